@@ -1,0 +1,38 @@
+# The two commands of the README (`make demo`, `make test`) and little else.
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.installed
+
+.PHONY: demo test test-all bench lint format clean
+
+demo: $(READY)
+	$(VENV)/bin/lorbms-fast demo --out demo
+
+test: $(READY)
+	$(PYTHON) -m pytest
+
+test-all: $(READY)
+	$(PYTHON) -m pytest -m "slow or not slow"
+
+bench: $(READY)
+	$(PYTHON) -m bench
+
+# mypy cannot follow the mapping of kernels/ and dataloader/ into the package, so it reads a folder of links.
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	rm -rf .typecheck && mkdir -p .typecheck/lorbms_fast
+	ln -s $(CURDIR)/lorbms_fast/* $(CURDIR)/kernels $(CURDIR)/dataloader .typecheck/lorbms_fast/
+	$(VENV)/bin/mypy .typecheck/lorbms_fast
+
+format: $(READY)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .typecheck build dist *.egg-info demo
+
+$(READY): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

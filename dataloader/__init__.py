@@ -1,0 +1,1 @@
+"""Image stores: photographs decoded once, read back as batches by index."""

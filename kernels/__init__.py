@@ -1,0 +1,1 @@
+"""Layers that compute what their plain definitions compute, with less work. Import them into any model."""

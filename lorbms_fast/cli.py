@@ -1,0 +1,61 @@
+"""The `lorbms-fast` command: finds the subcommand, reads its options, and turns users' mistakes into one line."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from lorbms_fast.errors import UserError
+
+# command -> what it does. `lorbms_fast.commands.<command>` holds a function of the same name, imported only when
+# it is asked for: `lorbms-fast --help` must not wait for torch.
+COMMANDS = {
+    "demo": "compose, prepare, neighbours, train, render, transfer: the whole path on shipped photographs",
+    "compose": "make a COCO-format and an STL-10-format data set from the shipped photographs",
+    "prepare": "turn a folder of photos or COCO into an image store",
+    "neighbours": "find each quadrant's visually similar images (Algorithm 2)",
+    "train": "train LORBMS on a store",
+    "render": "draw mixed scenes from a run (Figure 4.2)",
+    "transfer": "move an object from one photo into another (Figure 4.3)",
+    "info": "print every network's layers, shapes and parameter counts",
+    "verify": "compare this installation with the numbers of the author's program",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `lorbms-fast ARGUMENTS` (default: those of the process) and exit.
+
+    Exit status: 0 done, 1 a check failed, 2 a mistake in the options or the data, 130 interrupted.
+    """
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_help())
+        sys.exit(0)
+    if name not in COMMANDS:
+        _fail(f"'{name}' is not a command: choose one of {', '.join(COMMANDS)}")
+    try:
+        tyro.cli(_load(name), prog=f"lorbms-fast {name}", args=rest)
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _load(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(importlib.import_module(f"lorbms_fast.commands.{name}"), name)
+    return function
+
+
+def _help() -> str:
+    lines = [f"  {name:<12}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        ["usage: lorbms-fast COMMAND ...", "", *lines, "", "`lorbms-fast COMMAND --help` explains a command's options."]
+    )
+
+
+def _fail(message: str) -> None:
+    print(f"lorbms-fast: {message}", file=sys.stderr)
+    sys.exit(2)

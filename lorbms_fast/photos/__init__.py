@@ -1,0 +1,1 @@
+"""Photographs shipped with the package, and scenes composed from them."""
