@@ -1,0 +1,30 @@
+"""The dense block as its authors drew it: every layer reads the concatenation of all that came before."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dense_block(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Append the maps of L convolutions to x, each reading x and all maps before it (Huang et al., 2017).
+
+    `y_l = b_l + W_l * activation([x, y_0, .., y_{l-1}])` with `*` a convolution padded to keep height and width.
+
+    Args:
+        x: (N, C, H, W).
+        weights: L kernels (growth, C + l * growth, k, k), k odd.
+        biases: L vectors (growth,).
+        activation: without parameters, each map on its own, e.g. ReLU or instance norm and ReLU.
+
+    Returns:
+        (N, C + L * growth, H, W): x itself, then each layer's maps in order, none of them activated.
+    """
+    stack = x
+    for weight, bias in zip(weights, biases, strict=True):
+        maps = F.conv2d(activation(stack), weight, bias, padding=weight.shape[-1] // 2)
+        stack = torch.cat([stack, maps], dim=1)
+    return stack

@@ -1,0 +1,21 @@
+"""Resize convolution as the thesis describes it: enlarge by four, then a strided convolution."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Double height and width: nearest-neighbour enlarging by 4, then a 3x3 convolution of stride 2, no bias.
+
+    TensorFlow's SAME padding for stride 2 on an even size: nothing before, one row and column of zeros after
+    (thesis, Table 3.3; Odena et al., "Deconvolution and checkerboard artifacts", 2016).
+
+    Args:
+        x: (N, C, H, W).
+        weight: (O, C, 3, 3).
+
+    Returns:
+        (N, O, 2 H, 2 W).
+    """
+    enlarged = F.interpolate(x, scale_factor=4, mode="nearest")
+    return F.conv2d(F.pad(enlarged, (0, 1, 0, 1)), weight, stride=2)

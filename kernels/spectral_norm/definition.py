@@ -1,0 +1,48 @@
+"""Spectral normalisation of one weight, with one step of the power iteration."""
+
+import torch
+from torch import Tensor
+
+
+def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the power iteration for the largest singular value of a weight.
+
+    Args:
+        weight: (O, ...); read as the matrix W of shape (everything else, O).
+        u: (1, O), the persistent estimate of the right singular vector.
+
+    Returns:
+        u' (1, O) and v (1, everything else): `v = normalise(u W^T)`, `u' = normalise(v W)`.
+    """
+    W = weight.flatten(1).T
+    v = _normalise(u @ W.T)
+    return _normalise(v @ W), v
+
+
+def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """`W / sigma` and sigma, where u' and v count as constants in the backward (Miyato et al., 2018).
+
+    Args:
+        weight: (O, ...).
+        u: (1, O). It is read, not advanced.
+
+    Returns:
+        The normalised weight, of weight's shape, and the scalar `sigma = v W u'^T`.
+    """
+    with torch.no_grad():
+        u_next, v = power_step(weight, u)
+    return _divide(weight, u_next, v)
+
+
+def spectral_norm_through(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """As `spectral_norm`, but u' and v are functions of the weight in the backward, as in the author's program."""
+    return _divide(weight, *power_step(weight, u))
+
+
+def _divide(weight: Tensor, u_next: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    sigma = (v @ weight.flatten(1).T @ u_next.T).squeeze()
+    return weight / sigma, sigma
+
+
+def _normalise(a: Tensor) -> Tensor:
+    return a / (torch.linalg.vector_norm(a) + 1e-12)

@@ -1,0 +1,49 @@
+"""Algorithm 1: which quadrants of a reference image are replaced by those of its candidates."""
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.errors import UserError
+
+TAU = 16_000.0
+"""The thesis's threshold, squared L2 between DeepCluster features."""
+
+
+def mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
+    """Decide which quadrants are replaced: at least one is, at least one is not.
+
+    `keep_i = (i == argmax d or d_i > tau) and not (i == argmin d)`; the first index wins ties. Where this would
+    replace all four (four equal distances not above tau) the last quadrant is kept.
+
+    Args:
+        distances: (N, 4), squared L2 between the quadrants of the reference and of its candidates.
+        tau: threshold on the same scale.
+
+    Returns:
+        (N, 4) bool, True where the quadrant is replaced (m_i = 1).
+    """
+    mask = author_mixing_mask(distances, tau)
+    last = torch.arange(distances.shape[1], device=distances.device) == distances.shape[1] - 1
+    return mask & ~(mask.all(1, keepdim=True) & last)
+
+
+def author_mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
+    """As `mixing_mask`, but four equal distances not above tau replace all four quadrants, as the author's program."""
+    quadrant = torch.arange(distances.shape[1], device=distances.device)
+    farthest = quadrant == distances.argmax(1, keepdim=True)
+    nearest = quadrant == distances.argmin(1, keepdim=True)
+    return ~((farthest | (distances > tau)) & ~nearest)
+
+
+def parse_mask(text: str) -> Tensor:
+    """Read a mask such as `0010`: quadrants q1 q2 q3 q4, 1 where the object image's chunk is taken.
+
+    Returns:
+        (4,) bool.
+
+    Raises:
+        UserError: it is not four characters 0 or 1.
+    """
+    if len(text) != 4 or set(text) - {"0", "1"}:
+        raise UserError(f"mask '{text}': write four digits 0 or 1 for q1 q2 q3 q4, e.g. 0010 replaces the bottom left")
+    return torch.tensor([digit == "1" for digit in text])
