@@ -16,6 +16,4 @@ def append_coordinates(x: Tensor) -> Tensor:
     n, _, height, width = x.shape
     across = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device)
     down = torch.linspace(-1, 1, height, dtype=x.dtype, device=x.device)
-    return torch.cat(
-        [x, across.expand(n, 1, height, width), down.view(-1, 1).expand(n, 1, height, width)], dim=1
-    )
+    return torch.cat([x, across.expand(n, 1, height, width), down.view(-1, 1).expand(n, 1, height, width)], dim=1)

@@ -1,1 +1,8 @@
-"""reference"""
+"""The plain PyTorch path, written as the thesis's tables read and never optimised: the yardstick for the rest."""
+
+from lorbms_fast.reference.classifier import Classifier
+from lorbms_fast.reference.decoder import Decoder
+from lorbms_fast.reference.discriminator import Discriminator
+from lorbms_fast.reference.encoder import Encoder
+
+__all__ = ["Classifier", "Decoder", "Discriminator", "Encoder"]

@@ -1,0 +1,215 @@
+"""Every setting of a run, once: one tree of dataclasses, and presets by name.
+
+The command line, TOML files and the `config.json` of a run all read and write this tree. pydantic checks every value
+where it is declared, whichever way it came.
+"""
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from lorbms_fast.errors import UserError
+
+Impl = Literal["reference", "torch"]
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """Sizes of the four networks; the defaults are the thesis's (Tables 3.1 to 3.6)."""
+
+    image_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    """Side of the square images in pixels, a multiple of 32."""
+    stem: Count = 48
+    """Maps of the encoder's first convolution."""
+    growth: Count = 16
+    """Maps that each layer of a dense block appends."""
+    layers: tuple[Count, Count, Count, Count, Count] = (4, 5, 7, 10, 12)
+    """Layers of the encoder's dense blocks; the decoder has them in reverse order."""
+    chunk: Count = 192
+    """Numbers that describe one quadrant."""
+    discriminator_width: Count = 42
+    """Maps of the discriminator's first convolution; each further one doubles them."""
+    classifier_widths: tuple[Count, Count, Count, Count, Count] = (96, 256, 384, 384, 256)
+    """Maps of the classifier's five convolutions."""
+    classifier_hidden: Count = 4096
+    """Units of the classifier's two hidden fully connected layers."""
+
+    @property
+    def encoder_widths(self) -> tuple[int, ...]:
+        """Maps after each dense block of the encoder: 112, 192, 304, 464, 656."""
+        widths = [self.stem]
+        for layers in self.layers:
+            widths.append(widths[-1] + layers * self.growth)
+        return tuple(widths[1:])
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """Maps each transition up makes: 656, 464, 304, 192, 112."""
+        return tuple(reversed(self.encoder_widths))
+
+    @property
+    def classifier_positions(self) -> int:
+        """Positions of the maps that the classifier's first fully connected layer reads: 5 x 5."""
+        side = (self.image_size - 8) // 2 + 1
+        for _ in range(2):
+            side = (side - 3) // 2 + 1
+        return (side - 1) ** 2
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LossConfig:
+    """Weights of the losses (thesis, Section 3.4)."""
+
+    rec: Weight = 0.904
+    """Weight of L_rec in L_G."""
+    adv: Weight = 0.052
+    """Weight of L_adv in L_G."""
+    cls: Weight = 0.044
+    """Weight of L_cls in L_G."""
+    lambdas: tuple[Weight, Weight, Weight, Weight] = (1.0, 1.0, 1.0, 1.0)
+    """Weights lambda_j of the four candidates in L_cls; the author's program has 0.25 each."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MixingConfig:
+    """How candidates are drawn and which quadrants they replace (Algorithm 1)."""
+
+    tau: Weight | None = None
+    """Threshold on squared L2 distances; by default the one stored with the neighbours."""
+    candidates: Literal["independent", "shared-rank"] = "independent"
+    """Draw each quadrant's candidate from its ten neighbours on its own (thesis), or one rank of the nearest nine for
+    all four (the author's program)."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimConfig:
+    """Adam for the three optimizers, and the conventions in which thesis and author's program differ."""
+
+    generator_lr: Rate = 2e-4
+    """Learning rate of encoder and decoder."""
+    discriminator_lr: Rate = 4e-4
+    """Learning rate of the discriminator."""
+    classifier_lr: Rate = 2e-4
+    """Initial learning rate of the classifier."""
+    classifier_decay: Rate = 0.9
+    """Factor on the classifier's learning rate, once every `classifier_decay_every` iterations."""
+    classifier_decay_every: Count = 20_000
+    """Iterations between two decays of the classifier's learning rate."""
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
+    """Adam's decay rates."""
+    sn_power_iterations: tuple[Count, Count] = (1, 1)
+    """Steps of the power iteration after each training iteration in (decoder, discriminator); the author's program
+    comes to (9, 2)."""
+    sn_gradient: Literal["constant", "through"] = "constant"
+    """Whether u' and v are constants in the backward (Miyato et al.) or differentiated (the author's program)."""
+    batches: Literal["one", "fresh"] = "one"
+    """One batch for an iteration's four updates (thesis), or a fresh one for each (the author's program)."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainConfig:
+    """A training run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Sizes of the networks."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights of the losses."""
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    """Drawing and mixing of candidates."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizers."""
+    batch_size: Count = 12
+    """Reference images an iteration."""
+    epochs: Rate = 50
+    """Passes over the store; a fraction ends inside a pass."""
+    iterations: Count | None = None
+    """Length in iterations, instead of epochs."""
+    seed: int = 0
+    """Seed of the initial values, of the order of the images and of the candidates drawn."""
+    impl: Impl = "torch"
+    """Which networks compute: the fast ones or the plain reference. Same losses, same checkpoints."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
+    log_every: Count = 20
+    """Iterations between two entries of the log."""
+    sheet_every: Count = 1000
+    """Iterations between two sample sheets."""
+    checkpoint_every: Count = 1000
+    """Iterations between two checkpoints."""
+    keep_checkpoints: Count = 3
+    """How many of the newest checkpoints stay on disk."""
+
+
+PRESETS = {
+    "thesis": TrainConfig(),
+    "demo": TrainConfig(
+        model=ModelConfig(
+            stem=16,
+            growth=8,
+            layers=(2, 3, 4, 5, 6),
+            chunk=96,
+            discriminator_width=16,
+            classifier_widths=(32, 64, 96, 96, 64),
+            classifier_hidden=256,
+        ),
+        iterations=1200,
+        log_every=10,
+        sheet_every=200,
+        checkpoint_every=200,
+    ),
+}
+
+
+def to_json(config: TrainConfig) -> str:
+    """Write a config as JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def read_config(path: Path, base: TrainConfig) -> TrainConfig:
+    """Read a TOML or JSON file of settings; what it does not name stays as in `base`.
+
+    Raises:
+        UserError: the file is missing or malformed, or names a field that does not exist or a value it cannot have.
+    """
+    try:
+        text = path.read_text()
+        settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read the settings {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not well-formed: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} must hold a table of settings")
+    try:
+        return TrainConfig(**_merged(dataclasses.asdict(base), settings))
+    except ValidationError as error:
+        raise UserError(f"{path}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """Say on one line which settings cannot be, and why."""
+    return "; ".join(
+        f"{'.'.join(map(str, detail['loc']))} = {detail['input']}: {detail['msg']}" for detail in error.errors()
+    )
+
+
+def _merged(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    merged = base | settings
+    for name in base.keys() & settings.keys():
+        if isinstance(base[name], dict) and isinstance(settings[name], dict):
+            merged[name] = _merged(base[name], settings[name])
+    return merged

@@ -1,0 +1,42 @@
+"""The numbers an iteration reports."""
+
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast.config import LossConfig
+from lorbms_fast.losses import GeneratorLosses
+
+
+@dataclass(frozen=True)
+class Report:
+    """Losses before the update they drove (the second of the generator's two), and the PSNR of I_hat in dB.
+
+    Detached scalars that stay on the device until somebody asks for `numbers`.
+    """
+
+    L_G: Tensor
+    L_rec_hat: Tensor
+    L_rec_prime: Tensor
+    L_adv: Tensor
+    L_cls_G: Tensor
+    L_cls: Tensor
+    L_D: Tensor
+    psnr: Tensor
+
+    @classmethod
+    def of(
+        cls, parts: GeneratorLosses, I_ref: Tensor, I_hat: Tensor, L_cls: Tensor, L_D: Tensor, config: LossConfig
+    ) -> "Report":
+        """Gather the numbers of one iteration."""
+        psnr = 10 * torch.log10(4 / F.mse_loss(I_hat.detach(), I_ref))  # images span [-1, 1]: the peak is 2
+        values = (parts.total(config), parts.L_rec_hat, parts.L_rec_prime, parts.L_adv, parts.L_cls, L_cls, L_D, psnr)
+        return cls(*(value.detach() for value in values))
+
+    def numbers(self) -> dict[str, float]:
+        """All of them as floats; waits for the device once."""
+        names = [field.name for field in fields(self)]
+        values = torch.stack([getattr(self, name).float() for name in names]).tolist()
+        return dict(zip(names, values, strict=True))

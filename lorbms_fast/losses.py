@@ -1,0 +1,58 @@
+"""The losses of the thesis (Section 3.4), each a scalar in the dtype of its inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast.config import LossConfig
+
+
+@dataclass(frozen=True)
+class GeneratorLosses:
+    """The parts of L_G; each a scalar tensor."""
+
+    L_rec_hat: Tensor
+    L_rec_prime: Tensor
+    L_adv: Tensor
+    L_cls: Tensor
+
+    def total(self, config: LossConfig) -> Tensor:
+        """`L_G = lambda_rec (L_rec_hat + L_rec_prime) + lambda_adv L_adv + lambda_cls L_cls`."""
+        L_rec = self.L_rec_hat + self.L_rec_prime
+        return config.rec * L_rec + config.adv * self.L_adv + config.cls * self.L_cls
+
+
+def reconstruction(image: Tensor, reconstructed: Tensor) -> Tensor:
+    """Mean absolute difference of two image batches (L_rec)."""
+    return F.l1_loss(reconstructed, image)
+
+
+def called_real(logits: Tensor) -> Tensor:
+    """Mean sigmoid cross entropy of discriminator logits against 1, over samples and patches."""
+    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+
+def called_fake(logits: Tensor) -> Tensor:
+    """Mean sigmoid cross entropy of discriminator logits against 0, over samples and patches."""
+    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+
+
+def discrimination(D_ref: Tensor, D_mix: Tensor) -> Tensor:
+    """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`."""
+    return called_real(D_ref) + called_fake(D_mix)
+
+
+def classification(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Tensor:
+    """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`, y_j one-hot at j where m_j, else zero.
+
+    Args:
+        logits: (4, N, 4): for each candidate j, for each sample, one logit a quadrant.
+        mask: (N, 4) bool, True where the quadrant was replaced.
+        lambdas: the four lambda_j.
+    """
+    targets = torch.diag_embed(mask.to(logits.dtype)).transpose(0, 1)
+    per_candidate = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((1, 2))
+    return torch.stack([lambda_j * loss for lambda_j, loss in zip(lambdas, per_candidate, strict=True)]).sum()

@@ -1,0 +1,44 @@
+"""The four networks, by the way they compute: `reference` (plain) or `torch` (fast). Same parameters, same names."""
+
+from torch import nn
+
+from lorbms_fast import reference
+from lorbms_fast.config import Impl, ModelConfig
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models.initial_values import initialise
+from lorbms_fast.reference.layers import SpectralNorm
+
+
+class Networks(nn.Module):
+    """Enc, Dec, D and Cls of the equations; their parameters' names begin with `enc.`, `dec.`, `dsc.`, `cls.`."""
+
+    def __init__(self, enc: nn.Module, dec: nn.Module, dsc: nn.Module, cls: nn.Module) -> None:
+        super().__init__()
+        self.enc = enc
+        self.dec = dec
+        self.dsc = dsc
+        self.cls = cls
+
+    @property
+    def generator(self) -> list[nn.Parameter]:
+        """Parameters that L_G moves: encoder's and decoder's."""
+        return [*self.enc.parameters(), *self.dec.parameters()]
+
+
+def build(config: ModelConfig, impl: Impl, seed: int = 0, normalise: SpectralNorm = spectral_norm) -> Networks:
+    """Make the networks with the initial values of the thesis, in float32 on the CPU.
+
+    Args:
+        config: their sizes.
+        impl: which form computes; parameters, names and initial values do not depend on it.
+        seed: of the initial values.
+        normalise: the spectral normalisation, `spectral_norm` or `spectral_norm_through`.
+    """
+    networks = Networks(
+        reference.Encoder(config),
+        reference.Decoder(config, normalise),
+        reference.Discriminator(config, normalise),
+        reference.Classifier(config),
+    )
+    initialise(networks, seed)
+    return networks

@@ -1,0 +1,35 @@
+"""The decoder (thesis, Table 3.3)."""
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.reference.layers import DenseBlock, SpectralConv2d, SpectralNorm, TransitionUp
+
+
+class Decoder(nn.Module):
+    """Five times a transition up and a dense block; four chunks of 192 numbers -> 64x64x3."""
+
+    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__()
+        conv = partial(SpectralConv2d, normalise=normalise)
+        self.block_inputs = config.decoder_widths
+        channels = config.chunk
+        for b, (width, layers) in enumerate(zip(self.block_inputs, reversed(config.layers), strict=True), start=1):
+            self.add_module(f"up{b}", TransitionUp(channels, width, normalise))
+            self.add_module(f"block{b}", DenseBlock(width, layers, config.growth, torch.relu, conv))
+            channels = layers * config.growth
+        self.last = conv(width + channels, 3, 1)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1], S = 32 sqrt(positions)."""
+        side = math.isqrt(f.shape[1])
+        new_maps = f.transpose(1, 2).unflatten(2, (side, side))
+        for b, width in enumerate(self.block_inputs, start=1):
+            stack = self.get_submodule(f"block{b}")(self.get_submodule(f"up{b}")(new_maps))
+            new_maps = stack[:, width:]
+        return torch.tanh(self.last(stack))

@@ -1,0 +1,29 @@
+"""The PatchGAN discriminator (thesis, Table 3.5)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
+
+
+class Discriminator(nn.Module):
+    """Four strided convolutions, of which the last three are spectrally normalised, and one logit a patch."""
+
+    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__()
+        width = config.discriminator_width
+        self.conv1 = nn.Conv2d(3, width, 4, stride=2, padding=1)
+        self.conv2 = SpectralConv2d(width, 2 * width, 4, 2, normalise)
+        self.conv3 = SpectralConv2d(2 * width, 4 * width, 4, 2, normalise)
+        self.conv4 = SpectralConv2d(4 * width, 8 * width, 4, 2, normalise)
+        self.conv5 = nn.Conv2d(8 * width, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) images in [-1, 1] -> (N, 1, S/16, S/16) logits, positive for real."""
+        x = images
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = F.leaky_relu(conv(x), 0.2)
+        logits: Tensor = self.conv5(x)
+        return logits

@@ -1,0 +1,81 @@
+"""One training iteration, as the thesis (Figure 3.2, Section 3.4) describes it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lorbms_fast import losses
+from lorbms_fast.config import LossConfig
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.engine.freezing import frozen
+from lorbms_fast.engine.optimizers import Optimizers, update
+from lorbms_fast.engine.report import Report
+from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
+from lorbms_fast.losses import GeneratorLosses
+from lorbms_fast.models import Networks
+
+
+def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Encode the reference images and all candidates, and mix: f_ref and f_mix, both (N, 4, chunk)."""
+    f_ref = networks.enc(batch.I_ref)
+    f_q = torch.stack([networks.enc(I_qi)[:, i] for i, I_qi in enumerate(batch.I_q)], dim=1)
+    return f_ref, mix_chunks(f_ref, f_q, batch.mask)
+
+
+def scenes(networks: Networks, batch: Batch) -> Scenes:
+    """The whole forward graph up to the images."""
+    f_ref, f_mix = mix(networks, batch)
+    I_hat = networks.dec(f_ref)
+    I_mix = networks.dec(f_mix)
+    f_mix_hat = networks.enc(I_mix)
+    f_ref_hat = mix_chunks(f_mix_hat, f_ref, batch.mask)
+    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=networks.dec(f_ref_hat))
+
+
+def classifier_logits(networks: Networks, I_mix: Tensor, I_q: Tensor) -> Tensor:
+    """(4, N, 4): the classifier run once for each candidate, each run with its own batch statistics."""
+    return torch.stack([networks.cls(I_mix, I_qj) for I_qj in I_q])
+
+
+def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
+    """The parts of L_G and what they were computed from."""
+    s = scenes(networks, batch)
+    logits = classifier_logits(networks, s.I_mix, batch.I_q)
+    parts = GeneratorLosses(
+        L_rec_hat=losses.reconstruction(batch.I_ref, s.I_hat),
+        L_rec_prime=losses.reconstruction(batch.I_ref, s.I_prime),
+        L_adv=losses.called_real(networks.dsc(s.I_mix)),
+        L_cls=losses.classification(logits, batch.mask, config.lambdas),
+    )
+    return parts, s
+
+
+def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> Report:
+    """Update generator, generator, classifier, discriminator, each with the parameters that the last one left.
+
+    Args:
+        networks: in training mode.
+        optimizers: one for each of generator, classifier and discriminator.
+        batches: four, one for each update; the thesis gives all four the same.
+        config: weights of the losses.
+    """
+    for batch in batches[:2]:
+        with frozen(networks.dsc, networks.cls):
+            parts, s = generator_losses(networks, batch, config)
+            update(optimizers.generator, parts.total(config))
+
+    batch = batches[2]
+    with torch.no_grad():
+        I_mix = networks.dec(mix(networks, batch)[1])
+    L_cls = losses.classification(classifier_logits(networks, I_mix, batch.I_q), batch.mask, config.lambdas)
+    update(optimizers.classifier, L_cls)
+
+    batch = batches[3]
+    with torch.no_grad():
+        I_mix = networks.dec(mix(networks, batch)[1])
+    L_D = losses.discrimination(networks.dsc(batch.I_ref), networks.dsc(I_mix))
+    update(optimizers.discriminator, L_D)
+
+    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)

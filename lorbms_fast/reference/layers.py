@@ -1,0 +1,126 @@
+"""The layers that torch does not have, each as its equation reads."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.kernels.grouped_batch_norm.definition import grouped_batch_norm
+from lorbms_fast.kernels.resize_conv.definition import resize_conv
+from lorbms_fast.kernels.spectral_norm.definition import power_step, spectral_norm
+
+SpectralNorm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`(weight, u) -> (weight / sigma, sigma)`: whether u' and v are constants in the backward is its choice."""
+
+
+class DenseBlock(nn.Module):
+    """Each layer reads all maps before it and appends its own (thesis, Figure 3.3).
+
+    Args:
+        in_channels: maps of the block's input.
+        layers: how many layers.
+        growth: maps each layer appends.
+        activation: applied to what a layer reads.
+        conv: makes a layer's convolution from (in_channels, out_channels, kernel_size).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        layers: int,
+        growth: int,
+        activation: Callable[[Tensor], Tensor],
+        conv: Callable[[int, int, int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        for i in range(layers):
+            self.add_module(f"layer{i}", conv(in_channels + i * growth, growth, 3))
+
+    def forward(self, stack: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, in_channels + layers * growth, H, W)."""
+        for layer in self.children():
+            stack = torch.cat([stack, layer(self.activation(stack))], dim=1)
+        return stack
+
+
+class SpectralWeight(nn.Module):
+    """A weight that is used divided by its largest singular value; `u` is the persistent vector of its estimate."""
+
+    def __init__(self, shape: tuple[int, ...], normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.u: Tensor
+        self.register_buffer("u", torch.empty(1, shape[0]))
+        self.normalise = normalise
+
+    def normalised(self) -> Tensor:
+        """The weight to compute with: W / sigma."""
+        return self.normalise(self.weight, self.u)[0]
+
+    @torch.no_grad()
+    def advance_u(self) -> None:
+        """One step of the power iteration: u becomes u'."""
+        self.u.copy_(power_step(self.weight, self.u)[0])
+
+
+class SpectralConv2d(SpectralWeight):
+    """A convolution with a spectrally normalised weight; SAME padding, also for stride 2 on even sizes."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        normalise: SpectralNorm = spectral_norm,
+    ) -> None:
+        super().__init__((out_channels, in_channels, kernel_size, kernel_size), normalise)
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.stride = stride
+        self.padding = (kernel_size - 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
+        return F.conv2d(x, self.normalised(), self.bias, self.stride, self.padding)
+
+
+class TransitionUp(SpectralWeight):
+    """Doubles height and width by a resize convolution with a spectrally normalised weight and no bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__((out_channels, in_channels, 3, 3), normalise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W)."""
+        return resize_conv(x, self.normalised())
+
+
+class BatchNorm(nn.Module):
+    """Scale and shift after normalising by the batch's own statistics; running averages serve evaluation.
+
+    The averages follow only while the layer itself is trained: the generator's updates, which also run the
+    classifier, leave them alone.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, decay: float = 0.99) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(channels))
+        self.beta = nn.Parameter(torch.empty(channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.eps = eps
+        self.decay = decay
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
+        y, mean, var = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
+        if self.gamma.requires_grad:
+            self.running_mean.lerp_(mean[0].detach(), 1 - self.decay)
+            self.running_var.lerp_(var[0].detach(), 1 - self.decay)
+        return y

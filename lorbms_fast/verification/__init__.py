@@ -1,0 +1,1 @@
+"""Comparison of this program with numbers that the author's own program made."""

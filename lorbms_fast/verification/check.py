@@ -1,0 +1,40 @@
+"""One comparison with a golden number."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Check:
+    """A quantity, its largest error (of gradients: relative to their norm; else absolute) and what is allowed."""
+
+    quantity: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; NaN never is."""
+        return self.error <= self.tolerance
+
+
+def distance(computed: Tensor, stored: NDArray[Any]) -> float:
+    """Largest absolute difference; infinite where the shapes differ."""
+    expected = torch.from_numpy(stored).double()
+    if computed.shape != expected.shape:
+        return float("inf")
+    return (computed.detach().double() - expected).abs().max().item()
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """Maps or images in TensorFlow's order."""
+    return x.permute(0, 2, 3, 1)
+
+
+def hwio(weight: Tensor) -> Tensor:
+    """A weight in TensorFlow's order; vectors stay as they are."""
+    return weight.permute(2, 3, 1, 0) if weight.dim() == 4 else weight.T if weight.dim() == 2 else weight

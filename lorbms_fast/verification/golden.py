@@ -1,0 +1,116 @@
+"""A folder of golden numbers: reading it, and rebuilding the networks and images it speaks of."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lorbms_fast.config import Impl, ModelConfig
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.errors import UserError
+from lorbms_fast.models import Networks, build
+from lorbms_fast.reference.layers import SpectralNorm
+from lorbms_fast.verification.fill import fill, fill_image, to_torch_layout
+
+SHIPPED = Path(__file__).parent / "golden"
+Content = TypeVar("Content")
+IMAGES = ("I_ref", "I_q1", "I_q2", "I_q3", "I_q4")
+
+
+class Arrays(dict[str, NDArray[Any]]):
+    """The arrays of one file; asking for one that is not there names the file."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            super().__init__(arrays)
+        self.path = path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise UserError(f"{self.path} has no array '{name}': it is no file of this format")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The files of a golden folder and the dtype to compute in.
+
+    Every name that `fill` sees carries `prefix`.
+    """
+
+    folder: Path
+    prefix: str
+    dtype: torch.dtype
+
+    @classmethod
+    def open(cls, folder: Path, dtype: torch.dtype) -> "Golden":
+        """Open a folder; its prefix is in `prefix.txt`, empty without one.
+
+        Raises:
+            UserError: it is no folder of golden numbers.
+        """
+        missing = [
+            name for name in ("forward.npz", "grads.npz", "ops.npz", "params.json") if not (folder / name).is_file()
+        ]
+        if missing:
+            raise UserError(f"{folder} holds no golden numbers: {', '.join(missing)} missing")
+        prefix_file = folder / "prefix.txt"
+        prefix = prefix_file.read_text().strip() if prefix_file.exists() else ""
+        return cls(folder, prefix, dtype)
+
+    @cached_property
+    def forward(self) -> Arrays:
+        """Tensors and losses of one forward pass."""
+        return self._read("forward.npz", Arrays)
+
+    @cached_property
+    def gradients(self) -> Arrays:
+        """Four summary numbers of every parameter's gradient."""
+        return self._read("grads.npz", Arrays)
+
+    @cached_property
+    def operations(self) -> Arrays:
+        """Outputs and gradients of single operations."""
+        return self._read("ops.npz", Arrays)
+
+    @cached_property
+    def parameters(self) -> Any:
+        """Name, shape, scale, shift and check sums of every parameter."""
+        return self._read("params.json", lambda path: json.loads(path.read_text()))
+
+    def fill(self, name: str, shape: tuple[int, ...], scale: float = 1.0, shift: float = 0.0) -> Tensor:
+        """The values of `name` in TensorFlow's layout, in this set's dtype."""
+        return torch.from_numpy(fill(self.prefix + name, shape, scale, shift)).to(self.dtype)
+
+    def image(self, name: str) -> Tensor:
+        """One of the five images, (N, 3, 64, 64) in [-1, 1]."""
+        n = self.forward["dist"].shape[0]
+        return torch.from_numpy(fill_image(self.prefix + name, n)).permute(0, 3, 1, 2).to(self.dtype)
+
+    def batch(self) -> Batch:
+        """The five images, and the stored mask."""
+        I_ref, *I_q = (self.image(name) for name in IMAGES)
+        return Batch(I_ref, torch.stack(I_q), torch.from_numpy(self.forward["mask"]).bool())
+
+    def networks(self, impl: Impl, normalise: SpectralNorm) -> Networks:
+        """The thesis's networks with every parameter filled."""
+        networks = build(ModelConfig(), impl, normalise=normalise)
+        state = {
+            row["name"]: torch.from_numpy(
+                to_torch_layout(fill(self.prefix + row["name"], tuple(row["shape"]), row["scale"], row["shift"])).copy()
+            )
+            for row in self.parameters
+        }
+        networks.load_state_dict(networks.state_dict() | state)
+        return networks.to(self.dtype)
+
+    def _read(self, name: str, read: Callable[[Path], Content]) -> Content:
+        try:
+            return read(self.folder / name)
+        except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+            raise UserError(f"{self.folder / name} cannot be read: {error}") from error

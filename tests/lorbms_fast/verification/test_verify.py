@@ -1,0 +1,106 @@
+"""`lorbms-fast verify` on the shipped golden numbers, and on folders that must fail."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lorbms_fast.cli import main
+from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.errors import UserError
+from lorbms_fast.verification.forward import fill_checks, forward_checks
+from lorbms_fast.verification.golden import SHIPPED, Golden
+from lorbms_fast.verification.gradients import gradient_checks
+from lorbms_fast.verification.operations import operation_checks
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED, tmp_path / "golden"))
+
+
+def _out(checks) -> list[str]:
+    return [f"{check.quantity}: {check.error} > {check.tolerance}" for check in checks if not check.passed]
+
+
+def test_fill_rule():
+    assert not _out(fill_checks(Golden.open(SHIPPED, torch.float64)))
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_operations_agree_with_the_authors_program(impl):
+    assert not _out(operation_checks(Golden.open(SHIPPED, torch.float64), impl))
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_forward_pass_agrees_with_the_authors_program(impl):
+    checks = list(forward_checks(Golden.open(SHIPPED, torch.float64), impl))
+    assert len(checks) == 28
+    assert not _out(checks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("impl", FORMS)
+def test_gradients_agree_with_the_authors_program(impl):
+    checks = list(gradient_checks(Golden.open(SHIPPED, torch.float64), impl))
+    assert len(checks) == 18
+    assert not _out(checks)
+
+
+@pytest.mark.parametrize("impl", FORMS)
+def test_gradients_of_the_default_convention_agree(impl, copy):
+    kept = {"names_gen", "names_cls", "names_dsc", "L_G_one_const", "L_cls_one_const", "L_D_const"}
+    with np.load(copy / "grads.npz") as arrays:
+        np.savez(copy / "grads.npz", **{name: arrays[name] for name in kept})
+    checks = list(gradient_checks(Golden.open(copy, torch.float64), impl))
+    assert len(checks) == 5
+    assert not _out(checks)
+
+
+def test_another_prefix_changes_every_value(copy):
+    (copy / "prefix.txt").write_text("other.\n")
+    assert len(_out(fill_checks(Golden.open(copy, torch.float64)))) == 6
+
+
+def test_a_wrong_number_is_found(copy):
+    with np.load(copy / "ops.npz") as arrays:
+        changed = dict(arrays)
+    changed["resize_conv1.y"][0, 0, 0, 0] += 1e-3
+    np.savez(copy / "ops.npz", **changed)
+    out = _out(operation_checks(Golden.open(copy, torch.float64), "reference"))
+    assert [line.split(":")[0] for line in out] == ["resize_conv1.y"]
+
+
+def test_folder_without_golden_numbers_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["verify", "--golden", str(tmp_path)])
+    assert exit_.value.code == 2
+    assert "forward.npz" in capsys.readouterr().err
+
+
+def test_damaged_file_is_named(copy):
+    (copy / "ops.npz").write_bytes((copy / "ops.npz").read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"ops\.npz"):
+        list(operation_checks(Golden.open(copy, torch.float64), "reference"))
+
+
+def test_a_missing_array_is_named(copy):
+    np.savez(copy / "forward.npz", dist=np.zeros((4, 4), np.float32))
+    with pytest.raises(UserError, match="I_ref"):
+        list(fill_checks(Golden.open(copy, torch.float64)))
+
+
+def test_exit_status_1_when_a_number_is_out(copy, capsys):
+    parameters = json.loads((copy / "params.json").read_text())
+    parameters[0]["sum"] += 1
+    (copy / "params.json").write_text(json.dumps(parameters))
+    for name in ("grads.npz", "ops.npz"):
+        with np.load(copy / name) as arrays:
+            np.savez(copy / name, **{key: arrays[key] for key in arrays if key.startswith(("names", "mixing"))})
+    with pytest.raises(SystemExit) as exit_:
+        main(["verify", "--golden", str(copy), "--impl", "reference"])
+    assert exit_.value.code == 1
+    assert "OUT" in capsys.readouterr().out
