@@ -1,9 +1,24 @@
-"""What one update of the networks sees."""
+"""Batches: a reference image, one candidate for each of its quadrants, and the mask that says which are used.
 
-from typing import NamedTuple
+A batch is a function of its number alone. Nothing needs to be saved to go on where a run stopped, and nothing
+depends on how many workers there are.
+"""
 
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.mixing import mixing_mask
+from lorbms_fast.similarity.table import NeighbourTable
+
+AUTHOR_RANKS = 9
+"""The author's program draws from the nearest nine of the ten neighbours."""
 
 
 class Batch(NamedTuple):
@@ -16,6 +31,82 @@ class Batch(NamedTuple):
     mask: Tensor
     """(N, 4) bool, True where the quadrant is replaced (m_i = 1)."""
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
-        """The same batch on another device, its images in another dtype."""
-        return Batch(self.I_ref.to(device, dtype), self.I_q.to(device, dtype), self.mask.to(device))
+    def first(self, n: int) -> "Batch":
+        """The first n samples."""
+        return Batch(self.I_ref[:n], self.I_q[:, :n], self.mask[:n])
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def to_network(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]: `x = u8 * 2/255 - 1`."""
+    return torch.from_numpy(images).movedim(-1, -3).to(torch.float32).mul_(2 / 255).sub_(1)
+
+
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """The inverse of `to_network`, rounded; values beyond [-1, 1] are cut off."""
+    pixels = ((images.detach().float() + 1) * (255 / 2)).round().clamp(0, 255).to(torch.uint8)
+    return pixels.movedim(-3, -1).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """The batches of a run over a store, by number.
+
+    Each pass over the store takes its images in a new random order; images that do not fill a batch at the end of a
+    pass wait for the next pass's order.
+    """
+
+    store: ImageStore
+    neighbours: NeighbourTable
+    batch_size: int
+    seed: int
+    tau: float
+    candidates: Literal["independent", "shared-rank"] = "independent"
+
+    def __post_init__(self) -> None:
+        if self.batch_size > len(self.store):
+            raise UserError(
+                f"{self.store.path} has {len(self.store)} images: too few for a batch of {self.batch_size}; "
+                "lower --batch-size or prepare more images"
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches in one pass over the store."""
+        return len(self.store) // self.batch_size
+
+    def rows(self, number: int) -> NDArray[np.int64]:
+        """Rows in the store of a batch's reference images, (N,)."""
+        epoch, position = divmod(number, self.batches_per_epoch)
+        order = self._generator(0, epoch).permutation(len(self.store))
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number`, counted from 0 over the whole run."""
+        rows = self.rows(number)
+        return self.of_rows(rows, self._ranks(number, len(rows)))
+
+    def sample(self, n: int, draw: int = 0) -> Batch:
+        """n images at random, with random candidates: for looking at, beside the run's own batches."""
+        rows = self._generator(2, draw).permutation(len(self.store))[:n]
+        return self.of_rows(rows, self._generator(3, draw).integers(self.neighbours.rows.shape[2], size=(len(rows), 4)))
+
+    def of_rows(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Batch:
+        """The batch of given reference rows (N,) with the candidates of given ranks (N, 4), 0 the nearest."""
+        sample, quadrant = np.arange(len(rows))[:, None], np.arange(4)
+        candidates = self.neighbours.rows[rows][sample, quadrant, ranks]
+        distances = self.neighbours.distances[rows][sample, quadrant, ranks]
+        images = to_network(self.store.images[np.concatenate([rows[None], candidates.T])])
+        return Batch(images[0], images[1:], mixing_mask(torch.from_numpy(distances), self.tau))
+
+    def _ranks(self, number: int, n: int) -> NDArray[np.int64]:
+        generator = self._generator(1, number)
+        if self.candidates == "shared-rank":
+            return generator.integers(AUTHOR_RANKS, size=(n, 1)).repeat(4, axis=1)
+        return generator.integers(self.neighbours.rows.shape[2], size=(n, 4))
+
+    def _generator(self, purpose: int, number: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, purpose, number))))

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
+from pydantic import ValidationError
 
+from lorbms_fast.config import describe
 from lorbms_fast.errors import UserError
 
 # command -> what it does. `lorbms_fast.commands.<command>` holds a function of the same name, imported only when
@@ -36,16 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         _fail(f"'{name}' is not a command: choose one of {', '.join(COMMANDS)}")
     try:
-        tyro.cli(_load(name), prog=f"lorbms-fast {name}", args=rest)
+        tyro.cli(_load(name, rest), prog=f"lorbms-fast {name}", args=rest)
     except UserError as error:
         _fail(str(error))
+    except ValidationError as error:
+        _fail(describe(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _load(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(importlib.import_module(f"lorbms_fast.commands.{name}"), name)
+def _load(name: str, arguments: Sequence[str]) -> Callable[..., Any]:
+    """The command's function; where its defaults depend on the arguments, its module makes it for them."""
+    module = importlib.import_module(f"lorbms_fast.commands.{name}")
+    function: Callable[..., Any] = (
+        module.for_arguments(arguments) if hasattr(module, "for_arguments") else getattr(module, name)
+    )
     return function
 
 

@@ -19,11 +19,12 @@ from lorbms_fast.reference import iteration as reference
 class Form:
     """One way to compute an iteration; the functions are documented where they are written."""
 
+    scenes: Callable[[Networks, Batch], Scenes]
     generator_losses: Callable[[Networks, Batch, LossConfig], tuple[GeneratorLosses, Scenes]]
     classifier_logits: Callable[[Networks, Tensor, Tensor], Tensor]
     iterate: Callable[[Networks, Optimizers, Sequence[Batch], LossConfig], Report]
 
 
 FORMS: dict[Impl, Form] = {
-    "reference": Form(reference.generator_losses, reference.classifier_logits, reference.iterate),
+    "reference": Form(reference.scenes, reference.generator_losses, reference.classifier_logits, reference.iterate),
 }

@@ -1,0 +1,106 @@
+"""`lorbms-fast train`: train LORBMS on a store."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lorbms_fast.checkpoint import Run
+from lorbms_fast.config import PRESETS, TrainConfig, read_config
+from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.trainer import Interrupted, Training
+from lorbms_fast.errors import UserError
+from lorbms_fast.rendering.curves import draw_curves
+from lorbms_fast.similarity.table import NeighbourTable
+
+
+def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
+    """The command, its settings starting from the preset, the settings file or the run that the arguments name."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="thesis")
+    first.add_argument("--config", type=Path)
+    first.add_argument("--resume", type=Path)
+    named, _ = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
+    if named.preset not in PRESETS:
+        raise UserError(f"there is no preset '{named.preset}': choose one of {', '.join(PRESETS)}")
+    base = PRESETS[named.preset]
+    if named.config is not None:
+        base = read_config(named.config, base)
+    if named.resume is not None:
+        base = Run.open(named.resume).config
+
+    def train(
+        store: tyro.conf.Positional[Path | None] = None,
+        /,
+        *,
+        out: Path | None = None,
+        resume: Path | None = None,
+        preset: str = named.preset,
+        config: Path | None = None,
+        settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
+    ) -> None:
+        """Train LORBMS on a store that has neighbours.
+
+        Writes checkpoints, metrics.jsonl, TensorBoard logs, sample sheets and loss curves into the run's folder.
+        Ctrl-C or SIGTERM saves a checkpoint first; `--resume RUN` goes on from the newest one.
+
+        Args:
+            store: Image store made by `lorbms-fast prepare`, with neighbours by `lorbms-fast neighbours`.
+            out: Folder of the new run.
+            resume: Folder of a run to continue; it remembers its store and settings.
+            preset: Settings to start from: thesis (the headline run) or demo (small networks, minutes on a CPU).
+            config: TOML or JSON file with settings that replace the preset's.
+            settings: Any single setting.
+        """
+        if resume is not None:
+            run = replace(Run.open(resume), config=settings)
+            if run.config.model != base.model:
+                raise UserError(f"{resume} was begun with other model sizes: start a new run with --out to change them")
+        elif store is None or out is None:
+            raise UserError("name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)")
+        else:
+            run = Run.create(out, settings, store)
+        run_training(run, ImageStore.open(store or run.store))
+
+    return train
+
+
+def run_training(run: Run, store: ImageStore) -> None:
+    """Train a run to its end, from its newest checkpoint if it has one, and draw its curves."""
+    training = Training.of(run, batch_source(run.config, store))
+    start = run.restore(training.networks, training.optimizers) if run.checkpoints() else 0
+    print(_summary(training, start))
+    try:
+        training.train(start)
+    except Interrupted as stop:
+        draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
+        print(f"stopped after iteration {stop.iteration}: go on with  lorbms-fast train --resume {run.folder}")
+        sys.exit(130)
+    draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
+    print(f"done: {run.latest()}, {run.folder / 'curves.png'}, {run.folder / 'sheets'}")
+
+
+def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
+    """The batches that a config describes, from a store and its neighbours."""
+    size = store.images.shape[1]
+    if size != config.model.image_size:
+        raise UserError(
+            f"{store.path} has images of {size} px, the model takes {config.model.image_size}: prepare again"
+        )
+    table = NeighbourTable.load(store)
+    tau = table.tau if config.mixing.tau is None else config.mixing.tau
+    return BatchSource(store, table, config.batch_size, config.seed, tau, config.mixing.candidates)
+
+
+def _summary(training: Training, start: int) -> str:
+    config = training.run.config
+    count = sum(parameter.numel() for parameter in training.networks.parameters())
+    return (
+        f"{count:,} parameters, {len(training.source.store):,} images, batch {config.batch_size}, impl {config.impl}, "
+        f"{config.precision}, {training.device}; iterations {start:,} to {training.iterations:,}"
+    )

@@ -1,0 +1,48 @@
+"""`lorbms-fast transfer`: move an object from one photo into another."""
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.dataloader.batches import to_network
+from lorbms_fast.dataloader.decode import read_rgb
+from lorbms_fast.dataloader.resize import area_resize
+from lorbms_fast.files import whole_file
+from lorbms_fast.mixing import parse_mask
+from lorbms_fast.rendering.scenes import transfer_sheet
+from lorbms_fast.rendering.transfer import transfer as transfer_objects
+
+
+def transfer(
+    run: tyro.conf.Positional[Path], /, *, object: Path, scene: Path, mask: str = "0010", out: Path | None = None
+) -> None:
+    """Decode a scene in which chosen quadrants come from another photo (Figure 4.3).
+
+    Draws four images side by side: the object's photo, the scene, their pixel collage, the mixed scene.
+
+    Args:
+        run: Folder of a training run.
+        object: Photo to take quadrants from.
+        scene: Photo to put them into.
+        mask: Four digits for q1 (top left), q2 (top right), q3 (bottom left), q4 (bottom right); 1 takes the object's.
+        out: PNG to write; RUN/transfer.png by default.
+    """
+    chosen = parse_mask(mask)
+    side = Run.open(run).config.model.image_size
+    I_obj, I_ref = (_photo(path, side) for path in (object, scene))
+    I_mix = transfer_objects(load_networks(run), I_obj[None], I_ref[None], chosen[None])[0]
+    target = out or run / "transfer.png"
+    with whole_file(target) as partial:
+        transfer_sheet(I_obj, I_ref, chosen, I_mix).save(partial, format="png")
+    print(target)
+
+
+def _photo(path: Path, side: int) -> torch.Tensor:
+    """The central square of a photo, as the networks take it."""
+    image = read_rgb(path)
+    height, width, _ = image.shape
+    square = min(height, width)
+    top, left = (height - square) // 2, (width - square) // 2
+    return to_network(area_resize(image[top : top + square, left : left + square], side))

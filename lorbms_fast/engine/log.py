@@ -1,0 +1,56 @@
+"""What a run tells while it trains: JSON lines, TensorBoard and sheets."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from lorbms_fast.files import whole_file
+
+
+class Log:
+    """`RUN/metrics.jsonl`, `RUN/tensorboard/` and `RUN/sheets/`, continued from an iteration.
+
+    Entries after that iteration, of work that was lost, are dropped first.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self._folder = folder
+        metrics = folder / "metrics.jsonl"
+        kept = [line for line in read_lines(metrics) if json.loads(line)["iteration"] <= start]
+        with whole_file(metrics) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept))
+        self._metrics = metrics.open("a")
+        self._board = SummaryWriter(folder / "tensorboard", purge_step=start + 1)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._metrics.close()
+        self._board.close()
+
+    def write(self, iteration: int, numbers: dict[str, float]) -> None:
+        """Note the numbers of an iteration."""
+        self._metrics.write(json.dumps({"iteration": iteration} | numbers) + "\n")
+        self._metrics.flush()
+        for name, value in numbers.items():
+            self._board.add_scalar(name, value, iteration)
+
+    def sheet(self, iteration: int, sheet: Image.Image) -> None:
+        """Keep a sample sheet."""
+        with whole_file(self._folder / "sheets" / f"{iteration:08d}.png") as partial:
+            sheet.save(partial, format="png")
+        self._board.add_image("samples", np.asarray(sheet), iteration, dataformats="HWC")
+
+
+def read_lines(metrics: Path) -> list[str]:
+    """The whole lines of a metrics file; a last one that a crash cut short does not count."""
+    if not metrics.exists():
+        return []
+    return [line for line in metrics.read_text().split("\n")[:-1] if line]

@@ -1,0 +1,66 @@
+"""Sheets of mixed scenes (thesis, Figures 4.2 and 4.3)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from lorbms_fast.dataloader.batches import Batch, to_pixels
+from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.rendering.sheet import sheet
+
+INPUTS = ("I_ref", "I_q1", "I_q2", "I_q3", "I_q4", "collage")
+
+
+def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
+    """Paste the candidates' quadrants into the reference images: what mixing would be on pixels.
+
+    Args:
+        I_ref: (N, 3, S, S).
+        I_q: (4, N, 3, S, S).
+        mask: (N, 4) bool, True where the quadrant is replaced.
+
+    Returns:
+        (N, 3, S, S).
+    """
+    half = I_ref.shape[-1] // 2
+    pasted = I_ref.clone()
+    for i in range(4):
+        rows = slice(0, half) if i < 2 else slice(half, None)
+        columns = slice(0, half) if i % 2 == 0 else slice(half, None)
+        replaced = mask[:, i, None, None, None]
+        pasted[..., rows, columns] = torch.where(replaced, I_q[i][..., rows, columns], I_ref[..., rows, columns])
+    return pasted
+
+
+def mixed_scene_sheet(batch: Batch, I_mix: Tensor) -> Image.Image:
+    """One row a sample: reference, candidates, collage, mixed scene (Figure 4.2)."""
+    return _sheet(batch, {"I_mix": I_mix})
+
+
+def training_sheet(batch: Batch, scenes: Scenes) -> Image.Image:
+    """As `mixed_scene_sheet`, with the two reconstructions of the reference."""
+    return _sheet(batch, {"I_mix": scenes.I_mix, "I_hat": scenes.I_hat, "I_prime": scenes.I_prime})
+
+
+def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) -> Image.Image:
+    """One row: the object's image, the scene, their collage and the mixed scene (Figure 4.3).
+
+    Args:
+        I_obj: (3, S, S), where chunks are taken from.
+        I_ref: (3, S, S), where they go.
+        mask: (4,) bool.
+        I_mix: (3, S, S).
+    """
+    pasted = collage(I_ref[None], I_obj.expand(4, 1, *I_obj.shape), mask[None])[0]
+    images = [to_pixels(image) for image in (I_obj, I_ref, pasted, I_mix)]
+    return sheet([images], ["I_obj", "I_ref", "collage", "I_mix"], cell=192)
+
+
+def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
+    columns = [batch.I_ref, *batch.I_q, collage(*batch), *made.values()]
+    pixels: NDArray[np.uint8] = np.stack([to_pixels(column) for column in columns])
+    return sheet(
+        list(pixels.swapaxes(0, 1)), [*INPUTS, *made], ["".join(map(str, m)) for m in batch.mask.int().tolist()]
+    )

@@ -1,0 +1,25 @@
+"""Object transfer: chunks of one photo in the scene of another (thesis, Figure 4.3)."""
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
+from lorbms_fast.models import Networks
+
+
+@torch.inference_mode()
+def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> Tensor:
+    """`I_mix = Dec(f_mix)`, `f_mix[i] = m_i ? Enc(I_obj)[i] : Enc(I_ref)[i]`.
+
+    Args:
+        networks: only encoder and decoder are used.
+        I_obj: (N, 3, S, S) in [-1, 1], where chunks are taken from.
+        I_ref: (N, 3, S, S) in [-1, 1], where they go.
+        mask: (N, 4) bool, True where the chunk is taken.
+
+    Returns:
+        (N, 3, S, S).
+    """
+    f_obj, f_ref = networks.enc(torch.cat([I_obj, I_ref])).chunk(2)
+    I_mix: Tensor = networks.dec(mix_chunks(f_ref, f_obj, mask))
+    return I_mix

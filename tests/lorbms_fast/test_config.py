@@ -1,0 +1,64 @@
+"""Settings: presets, files, and values that cannot be."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorbms_fast.config import PRESETS, LossConfig, ModelConfig, TrainConfig, read_config, to_json
+from lorbms_fast.errors import UserError
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_survive_being_written_and_read(preset, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(to_json(PRESETS[preset]))
+    assert read_config(path, TrainConfig()) == PRESETS[preset]
+
+
+def test_widths_of_the_thesis():
+    model = ModelConfig()
+    assert model.encoder_widths == (112, 192, 304, 464, 656)
+    assert model.decoder_widths == (656, 464, 304, 192, 112)
+    assert model.classifier_positions * model.classifier_widths[-1] == 6400
+
+
+def test_toml_replaces_only_what_it_names(tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("batch_size = 14\n[loss]\nlambdas = [0.25, 0.25, 0.25, 0.25]\n")
+    config = read_config(path, TrainConfig())
+    assert config.batch_size == 14
+    assert config.loss == LossConfig(lambdas=(0.25, 0.25, 0.25, 0.25))
+    assert config.model == ModelConfig()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"batchsize": 3}, "batchsize = 3"),
+        ({"model": {"layers": [1, 2]}}, "model.layers"),
+        ({"model": {"image_size": 50}}, "model.image_size = 50"),
+        ({"loss": {"lambdas": [1, 1, 1, "x"]}}, "loss.lambdas.3 = x"),
+        ({"loss": 3}, "loss = 3"),
+        ({"precision": "int8"}, "precision = int8"),
+        ({"epochs": float("nan")}, "epochs = nan"),
+    ],
+)
+def test_impossible_settings_are_named(settings, named, tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(UserError) as error:
+        read_config(path, TrainConfig())
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@given(st.binary(max_size=40))
+def test_any_file_gives_settings_or_a_clear_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("config") / "settings.toml"
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert isinstance(read_config(path, TrainConfig()), TrainConfig)

@@ -1,0 +1,44 @@
+"""The losses against their formulas, element by element."""
+
+import math
+
+import pytest
+import torch
+
+from lorbms_fast import losses
+from lorbms_fast.config import LossConfig
+
+LAMBDAS = (1.0, 0.5, 0.25, 2.0)
+
+
+def cross_entropy(logit: float, target: float) -> float:
+    p = 1 / (1 + math.exp(-logit))
+    return -target * math.log(p) - (1 - target) * math.log(1 - p)
+
+
+def test_classification_is_the_weighted_sum_over_candidates():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, 4, generator=generator, dtype=torch.float64)
+    mask = torch.rand(3, 4, generator=generator) < 0.5
+    expected = 0.0
+    for j in range(4):
+        terms = [
+            cross_entropy(logits[j, n, i].item(), float(i == j and bool(mask[n, j])))
+            for n in range(3)
+            for i in range(4)
+        ]
+        expected += LAMBDAS[j] * sum(terms) / len(terms)
+    assert losses.classification(logits, mask, LAMBDAS).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_discrimination():
+    D_ref, D_mix = torch.tensor([0.3, -1.0]), torch.tensor([2.0, 0.1])
+    expected = (
+        sum(cross_entropy(a, 1) for a in D_ref.tolist()) / 2 + sum(cross_entropy(a, 0) for a in D_mix.tolist()) / 2
+    )
+    assert losses.discrimination(D_ref, D_mix).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_generator_total_has_the_weights_of_the_thesis():
+    parts = losses.GeneratorLosses(*(torch.tensor(v, dtype=torch.float64) for v in (1.0, 10.0, 100.0, 1000.0)))
+    assert parts.total(LossConfig()).item() == pytest.approx(0.904 * 11 + 0.052 * 100 + 0.044 * 1000, rel=1e-12)
