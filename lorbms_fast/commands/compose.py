@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -11,7 +12,7 @@ from lorbms_fast.photos.stl10 import Split
 
 
 def compose(
-    out: tyro.conf.Positional[Path],
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
     scenes: int = 600,
     photos: bool = True,
     stl10_train: int = 1000,
@@ -22,16 +23,16 @@ def compose(
     """Make data sets from the photographs shipped with this program, for trying everything without COCO and STL-10.
 
     148 objects cut out of photographs are laid onto photographs of places. OUT/coco has the layout of COCO's train2017
-    (about 480x640 pixels; as a rule one object in each quadrant, with its box, category and visible mask):
-    `lorbms-fast prepare OUT/coco ...` reads it. OUT/stl10_binary has the layout of STL-10 (96x96 pixels, one object,
-    ten classes, no object of the test set in the training set). OUT/credits names who made the photographs.
+    (about 480x640 pixels; as a rule one object in each quadrant, with its box, category and visible mask) and is what
+    "lorbms-fast prepare" reads. OUT/stl10_binary has the layout of STL-10 (96x96 pixels, one object, ten classes, no
+    object of the test set in the training set). OUT/credits names who made the photographs.
 
     Numbers obtained on these sets cannot be compared with those on COCO or STL-10.
 
     Args:
         out: the folder to write; it must not exist.
         scenes: number of composed scenes in the COCO-format set; 0 leaves the set out.
-        photos: put the 334 shipped photographs of whole scenes beside the composed ones, without annotations.
+        photos: put the 332 shipped photographs of whole scenes beside the composed ones, without annotations.
         stl10_train: number of training pictures in the STL-10-format set, a multiple of 50 (each of the ten folds
             holds a fifth); 0 together with --stl10-test 0 leaves the set out.
         stl10_test: number of test pictures in the STL-10-format set, a multiple of 10.

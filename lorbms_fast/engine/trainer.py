@@ -16,6 +16,7 @@ from lorbms_fast.dataloader.batches import Batch, BatchSource
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
 from lorbms_fast.reference.layers import SpectralWeight
@@ -102,7 +103,7 @@ class Training:
         return [self.source.batch(iteration).to(self.device)] * UPDATES
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.config.precision == "bfloat16")
+        return precision(self.device, self.run.config.precision)
 
     @torch.no_grad()
     def _sheet(self) -> Image.Image:

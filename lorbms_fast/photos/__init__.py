@@ -1,1 +1,1 @@
-"""Photographs shipped with the package, and scenes composed from them."""
+"""Photographs shipped with the package, and data sets composed from them with every object's place and mask known."""

@@ -119,8 +119,14 @@ class BatchNorm(nn.Module):
         """(N, C, H, W) -> the same shape."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
-        y, mean, var = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
-        if self.gamma.requires_grad:
-            self.running_mean.lerp_(mean[0].detach(), 1 - self.decay)
-            self.running_var.lerp_(var[0].detach(), 1 - self.decay)
+        y, means, variances = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
+        self.follow(means, variances)
         return y
+
+    @torch.no_grad()
+    def follow(self, means: Tensor, variances: Tensor) -> None:
+        """Move the running averages towards the statistics of one batch after the other, (batches, C) each."""
+        if self.gamma.requires_grad:
+            for mean, var in zip(means, variances, strict=True):
+                self.running_mean.lerp_(mean, 1 - self.decay)
+                self.running_var.lerp_(var, 1 - self.decay)

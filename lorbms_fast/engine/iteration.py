@@ -1,0 +1,85 @@
+"""One training iteration with the same losses and gradients as the reference's, for less work.
+
+Against `lorbms_fast.reference.iteration`: candidates that no mask uses are not encoded, and those that are go through
+the encoder together with the reference images; I_hat and I_mix are decoded together; the four classifier runs are
+one; I_ref and I_mix go through the discriminator together; classifier and discriminator share one gradient-free pass
+of the generator; the decoder's weights are normalised once per update.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lorbms_fast import losses
+from lorbms_fast.config import LossConfig
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.engine.freezing import frozen
+from lorbms_fast.engine.optimizers import Optimizers, update
+from lorbms_fast.engine.report import Report
+from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.kernels import mix_chunks
+from lorbms_fast.losses import GeneratorLosses
+from lorbms_fast.models import Networks
+
+
+def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Encode the reference images and the candidates in use, in one batch: f_ref and f_mix, both (N, 4, chunk)."""
+    quadrant, sample = batch.mask.T.nonzero(as_tuple=True)
+    codes = networks.enc(torch.cat([batch.I_ref, batch.I_q[quadrant, sample]]))
+    f_ref, f_used = codes.split([len(batch.I_ref), len(sample)])
+    own_chunks = f_used[torch.arange(len(sample), device=f_used.device), quadrant]
+    return f_ref, f_ref.index_put((sample, quadrant), own_chunks)
+
+
+def scenes(networks: Networks, batch: Batch) -> Scenes:
+    """The whole forward graph up to the images."""
+    f_ref, f_mix = mix(networks, batch)
+    W_bar = networks.dec.normalised_weights()
+    I_hat, I_mix = networks.dec(torch.cat([f_ref, f_mix]), W_bar).chunk(2)
+    f_mix_hat = networks.enc(I_mix)
+    f_ref_hat = mix_chunks(f_mix_hat, f_ref, batch.mask)
+    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=networks.dec(f_ref_hat, W_bar))
+
+
+def classifier_logits(networks: Networks, I_mix: Tensor, I_q: Tensor) -> Tensor:
+    """(4, N, 4): all candidates in one run, each with its own batch statistics."""
+    logits: Tensor = networks.cls(I_mix, I_q)
+    return logits
+
+
+def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
+    """The parts of L_G and what they were computed from."""
+    s = scenes(networks, batch)
+    logits = classifier_logits(networks, s.I_mix, batch.I_q)
+    parts = GeneratorLosses(
+        L_rec_hat=losses.reconstruction(batch.I_ref, s.I_hat),
+        L_rec_prime=losses.reconstruction(batch.I_ref, s.I_prime),
+        L_adv=losses.called_real(networks.dsc(s.I_mix)),
+        L_cls=losses.classification(logits, batch.mask, config.lambdas),
+    )
+    return parts, s
+
+
+def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> Report:
+    """Update generator, generator, classifier, discriminator; documented at the reference's function of this name."""
+    for batch in batches[:2]:
+        with frozen(networks.dsc, networks.cls):
+            parts, s = generator_losses(networks, batch, config)
+            update(optimizers.generator, parts.total(config))
+
+    for_classifier, for_discriminator = batches[2:]
+    with torch.no_grad():
+        I_mix = networks.dec(mix(networks, for_classifier)[1])
+    logits = classifier_logits(networks, I_mix, for_classifier.I_q)
+    L_cls = losses.classification(logits, for_classifier.mask, config.lambdas)
+    update(optimizers.classifier, L_cls)
+
+    if for_discriminator is not for_classifier:
+        with torch.no_grad():
+            I_mix = networks.dec(mix(networks, for_discriminator)[1])
+    D_ref, D_mix = networks.dsc(torch.cat([for_discriminator.I_ref, I_mix])).chunk(2)
+    L_D = losses.discrimination(D_ref, D_mix)
+    update(optimizers.discriminator, L_D)
+
+    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)

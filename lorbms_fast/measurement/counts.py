@@ -1,0 +1,49 @@
+"""Work counted rather than timed: floating point operations, dispatched operations, bytes read and written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one call costs whatever the machine."""
+
+    gflop: float
+    """Floating point operations of convolutions and matrix products, 10^9; a multiply-add counts two."""
+    operations: int
+    """Operations dispatched to the device; views are not counted."""
+    gigabytes: float
+    """Bytes that those operations read and write, 10^9, as if nothing stayed in a cache."""
+
+
+class _Tally(TorchDispatchMode):
+    """Counts operations that touch data, and the bytes of their tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view and func not in _FREE:
+            self.operations += 1
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return result
+
+
+_FREE = {torch.ops.aten.detach.default, torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default}
+
+
+def count(work: Callable[[], object]) -> Counts:
+    """Count one call of `work`."""
+    with FlopCounterMode(display=False) as flops, _Tally() as tally:
+        work()
+    return Counts(flops.get_total_flops() / 1e9, tally.operations, tally.bytes / 1e9)

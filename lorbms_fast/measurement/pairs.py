@@ -1,0 +1,61 @@
+"""Times of two ways to do the same work, taken in turns so that a busy machine slows both."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of each round, A B A B."""
+
+    a: list[float]
+    b: list[float]
+
+    @property
+    def median_a(self) -> float:
+        """Median of A in seconds."""
+        return median(self.a)
+
+    @property
+    def median_b(self) -> float:
+        """Median of B in seconds."""
+        return median(self.b)
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster B is: the median of the rounds' own ratios."""
+        return median(a / b for a, b in zip(self.a, self.b, strict=True))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call, waiting for the GPU where there is one."""
+    _synchronise()
+    start = time.perf_counter()
+    work()
+    _synchronise()
+    return time.perf_counter() - start
+
+
+def paired(a: Callable[[], object], b: Callable[[], object], rounds: int, warm_up: int = 1) -> Pair:
+    """Call a and b in turns.
+
+    Args:
+        a: the yardstick.
+        b: what is compared with it.
+        rounds: timed calls of each.
+        warm_up: calls of each before.
+    """
+    for _ in range(warm_up):
+        a()
+        b()
+    rows = [(seconds(a), seconds(b)) for _ in range(rounds)]
+    return Pair([row[0] for row in rows], [row[1] for row in rows])
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

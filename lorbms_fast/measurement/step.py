@@ -1,0 +1,51 @@
+"""A whole training iteration, ready to be measured."""
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+
+import torch
+
+from lorbms_fast.config import Impl, ModelConfig, TrainConfig
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.precision import Precision, precision
+from lorbms_fast.models import build
+
+
+def random_batch(n: int, image_size: int, seed: int = 0) -> Batch:
+    """Noise images, and masks that replace one to three quadrants, half of all on average."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n, 3, image_size, image_size)
+    images = torch.rand((5, *shape), generator=generator) * 2 - 1
+    order = torch.rand((n, 4), generator=generator).argsort(1)
+    replaced = 1 + torch.arange(n)[:, None] % 3
+    return Batch(images[0], images[1:], order < replaced)
+
+
+def step(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32") -> Callable[[], object]:
+    """A function that does one iteration (generator twice, classifier, discriminator) on one fixed batch."""
+    config = TrainConfig(model=model, impl=impl)
+    networks = build(model, impl).train()
+    optimizers = Optimizers.of(networks, config.optim)
+    batches = [random_batch(batch_size, model.image_size)] * 4
+
+    def one_iteration() -> object:
+        with precision(torch.device("cpu"), arithmetic):
+            return FORMS[impl].iterate(networks, optimizers, batches, config.loss)
+
+    return one_iteration
+
+
+def peak_memory(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32") -> float:
+    """Gigabytes (10^9) of memory that a fresh process holds at most during two iterations, itself included."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (impl, model, batch_size, arithmetic))
+
+
+def _peak(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision) -> float:
+    one_iteration = step(impl, model, batch_size, arithmetic)
+    one_iteration()
+    one_iteration()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,21 @@
+"""The discriminator on lorbms_fast.kernels."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast import reference
+from lorbms_fast.models.spectral import normalised_weights
+
+
+class Discriminator(reference.Discriminator):
+    """The PatchGAN of Table 3.5, its three weights normalised together."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) images in [-1, 1] -> (N, 1, S/16, S/16) logits, positive for real."""
+        W_bar = normalised_weights(self)
+        x = F.leaky_relu(self.conv1(images), 0.2)
+        for name in ("conv2", "conv3", "conv4"):
+            layer = self.get_submodule(name)
+            x = F.leaky_relu(F.conv2d(x, W_bar[name], layer.bias, layer.stride, layer.padding), 0.2)
+        logits: Tensor = self.conv5(x)
+        return logits

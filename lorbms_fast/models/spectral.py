@@ -1,0 +1,13 @@
+"""The spectrally normalised weights of a whole network at once."""
+
+from torch import Tensor, nn
+
+from lorbms_fast.kernels import spectral_norm_all
+from lorbms_fast.reference.layers import SpectralWeight
+
+
+def normalised_weights(network: nn.Module) -> dict[str, Tensor]:
+    """W / sigma of every spectrally normalised layer, by the layer's name."""
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}
+    weights = spectral_norm_all([layer.weight for layer in layers.values()], [layer.u for layer in layers.values()])
+    return dict(zip(layers, weights, strict=True))

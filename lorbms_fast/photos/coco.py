@@ -1,0 +1,154 @@
+"""Composed scenes as a data set in COCO's format."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from lorbms_fast.photos import shipped
+from lorbms_fast.photos.draws import Stream, generator, in_order
+from lorbms_fast.photos.scene import compose_scene
+from lorbms_fast.photos.shipped import CATEGORIES
+
+IMAGES, ANNOTATIONS = "train2017", "annotations/instances_train2017.json"
+
+
+@dataclass(frozen=True)
+class CocoCounts:
+    """What a composed COCO folder holds."""
+
+    scenes: int
+    photographs: int
+    objects_per_scene: Counter[int]  # number of objects -> number of scenes
+    objects_per_category: Counter[str]
+    scenes_with_an_object_in_every_quadrant: int
+
+    @property
+    def with_four_or_more(self) -> float:
+        """The part of the scenes that hold at least four objects."""
+        return sum(scenes for objects, scenes in self.objects_per_scene.items() if objects >= 4) / self.scenes
+
+
+def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, workers: int = 1) -> CocoCounts:
+    """Write `scenes` composed scenes into `folder` as COCO lays out train2017: JPEG files and one instances json.
+
+    Categories are those of `shipped.CATEGORIES`, masks are the visible ones as compressed RLE. Beyond COCO's fields
+    each annotation names its cut-out (`object`) and each image the shipped photograph it was made from (`photograph`).
+    With `photographs` the shipped scenes follow as images without annotations.
+    The files are the same for the same `scenes` and `seed`, whatever the number of `workers`.
+    """
+    (folder / IMAGES).mkdir(parents=True)
+    composed = list(in_order(partial(_write_scene, folder / IMAGES, seed), scenes, workers, "scenes"))
+    images = [image for image, _ in composed]
+    if photographs:
+        images += _copy_photographs(folder / IMAGES, first_id=scenes + 1)
+    annotations = [
+        {"id": number, **annotation}
+        for number, annotation in enumerate((one for _, of_scene in composed for one in of_scene), start=1)
+    ]
+    (folder / ANNOTATIONS).parent.mkdir()
+    (folder / ANNOTATIONS).write_text(json.dumps(_data_set(seed, images, annotations)), encoding="utf-8")
+    return _count([image for image, _ in composed], annotations, len(images) - scenes)
+
+
+def _write_scene(folder: Path, seed: int, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Compose scene `index` and write its JPEG; returns its entry in `images` and those in `annotations`, less ids."""
+    scene = compose_scene(generator(seed, Stream.SCENES, index))
+    height, width = scene.image.shape[:2]
+    image_id = index + 1
+    Image.fromarray(scene.image).save(folder / _file_name(image_id), quality=92, subsampling="4:2:0")
+    annotations = [
+        {
+            "image_id": image_id,
+            "category_id": _category_id(str(placed.photo.category)),
+            **_outline(placed.mask),
+            "iscrowd": 0,
+            "object": placed.photo.file,
+        }
+        for placed in scene.objects
+    ]
+    return _image(image_id, width, height, scene.background), annotations
+
+
+def _copy_photographs(folder: Path, first_id: int) -> list[dict[str, Any]]:
+    images = []
+    for image_id, photo in enumerate(shipped.scenes(), start=first_id):
+        shutil.copyfile(photo.path, folder / _file_name(image_id))
+        with Image.open(photo.path) as image:
+            images.append(_image(image_id, image.width, image.height, photo))
+    return images
+
+
+def _outline(mask: np.ndarray) -> dict[str, Any]:
+    """`segmentation`, `bbox` and `area` of a bool mask, as pycocotools computes them."""
+    encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "segmentation": {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")},
+        "bbox": rle.toBbox(encoded).tolist(),
+        "area": float(rle.area(encoded)),
+    }
+
+
+def _image(image_id: int, width: int, height: int, photo: shipped.Photo) -> dict[str, Any]:
+    return {
+        "id": image_id,
+        "file_name": _file_name(image_id),
+        "width": width,
+        "height": height,
+        "license": _licences().index(photo.licence) + 1,
+        "photograph": photo.file,
+    }
+
+
+def _data_set(seed: int, images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "info": {
+            "description": "Scenes composed from the photographs shipped with lorbms-fast. An image's licence is that "
+            "of its `photograph`; the licences of the objects on it are in credits.json.",
+            "version": f"seed {seed}",
+        },
+        "licenses": [{"id": number, "name": name, "url": ""} for number, name in enumerate(_licences(), start=1)],
+        "categories": [{"id": _category_id(name), "name": name, "supercategory": "object"} for name in CATEGORIES],
+        "images": images,
+        "annotations": annotations,
+    }
+
+
+def _licences() -> list[str]:
+    return sorted({photo.licence for photo in shipped.photos()})
+
+
+def _category_id(name: str) -> int:
+    return CATEGORIES.index(name) + 1
+
+
+def _file_name(image_id: int) -> str:
+    return f"{image_id:012d}.jpg"
+
+
+def _count(images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]], photographs: int) -> CocoCounts:
+    objects = Counter(annotation["image_id"] for annotation in annotations)
+    size = {image["id"]: (image["width"], image["height"]) for image in images}
+    quadrants = {(one["image_id"], _quadrant(one["bbox"], *size[one["image_id"]])) for one in annotations}
+    occupied = Counter(image_id for image_id, _ in quadrants)
+    return CocoCounts(
+        scenes=len(images),
+        photographs=photographs,
+        objects_per_scene=Counter(objects[image["id"]] for image in images),
+        objects_per_category=Counter(CATEGORIES[one["category_id"] - 1] for one in annotations),
+        scenes_with_an_object_in_every_quadrant=sum(count == 4 for count in occupied.values()),
+    )
+
+
+def _quadrant(bbox: Sequence[float], width: int, height: int) -> int:
+    """Which quadrant 0..3 the middle of a box [left, top, width, height] lies in."""
+    middle_x, middle_y = bbox[0] + bbox[2] / 2, bbox[1] + bbox[3] / 2
+    return 2 * (middle_y >= height / 2) + (middle_x >= width / 2)

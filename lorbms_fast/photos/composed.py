@@ -1,0 +1,53 @@
+"""One folder with everything composed: a COCO-format set, an STL-10-format set, and the credits of their parts."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_folder
+from lorbms_fast.photos import shipped
+from lorbms_fast.photos.coco import CocoCounts, write_coco
+from lorbms_fast.photos.stl10 import Split, check_sizes, write_stl10
+
+COCO, STL10, CREDITS = "coco", "stl10_binary", "credits"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What was written; a set that was not asked for is None."""
+
+    coco: CocoCounts | None
+    stl10: dict[str, Split] | None
+
+
+def write_composed(
+    out: Path, scenes: int, train: int, test: int, seed: int, photographs: bool = True, workers: int = 1
+) -> Composed:
+    """Write `out/coco`, `out/stl10_binary` and `out/credits`: all of it, or nothing.
+
+    `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one.
+    Raises `UserError` when `out` exists or a number makes no sense.
+    """
+    _check(scenes, train, test, seed, workers)
+    with whole_folder(out) as folder:
+        coco = write_coco(folder / COCO, scenes, seed, photographs, workers) if scenes else None
+        stl10 = write_stl10(folder / STL10, train, test, seed, workers) if train or test else None
+        (folder / CREDITS).mkdir()
+        for name in ("credits.json", "README.md"):
+            shutil.copyfile(shipped.DATA / name, folder / CREDITS / name)
+        shutil.copytree(shipped.DATA / "licences", folder / CREDITS / "licences")
+    return Composed(coco, stl10)
+
+
+def _check(scenes: int, train: int, test: int, seed: int, workers: int) -> None:
+    if scenes < 0:
+        raise UserError(f"{scenes} scenes: choose 1 or more, or 0 to leave the COCO-format set out")
+    if not (scenes or train or test):
+        raise UserError("0 scenes and 0 labelled pictures: there is nothing to compose; ask for some of either")
+    if train or test:
+        check_sizes(train, test)
+    if seed < 0:
+        raise UserError(f"seed {seed} is negative: choose 0 or more")
+    if workers < 1:
+        raise UserError(f"{workers} workers: choose 1 or more")
