@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -38,17 +39,6 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-
-def to_network(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]: `x = u8 * 2/255 - 1`."""
-    return torch.from_numpy(images).movedim(-1, -3).to(torch.float32).mul_(2 / 255).sub_(1)
-
-
-def to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """The inverse of `to_network`, rounded; values beyond [-1, 1] are cut off."""
-    pixels = ((images.detach().float() + 1) * (255 / 2)).round().clamp(0, 255).to(torch.uint8)
-    return pixels.movedim(-3, -1).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Checkpoints of a run: everything needed to go on as if nothing had happened, in formats that hold no code.
 
 `RUN/checkpoints/00001000/` holds `model.safetensors` (parameters, u vectors, running averages),
-`optimizers.safetensors` (`<optimizer>/<parameter>/<exp_avg | exp_avg_sq | step>`) and `state.json`. Batches are functions
-of the iteration's number and nothing else is random, so there are no generator states to keep.
+`optimizers.safetensors` (`<optimizer>/<parameter>/<exp_avg | exp_avg_sq | step>`) and `state.json`. Batches are
+functions of the iteration's number and nothing else is random, so there are no generator states to keep.
 """
 
 import json

@@ -6,8 +6,8 @@ import torch
 import tyro
 
 from lorbms_fast.checkpoint import Run, load_networks
-from lorbms_fast.dataloader.batches import to_network
 from lorbms_fast.dataloader.decode import read_rgb
+from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.resize import area_resize
 from lorbms_fast.files import whole_file
 from lorbms_fast.mixing import parse_mask

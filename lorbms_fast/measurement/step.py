@@ -3,6 +3,8 @@
 import multiprocessing
 import resource
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -11,6 +13,8 @@ from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
+from lorbms_fast.measurement.counts import count
+from lorbms_fast.measurement.pairs import paired
 from lorbms_fast.models import build
 
 
@@ -49,3 +53,17 @@ def _peak(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision
     one_iteration()
     one_iteration()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def compare_steps(model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision) -> dict[str, Any]:
+    """Reference (float32) and fast iterations in turns: medians in seconds, their ratio, counts and peak memory."""
+    reference, fast = step("reference", model, batch_size), step("torch", model, batch_size, arithmetic)
+    pair = paired(reference, fast, rounds)
+    result: dict[str, Any] = {"ratio": pair.ratio, "rounds": rounds}
+    for name, impl, work, seconds, form_arithmetic in (
+        ("reference", "reference", reference, pair.median_a, "float32"),
+        ("fast", "torch", fast, pair.median_b, arithmetic),
+    ):
+        memory = peak_memory(impl, model, batch_size, form_arithmetic)
+        result[name] = {"seconds": seconds, **asdict(count(work)), "peak_memory_gb": memory}
+    return result

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from lorbms_fast.parallel import in_order
 from lorbms_fast.photos import shipped
-from lorbms_fast.photos.draws import Stream, generator, in_order
+from lorbms_fast.photos.draws import Stream, generator
 from lorbms_fast.photos.scene import compose_scene
 from lorbms_fast.photos.shipped import CATEGORIES
 

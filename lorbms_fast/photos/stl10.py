@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from lorbms_fast.errors import UserError
+from lorbms_fast.parallel import in_order
 from lorbms_fast.photos import shipped
 from lorbms_fast.photos.collage import background, cutout, object_size, paste
-from lorbms_fast.photos.draws import Stream, generator, in_order
+from lorbms_fast.photos.draws import Stream, generator
 from lorbms_fast.photos.shipped import CATEGORIES, Photo
 
 SIDE = 96

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import Batch, to_pixels
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.rendering.sheet import sheet
 

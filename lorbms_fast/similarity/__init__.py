@@ -1,1 +1,1 @@
-"""similarity"""
+"""Visual similarity detection (thesis, Algorithm 2): which images have quadrants that look alike."""

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from lorbms_fast.errors import UserError
+from lorbms_fast.parallel import in_order
 from lorbms_fast.photos import stl10
 from lorbms_fast.photos.composed import write_composed
-from lorbms_fast.photos.draws import in_order
 from lorbms_fast.photos.shipped import DATA
 
 

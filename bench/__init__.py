@@ -1,0 +1,1 @@
+"""Benchmarks of lorbms-fast: `make bench` runs them and writes bench/RESULTS.md."""

@@ -1,0 +1,47 @@
+"""Every network forward, and forward with backward, reference against fast, at the sizes of the thesis."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.conftest import Compare
+from lorbms_fast.config import Impl, ModelConfig
+from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.models import Networks, build
+
+BATCH = 12
+ROUNDS = 5
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[Impl, Networks]:
+    return {impl: build(ModelConfig(), impl).train() for impl in FORMS}
+
+
+def _forward(networks: Networks, impl: Impl, network: str, images: Tensor, codes: Tensor) -> Tensor:
+    """One call of a network as the iteration makes it."""
+    if network == "classifier":
+        return FORMS[impl].classifier_logits(networks, images, images.expand(4, *images.shape))
+    module: nn.Module = {"encoder": networks.enc, "decoder": networks.dec, "discriminator": networks.dsc}[network]
+    result: Tensor = module(codes if network == "decoder" else images)
+    return result
+
+
+@pytest.mark.parametrize("passes", ["forward", "forward and backward"])
+@pytest.mark.parametrize("network", ["encoder", "decoder", "discriminator", "classifier"])
+def test_network(networks: dict[Impl, Networks], network: str, passes: str, compare: Compare) -> None:
+    images = torch.rand(BATCH, 3, 64, 64) * 2 - 1
+    codes = torch.randn(BATCH, 4, 192)
+
+    def work(impl: Impl) -> Callable[[], None]:
+        def run() -> None:
+            with torch.set_grad_enabled(passes != "forward"):
+                result = _forward(networks[impl], impl, network, images, codes)
+            if passes != "forward":
+                result.square().mean().backward()
+
+        return run
+
+    compare(work("reference"), work("torch"), ROUNDS)

@@ -1,0 +1,66 @@
+"""The data sets of the thesis (Table 4.1), and which part of a photograph becomes which image."""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+COCO_SMALLEST = 200
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which photographs are kept, and what is made of each."""
+
+    versions: tuple[int, ...] = (1,)
+    """Versions of each photograph, numbers of `VERSIONS`."""
+    min_side: int = 1
+    """Photographs with a side below are left out."""
+    min_boxes: int = 0
+    """Photographs with fewer annotated boxes are left out."""
+    draw: int | None = None
+    """Keep that many photographs, drawn at random."""
+
+
+RECIPES = {
+    "folder": Recipe(),
+    "tr_v4": Recipe(versions=(1, 2), min_side=COCO_SMALLEST, min_boxes=4),
+    "tr_v5": Recipe(versions=(1, 2, 3, 4, 5), min_side=COCO_SMALLEST, min_boxes=4),
+    "tr_v6": Recipe(min_side=COCO_SMALLEST, draw=10_482),
+    "te_v2": Recipe(min_side=COCO_SMALLEST, draw=10_492),
+}
+
+VERSIONS = {1: (1.0, False), 2: (1.0, True), 3: (0.6, False), 4: (0.7, True), 5: (0.95, True)}
+"""Version -> (size of a random crop relative to the photograph, whether it is mirrored first)."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of a photograph, in its own pixels; mirrored after it was cut out."""
+
+    x: int
+    y: int
+    side: int
+    flip: bool
+
+
+def square_crop(seed: int, source: str, version: int, width: int, height: int) -> Crop:
+    """The square that stands for one version of a photograph: a function of its arguments alone.
+
+    Version: mirror, if the version says so; take a random crop of its size; of that the largest square at a random
+    place.
+
+    Args:
+        seed: of the store.
+        source: name of the photograph.
+        version: 1 to 5, see `VERSIONS`.
+        width: of the photograph in pixels.
+        height: of the photograph in pixels.
+    """
+    scale, flip = VERSIONS[version]
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, crc32(source.encode()), version))))
+    crop_width, crop_height = max(1, round(scale * width)), max(1, round(scale * height))
+    side = min(crop_width, crop_height)
+    x = generator.integers(width - crop_width + 1) + generator.integers(crop_width - side + 1)
+    y = generator.integers(height - crop_height + 1) + generator.integers(crop_height - side + 1)
+    return Crop(int(width - side - x if flip else x), int(y), side, flip)

@@ -1,0 +1,54 @@
+"""`lorbms-fast bench`: the fast iteration against the reference, on this machine."""
+
+import json as json_format
+from typing import Literal
+
+import tyro
+
+from lorbms_fast.config import PRESETS
+from lorbms_fast.engine.precision import Precision
+from lorbms_fast.errors import UserError
+from lorbms_fast.measurement.machine import machine
+from lorbms_fast.measurement.step import compare_steps
+
+
+def bench(
+    what: tyro.conf.Positional[Literal["step"]] = "step",
+    /,
+    *,
+    batch_size: int = 12,
+    rounds: int = 5,
+    precision: Precision = "float32",
+    preset: str = "thesis",
+    json: bool = False,
+) -> None:
+    """Time whole training iterations (generator twice, classifier, discriminator), reference and fast in turns.
+
+    The reference computes in float32. Besides the medians, operations, bytes and the peak memory of a process of
+    each are counted. `make bench` measures every layer and network as well.
+
+    Args:
+        what: step, a whole iteration.
+        batch_size: Reference images an iteration.
+        rounds: Timed iterations of each.
+        precision: Arithmetic of the fast form.
+        preset: Whose model: thesis or demo.
+        json: Print JSON.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    if batch_size < 1 or rounds < 1:
+        raise UserError(f"--batch-size {batch_size} --rounds {rounds}: use 1 or more of each")
+    result = compare_steps(PRESETS[preset].model, batch_size, rounds, precision)
+    facts = {"machine": machine(), "preset": preset, "batch_size": batch_size, "precision": precision, **result}
+    if json:
+        print(json_format.dumps(facts, indent=2))
+        return
+    print(f"{facts['machine']}; {preset} model, batch {batch_size}, medians of {rounds} rounds in turns")
+    for name in ("reference", "fast"):
+        form = result[name]
+        print(
+            f"  {name:<10}{form['seconds']:8.3f} s  {form['gflop']:7.0f} GFLOP  {form['operations']:6,} operations  "
+            f"{form['gigabytes']:6.1f} GB read and written  {form['peak_memory_gb']:5.2f} GB peak memory"
+        )
+    print(f"  {result['ratio']:.2f} times faster")

@@ -1,0 +1,86 @@
+"""`lorbms-fast neighbours`: find each quadrant's visually similar images."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_file
+from lorbms_fast.mixing import TAU
+from lorbms_fast.rendering.neighbours import neighbour_sheet
+from lorbms_fast.similarity.algorithm2 import Found, find, quadrant_features
+from lorbms_fast.similarity.features import load_extractor
+from lorbms_fast.similarity.table import NeighbourTable
+from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
+
+SHEET_IMAGES = 4
+
+
+def neighbours(
+    store: tyro.conf.Positional[Path],
+    /,
+    *,
+    features: str = "efficientnet-lite0",
+    weights: Path | None = None,
+    clusters: int | None = None,
+    tau: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Find the ten visually most similar images for every quadrant of every image (Algorithm 2).
+
+    Writes neighbours.parquet and a contact sheet, neighbours.png, into the store's folder.
+
+    Args:
+        store: Folder made by `lorbms-fast prepare`; the photos it was made from must still be there.
+        features: What similarity is measured on: deepcluster (the thesis's), efficientnet-lite0 (weights come with
+            the installation), descriptor (colours and gradients, no weights), encoder (a LORBMS run), timm:MODEL or
+            torchvision:MODEL.
+        weights: File (or, for encoder, the run's folder) with the weights of deepcluster, encoder, timm or torchvision.
+        clusters: Clusters for k-means; one to 80 images by default, as in the thesis.
+        tau: Threshold of mixing on squared distances; by default 16,000 for deepcluster, else the quantile at which
+            half the quadrants are replaced.
+        seed: Seed of k-means.
+        device: Where the features are computed: cpu, cuda; auto takes a GPU when there is one.
+    """
+    opened = ImageStore.open(store)
+    if clusters is not None and clusters < 1:
+        raise UserError(f"--clusters {clusters}: use 1 or more")
+    if tau is not None and not tau >= 0:
+        raise UserError(f"--tau {tau}: use 0 or more")
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    extractor = load_extractor(features, weights, place)
+    found = find(quadrant_features(opened, extractor), clusters, seed)
+    threshold, why = _threshold(found, features, tau)
+    facts = {"clusters": [len(sizes) for sizes in found.cluster_sizes], "seed": seed, "tau_chosen": why}
+    table = NeighbourTable(found.rows, found.distances, threshold, features, facts)
+    path = table.save(opened)
+    with whole_file(opened.path / "neighbours.png") as partial:
+        images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
+        neighbour_sheet(opened, table, images).save(partial, format="png")
+    print(_report(found, threshold, why))
+    print(f"{path}, {opened.path / 'neighbours.png'}")
+
+
+def _threshold(found: Found, features: str, asked: float | None) -> tuple[float, str]:
+    if asked is not None:
+        return asked, "as asked"
+    if features == "deepcluster":
+        return TAU, "the thesis's threshold for these features"
+    return half_replacing_tau(
+        found.distances
+    ), "half the quadrants are replaced; the thesis's 16,000 is on another scale"
+
+
+def _report(found: Found, tau: float, why: str) -> str:
+    sizes = ", ".join(f"q{q}: {len(s)} of {s.min()} to {s.max()}" for q, s in enumerate(found.cluster_sizes, start=1))
+    low, middle, high = np.quantile(found.distances, (0.05, 0.5, 0.95))
+    fraction = replaced_fraction(draw(found.distances, seed=1), tau)
+    return (
+        f"clusters of images: {sizes}\n"
+        f"squared distances: 5% below {low:,.1f}, half below {middle:,.1f}, 95% below {high:,.1f}\n"
+        f"tau = {tau:,.1f} ({why}); {fraction:.0%} of the quadrants are replaced"
+    )

@@ -1,0 +1,30 @@
+"""Contact sheets of neighbours (thesis, Figure 3.7)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.rendering.sheet import sheet
+from lorbms_fast.similarity.quadrants import quadrant
+from lorbms_fast.similarity.table import QUADRANTS, NeighbourTable
+
+SQUARE = 224
+
+
+def neighbour_sheet(store: ImageStore, table: NeighbourTable, images: Sequence[int]) -> Image.Image:
+    """For every quadrant of the images a row: the whole image, the quadrant, its ten neighbours' quadrants.
+
+    Row labels give the quadrant and the nearest and farthest of the ten squared distances.
+    """
+    rows, labels = [], []
+    for i in images:
+        whole = store.square(i, SQUARE)
+        for q in range(QUADRANTS):
+            others = [store.square(int(row), SQUARE) for row in table.rows[i, q]]
+            parts = [np.ascontiguousarray(quadrant(image, q)) for image in (whole, *others)]
+            rows.append([whole, *parts])
+            labels.append(f"q{q + 1}  {table.distances[i, q, 0]:,.0f} .. {table.distances[i, q, -1]:,.0f}")
+    columns = ["image", "quadrant", *(f"neighbour {rank}" for rank in range(1, table.rows.shape[2] + 1))]
+    return sheet(rows, columns, labels, cell=80)

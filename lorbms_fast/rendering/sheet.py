@@ -1,0 +1,53 @@
+"""A labelled grid of images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+GAP, HEADER, FONT = 4, 22, 13
+
+
+def sheet(
+    rows: Sequence[Sequence[NDArray[np.uint8] | None]],
+    columns: Sequence[str],
+    row_labels: Sequence[str] | None = None,
+    cell: int = 128,
+) -> Image.Image:
+    """Draw images in rows and columns with a label over each column and, if given, left of each row.
+
+    Args:
+        rows: uint8 (H, W, 3) images, None for an empty cell. Small images are enlarged without smoothing.
+        columns: one label a column.
+        row_labels: one label a row.
+        cell: side of a cell in pixels.
+
+    Raises:
+        ValueError: a row is not as long as `columns`, or `row_labels` not as long as `rows`.
+    """
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"rows of {[len(row) for row in rows]} images do not fit {len(columns)} columns")
+    if row_labels is not None and len(row_labels) != len(rows):
+        raise ValueError(f"{len(row_labels)} row labels do not fit {len(rows)} rows")
+    font = ImageFont.load_default(FONT)
+    left = GAP if row_labels is None else GAP + int(max(map(font.getlength, row_labels), default=0)) + GAP
+    size = (left + len(columns) * (cell + GAP), HEADER + len(rows) * (cell + GAP))
+    page = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(page)
+    for j, label in enumerate(columns):
+        draw.text((left + j * (cell + GAP) + cell // 2, HEADER // 2), label, "black", font, anchor="mm")
+    for i, row in enumerate(rows):
+        top = HEADER + i * (cell + GAP)
+        if row_labels is not None:
+            draw.text((GAP, top + cell // 2), row_labels[i], "black", font, anchor="lm")
+        for j, image in enumerate(row):
+            if image is not None:
+                page.paste(_fitted(image, cell), (left + j * (cell + GAP), top))
+    return page
+
+
+def _fitted(image: NDArray[np.uint8], cell: int) -> Image.Image:
+    small = max(image.shape[:2]) <= cell
+    method = Image.Resampling.NEAREST if small else Image.Resampling.BOX
+    return Image.fromarray(image).resize((cell, cell), method)

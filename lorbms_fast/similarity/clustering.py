@@ -1,0 +1,75 @@
+"""Grouping features so that exact search stays affordable (Algorithm 2, steps 3 and 4)."""
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.similarity.table import NEIGHBOURS
+
+COMPONENTS = 256
+IMAGES_PER_CLUSTER = 80
+"""The author's k = 1,700 for about 135,000 images."""
+SMALLEST = NEIGHBOURS + 1
+"""A cluster needs an image and ten others for its neighbours."""
+ITERATIONS = 20
+
+
+def whitened(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """PCA to 256 dimensions (fewer where there are fewer features or images) with whitening, then L2 normalisation.
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        (N, min(256, D, N)).
+    """
+    n, d = features.shape
+    pca = faiss.PCAMatrix(d, min(COMPONENTS, d, n), -0.5)
+    pca.train(features)
+    reduced: NDArray[np.float32] = pca.apply(features)
+    faiss.normalize_L2(reduced)
+    # A component without variance whitens to something that is no number; it says nothing either.
+    return np.nan_to_num(reduced, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def clusters(features: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int64]:
+    """k-means on whitened features; clusters with fewer than eleven members are merged into the nearest other one.
+
+    Args:
+        features: (N, D), N at least 11.
+        k: clusters to begin with.
+        seed: of the initial centroids.
+
+    Returns:
+        (N,) cluster numbers 0, 1, ..., each of at least eleven members.
+    """
+    reduced = whitened(features)
+    k = min(k, len(reduced) // SMALLEST)
+    kmeans = faiss.Kmeans(reduced.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
+    kmeans.train(reduced)
+    _, assigned = kmeans.index.search(reduced, 1)
+    return merged(assigned[:, 0], kmeans.centroids)
+
+
+def merged(assigned: NDArray[np.int64], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Merge the smallest cluster into that with the nearest centroid until none has fewer than eleven members.
+
+    Args:
+        assigned: (N,) numbers of rows of `centroids`, N at least 11.
+        centroids: (k, D).
+
+    Returns:
+        (N,) cluster numbers without gaps.
+    """
+    labels = assigned.copy()
+    sizes = np.bincount(labels, minlength=len(centroids))
+    while True:
+        alive = np.flatnonzero(sizes)
+        smallest = alive[sizes[alive].argmin()]
+        if sizes[smallest] >= SMALLEST:
+            return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        others = alive[alive != smallest]
+        nearest = others[np.square(centroids[others] - centroids[smallest]).sum(1).argmin()]
+        labels[labels == smallest] = nearest
+        sizes[nearest] += sizes[smallest]
+        sizes[smallest] = 0

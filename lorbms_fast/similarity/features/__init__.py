@@ -1,0 +1,52 @@
+"""Feature extractors by name. A new one is a module and a line in `EXTRACTORS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from lorbms_fast.errors import UserError
+from lorbms_fast.similarity.features import deepcluster, descriptor, efficientnet, encoder, zoo
+from lorbms_fast.similarity.features.extractor import Extractor
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an extractor comes from."""
+
+    load: Callable[[Path | None, torch.device], Extractor]
+    weights: str
+    """What `--weights` names for it; empty if it takes none."""
+
+
+EXTRACTORS = {
+    "efficientnet-lite0": Source(efficientnet.load, ""),
+    "deepcluster": Source(deepcluster.load, "DeepCluster's published AlexNet, checkpoint.pth.tar"),
+    "descriptor": Source(descriptor.load, ""),
+    "encoder": Source(encoder.load, "the folder of a LORBMS run"),
+}
+
+
+def load_extractor(name: str, weights: Path | None, device: torch.device) -> Extractor:
+    """The extractor of a name: one of `EXTRACTORS`, or `timm:MODEL` or `torchvision:MODEL` with a weights file.
+
+    Raises:
+        UserError: there is none of that name, or its weights are missing, unwanted or unfit.
+    """
+    library, _, model = name.partition(":")
+    if library in zoo.LIBRARIES and model:
+        source = Source(partial(zoo.load, library, model), f"a state dict of {model}")
+    elif name in EXTRACTORS:
+        source = EXTRACTORS[name]
+    else:
+        known = ", ".join([*EXTRACTORS, *(f"{library}:MODEL" for library in zoo.LIBRARIES)])
+        raise UserError(f"there are no features '{name}': choose one of {known}")
+    if source.weights and weights is None:
+        raise UserError(f"features '{name}' need --weights: {source.weights}")
+    if weights is not None and not source.weights:
+        raise UserError(f"features '{name}' take no --weights, but {weights} was given: leave it out")
+    if weights is not None and not weights.exists():
+        raise UserError(f"--weights {weights} is missing: check the path")
+    return source.load(weights, device)

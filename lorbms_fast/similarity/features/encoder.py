@@ -1,0 +1,26 @@
+"""A LORBMS encoder's own chunks as features."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.errors import UserError
+from lorbms_fast.similarity.features.extractor import Extractor
+
+
+def load(weights: Path | None, device: torch.device) -> Extractor:
+    """Chunk i of the code of the whole image is the feature of quadrant i; `weights` is the run's folder."""
+    if weights is None:
+        raise UserError("features 'encoder' need --weights: the folder of a LORBMS run")
+    networks = load_networks(weights, device)
+
+    @torch.inference_mode()
+    def extract(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        codes = networks.enc(to_network(images).to(device))
+        return codes.float().cpu().numpy()
+
+    return Extractor(Run.open(weights).config.model.image_size, extract)

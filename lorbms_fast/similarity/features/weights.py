@@ -1,0 +1,43 @@
+"""Loading strangers' weights without running their code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorbms_fast.errors import UserError
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a torch checkpoint holds: tensors and plain values only, on the CPU.
+
+    Raises:
+        UserError: it is no checkpoint, is damaged, or would need code to be loaded.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be loaded as weights ({reason}): check that it is the right file") from error
+
+
+def fill(network: nn.Module, state: Any, path: Path) -> None:
+    """Load a state dict into a network; entries the network does not know are left aside.
+
+    Raises:
+        UserError: entries are missing or have other shapes; the first ones are named.
+    """
+    # Files from before torch 0.4 do not count batch norm's batches, and evaluation does not read the count.
+    expected = {name: v for name, v in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    found = state if isinstance(state, dict) else {}
+    missing = [name for name in expected if not isinstance(found.get(name), Tensor)]
+    if missing:
+        raise UserError(f"{path} lacks {len(missing)} of {len(expected)} weights, e.g. '{missing[0]}': another model's")
+    for name, value in expected.items():
+        if found[name].shape != value.shape:
+            raise UserError(
+                f"{path}: '{name}' is {tuple(found[name].shape)}, not {tuple(value.shape)}: another model's"
+            )
+    network.load_state_dict({name: found[name] for name in expected}, strict=False)

@@ -1,0 +1,42 @@
+"""Any model of timm or torchvision, with a weights file."""
+
+import importlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lorbms_fast.errors import UserError
+from lorbms_fast.similarity.features.extractor import Extractor, imagenet_normalised, of_quadrants
+from lorbms_fast.similarity.features.weights import fill, read_checkpoint
+
+LIBRARIES = ("timm", "torchvision")
+
+
+def load(library: str, model: str, weights: Path | None, device: torch.device) -> Extractor:
+    """The penultimate features of a model (timm), or its outputs (torchvision)."""
+    network = _network(library, model)
+    if weights is not None:
+        state = read_checkpoint(weights)
+        fill(network, state.get("state_dict", state) if isinstance(state, dict) else state, weights)
+    network = network.to(device).eval()
+
+    def features(x: Tensor) -> Tensor:
+        result: Tensor = network(imagenet_normalised(x))
+        return result.flatten(1)
+
+    return of_quadrants(features, device)
+
+
+def _network(library: str, model: str) -> nn.Module:
+    try:
+        if library == "timm":
+            timm = importlib.import_module("timm")
+            network: nn.Module = timm.create_model(model, pretrained=False, num_classes=0)
+        else:
+            network = importlib.import_module("torchvision.models").get_model(model, weights=None)
+    except ImportError as error:
+        raise UserError(f"features '{library}:{model}' need {library}: pip install {library}") from error
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{library} has no model '{model}': {error}") from error
+    return network

@@ -1,0 +1,90 @@
+"""The result of the neighbour search: `neighbours.parquet` in a store's folder.
+
+One row an image in the store's order: `id`, and for each quadrant n `q{n}_ids` and `q{n}_distances`, nearest first.
+How they were found is JSON under the schema's metadata key `lorbms_fast`.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_file
+
+NEIGHBOURS = 10
+QUADRANTS = 4
+FILE = "neighbours.parquet"
+_METADATA = b"lorbms_fast"
+
+
+@dataclass(frozen=True)
+class NeighbourTable:
+    """The ten nearest images of every quadrant of every image."""
+
+    rows: NDArray[np.int64]
+    """(N, 4, 10) row numbers in the store, nearest first."""
+    distances: NDArray[np.float32]
+    """(N, 4, 10) squared L2 between raw features."""
+    tau: float
+    """Threshold on the distances for mixing."""
+    features: str
+    """Name of the feature extractor: distances are on its scale."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """How the search was made: clusters, seed, how tau was chosen."""
+
+    def save(self, store: ImageStore) -> Path:
+        """Write the table into the store's folder, replacing an older one."""
+        ids = pa.array(store.ids)
+        columns: dict[str, Any] = {"id": ids}
+        for q in range(QUADRANTS):
+            columns[f"q{q + 1}_ids"] = _lists(ids.take(pa.array(self.rows[:, q].ravel())))
+            columns[f"q{q + 1}_distances"] = _lists(pa.array(self.distances[:, q].ravel(), pa.float32()))
+        facts = self.facts | {"tau": self.tau, "features": self.features}
+        table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(facts)})
+        with whole_file(store.path / FILE) as partial:
+            pq.write_table(table, partial)
+        return store.path / FILE
+
+    @classmethod
+    def load(cls, store: ImageStore) -> "NeighbourTable":
+        """Read the table of a store.
+
+        Raises:
+            UserError: there is none, it is damaged, or it belongs to other images.
+        """
+        path = store.path / FILE
+        if not path.is_file():
+            raise UserError(f"{store.path} has no neighbours yet: run  lorbms-fast neighbours {store.path}")
+        again = f"run  lorbms-fast neighbours {store.path}  again"
+        try:
+            table = pq.read_table(path)
+            facts = json.loads(table.schema.metadata[_METADATA])
+            tau, features = float(facts.pop("tau")), str(facts.pop("features"))
+            ids = pa.array(store.ids)
+            known = table["id"].combine_chunks().equals(ids)
+            rows = [pc.index_in(_flat(table, f"q{q}_ids"), value_set=ids) for q in range(1, QUADRANTS + 1)]
+            distances = [_flat(table, f"q{q}_distances") for q in range(1, QUADRANTS + 1)]
+            shape = (len(store), NEIGHBOURS)
+            all_rows = np.stack([np.asarray(r.fill_null(-1), np.int64).reshape(shape) for r in rows], axis=1)
+            all_distances = np.stack([np.asarray(d, np.float32).reshape(shape) for d in distances], axis=1)
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}): {again}") from error
+        if not known or all_rows.min(initial=0) < 0:
+            raise UserError(f"{path} speaks of other images than the store holds: {again}")
+        return cls(all_rows, all_distances, tau, features, facts)
+
+
+def _lists(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(np.arange(0, len(values) + 1, NEIGHBOURS, dtype=np.int32), values)
+
+
+def _flat(table: pa.Table, name: str) -> pa.Array:
+    return table[name].combine_chunks().flatten()

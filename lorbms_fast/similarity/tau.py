@@ -1,0 +1,50 @@
+"""The threshold of Algorithm 1, for features on whose scale the thesis's 16,000 means nothing."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lorbms_fast.mixing import mixing_mask
+
+DRAWS = 200_000
+STEPS = 30
+
+
+def replaced_fraction(distances: NDArray[np.float32], tau: float) -> float:
+    """Fraction of the quadrants that a threshold replaces.
+
+    Args:
+        distances: (N, 4), of drawn candidates.
+        tau: the threshold.
+    """
+    return mixing_mask(torch.from_numpy(distances), tau).float().mean().item()
+
+
+def half_replacing_tau(distances: NDArray[np.float32], seed: int = 0) -> float:
+    """The quantile of the distances at which half the quadrants are replaced when candidates are drawn at random.
+
+    The farthest of four always stays and the nearest always goes, so tau decides on the two between.
+
+    Args:
+        distances: (N, 4, 10), of all candidates.
+        seed: of the draws.
+    """
+    drawn = draw(distances, seed)
+    ordered = np.sort(drawn, axis=None)
+    low, high = 0, len(ordered) - 1
+    for _ in range(STEPS):  # the fraction grows with tau: bisection on the quantile
+        middle = (low + high) // 2
+        if replaced_fraction(drawn, float(ordered[middle])) < 0.5:
+            low = middle
+        else:
+            high = middle
+    return float(ordered[high])
+
+
+def draw(distances: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
+    """Distances (M, 4) of candidates drawn independently and uniformly for at most 200,000 images."""
+    generator = np.random.Generator(np.random.Philox(seed))
+    images = generator.permutation(len(distances))[:DRAWS]
+    images = np.tile(images, max(1, min(20, DRAWS // len(images))))
+    ranks = generator.integers(distances.shape[2], size=(len(images), distances.shape[1]))
+    return distances[images[:, None], np.arange(distances.shape[1]), ranks]
