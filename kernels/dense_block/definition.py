@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Activation = Callable[[Tensor], Tensor]
+
 
 def dense_block(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Callable[[Tensor], Tensor]
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation
 ) -> Tensor:
     """Append the maps of L convolutions to x, each reading x and all maps before it (Huang et al., 2017).
 
