@@ -1,1 +1,37 @@
-"""Layers that compute what their plain definitions compute, with less work. Import them into any model."""
+"""Layers that compute what their plain definitions compute, with less work. Import them into any model.
+
+Every folder holds one operation: `definition.py` says what it is, the other modules compute it faster. Functions take
+`impl="reference" | "torch" | "auto"`; `use_impl` sets it for a block of code.
+"""
+
+from lorbms_fast.kernels.chunk_mixing import mix_chunks
+from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
+from lorbms_fast.kernels.dense_block import DenseBlock, dense_block, dense_block_activated, dense_block_maps
+from lorbms_fast.kernels.dispatch import use_impl
+from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm
+from lorbms_fast.kernels.instance_norm import InstanceNormReLU, instance_norm, instance_norm_relu
+from lorbms_fast.kernels.paired_conv import paired_conv2d
+from lorbms_fast.kernels.resize_conv import ResizeConv2d, resize_conv
+from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
+
+__all__ = [
+    "CoordConv2d",
+    "DenseBlock",
+    "InstanceNormReLU",
+    "ResizeConv2d",
+    "advance_u",
+    "coord_conv2d",
+    "dense_block",
+    "dense_block_activated",
+    "dense_block_maps",
+    "grouped_batch_norm",
+    "instance_norm",
+    "instance_norm_relu",
+    "mix_chunks",
+    "paired_conv2d",
+    "resize_conv",
+    "spectral_norm",
+    "spectral_norm_all",
+    "spectral_norm_through",
+    "use_impl",
+]

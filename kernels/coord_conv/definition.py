@@ -1,6 +1,7 @@
 """Coordinates as channels, so that a convolution can know where it is."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,3 +18,17 @@ def append_coordinates(x: Tensor) -> Tensor:
     across = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device)
     down = torch.linspace(-1, 1, height, dtype=x.dtype, device=x.device)
     return torch.cat([x, across.expand(n, 1, height, width), down.view(-1, 1).expand(n, 1, height, width)], dim=1)
+
+
+def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve x with its coordinates appended, padded to keep height and width.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (O, C + 2, k, k), k odd.
+        bias: (O,) or None.
+
+    Returns:
+        (N, O, H, W).
+    """
+    return F.conv2d(append_coordinates(x), weight, bias, padding=weight.shape[-1] // 2)

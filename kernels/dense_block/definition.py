@@ -9,9 +9,7 @@ from torch import Tensor
 Activation = Callable[[Tensor], Tensor]
 
 
-def dense_block(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation
-) -> Tensor:
+def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation) -> Tensor:
     """Append the maps of L convolutions to x, each reading x and all maps before it (Huang et al., 2017).
 
     `y_l = b_l + W_l * activation([x, y_0, .., y_{l-1}])` with `*` a convolution padded to keep height and width.

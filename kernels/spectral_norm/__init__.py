@@ -1,0 +1,37 @@
+"""Spectral normalisation (Miyato et al., 2018), of one weight or of all of a network's at once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels.dispatch import Impl, resolve
+from lorbms_fast.kernels.spectral_norm import fused
+from lorbms_fast.kernels.spectral_norm.definition import power_step, spectral_norm, spectral_norm_through
+
+__all__ = ["advance_u", "power_step", "spectral_norm", "spectral_norm_all", "spectral_norm_through"]
+
+
+def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> list[Tensor]:
+    """Divide every weight by its largest singular value, estimated by one step of the power iteration from its u.
+
+    u' and v count as constants in the backward. The vectors u are read, not advanced: see `advance_u`.
+
+    Args:
+        weights: each (O, ...), read as the matrix (O, everything else).
+        us: each (1, O).
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        `W / sigma` of each weight. Differentiable once.
+    """
+    if resolve(impl) == "reference":
+        return [spectral_norm(weight, u)[0] for weight, u in zip(weights, us, strict=True)]
+    return fused.spectral_norm_all(weights, us)
+
+
+@torch.no_grad()
+def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor]) -> None:
+    """Replace every u by u' in place: once an iteration, after all updates of the weights."""
+    u_next, _, _ = fused.power_steps(weights, us)
+    torch._foreach_copy_(list(us), [u.unsqueeze(0) for u in u_next])

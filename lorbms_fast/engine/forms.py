@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lorbms_fast.config import Impl, LossConfig
 from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
@@ -27,4 +28,5 @@ class Form:
 
 FORMS: dict[Impl, Form] = {
     "reference": Form(reference.scenes, reference.generator_losses, reference.classifier_logits, reference.iterate),
+    "torch": Form(fast.scenes, fast.generator_losses, fast.classifier_logits, fast.iterate),
 }

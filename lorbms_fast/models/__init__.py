@@ -5,6 +5,7 @@ from torch import nn
 from lorbms_fast import reference
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import initialise
 from lorbms_fast.reference.layers import SpectralNorm
 
@@ -34,11 +35,12 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalise: SpectralNor
         seed: of the initial values.
         normalise: the spectral normalisation, `spectral_norm` or `spectral_norm_through`.
     """
+    form = reference if impl == "reference" else fast
     networks = Networks(
-        reference.Encoder(config),
-        reference.Decoder(config, normalise),
-        reference.Discriminator(config, normalise),
-        reference.Classifier(config),
+        form.Encoder(config),
+        form.Decoder(config, normalise),
+        form.Discriminator(config, normalise),
+        form.Classifier(config),
     )
     initialise(networks, seed)
     return networks

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import dense_block, resize_conv
+from lorbms_fast.kernels import dense_block_maps, resize_conv
 from lorbms_fast.models.spectral import normalised_weights
 
 
@@ -36,6 +36,7 @@ class Decoder(reference.Decoder):
             x = resize_conv(new_maps, W_bar[f"up{b}"])
             layers = list(self.get_submodule(f"block{b}").named_children())
             weights = [W_bar[f"block{b}.{name}"] for name, _ in layers]
-            stack = dense_block(x, weights, [layer.bias for _, layer in layers], "relu")
-            new_maps = stack[:, width:]
-        return torch.tanh(F.conv2d(stack, W_bar["last"], self.last.bias))
+            new_maps = dense_block_maps(x, weights, [layer.bias for _, layer in layers], "relu")
+        W_last = W_bar["last"]
+        of_x = F.conv2d(x, W_last[:, :width], self.last.bias)  # a 1x1 convolution of the stack needs no stack
+        return torch.tanh(of_x + F.conv2d(new_maps, W_last[:, width:]))

@@ -2,12 +2,14 @@
 
 from torch import Tensor, nn
 
-from lorbms_fast.kernels import spectral_norm_all
+from lorbms_fast.kernels import spectral_norm, spectral_norm_all
 from lorbms_fast.reference.layers import SpectralWeight
 
 
 def normalised_weights(network: nn.Module) -> dict[str, Tensor]:
     """W / sigma of every spectrally normalised layer, by the layer's name."""
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}
+    if any(layer.normalise is not spectral_norm for layer in layers.values()):
+        return {name: layer.normalised() for name, layer in layers.items()}
     weights = spectral_norm_all([layer.weight for layer in layers.values()], [layer.u for layer in layers.values()])
     return dict(zip(layers, weights, strict=True))

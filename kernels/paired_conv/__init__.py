@@ -1,0 +1,25 @@
+"""Convolution of one image stacked with each of several others."""
+
+from torch import Tensor
+
+from lorbms_fast.kernels.dispatch import Impl, resolve
+from lorbms_fast.kernels.paired_conv import definition, fused
+
+
+def paired_conv2d(
+    shared: Tensor, each: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, impl: Impl | None = None
+) -> Tensor:
+    """Stack `shared` before each of several images on channels and convolve, without padding.
+
+    Args:
+        shared: (N, C, H, W).
+        each: (G * N, D, H, W): G batches, each to be paired with `shared`.
+        weight: (O, C + D, k, k).
+        bias: (O,) or None.
+        stride: of the convolution.
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        (G * N, O, H', W').
+    """
+    return (definition if resolve(impl) == "reference" else fused).paired_conv2d(shared, each, weight, bias, stride)
