@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -167,7 +167,7 @@ def _write(
     return rows, skipped
 
 
-def _write_header(file: object, count: int, image_size: int) -> None:
+def _write_header(file: IO[bytes], count: int, image_size: int) -> None:
     """numpy leaves room in a header for the first axis to grow, so the second one fits in the first one's place."""
     shape = (count, image_size, image_size, 3)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -68,7 +68,7 @@ def of_coco(root: Path, annotations: Path) -> list[Photograph]:
     if not any((root / folder / image["file_name"]).is_file() for image in images):
         tried = ", ".join(str(root / folder) for folder in folders)
         raise UserError(f"none of the {len(images)} images that {annotations} names is in {tried}: check the paths")
-    found = {}
+    found: dict[str, Photograph] = {}
     for image in images:
         if not Path(image["file_name"]).is_absolute() and ".." not in Path(image["file_name"]).parts:
             identity = image.get("id", Path(image["file_name"]).stem)

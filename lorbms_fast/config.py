@@ -158,18 +158,20 @@ PRESETS = {
     "thesis": TrainConfig(),
     "demo": TrainConfig(
         model=ModelConfig(
-            stem=16,
+            stem=12,
             growth=8,
-            layers=(2, 3, 4, 5, 6),
+            layers=(2, 2, 3, 4, 4),
             chunk=96,
             discriminator_width=16,
             classifier_widths=(32, 64, 96, 96, 64),
             classifier_hidden=256,
         ),
-        iterations=1200,
-        log_every=10,
-        sheet_every=200,
-        checkpoint_every=200,
+        optim=OptimConfig(generator_lr=1e-3),
+        batch_size=8,
+        iterations=500,
+        log_every=5,
+        sheet_every=100,
+        checkpoint_every=100,
     ),
 }
 

@@ -110,4 +110,4 @@ class DenseBlock(nn.Module):
 
 
 def _function(activation: ActivationName, eps: float) -> definition.Activation:
-    return {"relu": torch.relu, "instance_norm_relu": partial(instance_norm_relu, eps=eps)}[activation]
+    return torch.relu if activation == "relu" else partial(instance_norm_relu, eps=eps)

@@ -21,6 +21,7 @@ from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.kernels import mix_chunks
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
+from lorbms_fast.models.spectral import normalised_weights
 
 
 def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -35,7 +36,7 @@ def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
 def scenes(networks: Networks, batch: Batch) -> Scenes:
     """The whole forward graph up to the images."""
     f_ref, f_mix = mix(networks, batch)
-    W_bar = networks.dec.normalised_weights()
+    W_bar = normalised_weights(networks.dec)
     I_hat, I_mix = networks.dec(torch.cat([f_ref, f_mix]), W_bar).chunk(2)
     f_mix_hat = networks.enc(I_mix)
     f_ref_hat = mix_chunks(f_mix_hat, f_ref, batch.mask)

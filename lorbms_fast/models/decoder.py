@@ -9,6 +9,7 @@ from torch import Tensor
 from lorbms_fast import reference
 from lorbms_fast.kernels import dense_block_maps, resize_conv
 from lorbms_fast.models.spectral import normalised_weights
+from lorbms_fast.reference.layers import SpectralConv2d
 
 
 class Decoder(reference.Decoder):
@@ -18,25 +19,22 @@ class Decoder(reference.Decoder):
     convolutions.
     """
 
-    def normalised_weights(self) -> dict[str, Tensor]:
-        """Every spectrally normalised weight by its layer's name: for several calls with the same parameters."""
-        return normalised_weights(self)
-
     def forward(self, f: Tensor, W_bar: dict[str, Tensor] | None = None) -> Tensor:
         """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1], S = 32 sqrt(positions).
 
         Args:
             f: codes.
-            W_bar: what `normalised_weights` returned for the present parameters; computed if left out.
+            W_bar: `normalised_weights` of this network, for several calls with the same parameters.
         """
-        W_bar = self.normalised_weights() if W_bar is None else W_bar
+        W_bar = normalised_weights(self) if W_bar is None else W_bar
         side = math.isqrt(f.shape[1])
         new_maps = f.transpose(1, 2).unflatten(2, (side, side))
-        for b, width in enumerate(self.block_inputs, start=1):
+        for b in range(1, len(self.block_inputs) + 1):
             x = resize_conv(new_maps, W_bar[f"up{b}"])
-            layers = list(self.get_submodule(f"block{b}").named_children())
-            weights = [W_bar[f"block{b}.{name}"] for name, _ in layers]
-            new_maps = dense_block_maps(x, weights, [layer.bias for _, layer in layers], "relu")
-        W_last = W_bar["last"]
+            layers = dict(self.get_submodule(f"block{b}").named_children())
+            weights = [W_bar[f"block{b}.{name}"] for name in layers]
+            biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
+            new_maps = dense_block_maps(x, weights, biases, "relu")
+        W_last, width = W_bar["last"], x.shape[1]
         of_x = F.conv2d(x, W_last[:, :width], self.last.bias)  # a 1x1 convolution of the stack needs no stack
         return torch.tanh(of_x + F.conv2d(new_maps, W_last[:, width:]))

@@ -14,8 +14,7 @@ class Discriminator(reference.Discriminator):
         """(N, 3, S, S) images in [-1, 1] -> (N, 1, S/16, S/16) logits, positive for real."""
         W_bar = normalised_weights(self)
         x = F.leaky_relu(self.conv1(images), 0.2)
-        for name in ("conv2", "conv3", "conv4"):
-            layer = self.get_submodule(name)
+        for name, layer in (("conv2", self.conv2), ("conv3", self.conv3), ("conv4", self.conv4)):
             x = F.leaky_relu(F.conv2d(x, W_bar[name], layer.bias, layer.stride, layer.padding), 0.2)
         logits: Tensor = self.conv5(x)
         return logits

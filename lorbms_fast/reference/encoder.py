@@ -9,7 +9,7 @@ from lorbms_fast.kernels.instance_norm.definition import instance_norm_relu
 from lorbms_fast.reference.layers import DenseBlock
 
 
-def _conv3x3(in_channels: int, out_channels: int, kernel_size: int) -> nn.Module:
+def _conv3x3(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 

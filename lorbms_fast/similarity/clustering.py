@@ -48,7 +48,7 @@ def clusters(features: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int
     kmeans = faiss.Kmeans(reduced.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
     kmeans.train(reduced)
     _, assigned = kmeans.index.search(reduced, 1)
-    return merged(assigned[:, 0], kmeans.centroids)
+    return merged(assigned[:, 0], np.asarray(kmeans.centroids))
 
 
 def merged(assigned: NDArray[np.int64], centroids: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from lorbms_fast.similarity.table import QUADRANTS
 
 
 def quadrant(images: NDArray[np.uint8], q: int) -> NDArray[np.uint8]:
-    """Quadrant q (0 to 3: top left, top right, bottom left, bottom right) of (..., S, S, 3): a view (..., S/2, S/2, 3)."""
+    """Quadrant q (0 to 3: top left, top right, bottom left, bottom right) of (..., S, S, 3), a view on it."""
     half = images.shape[-2] // 2
     top, left = divmod(q, 2)
     return images[..., top * half : (top + 1) * half, left * half : (left + 1) * half, :]

@@ -1,0 +1,120 @@
+"""The triangular form of the dense block against its definition."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lorbms_fast.kernels import DenseBlock, dense_block, dense_block_activated, dense_block_maps
+
+ACTIVATIONS = ("relu", "instance_norm_relu")
+FORMS = (dense_block, dense_block_maps, dense_block_activated)
+
+
+def inputs(n, channels, layers, growth, height, width, k, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    draw = partial(torch.randn, generator=generator, dtype=dtype)
+    x = draw(n, channels, height, width).requires_grad_()
+    weights = [draw(growth, channels + i * growth, k, k).requires_grad_() for i in range(layers)]
+    biases = [draw(growth).requires_grad_() for _ in range(layers)]
+    return x, weights, biases
+
+
+def results(form, x, weights, biases, activation, impl, wanted) -> list[Tensor]:
+    """The output, and the gradients of its product with a fixed random tensor for what is wanted."""
+    y = form(x, weights, biases, activation, impl=impl)
+    probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y.dtype)
+    return [y, *torch.autograd.grad((y * probe).sum(), wanted)]
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    scale = max(1.0, *(e.abs().max().item() for e in expected))
+    for f, e in zip(found, expected, strict=True):
+        assert f.shape == e.shape
+        assert (f - e).abs().max().item() <= tolerance * scale
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    form=st.sampled_from(FORMS),
+    activation=st.sampled_from(ACTIVATIONS),
+    n=st.integers(1, 3),
+    channels=st.integers(1, 6),
+    layers=st.integers(1, 7),
+    growth=st.integers(1, 5),
+    height=st.integers(1, 7),
+    width=st.integers(2, 7),
+    k=st.sampled_from((1, 3)),
+    layout=st.sampled_from(("contiguous", "channels_last", "transposed")),
+)
+def test_output_and_gradients(form, activation, n, channels, layers, growth, height, width, k, layout):
+    x, weights, biases = inputs(n, channels, layers, growth, height, width, k)
+    arranged = {
+        "contiguous": x,
+        "channels_last": x.contiguous(memory_format=torch.channels_last),
+        "transposed": x.transpose(2, 3).contiguous().transpose(2, 3),
+    }[layout]
+    wanted = [x, *weights, *biases]
+    expected = results(form, arranged, weights, biases, activation, "reference", wanted)
+    found = results(form, arranged, weights, biases, activation, "torch", wanted)
+    # Instance norm of few, nearly equal values divides by almost nothing: rounding is amplified in both.
+    assert_close(found, expected, 1e-7 if activation == "instance_norm_relu" else 1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("form", FORMS)
+def test_gradcheck(form, activation):
+    x, weights, biases = inputs(2, 2, 3, 2, 4, 3, 3)
+
+    def run(x, *parameters):
+        return form(x, parameters[:3], parameters[3:], activation, impl="torch")
+
+    assert torch.autograd.gradcheck(run, (x, *weights, *biases))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("moved", ["x", "weights", "biases"])
+def test_only_what_is_asked_for_gets_gradients(activation, moved):
+    x, weights, biases = inputs(2, 3, 4, 2, 4, 4, 3)
+    groups = {"x": [x], "weights": weights, "biases": biases}
+    expected = results(dense_block, x, weights, biases, activation, "reference", groups[moved])
+    for name, tensors in groups.items():
+        for tensor in tensors:
+            tensor.requires_grad_(name == moved)
+    assert_close(results(dense_block, x, weights, biases, activation, "torch", groups[moved]), expected, 1e-9)
+
+
+def test_bfloat16_under_autocast_is_as_near_as_bfloat16_can_be():
+    x, weights, biases = inputs(2, 8, 4, 4, 8, 8, 3, dtype=torch.float32)
+    expected = dense_block(x, weights, biases, "instance_norm_relu", impl="reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dense_block(x, weights, biases, "instance_norm_relu", impl="torch")
+        plain = dense_block(x, weights, biases, "instance_norm_relu", impl="reference")
+    error, plain_error = ((y.float() - expected).norm() / expected.norm() for y in (found, plain))
+    assert error < max(0.02, 3 * plain_error)
+
+
+def test_module_in_a_strangers_model():
+    torch.manual_seed(0)
+    block = DenseBlock(5, layers=3, growth=4)
+    assert set(block.state_dict()) == {f"layer{i}.{name}" for i in range(3) for name in ("weight", "bias")}
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), block, torch.nn.Conv2d(17, 1, 1))
+    loss = model(torch.randn(2, 3, 9, 6)).square().mean()
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_even_kernels_are_refused():
+    with pytest.raises(ValueError, match="kernel_size 2"):
+        DenseBlock(3, 2, kernel_size=2)
+
+
+def test_second_derivatives_are_refused_rather_than_wrong():
+    x, weights, biases = inputs(1, 2, 2, 2, 3, 3, 3)
+    y = dense_block(x, weights, biases, impl="torch")
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
