@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lorbms_fast.errors import UserError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read. Others are not tried: some of Pillow's readers start other programs."""
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
@@ -17,6 +17,8 @@ SUFFIXES = frozenset(
 """Endings, in lower case, that files of these formats have."""
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a file of some kilobytes can claim any size."""
+
+Image.init()  # without it Pillow does not know yet all formats that `open` is to try
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -89,8 +90,9 @@ def prepare_store(
         raise UserError(f"none of the {len(photographs)} photographs has {recipe.min_boxes} boxes: nothing to prepare")
     _check_space(out, len(chosen) * len(recipe.versions) * image_size**2 * 3)
     work = partial(_prepare, chosen, root, recipe, image_size, seed)
-    with whole_folder(out) as folder:
-        rows, skipped = _write(folder, in_order(work, len(chosen), workers, "preparing"), recipe, image_size, on_bad)
+    # Closed on the way out, so that the progress bar ends before an error is told.
+    with whole_folder(out) as folder, closing(in_order(work, len(chosen), workers, "preparing")) as results:
+        rows, skipped = _write(folder, results, recipe, image_size, on_bad)
         kinds = Counter(entry.kind for entry in skipped)
         if not rows:
             raise UserError(

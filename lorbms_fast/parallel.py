@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection, get_context, parent_process
 from os import _exit
@@ -14,7 +14,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def in_order(make: Callable[[int], T], count: int, workers: int, description: str) -> Iterator[T]:
+def in_order(make: Callable[[int], T], count: int, workers: int, description: str) -> Generator[T, None, None]:
     """Yield `make(0)` .. `make(count - 1)` in this order, made by `workers` processes, under a progress bar.
 
     `make` must be picklable when there are several workers. An exception of `make` is raised here.

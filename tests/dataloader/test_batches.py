@@ -1,0 +1,66 @@
+"""Batches are functions of their number."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.errors import UserError
+from lorbms_fast.mixing import mixing_mask
+from lorbms_fast.similarity.table import NeighbourTable
+
+
+@pytest.fixture
+def source(store):
+    return BatchSource(store, NeighbourTable.load(store), batch_size=5, seed=0, tau=50.0)
+
+
+def test_pixels_survive_both_ways():
+    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    there = to_network(every)
+    assert (there.min(), there.max()) == (-1, 1)
+    assert np.array_equal(to_pixels(there), every)
+
+
+def test_a_pass_visits_every_image_once_in_a_new_order(source):
+    passes = [np.concatenate([source.rows(4 * epoch + i) for i in range(4)]) for epoch in (0, 1)]
+    assert all(len(set(rows)) == 20 for rows in passes)
+    assert not np.array_equal(*passes)
+
+
+def test_batches_do_not_depend_on_what_was_read_before(source):
+    first = source.batch(7)
+    source.batch(3)
+    assert all(torch.equal(a, b) for a, b in zip(first, source.batch(7), strict=True))
+    assert not torch.equal(first.I_ref, replace(source, seed=1).batch(7).I_ref)
+
+
+def test_images_candidates_and_mask_belong_together(source):
+    rows, ranks = np.array([3, 8]), np.array([[0, 1, 2, 3], [9, 8, 7, 6]])
+    batch = source.of_rows(rows, ranks)
+    table, images = source.neighbours, source.store.images
+    distances = torch.zeros(2, 4)
+    for n in range(2):
+        assert np.array_equal(to_pixels(batch.I_ref[n]), images[rows[n]])
+        for q in range(4):
+            assert np.array_equal(to_pixels(batch.I_q[q, n]), images[table.rows[rows[n], q, ranks[n, q]]])
+            distances[n, q] = float(table.distances[rows[n], q, ranks[n, q]])
+    assert torch.equal(batch.mask, mixing_mask(distances, 50.0))
+
+
+def test_how_candidates_are_drawn(source):
+    ranks = np.concatenate([source._ranks(i, 50) for i in range(20)])
+    assert set(ranks.ravel()) == set(range(10))
+    assert (ranks != ranks[:, :1]).any()
+    shared = replace(source, candidates="shared-rank")
+    ranks = np.concatenate([shared._ranks(i, 50) for i in range(20)])
+    assert set(ranks.ravel()) == set(range(9))
+    assert (ranks == ranks[:, :1]).all()
+
+
+def test_too_large_a_batch_is_refused(source):
+    with pytest.raises(UserError, match="24 images: too few for a batch of 25"):
+        replace(source, batch_size=25)

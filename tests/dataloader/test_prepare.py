@@ -1,0 +1,182 @@
+"""Preparing stores: right, whole or not at all, and clear about what it left out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from lorbms_fast.cli import main
+from lorbms_fast.dataloader.decode import read_rgb
+from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.recipes import RECIPES, Recipe
+from lorbms_fast.dataloader.sources import of_coco, of_folder
+from lorbms_fast.dataloader.store import Crop, ImageStore, cut, verify_checksums
+from lorbms_fast.errors import UserError
+
+
+def fails(capsys, *arguments: object) -> str:
+    """The one line that a command fails with."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert exit_.value.code == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lorbms-fast:")]
+    assert len(error) == 1
+    return error[0]
+
+
+@pytest.fixture
+def coco(tmp_path: Path, photographs: Path) -> Path:
+    """Six images of 260 x 210 or less in COCO's layout; image i has i boxes, the last file is missing."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    (root / "train2017").mkdir()
+    images, annotations = [], []
+    for i in range(6):
+        name = f"{i:012d}.jpg"
+        if i != 5:
+            Image.open(photographs / f"photo{i:02d}.jpg").resize((260, 210 if i != 4 else 190)).save(
+                root / "train2017" / name
+            )
+        images.append({"id": i, "file_name": name, "width": 260, "height": 210})
+        annotations += [{"image_id": i, "bbox": [0, 0, 1, 1], "category_id": 1} for _ in range(i)]
+    content = {"images": [*images, images[0]], "annotations": annotations, "categories": []}
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    return root
+
+
+def test_store_is_readable_by_others(photographs, tmp_path):
+    main(["prepare", str(photographs), "--out", str(tmp_path / "s"), "--workers", "1"])
+    images = np.load(tmp_path / "s" / "images.npy", mmap_mode="r")
+    index = pq.read_table(tmp_path / "s" / "index.parquet").to_pylist()
+    assert images.shape == (24, 64, 64, 3)
+    for image, row in zip(images, index, strict=True):
+        crop = Crop(row["crop_x"], row["crop_y"], row["crop_side"], row["flip"])
+        assert np.array_equal(image, cut(read_rgb(photographs / row["source"]), crop, 64))
+    verify_checksums(ImageStore.open(tmp_path / "s"))
+
+
+def test_workers_do_not_change_a_byte_and_seeds_do(photographs, tmp_path):
+    contents = []
+    for workers, seed in ((1, 0), (2, 0), (1, 1)):
+        out = tmp_path / f"{workers}-{seed}"
+        prepare_store(out, photographs, of_folder(photographs), Recipe(), seed=seed, workers=workers)
+        contents.append((out / "images.npy").read_bytes() + (out / "index.parquet").read_bytes())
+    assert contents[0] == contents[1]
+    assert contents[0] != contents[2]
+
+
+def test_same_square_at_another_resolution(photographs, tmp_path):
+    prepare_store(tmp_path / "s", photographs, of_folder(photographs), Recipe(versions=(1, 2)))
+    store = ImageStore.open(tmp_path / "s")
+    assert store.ids[:2] == ["photo00_1", "photo00_2"]
+    for i in range(4):
+        assert np.array_equal(store.square(i, 64), store.images[i])
+    assert store.square(0, 30).shape == (30, 30, 3)
+
+
+def test_coco_recipes_filter_and_name(coco, tmp_path, capsys):
+    photographs = of_coco(coco, coco / "annotations" / "instances_train2017.json")
+    assert [photograph.boxes for photograph in photographs] == [0, 1, 2, 3, 4, 5]
+    recipe = Recipe(versions=RECIPES["tr_v5"].versions, min_side=200, min_boxes=3)
+    counts, skipped = prepare_store(tmp_path / "s", coco, photographs, recipe)
+    assert (counts.named, counts.with_enough_boxes, counts.small, counts.bad, counts.images) == (6, 3, 1, 1, 5)
+    assert {entry.kind: entry.source for entry in skipped} == {
+        "small": "train2017/000000000004.jpg",
+        "bad": "train2017/000000000005.jpg",
+    }
+    assert ImageStore.open(tmp_path / "s").ids == [f"000000000003_{version}" for version in range(1, 6)]
+    main(["prepare", str(coco), "--recipe", "tr_v6", "--out", str(tmp_path / "t"), "--limit", "2", "--workers", "1"])
+    assert "2 of them drawn" in capsys.readouterr().out
+
+
+def test_bad_files_are_skipped_named_and_counted(photographs, tmp_path, capsys):
+    folder = Path(shutil.copytree(photographs, tmp_path / "photos"))
+    (folder / "photo03.jpg").write_bytes((folder / "photo03.jpg").read_bytes()[:700])
+    (folder / "page.jpg").write_text("<html>")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    main(["prepare", str(folder), "--out", str(tmp_path / "s"), "--workers", "1"])
+    out = capsys.readouterr().out
+    assert "left out: 2 bad, 1 with a side below 64 px" in out
+    assert "photo03.jpg" in out
+    skipped = [json.loads(line)["source"] for line in (tmp_path / "s" / "skipped.jsonl").read_text().splitlines()]
+    assert sorted(skipped) == ["dot.png", "page.jpg", "photo03.jpg"]
+    assert len(ImageStore.open(tmp_path / "s")) == 23
+
+
+def test_stopping_at_a_bad_file_leaves_nothing(photographs, tmp_path, capsys):
+    folder = Path(shutil.copytree(photographs, tmp_path / "photos"))
+    (folder / "photo03.jpg").write_bytes(b"")
+    arguments = ("prepare", folder, "--out", tmp_path / "s", "--on-bad", "stop", "--workers", 1)
+    assert "photo03.jpg is empty" in fails(capsys, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda root: None, "is missing"),
+        (lambda root: root.mkdir(), "holds no photographs"),
+        (lambda root: root.write_text(""), "is not a folder"),
+    ],
+)
+def test_folders_that_give_nothing(make, named, tmp_path, capsys):
+    make(tmp_path / "photos")
+    assert named in fails(capsys, "prepare", tmp_path / "photos", "--out", tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_only_bad_files(tmp_path, capsys):
+    (tmp_path / "a.jpg").write_text("x")
+    assert "none of 1 photographs" in fails(capsys, "prepare", tmp_path, "--out", tmp_path / "s", "--workers", 1)
+    assert not (tmp_path / "s").exists()
+
+
+def test_json_that_names_absent_files(coco, tmp_path, capsys):
+    shutil.rmtree(coco / "train2017")
+    assert "none of the 7 images" in fails(capsys, "prepare", coco, "--recipe", "tr_v4", "--out", tmp_path / "s")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": 3}'])
+def test_json_that_is_no_coco_file(content, coco, tmp_path, capsys):
+    (coco / "annotations" / "instances_train2017.json").write_text(content)
+    error = fails(capsys, "prepare", coco, "--recipe", "tr_v4", "--out", tmp_path / "s")
+    assert "instances_train2017.json" in error
+
+
+def test_existing_store_is_not_touched(store, photographs, capsys):
+    assert "exists already" in fails(capsys, "prepare", photographs, "--out", store.path, "--workers", 1)
+    ImageStore.open(store.path)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "index.parquet", "store.json"])
+@pytest.mark.parametrize("how", ["cut short", "missing", "noise"])
+def test_damaged_stores_are_refused(store, name, how):
+    path = store.path / name
+    content = path.read_bytes()
+    path.unlink()
+    if how != "missing":
+        path.write_bytes(content[: len(content) // 2] if how == "cut short" else bytes(100))
+    with pytest.raises(UserError, match=r"again|not an image store"):
+        ImageStore.open(store.path)
+
+
+def test_changed_pixels_are_found(store):
+    path = store.path / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"images\.npy"):
+        verify_checksums(ImageStore.open(store.path))
+
+
+def test_a_source_that_went_away_is_named(photographs, tmp_path):
+    folder = Path(shutil.copytree(photographs, tmp_path / "photos"))
+    prepare_store(tmp_path / "s", folder, of_folder(folder), Recipe())
+    store = ImageStore.open(tmp_path / "s")
+    (folder / "photo00.jpg").unlink()
+    with pytest.raises(UserError, match=r"photo00\.jpg is gone"):
+        store.square(0, 32)
