@@ -75,7 +75,7 @@ def test_bad_files_are_named_on_one_line(how, tmp_path):
 def test_absurd_sizes_are_refused_before_decoding(tmp_path):
     path = tmp_path / "wide.png"
     Image.new("1", (20_000, 10_000)).save(path)
-    with pytest.raises(BadImage, match="20000 x 10000"):
+    with pytest.raises(BadImage, match="more than 100,000,000 pixels"):
         read_rgb(path)
 
 

@@ -38,9 +38,8 @@ def coco(tmp_path: Path, photographs: Path) -> Path:
     for i in range(6):
         name = f"{i:012d}.jpg"
         if i != 5:
-            Image.open(photographs / f"photo{i:02d}.jpg").resize((260, 210 if i != 4 else 190)).save(
-                root / "train2017" / name
-            )
+            with Image.open(photographs / f"photo{i:02d}.jpg") as image:
+                image.resize((260, 210 if i != 4 else 190)).save(root / "train2017" / name)
         images.append({"id": i, "file_name": name, "width": 260, "height": 210})
         annotations += [{"image_id": i, "bbox": [0, 0, 1, 1], "category_id": 1} for _ in range(i)]
     content = {"images": [*images, images[0]], "annotations": annotations, "categories": []}

@@ -1,0 +1,158 @@
+"""Runs: what they write, how they stop and go on, and what they refuse."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.cli import main
+from lorbms_fast.commands.train import batch_source, run_training
+from lorbms_fast.config import to_json
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.trainer import Interrupted, Training
+from lorbms_fast.errors import UserError
+from tests.conftest import TINY
+
+
+def entries(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def size(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    return load_networks(run).state_dict()
+
+
+@pytest.fixture
+def finished(store: ImageStore, tmp_path: Path) -> Path:
+    """A run of six iterations, never disturbed."""
+    run_training(Run.create(tmp_path / "run", TINY, store.path), store)
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_everything_to_look_at(finished):
+    assert [entry["iteration"] for entry in entries(finished)] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(list(entry.values())).all() for entry in entries(finished))
+    assert [path.name for path in Run.open(finished).checkpoints()] == ["00000002", "00000004", "00000006"]
+    assert sorted(path.name for path in (finished / "sheets").iterdir()) == ["00000003.png", "00000006.png"]
+    assert size(finished / "curves.png")[0] > 500
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_a_resumed_run_is_bit_for_bit_the_undisturbed_one(store, finished, tmp_path):
+    run = Run.create(tmp_path / "again", TINY, store.path)
+    training = Training.of(run, batch_source(TINY, store))
+    run_training(replace(run, config=replace(TINY, iterations=3)), store)  # "killed" after 3, last checkpoint at 3
+    shutil.rmtree(run.checkpoints()[-1])  # and the newest checkpoint never got its name
+    run_training(run, store)
+    assert entries(tmp_path / "again") == entries(finished)
+    expected = state(finished)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in state(tmp_path / "again").items())
+    assert training.iterations == 6
+
+
+def test_interrupting_saves_first(store, tmp_path):
+    config = replace(TINY, iterations=100_000, checkpoint_every=100_000)
+    run = Run.create(tmp_path / "run", config, store.path)
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted) as stop:
+        Training.of(run, batch_source(config, store)).train()
+    assert [int(path.name) for path in run.checkpoints()] == [stop.value.iteration]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_only_the_newest_checkpoints_stay(store, tmp_path):
+    config = replace(TINY, checkpoint_every=1, keep_checkpoints=2, log_every=10, sheet_every=10)
+    run_training(Run.create(tmp_path / "run", config, store.path), store)
+    assert [path.name for path in Run.open(tmp_path / "run").checkpoints()] == ["00000005", "00000006"]
+
+
+@pytest.mark.parametrize("impl", ["reference", "torch"])
+def test_both_forms_train_to_the_same_losses(impl, store, finished, tmp_path):
+    if impl == "torch":
+        other = entries(finished)
+    else:
+        config = replace(TINY, impl="reference")
+        run_training(Run.create(tmp_path / "other", config, store.path), store)
+        other = entries(tmp_path / "other")
+    for name in ("L_rec_hat", "L_adv", "L_cls", "L_D"):
+        assert [e[name] for e in other] == pytest.approx([e[name] for e in entries(finished)], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bfloat16"},
+        {"mixing": replace(TINY.mixing, candidates="shared-rank", tau=3.0)},
+        {"optim": replace(TINY.optim, batches="fresh", sn_gradient="through", sn_power_iterations=(9, 2))},
+    ],
+)
+def test_options_train(change, store, tmp_path):
+    config = replace(TINY, iterations=2, checkpoint_every=2, sheet_every=2, **change)
+    run_training(Run.create(tmp_path / "run", config, store.path), store)
+    assert all(np.isfinite(list(entry.values())).all() for entry in entries(tmp_path / "run"))
+
+
+def train(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", *map(str, arguments)])
+    return exit_.value.code or 0
+
+
+def test_the_command_takes_settings_from_everywhere(store, tmp_path, capsys):
+    (tmp_path / "tiny.json").write_text(to_json(TINY))
+    run = tmp_path / "run"
+    main(["train", str(store.path), "--out", str(run), "--config", str(tmp_path / "tiny.json"), "--iterations", "2"])
+    assert Run.open(run).config == replace(TINY, iterations=2)
+    main(["train", "--resume", str(run), "--iterations", "4"])
+    assert [entry["iteration"] for entry in entries(run)] == [1, 2, 3, 4]
+    assert train("--resume", run, "--model.chunk", 5) == 2
+    assert "other model sizes" in capsys.readouterr().err
+    assert train(store.path, "--out", run) == 2
+    assert "is a run already" in capsys.readouterr().err
+    assert train("--resume", tmp_path) == 2
+    assert "is not a run" in capsys.readouterr().err
+    assert train(tmp_path, "--out", tmp_path / "new", "--preset", "demo") == 2
+    assert "is not an image store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizers.safetensors", "state.json"])
+def test_damaged_checkpoints_are_named(name, finished, store):
+    path = Run.open(finished).latest() / name
+    path.write_bytes(path.read_bytes()[:10])
+    run = Run.open(finished)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        run_training(replace(run, config=replace(run.config, iterations=8)), store)
+
+
+def test_another_models_checkpoint_is_refused(finished):
+    config = json.loads((finished / "config.json").read_text())
+    config["model"]["chunk"] = 5
+    (finished / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"'(enc|dec)\..*it belongs to another model"):
+        load_networks(finished)
+
+
+def test_rendering_a_run(finished, photographs, capsys):
+    main(["render", str(finished), "--samples", "3"])
+    assert size(finished / "mixed_scenes.png")[1] > 3 * 128
+    pictures = [str(photographs / f"photo0{i}.jpg") for i in (1, 2)]
+    main(["transfer", str(finished), "--object", pictures[0], "--scene", pictures[1], "--mask", "0110"])
+    assert size(finished / "transfer.png")[0] > 4 * 192
+    with pytest.raises(SystemExit) as exit_:
+        main(["transfer", str(finished), "--object", pictures[0], "--scene", pictures[1], "--mask", "0021"])
+    assert exit_.value.code == 2
+    assert "'0021'" in capsys.readouterr().err

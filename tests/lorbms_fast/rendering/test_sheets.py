@@ -1,0 +1,45 @@
+"""Sheets and collages show what they say."""
+
+import numpy as np
+import pytest
+import torch
+
+from lorbms_fast.kernels import mix_chunks
+from lorbms_fast.models import build
+from lorbms_fast.rendering.scenes import collage
+from lorbms_fast.rendering.sheet import sheet
+from lorbms_fast.rendering.transfer import transfer
+from tests.conftest import TINY
+
+
+def flat(value: int, side: int = 8) -> np.ndarray:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def test_images_stand_in_their_cells():
+    page = np.asarray(sheet([[flat(10), None], [flat(20), flat(30, 200)]], ["a", "b"], ["first", "second"], cell=32))
+    centre = lambda i, j: page[22 + i * 36 + 16, page.shape[1] - (2 - j) * 36 + 16, 0]  # noqa: E731
+    assert [centre(0, 0), centre(0, 1), centre(1, 0), centre(1, 1)] == [10, 255, 20, 30]
+
+
+def test_ragged_rows_are_refused():
+    with pytest.raises(ValueError, match="2 columns"):
+        sheet([[flat(1)]], ["a", "b"])
+    with pytest.raises(ValueError, match="1 row labels"):
+        sheet([[flat(1)], [flat(1)]], ["a"], ["x"])
+
+
+def test_collage_pastes_the_masked_quadrants():
+    I_ref, I_q = torch.zeros(1, 3, 4, 4), torch.stack([torch.full((1, 3, 4, 4), float(q)) for q in (1, 2, 3, 4)])
+    pasted = collage(I_ref, I_q, torch.tensor([[False, True, True, False]]))[0, 0]
+    assert pasted.tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [3, 3, 0, 0], [3, 3, 0, 0]]
+
+
+def test_transfer_mixes_chunks_of_both_photos():
+    networks = build(TINY.model, "torch").eval()
+    I_obj, I_ref = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.tensor([[False, False, True, False]])
+    found = transfer(networks, I_obj, I_ref, mask)
+    with torch.no_grad():
+        expected = networks.dec(mix_chunks(networks.enc(I_ref), networks.enc(I_obj), mask))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
