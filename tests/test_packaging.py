@@ -26,7 +26,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(build, check=True, capture_output=True)
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "pkg_resources", "install", "--no-deps", "--no-index", *folder.glob("*.whl")]
+    install = [python, "-m", "pip", "install", "--no-deps", "--no-index", *folder.glob("*.whl")]
     subprocess.run(install, check=True, capture_output=True)
     return folder / "venv"
 

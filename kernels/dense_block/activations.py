@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.instance_norm.fused import as_centred_channels
+from lorbms_fast.kernels.instance_norm.fused import normalise, normalise_backward
 
 Saved = tuple[Tensor, ...]
 
@@ -28,19 +28,12 @@ def _relu_backward(grad: Tensor, a: Tensor, saved: Saved) -> Tensor:
 
 
 def _instance_norm_relu(x: Tensor, eps: float) -> tuple[Tensor, Saved]:
-    """A batch norm whose channels are the maps of every sample; its kernel takes statistics in float32 or better."""
-    centred = as_centred_channels(x)
-    normalised, mean, rstd = torch.native_batch_norm(centred, None, None, None, None, True, 0.0, eps)
-    return normalised.relu_().view_as(x), (centred, mean, rstd)
+    normalised, *kept = normalise(x, eps)
+    return normalised.relu_(), tuple(kept)
 
 
 def _instance_norm_relu_backward(grad: Tensor, a: Tensor, saved: Saved) -> Tensor:
-    centred, mean, rstd = saved
-    through_relu = torch.ops.aten.threshold_backward(grad, a, 0).reshape_as(centred)
-    result, _, _ = torch.ops.aten.native_batch_norm_backward(
-        through_relu, centred, None, None, None, mean, rstd, True, 0.0, [True, False, False]
-    )
-    return result.view_as(a)
+    return normalise_backward(torch.ops.aten.threshold_backward(grad, a, 0), *saved)
 
 
 ACTIVATIONS = {

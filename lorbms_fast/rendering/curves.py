@@ -19,8 +19,13 @@ PANELS = {
 
 
 def draw_curves(metrics: Path, target: Path) -> None:
-    """Plot every loss of a `metrics.jsonl` against the iterations, smoothed over a fiftieth of the run, as a PNG."""
+    """Plot every loss of a `metrics.jsonl` against the iterations, smoothed over a fiftieth of the run, as a PNG.
+
+    A run too short for its first entry gets no plot.
+    """
     entries = [json.loads(line) for line in read_lines(metrics)]
+    if not entries:
+        return
     iterations = [entry["iteration"] for entry in entries]
     width = max(1, len(entries) // 50)
     with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):

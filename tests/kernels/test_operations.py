@@ -40,6 +40,15 @@ def test_instance_norm(n, channels, height, width, layout):
     assert_forms_agree(lambda impl: kernels.instance_norm_relu(arranged, 1e-3, impl), [x])
 
 
+def test_instance_norm_with_a_channels_last_gradient_of_one_sample():
+    x = draw(1, 2, 2, 4)
+    grad = draw(1, 2, 4, 2, seed=1).detach().permute(0, 3, 1, 2)[:, :2, :2].expand(1, 2, 2, 4)
+    expected, found = (
+        torch.autograd.grad(kernels.instance_norm(x, impl=impl), x, grad)[0] for impl in ("reference", "torch")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_instance_norm_of_a_constant_map_is_zero():
     assert kernels.instance_norm(torch.full((2, 3, 1, 1), 5.0), impl="torch").abs().max() == 0
 

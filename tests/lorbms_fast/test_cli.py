@@ -13,7 +13,8 @@ def run(*arguments: str) -> int:
 
 def test_help_lists_every_command(capsys):
     assert run() == 0
-    assert all(command in capsys.readouterr().out for command in COMMANDS)
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -60,4 +60,4 @@ def test_seed_decides_the_initial_values():
     first, same, other = (build(model, "reference", seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["enc.first.weight"], other["enc.first.weight"])
-    assert not torch.equal(first["enc.block1.layer0.weight"][:, :8], first["enc.block1.layer1.weight"][:, :8])
+    assert not torch.equal(first["enc.block3.layer0.weight"][:, :8], first["enc.block3.layer1.weight"][:, :8])
