@@ -14,7 +14,7 @@ def instance_norm(x: Tensor, eps: float) -> Tensor:
 
 def instance_norm_relu(x: Tensor, eps: float) -> Tensor:
     """`ReLU(instance_norm(x))`."""
-    return torch.relu_(instance_norm(x, eps))
+    return torch.relu(instance_norm(x, eps))
 
 
 def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
