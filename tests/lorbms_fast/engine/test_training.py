@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
+from lorbms_fast.dataloader.batches import Batch, BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.trainer import Interrupted, Training
 from lorbms_fast.errors import UserError
@@ -64,13 +64,21 @@ def test_a_resumed_run_is_bit_for_bit_the_undisturbed_one(store, finished, tmp_p
     assert training.iterations == 6
 
 
-def test_interrupting_saves_first(store, tmp_path):
+def test_interrupting_saves_first(store, tmp_path, monkeypatch):
     config = replace(TINY, iterations=100_000, checkpoint_every=100_000)
     run = Run.create(tmp_path / "run", config, store.path)
-    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assemble = BatchSource.batch
+
+    def terminated_in_the_fourth_iteration(source: BatchSource, number: int) -> Batch:
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return assemble(source, number)
+
+    monkeypatch.setattr(BatchSource, "batch", terminated_in_the_fourth_iteration)
     with pytest.raises(Interrupted) as stop:
         Training.of(run, batch_source(config, store)).train()
-    assert [int(path.name) for path in run.checkpoints()] == [stop.value.iteration]
+    assert stop.value.iteration == 4
+    assert [path.name for path in run.checkpoints()] == ["00000004"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
