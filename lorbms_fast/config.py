@@ -158,9 +158,9 @@ PRESETS = {
     "thesis": TrainConfig(),
     "demo": TrainConfig(
         model=ModelConfig(
-            stem=8,
+            stem=12,
             growth=8,
-            layers=(1, 2, 3, 4, 4),
+            layers=(2, 2, 3, 4, 4),
             chunk=96,
             discriminator_width=16,
             classifier_widths=(32, 64, 96, 96, 64),
