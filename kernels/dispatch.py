@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal, get_args
 
 Impl = Literal["auto", "reference", "torch"]
 
-_chosen: ContextVar[Impl] = ContextVar("lorbms_fast_kernels_impl", default="auto")
+# A plain global and no ContextVar: torch.compile guards the one and breaks the graph at the other.
+_chosen: Impl = "auto"
 
 
 def resolve(impl: Impl | None) -> Literal["reference", "torch"]:
@@ -16,7 +16,7 @@ def resolve(impl: Impl | None) -> Literal["reference", "torch"]:
     Raises:
         ValueError: there is no such form.
     """
-    chosen = _chosen.get() if impl is None else impl
+    chosen = _chosen if impl is None else impl
     if chosen not in get_args(Impl):
         raise ValueError(f"impl '{chosen}': choose one of {', '.join(get_args(Impl))}")
     return "torch" if chosen == "auto" else chosen
@@ -24,9 +24,10 @@ def resolve(impl: Impl | None) -> Literal["reference", "torch"]:
 
 @contextmanager
 def use_impl(impl: Impl) -> Iterator[None]:
-    """Run every operation of this package inside the block in one form, unless a call names another."""
-    token = _chosen.set(impl)
+    """Run every operation of this package inside the block, in every thread, in one form; a call may name another."""
+    global _chosen
+    before, _chosen = _chosen, impl
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen = before
