@@ -3,20 +3,19 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from lorbms_fast.measurement.pairs import Pair
+
 
 @dataclass(frozen=True)
 class Row:
-    """One benchmark: medians in seconds, and the median of the rounds' own ratios."""
+    """One benchmark: the times of its rounds (A the reference, B the fast form), and what was counted."""
 
     name: str
-    reference: float
-    fast: float
-    ratio: float
+    times: Pair
     info: dict[str, Any]
 
 
@@ -25,9 +24,8 @@ def rows(results: Path) -> list[Row]:
     found = []
     for entry in json.loads(results.read_text())["benchmarks"]:
         info = entry["extra_info"]
-        reference, fast = info["reference_seconds"], info["fast_seconds"]
-        ratio = median(a / b for a, b in zip(reference, fast, strict=True))
-        found.append(Row(entry["name"].removeprefix("test_"), median(reference), median(fast), ratio, info))
+        times = Pair(info["reference_seconds"], info["fast_seconds"])
+        found.append(Row(entry["name"].removeprefix("test_"), times, info))
     return found
 
 
@@ -38,14 +36,14 @@ def table(found: list[Row]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
-        a, b = row.info["reference_counts"], row.info["fast_counts"]
+        times, a, b = row.times, row.info["reference_counts"], row.info["fast_counts"]
         memory = (
             ""
             if "fast_peak_gb" not in row.info
             else (f"{row.info['reference_peak_gb']:.2f} -> {row.info['fast_peak_gb']:.2f}")
         )
         lines.append(
-            f"| {row.name} | {1e3 * row.reference:.1f} | {1e3 * row.fast:.1f} | **{row.ratio:.2f}** "
+            f"| {row.name} | {1e3 * times.median_a:.1f} | {1e3 * times.median_b:.1f} | **{times.ratio:.2f}** "
             f"| {a['gflop']:.1f} -> {b['gflop']:.1f} | {a['operations']:,} -> {b['operations']:,} "
             f"| {a['gigabytes']:.1f} -> {b['gigabytes']:.1f} | {memory} |"
         )
@@ -56,7 +54,7 @@ def plot(found: list[Row], title: str, target: Path) -> None:
     """Bars of the ratios, as a PNG."""
     figure = Figure(figsize=(9, 0.32 * len(found) + 1.2), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh([row.name for row in found], [row.ratio for row in found])
+    bars = axes.barh([row.name for row in found], [row.times.ratio for row in found])
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.invert_yaxis()

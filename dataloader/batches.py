@@ -5,6 +5,7 @@ depends on how many workers there are.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -71,8 +72,7 @@ class BatchSource:
     def rows(self, number: int) -> NDArray[np.int64]:
         """Rows in the store of a batch's reference images, (N,)."""
         epoch, position = divmod(number, self.batches_per_epoch)
-        order = self._generator(0, epoch).permutation(len(self.store))
-        return order[position * self.batch_size : (position + 1) * self.batch_size]
+        return _order(self.seed, epoch, len(self.store))[position * self.batch_size : (position + 1) * self.batch_size]
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
@@ -81,8 +81,10 @@ class BatchSource:
 
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
-        rows = self._generator(2, draw).permutation(len(self.store))[:n]
-        return self.of_rows(rows, self._generator(3, draw).integers(self.neighbours.rows.shape[2], size=(len(rows), 4)))
+        rows = _generator(self.seed, 2, draw).permutation(len(self.store))[:n]
+        return self.of_rows(
+            rows, _generator(self.seed, 3, draw).integers(self.neighbours.rows.shape[2], size=(len(rows), 4))
+        )
 
     def of_rows(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Batch:
         """The batch of given reference rows (N,) with the candidates of given ranks (N, 4), 0 the nearest."""
@@ -93,10 +95,19 @@ class BatchSource:
         return Batch(images[0], images[1:], mixing_mask(torch.from_numpy(distances), self.tau))
 
     def _ranks(self, number: int, n: int) -> NDArray[np.int64]:
-        generator = self._generator(1, number)
+        generator = _generator(self.seed, 1, number)
         if self.candidates == "shared-rank":
             return generator.integers(AUTHOR_RANKS, size=(n, 1)).repeat(4, axis=1)
         return generator.integers(self.neighbours.rows.shape[2], size=(n, 4))
 
-    def _generator(self, purpose: int, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, purpose, number))))
+
+def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, number))))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The images of one pass in their order: drawn once a pass, as for COCO it takes as long as a batch."""
+    order = _generator(seed, 0, epoch).permutation(count)
+    order.flags.writeable = False
+    return order

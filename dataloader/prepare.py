@@ -89,9 +89,9 @@ def prepare_store(
     if not chosen:
         raise UserError(f"none of the {len(photographs)} photographs has {recipe.min_boxes} boxes: nothing to prepare")
     _check_space(out, len(chosen) * len(recipe.versions) * image_size**2 * 3)
-    work = partial(_prepare, chosen, root, recipe, image_size, seed)
+    work = partial(_prepare, root, recipe, image_size, seed)
     # Closed on the way out, so that the progress bar ends before an error is told.
-    with whole_folder(out) as folder, closing(in_order(work, len(chosen), workers, "preparing")) as results:
+    with whole_folder(out) as folder, closing(in_order(work, chosen, workers, "preparing")) as results:
         rows, skipped = _write(folder, results, recipe, image_size, on_bad)
         kinds = Counter(entry.kind for entry in skipped)
         if not rows:
@@ -129,10 +129,7 @@ def _check_space(out: Path, size: int) -> None:
         raise UserError(f"{out} would need {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk: make room")
 
 
-def _prepare(
-    photographs: Sequence[Photograph], root: Path, recipe: Recipe, image_size: int, seed: int, i: int
-) -> Prepared | Skipped:
-    photograph = photographs[i]
+def _prepare(root: Path, recipe: Recipe, image_size: int, seed: int, photograph: Photograph) -> Prepared | Skipped:
     try:
         pixels = read_rgb(root / photograph.path)
     except BadImage as bad:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig
+from lorbms_fast.engine.scenes import Scenes
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,27 @@ class GeneratorLosses:
         """`L_G = lambda_rec (L_rec_hat + L_rec_prime) + lambda_adv L_adv + lambda_cls L_cls`."""
         L_rec = self.L_rec_hat + self.L_rec_prime
         return config.rec * L_rec + config.adv * self.L_adv + config.cls * self.L_cls
+
+
+def generation(
+    I_ref: Tensor, s: Scenes, D_mix: Tensor, cls_logits: Tensor, mask: Tensor, config: LossConfig
+) -> GeneratorLosses:
+    """The parts of L_G, however the scenes and logits were computed.
+
+    Args:
+        I_ref: reference images, (N, 3, S, S).
+        s: what the forward graph made of them.
+        D_mix: discriminator logits of I_mix.
+        cls_logits: (4, N, 4), see `classification`.
+        mask: (N, 4) bool, True where the quadrant was replaced.
+        config: weights of the losses.
+    """
+    return GeneratorLosses(
+        L_rec_hat=reconstruction(I_ref, s.I_hat),
+        L_rec_prime=reconstruction(I_ref, s.I_prime),
+        L_adv=called_real(D_mix),
+        L_cls=classification(cls_logits, mask, config.lambdas),
+    )
 
 
 def reconstruction(image: Tensor, reconstructed: Tensor) -> Tensor:

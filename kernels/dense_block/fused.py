@@ -58,9 +58,7 @@ class _Maps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: Activation, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        system = _System(x.shape[1], parameters[:layers])
-        y, a, saved = _forward(x, activation, eps, system, parameters[layers:])
-        _save(ctx, activation, system, a, saved)
+        y, _ = _forward(ctx, x, activation, eps, parameters[:layers], parameters[layers:])
         return y
 
     @staticmethod
@@ -75,9 +73,7 @@ class _Activated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: Activation, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        system = _System(x.shape[1], parameters[:layers])
-        _, a, saved = _forward(x, activation, eps, system, parameters[layers:])
-        _save(ctx, activation, system, a, saved)
+        _, a = _forward(ctx, x, activation, eps, parameters[:layers], parameters[layers:])
         return torch.cat(a, 1)
 
     @staticmethod
@@ -89,11 +85,13 @@ class _Activated(torch.autograd.Function):
 
 
 def _forward(
-    x: Tensor, activation: Activation, eps: float, system: "_System", biases: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor], list[Saved]]:
-    """Solve the system: new maps y, activations [a_0, a_1, ...] of x and each layer's maps, and what they saved."""
+    ctx: Any, x: Tensor, activation: Activation, eps: float, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Solve the system, and keep for the backward what it needs: new maps y, and activations [a_0, a_1, ...]."""
+    system = _System(x.shape[1], weights)
     a_0, saved_0 = activation.forward(x.contiguous(), eps)
-    a, saved = [a_0], [saved_0]
+    a: list[Tensor] = [a_0]
+    saved: list[Saved] = [saved_0]
     # Sums of what each layer has received so far; a layer's part is its y once all before it have pushed.
     y = F.conv2d(a_0, system.from_input(), torch.cat(list(biases)), padding=system.padding)
 
@@ -110,20 +108,17 @@ def _forward(
         solve(middle, last)
 
     solve(0, system.layers)
-    return y, a, saved
-
-
-def _save(ctx: Any, activation: Activation, system: "_System", a: list[Tensor], saved: list[Saved]) -> None:
-    ctx.save_for_backward(*system.weights, *a, *(tensor for kept in saved for tensor in kept))
+    ctx.save_for_backward(*weights, *a, *(tensor for kept in saved for tensor in kept))
     ctx.activation, ctx.system = activation, system
     system.weights = ()
+    return y, a
 
 
 def _backward(ctx: Any, g: Tensor, grad_a: Tensor, grad_a0: Tensor | None) -> Any:
     """Solve the transposed system.
 
     Args:
-        ctx: what `_save` filled.
+        ctx: what `_forward` filled.
         g: gradient of the new maps so far, (N, L * growth, H, W); made complete in place.
         grad_a: gradient of their activations so far; made complete in place.
         grad_a0: gradient of x's activation from outside, if any.

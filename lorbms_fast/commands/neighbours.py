@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.files import whole_file
 from lorbms_fast.mixing import TAU
@@ -51,8 +51,7 @@ def neighbours(
         raise UserError(f"--clusters {clusters}: use 1 or more")
     if tau is not None and not tau >= 0:
         raise UserError(f"--tau {tau}: use 0 or more")
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    extractor = load_extractor(features, weights, place)
+    extractor = load_extractor(features, weights, device_named(device))
     found = find(quadrant_features(opened, extractor), clusters, seed)
     threshold, why = _threshold(found, features, tau)
     facts = {"clusters": [len(sizes) for sizes in found.cluster_sizes], "seed": seed, "tau_chosen": why}

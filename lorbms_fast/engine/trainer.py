@@ -13,6 +13,7 @@ from tqdm import tqdm
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.config import OptimConfig
 from lorbms_fast.dataloader.batches import Batch, BatchSource
+from lorbms_fast.devices import device_named
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
@@ -48,9 +49,7 @@ class Training:
     def of(cls, run: Run, source: BatchSource) -> "Training":
         """Networks with initial values and fresh optimizers, on the configured device."""
         config = run.config
-        device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        )
+        device = device_named(config.device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
         return cls(run, source, networks, Optimizers.of(networks, config.optim), device)

@@ -47,7 +47,7 @@ def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, w
     The files are the same for the same `scenes` and `seed`, whatever the number of `workers`.
     """
     (folder / IMAGES).mkdir(parents=True)
-    composed = list(in_order(partial(_write_scene, folder / IMAGES, seed), scenes, workers, "scenes"))
+    composed = list(in_order(partial(_write_scene, folder / IMAGES, seed), range(scenes), workers, "scenes"))
     images = [image for image, _ in composed]
     if photographs:
         images += _copy_photographs(folder / IMAGES, first_id=scenes + 1)

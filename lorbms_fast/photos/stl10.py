@@ -98,16 +98,17 @@ def _write_pictures(
     """Write the planes of one picture of each of `candidates`; returns the files of the cut-outs drawn."""
     objects = []
     with file.open("wb") as planes:
-        make = partial(_picture, candidates, seed, stream)
-        for photo, picture in in_order(make, len(candidates), workers, file.stem):
+        make = partial(_picture, seed, stream)
+        for photo, picture in in_order(make, list(enumerate(candidates)), workers, file.stem):
             planes.write(picture.transpose(2, 1, 0).tobytes())
             objects.append(photo.file)
     return objects
 
 
-def _picture(candidates: Sequence[Sequence[Photo]], seed: int, stream: Stream, index: int) -> tuple[Photo, np.ndarray]:
+def _picture(seed: int, stream: Stream, numbered: tuple[int, Sequence[Photo]]) -> tuple[Photo, np.ndarray]:
+    index, candidates = numbered
     rng = generator(seed, stream, index)
-    photo = candidates[index][int(rng.integers(len(candidates[index])))]
+    photo = candidates[int(rng.integers(len(candidates)))]
     return photo, compose_picture(photo, rng)
 
 

@@ -43,13 +43,7 @@ def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tu
     """The parts of L_G and what they were computed from."""
     s = scenes(networks, batch)
     logits = classifier_logits(networks, s.I_mix, batch.I_q)
-    parts = GeneratorLosses(
-        L_rec_hat=losses.reconstruction(batch.I_ref, s.I_hat),
-        L_rec_prime=losses.reconstruction(batch.I_ref, s.I_prime),
-        L_adv=losses.called_real(networks.dsc(s.I_mix)),
-        L_cls=losses.classification(logits, batch.mask, config.lambdas),
-    )
-    return parts, s
+    return losses.generation(batch.I_ref, s, networks.dsc(s.I_mix), logits, batch.mask, config), s
 
 
 def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> Report:

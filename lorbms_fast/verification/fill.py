@@ -4,6 +4,7 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 def fill(name: str, shape: tuple[int, ...], scale: float, shift: float) -> NDArray[np.float32]:
@@ -25,8 +26,8 @@ def fill_image(name: str, n: int) -> NDArray[np.float32]:
     return np.tanh(coarse + np.float32(0.2) * fill(f"{name}.fine", (n, 64, 64, 3), 1, 0))
 
 
-def to_torch_layout(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_torch_layout(values: Tensor) -> Tensor:
     """TensorFlow's HWIO to torch's OIHW, in x out to out x in; vectors and u stay as they are."""
-    if values.ndim == 4:
-        return values.transpose(3, 2, 0, 1)
-    return values.T if values.ndim == 2 and values.shape[0] > 1 else values
+    if values.dim() == 4:
+        return values.permute(3, 2, 0, 1)
+    return values.T if values.dim() == 2 and values.shape[0] > 1 else values

@@ -101,9 +101,7 @@ class Golden:
         """The thesis's networks with every parameter filled."""
         networks = build(ModelConfig(), impl, normalise=normalise)
         state = {
-            row["name"]: torch.from_numpy(
-                to_torch_layout(fill(self.prefix + row["name"], tuple(row["shape"]), row["scale"], row["shift"])).copy()
-            )
+            row["name"]: to_torch_layout(self.fill(row["name"], tuple(row["shape"]), row["scale"], row["shift"]))
             for row in self.parameters
         }
         networks.load_state_dict(networks.state_dict() | state)

@@ -12,6 +12,7 @@ from lorbms_fast.kernels.coord_conv.definition import append_coordinates
 from lorbms_fast.kernels.spectral_norm.definition import power_step, spectral_norm, spectral_norm_through
 from lorbms_fast.mixing import TAU, author_mixing_mask, mixing_mask
 from lorbms_fast.verification.check import Check, distance, hwio, nhwc
+from lorbms_fast.verification.fill import to_torch_layout
 from lorbms_fast.verification.golden import Golden
 
 # Relative to the largest stored entry: a few dozen float32 roundings.
@@ -97,5 +98,4 @@ def _maps(golden: Golden, name: str, shape: tuple[int, ...], scale: float = 1, s
 
 
 def _weight(golden: Golden, name: str, shape: tuple[int, ...]) -> Tensor:
-    values = golden.fill(name, shape, scale=0.3)
-    return (values.permute(3, 2, 0, 1) if values.dim() == 4 else values.T).requires_grad_()
+    return to_torch_layout(golden.fill(name, shape, scale=0.3)).requires_grad_()

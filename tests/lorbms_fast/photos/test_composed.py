@@ -103,6 +103,6 @@ def _square(index: int) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order_and_exceptions_come_through(workers: int):
-    assert list(in_order(_square, 20, workers, "squares")) == [index * index for index in range(20)]
+    assert list(in_order(_square, range(20), workers, "squares")) == [index * index for index in range(20)]
     with pytest.raises(ValueError, match="the thirtieth"):
-        list(in_order(_square, 40, workers, "squares"))
+        list(in_order(_square, range(40), workers, "squares"))
