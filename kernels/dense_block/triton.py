@@ -54,7 +54,7 @@ def dense_block(
     few = _few_channels(C, H * W)
     rows = {"BLOCK_R": 128, "BLOCK_G": triton.next_power_of_2(G)}
     activating = N * triton.cdiv(C, few["BLOCK_C"])
-    packing = L * triton.cdiv((STACK - G) * k * k, rows["BLOCK_R"])
+    packing = L * triton.cdiv(STACK * k * k, rows["BLOCK_R"])
     kernels.prepare[(activating + packing,)](
         x, x.stride(), stack, mean, rstd, tuple(weights), tuple(biases), packed, bias, H * W, C, eps, activating,
         W=W, TAPS=k * k, L=L, G=G, STACK=STACK, NORM=NORM, **few, **rows,
@@ -64,7 +64,8 @@ def dense_block(
         stack, packed, bias, None, y, N, C, MAPS, H=H, W=W, KERNEL=k, X_WIDTH=STACK, ADD_WIDTH=0, Y_WIDTH=MAPS,
         W_TAP=STACK * MAPS, W_IN=MAPS, W_OUT=1, FLIP=False, PRECISION=precision, **big,
     )  # fmt: skip
-    sizes: dict[str, Any] = dict(H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, NORM=NORM, PRECISION=precision)
+    sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS}
+    sizes |= {"NORM": NORM, "PRECISION": precision}
     tile = _tile(H * W, G)
     if not _split(N, H * W):
         kernels.solve[N, 1](y, stack, packed, mean, rstd, 0, L, eps, SPLIT=False, **sizes, **tile)
@@ -126,7 +127,8 @@ def dense_block_backward(
     grad_y, grad_stack = _channels_last(grad_y), _channels_last(grad_stack)
 
     g = torch.empty_like(y)
-    sizes: dict[str, Any] = dict(H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, NORM=NORM, PRECISION=precision)
+    sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS}
+    sizes |= {"NORM": NORM, "PRECISION": precision}
     tile = _tile(H * W, G)
     if not _split(N, H * W):
         kernels.solve_transposed[N, 1](

@@ -86,7 +86,8 @@ def _pack(
     TAPS: tl.constexpr, L: tl.constexpr, G: tl.constexpr, STACK: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv((STACK - G) * TAPS, BLOCK_R)
+    """Lay a layer's weight, (map, channel, tap), where `_convolve` reads it; what no layer reads is 0."""
+    blocks = tl.cdiv(STACK * TAPS, BLOCK_R)
     r = (program % blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
     o = tl.arange(0, BLOCK_G)
     for layer in tl.static_range(L):
@@ -95,9 +96,8 @@ def _pack(
             inside = (r < length)[:, None] & (o < G)[None, :]
             values = tl.load(weights[layer] + o[None, :] * length + r[:, None], mask=inside, other=0.0)
             at = (r % TAPS) * STACK + r // TAPS
-            tl.store(
-                packed + at[:, None] * (L * G) + layer * G + o[None, :], values.to(packed.dtype.element_ty), mask=inside
-            )
+            to = packed + at[:, None] * (L * G) + layer * G + o[None, :]
+            tl.store(to, values.to(packed.dtype.element_ty), mask=(r < STACK * TAPS)[:, None] & (o < G)[None, :])
             if program % blocks == 0:
                 tl.store(bias + layer * G + o, tl.load(biases[layer] + o, mask=o < G).to(tl.float32), mask=o < G)
 
@@ -352,7 +352,9 @@ def weight_gradient(
             v = q % W + tap % KERNEL - KERNEL // 2
             there = (q < end) & (h >= 0) & (h < H) & (v >= 0) & (v < W)
             at = (q // (H * W)).to(tl.int64) * (H * W) + h * W + v
-            read = tl.load(stack + at[:, None] * STACK + c[None, :], mask=there[:, None] & (c < STACK)[None, :], other=0)
+            read = tl.load(
+                stack + at[:, None] * STACK + c[None, :], mask=there[:, None] & (c < STACK)[None, :], other=0
+            )
             read = tl.where(tap == TAPS, tl.full(read.shape, 1, read.dtype), read)
             sent = tl.load(
                 g + q.to(tl.int64)[:, None] * MAPS + out[None, :], mask=(q < end)[:, None] & (out < MAPS)[None, :],
