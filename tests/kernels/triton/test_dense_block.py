@@ -84,9 +84,8 @@ def test_a_wide_kernel():
 
 
 def assert_as_near_as_torch(found, plain, expected) -> None:
-    """Triton's interpreter cuts to bfloat16 where a GPU rounds, which makes errors twice as large and all of a sign."""
     for f, p, e in zip(found, plain, expected, strict=True):
-        assert (f.double() - e).norm() <= 3 * (p.double() - e).norm() + 1e-3 * e.norm()
+        assert (f.double() - e).norm() <= 1.5 * (p.double() - e).norm() + 1e-3 * e.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
