@@ -145,14 +145,14 @@ def test_only_what_is_asked_for_gets_gradients(moved, monkeypatch):
 
 
 def count_launches(monkeypatch, name: str) -> list:
-    kernel, launches = getattr(form.kernels, name), []
+    kernel, launches = getattr(form.programs, name), []
 
     class Counted:
         def __getitem__(self, grid):
             launches.append(grid)
             return kernel[grid]
 
-    monkeypatch.setattr(form.kernels, name, Counted())
+    monkeypatch.setattr(form.programs, name, Counted())
     return launches
 
 

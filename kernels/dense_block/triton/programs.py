@@ -1,4 +1,4 @@
-"""Triton kernels of the dense block; triton.py says how they work together.
+"""Triton kernels of the dense block; __init__.py says how they work together.
 
 Maps lie in memory as (image, position, channel), a position being row * W + column. Sums, statistics and products
 accumulate in float32. `STACK` counts all maps that the block has activated, C of its input and `MAPS` new ones;

@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block import triton_kernels as kernels
+from lorbms_fast.kernels.dense_block.triton import programs
 
 # A tile has at most this many positions; an image with more than `_ON_ONE_SM` of them is split when there are fewer
 # images than `_MANY`, about a quarter of a large GPU's multiprocessors. From counts (bench/STATIC.md), not measured.
@@ -49,18 +49,18 @@ def dense_block(
     y, stack, mean, rstd, packed = _results(x, weights, biases, activation, eps, dtype)
     bias = torch.empty(MAPS, dtype=torch.float32, device=x.device)
     weights, biases = [W_l.contiguous() for W_l in weights], [b_l.contiguous() for b_l in biases]
-    precision = _precision()
+    precision = _precision(dtype)
 
     few = _few_channels(C, H * W)
     rows = {"BLOCK_R": 128, "BLOCK_G": triton.next_power_of_2(G)}
     activating = N * triton.cdiv(C, few["BLOCK_C"])
     packing = L * triton.cdiv(STACK * k * k, rows["BLOCK_R"])
-    kernels.prepare[(activating + packing,)](
+    programs.prepare[(activating + packing,)](
         x, x.stride(), stack, mean, rstd, tuple(weights), tuple(biases), packed, bias, H * W, C, eps, activating,
         W=W, TAPS=k * k, L=L, G=G, STACK=STACK, NORM=NORM, **few, **rows,
     )  # fmt: skip
     big = _matrix(N * H * W, MAPS, C)
-    kernels.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
+    programs.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
         stack, packed, bias, None, y, N, C, MAPS, H=H, W=W, KERNEL=k, X_WIDTH=STACK, ADD_WIDTH=0, Y_WIDTH=MAPS,
         W_TAP=STACK * MAPS, W_IN=MAPS, W_OUT=1, FLIP=False, PRECISION=precision, **big,
     )  # fmt: skip
@@ -68,16 +68,16 @@ def dense_block(
     sizes |= {"NORM": NORM, "PRECISION": precision}
     tile = _tile(H * W, G)
     if not _split(N, H * W):
-        kernels.solve[N, 1](y, stack, packed, mean, rstd, 0, L, eps, SPLIT=False, **sizes, **tile)
+        programs.solve[N, 1](y, stack, packed, mean, rstd, 0, L, eps, SPLIT=False, **sizes, **tile)
         return y, stack, mean, rstd, packed
     for layer in range(L):
         if layer > 0 or not NORM:
-            kernels.solve[N, triton.cdiv(H * W, tile["BLOCK_M"])](
+            programs.solve[N, triton.cdiv(H * W, tile["BLOCK_M"])](
                 y, stack, packed, mean, rstd, layer, layer + 1, eps, SPLIT=True, **sizes, **tile
             )
         if NORM:
             at, few = C + layer * G, _few_channels(G, H * W)
-            kernels.activate[(N * triton.cdiv(G, few["BLOCK_C"]),)](
+            programs.activate[(N * triton.cdiv(G, few["BLOCK_C"]),)](
                 y[:, layer * G :], y.stride(), stack[:, at:], mean[:, at:], rstd[:, at:], H * W, G, eps,
                 W=W, STACK=STACK, NORM=True, **few,
             )  # fmt: skip
@@ -119,7 +119,7 @@ def dense_block_backward(
     """Gradients of x, of the L weights and of the L biases; empty where not needed."""
     N, C, H, W = x.shape
     STACK, MAPS, k = stack.shape[1], y.shape[1], round(packed.shape[0] ** 0.5)
-    L, G, NORM, precision = layers, MAPS // layers, activation != "relu", _precision()
+    L, G, NORM, precision = layers, MAPS // layers, activation != "relu", _precision(y.dtype)
     grad_x, grad_W, grad_b = _gradients(
         grad_y, grad_stack, x, y, stack, mean, rstd, packed, layers, parameters_dtype, activation, needs_x,
         needs_parameters,
@@ -131,17 +131,17 @@ def dense_block_backward(
     sizes |= {"NORM": NORM, "PRECISION": precision}
     tile = _tile(H * W, G)
     if not _split(N, H * W):
-        kernels.solve_transposed[N, 1](
+        programs.solve_transposed[N, 1](
             grad_y, grad_stack, g, y, packed, mean, rstd, 0, L, SPLIT=False, **sizes, **tile
         )  # fmt: skip
     else:
         for layer in reversed(range(L)):
-            kernels.solve_transposed[N, triton.cdiv(H * W, tile["BLOCK_M"])](
+            programs.solve_transposed[N, triton.cdiv(H * W, tile["BLOCK_M"])](
                 grad_y, grad_stack, g, y, packed, mean, rstd, layer, layer + 1, SPLIT=True, **sizes, **tile
             )
             if NORM:
                 at, few, own = C + layer * G, _few_channels(G, H * W), slice(layer * G, None)
-                kernels.activate_backward[(N * triton.cdiv(G, few["BLOCK_C"]),)](
+                programs.activate_backward[(N * triton.cdiv(G, few["BLOCK_C"]),)](
                     g[:, own], y[:, own], y.stride(), mean[:, at:], rstd[:, at:],
                     None if grad_y is None else grad_y[:, own], g[:, own], g.stride(), H * W, G,
                     W=W, WIDTH=MAPS, ADD_WIDTH=MAPS, STACK=STACK, NORM=True, **few,
@@ -149,12 +149,12 @@ def dense_block_backward(
     if needs_x:
         grad_a0 = x.new_empty((N, H, W, C), dtype=y.dtype)
         big = _matrix(N * H * W, C, MAPS)
-        kernels.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(C, big["BLOCK_N"])](
+        programs.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(C, big["BLOCK_N"])](
             g, packed, None, grad_stack, grad_a0, N, MAPS, C, H=H, W=W, KERNEL=k, X_WIDTH=MAPS, ADD_WIDTH=STACK,
             Y_WIDTH=C, W_TAP=STACK * MAPS, W_IN=1, W_OUT=MAPS, FLIP=True, PRECISION=precision, **big,
         )  # fmt: skip
         few = _few_channels(C, H * W)
-        kernels.activate_backward[(N * triton.cdiv(C, few["BLOCK_C"]),)](
+        programs.activate_backward[(N * triton.cdiv(C, few["BLOCK_C"]),)](
             grad_a0, x, x.stride(), mean, rstd, None, grad_x, grad_x.stride(), H * W, C,
             W=W, WIDTH=C, ADD_WIDTH=0, STACK=STACK, NORM=NORM, **few,
         )  # fmt: skip
@@ -164,11 +164,11 @@ def dense_block_backward(
         parts = max(1, min(triton.cdiv(512, in_blocks * k * k), triton.cdiv(N * H * W, 4 * blocks["BLOCK_K"])))
         part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_K"]) * blocks["BLOCK_K"]
         partial = x.new_empty((parts, k * k + 1, STACK, MAPS), dtype=torch.float32)
-        kernels.weight_gradient[in_blocks, k * k + 1, parts](
+        programs.weight_gradient[in_blocks, k * k + 1, parts](
             g, stack, partial, N, part, H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, PRECISION=precision, **blocks
         )
         rows = {"BLOCK_R": 128, "BLOCK_G": triton.next_power_of_2(G)}
-        kernels.unpack[(L * triton.cdiv((STACK - G) * k * k, rows["BLOCK_R"]),)](
+        programs.unpack[(L * triton.cdiv((STACK - G) * k * k, rows["BLOCK_R"]),)](
             partial, tuple(grad_W), tuple(grad_b), parts, C, TAPS=k * k, L=L, G=G, STACK=STACK, **rows
         )
     return grad_x, grad_W, grad_b
@@ -229,9 +229,9 @@ def _channels_last(grad: Tensor | None) -> Tensor | None:
     return None if grad is None else grad.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-def _precision() -> str:
-    """Products of float32: on tensor cores where torch's convolutions may use them."""
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+def _precision(dtype: torch.dtype) -> str:
+    """Of float32 products: what torch's own convolutions are allowed."""
+    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
 def _split(images: int, positions: int) -> bool:
