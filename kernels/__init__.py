@@ -1,7 +1,7 @@
 """Layers that compute what their plain definitions compute, with less work. Import them into any model.
 
 Every folder holds one operation: `definition.py` says what it is, the other modules compute it faster. Functions take
-`impl="reference" | "torch" | "auto"`; `use_impl` sets it for a block of code.
+`impl="auto" | "reference" | "torch" | "triton"`; `use_impl` sets it for a block of code.
 """
 
 from lorbms_fast.kernels.chunk_mixing import mix_chunks

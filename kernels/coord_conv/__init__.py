@@ -18,7 +18,7 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
     Returns:
         (N, O, H, W).
     """
-    return (definition if resolve(impl) == "reference" else fused).coord_conv2d(x, weight, bias)
+    return (definition if resolve(impl, x) == "reference" else fused).coord_conv2d(x, weight, bias)
 
 
 class CoordConv2d(nn.Module):

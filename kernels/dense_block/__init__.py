@@ -36,7 +36,7 @@ def dense_block(
     Returns:
         (N, C + L * growth, H, W): x, then each layer's maps, not activated. Differentiable once.
     """
-    if resolve(impl) == "reference":
+    if resolve(impl, x) == "reference":
         return definition.dense_block(x, weights, biases, _function(activation, eps))
     return torch.cat([x, fused.dense_block_maps(x, weights, biases, activation, eps)], 1)
 
@@ -50,7 +50,7 @@ def dense_block_maps(
     impl: Impl | None = None,
 ) -> Tensor:
     """As `dense_block`, but only the new maps: (N, L * growth, H, W)."""
-    if resolve(impl) == "reference":
+    if resolve(impl, x) == "reference":
         return definition.dense_block(x, weights, biases, _function(activation, eps))[:, x.shape[1] :]
     return fused.dense_block_maps(x, weights, biases, activation, eps)
 
@@ -64,7 +64,7 @@ def dense_block_activated(
     impl: Impl | None = None,
 ) -> Tensor:
     """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps."""
-    if resolve(impl) == "reference":
+    if resolve(impl, x) == "reference":
         function = _function(activation, eps)
         return function(definition.dense_block(x, weights, biases, function))
     return fused.dense_block_activated(x, weights, biases, activation, eps)

@@ -19,12 +19,12 @@ def instance_norm(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tens
     Returns:
         x's shape and dtype. The fused form returns contiguous maps.
     """
-    return (definition if resolve(impl) == "reference" else fused).instance_norm(x, eps)
+    return (definition if resolve(impl, x) == "reference" else fused).instance_norm(x, eps)
 
 
 def instance_norm_relu(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tensor:
     """`ReLU(instance_norm(x))`; arguments as there."""
-    return (definition if resolve(impl) == "reference" else fused).instance_norm_relu(x, eps)
+    return (definition if resolve(impl, x) == "reference" else fused).instance_norm_relu(x, eps)
 
 
 class InstanceNormReLU(nn.Module):

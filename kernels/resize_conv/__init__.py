@@ -18,7 +18,7 @@ def resize_conv(x: Tensor, weight: Tensor, impl: Impl | None = None) -> Tensor:
     Returns:
         (N, O, 2 H, 2 W).
     """
-    return (definition if resolve(impl) == "reference" else fused).resize_conv(x, weight)
+    return (definition if resolve(impl, x) == "reference" else fused).resize_conv(x, weight)
 
 
 class ResizeConv2d(nn.Module):

@@ -25,7 +25,7 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
     Returns:
         `W / sigma` of each weight. Differentiable once.
     """
-    if resolve(impl) == "reference":
+    if resolve(impl, weights[0]) == "reference":
         return [spectral_norm(weight, u)[0] for weight, u in zip(weights, us, strict=True)]
     return fused.spectral_norm_all(weights, us)
 
