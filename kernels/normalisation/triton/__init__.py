@@ -7,13 +7,14 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.normalisation import programs
+from lorbms_fast.kernels.normalisation.triton import programs
 
-WHOLE_TILE = 16_384
-"""Values of a tile up to which a program keeps all positions of its channels in registers."""
+WHOLE_TILE = {True: 16_384, False: 4_096}
+"""Values of a tile up to which a program keeps all positions of its channels in registers: where a group's positions
+follow on one another, and where their addresses take registers too."""
 TILE = 2_048
 """Values of a tile otherwise."""
-PROGRAMS = 512
+PROGRAMS = 2_048
 """Programs that statistics of large maps are divided among, so that every multiprocessor has work."""
 MAX_PARTS = 64
 
@@ -28,25 +29,36 @@ class Tiles:
     """0: a tile holds all positions. Otherwise statistics are taken over this many parts of them."""
     positions_per_part: int
 
-    @property
-    def num_warps(self) -> int:
-        """32 values of a tile a thread, at most."""
-        return max(1, min(16, self.block_c * self.block_q // 1024))
+    num_warps: int
 
 
-def tiles(groups: int, channels: int, positions: int, channels_last: bool) -> Tiles:
-    """Divide (groups, channels, positions) into tiles that read whole memory transactions."""
+def tiles(groups: int, channels: int, positions: int, channels_last: bool, one_sample: bool) -> Tiles:
+    """Divide (groups, channels, positions) into tiles that read whole memory transactions.
+
+    Args:
+        groups: how many sets of statistics.
+        channels: of each.
+        positions: of each channel.
+        channels_last: channels are neighbours in memory, otherwise positions are.
+        one_sample: a group's positions are evenly spaced in memory.
+    """
+    values_per_thread = 32 if one_sample else 16
     narrowest = min(16, triton.next_power_of_2(channels)) if channels_last else 1
     block_q = triton.next_power_of_2(positions)
-    if narrowest * block_q <= WHOLE_TILE:
+    if narrowest * block_q <= WHOLE_TILE[one_sample]:
         block_c = min(triton.next_power_of_2(channels), max(narrowest, TILE // block_q))
-        return Tiles(block_c, block_q, 0, positions)
+        return Tiles(block_c, block_q, 0, positions, _warps(block_c * block_q, values_per_thread))
     block_c = min(32, triton.next_power_of_2(channels)) if channels_last else 1
     block_q = min(block_q, TILE // block_c)
     blocks = triton.cdiv(positions, block_q)
     parts = min(MAX_PARTS, blocks, triton.cdiv(PROGRAMS, groups * triton.cdiv(channels, block_c)))
     blocks_per_part = triton.cdiv(blocks, parts)
-    return Tiles(block_c, block_q, triton.cdiv(blocks, blocks_per_part), blocks_per_part * block_q)
+    parts = triton.cdiv(blocks, blocks_per_part)
+    return Tiles(block_c, block_q, parts, blocks_per_part * block_q, _warps(block_c * block_q, values_per_thread))
+
+
+def _warps(values: int, values_per_thread: int) -> int:
+    return max(1, min(16, values // (32 * values_per_thread)))
 
 
 @torch.library.custom_op("lorbms_fast::normalise", mutates_args=())
@@ -183,7 +195,7 @@ class _Layout:
         if all(s_n == P * s_p for s_n, _, s_p in strides):  # samples follow on one another: one long sample a group
             S, P, strides = 1, S * P, [(S * s_n, s_c, s_p) for s_n, s_c, s_p in strides]
         _, s_c, s_p = strides[0]
-        return cls(strides, C, S, P, tiles(groups, C, S * P, channels_last=s_c < s_p))  # type: ignore[arg-type]
+        return cls(strides, C, S, P, tiles(groups, C, S * P, s_c < s_p, S == 1))  # type: ignore[arg-type]
 
 
 def _empty_like_maps(x: Tensor) -> Tensor:
@@ -196,12 +208,12 @@ def _empty_statistics(x: Tensor, rows: int, count: int) -> list[Tensor]:
 
 
 @normalise.register_fake
-def _(x, gamma, beta, groups, eps, relu_before, relu_after):  # type: ignore[no-untyped-def]
+def _(x, gamma, beta, groups, eps, relu_before, relu_after):
     return _empty_like_maps(x).view(x.shape), *_empty_statistics(x, groups, 2)
 
 
 @normalise_backward.register_fake
-def _(grad, x, gamma, beta, mean, var, eps, relu_before, relu_after):  # type: ignore[no-untyped-def]
+def _(grad, x, gamma, beta, mean, var, eps, relu_before, relu_after):
     return _empty_like_maps(x).view(x.shape), *_empty_statistics(x, mean.shape[0], 2)
 
 

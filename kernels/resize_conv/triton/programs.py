@@ -21,7 +21,10 @@ KEY = ("positions", "C", "O", "PRECISION")
 
 def _tiles(*sizes: tuple[int, int, int, int]) -> list[triton.Config]:
     """Of (BLOCK_M, BLOCK_O, BLOCK_C, warps)."""
-    return [triton.Config({"BLOCK_M": m, "BLOCK_O": o, "BLOCK_C": c}, num_warps=w) for m, o, c, w in sizes]
+    return [
+        triton.Config({"BLOCK_M": m, "BLOCK_O": o, "BLOCK_C": c}, num_warps=warps, num_stages=2)
+        for m, o, c, warps in sizes
+    ]
 
 
 @triton.constexpr_function
@@ -37,7 +40,7 @@ def fold_taps(w_ptr, taps_ptr, O, C, BLOCK: tl.constexpr):
     inside = i < O * C
     w_ptr += ((i % O) * C + i // O) * 9
     for k in tl.static_range(3):
-        for l in tl.static_range(3):  # noqa: E741
+        for l in tl.static_range(3):
             tap = tl.zeros((BLOCK,), tl.float32)
             for a in tl.static_range(3):
                 for b in tl.static_range(3):
@@ -57,7 +60,7 @@ def unfold_gradient(partial_ptr, dw_ptr, O, C, parts, BLOCK: tl.constexpr):
             dw = tl.zeros((BLOCK,), tl.float32)
             for part in range(parts):
                 for k in tl.static_range(3):
-                    for l in tl.static_range(3):  # noqa: E741
+                    for l in tl.static_range(3):
                         if folds(k, a) and folds(l, b):
                             dw += tl.load(partial_ptr + (part * 9 + k * 3 + l) * O * C + i, mask=inside, other=0)
             tl.store(dw_ptr + a * 3 + b, dw.to(dw_ptr.dtype.element_ty), mask=inside)
@@ -69,7 +72,7 @@ def _place(m, H, W):
     return m // (H * W), m // W % H, m % W
 
 
-@tuned(_tiles((32, 32, 32, 4), (64, 32, 32, 4), (64, 64, 32, 8)), TINY, KEY)
+@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4), (32, 64, 16, 8)), TINY, KEY)
 @triton.jit
 def forward(
     x_ptr,
@@ -94,32 +97,32 @@ def forward(
     here = m < positions
     below = here & (r + 1 < H)
     right = here & (s + 1 < W)
-    x_ptr += n.to(tl.int64) * x_strides[0] + r * x_strides[2] + s * x_strides[3]
-    y_ptr += n.to(tl.int64) * y_strides[0] + 2 * r * y_strides[2] + 2 * s * y_strides[3]
+    x_at = (n * x_strides[0] + r * x_strides[2] + s * x_strides[3])[:, None]
     y_00 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
     y_01 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
     y_10 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
     y_11 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
     for start in range(0, C, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
-        x_at = x_ptr[:, None] + c[None, :] * x_strides[1]
+        read = x_ptr + x_at + c[None, :] * x_strides[1]
         taps_at = taps_ptr + c[:, None] * O + o[None, :]
         in_c = (c < C)[None, :]
         in_taps = (c < C)[:, None] & (o < O)[None, :]
-        x_00 = tl.load(x_at, mask=here[:, None] & in_c, other=0)
+        x_00 = tl.load(read, mask=here[:, None] & in_c, other=0)
         y_00 = tl.dot(x_00, tl.load(taps_at, mask=in_taps, other=0), y_00, input_precision=PRECISION)
         y_01 = tl.dot(x_00, tl.load(taps_at + 1 * O * C, mask=in_taps, other=0), y_01, input_precision=PRECISION)
         y_10 = tl.dot(x_00, tl.load(taps_at + 3 * O * C, mask=in_taps, other=0), y_10, input_precision=PRECISION)
         y_11 = tl.dot(x_00, tl.load(taps_at + 4 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
-        x_01 = tl.load(x_at + x_strides[3], mask=right[:, None] & in_c, other=0)
+        x_01 = tl.load(read + x_strides[3], mask=right[:, None] & in_c, other=0)
         y_01 = tl.dot(x_01, tl.load(taps_at + 2 * O * C, mask=in_taps, other=0), y_01, input_precision=PRECISION)
         y_11 = tl.dot(x_01, tl.load(taps_at + 5 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
-        x_10 = tl.load(x_at + x_strides[2], mask=below[:, None] & in_c, other=0)
+        x_10 = tl.load(read + x_strides[2], mask=below[:, None] & in_c, other=0)
         y_10 = tl.dot(x_10, tl.load(taps_at + 6 * O * C, mask=in_taps, other=0), y_10, input_precision=PRECISION)
         y_11 = tl.dot(x_10, tl.load(taps_at + 7 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
-        x_11 = tl.load(x_at + x_strides[2] + x_strides[3], mask=(below & right)[:, None] & in_c, other=0)
+        x_11 = tl.load(read + x_strides[2] + x_strides[3], mask=(below & right)[:, None] & in_c, other=0)
         y_11 = tl.dot(x_11, tl.load(taps_at + 8 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
-    y_at = y_ptr[:, None] + o[None, :] * y_strides[1]
+    y_at = (n * y_strides[0] + 2 * r * y_strides[2] + 2 * s * y_strides[3])[:, None]
+    y_at = y_ptr + y_at + o[None, :] * y_strides[1]
     stored = here[:, None] & (o < O)[None, :]
     dtype = y_ptr.dtype.element_ty
     tl.store(y_at, y_00.to(dtype), mask=stored)
@@ -128,7 +131,7 @@ def forward(
     tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
 
 
-@tuned(_tiles((32, 64, 32, 4), (64, 64, 32, 4), (64, 64, 64, 4)), TINY, KEY)
+@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, KEY)
 @triton.jit
 def data_gradient(
     grad_ptr,
@@ -151,25 +154,25 @@ def data_gradient(
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     n, r, s = _place(m, H, W)
     here = m < positions
-    grad_ptr += n.to(tl.int64) * grad_strides[0]
     dx = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     for tap in range(9):
         row = 2 * (r - tap // 6) + (tap >= 3)
         column = 2 * (s - tap % 3 // 2) + (tap % 3 > 0)
+        place = (n * grad_strides[0] + row * grad_strides[2] + column * grad_strides[3])[:, None]
         read = (here & (row >= 0) & (column >= 0))[:, None]
         for start in range(0, O, BLOCK_O):
             o = start + tl.arange(0, BLOCK_O)
-            grad_at = grad_ptr + row * grad_strides[2] + column * grad_strides[3]
-            grad = tl.load(grad_at[:, None] + o[None, :] * grad_strides[1], mask=read & (o < O)[None, :], other=0)
+            grad_at = grad_ptr + place + o[None, :] * grad_strides[1]
+            grad = tl.load(grad_at, mask=read & (o < O)[None, :], other=0)
             in_taps = (o < O)[:, None] & (c < C)[None, :]
             taps = tl.load(taps_ptr + (tap * C + c[None, :]) * O + o[:, None], mask=in_taps, other=0)
             dx = tl.dot(grad, taps, dx, input_precision=PRECISION)
-    dx_at = dx_ptr + n.to(tl.int64) * dx_strides[0] + r * dx_strides[2] + s * dx_strides[3]
+    dx_at = (n * dx_strides[0] + r * dx_strides[2] + s * dx_strides[3])[:, None]
     stored = here[:, None] & (c < C)[None, :]
-    tl.store(dx_at[:, None] + c[None, :] * dx_strides[1], dx.to(dx_ptr.dtype.element_ty), mask=stored)
+    tl.store(dx_ptr + dx_at + c[None, :] * dx_strides[1], dx.to(dx_ptr.dtype.element_ty), mask=stored)
 
 
-@tuned(_tiles((64, 32, 32, 4), (64, 64, 32, 4), (64, 64, 64, 4)), TINY, KEY)
+@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, KEY)
 @triton.jit
 def weight_gradient(
     grad_ptr,
@@ -199,15 +202,18 @@ def weight_gradient(
     down = tap // 6
     along = tap % 3 // 2
     dT = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
-    for start in range(begin, tl.minimum(begin + positions_per_part, positions), BLOCK_M):
+    end = tl.minimum(begin + positions_per_part, positions)
+    for start in range(begin, end, BLOCK_M):
         m = start + tl.arange(0, BLOCK_M)
         n, r, s = _place(m, H, W)
-        here = (m < positions) & (r + down < H) & (s + along < W)
-        x_at = x_ptr + n.to(tl.int64) * x_strides[0] + (r + down) * x_strides[2] + (s + along) * x_strides[3]
-        x = tl.load(x_at[None, :] + c[:, None] * x_strides[1], mask=here[None, :] & (c < C)[:, None], other=0)
-        grad_at = grad_ptr + n.to(tl.int64) * grad_strides[0]
-        grad_at += (2 * r + (tap >= 3)) * grad_strides[2] + (2 * s + (tap % 3 > 0)) * grad_strides[3]
-        grad = tl.load(grad_at[:, None] + o[None, :] * grad_strides[1], mask=here[:, None] & (o < O)[None, :], other=0)
+        here = (m < end) & (r + down < H) & (s + along < W)
+        x_at = n * x_strides[0] + (r + down) * x_strides[2] + (s + along) * x_strides[3]
+        x_at = x_ptr + x_at[None, :] + c[:, None] * x_strides[1]
+        x = tl.load(x_at, mask=here[None, :] & (c < C)[:, None], other=0)
+        grad_at = n * grad_strides[0] + (2 * r + (tap >= 3)) * grad_strides[2]
+        grad_at += (2 * s + (tap % 3 > 0)) * grad_strides[3]
+        grad_at = grad_ptr + grad_at[:, None] + o[None, :] * grad_strides[1]
+        grad = tl.load(grad_at, mask=here[:, None] & (o < O)[None, :], other=0)
         dT = tl.dot(x, grad, dT, input_precision=PRECISION)
     stored = (c < C)[:, None] & (o < O)[None, :]
     tl.store(partial_ptr + (tl.program_id(2) * C + c[:, None]) * O + o[None, :], dT, mask=stored)

@@ -6,10 +6,10 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.resize_conv import programs
+from lorbms_fast.kernels.resize_conv.triton import programs
 
 FOLD_BLOCK = 256
-PARTS_OF_POSITIONS = 2_048
+POSITIONS_PER_PART = 2_048
 """Positions a program of the weight gradient sums over, at least, before another program shares the work."""
 MAX_PARTS = 16
 
@@ -28,14 +28,16 @@ def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
 def enlarge(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """y (N, O, 2 H, 2 W), channels_last if x is; and the folded taps (9, C, O), which the backward reads again."""
     N, C, H, W = x.shape
-    O = weight.shape[0]  # noqa: E741
+    O = weight.shape[0]
+    if 4 * N * O * H * W >= 2**31:
+        raise ValueError(f"a result of {N} x {O} x {2 * H} x {2 * W}: 2^31 values or more are not supported")
     y, taps = _empty_result(x, O), _empty_taps(x, weight)
     programs.fold_taps[(triton.cdiv(O * C, FOLD_BLOCK),)](weight.contiguous(), taps, O, C, FOLD_BLOCK)
 
     def grid(tile: dict[str, int]) -> tuple[int, int]:
         return triton.cdiv(N * H * W, tile["BLOCK_M"]), triton.cdiv(O, tile["BLOCK_O"])
 
-    programs.forward[grid](x, taps, y, x.stride(), y.stride(), N * H * W, C, O, H, W, precision())
+    programs.forward[grid](x, taps, y, x.stride(), y.stride(), N * H * W, C, O, H, W, _precision(x))
     return y, taps
 
 
@@ -49,7 +51,7 @@ def data_gradient(grad: Tensor, taps: Tensor, x: Tensor) -> Tensor:
         return triton.cdiv(N * H * W, tile["BLOCK_M"]), triton.cdiv(C, tile["BLOCK_C"])
 
     programs.data_gradient[grid](
-        grad, taps, dx, grad.stride(), dx.stride(), N * H * W, C, grad.shape[1], H, W, precision()
+        grad, taps, dx, grad.stride(), dx.stride(), N * H * W, C, grad.shape[1], H, W, _precision(x)
     )
     return dx
 
@@ -58,9 +60,9 @@ def data_gradient(grad: Tensor, taps: Tensor, x: Tensor) -> Tensor:
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of the weight, (O, C, 3, 3)."""
     N, C, H, W = x.shape
-    O = grad.shape[1]  # noqa: E741
+    O = grad.shape[1]
     positions = N * H * W
-    parts = min(MAX_PARTS, triton.cdiv(positions, PARTS_OF_POSITIONS))
+    parts = min(MAX_PARTS, triton.cdiv(positions, POSITIONS_PER_PART))
     positions_per_part = triton.cdiv(positions, parts)
     partial = x.new_empty((parts, 9, C, O), dtype=torch.float32)
 
@@ -68,19 +70,19 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
         return triton.cdiv(C, tile["BLOCK_C"]), triton.cdiv(O, tile["BLOCK_O"]), 9 * parts
 
     programs.weight_gradient[grid](
-        grad, x, partial, grad.stride(), x.stride(), positions, C, O, H, W, positions_per_part, precision()
+        grad, x, partial, grad.stride(), x.stride(), positions, C, O, H, W, positions_per_part, _precision(x)
     )
     dw = x.new_empty((O, C, 3, 3))
     programs.unfold_gradient[(triton.cdiv(O * C, FOLD_BLOCK),)](partial, dw, O, C, parts, FOLD_BLOCK)
     return dw
 
 
-def precision() -> str:
+def _precision(x: Tensor) -> str:
     """Of float32 products: what torch's own convolutions are allowed."""
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    return "ieee" if x.dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
-def _empty_result(x: Tensor, O: int) -> Tensor:  # noqa: E741
+def _empty_result(x: Tensor, O: int) -> Tensor:
     N, _, H, W = x.shape
     channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -92,17 +94,17 @@ def _empty_taps(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @enlarge.register_fake
-def _(x, weight):  # type: ignore[no-untyped-def]
+def _(x, weight):
     return _empty_result(x, weight.shape[0]), _empty_taps(x, weight)
 
 
 @data_gradient.register_fake
-def _(grad, taps, x):  # type: ignore[no-untyped-def]
+def _(grad, taps, x):
     return torch.empty_like(x)
 
 
 @weight_gradient.register_fake
-def _(grad, x):  # type: ignore[no-untyped-def]
+def _(grad, x):
     return x.new_empty((grad.shape[1], x.shape[1], 3, 3))
 
 

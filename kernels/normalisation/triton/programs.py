@@ -16,10 +16,7 @@ import triton.language as tl
 @triton.jit
 def _offsets(c, q, P, strides, ONE_SAMPLE: tl.constexpr):
     """Of channels c (BLOCK_C,) and positions q (BLOCK_Q,) from where their group begins: (BLOCK_C, BLOCK_Q)."""
-    if ONE_SAMPLE:
-        of_position = q * strides[2]
-    else:
-        of_position = (q // P) * strides[0] + (q % P) * strides[2]
+    of_position = q * strides[2] if ONE_SAMPLE else (q // P) * strides[0] + (q % P) * strides[2]
     return c[:, None] * strides[1] + of_position[None, :]
 
 
