@@ -8,8 +8,14 @@ from lorbms_fast.kernels.chunk_mixing import mix_chunks
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import DenseBlock, dense_block, dense_block_activated, dense_block_maps
 from lorbms_fast.kernels.dispatch import use_impl
-from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm
-from lorbms_fast.kernels.instance_norm import InstanceNormReLU, instance_norm, instance_norm_relu
+from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grouped_batch_norm
+from lorbms_fast.kernels.instance_norm import (
+    InstanceNorm2d,
+    InstanceNorm3d,
+    InstanceNormReLU,
+    instance_norm,
+    instance_norm_relu,
+)
 from lorbms_fast.kernels.paired_conv import paired_conv2d
 from lorbms_fast.kernels.resize_conv import ResizeConv2d, resize_conv
 from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
@@ -17,6 +23,8 @@ from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral
 __all__ = [
     "CoordConv2d",
     "DenseBlock",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "InstanceNormReLU",
     "ResizeConv2d",
     "advance_u",
@@ -29,6 +37,7 @@ __all__ = [
     "instance_norm_relu",
     "mix_chunks",
     "paired_conv2d",
+    "relu_grouped_batch_norm",
     "resize_conv",
     "spectral_norm",
     "spectral_norm_all",
