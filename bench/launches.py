@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
@@ -41,8 +42,9 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """The kernel's name."""
-        return str(self.kernel.__name__)
+        """Operation and kernel: `dense_block.solve`."""
+        module = str(self.kernel.fn.__module__).removeprefix("lorbms_fast.kernels.")
+        return f"{module.split('.')[0]}.{self.kernel.__name__}"
 
     @property
     def programs(self) -> int:
@@ -55,7 +57,7 @@ class Launch:
     @property
     def variant(self) -> str:
         """Names what is compiled: launches that share it share a binary."""
-        return f"{self.signature} {self.constants} {self.attributes} {self.options}"
+        return f"{self.name} {self.signature} {self.constants} {self.attributes} {self.options}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,30 @@ def recorded() -> Iterator[list[Launch]]:
     interpreted = patch.object(dispatch, "INTERPRETED", True)
     with interpreted, patch.object(JITFunction, "run", run), patch.object(Autotuner, "run", tune), use_impl("triton"):
         yield launches
+
+
+class TorchOperations(TorchDispatchMode):
+    """Counts torch's own operations that touch data; each is a launch on a GPU, or a few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        ours = func.namespace == "lorbms_fast"
+        self.count += not (ours or func.is_view or func.overloadpacket in _FREE)
+        return func(*args, **(kwargs or {}))
+
+
+_FREE = {
+    torch.ops.aten.detach,
+    torch.ops.aten.empty,
+    torch.ops.aten.empty_like,
+    torch.ops.aten.empty_strided,
+    torch.ops.aten.new_empty,
+    torch.ops.aten.new_empty_strided,
+    torch.ops.aten._unsafe_view,
+}
 
 
 def _launch(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:
