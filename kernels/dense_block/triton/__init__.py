@@ -165,8 +165,9 @@ def dense_block_backward(
         part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_K"]) * blocks["BLOCK_K"]
         partial = x.new_empty((parts, k * k + 1, STACK, MAPS), dtype=torch.float32)
         programs.weight_gradient[in_blocks, k * k + 1, parts](
-            g, stack, partial, N, part, H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, PRECISION=precision, **blocks
-        )
+            g, stack, partial, N, part, H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, PRECISION=precision, **blocks,
+            num_warps=8, num_stages=3,
+        )  # fmt: skip
         rows = {"BLOCK_R": 128, "BLOCK_G": triton.next_power_of_2(G)}
         programs.unpack[(L * triton.cdiv((STACK - G) * k * k, rows["BLOCK_R"]),)](
             partial, tuple(grad_W), tuple(grad_b), parts, C, TAPS=k * k, L=L, G=G, STACK=STACK, **rows
