@@ -74,10 +74,17 @@ def _weight_gradient(a: dict[str, Any]) -> Work:
     return Work(2 * positions * taps * read, item * positions * (STACK + MAPS) + a["partial"].bytes)
 
 
+def _pooled_conv(a: dict[str, Any]) -> Work:
+    """Of four positions a window, one result and one byte."""
+    windows, C, O, item = a["windows"], a["C"], a["O"], _BYTES[a["y"].dtype]
+    return Work(8 * windows * C * O, windows * (4 * C * item + O * (item + 1)) + a["weight"].bytes)
+
+
 MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
     "dense_block.convolve": _convolve,
     "dense_block.solve": _solve,
     "dense_block.solve_transposed": _solve,
     "dense_block.weight_gradient": _weight_gradient,
+    "pooled_conv.forward": _pooled_conv,
 }
 """Kernels that must use tensor cores."""

@@ -17,6 +17,7 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm_relu,
 )
 from lorbms_fast.kernels.paired_conv import paired_conv2d
+from lorbms_fast.kernels.pooled_conv import pooled_conv2d
 from lorbms_fast.kernels.resize_conv import ResizeConv2d, resize_conv
 from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
 
@@ -37,6 +38,7 @@ __all__ = [
     "instance_norm_relu",
     "mix_chunks",
     "paired_conv2d",
+    "pooled_conv2d",
     "relu_grouped_batch_norm",
     "resize_conv",
     "spectral_norm",

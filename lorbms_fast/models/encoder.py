@@ -1,10 +1,9 @@
 """The encoder on lorbms_fast.kernels."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import coord_conv2d, dense_block_activated
+from lorbms_fast.kernels import coord_conv2d, dense_block_activated, pooled_conv2d
 
 
 class Encoder(reference.Encoder):
@@ -20,7 +19,8 @@ class Encoder(reference.Encoder):
         for b in range(1, self.blocks + 1):
             weights, biases = layers_of(self.get_submodule(f"block{b}"))
             activated = dense_block_activated(x, weights, biases, "instance_norm_relu")
-            x = F.max_pool2d(self.get_submodule(f"down{b}")(activated), 2)
+            down = self.get_submodule(f"down{b}")
+            x = pooled_conv2d(activated, down.weight, down.bias)
         chunks: Tensor = self.last(x)
         return chunks.flatten(2).transpose(1, 2)
 
