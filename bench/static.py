@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from bench.binaries import ARCHITECTURES, Binary, binary
-from bench.gpus import GPUS, occupancy
+from bench.gpus import GPUS, occupancy, resident
 from bench.launches import Launch, TorchOperations, recorded
 from bench.work import MATRIX, arithmetic, work
 from lorbms_fast.config import ModelConfig
@@ -41,9 +41,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.check:
         launches, architectures = of_a_small_block(), options.sm or (80, 90)
+        others = []
     else:
         launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
-    kinds = {launch.variant: launch for launch in launches}
+        others = of_other_dtypes()
+    kinds = {launch.variant: launch for launch in [*launches, *others]}
     found: dict[tuple[str, int], Binary] = {}
     wanted = [(launch, architecture) for launch in kinds.values() for architecture in architectures]
     for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
@@ -55,7 +57,7 @@ def main(arguments: list[str]) -> int:
     ]
     if not options.check:
         with whole_file(STATIC) as partial:
-            partial.write_text(report(launches, architectures, found, faults))
+            partial.write_text(report(launches, others, architectures, found, faults))
         print(f"{STATIC} is new: {len(found)} binaries")
     print("\n".join(faults) or "no spilled registers, and tensor cores in every matrix product")
     return 1 if faults else 0
@@ -80,13 +82,26 @@ def of_an_iteration() -> list[Launch]:
     return launches
 
 
+def of_other_dtypes() -> list[Launch]:
+    """Launches of blocks that strangers have, in float32 (TF32 and not) and float16: 56 x 56, growth 12 and 32."""
+    with recorded() as launches:
+        for dtype, growth, tf32 in ((torch.float32, 12, True), (torch.float32, 32, False), (torch.float16, 32, True)):
+            x = torch.empty((8, 64, 56, 56), dtype=dtype).contiguous(memory_format=torch.channels_last)
+            with torch.backends.cudnn.flags(allow_tf32=tf32):
+                y = DenseBlock(64, 3, growth, activation="instance_norm_relu")(x.requires_grad_())
+                y.backward(torch.empty_like(y))
+    return launches
+
+
 def faults_of(launch: Launch, architecture: int, compiled: Binary) -> list[str]:
     """What no shipped kernel may have."""
     place = f"{launch.name} {shape(launch)} on sm_{architecture}"
     faults = []
     if compiled.spills or compiled.local:
         faults.append(f"{place}: {compiled.local} bytes of registers spilled per thread")
-    if launch.name in MATRIX and not compiled.tensor and arithmetic(launch) != "fp32":
+    if not resident(compiled, architecture):
+        faults.append(f"{place}: {compiled.shared} bytes of shared memory do not fit")
+    if launch.name in MATRIX and not compiled.tensor and launch.arguments["PRECISION"] != "ieee":
         faults.append(f"{place}: no tensor cores")
     return faults
 
@@ -99,10 +114,15 @@ def shape(launch: Launch) -> str:
 
 
 def report(
-    launches: list[Launch], architectures: tuple[int, ...], found: dict[tuple[str, int], Binary], faults: list[str]
+    launches: list[Launch],
+    others: list[Launch],
+    architectures: tuple[int, ...],
+    found: dict[tuple[str, int], Binary],
+    faults: list[str],
 ) -> str:
     """The text of bench/STATIC.md."""
     kinds = {launch.variant: launch for launch in launches}
+    all_kinds = kinds | {launch.variant: launch for launch in others}
     times = Counter(launch.variant for launch in launches)
     lines = [
         "# Kernels without a GPU",
@@ -110,7 +130,7 @@ def report(
         "Written by `python -m bench.static`; nothing here was measured. One training iteration (batch 12, bfloat16)",
         "ran with every Triton launch written down instead of made; each kernel was compiled for the shapes it had.",
         "",
-        f"{len(found)} binaries of {len(kinds)} specialised kernels. Spilled registers, or matrix products without",
+        f"{len(found)} binaries of {len(all_kinds)} specialised kernels. Spilled registers, or matrix products without",
         f"tensor cores: {len(faults) or 'none'}.",
         *(f"- {fault}" for fault in faults),
         "",
@@ -147,12 +167,13 @@ def report(
         "## Binaries",
         "",
         "Registers per thread, shared memory per program, share of a multiprocessor's warps that can be in flight,",
-        "matrix instructions in the code.",
+        "matrix instructions in the code. The last ones are blocks of other models: 56 x 56, growth 12 and 32, float32",
+        "with and without TF32 (which alone runs without tensor cores), float16.",
         "",
         "| kernel | shape | warps | " + " | ".join(f"sm_{architecture}" for architecture in architectures) + " |",
         "|---|---|---:|" + "---|" * len(architectures),
     ]
-    for variant, launch in kinds.items():
+    for variant, launch in all_kinds.items():
         cells = " | ".join(cell(found[variant, architecture], architecture) for architecture in architectures)
         lines.append(f"| {launch.name} | {shape(launch)} | {found[variant, architectures[0]].warps} | {cells} |")
     return "\n".join(lines) + "\n"

@@ -19,8 +19,8 @@ class Encoder(reference.Encoder):
         for b in range(1, self.blocks + 1):
             weights, biases = layers_of(self.get_submodule(f"block{b}"))
             activated = dense_block_activated(x, weights, biases, "instance_norm_relu")
-            down = self.get_submodule(f"down{b}")
-            x = pooled_conv2d(activated, down.weight, down.bias)
+            weight, bias = self.get_submodule(f"down{b}").parameters()
+            x = pooled_conv2d(activated, weight, bias)
         chunks: Tensor = self.last(x)
         return chunks.flatten(2).transpose(1, 2)
 

@@ -1,4 +1,4 @@
-"""The dense block in four launches forward and five backward, as an operator torch.compile does not look into.
+"""The dense block in three launches forward and five backward, as an operator torch.compile does not look into.
 
 The triangular system of fused.py, on channels_last maps. Forward: `prepare` activates the block's input into the stack
 of activated maps and packs the weights, `convolve` gives all layers what the input contributes, `solve` substitutes
@@ -6,8 +6,8 @@ forward, layer after layer, one program per image. Backward: `solve_transposed` 
 result into the gradient of the input's activation, `activate_backward` into that of the input, `weight_gradient` and
 `unpack` make the gradients of all parameters.
 
-One program per image leaves most of a GPU idle where images are few and large. There (`_split`) a layer is a launch
-of its own, or two with a norm, in which many programs share an image.
+One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch of its
+own, or two with a norm, in which many programs share an image.
 """
 
 from typing import Any
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from lorbms_fast.kernels.dense_block.triton import programs
 
-# A tile has at most this many positions; an image with more than `_ON_ONE_SM` of them is split when there are fewer
-# images than `_MANY`, about a quarter of a large GPU's multiprocessors. From counts (bench/STATIC.md), not measured.
-_TILE = 128
+# A tile has at most this many positions. An image with more than `_ON_ONE_SM` of them is split, unless there are so
+# many images that they fill a large GPU twice. From counting a program's steps (bench/STATIC.md), not measured.
+_TILE = 256
 _ON_ONE_SM = 1024
-_MANY = 28
+_MANY = 264
 
 
 def maps_and_activated(
@@ -66,7 +66,7 @@ def dense_block(
     )  # fmt: skip
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS}
     sizes |= {"NORM": NORM, "PRECISION": precision}
-    tile = _tile(H * W, G)
+    tile = _tile(H * W, G, dtype)
     if not _split(N, H * W):
         programs.solve[N, 1](y, stack, packed, mean, rstd, 0, L, eps, SPLIT=False, **sizes, **tile)
         return y, stack, mean, rstd, packed
@@ -129,7 +129,7 @@ def dense_block_backward(
     g = torch.empty_like(y)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS}
     sizes |= {"NORM": NORM, "PRECISION": precision}
-    tile = _tile(H * W, G)
+    tile = _tile(H * W, G, y.dtype)
     if not _split(N, H * W):
         programs.solve_transposed[N, 1](
             grad_y, grad_stack, g, y, packed, mean, rstd, 0, L, SPLIT=False, **sizes, **tile
@@ -166,7 +166,7 @@ def dense_block_backward(
         partial = x.new_empty((parts, k * k + 1, STACK, MAPS), dtype=torch.float32)
         programs.weight_gradient[in_blocks, k * k + 1, parts](
             g, stack, partial, N, part, H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, PRECISION=precision, **blocks,
-            num_warps=8, num_stages=3,
+            num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
         )  # fmt: skip
         rows = {"BLOCK_R": 128, "BLOCK_G": triton.next_power_of_2(G)}
         programs.unpack[(L * triton.cdiv((STACK - G) * k * k, rows["BLOCK_R"]),)](
@@ -244,11 +244,16 @@ def _at_least_16(size: int, most: int) -> int:
     return int(min(most, max(16, triton.next_power_of_2(size))))
 
 
-def _tile(positions: int, growth: int) -> dict[str, int]:
-    """Block sizes of the kernels that solve."""
+def _tile(positions: int, growth: int, dtype: torch.dtype) -> dict[str, int]:
+    """Block sizes of the kernels that solve: small images take more channels at a step."""
     block = _at_least_16(positions, _TILE)
-    growth = _at_least_16(growth, 256)
-    return {"BLOCK_M": block, "BLOCK_G": growth, "BLOCK_K": 32, "num_warps": max(1, block // 32), "num_stages": 3}
+    return {
+        "BLOCK_M": block,
+        "BLOCK_G": _at_least_16(growth, 256),
+        "BLOCK_K": 64 if block <= 64 else 32,
+        "num_warps": max(1, block // 32),
+        "num_stages": 3 if dtype.itemsize == 2 else 2,
+    }
 
 
 def _matrix(rows: int, columns: int, inner: int) -> dict[str, int]:
