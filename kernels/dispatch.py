@@ -15,8 +15,8 @@ Impl = Literal["auto", "reference", "torch", "triton"]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Kernels run in Triton's interpreter, on the CPU: for tests. Triton too reads the variable when it is imported."""
 
-TRITON = find_spec("triton") is not None and (INTERPRETED or torch.version.cuda is not None)
-"""Kernels can run here if a device can be had; only then do the operations import (and register) them."""
+TRITON = find_spec("triton") is not None
+"""There is Triton; only then do the operations import (and register) their kernels."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A plain global and no ContextVar: torch.compile guards the one and breaks the graph at the other.
@@ -43,7 +43,7 @@ def resolve(impl: Impl | None, x: Tensor) -> Form:
         return "triton" if TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES else "torch"
     if chosen == "triton":
         if not TRITON:
-            raise ValueError("impl 'triton' needs the package triton and a CUDA build of torch: choose torch or auto")
+            raise ValueError("impl 'triton' needs the package triton, which is missing: choose torch or auto")
         if not (x.is_cuda or INTERPRETED):
             raise ValueError(f"impl 'triton' runs on CUDA, not on {x.device.type}: choose torch or auto")
         if x.dtype not in _DTYPES:

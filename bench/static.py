@@ -1,0 +1,223 @@
+"""`python -m bench.static`: what can be known of the kernels without a GPU, into bench/STATIC.md.
+
+One training iteration runs with every kernel launch written down instead of made; each kernel is then compiled for six
+architectures at the shapes it was launched with. `--check` does it for one small dense block and two architectures, and
+fails on spilled registers or a matrix product without tensor cores.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.pop("TRITON_INTERPRET", None)
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+import torch
+from tqdm import tqdm
+
+from bench.binaries import ARCHITECTURES, Binary, binary
+from bench.gpus import GPUS, occupancy
+from bench.launches import Launch, TorchOperations, recorded
+from bench.work import MATRIX, arithmetic, work
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.files import whole_file
+from lorbms_fast.kernels import DenseBlock, use_impl
+from lorbms_fast.kernels.dispatch import Impl
+from lorbms_fast.measurement.step import random_batch, step
+from lorbms_fast.models import build
+
+STATIC = Path(__file__).parent / "STATIC.md"
+BATCH = 12
+
+
+def main(arguments: list[str]) -> int:
+    """Write the report, or check the small set; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.static", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compile a small set only, write nothing")
+    parser.add_argument("--sm", type=int, nargs="+", choices=ARCHITECTURES, help="architectures; all by default")
+    options = parser.parse_args(arguments)
+    if options.check:
+        launches, architectures = of_a_small_block(), options.sm or (80, 90)
+    else:
+        launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
+    kinds = {launch.variant: launch for launch in launches}
+    found: dict[tuple[str, int], Binary] = {}
+    wanted = [(launch, architecture) for launch in kinds.values() for architecture in architectures]
+    for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
+        found[launch.variant, architecture] = binary(launch, architecture)
+    faults = [
+        fault
+        for launch, architecture in wanted
+        for fault in faults_of(launch, architecture, found[launch.variant, architecture])
+    ]
+    if not options.check:
+        with whole_file(STATIC) as partial:
+            partial.write_text(report(launches, architectures, found, faults))
+        print(f"{STATIC} is new: {len(found)} binaries")
+    print("\n".join(faults) or "no spilled registers, and tensor cores in every matrix product")
+    return 1 if faults else 0
+
+
+def of_a_small_block() -> list[Launch]:
+    """Launches of one small dense block with instance norm, forward and backward, in bfloat16."""
+    x = torch.empty((4, 32, 16, 16), dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    with recorded() as launches:
+        y = DenseBlock(32, 3, activation="instance_norm_relu")(x.requires_grad_())
+        y.backward(torch.empty_like(y))
+    return launches
+
+
+def of_an_iteration() -> list[Launch]:
+    """Launches of one iteration as the thesis trains, under bfloat16 autocast."""
+    one_iteration = step("torch", ModelConfig(), BATCH, "bfloat16")
+    with recorded():
+        one_iteration()  # the first makes the optimizers' state
+    with recorded() as launches:
+        one_iteration()
+    return launches
+
+
+def faults_of(launch: Launch, architecture: int, compiled: Binary) -> list[str]:
+    """What no shipped kernel may have."""
+    place = f"{launch.name} {shape(launch)} on sm_{architecture}"
+    faults = []
+    if compiled.spills or compiled.local:
+        faults.append(f"{place}: {compiled.local} bytes of registers spilled per thread")
+    if launch.name in MATRIX and not compiled.tensor and arithmetic(launch) != "fp32":
+        faults.append(f"{place}: no tensor cores")
+    return faults
+
+
+def shape(launch: Launch) -> str:
+    """The whole numbers among its constants, without block sizes."""
+    names = [parameter.name for parameter in launch.kernel.params if parameter.is_constexpr]
+    sizes = {name: launch.arguments[name] for name in names if not name.startswith("BLOCK")}
+    return " ".join(f"{name}={value}" for name, value in sizes.items() if isinstance(value, int | bool))
+
+
+def report(
+    launches: list[Launch], architectures: tuple[int, ...], found: dict[tuple[str, int], Binary], faults: list[str]
+) -> str:
+    """The text of bench/STATIC.md."""
+    kinds = {launch.variant: launch for launch in launches}
+    times = Counter(launch.variant for launch in launches)
+    lines = [
+        "# Kernels without a GPU",
+        "",
+        "Written by `python -m bench.static`; nothing here was measured. One training iteration (batch 12, bfloat16)",
+        "ran with every Triton launch written down instead of made; each kernel was compiled for the shapes it had.",
+        "",
+        f"{len(found)} binaries of {len(kinds)} specialised kernels. Spilled registers, or matrix products without",
+        f"tensor cores: {len(faults) or 'none'}.",
+        *(f"- {fault}" for fault in faults),
+        "",
+        "## Launches",
+        "",
+        "Triton's are exact; torch's are operations dispatched that touch data, each one launch or a few on a GPU,",
+        "before `torch.compile` joins any.",
+        "",
+        *launch_table(),
+        "",
+        "## Predicted times",
+        "",
+        "*Predicted*, a bound from below: the larger of operations / peak rate and bytes / bandwidth, where a grid",
+        "with fewer programs than multiprocessors has only their share of the peak, and four times that share of the",
+        "bandwidth. Bytes count every tensor once. `times` is launches an iteration.",
+        "",
+        "| kernel | shape | times | programs | GFLOP | MB | " + " | ".join(f"{gpu.name}, us" for gpu in GPUS) + " |",
+        "|---|---|---:|---:|---:|---:|" + "---:|" * len(GPUS),
+    ]
+    sums = Counter[str]()
+    for variant, launch in kinds.items():
+        cost = work(launch)
+        predicted = {gpu.name: gpu.roofline(cost, launch.programs, arithmetic(launch)) for gpu in GPUS}
+        sums.update({name: seconds * times[variant] for name, seconds in predicted.items()})
+        cells = " | ".join(f"{1e6 * seconds:.1f}" for seconds in predicted.values())
+        lines.append(
+            f"| {launch.name} | {shape(launch)} | {times[variant]} | {launch.programs} | {cost.flops / 1e9:.2f} "
+            f"| {cost.bytes / 1e6:.1f} | {cells} |"
+        )
+    cells = " | ".join(f"{1e6 * sums[gpu.name]:.0f}" for gpu in GPUS)
+    lines += [
+        f"| **all of an iteration** | | {len(launches)} | | | | {cells} |",
+        "",
+        "## Binaries",
+        "",
+        "Registers per thread, shared memory per program, share of a multiprocessor's warps that can be in flight,",
+        "matrix instructions in the code.",
+        "",
+        "| kernel | shape | warps | " + " | ".join(f"sm_{architecture}" for architecture in architectures) + " |",
+        "|---|---|---:|" + "---|" * len(architectures),
+    ]
+    for variant, launch in kinds.items():
+        cells = " | ".join(cell(found[variant, architecture], architecture) for architecture in architectures)
+        lines.append(f"| {launch.name} | {shape(launch)} | {found[variant, architectures[0]].warps} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(compiled: Binary, architecture: int) -> str:
+    """A binary in few words."""
+    spilled = f", **{compiled.local} B spilled**" if compiled.local else ""
+    tensor = f", {compiled.tensor} {compiled.kind}" if compiled.tensor else ""
+    share = occupancy(compiled, architecture)
+    return f"{compiled.registers} r, {compiled.shared / 1024:.0f} KB, {share:.0%}{tensor}{spilled}"
+
+
+def launch_table() -> list[str]:
+    """Launches of a layer, a network and an iteration, in each form."""
+    lines = ["| what | reference | torch | Triton form: ours + torch's |", "|---|---:|---:|---:|"]
+    for name, work_in in _counted().items():
+        cells = [str(launch_counts(work_in, impl)[1]) for impl in ("reference", "torch")]
+        ours, others = launch_counts(work_in, "triton")
+        lines.append(f"| {name} | {' | '.join(cells)} | **{ours + others}** = {ours} + {others} |")
+    return lines
+
+
+def launch_counts(work_in: Callable[[Impl], Callable[[], object]], impl: Impl) -> tuple[int, int]:
+    """Launches of ours, and operations of torch's own."""
+    run = work_in(impl)
+    with recorded() if impl == "triton" else use_impl(impl):
+        run()  # a first iteration makes the optimizers' state
+    if impl == "triton":
+        with recorded() as launches, TorchOperations() as operations:
+            run()
+        return len(launches), operations.count
+    with use_impl(impl), TorchOperations() as operations:
+        run()
+    return 0, operations.count
+
+
+# How many images only Triton's grids and splitting ask; the other forms do the same operations for fewer.
+def _counted() -> dict[str, Callable[[Impl], Callable[[], object]]]:
+    model = ModelConfig()
+
+    def block(impl: Impl) -> Callable[[], object]:
+        module, x = DenseBlock(192, 7, activation="instance_norm_relu"), torch.zeros(2, 192, 16, 16)
+        return lambda: module(x)
+
+    def encoder(impl: Impl) -> Callable[[], object]:
+        networks = build(model, "reference" if impl == "reference" else "torch")
+        images = random_batch(3 * BATCH if impl == "triton" else 1, model.image_size).I_ref
+        return torch.no_grad()(lambda: networks.enc(images))
+
+    def decoder(impl: Impl) -> Callable[[], object]:
+        networks = build(model, "reference" if impl == "reference" else "torch")
+        codes = torch.zeros(2 * BATCH if impl == "triton" else 1, 4, model.chunk)
+        return torch.no_grad()(lambda: networks.dec(codes))
+
+    def iteration(impl: Impl) -> Callable[[], object]:
+        return step("reference" if impl == "reference" else "torch", model, BATCH if impl == "triton" else 2)
+
+    return {
+        "dense block of 7 layers, forward": block,
+        "encoder, forward": encoder,
+        "decoder, forward": decoder,
+        "iteration": iteration,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
