@@ -22,6 +22,7 @@ from bench.binaries import ARCHITECTURES, Binary, binary
 from bench.gpus import GPUS, occupancy
 from bench.launches import Launch, TorchOperations, recorded
 from bench.work import MATRIX, arithmetic, work
+from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.files import whole_file
 from lorbms_fast.kernels import DenseBlock, use_impl
@@ -41,9 +42,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.check:
         launches, architectures = of_a_small_block(), options.sm or (80, 90)
+        others = []
     else:
         launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
-    kinds = {launch.variant: launch for launch in launches}
+        others = of_other_operations()
+    kinds = {launch.variant: launch for launch in launches + others}
     found: dict[tuple[str, int], Binary] = {}
     wanted = [(launch, architecture) for launch in kinds.values() for architecture in architectures]
     for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
@@ -55,7 +58,7 @@ def main(arguments: list[str]) -> int:
     ]
     if not options.check:
         with whole_file(STATIC) as partial:
-            partial.write_text(report(launches, architectures, found, faults))
+            partial.write_text(report(launches, others, architectures, found, faults))
         print(f"{STATIC} is new: {len(found)} binaries")
     print("\n".join(faults) or "no spilled registers, and tensor cores in every matrix product")
     return 1 if faults else 0
@@ -80,6 +83,45 @@ def of_an_iteration() -> list[Launch]:
     return launches
 
 
+def of_other_operations() -> list[Launch]:
+    """Launches of what the library offers, whether or not the iteration runs it, at the model's shapes."""
+    N, S = BATCH, 64
+    layouts = (torch.contiguous_format, torch.channels_last)
+    with recorded() as launches:
+        for dtype in (torch.bfloat16, torch.float32):
+            images = [_empty(N, 3, S, S, dtype=dtype) for _ in range(3)]
+            sum(kernels.loss_head(*images, _empty(N, 1, 4, 4, dtype=dtype))).backward()
+            codes = [_empty(N, 4, 192, dtype=dtype) for _ in range(2)]
+            _there_and_back(kernels.mix_by_distance(*codes, torch.empty(N, 4), 16e3)[0])
+            store, rows = torch.empty((100, S, S, 3), dtype=torch.uint8), torch.empty((5, N), dtype=torch.int64)
+            for layout in layouts:
+                kernels.assemble_batch(store, rows, dtype=dtype, channels_last=layout == torch.channels_last)
+                for C, side in ((112, 64), (192, 32), (304, 16), (464, 8), (656, 4)):
+                    x = _empty(2 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.max_pool2x2(kernels.instance_norm_relu(x)))
+                for C, O, side in ((192, 656, 2), (192, 464, 4), (160, 304, 8), (112, 192, 16), (80, 112, 32)):
+                    x = _empty(2 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.resize_conv(x, _empty(O, C, 3, 3, dtype=dtype)))
+                for C, side in ((96, 29), (256, 14), (384, 6)):
+                    x = _empty(4 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.relu_grouped_batch_norm(x, torch.empty(C), torch.empty(C), 4)[0])
+        for kind, shape, layout in (
+            (kernels.InstanceNorm2d, (2, 64, 512, 512), torch.channels_last),
+            (kernels.InstanceNorm2d, (2, 64, 128, 128), torch.contiguous_format),
+            (kernels.InstanceNorm3d, (2, 32, 64, 96, 96), torch.channels_last_3d),
+        ):
+            _there_and_back(kind(shape[1], affine=True)(_empty(*shape, dtype=torch.float16, layout=layout)))
+    return launches
+
+
+def _empty(*shape: int, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+
+
+def _there_and_back(y: torch.Tensor) -> None:
+    y.backward(torch.empty_like(y))
+
+
 def faults_of(launch: Launch, architecture: int, compiled: Binary) -> list[str]:
     """What no shipped kernel may have."""
     place = f"{launch.name} {shape(launch)} on sm_{architecture}"
@@ -99,16 +141,21 @@ def shape(launch: Launch) -> str:
 
 
 def report(
-    launches: list[Launch], architectures: tuple[int, ...], found: dict[tuple[str, int], Binary], faults: list[str]
+    launches: list[Launch],
+    others: list[Launch],
+    architectures: tuple[int, ...],
+    found: dict[tuple[str, int], Binary],
+    faults: list[str],
 ) -> str:
     """The text of bench/STATIC.md."""
-    kinds = {launch.variant: launch for launch in launches}
+    kinds = {launch.variant: launch for launch in launches + others}
     times = Counter(launch.variant for launch in launches)
     lines = [
         "# Kernels without a GPU",
         "",
         "Written by `python -m bench.static`; nothing here was measured. One training iteration (batch 12, bfloat16)",
         "ran with every Triton launch written down instead of made; each kernel was compiled for the shapes it had.",
+        "Operations that the iteration does not run follow, launched 0 times.",
         "",
         f"{len(found)} binaries of {len(kinds)} specialised kernels. Spilled registers, or matrix products without",
         f"tensor cores: {len(faults) or 'none'}.",

@@ -74,10 +74,18 @@ def _weight_gradient(a: dict[str, Any]) -> Work:
     return Work(2 * positions * taps * read, item * positions * (STACK + MAPS) + a["partial"].bytes)
 
 
+def _resize(a: dict[str, Any]) -> Work:
+    """Forward or a gradient: nine folded taps at every position of the smaller maps."""
+    return Work(2 * 9 * a["positions"] * a["C"] * a["O"], _size(tuple(a.values())))
+
+
 MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
     "dense_block.convolve": _convolve,
     "dense_block.solve": _solve,
     "dense_block.solve_transposed": _solve,
     "dense_block.weight_gradient": _weight_gradient,
+    "resize_conv.forward": _resize,
+    "resize_conv.data_gradient": _resize,
+    "resize_conv.weight_gradient": _resize,
 }
 """Kernels that must use tensor cores."""

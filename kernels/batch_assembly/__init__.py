@@ -34,7 +34,7 @@ def assemble_batch(
     Returns:
         (*rows, 3, H, W). Not differentiable.
     """
-    form = resolve(impl, torch.empty((), dtype=dtype, device=images.device))
+    form = resolve(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
     if form == "triton":
         return triton.assemble_batch(images, rows, flip, dtype, channels_last)
     return (definition if form == "reference" else fused).assemble_batch(images, rows, flip, dtype, channels_last)

@@ -110,6 +110,8 @@ def loss_head(
 @torch.library.custom_op("lorbms_fast::loss_head", mutates_args=())
 def losses(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, target: float) -> Tensor:
     """The three losses, (3,) float32, of three dense image batches in one memory layout and contiguous logits."""
+    if I_ref.numel() >= 2**31:
+        raise ValueError(f"{tuple(I_ref.shape)}: 2^31 values or more are not supported")
     blocks = triton.cdiv(I_ref.numel(), BLOCK)
     partial = I_ref.new_empty(2 * blocks + 1, dtype=torch.float32)
     result = _empty_losses(I_ref)

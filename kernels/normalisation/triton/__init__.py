@@ -28,7 +28,6 @@ class Tiles:
     parts: int
     """0: a tile holds all positions. Otherwise statistics are taken over this many parts of them."""
     positions_per_part: int
-
     num_warps: int
 
 
@@ -83,6 +82,8 @@ def normalise(
     """
     maps = x.flatten(2)
     y, mean, var = _empty_like_maps(x), *_empty_statistics(x, groups, 2)
+    if not groups:  # instance norm of no samples
+        return y.view(x.shape), mean, var
     layout = _Layout.of(groups, maps, y)
     x_strides, y_strides = layout.strides
     t = layout.tiles
@@ -141,6 +142,8 @@ def normalise_backward(
     groups = mean.shape[0]
     maps, grad_maps = x.flatten(2), grad.flatten(2)
     dx, sum_grad, sum_grad_n = _empty_like_maps(x), *_empty_statistics(x, groups, 2)
+    if not groups:
+        return dx.view(x.shape), sum_grad_n, sum_grad
     layout = _Layout.of(groups, maps, dx, grad_maps)
     x_strides, dx_strides, grad_strides = layout.strides
     strides = (grad_strides, x_strides, dx_strides)

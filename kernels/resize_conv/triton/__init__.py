@@ -29,8 +29,8 @@ def enlarge(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """y (N, O, 2 H, 2 W), channels_last if x is; and the folded taps (9, C, O), which the backward reads again."""
     N, C, H, W = x.shape
     O = weight.shape[0]
-    if 4 * N * O * H * W >= 2**31:
-        raise ValueError(f"a result of {N} x {O} x {2 * H} x {2 * W}: 2^31 values or more are not supported")
+    if N * max(C, 4 * O) * H * W >= 2**31:
+        raise ValueError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more are not supported")
     y, taps = _empty_result(x, O), _empty_taps(x, weight)
     programs.fold_taps[(triton.cdiv(O * C, FOLD_BLOCK),)](weight.contiguous(), taps, O, C, FOLD_BLOCK)
 

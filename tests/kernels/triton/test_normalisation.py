@@ -74,6 +74,13 @@ def test_statistics_far_from_zero(tiling):
     assert (found - exact).abs().max() < 2e-3  # rounding of the mean of such numbers, over their deviation
 
 
+def test_no_samples():
+    x = torch.ones(0, 2, 3, 3, requires_grad=True)
+    y = kernels.instance_norm(x, impl="triton")
+    assert y.shape == x.shape
+    y.sum().backward()
+
+
 def test_constant_maps_are_zero(tiling):
     assert kernels.instance_norm(torch.full((1, 2, 3, 3), 0.1), impl="triton").abs().max() == 0
 

@@ -30,10 +30,10 @@ def test_weight_gradient_summed_in_parts(agree, monkeypatch):
     agree(run, definition.resize_conv, draw(3, 2, 2, 2), draw(2, 2, 3, 3, seed=1))
 
 
-def test_half_precision(agree):
-    # Not bfloat16: Triton 3.9's interpreter multiplies its bit patterns as integers in tl.dot.
-    x, weight = draw(1, 3, 2, 2).half(), draw(2, 3, 3, 3, seed=1).half()
-    agree(run, definition.resize_conv, x, weight, tolerance=2 * torch.finfo(torch.float16).eps)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision(agree, dtype):
+    x, weight = draw(1, 3, 2, 2).to(dtype), draw(2, 3, 3, 3, seed=1).to(dtype)
+    agree(run, definition.resize_conv, x, weight, tolerance=2 * torch.finfo(dtype).eps)
 
 
 def test_of_strange_strides(agree):
