@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lorbms_fast.kernels.operation import operation
+
 BLOCK = 1024
 
 
@@ -39,7 +41,7 @@ def assemble_program(
     tl.store(batch_ptr + tl.program_id(0).to(tl.int64) * size + i, x.to(batch_ptr.dtype.element_ty), mask=i < size)
 
 
-@torch.library.custom_op("lorbms_fast::assemble_batch", mutates_args=())
+@operation("assemble_batch")
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:

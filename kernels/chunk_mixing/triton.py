@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lorbms_fast.kernels.operation import operation
+
 BLOCK = 1024
 
 
@@ -69,7 +71,7 @@ def backward_program(grad_ptr, mask_ptr, df_ref_ptr, df_q_ptr, size, BLOCK: tl.c
     tl.store(df_q_ptr + row * size + at, tl.where(replaced, grad, 0.0), mask=at < size)
 
 
-@torch.library.custom_op("lorbms_fast::mix_chunks", mutates_args=())
+@operation("mix_chunks")
 def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor) -> Tensor:
     """Documented at the package's function of this name."""
     f_mix = _empty_mix(f_ref, f_q)
@@ -78,7 +80,7 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor) -> Tensor:
     return f_mix
 
 
-@torch.library.custom_op("lorbms_fast::mix_by_distance", mutates_args=())
+@operation("mix_by_distance")
 def mix_by_distance(f_ref: Tensor, f_q: Tensor, distances: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     """Documented at the package's function of this name."""
     f_mix, mask = _empty_mix(f_ref, f_q), _empty_mask(f_ref)
@@ -98,7 +100,7 @@ def mix_by_distance(f_ref: Tensor, f_q: Tensor, distances: Tensor, tau: float) -
     return f_mix, mask
 
 
-@torch.library.custom_op("lorbms_fast::mix_chunks_backward", mutates_args=())
+@operation("mix_chunks_backward")
 def mix_chunks_backward(grad: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of f_ref and f_q."""
     grad, mask = grad.contiguous(), mask.contiguous()

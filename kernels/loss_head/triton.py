@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lorbms_fast.kernels.operation import operation
+
 BLOCK = 4096
 
 
@@ -107,7 +109,7 @@ def loss_head(
     return L_rec_hat, L_rec_prime, L_adv
 
 
-@torch.library.custom_op("lorbms_fast::loss_head", mutates_args=())
+@operation("loss_head")
 def losses(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, target: float) -> Tensor:
     """The three losses, (3,) float32, of three dense image batches in one memory layout and contiguous logits."""
     if I_ref.numel() >= 2**31:
@@ -122,7 +124,7 @@ def losses(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, target:
     return result
 
 
-@torch.library.custom_op("lorbms_fast::loss_head_backward", mutates_args=())
+@operation("loss_head_backward")
 def losses_backward(
     grad: Tensor, I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, target: float
 ) -> tuple[Tensor, Tensor, Tensor]:

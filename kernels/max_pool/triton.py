@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lorbms_fast.kernels.operation import operation
+
 BLOCK = 1024
 
 
@@ -79,7 +81,7 @@ def max_pool2x2(x: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("lorbms_fast::max_pool2x2", mutates_args=())
+@operation("max_pool2x2")
 def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     """The greatest of each square; and which of its four it was, in reading order, uint8."""
     if x.numel() >= 2**31:
@@ -91,7 +93,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     return y, which
 
 
-@torch.library.custom_op("lorbms_fast::max_pool2x2_backward", mutates_args=())
+@operation("max_pool2x2_backward")
 def pool_backward(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
     """Gradient of x, (N, C, height, width), in the pooled maps' memory layout."""
     dx = _empty_gradient(grad, which, height, width)

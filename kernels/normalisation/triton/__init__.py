@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels.normalisation.triton import programs
+from lorbms_fast.kernels.operation import operation
 
 WHOLE_TILE = {True: 16_384, False: 4_096}
 """Values of a tile up to which a program keeps all positions of its channels in registers: where a group's positions
@@ -60,7 +61,7 @@ def _warps(values: int, values_per_thread: int) -> int:
     return max(1, min(16, values // (32 * values_per_thread)))
 
 
-@torch.library.custom_op("lorbms_fast::normalise", mutates_args=())
+@operation("normalise")
 def normalise(
     x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, relu_after: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,7 +127,7 @@ def normalise(
     return y.view(x.shape), mean, var
 
 
-@torch.library.custom_op("lorbms_fast::normalise_backward", mutates_args=())
+@operation("normalise_backward")
 def normalise_backward(
     grad: Tensor,
     x: Tensor,

@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels.operation import operation
 from lorbms_fast.kernels.spectral_norm.triton import programs
 
 BLOCK_O, BLOCK_K = 32, 128
@@ -90,7 +91,7 @@ def _power_step(W: Tensor, u: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tens
     return t, norms, sums
 
 
-@torch.library.custom_op("lorbms_fast::spectral_norm", mutates_args=())
+@operation("spectral_norm")
 def normalise(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Divide packed weights by their sigma.
 
@@ -111,7 +112,7 @@ def normalise(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, T
     return W_bar, u_next, v, sigma
 
 
-@torch.library.custom_op("lorbms_fast::spectral_norm_backward", mutates_args=())
+@operation("spectral_norm_backward")
 def backward(grad: Tensor, W_bar: Tensor, u_next: Tensor, v: Tensor, sigma: Tensor, sizes: list[int]) -> Tensor:
     """Gradient of the packed weights: `(g - <g, W_bar> u' v^T) / sigma`."""
     plan = _plan(tuple(sizes), BLOCK_K, grad.device)
@@ -124,7 +125,7 @@ def backward(grad: Tensor, W_bar: Tensor, u_next: Tensor, v: Tensor, sigma: Tens
     return dW
 
 
-@torch.library.custom_op("lorbms_fast::spectral_norm_power_step", mutates_args=())
+@operation("spectral_norm_power_step")
 def power_step(W: Tensor, u: Tensor, sizes: list[int]) -> Tensor:
     """u' of packed weights, packed as u. Arguments as of `normalise`."""
     plan = _plan(tuple(sizes), BLOCK_K, W.device)

@@ -106,7 +106,7 @@ def test_grouped_batch_norm_of_an_uneven_batch_is_refused():
         kernels.grouped_batch_norm(torch.ones(5, 1, 2, 2), torch.ones(1), torch.zeros(1), 2, impl="triton")
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", ["reference", "torch", "triton"])
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_modules_are_drop_in_and_keep_the_layout(agree, impl, affine, dimensions):
