@@ -22,6 +22,7 @@ from bench.binaries import ARCHITECTURES, Binary, binary
 from bench.gpus import GPUS, occupancy, resident
 from bench.launches import Launch, TorchOperations, recorded
 from bench.work import MATRIX, arithmetic, work
+from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.files import whole_file
 from lorbms_fast.kernels import DenseBlock, use_impl
@@ -44,8 +45,8 @@ def main(arguments: list[str]) -> int:
         others = []
     else:
         launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
-        others = of_other_dtypes()
-    kinds = {launch.variant: launch for launch in [*launches, *others]}
+        others = of_other_operations() + of_other_models()
+    kinds = {launch.variant: launch for launch in launches + others}
     found: dict[tuple[str, int], Binary] = {}
     wanted = [(launch, architecture) for launch in kinds.values() for architecture in architectures]
     for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
@@ -82,7 +83,7 @@ def of_an_iteration() -> list[Launch]:
     return launches
 
 
-def of_other_dtypes() -> list[Launch]:
+def of_other_models() -> list[Launch]:
     """Launches of blocks that strangers have, in float32 (TF32 and not) and float16: 56 x 56, growth 12 and 32."""
     with recorded() as launches:
         for dtype, growth, tf32 in ((torch.float32, 12, True), (torch.float32, 32, False), (torch.float16, 32, True)):
@@ -91,6 +92,45 @@ def of_other_dtypes() -> list[Launch]:
                 y = DenseBlock(64, 3, growth, activation="instance_norm_relu")(x.requires_grad_())
                 y.backward(torch.empty_like(y))
     return launches
+
+
+def of_other_operations() -> list[Launch]:
+    """Launches of what the library offers, whether or not the iteration runs it, at the model's shapes."""
+    N, S = BATCH, 64
+    layouts = (torch.contiguous_format, torch.channels_last)
+    with recorded() as launches:
+        for dtype in (torch.bfloat16, torch.float32):
+            images = [_empty(N, 3, S, S, dtype=dtype) for _ in range(3)]
+            sum(kernels.loss_head(*images, _empty(N, 1, 4, 4, dtype=dtype))).backward()
+            codes = [_empty(N, 4, 192, dtype=dtype) for _ in range(2)]
+            _there_and_back(kernels.mix_by_distance(*codes, torch.empty(N, 4), 16e3)[0])
+            store, rows = torch.empty((100, S, S, 3), dtype=torch.uint8), torch.empty((5, N), dtype=torch.int64)
+            for layout in layouts:
+                kernels.assemble_batch(store, rows, dtype=dtype, channels_last=layout == torch.channels_last)
+                for C, side in ((112, 64), (192, 32), (304, 16), (464, 8), (656, 4)):
+                    x = _empty(2 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.max_pool2x2(kernels.instance_norm_relu(x)))
+                for C, O, side in ((192, 656, 2), (192, 464, 4), (160, 304, 8), (112, 192, 16), (80, 112, 32)):
+                    x = _empty(2 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.resize_conv(x, _empty(O, C, 3, 3, dtype=dtype)))
+                for C, side in ((96, 29), (256, 14), (384, 6)):
+                    x = _empty(4 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.relu_grouped_batch_norm(x, torch.empty(C), torch.empty(C), 4)[0])
+        for kind, shape, layout in (
+            (kernels.InstanceNorm2d, (2, 64, 512, 512), torch.channels_last),
+            (kernels.InstanceNorm2d, (2, 64, 128, 128), torch.contiguous_format),
+            (kernels.InstanceNorm3d, (2, 32, 64, 96, 96), torch.channels_last_3d),
+        ):
+            _there_and_back(kind(shape[1], affine=True)(_empty(*shape, dtype=torch.float16, layout=layout)))
+    return launches
+
+
+def _empty(*shape: int, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+
+
+def _there_and_back(y: torch.Tensor) -> None:
+    y.backward(torch.empty_like(y))
 
 
 def faults_of(launch: Launch, architecture: int, compiled: Binary) -> list[str]:
@@ -121,16 +161,16 @@ def report(
     faults: list[str],
 ) -> str:
     """The text of bench/STATIC.md."""
-    kinds = {launch.variant: launch for launch in launches}
-    all_kinds = kinds | {launch.variant: launch for launch in others}
+    kinds = {launch.variant: launch for launch in launches + others}
     times = Counter(launch.variant for launch in launches)
     lines = [
         "# Kernels without a GPU",
         "",
         "Written by `python -m bench.static`; nothing here was measured. One training iteration (batch 12, bfloat16)",
         "ran with every Triton launch written down instead of made; each kernel was compiled for the shapes it had.",
+        "Operations that the iteration does not run follow, launched 0 times.",
         "",
-        f"{len(found)} binaries of {len(all_kinds)} specialised kernels. Spilled registers, or matrix products without",
+        f"{len(found)} binaries of {len(kinds)} specialised kernels. Spilled registers, or matrix products without",
         f"tensor cores: {len(faults) or 'none'}.",
         *(f"- {fault}" for fault in faults),
         "",
@@ -173,7 +213,7 @@ def report(
         "| kernel | shape | warps | " + " | ".join(f"sm_{architecture}" for architecture in architectures) + " |",
         "|---|---|---:|" + "---|" * len(architectures),
     ]
-    for variant, launch in all_kinds.items():
+    for variant, launch in kinds.items():
         cells = " | ".join(cell(found[variant, architecture], architecture) for architecture in architectures)
         lines.append(f"| {launch.name} | {shape(launch)} | {found[variant, architectures[0]].warps} | {cells} |")
     return "\n".join(lines) + "\n"

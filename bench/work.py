@@ -80,11 +80,19 @@ def _pooled_conv(a: dict[str, Any]) -> Work:
     return Work(8 * windows * C * O, windows * (4 * C * item + O * (item + 1)) + a["weight"].bytes)
 
 
+def _resize(a: dict[str, Any]) -> Work:
+    """Forward or a gradient: nine folded taps at every position of the smaller maps."""
+    return Work(2 * 9 * a["positions"] * a["C"] * a["O"], _size(tuple(a.values())))
+
+
 MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
     "dense_block.convolve": _convolve,
     "dense_block.solve": _solve,
     "dense_block.solve_transposed": _solve,
     "dense_block.weight_gradient": _weight_gradient,
     "pooled_conv.forward": _pooled_conv,
+    "resize_conv.forward": _resize,
+    "resize_conv.data_gradient": _resize,
+    "resize_conv.weight_gradient": _resize,
 }
 """Kernels that must use tensor cores."""

@@ -4,7 +4,8 @@ Every folder holds one operation: `definition.py` says what it is, the other mod
 `impl="auto" | "reference" | "torch" | "triton"`; `use_impl` sets it for a block of code.
 """
 
-from lorbms_fast.kernels.chunk_mixing import mix_chunks
+from lorbms_fast.kernels.batch_assembly import assemble_batch
+from lorbms_fast.kernels.chunk_mixing import mix_by_distance, mix_chunks
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import DenseBlock, dense_block, dense_block_activated, dense_block_maps
 from lorbms_fast.kernels.dispatch import use_impl
@@ -16,6 +17,8 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm,
     instance_norm_relu,
 )
+from lorbms_fast.kernels.loss_head import loss_head
+from lorbms_fast.kernels.max_pool import max_pool2x2
 from lorbms_fast.kernels.paired_conv import paired_conv2d
 from lorbms_fast.kernels.pooled_conv import pooled_conv2d
 from lorbms_fast.kernels.resize_conv import ResizeConv2d, resize_conv
@@ -29,6 +32,7 @@ __all__ = [
     "InstanceNormReLU",
     "ResizeConv2d",
     "advance_u",
+    "assemble_batch",
     "coord_conv2d",
     "dense_block",
     "dense_block_activated",
@@ -36,6 +40,9 @@ __all__ = [
     "grouped_batch_norm",
     "instance_norm",
     "instance_norm_relu",
+    "loss_head",
+    "max_pool2x2",
+    "mix_by_distance",
     "mix_chunks",
     "paired_conv2d",
     "pooled_conv2d",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels.instance_norm import definition
 from lorbms_fast.kernels.instance_norm.affine import affine_instance_norm
 
 if TRITON:
@@ -31,9 +32,16 @@ class _KeepingLayout(_InstanceNorm):
         if channel == 0:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         bias = torch.zeros_like(self.weight) if self.affine and self.bias is None else self.bias
-        if resolve(self.impl, x) == "triton":
+        form = resolve(self.impl, x)
+        if form == "triton":
             return triton.instance_norm(x, self.eps, self.weight, bias)
-        return affine_instance_norm(x, self.weight, bias, self.eps)
+        if form == "torch":
+            return affine_instance_norm(x, self.weight, bias, self.eps)
+        y = definition.instance_norm(x, self.eps)
+        if not self.affine:
+            return y
+        per_channel = (-1,) + (1,) * (x.dim() - 2)
+        return y * self.weight.view(per_channel) + bias.view(per_channel)
 
 
 class InstanceNorm2d(_KeepingLayout, nn.InstanceNorm2d):

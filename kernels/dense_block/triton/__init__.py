@@ -17,6 +17,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels.dense_block.triton import programs
+from lorbms_fast.kernels.operation import operation
 
 # A tile has at most this many positions. An image with more than `_ON_ONE_SM` of them is split, unless there are so
 # many images that they fill a large GPU twice. From counting a program's steps (bench/STATIC.md), not measured.
@@ -38,7 +39,7 @@ def maps_and_activated(
     return y, stack
 
 
-@torch.library.custom_op("lorbms_fast::dense_block", mutates_args=())
+@operation("dense_block")
 def dense_block(
     x: Tensor, weights: list[Tensor], biases: list[Tensor], activation: str, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -100,11 +101,11 @@ def _results(
     )
 
 
-@torch.library.custom_op("lorbms_fast::dense_block_backward", mutates_args=())
+@operation("dense_block_backward")
 def dense_block_backward(
+    x: Tensor,
     grad_y: Tensor | None,
     grad_stack: Tensor | None,
-    x: Tensor,
     y: Tensor,
     stack: Tensor,
     mean: Tensor,
@@ -121,7 +122,7 @@ def dense_block_backward(
     STACK, MAPS, k = stack.shape[1], y.shape[1], round(packed.shape[0] ** 0.5)
     L, G, NORM, precision = layers, MAPS // layers, activation != "relu", _precision(y.dtype)
     grad_x, grad_W, grad_b = _gradients(
-        grad_y, grad_stack, x, y, stack, mean, rstd, packed, layers, parameters_dtype, activation, needs_x,
+        x, grad_y, grad_stack, y, stack, mean, rstd, packed, layers, parameters_dtype, activation, needs_x,
         needs_parameters,
     )  # fmt: skip
     grad_y, grad_stack = _channels_last(grad_y), _channels_last(grad_stack)
@@ -177,9 +178,9 @@ def dense_block_backward(
 
 @dense_block_backward.register_fake
 def _gradients(
+    x: Tensor,
     grad_y: Tensor | None,
     grad_stack: Tensor | None,
-    x: Tensor,
     y: Tensor,
     stack: Tensor,
     mean: Tensor,
@@ -212,7 +213,7 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_stack: Tensor | None, *_: An
     if grad_y is None and grad_stack is None:
         return None, None, None, None, None, None
     grad_x, grad_W, grad_b = dense_block_backward(
-        grad_y, grad_stack, x, y, stack, mean, rstd, packed, ctx.layers, ctx.parameters_dtype, ctx.activation,
+        x, grad_y, grad_stack, y, stack, mean, rstd, packed, ctx.layers, ctx.parameters_dtype, ctx.activation,
         needs_x, needs_W or needs_b,
     )  # fmt: skip
     nothing = [None] * ctx.layers

@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels.normalisation.triton import programs
+from lorbms_fast.kernels.operation import operation
 
 WHOLE_TILE = {True: 16_384, False: 4_096}
 """Values of a tile up to which a program keeps all positions of its channels in registers: where a group's positions
@@ -28,7 +29,6 @@ class Tiles:
     parts: int
     """0: a tile holds all positions. Otherwise statistics are taken over this many parts of them."""
     positions_per_part: int
-
     num_warps: int
 
 
@@ -61,7 +61,7 @@ def _warps(values: int, values_per_thread: int) -> int:
     return max(1, min(16, values // (32 * values_per_thread)))
 
 
-@torch.library.custom_op("lorbms_fast::normalise", mutates_args=())
+@operation("normalise")
 def normalise(
     x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, relu_after: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,6 +83,8 @@ def normalise(
     """
     maps = x.flatten(2)
     y, mean, var = _empty_like_maps(x), *_empty_statistics(x, groups, 2)
+    if not groups:  # instance norm of no samples
+        return y.view(x.shape), mean, var
     layout = _Layout.of(groups, maps, y)
     x_strides, y_strides = layout.strides
     t = layout.tiles
@@ -125,7 +127,7 @@ def normalise(
     return y.view(x.shape), mean, var
 
 
-@torch.library.custom_op("lorbms_fast::normalise_backward", mutates_args=())
+@operation("normalise_backward")
 def normalise_backward(
     grad: Tensor,
     x: Tensor,
@@ -141,6 +143,8 @@ def normalise_backward(
     groups = mean.shape[0]
     maps, grad_maps = x.flatten(2), grad.flatten(2)
     dx, sum_grad, sum_grad_n = _empty_like_maps(x), *_empty_statistics(x, groups, 2)
+    if not groups:
+        return dx.view(x.shape), sum_grad_n, sum_grad
     layout = _Layout.of(groups, maps, dx, grad_maps)
     x_strides, dx_strides, grad_strides = layout.strides
     strides = (grad_strides, x_strides, dx_strides)

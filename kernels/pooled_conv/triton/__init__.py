@@ -6,12 +6,13 @@ import torch
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels.operation import operation
 from lorbms_fast.kernels.pooled_conv.triton import programs
 
 _BLOCK = 1024
 
 
-@torch.library.custom_op("lorbms_fast::pooled_conv", mutates_args=())
+@operation("pooled_conv")
 def pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """y of `dtype`, and which position of each window it comes from, (N, H // 2, W // 2, O) bytes."""
     (N, C, H, W), O = x.shape, weight.shape[0]
@@ -35,7 +36,7 @@ def _results(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tup
     return x.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2), x.new_empty(shape, dtype=torch.uint8)
 
 
-@torch.library.custom_op("lorbms_fast::pooled_conv_backward", mutates_args=())
+@operation("pooled_conv_backward")
 def pooled_conv_backward(
     grad: Tensor, x: Tensor, weight: Tensor, which: Tensor, needs_x: bool, needs_parameters: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

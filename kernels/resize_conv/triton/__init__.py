@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels.operation import operation
 from lorbms_fast.kernels.resize_conv.triton import programs
 
 FOLD_BLOCK = 256
@@ -24,13 +25,13 @@ def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("lorbms_fast::resize_conv", mutates_args=())
+@operation("resize_conv")
 def enlarge(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """y (N, O, 2 H, 2 W), channels_last if x is; and the folded taps (9, C, O), which the backward reads again."""
     N, C, H, W = x.shape
     O = weight.shape[0]
-    if 4 * N * O * H * W >= 2**31:
-        raise ValueError(f"a result of {N} x {O} x {2 * H} x {2 * W}: 2^31 values or more are not supported")
+    if N * max(C, 4 * O) * H * W >= 2**31:
+        raise ValueError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more are not supported")
     y, taps = _empty_result(x, O), _empty_taps(x, weight)
     programs.fold_taps[(triton.cdiv(O * C, FOLD_BLOCK),)](weight.contiguous(), taps, O, C, FOLD_BLOCK)
 
@@ -41,7 +42,7 @@ def enlarge(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return y, taps
 
 
-@torch.library.custom_op("lorbms_fast::resize_conv_data_gradient", mutates_args=())
+@operation("resize_conv_data_gradient")
 def data_gradient(grad: Tensor, taps: Tensor, x: Tensor) -> Tensor:
     """Gradient of x, in its memory layout."""
     N, C, H, W = x.shape
@@ -56,7 +57,7 @@ def data_gradient(grad: Tensor, taps: Tensor, x: Tensor) -> Tensor:
     return dx
 
 
-@torch.library.custom_op("lorbms_fast::resize_conv_weight_gradient", mutates_args=())
+@operation("resize_conv_weight_gradient")
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of the weight, (O, C, 3, 3)."""
     N, C, H, W = x.shape

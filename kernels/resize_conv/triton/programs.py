@@ -17,6 +17,7 @@ from lorbms_fast.kernels.tuning import tuned
 
 TINY = {"BLOCK_M": 16, "BLOCK_O": 16, "BLOCK_C": 16}
 KEY = ("positions", "C", "O", "PRECISION")
+"""And the strides of x or dx: memory layouts differ in what suits them."""
 
 
 def _tiles(*sizes: tuple[int, int, int, int]) -> list[triton.Config]:
@@ -72,7 +73,7 @@ def _place(m, H, W):
     return m // (H * W), m // W % H, m % W
 
 
-@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4), (32, 64, 16, 8)), TINY, KEY)
+@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4), (32, 64, 16, 8)), TINY, (*KEY, "x_strides"))
 @triton.jit
 def forward(
     x_ptr,
@@ -131,7 +132,7 @@ def forward(
     tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
 
 
-@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, KEY)
+@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "dx_strides"))
 @triton.jit
 def data_gradient(
     grad_ptr,
@@ -172,7 +173,7 @@ def data_gradient(
     tl.store(dx_ptr + dx_at + c[None, :] * dx_strides[1], dx.to(dx_ptr.dtype.element_ty), mask=stored)
 
 
-@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, KEY)
+@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides"))
 @triton.jit
 def weight_gradient(
     grad_ptr,

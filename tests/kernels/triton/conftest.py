@@ -62,7 +62,6 @@ def agree() -> Check:
         definition: Callable[..., Outputs],
         *inputs: Tensor,
         tolerance: float = 2e-5,
-        layout: torch.memory_format | None = None,
     ) -> None:
         exact = [x.detach().double().requires_grad_() if x.is_floating_point() else x for x in inputs]
         leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]

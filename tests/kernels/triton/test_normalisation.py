@@ -74,6 +74,13 @@ def test_statistics_far_from_zero(tiling):
     assert (found - exact).abs().max() < 2e-3  # rounding of the mean of such numbers, over their deviation
 
 
+def test_no_samples():
+    x = torch.ones(0, 2, 3, 3, requires_grad=True)
+    y = kernels.instance_norm(x, impl="triton")
+    assert y.shape == x.shape
+    y.sum().backward()
+
+
 def test_constant_maps_are_zero(tiling):
     assert kernels.instance_norm(torch.full((1, 2, 3, 3), 0.1), impl="triton").abs().max() == 0
 
@@ -99,7 +106,7 @@ def test_grouped_batch_norm_of_an_uneven_batch_is_refused():
         kernels.grouped_batch_norm(torch.ones(5, 1, 2, 2), torch.ones(1), torch.zeros(1), 2, impl="triton")
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", ["reference", "torch", "triton"])
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_modules_are_drop_in_and_keep_the_layout(agree, impl, affine, dimensions):
