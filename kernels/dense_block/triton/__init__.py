@@ -49,7 +49,10 @@ def dense_block(
     STACK, MAPS = C + L * G, L * G
     y, stack, mean, rstd, packed = _results(x, weights, biases, activation, eps, dtype)
     bias = torch.empty(MAPS, dtype=torch.float32, device=x.device)
-    weights, biases = [W_l.contiguous() for W_l in weights], [b_l.contiguous() for b_l in biases]
+    channels_last = _channels_last_weights(weights)
+    if not channels_last:
+        weights = [W_l.contiguous() for W_l in weights]
+    biases = [b_l.contiguous() for b_l in biases]
     precision = _precision(dtype)
 
     few = _few_channels(C, H * W)
@@ -58,7 +61,7 @@ def dense_block(
     packing = L * triton.cdiv(STACK * k * k, rows["BLOCK_R"])
     programs.prepare[(activating + packing,)](
         x, x.stride(), stack, mean, rstd, tuple(weights), tuple(biases), packed, bias, H * W, C, eps, activating,
-        W=W, TAPS=k * k, L=L, G=G, STACK=STACK, NORM=NORM, **few, **rows,
+        W=W, TAPS=k * k, L=L, G=G, STACK=STACK, NORM=NORM, CHANNELS_LAST=channels_last, **few, **rows,
     )  # fmt: skip
     big = _matrix(N * H * W, MAPS, C)
     programs.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
@@ -113,6 +116,7 @@ def dense_block_backward(
     packed: Tensor,
     layers: int,
     parameters_dtype: torch.dtype,
+    channels_last: bool,
     activation: str,
     needs_x: bool,
     needs_parameters: bool,
@@ -122,8 +126,8 @@ def dense_block_backward(
     STACK, MAPS, k = stack.shape[1], y.shape[1], round(packed.shape[0] ** 0.5)
     L, G, NORM, precision = layers, MAPS // layers, activation != "relu", _precision(y.dtype)
     grad_x, grad_W, grad_b = _gradients(
-        x, grad_y, grad_stack, y, stack, mean, rstd, packed, layers, parameters_dtype, activation, needs_x,
-        needs_parameters,
+        x, grad_y, grad_stack, y, stack, mean, rstd, packed, layers, parameters_dtype, channels_last, activation,
+        needs_x, needs_parameters,
     )  # fmt: skip
     grad_y, grad_stack = _channels_last(grad_y), _channels_last(grad_stack)
 
@@ -171,8 +175,9 @@ def dense_block_backward(
         )  # fmt: skip
         rows = {"BLOCK_R": 128, "BLOCK_G": triton.next_power_of_2(G)}
         programs.unpack[(L * triton.cdiv((STACK - G) * k * k, rows["BLOCK_R"]),)](
-            partial, tuple(grad_W), tuple(grad_b), parts, C, TAPS=k * k, L=L, G=G, STACK=STACK, **rows
-        )
+            partial, tuple(grad_W), tuple(grad_b), parts, C, TAPS=k * k, L=L, G=G, STACK=STACK,
+            CHANNELS_LAST=channels_last, **rows,
+        )  # fmt: skip
     return grad_x, grad_W, grad_b
 
 
@@ -188,6 +193,7 @@ def _gradients(
     packed: Tensor,
     layers: int,
     parameters_dtype: torch.dtype,
+    channels_last: bool,
     activation: str,
     needs_x: bool,
     needs_parameters: bool,
@@ -196,13 +202,17 @@ def _gradients(
     grad_x = torch.empty_like(x) if needs_x else x.new_empty(0)
     if not needs_parameters:
         return grad_x, [], []
-    grad_W = [x.new_empty((G, C + layer * G, k, k), dtype=parameters_dtype) for layer in range(layers)]
-    return grad_x, grad_W, [x.new_empty(G, dtype=parameters_dtype) for _ in range(layers)]
+    # In the weights' own layout, so that autograd keeps them and copies nothing.
+    kind: Any = {"dtype": parameters_dtype, "device": x.device}
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    grad_W = [torch.empty((G, C + layer * G, k, k), memory_format=layout, **kind) for layer in range(layers)]
+    return grad_x, grad_W, [torch.empty(G, **kind) for _ in range(layers)]
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
     x, weights, _, ctx.activation, _, _ = inputs
     ctx.layers, ctx.parameters_dtype = len(weights), weights[0].dtype
+    ctx.channels_last = _channels_last_weights(weights)
     ctx.save_for_backward(x, *output)
     ctx.set_materialize_grads(False)
 
@@ -213,8 +223,8 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_stack: Tensor | None, *_: An
     if grad_y is None and grad_stack is None:
         return None, None, None, None, None, None
     grad_x, grad_W, grad_b = dense_block_backward(
-        x, grad_y, grad_stack, y, stack, mean, rstd, packed, ctx.layers, ctx.parameters_dtype, ctx.activation,
-        needs_x, needs_W or needs_b,
+        x, grad_y, grad_stack, y, stack, mean, rstd, packed, ctx.layers, ctx.parameters_dtype, ctx.channels_last,
+        ctx.activation, needs_x, needs_W or needs_b,
     )  # fmt: skip
     nothing = [None] * ctx.layers
     return grad_x if needs_x else None, grad_W if needs_W else nothing, grad_b if needs_b else nothing, None, None, None
@@ -225,6 +235,13 @@ dense_block.register_autograd(_backward, setup_context=_setup)
 
 def _any(need: Any) -> bool:
     return any(need) if isinstance(need, list | tuple) else bool(need)
+
+
+def _channels_last_weights(weights: list[Tensor]) -> bool:
+    """All weights lie (map, row, column, channel), and not all (map, channel, row, column)."""
+    if all(weight.is_contiguous() for weight in weights):
+        return False
+    return all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
 def _channels_last(grad: Tensor | None) -> Tensor | None:

@@ -13,6 +13,7 @@ import triton.language as tl
 def prepare(
     x, x_strides, stack, mean, rstd, weights, biases, packed, bias, positions, C, eps, activating,
     W: tl.constexpr, TAPS: tl.constexpr, L: tl.constexpr, G: tl.constexpr, STACK: tl.constexpr, NORM: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     """Two things the first convolution waits for, in one launch.
@@ -23,7 +24,9 @@ def prepare(
     if program < activating:
         _activate(x, x_strides, stack, mean, rstd, program, positions, C, eps, W, STACK, NORM, BLOCK_M, BLOCK_C)
     else:
-        _pack(weights, biases, packed, bias, program - activating, C, TAPS, L, G, STACK, BLOCK_R, BLOCK_G)
+        _pack(
+            weights, biases, packed, bias, program - activating, C, TAPS, L, G, STACK, CHANNELS_LAST, BLOCK_R, BLOCK_G
+        )  # fmt: skip
 
 
 @triton.jit
@@ -83,10 +86,10 @@ def _joined(average, squares, seen, values, inside, n):
 @triton.jit
 def _pack(
     weights, biases, packed, bias, program, C,
-    TAPS: tl.constexpr, L: tl.constexpr, G: tl.constexpr, STACK: tl.constexpr,
+    TAPS: tl.constexpr, L: tl.constexpr, G: tl.constexpr, STACK: tl.constexpr, CHANNELS_LAST: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
-    """Lay a layer's weight, (map, channel, tap), where `_convolve` reads it; what no layer reads is 0."""
+    """Lay a layer's weight, (map, r), where `_convolve` reads it; what no layer reads is 0."""
     blocks = tl.cdiv(STACK * TAPS, BLOCK_R)
     r = (program % blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
     o = tl.arange(0, BLOCK_G)
@@ -95,11 +98,25 @@ def _pack(
             length = (C + layer * G) * TAPS
             inside = (r < length)[:, None] & (o < G)[None, :]
             values = tl.load(weights[layer] + o[None, :] * length + r[:, None], mask=inside, other=0.0)
-            at = (r % TAPS) * STACK + r // TAPS
-            to = packed + at[:, None] * (L * G) + layer * G + o[None, :]
+            to = packed + _row(r, C + layer * G, TAPS, STACK, CHANNELS_LAST)[:, None] * (L * G) + layer * G + o[None, :]
             tl.store(to, values.to(packed.dtype.element_ty), mask=(r < STACK * TAPS)[:, None] & (o < G)[None, :])
             if program % blocks == 0:
                 tl.store(bias + layer * G + o, tl.load(biases[layer] + o, mask=o < G).to(tl.float32), mask=o < G)
+
+
+@triton.jit
+def _row(r, width, TAPS: tl.constexpr, STACK: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    """Row (tap, channel) of a packed weight that holds number r of each map of a weight that reads `width` channels.
+
+    Numbers beyond the last are the channels that the weight does not read.
+    """
+    if CHANNELS_LAST:
+        beyond = r - width * TAPS
+        c = tl.where(beyond < 0, r % width, width + beyond // TAPS)
+        tap = tl.where(beyond < 0, r // width, beyond % TAPS)
+    else:
+        c, tap = r // TAPS, r % TAPS
+    return tap * STACK + c
 
 
 @triton.jit
@@ -369,7 +386,7 @@ def weight_gradient(
 @triton.jit
 def unpack(
     partial, grad_weights, grad_biases, parts, C,
-    TAPS: tl.constexpr, L: tl.constexpr, G: tl.constexpr, STACK: tl.constexpr,
+    TAPS: tl.constexpr, L: tl.constexpr, G: tl.constexpr, STACK: tl.constexpr, CHANNELS_LAST: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
     """Sum the parts of `weight_gradient` and lay them out as L weights and biases: the inverse of packing."""
@@ -381,7 +398,8 @@ def unpack(
         if program // blocks == layer:
             length = (C + layer * G) * TAPS
             inside = (r < length)[:, None] & (o < G)[None, :]
-            at = partial + ((r % TAPS) * STACK + r // TAPS)[:, None] * (L * G) + layer * G + o[None, :]
+            row = _row(r, C + layer * G, TAPS, STACK, CHANNELS_LAST)
+            at = partial + row[:, None] * (L * G) + layer * G + o[None, :]
             sums = tl.zeros((BLOCK_R, BLOCK_G), tl.float32)
             for _ in range(parts):
                 sums += tl.load(at, mask=inside, other=0.0)

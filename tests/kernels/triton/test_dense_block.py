@@ -122,6 +122,18 @@ def test_any_layout(arrange):
     assert_close(found, expected, 2e-5)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_weights_in_channels_last(mixed):
+    x, *parameters = inputs(2, 5, 3, 3, 4, 4)
+    tensors = [x, *parameters]
+    for i in (1, 3) if mixed else (1, 2, 3):
+        tensors[i] = tensors[i].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = results(dense_block, tensors, "instance_norm_relu", "triton")
+    assert_close(found, results(dense_block, exact(tensors), "instance_norm_relu", "reference"), 2e-5)
+    if not mixed:
+        assert all(found[1 + i].stride() == tensors[i].stride() for i in (1, 2, 3))
+
+
 def test_maps_far_from_zero_keep_their_variance():
     tensors = inputs(2, 3, 2, 4, 6, 6)
     with torch.no_grad():
