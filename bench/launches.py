@@ -73,8 +73,8 @@ class Array:
 def recorded() -> Iterator[list[Launch]]:
     """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
 
-    Networks take whole batches, as on a GPU.
-    What they return is memory nobody wrote. Kernels that are tuned are written down with their first configuration.
+    Networks take whole batches, as on a GPU. What operations return is memory nobody wrote. Kernels that are tuned are
+    written down with their first configuration.
     """
     launches: list[Launch] = []
 
@@ -84,10 +84,9 @@ def recorded() -> Iterator[list[Launch]]:
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
         self.fn.run(*args, **kwargs, **self.configs[0].all_kwargs())
 
-    interpreted, whole = patch.object(dispatch, "INTERPRETED", True), patch.object(parts, "CPU_BYTES", 2**62)
     with (
-        interpreted,
-        whole,
+        patch.object(dispatch, "INTERPRETED", True),
+        patch.object(parts, "CPU_BYTES", 2**62),
         patch.object(JITFunction, "run", run),
         patch.object(Autotuner, "run", tune),
         use_impl("triton"),
