@@ -41,22 +41,19 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.static", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compile a small set only, write nothing")
     parser.add_argument("--sm", type=int, nargs="+", choices=ARCHITECTURES, help="architectures; all by default")
+    parser.add_argument("--iteration", action="store_true", help="leave out what the training iteration does not run")
     options = parser.parse_args(arguments)
     if options.check:
         launches, architectures = of_a_small_block(), options.sm or (80, 90)
         others = []
     else:
         launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
-        others = of_other_operations() + of_other_models()
+        others = [] if options.iteration else of_other_operations() + of_other_models()
     kinds = {launch.variant: launch for launch in launches + others}
     found: dict[tuple[str, int], Binary] = {}
     ran = {launch.variant for launch in launches}
-    wanted = [
-        (launch, architecture)
-        for launch in kinds.values()
-        for architecture in architectures
-        if launch.variant in ran or architecture in OF_OTHERS
-    ]
+    wanted = [(launch, architecture) for architecture in architectures for launch in kinds.values()]
+    wanted = [(launch, sm) for launch, sm in wanted if launch.variant in ran or sm in OF_OTHERS]
     for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
         found[launch.variant, architecture] = binary(launch, architecture)
     faults = [
