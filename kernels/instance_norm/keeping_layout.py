@@ -1,4 +1,7 @@
-"""Instance norm with scale and shift that keeps channels_last, by torch's batch norm kernel, which does."""
+"""Instance norm with scale and shift that keeps channels_last, in torch operations that are fast for it on a CPU.
+
+For such maps `mean` is fast and `var_mean` is not: two means, of x and of (x - mean)^2, take a fraction of its time.
+"""
 
 from typing import Any
 
@@ -17,50 +20,38 @@ def affine_instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, 
         eps: added to the variance.
 
     Returns:
-        Tensor of x's shape, dtype and memory layout. Differentiable once where it is channels_last.
+        Tensor of x's shape, dtype and memory layout. Differentiable once where channels are neighbours in memory.
     """
-    maps = x.flatten(2).unsqueeze(-1)
-    if maps.is_contiguous() or not _is_channels_last(maps):
+    maps = x.flatten(2)
+    if maps.stride(1) != 1 or maps.is_contiguous():
         return F.instance_norm(x, weight=weight, bias=bias, eps=eps)
     result: Tensor = _ChannelsLast.apply(maps, weight, bias, eps)
     return result.view(x.shape)
 
 
-def _is_channels_last(maps: Tensor) -> bool:
-    return maps.is_contiguous(memory_format=torch.channels_last)
-
-
 class _ChannelsLast(torch.autograd.Function):
-    """(N, C, P, 1), channels_last: a batch norm of every sample."""
+    """(N, C, P) -> the same; sums are float32 at least."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        y = torch.empty_like(x)
-        kept = []
-        for sample, result in zip(x.split(1), y.split(1), strict=True):
-            normalised, *statistics = torch.native_batch_norm(sample, weight, bias, None, None, True, 0.0, eps)
-            result.copy_(normalised)
-            kept += statistics
-        ctx.save_for_backward(x, weight, *kept)
-        ctx.eps = eps
-        return y
+        wide = x.float() if x.dtype.itemsize < 4 else x
+        centred = wide - wide.mean(2, keepdim=True)
+        rstd = (centred.square().mean(2, keepdim=True) + eps).rsqrt_()
+        ctx.save_for_backward(centred, rstd, weight)
+        ctx.dtype = x.dtype
+        if weight is None or bias is None:
+            return (centred * rstd).to(x.dtype)
+        return torch.addcmul(bias.view(-1, 1), centred, rstd * weight.view(-1, 1)).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight, *kept = ctx.saved_tensors
-        dx = torch.empty_like(x)
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        of_weight, of_bias = [], []
-        for i, result in enumerate(dx.split(1)):
-            mean, rstd = kept[2 * i : 2 * i + 2]
-            of_x, *of_parameters = torch.ops.aten.native_batch_norm_backward(
-                *(grad[i : i + 1], x[i : i + 1], weight, None, None, mean, rstd),
-                *(True, ctx.eps, [True, weight is not None, weight is not None]),
-            )
-            result.copy_(of_x)
-            of_weight.append(of_parameters[0])
-            of_bias.append(of_parameters[1])
+        centred, rstd, weight = ctx.saved_tensors
+        g, P = grad.to(centred.dtype), grad.shape[2]
+        sum_g, sum_gn = g.sum(2, keepdim=True), (g * centred).sum(2, keepdim=True).mul_(rstd)
+        scale = rstd if weight is None else rstd * weight.view(-1, 1)
+        # `scale (g - mean(g) - n mean(g n))` with `n = centred rstd`.
+        dx = torch.addcmul(scale * sum_g / -P, g, scale).addcmul_(centred, scale * sum_gn * rstd / -P).to(ctx.dtype)
         if weight is None:
             return dx, None, None, None
-        return dx, torch.stack(of_weight).sum(0), torch.stack(of_bias).sum(0), None
+        return dx, sum_gn.sum((0, 2)).to(weight.dtype), sum_g.sum((0, 2)).to(weight.dtype), None
