@@ -63,6 +63,12 @@ def cases(n: int = 12) -> list[Case]:
             for c, s in ((112, 64), (304, 16))
         ),
         Case("resize convolution, 160 maps 8x8", _resize_conv, ((2 * n, 160, 8, 8), (304, 160, 3, 3))),
+        Case("pooled convolution, 112 maps 64x64", _pooled_conv, ((3 * n, 112, 64, 64), (112, 112, 1, 1), (112,))),
+        Case("max pooling, 112 maps 64x64", _max_pool, ((3 * n, 112, 64, 64),)),
+        Case("ReLU + grouped batch norm, 96 maps 29x29", _batch_norm, ((4 * n, 96, 29, 29), (96,), (96,))),
+        Case("spectral norm of 17 weights", _spectral_norm, tuple((16, 112 + 16 * i, 3, 3) for i in range(17))),
+        Case("mixing of chunks", _mix_chunks, ((n, 4, 192), (n, 4, 192))),
+        Case("loss head, 64x64", _loss_head, (*[(n, 3, 64, 64)] * 3, (n, 1, 4, 4))),
     ]
 
 
@@ -72,6 +78,32 @@ def _instance_norm_relu(x: Tensor, impl: Impl) -> Tensor:
 
 def _resize_conv(x: Tensor, weight: Tensor, impl: Impl) -> Tensor:
     return kernels.resize_conv(x, weight, impl)
+
+
+def _pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl) -> Tensor:
+    return kernels.pooled_conv2d(x, weight, bias, impl)
+
+
+def _max_pool(x: Tensor, impl: Impl) -> Tensor:
+    return kernels.max_pool2x2(x, impl)
+
+
+def _batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, impl: Impl) -> Tensor:
+    return kernels.relu_grouped_batch_norm(x, gamma, beta, 4, impl=impl)[0]
+
+
+def _spectral_norm(*weights: Tensor, impl: Impl) -> Tensor:
+    us = [weight.new_ones(1, weight.shape[0]) for weight in weights]
+    return torch.cat([W_bar.flatten() for W_bar in kernels.spectral_norm_all(weights, us, impl)])
+
+
+def _mix_chunks(f_ref: Tensor, f_q: Tensor, impl: Impl) -> Tensor:
+    replaced = torch.arange(f_ref.shape[0] * f_ref.shape[1], device=f_ref.device) % 3 == 0
+    return kernels.mix_chunks(f_ref, f_q, replaced.view(f_ref.shape[:2]), impl)
+
+
+def _loss_head(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, logits: Tensor, impl: Impl) -> Tensor:
+    return torch.stack(kernels.loss_head(I_ref, I_hat, I_prime, logits, impl=impl))
 
 
 def error(case: Case, impl: Impl, dtype: torch.dtype, device: str) -> float:

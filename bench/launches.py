@@ -14,6 +14,7 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
 from lorbms_fast.kernels import dispatch, use_impl
+from lorbms_fast.models import parts
 
 _NAMES = {
     torch.float32: "fp32",
@@ -72,7 +73,8 @@ class Array:
 def recorded() -> Iterator[list[Launch]]:
     """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
 
-    What they return is memory nobody wrote. Kernels that are tuned are written down with their first configuration.
+    Networks take whole batches, as on a GPU. What operations return is memory nobody wrote. Kernels that are tuned are
+    written down with their first configuration.
     """
     launches: list[Launch] = []
 
@@ -82,8 +84,13 @@ def recorded() -> Iterator[list[Launch]]:
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
         self.fn.run(*args, **kwargs, **self.configs[0].all_kwargs())
 
-    interpreted = patch.object(dispatch, "INTERPRETED", True)
-    with interpreted, patch.object(JITFunction, "run", run), patch.object(Autotuner, "run", tune), use_impl("triton"):
+    with (
+        patch.object(dispatch, "INTERPRETED", True),
+        patch.object(parts, "CPU_BYTES", 2**62),
+        patch.object(JITFunction, "run", run),
+        patch.object(Autotuner, "run", tune),
+        use_impl("triton"),
+    ):
         yield launches
 
 

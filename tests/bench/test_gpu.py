@@ -11,6 +11,12 @@ SMALL = [
     gpu.dense_block("decoder", 2, 8, 2, 4, "relu"),
     gpu.Case("instance norm + ReLU", gpu._instance_norm_relu, ((2, 3, 4, 4),)),
     gpu.Case("resize convolution", gpu._resize_conv, ((2, 3, 4, 4), (5, 3, 3, 3))),
+    gpu.Case("pooled convolution", gpu._pooled_conv, ((2, 3, 4, 4), (5, 3, 1, 1), (5,))),
+    gpu.Case("max pooling", gpu._max_pool, ((2, 3, 4, 4),)),
+    gpu.Case("grouped batch norm", gpu._batch_norm, ((8, 3, 4, 4), (3,), (3,))),
+    gpu.Case("spectral norm", gpu._spectral_norm, ((3, 4, 3, 3), (3, 7, 3, 3))),
+    gpu.Case("mixing", gpu._mix_chunks, ((2, 4, 3), (2, 4, 3))),
+    gpu.Case("loss head", gpu._loss_head, (*[(2, 3, 4, 4)] * 3, (2, 1, 2, 2))),
 ]
 
 
@@ -36,4 +42,4 @@ def test_without_a_gpu_it_says_so(capsys, monkeypatch):
 
 def test_the_model_is_covered():
     names = [case.name for case in gpu.cases()]
-    assert len(names) == len(set(names)) == 13
+    assert len(names) == len(set(names)) == 19
