@@ -9,7 +9,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.instance_norm import definition
-from lorbms_fast.kernels.instance_norm.affine import affine_instance_norm
+from lorbms_fast.kernels.instance_norm.keeping_layout import affine_instance_norm
 
 if TRITON:
     from lorbms_fast.kernels.instance_norm import triton

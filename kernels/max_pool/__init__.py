@@ -10,7 +10,7 @@ if TRITON:
 
 
 def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
-    """Greatest of each 2x2 square; the backward remembers in one byte (torch's own: in eight) which it was.
+    """Greatest of each 2x2 square; the backward remembers in a byte, where torch's own takes eight, which it was.
 
     Args:
         x: (N, C, H, W).

@@ -33,7 +33,7 @@ def enlarge(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     if N * max(C, 4 * O) * H * W >= 2**31:
         raise ValueError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more are not supported")
     y, taps = _empty_result(x, O), _empty_taps(x, weight)
-    programs.fold_taps[(triton.cdiv(O * C, FOLD_BLOCK),)](weight.contiguous(), taps, O, C, FOLD_BLOCK)
+    programs.fold_taps[(triton.cdiv(O * C, FOLD_BLOCK),)](weight, taps, weight.stride(), O, C, FOLD_BLOCK)
 
     def grid(tile: dict[str, int]) -> tuple[int, int]:
         return triton.cdiv(N * H * W, tile["BLOCK_M"]), triton.cdiv(O, tile["BLOCK_O"])
@@ -58,8 +58,8 @@ def data_gradient(grad: Tensor, taps: Tensor, x: Tensor) -> Tensor:
 
 
 @operation("resize_conv_weight_gradient")
-def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of the weight, (O, C, 3, 3)."""
+def weight_gradient(grad: Tensor, x: Tensor, channels_last: bool) -> Tensor:
+    """Gradient of the weight, (O, C, 3, 3), contiguous or channels_last."""
     N, C, H, W = x.shape
     O = grad.shape[1]
     positions = N * H * W
@@ -73,8 +73,8 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     programs.weight_gradient[grid](
         grad, x, partial, grad.stride(), x.stride(), positions, C, O, H, W, positions_per_part, _precision(x)
     )
-    dw = x.new_empty((O, C, 3, 3))
-    programs.unfold_gradient[(triton.cdiv(O * C, FOLD_BLOCK),)](partial, dw, O, C, parts, FOLD_BLOCK)
+    dw = _empty_weight(x, O, channels_last)
+    programs.unfold_gradient[(triton.cdiv(O * C, FOLD_BLOCK),)](partial, dw, dw.stride(), O, C, parts, FOLD_BLOCK)
     return dw
 
 
@@ -85,9 +85,21 @@ def _precision(x: Tensor) -> str:
 
 def _empty_result(x: Tensor, O: int) -> Tensor:
     N, _, H, W = x.shape
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layout = _layout(_is_channels_last(x))
     return torch.empty((N, O, 2 * H, 2 * W), dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def _empty_weight(x: Tensor, O: int, channels_last: bool) -> Tensor:
+    shape = (O, x.shape[1], 3, 3)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(channels_last))
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _layout(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _empty_taps(x: Tensor, weight: Tensor) -> Tensor:
@@ -105,13 +117,14 @@ def _(grad, taps, x):
 
 
 @weight_gradient.register_fake
-def _(grad, x):
-    return x.new_empty((grad.shape[1], x.shape[1], 3, 3))
+def _(grad, x, channels_last):
+    return _empty_weight(x, grad.shape[1], channels_last)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    x, _ = inputs
+    x, weight = inputs
     _, taps = output
+    ctx.channels_last = _is_channels_last(weight)
     ctx.save_for_backward(x, taps)
     ctx.mark_non_differentiable(taps)
 
@@ -119,7 +132,8 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]
 def _backward(ctx: Any, grad: Tensor, _taps: Tensor) -> Any:
     x, taps = ctx.saved_tensors
     of_x, of_weight = ctx.needs_input_grad
-    return data_gradient(grad, taps, x) if of_x else None, weight_gradient(grad, x) if of_weight else None
+    dx = data_gradient(grad, taps, x) if of_x else None
+    return dx, weight_gradient(grad, x, ctx.channels_last) if of_weight else None
 
 
 enlarge.register_autograd(_backward, setup_context=_save)

@@ -35,27 +35,27 @@ def folds(k, a):
 
 
 @triton.jit
-def fold_taps(w_ptr, taps_ptr, O, C, BLOCK: tl.constexpr):
+def fold_taps(w_ptr, taps_ptr, w_strides, O, C, BLOCK: tl.constexpr):
     """Weight (O, C, 3, 3) -> folded taps (9, C, O)."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # c * O + o
     inside = i < O * C
-    w_ptr += ((i % O) * C + i // O) * 9
+    w_ptr += (i % O) * w_strides[0] + (i // O) * w_strides[1]
     for k in tl.static_range(3):
         for l in tl.static_range(3):
             tap = tl.zeros((BLOCK,), tl.float32)
             for a in tl.static_range(3):
                 for b in tl.static_range(3):
                     if folds(k, a) and folds(l, b):
-                        tap += tl.load(w_ptr + a * 3 + b, mask=inside, other=0).to(tl.float32)
+                        tap += tl.load(w_ptr + a * w_strides[2] + b * w_strides[3], mask=inside, other=0).to(tl.float32)
             tl.store(taps_ptr + (k * 3 + l) * O * C + i, tap.to(taps_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def unfold_gradient(partial_ptr, dw_ptr, O, C, parts, BLOCK: tl.constexpr):
+def unfold_gradient(partial_ptr, dw_ptr, dw_strides, O, C, parts, BLOCK: tl.constexpr):
     """Gradients of the taps, summed over parts, (parts, 9, C, O) -> gradient of the weight (O, C, 3, 3)."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < O * C
-    dw_ptr += ((i % O) * C + i // O) * 9
+    dw_ptr += (i % O) * dw_strides[0] + (i // O) * dw_strides[1]
     for a in tl.static_range(3):
         for b in tl.static_range(3):
             dw = tl.zeros((BLOCK,), tl.float32)
@@ -64,7 +64,7 @@ def unfold_gradient(partial_ptr, dw_ptr, O, C, parts, BLOCK: tl.constexpr):
                     for l in tl.static_range(3):
                         if folds(k, a) and folds(l, b):
                             dw += tl.load(partial_ptr + (part * 9 + k * 3 + l) * O * C + i, mask=inside, other=0)
-            tl.store(dw_ptr + a * 3 + b, dw.to(dw_ptr.dtype.element_ty), mask=inside)
+            tl.store(dw_ptr + a * dw_strides[2] + b * dw_strides[3], dw.to(dw_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -132,7 +132,7 @@ def forward(
     tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
 
 
-@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "dx_strides"))
+@tuned(_tiles((32, 32, 32, 8), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "dx_strides"))
 @triton.jit
 def data_gradient(
     grad_ptr,

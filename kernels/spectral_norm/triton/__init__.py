@@ -20,7 +20,7 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[T
     """Every W / sigma, u' and v constants in the backward; documented at the package's function of this name."""
     W_bar, _, _, _ = normalise(_packed(weights), _packed(us).detach(), _sizes(weights))
     parts = W_bar.split([weight.numel() for weight in weights])
-    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+    return [_restored(part, weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def next_us(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
@@ -30,7 +30,20 @@ def next_us(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _packed(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
+    """One after the other, channels_last ones as they lie: the order of a matrix's columns is no matter to sigma."""
+    return torch.cat([(t.permute(0, 2, 3, 1) if _is_channels_last(t) else t).flatten() for t in tensors])
+
+
+def _restored(packed: Tensor, like: Tensor) -> Tensor:
+    """Part of a packing as a view that lies as the tensor it came from."""
+    if not _is_channels_last(like):
+        return packed.view(like.shape)
+    O, C, height, width = like.shape
+    return packed.view(O, height, width, C).permute(0, 3, 1, 2)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def _sizes(weights: Sequence[Tensor]) -> list[int]:

@@ -69,7 +69,7 @@ def agree() -> Check:
         assert len(found) == len(expected)
         for f, e in zip(found, expected, strict=True):
             assert f.shape == e.shape
-            error, scale = (f.double() - e).abs().max().item(), max(1.0, e.abs().max().item())
+            error, scale = (f.double() - e.double()).abs().max().item(), max(1.0, e.double().abs().max().item())
             assert error <= tolerance * scale, f"{error} of {scale}"
 
     return check

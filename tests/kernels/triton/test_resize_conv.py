@@ -54,6 +54,14 @@ def test_autocast_as_a_convolution():
     assert weight.grad.dtype == torch.float32
 
 
+def test_weight_and_its_gradient_in_channels_last(agree):
+    weight = draw(2, 3, 3, 3, seed=1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    agree(run, definition.resize_conv, draw(1, 3, 2, 2), weight)
+    run(draw(1, 3, 2, 2), weight).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.stride() == weight.stride()
+
+
 @pytest.mark.parametrize("moved", [0, 1])
 def test_only_what_is_asked_for(moved):
     inputs = [draw(1, 2, 2, 2), draw(2, 2, 3, 3, seed=1)]

@@ -39,6 +39,7 @@ def test_output_and_gradients(agree, shapes):
 
 def test_gradient_of_channels_last_weights(agree):
     weight, u = draw(3, 2, 3, 3).contiguous(memory_format=torch.channels_last), draw(1, 3, seed=1)
+    assert kernels.spectral_norm_all([weight], [u], "triton")[0].stride() == weight.stride()
     agree(
         lambda W: kernels.spectral_norm_all([W], [u], "triton"),
         lambda W: definition.spectral_norm(W, u.double())[0],
