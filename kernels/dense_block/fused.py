@@ -261,9 +261,7 @@ def relu_backward(grad: Tensor, x: Tensor) -> Tensor:
     return result
 
 
-def _conv2d_backward(
-    g: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _conv2d_backward(g: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `b + W * x` for the masked ones of x, W and b, given that of the result."""
     ones, padding = [1, 1], [W.shape[-1] // 2] * 2
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(

@@ -2,11 +2,10 @@
 
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import coord_conv2d, dense_block_activated
+from lorbms_fast.kernels import coord_conv2d, dense_block_activated, pooled_conv2d
 from lorbms_fast.models.parts import in_parts
 
 
@@ -30,7 +29,8 @@ class Encoder(reference.Encoder):
 def _stage(block: nn.Module, down: nn.Module, x: Tensor) -> Tensor:
     """A dense block and the transition down behind it: (n, C, H, W) -> (n, C + L * growth, H / 2, W / 2)."""
     activated = dense_block_activated(x, *layers_of(block), "instance_norm_relu")
-    return F.max_pool2d(down(activated), 2)
+    weight, bias = down.parameters()
+    return pooled_conv2d(activated, weight, bias)
 
 
 def layers_of(block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
