@@ -46,3 +46,16 @@ def test_faults_are_found_and_work_is_counted():
     assert ran.returncode == 0, ran.stderr
     # The last convolution is the backward's: 4 images of 16 x 16, 9 taps, from 48 new maps to 32 of the input.
     assert float(ran.stdout) == 2 * 4 * 16 * 16 * 9 * 48 * 32
+
+
+COUNTS = """
+import bench.static as static
+of = static._counted()
+print(sum(static.launch_counts(of["encoder, forward"], "triton")))
+"""
+
+
+def test_the_encoder_takes_few_launches():
+    ran = run("-c", COUNTS)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) <= 31  # 25 if the largest maps took one program an image; see `_split` of the dense block
