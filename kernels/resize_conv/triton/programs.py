@@ -73,7 +73,7 @@ def _place(m, H, W):
     return m // (H * W), m // W % H, m % W
 
 
-@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4), (32, 64, 16, 8)), TINY, (*KEY, "x_strides"))
+@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"))
 @triton.jit
 def forward(
     x_ptr,
