@@ -178,7 +178,7 @@ def _solve(
         solve(first, middle)
         a = torch.relu(y_hat[:, system.maps(first, middle)])
         rows = system.maps(middle, last)
-        y[:, rows] += F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding)
+        _add(y[:, rows], F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding))
         solve(middle, last)
 
     solve(0, system.layers)
@@ -225,7 +225,7 @@ def _solve_transposed(
         read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
         a = torch.relu(y_hat[:, read])
         to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
-        g_hat[:, read] += relu_backward(to_a, y_hat[:, read])
+        _add(g_hat[:, read], relu_backward(to_a, a))
         if grad_W is not None:
             grad_W[rows, columns] = to_W
         solve(first, middle)
@@ -235,7 +235,7 @@ def _solve_transposed(
     to_read, to_W, to_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
-        grad_x = relu_backward(to_read if to_a0 is None else to_read.add_(to_a0), x_hat)
+        grad_x = relu_backward(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
         if rstd:
             grad_x = normalise_backward(grad_x, x_hat, rstd[0])
     grads_W: Sequence[Tensor | None] = [None] * L
@@ -244,6 +244,15 @@ def _solve_transposed(
         grads_W = system.weights(grad_W)
     grads_b = to_b.split(system.growth) if needs_b else [None] * L
     return grad_x, None, None, None, *grads_W, *grads_b
+
+
+def _add(maps: Tensor, values: Tensor) -> None:
+    """`maps += values` for some maps of a stack, channels_last."""
+    if maps.element_size() < 4:
+        # torch's loop over so few channels of 16 bits has no vector instructions unless both lie together.
+        maps.copy_(values.add_(maps.contiguous(memory_format=CHANNELS_LAST)))
+    else:
+        maps += values
 
 
 def relu_backward(grad: Tensor, x: Tensor) -> Tensor:
