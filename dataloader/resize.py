@@ -1,5 +1,7 @@
 """Area resampling, as the thesis feeds photographs to the networks (Section 4.1)."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -22,3 +24,36 @@ def _resize(image: NDArray[np.uint8], width: int, height: int, method: int) -> N
         return image
     resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
     return np.asarray(resized, dtype=np.uint8).reshape(height, width, image.shape[2])
+
+
+def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, float]], side: int) -> NDArray[np.uint8]:
+    """Average squares of an image, whose corners may lie inside pixels, over (side, side) equal areas, and round.
+
+    The sum over any rectangle is a difference of the integral image at its corners, which between pixels is linear in
+    each direction: the averages are exact, and all squares share one integral image.
+
+    Args:
+        image: (H, W, C).
+        boxes: (x, y, side) of each square in pixels, no smaller than `side`.
+        side: of the result.
+
+    Returns:
+        (len(boxes), side, side, C).
+    """
+    exact_in_int32 = image.shape[0] * image.shape[1] * 255 < 2**31
+    integral = cv2.integral(image, sdepth=cv2.CV_32S if exact_in_int32 else cv2.CV_64F)
+    averages = np.empty((len(boxes), side, side, image.shape[2]), np.uint8)
+    for average, (x, y, width) in zip(averages, boxes, strict=True):
+        rows = np.diff(_between(integral, y, width, side), axis=0)
+        sums = np.diff(_between(rows.swapaxes(0, 1), x, width, side), axis=0).swapaxes(0, 1)
+        average[:] = np.rint(sums * (side / width) ** 2)
+    return averages
+
+
+def _between(table: NDArray[np.generic], start: float, length: float, parts: int) -> NDArray[np.float64]:
+    """Linear interpolation along the first axis at the ends of `parts` equal parts, (parts + 1, ...)."""
+    positions = np.minimum(start + length / parts * np.arange(parts + 1), len(table) - 1)
+    below = np.minimum(positions.astype(np.intp), len(table) - 2)
+    weight = (positions - below).reshape(-1, *(1,) * (table.ndim - 1))
+    lower = table[below]
+    return lower + weight * (table[below + 1] - lower)
