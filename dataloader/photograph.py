@@ -41,9 +41,9 @@ class Place:
             BadImage: the file is missing, unreadable, empty or too short.
         """
         path = root / self.path
-        if not path.is_file():
-            raise BadImage(path, "is not a file" if path.exists() else "is missing")
         try:
+            if not path.is_file():
+                raise BadImage(path, "is not a file" if path.exists() else "is missing")
             length = path.stat().st_size if self.length is None else self.length
             if length > MAX_BYTES:
                 raise BadImage(path, f"has {length:,} bytes, more than {MAX_BYTES:,}")

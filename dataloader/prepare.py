@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.decoders import BadImage, Squares, decoder_named, read_squares
 from lorbms_fast.dataloader.photograph import Photograph
@@ -172,18 +171,17 @@ def _finish(
     """Make the shards that are not finished yet."""
     missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
     _check_space(out, sum(len(shards[number]) for number in missing) * settings.bytes_of_one)
-    tasks = [
-        Task(number, shards[number][i : i + TASK]) for number in missing for i in range(0, len(shards[number]), TASK)
-    ]
+    tasks = {number: _tasks(number, shards[number]) for number in missing}
+    in_one_row = [task for of_shard in tasks.values() for task in of_shard]
     # Closed on the way out, so that the progress bar ends before an error is told.
     with closing(
-        in_order(partial(_make, settings), tasks, workers, "preparing", images=lambda task: len(task.photographs))
+        in_order(partial(_make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
     ) as results:
-        for number, of_shard in groupby(zip(tasks, results, strict=True), lambda pair: pair[0].shard):
-            images: list[NDArray[np.uint8]] = []
+        for number, of_shard in tasks.items():
+            images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
             rows: list[dict[str, Any]] = []
             skipped: list[Skipped] = []
-            for made in (one for _, some in of_shard for one in some):
+            for made in chain.from_iterable(islice(results, len(of_shard))):
                 if isinstance(made, Made):
                     images.append(made.squares.images)
                     rows += _rows(made, settings.recipe)
@@ -191,8 +189,11 @@ def _finish(
                     raise _stopped(made)
                 else:
                     skipped.append(made)
-            empty = np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)
-            work.finish(number, shards[number], np.concatenate([empty, *images]), rows, skipped)
+            work.finish(number, shards[number], np.concatenate(images), rows, skipped)
+
+
+def _tasks(number: int, photographs: list[Photograph]) -> list[Task]:
+    return [Task(number, photographs[i : i + TASK]) for i in range(0, len(photographs), TASK)]
 
 
 def _publish(

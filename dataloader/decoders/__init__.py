@@ -4,10 +4,13 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from lorbms_fast.dataloader.decoders import reference
 from lorbms_fast.dataloader.decoders.interface import Crops, Decoder, Squares, cut
 from lorbms_fast.dataloader.decoders.reference import decode_rgb, read_rgb
 from lorbms_fast.dataloader.photograph import BadImage, Place
+from lorbms_fast.dataloader.sources import stl10
 from lorbms_fast.errors import UserError
 
 __all__ = ["DECODERS", "BadImage", "Crops", "Decoder", "Squares", "cut", "decode_rgb", "decoder_named", "read_rgb"]
@@ -45,9 +48,14 @@ def read_squares(
     encoded: dict[int, bytes] = {}
     for i, place in enumerate(places):
         try:
-            encoded[i] = place.read(root)
+            data = place.read(root)
         except BadImage as bad:
             results[i] = bad
+            continue
+        if place.path.endswith(stl10.SUFFIX):
+            results[i] = Squares.of(stl10.planes(np.frombuffer(data, np.uint8)), crops[i], side)
+        else:
+            encoded[i] = data
     found = decoder(list(encoded.values()), [crops[i] for i in encoded], side)
     for (i, data), squares in zip(encoded.items(), found, strict=True):
         results[i] = squares or reference.squares(data, root / str(places[i]), crops[i], side)

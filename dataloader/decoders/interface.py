@@ -23,12 +23,13 @@ class Squares(NamedTuple):
     """(len(crops), side, side, 3)."""
 
     @classmethod
-    def of(cls, pixels: NDArray[np.uint8], crops: tuple[Crop, ...], side: int) -> "Squares":
+    def of(cls, pixels: NDArray[np.uint8], crops: Crops, side: int) -> "Squares":
         """Cut the squares out of a whole photograph (H, W, 3)."""
         height, width, _ = pixels.shape
-        if not crops:
+        wanted = crops(width, height)
+        if not wanted:
             return cls.none(width, height, side)
-        return cls(width, height, crops, np.stack([cut(pixels, crop, side) for crop in crops]))
+        return cls(width, height, wanted, np.stack([cut(pixels, crop, side) for crop in wanted]))
 
     @classmethod
     def none(cls, width: int, height: int, side: int) -> "Squares":

@@ -11,7 +11,6 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lorbms_fast.dataloader.decoders.interface import Crops, Squares
 from lorbms_fast.dataloader.photograph import BadImage, Place
-from lorbms_fast.dataloader.sources.stl10 import SIDE, planes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read. Others are not tried: some of Pillow's readers start other programs."""
@@ -40,8 +39,7 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     """A photograph as uint8 (H, W, 3), turned upright as its EXIF orientation says.
 
     Greyscale is repeated, CMYK and palettes are converted, 16 bits lose their lower 8, transparency is laid over white;
-    of an animation the first picture is read. Colour profiles are ignored. Of a name that ends in `.bin`, the bytes are
-    the planes of an STL-10 picture.
+    of an animation the first picture is read. Colour profiles are ignored.
 
     Args:
         data: the encoded photograph.
@@ -51,8 +49,6 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
         BadImage: it is cut short, damaged, absurdly large, of another format, or has pixels of 32 bits, for which
             there is no agreed white.
     """
-    if str(name).endswith(".bin") and len(data) == 3 * SIDE**2:
-        return planes(np.frombuffer(data, np.uint8))
     # Pillow warns of damaged metadata and of large sizes; the pixels and `MAX_PIXELS` decide here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -83,7 +79,7 @@ def squares(data: bytes, name: Path | str, crops: Crops, side: int) -> Squares |
         pixels = decode_rgb(data, name)
     except BadImage as bad:
         return bad
-    return Squares.of(pixels, crops(pixels.shape[1], pixels.shape[0]), side)
+    return Squares.of(pixels, crops, side)
 
 
 def orientation(image: Image.Image) -> int:

@@ -37,7 +37,7 @@ def _squares(data: bytes, crops: Crops, side: int) -> Squares | None:
     except ValueError:
         return None
     if factor == 1:
-        return Squares.of(pixels, wanted, side)
+        return Squares.of(pixels, crops, side)
     boxes = [(crop.x / factor, crop.y / factor, crop.side / factor) for crop in wanted]
     images = area_squares(pixels, boxes, side)
     flipped = [i for i, crop in enumerate(wanted) if crop.flip]

@@ -11,6 +11,8 @@ from lorbms_fast.errors import UserError
 
 SIDE = 96
 BYTES = 3 * SIDE**2
+SUFFIX = ".bin"
+"""Files of this ending hold pictures without a header, which no decoder can tell."""
 SPLITS = ("train", "test", "unlabeled")
 
 
@@ -34,7 +36,7 @@ def of_stl10(root: Path, split: str | None = None) -> Listing:
 
 def images_file(root: Path, split: str) -> Path:
     """The file of a split's pictures."""
-    return root / f"{split}_X.bin"
+    return root / f"{split}_X{SUFFIX}"
 
 
 def read_images(root: Path, split: str) -> NDArray[np.uint8]:

@@ -27,7 +27,9 @@ def of_tar(root: Path) -> Listing:
     for archive in archives:
         try:
             with tarfile.open(root / archive, "r:") as members:
-                found += [(member.name, _place(archive, member)) for member in members if _is_picture(member)]
+                for member in members:  # one by one: what comes before damage counts
+                    if _is_picture(member):
+                        found.append((member.name, Place(str(archive), member.offset_data, member.size)))
         except (tarfile.TarError, OSError) as error:
             unusable.append(Skipped(str(archive), "bad", f"is damaged as a tar archive ({error})"))
     if not found:
@@ -38,10 +40,6 @@ def of_tar(root: Path) -> Listing:
         Photograph(_key(name) if keys[_key(name)] == 1 else f"{place.path}/{name}", place) for name, place in found
     ]
     return Listing(photographs, unusable)
-
-
-def _place(archive: Path, member: tarfile.TarInfo) -> Place:
-    return Place(str(archive), member.offset_data, member.size)
 
 
 def _is_picture(member: tarfile.TarInfo) -> bool:
