@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from lorbms_fast.dataloader.decoders.interface import Crops, Squares
 from lorbms_fast.dataloader.decoders.jpeg import plain_size
@@ -84,7 +85,7 @@ def _run(encoded: list[bytes], device: torch.device) -> list[Tensor]:
     pipeline = _pipeline(device)
     pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in encoded])
     (batch,) = pipeline.run()
-    return [torch.from_dlpack(batch[i]).clone() for i in range(len(encoded))]  # DALI uses its memory again
+    return [from_dlpack(batch[i]).clone() for i in range(len(encoded))]  # DALI uses its memory again
 
 
 @cache

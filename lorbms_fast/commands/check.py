@@ -30,9 +30,8 @@ def check(store: tyro.conf.Positional[Path], /) -> None:
     if bad:
         print(f"{len(bad)} of {len(opened.facts['sha256'])} files are damaged: remove {store} and prepare it again")
         sys.exit(1)
-    found = (
-        f"{store}: {len(opened):,} images of {opened.side} px in {len(opened.facts['shards'])} shards, all as written"
-    )
+    shards = len(opened.facts["shards"])
+    found = f"{store}: {len(opened):,} images of {opened.side} px in {shards} shards, all as written"
     if (store / FILE).is_file():
         table = NeighbourTable.load(opened)
         found += f"; neighbours on {table.features} features, tau {table.tau:,.1f}"

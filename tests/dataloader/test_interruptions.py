@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lorbms_fast import parallel
 from lorbms_fast.cli import main
+from lorbms_fast.dataloader import prepare as module
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
@@ -115,8 +117,6 @@ def test_twenty_kills_of_several_workers(tmp_path, scenes, undisturbed):
 
 
 def test_a_failure_keeps_finished_shards(tmp_path, scenes, undisturbed, monkeypatch):
-    from lorbms_fast.dataloader import prepare as module
-
     make = module._make
     monkeypatch.setattr(module, "_make", lambda settings, task: 1 / 0 if task.shard == 5 else make(settings, task))
     with pytest.raises(ZeroDivisionError):
@@ -165,7 +165,7 @@ def test_other_settings_do_not_mix_with_finished_shards(tmp_path, scenes):
 def test_two_processes_on_one_store(tmp_path, scenes, undisturbed):
     out = tmp_path / "store"
     with preparing(out, scenes) as process:
-        with pytest.raises(UserError, match="another process is preparing .*store: wait for it"):
+        with pytest.raises(UserError, match=r"another process is preparing .*store: wait for it"):
             prepare(out, scenes)
         process.wait()
     assert contents(out) == contents(undisturbed)
@@ -178,9 +178,12 @@ def test_a_lock_ends_with_its_block_and_survives_removal(tmp_path):
     for _ in range(2):
         with sole_process(folder, "works"):
             shutil.rmtree(folder)
-            with sole_process(folder, "works again"), pytest.raises(UserError, match="another process is here"):
-                with sole_process(folder, "is here"):
-                    pass
+            with (
+                sole_process(folder, "works again"),
+                pytest.raises(UserError, match="another process is here"),
+                sole_process(folder, "is here"),
+            ):
+                pass
     assert folder.is_dir()
 
 
@@ -202,8 +205,6 @@ def test_a_disk_that_is_too_small_is_refused_before_work(small_disk, scenes):
 
 
 def test_a_disk_that_fills_half_way(small_disk, scenes, undisturbed, monkeypatch):
-    from lorbms_fast.dataloader import prepare as module
-
     monkeypatch.setattr(module, "_check_space", lambda out, size: None)  # others fill the disk meanwhile
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device; free some space"):
         prepare(small_disk / "store", scenes)
@@ -282,9 +283,7 @@ def test_a_folder_that_cannot_be_read_is_named():
         shutil.rmtree(parent)
 
 
-def test_a_worker_that_dies_is_told(tmp_path, scenes, monkeypatch):
-    from lorbms_fast import parallel
-
+def test_a_worker_that_dies_is_told():
     with pytest.raises(UserError, match="one of 2 workers was ended from outside"):
         list(parallel.in_order(os._exit, [1, 1], 2, "dying"))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from lorbms_fast.dataloader.decoders import DECODERS, BadImage, decode_rgb, decoder_named, reference
@@ -59,7 +60,6 @@ def test_pixels_agree_with_the_reference(decoder, side):
 
 
 def test_a_large_photograph_is_decoded_at_a_fraction(monkeypatch):
-    import simplejpeg
 
     asked = []
     decode = simplejpeg.decode_jpeg
