@@ -6,18 +6,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.decoders import BadImage, Decoder, decoder_named, read_squares
+from lorbms_fast.dataloader.decoders import BadImage, Crops, Decoder, decoder_named, read_squares
 from lorbms_fast.dataloader.photograph import Place
 from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.shards import Shards
@@ -40,6 +40,15 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
+
+
+class Entry(NamedTuple):
+    """Where an image comes from: a square of a photograph of some size."""
+
+    place: Place
+    crop: Crop
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,19 @@ class ImageStore:
             raise UserError(f"{path / INDEX} has {len(index)} rows for {len(images)} images, or other columns: {again}")
         return cls(path, images, index, root, facts)
 
+    def entries(self, rows: Sequence[int]) -> list["Entry"]:
+        """What the index says of some images."""
+        columns = self.index.take(pa.array(rows, pa.int64())).to_pydict()
+        return [
+            Entry(Place(*place), Crop(*crop), *size)
+            for place, crop, size in zip(
+                zip(*(columns[name] for name in ("source", "offset", "length")), strict=True),
+                zip(*(columns[name] for name in ("crop_x", "crop_y", "crop_side", "flip")), strict=True),
+                zip(*(columns[name] for name in ("width", "height")), strict=True),
+                strict=True,
+            )
+        ]
+
     def square(self, i: int, side: int) -> NDArray[np.uint8]:
         """Image i at another resolution, (side, side, 3), as the reference decodes its source photograph.
 
@@ -120,9 +142,8 @@ class ImageStore:
         Raises:
             UserError: a photograph is gone or is another one now.
         """
-        entries = self.index.take(pa.array(rows, pa.int64())).to_pylist()
-        of_one = [list(group) for _, group in groupby(entries, _place)]
-        places = [_place(group[0]) for group in of_one]
+        of_one = [list(group) for _, group in groupby(self.entries(rows), lambda entry: entry.place)]
+        places = [group[0].place for group in of_one]
         found = read_squares(self.root, places, [_noted(group) for group in of_one], side, decoder)
         images = []
         for place, group, squares in zip(places, of_one, found, strict=True):
@@ -147,12 +168,7 @@ def damaged(store: ImageStore) -> Iterator[tuple[str, bool]]:
         yield name, checksum(store.path / name) != expected
 
 
-def _place(entry: dict[str, Any]) -> Place:
-    return Place(entry["source"], entry["offset"], entry["length"])
-
-
-def _noted(entries: list[dict[str, Any]]) -> Callable[[int, int], tuple[Crop, ...]]:
+def _noted(entries: list[Entry]) -> Crops:
     """The squares that the index notes, of a photograph that has the size it notes."""
-    first = entries[0]
-    crops = tuple(Crop(entry["crop_x"], entry["crop_y"], entry["crop_side"], entry["flip"]) for entry in entries)
-    return lambda width, height: crops if (width, height) == (first["width"], first["height"]) else ()
+    size, crops = (entries[0].width, entries[0].height), tuple(entry.crop for entry in entries)
+    return lambda width, height: crops if (width, height) == size else ()

@@ -90,7 +90,7 @@ def killed_again_and_again(tmp_path: Path, scenes: Path, undisturbed: Path, kill
     out, inside, done = tmp_path / "store", 0, 0
     while done < kills:
         with preparing(out, scenes, workers) as process:
-            time.sleep(random.uniform(0, 0.3))
+            time.sleep(random.uniform(0, 0.3 if workers == 1 else 2.5))  # workers take a second to begin
             process.kill()
             process.wait()
         if out.exists():  # it was faster than the kill
