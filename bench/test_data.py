@@ -5,12 +5,10 @@
 (c) streamed: the photographs decoded for every batch, by threads and by DALI's pipeline on the CPU;
 (d) the store on the CPU, from mapped files and from memory; also against a plain copy of as many bytes;
 (e) the store in a GPU's memory, where there is one.
-
-A loader's workers go on while other forms are timed: (a) and (b) have up to four of their twelve batches for nothing.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from bench.conftest import Compare
 from lorbms_fast.dataloader.batches import BatchSource
@@ -77,6 +75,9 @@ def repeated(photographs: Path, times: int) -> Listing:
     return Listing([replace(one, id=f"{one.id}-{copy}") for copy in range(times) for one in found])
 
 
+Loading = Callable[[bool], Callable[[], None]]
+
+
 class Samples(Dataset[Tensor]):
     """Samples as files: those that are decoded for each, of which the first five are used."""
 
@@ -101,24 +102,21 @@ class Samples(Dataset[Tensor]):
 
 
 @pytest.fixture(scope="module")
-def loading(store: ImageStore, table: NeighbourTable) -> Iterator[Callable[[bool], Callable[[], None]]]:
-    """Twelve batches of a PyTorch DataLoader whose workers run already."""
-    running: dict[bool, Iterator[Tensor]] = {}
+def loading(store: ImageStore, table: NeighbourTable) -> Loading:
+    """Twelve batches of a PyTorch DataLoader; its workers run already, and have nothing to do afterwards."""
 
     def of(everything: bool) -> Callable[[], None]:
-        if everything not in running:
-            order = torch.utils.data.RandomSampler(range(len(store)), generator=torch.Generator().manual_seed(0))
-            loader = DataLoader(Samples(store, table, everything), BATCH, sampler=order, num_workers=CORES)
-            running[everything] = iter(loader)
+        samples = Samples(store, table, everything)
+        order: RandomSampler = RandomSampler(range(len(store)), replacement=True, num_samples=BATCHES * BATCH)
+        loader = DataLoader(samples, BATCH, sampler=order, num_workers=CORES, persistent_workers=True)
 
         def run() -> None:
-            for _ in range(BATCHES):
-                next(running[everything])
+            for _ in loader:
+                pass
 
         return run
 
-    yield of
-    running.clear()
+    return of
 
 
 def reading(store: ImageStore, table: NeighbourTable, read: Reader) -> Callable[[], None]:
@@ -131,9 +129,6 @@ def reading(store: ImageStore, table: NeighbourTable, read: Reader) -> Callable[
             source.batch(next(numbers))
 
     return run
-
-
-Loading = Callable[[bool], Callable[[], None]]
 
 
 def test_b_forty_candidates_of_records(loading: Loading, compare: Compare) -> None:

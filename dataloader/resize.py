@@ -1,6 +1,8 @@
 """Area resampling, as the thesis feeds photographs to the networks (Section 4.1)."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,16 +46,20 @@ def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, f
     integral = cv2.integral(image, sdepth=cv2.CV_32S if exact_in_int32 else cv2.CV_64F)
     averages = np.empty((len(boxes), side, side, image.shape[2]), np.uint8)
     for average, (x, y, width) in zip(averages, boxes, strict=True):
-        rows = np.diff(_between(integral, y, width, side), axis=0)
-        sums = np.diff(_between(rows.swapaxes(0, 1), x, width, side), axis=0).swapaxes(0, 1)
+        left, right = int(x), min(math.ceil(x + width) + 1, integral.shape[1])
+        rows = np.diff(_between(integral[:, left:right], y, width, side, axis=0), axis=0)
+        sums = np.diff(_between(rows, x - left, width, side, axis=1), axis=1)
         average[:] = np.rint(sums * (side / width) ** 2)
     return averages
 
 
-def _between(table: NDArray[np.generic], start: float, length: float, parts: int) -> NDArray[np.float64]:
-    """Linear interpolation along the first axis at the ends of `parts` equal parts, (parts + 1, ...)."""
-    positions = np.minimum(start + length / parts * np.arange(parts + 1), len(table) - 1)
-    below = np.minimum(positions.astype(np.intp), len(table) - 2)
-    weight = (positions - below).reshape(-1, *(1,) * (table.ndim - 1))
-    lower = table[below]
-    return lower + weight * (table[below + 1] - lower)
+def _between(table: NDArray[Any], start: float, length: float, parts: int, axis: int) -> NDArray[np.float64]:
+    """Linear interpolation along an axis at the ends of `parts` equal parts, of which there are parts + 1."""
+    last = table.shape[axis] - 1
+    positions = np.minimum(start + length / parts * np.arange(parts + 1), last)
+    below = np.minimum(positions.astype(np.intp), last - 1)
+    weight = (positions - below).reshape(-1, *(1,) * (table.ndim - 1 - axis))
+    lower = table.take(below, axis)
+    between: NDArray[np.float64] = (table.take(below + 1, axis) - lower) * weight
+    between += lower
+    return between
