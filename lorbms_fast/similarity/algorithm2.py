@@ -20,7 +20,7 @@ from lorbms_fast.similarity.workplace import Workplace
 
 BATCH = 16
 READERS = 2
-NOTED = 64
+NOTED = 8
 """Batches between two notes of what is done."""
 RECALL_SAMPLE = 256
 
