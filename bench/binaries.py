@@ -42,17 +42,30 @@ class Binary:
     """The first of those found, or nothing."""
 
 
+def compiled_before(launch: Launch, architecture: int) -> Binary | None:
+    """What bench/.static has of a launch's kernel for sm_<architecture>."""
+    place = _place(launch, architecture)
+    return Binary(**json.loads(place.read_text())) if place.exists() else None
+
+
+def _source(launch: Launch) -> ASTSource:
+    return ASTSource(launch.kernel, launch.signature, launch.constants, launch.attributes)
+
+
+def _place(launch: Launch, architecture: int) -> Path:
+    key = f"{_source(launch).hash()} {launch.options} {architecture} {version('triton')}"
+    return _CACHE / f"{launch.name}-{architecture}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
 def binary(launch: Launch, architecture: int) -> Binary:
-    """Compile a launch's kernel for sm_<architecture>; what was compiled once is read from bench/.static."""
-    source = ASTSource(launch.kernel, launch.signature, launch.constants, launch.attributes)
-    key = f"{source.hash()} {launch.options} {architecture} {version('triton')}"
-    place = _CACHE / f"{launch.name}-{architecture}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    if place.exists():
-        return Binary(**json.loads(place.read_text()))
+    """Compile a launch's kernel for sm_<architecture>, unless bench/.static has it."""
+    before = compiled_before(launch, architecture)
+    if before:
+        return before
     target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(source, target=target, options=dict(launch.options))
+    compiled = triton.compile(_source(launch), target=target, options=dict(launch.options))
     found = _read(compiled.asm["cubin"], compiled.metadata.shared, compiled.metadata.num_warps)
-    with whole_file(place) as partial:
+    with whole_file(_place(launch, architecture)) as partial:
         partial.write_text(json.dumps(asdict(found)))
     return found
 

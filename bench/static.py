@@ -18,7 +18,7 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 import torch
 from tqdm import tqdm
 
-from bench.binaries import ARCHITECTURES, Binary, binary
+from bench.binaries import ARCHITECTURES, Binary, binary, compiled_before
 from bench.gpus import GPUS, occupancy, resident
 from bench.launches import Launch, TorchOperations, recorded
 from bench.work import MATRIX, arithmetic, work
@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="compile a small set only, write nothing")
     parser.add_argument("--sm", type=int, nargs="+", choices=ARCHITECTURES, help="architectures; all by default")
     parser.add_argument("--iteration", action="store_true", help="leave out what the training iteration does not run")
+    parser.add_argument("--cached", action="store_true", help="compile nothing, report what was compiled before")
     options = parser.parse_args(arguments)
     if options.check:
         launches, architectures = of_a_small_block(), options.sm or (80, 90)
@@ -55,10 +56,13 @@ def main(arguments: list[str]) -> int:
     wanted = [(launch, architecture) for architecture in architectures for launch in kinds.values()]
     wanted = [(launch, sm) for launch, sm in wanted if launch.variant in ran or sm in OF_OTHERS]
     for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
-        found[launch.variant, architecture] = binary(launch, architecture)
+        compiled = (compiled_before if options.cached else binary)(launch, architecture)
+        if compiled:
+            found[launch.variant, architecture] = compiled
     faults = [
         fault
         for launch, architecture in wanted
+        if (launch.variant, architecture) in found
         for fault in faults_of(launch, architecture, found[launch.variant, architecture])
     ]
     if not options.check:
@@ -190,8 +194,8 @@ def report(
         "",
         "*Predicted*, a bound from below: the larger of operations / peak rate and bytes / bandwidth, where a grid",
         "with fewer programs than multiprocessors has only their share of the peak, and four times that share of the",
-        "bandwidth. Bytes count every tensor once. `times` is launches an iteration. A dense block's `solve` is a chain",
-        "of short dependent steps: it will take longer than its bound by more than others.",
+        "bandwidth. Bytes count every tensor once. `times` is launches an iteration. A dense block's `solve` is a",
+        "chain of short dependent steps: it will take longer than its bound by more than others.",
         "",
         "| kernel | shape | times | programs | GFLOP | MB | " + " | ".join(f"{gpu.name}, us" for gpu in GPUS) + " |",
         "|---|---|---:|---:|---:|---:|" + "---:|" * len(GPUS),
@@ -215,7 +219,7 @@ def report(
         "Registers per thread, shared memory per program, share of a multiprocessor's warps that can be in flight,",
         "matrix instructions in the code. The last ones are blocks of other models: 56 x 56, growth 12 and 32, float32",
         "with and without TF32 (which alone runs without tensor cores), float16. What the iteration does not run is",
-        f"compiled for sm_{OF_OTHERS[0]} and sm_{OF_OTHERS[1]} only.",
+        f"compiled for sm_{OF_OTHERS[0]} and sm_{OF_OTHERS[1]} only. An empty cell was not compiled.",
         "",
         "| kernel | shape | warps | " + " | ".join(f"sm_{architecture}" for architecture in architectures) + " |",
         "|---|---|---:|" + "---|" * len(architectures),

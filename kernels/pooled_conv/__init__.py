@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.pooled_conv import definition
+from lorbms_fast.kernels.pooled_conv import definition, fused
 
 if TRITON:
     from lorbms_fast.kernels.pooled_conv import triton
@@ -17,13 +17,14 @@ def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = N
         x: (N, C, H, W), at least 2x2.
         weight: (O, C, 1, 1).
         bias: (O,).
-        impl: form to run; None takes the one in force. The torch form is the definition.
+        impl: form to run; None takes the one in force.
 
     Returns:
-        (N, O, H // 2, W // 2); the Triton form's is channels_last, and differentiable once.
+        (N, O, H // 2, W // 2); the Triton form's is channels_last. The fast forms are differentiable once.
     """
-    if resolve(impl, x) == "triton":
+    form = resolve(impl, x)
+    if form == "triton":
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         return triton.pooled_conv(x, weight, bias, dtype)[0]
-    return definition.pooled_conv2d(x, weight, bias)
+    return (definition if form == "reference" else fused).pooled_conv2d(x, weight, bias)

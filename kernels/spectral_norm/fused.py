@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+EPS = 1e-12
+
 
 def power_steps(weights: Sequence[Tensor], us: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """One step of the power iteration for each weight: u' (O,), v (everything else, as `_matrix` has it) and sigma."""
     matrices = [_matrix(weight.detach()) for weight in weights]
-    v = _normalise([torch.mv(W.T, u.detach().flatten()) for W, u in zip(matrices, us, strict=True)])
-    W_v = [torch.mv(W, v_i) for W, v_i in zip(matrices, v, strict=True)]
-    u_next = _normalise(W_v)
-    sigma = [torch.dot(a, b) for a, b in zip(W_v, u_next, strict=True)]
-    return u_next, v, sigma
+    v, _ = _normalise([torch.mv(W.T, u.detach().flatten()) for W, u in zip(matrices, us, strict=True)])
+    u_next, norms = _normalise([torch.mv(W, v_i) for W, v_i in zip(matrices, v, strict=True)])
+    # sigma = u' . W v with u' = W v / (|W v| + 1e-12), which is |W v|^2 / (|W v| + 1e-12).
+    return u_next, v, list(torch._foreach_div(torch._foreach_mul(norms, norms), torch._foreach_add(norms, EPS)))
 
 
 def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
@@ -24,12 +25,12 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[T
 
 
 class _Divide(torch.autograd.Function):
-    """`W_bar = W / sigma` with `sigma = u'^T W v`, so that `dL/dW = (g - <g, W_bar> u' v^T) / sigma`."""
+    """`W_bar = W / sigma` with `sigma = u'^T W v`, so that `dL/dW = g / sigma - <g, W_bar> / sigma u' v^T`."""
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         weights, u, v, sigma = (tensors[i * count : (i + 1) * count] for i in range(4))
-        W_bar = torch._foreach_mul(weights, [1 / s for s in sigma])
+        W_bar = torch._foreach_div(weights, sigma)
         ctx.save_for_backward(*W_bar, *u, *v, *sigma)
         ctx.count = count
         return tuple(W_bar)
@@ -39,10 +40,13 @@ class _Divide(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         n = ctx.count
         W_bar, u, v, sigma = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(4))
-        result = []
-        for g, W, u_i, v_i, s in zip(grads, W_bar, u, v, sigma, strict=True):
-            inner = torch.dot(_matrix(g).flatten(), _matrix(W).flatten())
-            result.append(_restored(torch.addr(_matrix(g), u_i * -inner, v_i).div_(s), W))
+        inner = [torch.dot(_matrix(g).flatten(), _matrix(W).flatten()) for g, W in zip(grads, W_bar, strict=True)]
+        u_scaled = torch._foreach_mul(u, torch._foreach_div(inner, sigma))
+        scaled = torch._foreach_div(grads, sigma)
+        result = [
+            _restored(torch.addr(_matrix(g), u_i, v_i, alpha=-1), W)
+            for g, u_i, v_i, W in zip(scaled, u_scaled, v, W_bar, strict=True)
+        ]
         return None, *result, *([None] * 3 * n)
 
 
@@ -59,7 +63,7 @@ def _restored(matrix: Tensor, weight: Tensor) -> Tensor:
     return matrix.view(o, height, width, i).permute(0, 3, 1, 2)
 
 
-def _normalise(vectors: list[Tensor]) -> list[Tensor]:
-    norms = torch._foreach_norm(vectors)
-    torch._foreach_add_(norms, 1e-12)
-    return list(torch._foreach_div(vectors, norms))
+def _normalise(vectors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """`a / (|a| + 1e-12)` and `|a|` of every vector a."""
+    norms = list(torch._foreach_norm(vectors))
+    return list(torch._foreach_div(vectors, torch._foreach_add(norms, EPS))), norms

@@ -1,11 +1,12 @@
 """The training iteration in each form it has."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import ModuleType
 
 from torch import Tensor
 
-from lorbms_fast.config import Impl, LossConfig
+from lorbms_fast.config import Impl, LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.optimizers import Optimizers
@@ -24,9 +25,11 @@ class Form:
     generator_losses: Callable[[Networks, Batch, LossConfig], tuple[GeneratorLosses, Scenes]]
     classifier_logits: Callable[[Networks, Tensor, Tensor], Tensor]
     iterate: Callable[[Networks, Optimizers, Sequence[Batch], LossConfig], Report]
+    advance_u: Callable[[Networks, OptimConfig], None]
 
 
-FORMS: dict[Impl, Form] = {
-    "reference": Form(reference.scenes, reference.generator_losses, reference.classifier_logits, reference.iterate),
-    "torch": Form(fast.scenes, fast.generator_losses, fast.classifier_logits, fast.iterate),
-}
+def _form(module: ModuleType) -> Form:
+    return Form(**{field.name: getattr(module, field.name) for field in fields(Form)})
+
+
+FORMS: dict[Impl, Form] = {"reference": _form(reference), "torch": _form(fast)}

@@ -11,17 +11,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorbms_fast import losses
-from lorbms_fast.config import LossConfig
+from lorbms_fast import kernels, losses
+from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
 from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
-from lorbms_fast.kernels import mix_chunks
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
-from lorbms_fast.models.spectral import normalised_weights
+from lorbms_fast.models.spectral import normalised_weights, spectral_layers
 
 
 def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -39,7 +38,7 @@ def scenes(networks: Networks, batch: Batch) -> Scenes:
     W_bar = normalised_weights(networks.dec)
     I_hat, I_mix = networks.dec(torch.cat([f_ref, f_mix]), W_bar).chunk(2)
     f_mix_hat = networks.enc(I_mix)
-    f_ref_hat = mix_chunks(f_mix_hat, f_ref, batch.mask)
+    f_ref_hat = kernels.mix_chunks(f_mix_hat, f_ref, batch.mask)
     return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=networks.dec(f_ref_hat, W_bar))
 
 
@@ -78,3 +77,11 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     update(optimizers.discriminator, L_D)
 
     return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)
+
+
+def advance_u(networks: Networks, config: OptimConfig) -> None:
+    """Move every u on; documented at the reference's function of this name."""
+    for network, steps in zip((networks.dec, networks.dsc), config.sn_power_iterations, strict=True):
+        layers = list(spectral_layers(network).values())
+        for _ in range(steps):
+            kernels.advance_u([layer.weight for layer in layers], [layer.u for layer in layers])

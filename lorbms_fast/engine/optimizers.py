@@ -53,6 +53,6 @@ class Optimizers:
 
 def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """Move the optimizer's parameters one step down the loss."""
-    optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # now, as the classifier's gradients take more memory than many activations

@@ -11,7 +11,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from lorbms_fast.checkpoint import Run
-from lorbms_fast.config import OptimConfig
 from lorbms_fast.dataloader.batches import Batch, BatchSource
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.forms import FORMS
@@ -20,7 +19,6 @@ from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
-from lorbms_fast.reference.layers import SpectralWeight
 from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
@@ -81,7 +79,7 @@ class Training:
                 self.optimizers.set_rates(config.optim, iteration)
                 with self._precision():
                     report = form.iterate(self.networks, self.optimizers, self._batches(iteration), config.loss)
-                advance_u(self.networks, config.optim)
+                form.advance_u(self.networks, config.optim)
                 done = iteration + 1
                 bar.update()
                 if done % config.log_every == 0:
@@ -109,16 +107,6 @@ class Training:
         batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
         with self._precision():
             return training_sheet(batch, FORMS[self.run.config.impl].scenes(self.networks, batch))
-
-
-@torch.no_grad()
-def advance_u(networks: Networks, config: OptimConfig) -> None:
-    """Move every u on by the configured steps of the power iteration: once all updates of an iteration are made."""
-    for network, steps in zip((networks.dec, networks.dsc), config.sn_power_iterations, strict=True):
-        for layer in network.modules():
-            if isinstance(layer, SpectralWeight):
-                for _ in range(steps):
-                    layer.advance_u()
 
 
 @contextmanager

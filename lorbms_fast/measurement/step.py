@@ -34,10 +34,13 @@ def step(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision 
     networks = build(model, impl).train()
     optimizers = Optimizers.of(networks, config.optim)
     batches = [random_batch(batch_size, model.image_size)] * 4
+    form = FORMS[impl]
 
     def one_iteration() -> object:
         with precision(torch.device("cpu"), arithmetic):
-            return FORMS[impl].iterate(networks, optimizers, batches, config.loss)
+            report = form.iterate(networks, optimizers, batches, config.loss)
+        form.advance_u(networks, config.optim)
+        return report
 
     return one_iteration
 

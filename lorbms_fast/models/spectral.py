@@ -8,8 +8,13 @@ from lorbms_fast.reference.layers import SpectralWeight
 
 def normalised_weights(network: nn.Module) -> dict[str, Tensor]:
     """W / sigma of every spectrally normalised layer, by the layer's name."""
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}
+    layers = spectral_layers(network)
     if any(layer.normalise is not spectral_norm for layer in layers.values()):
         return {name: layer.normalised() for name, layer in layers.items()}
     weights = spectral_norm_all([layer.weight for layer in layers.values()], [layer.u for layer in layers.values()])
     return dict(zip(layers, weights, strict=True))
+
+
+def spectral_layers(network: nn.Module) -> dict[str, SpectralWeight]:
+    """Every spectrally normalised layer of a network by its name."""
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}

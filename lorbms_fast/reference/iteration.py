@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast import losses
-from lorbms_fast.config import LossConfig
+from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
@@ -15,6 +15,7 @@ from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
+from lorbms_fast.reference.layers import SpectralWeight
 
 
 def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -73,3 +74,12 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     update(optimizers.discriminator, L_D)
 
     return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)
+
+
+def advance_u(networks: Networks, config: OptimConfig) -> None:
+    """Move every u on by the configured steps of the power iteration: once all updates of an iteration are made."""
+    for network, steps in zip((networks.dec, networks.dsc), config.sn_power_iterations, strict=True):
+        for layer in network.modules():
+            if isinstance(layer, SpectralWeight):
+                for _ in range(steps):
+                    layer.advance_u()

@@ -1,4 +1,4 @@
-"""The fused PyTorch forms of batch assembly, loss head and max pool against their definitions, in float64."""
+"""Fused forms of batch assembly, loss head, pools and pooled convolution against their definitions, in float64."""
 
 import pytest
 import torch
@@ -31,6 +31,21 @@ def test_max_pool(n, channels, height, width, channels_last, ties):
         x = x.detach().round().requires_grad_()
     found, expected = (results(kernels.max_pool2x2(x, impl), [x]) for impl in ("torch", "reference"))
     assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
+@fast
+@given(size, size, size, st.integers(2, 7), st.integers(2, 7), st.booleans(), st.booleans())
+def test_pooled_conv(n, channels, out, height, width, channels_last, ties):
+    x, weight, bias = draw(n, channels, height, width), draw(out, channels, 1, 1, seed=1), draw(out, seed=2)
+    if ties:
+        x, weight = (t.detach().round().requires_grad_() for t in (x, weight))
+    arranged = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    wanted = [x, weight, bias]
+    found, expected = (
+        results(kernels.pooled_conv2d(arranged, weight, bias, impl), wanted) for impl in ("torch", "reference")
+    )
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-12, atol=1e-12)
 
 
 @fast

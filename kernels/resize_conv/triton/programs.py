@@ -73,7 +73,7 @@ def _place(m, H, W):
     return m // (H * W), m // W % H, m % W
 
 
-@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4), (32, 64, 16, 8)), TINY, (*KEY, "x_strides"))
+@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"))
 @triton.jit
 def forward(
     x_ptr,
@@ -132,7 +132,7 @@ def forward(
     tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
 
 
-@tuned(_tiles((32, 32, 32, 8), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "dx_strides"))
+@tuned(_tiles((32, 32, 16, 4), (32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "dx_strides"))
 @triton.jit
 def data_gradient(
     grad_ptr,

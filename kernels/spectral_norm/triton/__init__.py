@@ -75,6 +75,7 @@ class _Plan:
 
 @lru_cache(maxsize=64)
 def _plan(sizes: tuple[int, ...], block_k: int, device: torch.device) -> _Plan:
+    """Made, and copied to the device, once for a list of shapes: call once before a CUDA graph is captured."""
     O, K = sizes[::2], sizes[1::2]
     blocks = [triton.cdiv(k, block_k) for k in K]
 

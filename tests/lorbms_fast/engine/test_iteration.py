@@ -8,7 +8,6 @@ import torch
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Adam, Optimizers
-from lorbms_fast.engine.trainer import advance_u
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.step import random_batch, step
@@ -28,7 +27,7 @@ def trained(impl, config, iterations, normalise=spectral_norm, fresh=False):
     for i in range(iterations):
         batches = [double(random_batch(3, 64, seed=10 * i + fresh * k)) for k in range(4)]
         report = FORMS[impl].iterate(networks, optimizers, batches if fresh else batches[:1] * 4, config.loss)
-        advance_u(networks, config.optim)
+        FORMS[impl].advance_u(networks, config.optim)
         losses.append(torch.stack([getattr(report, f.name) for f in dataclasses.fields(report)]))
     return torch.stack(losses), networks.state_dict()
 
