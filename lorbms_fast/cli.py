@@ -16,7 +16,8 @@ from lorbms_fast.errors import UserError
 COMMANDS = {
     "demo": "compose, prepare, neighbours, train, render, transfer: the whole path on shipped photographs",
     "compose": "make a COCO-format and an STL-10-format data set from the shipped photographs",
-    "prepare": "turn a folder of photos or COCO into an image store",
+    "prepare": "turn photos, COCO, tar shards, STL-10 or VOC into an image store",
+    "check": "compare a store's files with their checksums",
     "neighbours": "find each quadrant's visually similar images (Algorithm 2)",
     "train": "train LORBMS on a store",
     "render": "draw mixed scenes from a run (Figure 4.2)",
