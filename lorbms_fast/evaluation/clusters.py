@@ -59,7 +59,7 @@ def store_features(trunk: nn.Module, store: ImageStore, device: torch.device) ->
     found = []
     with tqdm(total=len(store), desc="features", unit="images") as bar:
         for rows in row_batches(len(store), BATCH):
-            images = to_network(store.images[rows.start : rows.stop]).to(device)
+            images = to_network(np.array(store.images[rows.start : rows.stop])).to(device)
             found.append(trunk(images).float().cpu().numpy())
             bar.update(len(rows))
     return np.concatenate(found)

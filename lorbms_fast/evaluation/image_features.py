@@ -64,7 +64,7 @@ def inception_features(weights: Path, device: torch.device) -> ImageFeatures:
 
     @torch.inference_mode()
     def describe(images: NDArray[np.uint8]) -> Described:
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
+        x = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
         features, probabilities = network(x)
         return Described(features.cpu().numpy(), probabilities.cpu().numpy())
 
