@@ -16,10 +16,9 @@ from lorbms_fast.engine.optimizers import Adam, update
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
+from lorbms_fast.evaluation.states import restore_state, save_state
 from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
-from lorbms_fast.files import whole_file
 from lorbms_fast.reference.layers import SpectralWeight
-from lorbms_fast.similarity.features.weights import read_checkpoint
 
 SAVE_EVERY = 1_000
 """Iterations between two states on disk."""
@@ -118,7 +117,7 @@ def train_supervised(
         raise UserError(f"{title}: {len(rows)} pictures do not fill a batch of {schedule.batch_size}: lower it")
     network.train()
     optimizer = schedule.optimizer(list(network.parameters()))
-    start = _restore(network, optimizer, state)
+    start = restore_state(state, network, [optimizer])
     numbers = range(start, schedule.iterations)
     loss = torch.tensor(float("nan"))
 
@@ -137,7 +136,7 @@ def train_supervised(
             bar.update()
             done = iteration + 1
             if done % SAVE_EVERY == 0 and done < schedule.iterations:
-                _save(network, optimizer, done, state)
+                save_state(state, done, network, [optimizer])
     network.eval()
     state.unlink(missing_ok=True)
     return float(loss.detach())
@@ -162,24 +161,6 @@ def _advance_u(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, SpectralWeight):
             layer.advance_u()
-
-
-def _save(network: nn.Module, optimizer: Optimizer, iteration: int, path: Path) -> None:
-    content = {"iteration": iteration, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
-    with whole_file(path) as partial:
-        torch.save(content, partial)
-
-
-def _restore(network: nn.Module, optimizer: Optimizer, path: Path) -> int:
-    if not path.exists():
-        return 0
-    content = read_checkpoint(path)
-    try:
-        network.load_state_dict(content["network"])
-        optimizer.load_state_dict(content["optimizer"])
-        return int(content["iteration"])
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is the state of another training: remove it") from error
 
 
 def epochs(count: int, pictures: int, batch_size: int) -> int:

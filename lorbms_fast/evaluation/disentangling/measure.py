@@ -15,9 +15,10 @@ from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
 from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
 from lorbms_fast.evaluation.disentangling.rates import majority, rate
-from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, halves_of, swap
+from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
 from lorbms_fast.evaluation.features import weights_fingerprint
+from lorbms_fast.evaluation.parts import part_photographs
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.trunks import EncoderTrunk
@@ -67,17 +68,17 @@ def measure_scenes(
     }
 
     def make() -> Result:
-        halves = halves_of(store, seed)
+        parts = part_photographs(store, 0.5, seed)
         codes = store_features(EncoderTrunk(networks.enc), store, device).reshape(len(store), 4, -1)
-        judge = train_judge(store, objects, extractor, halves.train)
-        tested = objects.labels[halves.test]
-        real = (judge.sees_in_store(store, halves.test) == tested)[tested != NONE]
+        judge = train_judge(store, objects, extractor, parts.train)
+        tested = objects.labels[parts.test]
+        real = (judge.sees_in_store(store, parts.test) == tested)[tested != NONE]
         answers: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
         sums: dict[str, float] = defaultdict(float)
-        for swaps, made in swap(networks, store, draw_swaps(halves.test, pairs, seed), device):
+        for swaps, made in swap(networks, store, draw_swaps(parts.test, pairs, seed), device):
             for name, right in verdicts(swaps, made, objects, judge).items():
                 answers[name].append(right)
-            for name, value in changes(swaps, made, codes[halves.test].mean(0)).items():
+            for name, value in changes(swaps, made, codes[parts.test].mean(0)).items():
                 sums[name] += value
         return {
             "iteration": iteration,
@@ -89,10 +90,10 @@ def measure_scenes(
             "transfer_accuracy": {
                 "real: all quadrants": rate(real),
                 **{name: rate(np.concatenate(right)) for name, right in answers.items()},
-                "majority": majority(objects.labels, halves),
+                "majority": majority(objects.labels, parts),
             },
             "chunk_invariance": invariance(sums),
-            "chunk_to_category": chunk_to_category(codes, objects, halves),
+            "chunk_to_category": chunk_to_category(codes, objects, parts),
         }
 
     return cached(run / "evaluation" / "scenes" / f"{iteration:08d}-{store.path.name}.json", setting, make)

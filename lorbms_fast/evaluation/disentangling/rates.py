@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE
-from lorbms_fast.evaluation.disentangling.swaps import Halves
 from lorbms_fast.evaluation.distances import NORMAL_95
+from lorbms_fast.evaluation.parts import Parts
 from lorbms_fast.evaluation.results import Result
 
 
@@ -20,7 +20,7 @@ def rate(right: NDArray[np.bool_]) -> Result:
     return {"percent": 100 * p, "low": 100 * (middle - reach), "high": 100 * (middle + reach), "of": n}
 
 
-def majority(labels: NDArray[np.int64], halves: Halves) -> Result:
+def majority(labels: NDArray[np.int64], parts: Parts) -> Result:
     """The rate of always naming the category that is most frequent in the learned half, (N, 4) labels."""
-    learned, tested = (labels[rows][labels[rows] != NONE] for rows in (halves.train, halves.test))
+    learned, tested = (labels[rows][labels[rows] != NONE] for rows in (parts.train, parts.test))
     return rate(tested == np.bincount(learned).argmax())

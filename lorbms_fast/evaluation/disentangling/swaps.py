@@ -1,7 +1,6 @@
 """Scenes in which one quadrant's chunk comes from another image."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,23 +11,14 @@ from tqdm import tqdm
 
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.models import Networks
 from lorbms_fast.rendering.scenes import collage
 
 BATCH = 32
-HALVES, SWAPS = 11, 12
-"""Distinguish these random draws from each other."""
-
-
-@dataclass(frozen=True)
-class Halves:
-    """Rows of a store, parted so that all versions of one photograph are in the same half."""
-
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
+SWAPS = 12
+"""Distinguishes this random draw from others."""
 
 
 class Swaps(NamedTuple):
@@ -58,24 +48,9 @@ class Swapped(NamedTuple):
     """I_ref with the quadrant of I_obj pasted in: what swapping is on pixels."""
 
 
-def halves_of(store: ImageStore, seed: int) -> Halves:
-    """Deal a store's photographs into two halves.
-
-    Raises:
-        UserError: there are fewer than four photographs.
-    """
-    sources = np.array(store.index["source"].to_pylist())
-    photographs = np.unique(sources)
-    if len(photographs) < 4:
-        raise UserError(f"{store.path} has {len(photographs)} photographs: too few to learn from half of them")
-    order = _generator(seed, HALVES).permutation(len(photographs))
-    learned = np.isin(sources, photographs[order[: len(order) // 2]])
-    return Halves(np.flatnonzero(learned), np.flatnonzero(~learned))
-
-
 def draw_swaps(rows: NDArray[np.int64], count: int, seed: int) -> Swaps:
     """Random pairs of different rows, and a random quadrant for each."""
-    generator = _generator(seed, SWAPS)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SWAPS))))
     first = generator.integers(len(rows), size=count)
     second = (first + generator.integers(1, len(rows), size=count)) % len(rows)
     return Swaps(rows[first], rows[second], generator.integers(4, size=count))
@@ -99,7 +74,3 @@ def _swapped(networks: Networks, store: ImageStore, swaps: Swaps, device: torch.
     I_hat, I_mix = networks.dec(torch.cat([f_ref, f_mix])).chunk(2)
     I_paste = collage(I_ref, I_obj.expand(4, *I_obj.shape), mask)
     return Swapped(f_mix, networks.enc(I_mix), I_hat, I_mix, I_paste)
-
-
-def _generator(seed: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose))))

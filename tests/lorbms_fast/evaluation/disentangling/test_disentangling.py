@@ -17,8 +17,9 @@ from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
 from lorbms_fast.evaluation.disentangling.rates import majority, rate
-from lorbms_fast.evaluation.disentangling.swaps import Halves, draw_swaps, halves_of, swap
+from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
+from lorbms_fast.evaluation.parts import Parts
 from lorbms_fast.similarity.features.extractor import Extractor
 
 CPU = torch.device("cpu")
@@ -43,15 +44,6 @@ PERFECT: Any = SimpleNamespace(enc=pixels_as_chunks, dec=chunks_as_pixels)
 def test_the_perfect_networks_of_these_tests(store):
     images = to_network(np.array(store.images[:3]))
     torch.testing.assert_close(chunks_as_pixels(pixels_as_chunks(images)), images)
-
-
-def test_versions_of_a_photograph_stay_together(composed_store):
-    halves = halves_of(composed_store, 0)
-    sources = np.array(composed_store.index["source"].to_pylist())
-    assert sorted([*halves.train, *halves.test]) == list(range(40))
-    assert len(halves.train) == len(halves.test) == 20
-    assert not set(sources[halves.train]) & set(sources[halves.test])
-    assert list(halves_of(composed_store, 1).train) != list(halves.train)
 
 
 def test_swaps_are_of_two_images():
@@ -146,7 +138,7 @@ def test_chunks_that_hold_their_own_category_only():
     codes = np.eye(3)[labels] + generator.normal(0, 0.2, (300, 4, 3))
     labels[::7, 1] = -1
     found = chunk_to_category(
-        codes, QuadrantObjects(labels, ("a", "b", "c")), Halves(np.arange(150), np.arange(150, 300))
+        codes, QuadrantObjects(labels, ("a", "b", "c")), Parts(np.arange(150), np.arange(150, 300))
     )
     assert found["own chunk"]["percent"] > 95
     assert found["opposite chunk"]["percent"] < 45
@@ -172,7 +164,7 @@ def test_rates():
     assert (found["low"], found["high"]) == (pytest.approx(49.02, abs=0.01), pytest.approx(94.33, abs=0.01))
     assert rate(np.array([], bool))["percent"] is None
     labels = np.array([[0, 1, 1, -1], [1, 0, 0, -1]])
-    assert majority(labels, Halves(np.array([0]), np.array([1])))["percent"] == pytest.approx(100 / 3)
+    assert majority(labels, Parts(np.array([0]), np.array([1])))["percent"] == pytest.approx(100 / 3)
 
 
 def test_the_command(run, composed_store, capsys):
