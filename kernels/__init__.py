@@ -1,25 +1,38 @@
 """Layers that compute what their plain definitions compute, with less work. Import them into any model.
 
 Every folder holds one operation: `definition.py` says what it is, the other modules compute it faster. Functions take
-`impl="reference" | "torch" | "auto"`; `use_impl` sets it for a block of code.
+`impl="auto" | "reference" | "torch" | "triton"`; `use_impl` sets it for a block of code.
 """
 
-from lorbms_fast.kernels.chunk_mixing import mix_chunks
+from lorbms_fast.kernels.batch_assembly import assemble_batch
+from lorbms_fast.kernels.chunk_mixing import mix_by_distance, mix_chunks
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import DenseBlock, dense_block, dense_block_activated, dense_block_maps
 from lorbms_fast.kernels.dispatch import use_impl
-from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm
-from lorbms_fast.kernels.instance_norm import InstanceNormReLU, instance_norm, instance_norm_relu
+from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grouped_batch_norm
+from lorbms_fast.kernels.instance_norm import (
+    InstanceNorm2d,
+    InstanceNorm3d,
+    InstanceNormReLU,
+    instance_norm,
+    instance_norm_relu,
+)
+from lorbms_fast.kernels.loss_head import loss_head
+from lorbms_fast.kernels.max_pool import max_pool2x2
 from lorbms_fast.kernels.paired_conv import paired_conv2d
+from lorbms_fast.kernels.pooled_conv import pooled_conv2d
 from lorbms_fast.kernels.resize_conv import ResizeConv2d, resize_conv
 from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
 
 __all__ = [
     "CoordConv2d",
     "DenseBlock",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "InstanceNormReLU",
     "ResizeConv2d",
     "advance_u",
+    "assemble_batch",
     "coord_conv2d",
     "dense_block",
     "dense_block_activated",
@@ -27,8 +40,13 @@ __all__ = [
     "grouped_batch_norm",
     "instance_norm",
     "instance_norm_relu",
+    "loss_head",
+    "max_pool2x2",
+    "mix_by_distance",
     "mix_chunks",
     "paired_conv2d",
+    "pooled_conv2d",
+    "relu_grouped_batch_norm",
     "resize_conv",
     "spectral_norm",
     "spectral_norm_all",

@@ -1,25 +1,54 @@
 """Which form of an operation runs: its definition, the fused PyTorch form, or (where there is one) a Triton kernel."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal, get_args
 
-Impl = Literal["auto", "reference", "torch"]
+import torch
+from torch import Tensor
 
+Form = Literal["reference", "torch", "triton"]
+Impl = Literal["auto", "reference", "torch", "triton"]
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Kernels run in Triton's interpreter, on the CPU: for tests. Triton too reads the variable when it is imported."""
+
+TRITON = find_spec("triton") is not None
+"""There is Triton; only then do the operations import (and register) their kernels."""
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A plain global and no ContextVar: torch.compile guards the one and breaks the graph at the other.
 _chosen: Impl = "auto"
 
 
-def resolve(impl: Impl | None) -> Literal["reference", "torch"]:
+def resolve(impl: Impl | None, x: Tensor) -> Form:
     """Name the form to run for a call's `impl`; None means what `use_impl` set, and `auto` the fastest here.
 
+    `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `torch`. An operation without a Triton kernel
+    runs its fused PyTorch form for `triton`.
+
+    Args:
+        impl: what the call asks for.
+        x: a tensor the operation reads; its device and dtype decide.
+
     Raises:
-        ValueError: there is no such form.
+        ValueError: there is no such form, or Triton cannot run on this tensor.
     """
     chosen = _chosen if impl is None else impl
     if chosen not in get_args(Impl):
         raise ValueError(f"impl '{chosen}': choose one of {', '.join(get_args(Impl))}")
-    return "torch" if chosen == "auto" else chosen
+    if chosen == "auto":
+        return "triton" if TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES else "torch"
+    if chosen == "triton":
+        if not TRITON:
+            raise ValueError("impl 'triton' needs the package triton, which is missing: choose torch or auto")
+        if not (x.is_cuda or INTERPRETED):
+            raise ValueError(f"impl 'triton' runs on CUDA, not on {x.device.type}: choose torch or auto")
+        if x.dtype not in _DTYPES:
+            raise ValueError(f"impl 'triton' computes in float32, bfloat16 and float16, not {x.dtype}: choose torch")
+    return chosen
 
 
 @contextmanager

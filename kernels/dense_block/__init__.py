@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lorbms_fast.kernels.dense_block import definition, fused
-from lorbms_fast.kernels.dispatch import Impl, resolve
+from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.instance_norm.definition import instance_norm_relu
+
+if TRITON:
+    from lorbms_fast.kernels.dense_block import triton
 
 ActivationName = Literal["relu", "instance_norm_relu"]
 EPS = 1e-9
@@ -36,8 +39,11 @@ def dense_block(
     Returns:
         (N, C + L * growth, H, W): x, then each layer's maps, not activated. Differentiable once.
     """
-    if resolve(impl) == "reference":
+    form = resolve(impl, x)
+    if form == "reference":
         return definition.dense_block(x, weights, biases, _function(activation, eps))
+    if form == "triton":
+        return torch.cat([x, triton.maps_and_activated(x, list(weights), list(biases), activation, eps)[0]], 1)
     return torch.cat([x, fused.dense_block_maps(x, weights, biases, activation, eps)], 1)
 
 
@@ -50,8 +56,11 @@ def dense_block_maps(
     impl: Impl | None = None,
 ) -> Tensor:
     """As `dense_block`, but only the new maps: (N, L * growth, H, W)."""
-    if resolve(impl) == "reference":
+    form = resolve(impl, x)
+    if form == "reference":
         return definition.dense_block(x, weights, biases, _function(activation, eps))[:, x.shape[1] :]
+    if form == "triton":
+        return triton.maps_and_activated(x, list(weights), list(biases), activation, eps)[0]
     return fused.dense_block_maps(x, weights, biases, activation, eps)
 
 
@@ -64,9 +73,12 @@ def dense_block_activated(
     impl: Impl | None = None,
 ) -> Tensor:
     """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps."""
-    if resolve(impl) == "reference":
+    form = resolve(impl, x)
+    if form == "reference":
         function = _function(activation, eps)
         return function(definition.dense_block(x, weights, biases, function))
+    if form == "triton":
+        return triton.maps_and_activated(x, list(weights), list(biases), activation, eps)[1]
     return fused.dense_block_activated(x, weights, biases, activation, eps)
 
 

@@ -1,7 +1,7 @@
 """The dense block as a triangular system.
 
-The activation has no parameters and acts on each map alone, so a map's activation is the same for every layer that
-reads it. With `a_0 = activation(x)` and `a_j = activation(y_j)`, layer l computes
+The activation `a(x) = ReLU(norm(x))` has no parameters and acts on each map alone, so a map's activation is the same
+for every layer that reads it. With `a_0 = a(x)` and `a_j = a(y_j)`, layer l computes
 
     y_l = b_l + W_l0 * a_0 + sum over j < l of W_lj * a_j.
 
@@ -9,16 +9,22 @@ All `W_l0 * a_0` are one convolution with L * growth output maps. What is left i
 solved by halves: solve the first half of the layers, push its maps into all layers of the second half with one
 convolution, solve the second half. The backward is the transposed system: second half, one transposed push, first
 half, and at last one convolution backward for x.
+
+Only normalised maps are kept for the backward; ReLU is applied again as they are read, which costs no more than the
+copy that a convolution of some of the maps needs anyway. Everything is channels_last: convolutions then need no
+conversions, and normalising runs along memory.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block.activations import ACTIVATIONS, Activation, Saved
+from lorbms_fast.kernels.instance_norm.fused import normalise_, normalise_backward
+
+CHANNELS_LAST = torch.channels_last
 
 
 def dense_block_maps(
@@ -43,13 +49,13 @@ def _apply(
     activation: str,
     eps: float,
 ) -> Tensor:
-    """Run a function outside autocast, on what autocast would give a convolution."""
+    """Run a function outside autocast, with x as autocast would give it to a convolution."""
     device = x.device.type
     if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x, weights, biases = x.to(dtype), [w.to(dtype) for w in weights], [b.to(dtype) for b in biases]
+        x = x.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        result: Tensor = function.apply(x, ACTIVATIONS[activation], eps, len(weights), *weights, *biases)
+        normed = activation == "instance_norm_relu"
+        result: Tensor = function.apply(x, normed, eps, len(weights), *weights, *biases)
     return result
 
 
@@ -57,144 +63,208 @@ class _Maps(torch.autograd.Function):
     """x, L weights, L biases -> new maps. It cannot be differentiated twice."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: Activation, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        y, _ = _forward(ctx, x, activation, eps, parameters[:layers], parameters[layers:])
+    def forward(ctx: Any, x: Tensor, normed: bool, eps: float, layers: int, *parameters: Tensor) -> Tensor:
+        system = _System.of(x, parameters[:layers])
+        y, *saved = _solve(system, x, parameters[layers:], normed, eps, keep_y=True)
+        ctx.save_for_backward(system.W, *saved)
+        ctx.growth = system.growth
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        g = grad_y.clone(memory_format=torch.contiguous_format)
-        return _backward(ctx, g, torch.zeros_like(g), None)
+        W, x_hat, y_hat, *rstd = ctx.saved_tensors
+        g = grad_y.clone(memory_format=CHANNELS_LAST)
+        # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
+        g_hat = torch.zeros_like(g) if rstd else g
+        return _solve_transposed(_System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
 
 
 class _Activated(torch.autograd.Function):
     """x, L weights, L biases -> activated stack. It cannot be differentiated twice."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: Activation, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        _, a = _forward(ctx, x, activation, eps, parameters[:layers], parameters[layers:])
-        return torch.cat(a, 1)
+    def forward(ctx: Any, x: Tensor, normed: bool, eps: float, layers: int, *parameters: Tensor) -> Tensor:
+        system = _System.of(x, parameters[:layers])
+        _, x_hat, y_hat, *rstd = _solve(system, x, parameters[layers:], normed, eps, keep_y=False)
+        ctx.save_for_backward(system.W, x_hat, y_hat, *rstd)
+        ctx.growth = system.growth
+        return torch.cat([x_hat, y_hat], 1).relu_()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_activated: Tensor) -> Any:
-        C = ctx.system.in_channels
-        grad_a = grad_activated[:, C:].clone(memory_format=torch.contiguous_format)
-        return _backward(ctx, torch.zeros_like(grad_a), grad_a, grad_activated[:, :C])
+        W, x_hat, y_hat, *rstd = ctx.saved_tensors
+        system = _System(W, ctx.growth)
+        to_a0, to_a = grad_activated.split([x_hat.shape[1], y_hat.shape[1]], 1)
+        g = relu_backward(to_a, y_hat).contiguous(memory_format=CHANNELS_LAST)
+        return _solve_transposed(system, ctx.needs_input_grad, g, g, to_a0, x_hat, y_hat, rstd)
 
 
-def _forward(
-    ctx: Any, x: Tensor, activation: Activation, eps: float, weights: Sequence[Tensor], biases: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """Solve the system, and keep for the backward what it needs: new maps y, and activations [a_0, a_1, ...]."""
-    system = _System(x.shape[1], weights)
-    a_0, saved_0 = activation.forward(x.contiguous(), eps)
-    a: list[Tensor] = [a_0]
-    saved: list[Saved] = [saved_0]
-    # Sums of what each layer has received so far; a layer's part is its y once all before it have pushed.
-    y = F.conv2d(a_0, system.from_input(), torch.cat(list(biases)), padding=system.padding)
+class _System(NamedTuple):
+    """The triangular system's matrix, whose entries are convolutions.
 
-    def solve(first: int, last: int) -> None:
-        if last - first == 1:
-            activated, kept = activation.forward(y[:, system.maps(first, last)].clone(), eps)
-            a.append(activated)
-            saved.append(kept)
-            return
-        middle = (first + last) // 2
-        solve(first, middle)
-        read = torch.cat(a[1 + first : 1 + middle], 1)
-        y[:, system.maps(middle, last)] += F.conv2d(read, system.between(first, middle, last), padding=system.padding)
-        solve(middle, last)
-
-    solve(0, system.layers)
-    ctx.save_for_backward(*weights, *a, *(tensor for kept in saved for tensor in kept))
-    ctx.activation, ctx.system = activation, system
-    system.weights = ()
-    return y, a
-
-
-def _backward(ctx: Any, g: Tensor, grad_a: Tensor, grad_a0: Tensor | None) -> Any:
-    """Solve the transposed system.
-
-    Args:
-        ctx: what `_forward` filled.
-        g: gradient of the new maps so far, (N, L * growth, H, W); made complete in place.
-        grad_a: gradient of their activations so far; made complete in place.
-        grad_a0: gradient of x's activation from outside, if any.
+    `W` is (L * growth, C + (L - 1) * growth, k, k): a row of blocks for each layer, first the block that reads x, then
+    those that read the layers before; what lies above the diagonal is never read.
     """
-    activation, system = ctx.activation, ctx.system
-    L = system.layers
-    system.weights, a, flat = ctx.saved_tensors[:L], ctx.saved_tensors[L : 2 * L + 1], ctx.saved_tensors[2 * L + 1 :]
-    kept = len(flat) // (L + 1)
-    saved = [flat[i * kept : (i + 1) * kept] for i in range(L + 1)]
-    needs_x = ctx.needs_input_grad[0]
-    needs_W = any(ctx.needs_input_grad[4 : 4 + L])
-    needs_b = any(ctx.needs_input_grad[4 + L :])
-    grad_W = [torch.empty_like(weight) for weight in system.weights] if needs_W else []
 
-    def solve(first: int, last: int) -> None:
-        """Make g complete for layers first .. last - 1, given what all layers from `last` on sent back to them."""
-        if last - first == 1:
-            maps = system.maps(first, last)
-            g[:, maps] += activation.backward(grad_a[:, maps].contiguous(), a[1 + first], saved[1 + first])
-            return
-        middle = (first + last) // 2
-        solve(middle, last)
-        read = torch.cat(a[1 + first : 1 + middle], 1)
-        sent, W = g[:, system.maps(middle, last)].contiguous(), system.between(first, middle, last)
-        to_a, to_W, _ = system.transposed(sent, read, W, (True, needs_W, False))
-        grad_a[:, system.maps(first, middle)] += to_a
-        if needs_W:
-            system.scatter(grad_W, to_W, middle, last, system.in_channels + first * system.growth)
-        solve(first, middle)
+    W: Tensor
+    growth: int
 
-    solve(0, L)
-    to_a0, to_W, to_b = system.transposed(g, a[0], system.from_input(), (needs_x, needs_W, needs_b))
-    grad_x = None
-    if needs_x:
-        grad_x = activation.backward(to_a0 if grad_a0 is None else to_a0.add_(grad_a0), a[0], saved[0])
-    if needs_W:
-        system.scatter(grad_W, to_W, 0, L, 0)
-    grads_W = grad_W if needs_W else [None] * L
-    grads_b = to_b.split(system.growth) if needs_b else [None] * L
-    return grad_x, None, None, None, *grads_W, *grads_b
+    @classmethod
+    def of(cls, x: Tensor, weights: Sequence[Tensor]) -> "_System":
+        """Lay the layers' weights under one another, in x's dtype."""
+        growth, layers = weights[0].shape[0], len(weights)
+        shape = (layers * growth, *weights[-1].shape[1:])
+        W = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
+        system = cls(W, growth)
+        for place, weight in zip(system.weights(W), weights, strict=True):
+            place.copy_(weight)
+        return system
 
+    @property
+    def layers(self) -> int:
+        return self.W.shape[0] // self.growth
 
-class _System:
-    """The blocks of the triangular system's matrix, whose entries are convolutions."""
+    @property
+    def in_channels(self) -> int:
+        return self.W.shape[1] - (self.layers - 1) * self.growth
 
-    def __init__(self, in_channels: int, weights: Sequence[Tensor]) -> None:
-        self.in_channels = in_channels
-        self.weights = weights
-        self.growth = weights[0].shape[0]
-        self.padding = weights[0].shape[-1] // 2
-        self.layers = len(weights)
+    @property
+    def padding(self) -> int:
+        return self.W.shape[-1] // 2
 
     def maps(self, first: int, last: int) -> slice:
         """Where the maps of layers first .. last - 1 are among all new maps."""
         return slice(first * self.growth, last * self.growth)
 
-    def from_input(self) -> Tensor:
-        """All W_l0, one over the other: (L * growth, C, k, k)."""
-        return torch.cat([weight[:, : self.in_channels] for weight in self.weights])
+    def reads(self, first: int, last: int) -> slice:
+        """Where the blocks that read them are in a row of the matrix."""
+        return slice(self.in_channels + first * self.growth, self.in_channels + last * self.growth)
 
-    def between(self, first: int, middle: int, last: int) -> Tensor:
-        """From the maps of layers first .. middle - 1 into layers middle .. last - 1."""
-        read = slice(self.in_channels + first * self.growth, self.in_channels + middle * self.growth)
-        return torch.cat([weight[:, read] for weight in self.weights[middle:last]])
+    def weights(self, W: Tensor) -> list[Tensor]:
+        """Each layer's weight (growth, C + l * growth, k, k), as a view of a matrix of this form."""
+        rows = W.split(self.growth)
+        return [row[:, : self.in_channels + layer * self.growth] for layer, row in enumerate(rows)]
 
-    def transposed(
-        self, g: Tensor, a: Tensor, W: Tensor, mask: tuple[bool, bool, bool]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of `b + W * a` for the masked ones of a, W and b, given that of the result."""
-        ones, padding = [1, 1], [self.padding, self.padding]
-        result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-            g, a, W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
-        )
-        return result
 
-    def scatter(self, grad_W: list[Tensor], block: Tensor, first: int, last: int, read: int) -> None:
-        """Put a block's weight gradient where it belongs in the gradients of layers first .. last - 1."""
-        for layer, part in zip(range(first, last), block.split(self.growth), strict=True):
-            grad_W[layer][:, read : read + block.shape[1]] = part
+def _solve(
+    system: _System, x: Tensor, biases: Sequence[Tensor], normed: bool, eps: float, keep_y: bool
+) -> tuple[Tensor, ...]:
+    """Solve the system.
+
+    Returns:
+        y, the new maps; x_hat and y_hat, x and y normalised; with a norm 1 / deviations of x and of each layer's maps.
+        Without a norm y_hat is y; with one, and not `keep_y`, y has been overwritten by y_hat.
+    """
+    bias = torch.cat(list(biases)).to(x.dtype)
+    rstd = []
+    x_hat = x.clone(memory_format=CHANNELS_LAST) if normed else x.contiguous(memory_format=CHANNELS_LAST)
+    if normed:
+        rstd.append(normalise_(x_hat, eps))
+    # What each layer has received so far; a layer's part is its y once all layers before have pushed.
+    y = F.conv2d(torch.relu(x_hat), system.W[:, : system.in_channels], bias, padding=system.padding)
+    y_hat = torch.empty_like(y) if normed and keep_y else y
+
+    def solve(first: int, last: int) -> None:
+        if last - first == 1:
+            if normed:
+                maps = system.maps(first, last)
+                if keep_y:
+                    y_hat[:, maps] = y[:, maps]
+                rstd.append(normalise_(y_hat[:, maps], eps))
+            return
+        middle = (first + last) // 2
+        solve(first, middle)
+        a = torch.relu(y_hat[:, system.maps(first, middle)])
+        rows = system.maps(middle, last)
+        _add(y[:, rows], F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding))
+        solve(middle, last)
+
+    solve(0, system.layers)
+    return y, x_hat, y_hat, *rstd
+
+
+def _solve_transposed(
+    system: _System,
+    needs: Sequence[bool],
+    g: Tensor,
+    g_hat: Tensor,
+    to_a0: Tensor | None,
+    x_hat: Tensor,
+    y_hat: Tensor,
+    rstd: Sequence[Tensor],
+) -> Any:
+    """Solve the transposed system.
+
+    Args:
+        system: the forward's.
+        needs: for which arguments of the forward a gradient is wanted.
+        g: gradient of y as far as it came from outside; made complete in place.
+        g_hat: the same of y_hat. It may be g itself: then a layer's part holds the one until the layer's turn comes,
+            and the other after.
+        to_a0: gradient of x's activation from outside, if any.
+        x_hat: x normalised.
+        y_hat: y normalised.
+        rstd: 1 / deviations of x and of each layer's maps; empty without a norm.
+    """
+    L, C = system.layers, system.in_channels
+    needs_x, needs_W, needs_b = needs[0], any(needs[4 : 4 + L]), any(needs[4 + L :])
+    grad_W = torch.empty_like(system.W) if needs_W else None
+
+    def solve(first: int, last: int) -> None:
+        """Make g complete for layers first .. last - 1, given what all layers from `last` on sent back to them."""
+        if last - first == 1:
+            if rstd:
+                maps = system.maps(first, last)
+                to_y = normalise_backward(g_hat[:, maps], y_hat[:, maps], rstd[1 + first])
+                g[:, maps] = to_y if g_hat is g else g[:, maps] + to_y
+            return
+        middle = (first + last) // 2
+        solve(middle, last)
+        read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
+        a = torch.relu(y_hat[:, read])
+        to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
+        _add(g_hat[:, read], relu_backward(to_a, a))
+        if grad_W is not None:
+            grad_W[rows, columns] = to_W
+        solve(first, middle)
+
+    solve(0, L)
+    a_0 = torch.relu(x_hat)
+    to_read, to_W, to_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
+    grad_x = None
+    if needs_x:
+        grad_x = relu_backward(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
+        if rstd:
+            grad_x = normalise_backward(grad_x, x_hat, rstd[0])
+    grads_W: Sequence[Tensor | None] = [None] * L
+    if grad_W is not None:
+        grad_W[:, :C] = to_W
+        grads_W = system.weights(grad_W)
+    grads_b = to_b.split(system.growth) if needs_b else [None] * L
+    return grad_x, None, None, None, *grads_W, *grads_b
+
+
+def _add(maps: Tensor, values: Tensor) -> None:
+    """`maps += values` for some maps of a stack, channels_last."""
+    if maps.element_size() < 4:
+        # torch's loop over so few channels of 16 bits has no vector instructions unless both lie together.
+        maps.copy_(values.add_(maps.contiguous(memory_format=CHANNELS_LAST)))
+    else:
+        maps += values
+
+
+def relu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient of x from that of ReLU(x)."""
+    result: Tensor = torch.ops.aten.threshold_backward(grad, x, 0)
+    return result
+
+
+def _conv2d_backward(g: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `b + W * x` for the masked ones of x, W and b, given that of the result."""
+    ones, padding = [1, 1], [W.shape[-1] // 2] * 2
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        g, x, W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
+    )
+    return result

@@ -1,9 +1,13 @@
 """Batch normalisation of several batches that lie in one tensor, each with its own statistics."""
 
+import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dispatch import Impl, resolve
+from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.grouped_batch_norm import definition, fused
+
+if TRITON:
+    from lorbms_fast.kernels.normalisation.triton import normalise
 
 
 def grouped_batch_norm(
@@ -25,6 +29,26 @@ def grouped_batch_norm(
     Raises:
         ValueError: the batch is not a multiple of `groups`.
     """
-    form = definition if resolve(impl) == "reference" else fused
-    y, means, variances = form.grouped_batch_norm(x, gamma, beta, groups, eps)
+    form = resolve(impl, x)
+    if form == "triton":
+        return _normalise(x, gamma, beta, groups, eps, relu_before=False)
+    y, means, variances = (definition if form == "reference" else fused).grouped_batch_norm(x, gamma, beta, groups, eps)
     return y, means.detach(), variances.detach()
+
+
+def relu_grouped_batch_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`grouped_batch_norm(ReLU(x), ...)`: means and variances are those of the rectified values."""
+    if resolve(impl, x) == "triton":
+        return _normalise(x, gamma, beta, groups, eps, relu_before=True)
+    return grouped_batch_norm(torch.relu(x), gamma, beta, groups, eps, impl)
+
+
+def _normalise(
+    x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float, relu_before: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    if x.shape[0] % groups:
+        raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
+    result: tuple[Tensor, Tensor, Tensor] = normalise(x, gamma, beta, groups, eps, relu_before, False)
+    return result

@@ -2,8 +2,14 @@
 
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.dispatch import Impl, resolve
+from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.instance_norm import definition, fused
+from lorbms_fast.kernels.instance_norm.modules import InstanceNorm2d, InstanceNorm3d
+
+if TRITON:
+    from lorbms_fast.kernels.instance_norm import triton
+
+__all__ = ["InstanceNorm2d", "InstanceNorm3d", "InstanceNormReLU", "instance_norm", "instance_norm_relu"]
 
 EPS = 1e-9
 
@@ -17,14 +23,20 @@ def instance_norm(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tens
         impl: form to run; None takes the one in force.
 
     Returns:
-        x's shape and dtype. The fused form returns contiguous maps.
+        x's shape and dtype. The fused form returns contiguous maps, the Triton form x's layout.
     """
-    return (definition if resolve(impl) == "reference" else fused).instance_norm(x, eps)
+    form = resolve(impl, x)
+    if form == "triton":
+        return triton.instance_norm(x, eps)
+    return (definition if form == "reference" else fused).instance_norm(x, eps)
 
 
 def instance_norm_relu(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tensor:
     """`ReLU(instance_norm(x))`; arguments as there."""
-    return (definition if resolve(impl) == "reference" else fused).instance_norm_relu(x, eps)
+    form = resolve(impl, x)
+    if form == "triton":
+        return triton.instance_norm_relu(x, eps)
+    return (definition if form == "reference" else fused).instance_norm_relu(x, eps)
 
 
 class InstanceNormReLU(nn.Module):

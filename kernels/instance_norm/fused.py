@@ -1,4 +1,8 @@
-"""Instance norm by torch's batch norm kernel: a map of a sample is a channel of a batch of one."""
+"""Instance norm in whichever memory layout x has, with its own backward.
+
+PyTorch's own kernel copies channels_last maps to contiguous ones and back, and takes the variance as a difference of
+two large numbers when a map lies far from zero. Here every map is centred first, and all passes run along memory.
+"""
 
 from typing import Any
 
@@ -17,35 +21,35 @@ def instance_norm_relu(x: Tensor, eps: float) -> Tensor:
     return torch.relu(instance_norm(x, eps))
 
 
-def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalised maps of x's shape, and what `normalise_backward` needs: centred maps, their means, 1 / deviations.
+def normalise_(x: Tensor, eps: float) -> Tensor:
+    """Normalise maps in place; returns 1 / deviations, (N, C, 1, ...). Statistics of 16-bit maps are float32."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        exact = x.float()
+        rstd = normalise_(exact, eps)
+        x.copy_(exact)
+        return rstd
+    positions = tuple(range(2, x.dim()))
+    x -= x.mean(positions, keepdim=True)
+    rstd = x.square().mean(positions, keepdim=True).add_(eps).rsqrt_()
+    x *= rstd
+    return rstd
 
-    The kernel computes `x * rstd - mean * rstd`, which for a nearly constant map is a difference of large numbers
-    unless its mean is gone before.
-    """
-    maps = x.contiguous().reshape(1, -1, *x.shape[2:])
-    centred = maps - maps.mean(tuple(range(2, maps.dim())), keepdim=True)
-    normalised, mean, rstd = torch.native_batch_norm(centred, None, None, None, None, True, 0.0, eps)
-    return normalised.view(x.shape), centred, mean, rstd
 
-
-def normalise_backward(grad: Tensor, centred: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    """Gradient of x from that of the normalised maps, in the latter's shape.
-
-    Contiguous, because torch 2.13's kernel gives wrong gradients for one that is channels_last.
-    """
-    maps = grad.contiguous().view(centred.shape)
-    result, _, _ = torch.ops.aten.native_batch_norm_backward(
-        maps, centred, None, None, None, mean, rstd, True, 0.0, [True, False, False]
-    )
-    return result.view(grad.shape)
+def normalise_backward(grad: Tensor, normalised: Tensor, rstd: Tensor) -> Tensor:
+    """`rstd (g - mean(g) - x_hat mean(g x_hat))`: the gradient of x from that of the normalised maps x_hat."""
+    positions = tuple(range(2, grad.dim()))
+    g, x_hat = grad.to(rstd.dtype), normalised.to(rstd.dtype)
+    along = (g * x_hat).mean(positions, keepdim=True)
+    result = (g - g.mean(positions, keepdim=True)).addcmul_(x_hat, along, value=-1).mul_(rstd)
+    return result.to(grad.dtype)
 
 
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        normalised, *kept = normalise(x, eps)
-        ctx.save_for_backward(*kept)
+        normalised = x.clone()
+        rstd = normalise_(normalised, eps)
+        ctx.save_for_backward(normalised, rstd)
         return normalised
 
     @staticmethod

@@ -22,4 +22,6 @@ def paired_conv2d(
     Returns:
         (G * N, O, H', W').
     """
-    return (definition if resolve(impl) == "reference" else fused).paired_conv2d(shared, each, weight, bias, stride)
+    return (definition if resolve(impl, shared) == "reference" else fused).paired_conv2d(
+        shared, each, weight, bias, stride
+    )

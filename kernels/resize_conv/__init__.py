@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.dispatch import Impl, resolve
+from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.resize_conv import definition, fused
+
+if TRITON:
+    from lorbms_fast.kernels.resize_conv import triton
 
 
 def resize_conv(x: Tensor, weight: Tensor, impl: Impl | None = None) -> Tensor:
@@ -18,7 +21,10 @@ def resize_conv(x: Tensor, weight: Tensor, impl: Impl | None = None) -> Tensor:
     Returns:
         (N, O, 2 H, 2 W).
     """
-    return (definition if resolve(impl) == "reference" else fused).resize_conv(x, weight)
+    form = resolve(impl, x)
+    if form == "triton":
+        return triton.resize_conv(x, weight)
+    return (definition if form == "reference" else fused).resize_conv(x, weight)
 
 
 class ResizeConv2d(nn.Module):

@@ -5,36 +5,87 @@ reads two from row r and one from row r + 1. So with taps w0, w1, w2
 
     y[2 r] = (w0 + w1 + w2) x[r],    y[2 r + 1] = (w0 + w1) x[r] + w2 x[r + 1],    x[H] = 0,
 
-and in two dimensions four outputs take 1 + 2 + 2 + 4 = 9 taps instead of 36, from an input a sixteenth in size.
+and in two dimensions four outputs take 1 + 2 + 2 + 4 = 9 taps instead of 36, from an input a sixteenth in size. Each of
+the four convolutions writes every other row and column of the result.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CHANNELS_LAST = torch.channels_last
+
 
 def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, C, H, W) and (O, C, 3, 3) -> (N, O, 2 H, 2 W); documented at the definition."""
-    n, _, height, width = x.shape
-    w0, w1, w2 = weight.unbind(2)
-    even_rows, odd_rows = (w0 + w1 + w2).unsqueeze(2), torch.stack([w0 + w1, w2], 2)
-    below, right = F.pad(x, (0, 0, 0, 1)), F.pad(x, (0, 1))
-    both = F.pad(below, (0, 1))
-    phases = [
-        F.conv2d(x, _even(even_rows)),
-        F.conv2d(right, _odd(even_rows)),
-        F.conv2d(below, _even(odd_rows)),
-        F.conv2d(both, _odd(odd_rows)),
-    ]
-    interleaved = torch.stack(phases, -1).unflatten(-1, (2, 2))  # N, O, H, W, row parity, column parity
-    return interleaved.permute(0, 1, 2, 4, 3, 5).reshape(n, -1, 2 * height, 2 * width)
+    """(N, C, H, W) and (O, C, 3, 3) -> (N, O, 2 H, 2 W), channels_last; documented at the definition."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    with torch.autocast(device, enabled=False):
+        result: Tensor = _Phases.apply(x.to(dtype), _taps(weight).to(dtype))
+    return result
 
 
-def _even(rows: Tensor) -> Tensor:
-    """Taps of even columns: (O, C, k, 3) -> (O, C, k, 1)."""
-    return rows.sum(3, keepdim=True)
+# The taps of a phase along one axis, of w0, w1, w2: one for even rows, two for odd ones.
+_EVEN, _ODD = ((1, 1, 1),), ((1, 1, 0), (0, 0, 1))
+_PHASES = tuple((rows, columns) for rows in (_EVEN, _ODD) for columns in (_EVEN, _ODD))
+_SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for row in rows for column in columns]
 
 
-def _odd(rows: Tensor) -> Tensor:
-    """Taps of odd columns: (O, C, k, 3) -> (O, C, k, 2)."""
-    return torch.stack([rows[..., 0] + rows[..., 1], rows[..., 2]], 3)
+def _taps(weight: Tensor) -> Tensor:
+    """The nine taps of all four phases, each a sum of taps of the weight: (O, 9, C)."""
+    sums = torch.tensor(_SUMS, dtype=weight.dtype, device=weight.device)
+    return sums @ weight.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _kernels(taps: Tensor) -> list[Tensor]:
+    """(O, 9, C) -> the kernels of the phases, (O, C, 1 or 2, 1 or 2), as views."""
+    sizes = [(len(rows), len(columns)) for rows, columns in _PHASES]
+    parts = taps.split([height * width for height, width in sizes], 1)
+    return [part.unflatten(1, size).permute(0, 3, 1, 2) for part, size in zip(parts, sizes, strict=True)]
+
+
+class _Phases(torch.autograd.Function):
+    """x and the taps of the four phases -> the result. It cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
+        padded = F.pad(x, (0, 1, 0, 1)).contiguous(memory_format=CHANNELS_LAST)
+        ctx.save_for_backward(padded, taps)
+        n, _, height, width = x.shape
+        shape = (n, len(taps), 2 * height, 2 * width)
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
+        for phase, W in enumerate(_kernels(taps)):
+            _every_other(y, phase).copy_(F.conv2d(_read(padded, W), W))
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        padded, taps = ctx.saved_tensors
+        needs_x, needs_taps = ctx.needs_input_grad
+        grad_padded = torch.zeros_like(padded) if needs_x else None
+        grad_taps = torch.empty_like(taps) if needs_taps else None
+        grad_W = [None] * len(_PHASES) if grad_taps is None else _kernels(grad_taps)
+        for phase, (W, to_W) in enumerate(zip(_kernels(taps), grad_W, strict=True)):
+            g, x = _every_other(grad, phase), _read(padded, W)
+            gradients = torch.ops.aten.convolution_backward(
+                g, x, W, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [needs_x, needs_taps, False]
+            )
+            if grad_padded is not None:
+                _read(grad_padded, W).add_(gradients[0])
+            if to_W is not None:
+                to_W.copy_(gradients[1])
+        return None if grad_padded is None else grad_padded[..., :-1, :-1], grad_taps
+
+
+def _every_other(y: Tensor, phase: int) -> Tensor:
+    """The rows and columns of a result that one phase makes, (N, O, H, W)."""
+    row, column = divmod(phase, 2)
+    return y[..., row::2, column::2]
+
+
+def _read(padded: Tensor, W: Tensor) -> Tensor:
+    """What taps of one or two rows and columns read of an input padded by one row and column."""
+    return padded[..., : padded.shape[2] - 2 + W.shape[2], : padded.shape[3] - 2 + W.shape[3]]

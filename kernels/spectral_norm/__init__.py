@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dispatch import Impl, resolve
+from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.spectral_norm import fused
 from lorbms_fast.kernels.spectral_norm.definition import power_step, spectral_norm, spectral_norm_through
+
+if TRITON:
+    from lorbms_fast.kernels.spectral_norm import triton
 
 __all__ = ["advance_u", "power_step", "spectral_norm", "spectral_norm_all", "spectral_norm_through"]
 
@@ -25,13 +28,19 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
     Returns:
         `W / sigma` of each weight. Differentiable once.
     """
-    if resolve(impl) == "reference":
+    form = resolve(impl, weights[0])
+    if form == "triton":
+        return triton.spectral_norm_all(weights, us)
+    if form == "reference":
         return [spectral_norm(weight, u)[0] for weight, u in zip(weights, us, strict=True)]
     return fused.spectral_norm_all(weights, us)
 
 
 @torch.no_grad()
-def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor]) -> None:
+def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> None:
     """Replace every u by u' in place: once an iteration, after all updates of the weights."""
-    u_next, _, _ = fused.power_steps(weights, us)
-    torch._foreach_copy_(list(us), [u.unsqueeze(0) for u in u_next])
+    if resolve(impl, weights[0]) == "triton":
+        u_next = triton.next_us(weights, us)
+    else:
+        u_next = [u.unsqueeze(0) for u in fused.power_steps(weights, us)[0]]
+    torch._foreach_copy_(list(us), u_next)

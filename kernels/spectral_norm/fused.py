@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def power_steps(weights: Sequence[Tensor], us: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """One step of the power iteration for each weight: u' (O,), v (everything else,) and sigma (scalars)."""
-    matrices = [weight.detach().flatten(1) for weight in weights]
+    """One step of the power iteration for each weight: u' (O,), v (everything else, as `_matrix` has it) and sigma."""
+    matrices = [_matrix(weight.detach()) for weight in weights]
     v = _normalise([torch.mv(W.T, u.detach().flatten()) for W, u in zip(matrices, us, strict=True)])
     W_v = [torch.mv(W, v_i) for W, v_i in zip(matrices, v, strict=True)]
     u_next = _normalise(W_v)
@@ -41,10 +41,22 @@ class _Divide(torch.autograd.Function):
         W_bar, u, v, sigma = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(4))
         result = []
         for g, W, u_i, v_i, s in zip(grads, W_bar, u, v, sigma, strict=True):
-            flat = g.flatten(1)
-            inner = torch.dot(g.flatten(), W.flatten())
-            result.append(torch.addr(flat, u_i * -inner, v_i).div_(s).view_as(W))
+            inner = torch.dot(_matrix(g).flatten(), _matrix(W).flatten())
+            result.append(_restored(torch.addr(_matrix(g), u_i * -inner, v_i).div_(s), W))
         return None, *result, *([None] * 3 * n)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A weight (O, ...) as a matrix (O, everything else): kernels in the order of channels_last, which they lie in."""
+    return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
+
+
+def _restored(matrix: Tensor, weight: Tensor) -> Tensor:
+    """The inverse of `_matrix` for a weight's shape."""
+    if weight.dim() != 4:
+        return matrix.view_as(weight)
+    o, i, height, width = weight.shape
+    return matrix.view(o, height, width, i).permute(0, 3, 1, 2)
 
 
 def _normalise(vectors: list[Tensor]) -> list[Tensor]:

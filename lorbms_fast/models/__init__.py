@@ -1,5 +1,6 @@
 """The four networks, by the way they compute: `reference` (plain) or `torch` (fast). Same parameters, same names."""
 
+import torch
 from torch import nn
 
 from lorbms_fast import reference
@@ -48,4 +49,5 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalise: SpectralNor
         form.Classifier(config),
     )
     initialise(networks, seed)
-    return networks
+    # The fast form's maps are channels_last; so are its kernels, or every convolution would convert them.
+    return networks if impl == "reference" else networks.to(memory_format=torch.channels_last)

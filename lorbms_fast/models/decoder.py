@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lorbms_fast import reference
 from lorbms_fast.kernels import dense_block_maps, resize_conv
+from lorbms_fast.models.parts import in_parts
 from lorbms_fast.models.spectral import normalised_weights
 from lorbms_fast.reference.layers import SpectralConv2d
 
@@ -28,13 +29,22 @@ class Decoder(reference.Decoder):
         """
         W_bar = normalised_weights(self) if W_bar is None else W_bar
         side = math.isqrt(f.shape[1])
-        new_maps = f.transpose(1, 2).unflatten(2, (side, side))
-        for b in range(1, len(self.block_inputs) + 1):
-            x = resize_conv(new_maps, W_bar[f"up{b}"])
-            layers = dict(self.get_submodule(f"block{b}").named_children())
-            weights = [W_bar[f"block{b}.{name}"] for name in layers]
-            biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
-            new_maps = dense_block_maps(x, weights, biases, "relu")
-        W_last, width = W_bar["last"], x.shape[1]
-        of_x = F.conv2d(x, W_last[:, :width], self.last.bias)  # a 1x1 convolution of the stack needs no stack
-        return torch.tanh(of_x + F.conv2d(new_maps, W_last[:, width:]))
+        x = f.transpose(1, 2).unflatten(2, (side, side))
+        *stages, last = self.block_inputs
+        for b in range(1, len(stages) + 1):
+            x = in_parts(lambda x, b=b: self._stage(b, W_bar, x)[1], x, 4 * stages[b - 1])
+        return in_parts(lambda x: self._images(W_bar, x), x, 4 * last)
+
+    def _stage(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Transition up and dense block b: what the block reads, and its new maps."""
+        x = resize_conv(x, W_bar[f"up{b}"])
+        layers = dict(self.get_submodule(f"block{b}").named_children())
+        weights = [W_bar[f"block{b}.{name}"] for name in layers]
+        biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
+        return x, dense_block_maps(x, weights, biases, "relu")
+
+    def _images(self, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
+        """The last stage and the convolution to pixels; a 1x1 convolution of a stack needs no stack."""
+        x, new_maps = self._stage(len(self.block_inputs), W_bar, x)
+        of_x, of_maps = W_bar["last"].split([x.shape[1], new_maps.shape[1]], 1)
+        return torch.tanh(F.conv2d(x, of_x, self.last.bias) + F.conv2d(new_maps, of_maps))

@@ -1,10 +1,12 @@
 """The encoder on lorbms_fast.kernels."""
 
-import torch.nn.functional as F
+from functools import partial
+
 from torch import Tensor, nn
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import coord_conv2d, dense_block_activated
+from lorbms_fast.kernels import coord_conv2d, dense_block_activated, pooled_conv2d
+from lorbms_fast.models.parts import in_parts
 
 
 class Encoder(reference.Encoder):
@@ -18,11 +20,17 @@ class Encoder(reference.Encoder):
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk); for S = 64 chunk i is quadrant i."""
         x = coord_conv2d(images, self.first.weight, self.first.bias)
         for b in range(1, self.blocks + 1):
-            weights, biases = layers_of(self.get_submodule(f"block{b}"))
-            activated = dense_block_activated(x, weights, biases, "instance_norm_relu")
-            x = F.max_pool2d(self.get_submodule(f"down{b}")(activated), 2)
+            block, down = self.get_submodule(f"block{b}"), self.get_submodule(f"down{b}")
+            x = in_parts(partial(_stage, block, down), x, down.out_channels)
         chunks: Tensor = self.last(x)
         return chunks.flatten(2).transpose(1, 2)
+
+
+def _stage(block: nn.Module, down: nn.Module, x: Tensor) -> Tensor:
+    """A dense block and the transition down behind it: (n, C, H, W) -> (n, C + L * growth, H / 2, W / 2)."""
+    activated = dense_block_activated(x, *layers_of(block), "instance_norm_relu")
+    weight, bias = down.parameters()
+    return pooled_conv2d(activated, weight, bias)
 
 
 def layers_of(block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

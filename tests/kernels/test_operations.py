@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorbms_fast import kernels
+from lorbms_fast.kernels import dispatch
 from lorbms_fast.kernels.dispatch import resolve
 from lorbms_fast.kernels.instance_norm.definition import instance_norm
 
@@ -133,10 +134,45 @@ def test_mix_chunks_takes_the_masked_ones():
 
 
 def test_choosing_a_form():
-    assert resolve(None) == "torch"
+    x = torch.ones(1)
+    assert resolve(None, x) == "torch"
     with kernels.use_impl("reference"):
-        assert resolve(None) == "reference"
-        assert resolve("torch") == "torch"
-    assert resolve(None) == "torch"
+        assert resolve(None, x) == "reference"
+        assert resolve("torch", x) == "torch"
+    assert resolve(None, x) == "torch"
     with pytest.raises(ValueError, match="impl 'cuda'"):
-        resolve("cuda")
+        resolve("cuda", x)
+
+
+def test_triton_is_refused_where_it_cannot_run(monkeypatch):
+    x = torch.ones(1)
+    monkeypatch.setattr(dispatch, "TRITON", False)
+    with pytest.raises(ValueError, match="needs the package triton"):
+        resolve("triton", x)
+    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(dispatch, "INTERPRETED", False)
+    with pytest.raises(ValueError, match="not on cpu"):
+        resolve("triton", x)
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)
+    assert resolve("triton", x) == "triton"
+    with pytest.raises(ValueError, match="float64"):
+        resolve("triton", x.double())
+
+
+def test_auto_is_triton_on_cuda_only(monkeypatch):
+    class OnCuda(torch.Tensor):
+        is_cuda = True
+
+    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(dispatch, "INTERPRETED", False)
+    assert resolve("auto", torch.ones(1)) == "torch"
+    assert resolve("auto", torch.ones(1).as_subclass(OnCuda)) == "triton"
+    assert resolve("auto", torch.ones(1, dtype=torch.float64).as_subclass(OnCuda)) == "torch"
+
+
+def test_choosing_breaks_no_graph():
+    def chosen(x):
+        return x + len(resolve("auto", x)) + len(resolve(None, x))
+
+    x = torch.ones(2)
+    assert torch.equal(torch.compile(chosen, backend="eager", fullgraph=True)(x), chosen(x))

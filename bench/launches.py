@@ -1,0 +1,164 @@
+"""Kernel launches written down instead of made: which kernel, on what arguments, how many programs."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.runtime.autotuner import Autotuner
+from triton.runtime.jit import JITFunction
+
+from lorbms_fast.kernels import dispatch, use_impl
+from lorbms_fast.models import parts
+
+_NAMES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.uint8: "u8",
+    torch.bool: "i1",
+}
+_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch as Triton would specialise its kernel for it."""
+
+    kernel: JITFunction
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    """Numbers as they are; for a tensor its dtype's name and size in bytes; for None, None."""
+    signature: dict[str, Any]
+    constants: dict[tuple[int, ...], Any]
+    attributes: dict[tuple[int, ...], Any]
+    options: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """Operation and kernel: `dense_block.solve`."""
+        module = str(self.kernel.fn.__module__).removeprefix("lorbms_fast.kernels.")
+        return f"{module.split('.')[0]}.{self.kernel.__name__}"
+
+    @property
+    def programs(self) -> int:
+        """How many programs the grid has."""
+        count = 1
+        for side in self.grid:
+            count *= side
+        return count
+
+    @property
+    def variant(self) -> str:
+        """Names what is compiled: launches that share it share a binary."""
+        return f"{self.name} {self.signature} {self.constants} {self.attributes} {self.options}"
+
+
+@dataclass(frozen=True)
+class Array:
+    """A tensor of which only the dtype and the size are kept."""
+
+    dtype: str
+    bytes: int
+
+
+@contextmanager
+def recorded() -> Iterator[list[Launch]]:
+    """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
+
+    Networks take whole batches, as on a GPU. What operations return is memory nobody wrote. Kernels that are tuned are
+    written down with their first configuration.
+    """
+    launches: list[Launch] = []
+
+    def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        launches.append(_launch(self, grid, args, kwargs))
+
+    def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
+        self.fn.run(*args, **kwargs, **self.configs[0].all_kwargs())
+
+    with (
+        patch.object(dispatch, "INTERPRETED", True),
+        patch.object(parts, "CPU_BYTES", 2**62),
+        patch.object(JITFunction, "run", run),
+        patch.object(Autotuner, "run", tune),
+        use_impl("triton"),
+    ):
+        yield launches
+
+
+class TorchOperations(TorchDispatchMode):
+    """Counts torch's own operations that touch data; each is a launch on a GPU, or a few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        ours = func.namespace == "lorbms_fast"
+        self.count += not (ours or func.is_view or func.overloadpacket in _FREE)
+        return func(*args, **(kwargs or {}))
+
+
+_FREE = {
+    torch.ops.aten.detach,
+    torch.ops.aten.empty,
+    torch.ops.aten.empty_like,
+    torch.ops.aten.empty_strided,
+    torch.ops.aten.new_empty,
+    torch.ops.aten.new_empty_strided,
+    torch.ops.aten._unsafe_view,
+}
+
+
+def _launch(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:
+    options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
+    bound = inspect.signature(kernel.fn).bind(*args, **kwargs)
+    bound.apply_defaults()
+    grid = grid(bound.arguments) if callable(grid) else grid
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
+
+    def typed(value: Any, place: tuple[int, ...]) -> Any:
+        if isinstance(value, tuple):
+            return tuple(typed(part, (*place, i)) for i, part in enumerate(value))
+        if value is None or isinstance(value, bool) or (isinstance(value, int) and value == 1):
+            constants[place] = value
+            return "constexpr"
+        if isinstance(value, float):
+            return "fp32"
+        if isinstance(value, Tensor):
+            divisible = value.data_ptr() % 16 == 0
+            name = f"*{_NAMES[value.dtype]}"
+        else:
+            divisible = value % 16 == 0
+            name = "i32" if abs(value) < 2**31 else "i64"
+        if divisible:
+            attributes[place] = [["tt.divisibility", 16]]
+        return name
+
+    for i, parameter in enumerate(kernel.params):
+        value = bound.arguments[parameter.name]
+        if parameter.is_constexpr:
+            constants[(i,)] = value
+            signature[parameter.name] = "constexpr"
+        else:
+            signature[parameter.name] = typed(value, (i,))
+    arguments = {name: _kept(value) for name, value in bound.arguments.items()}
+    return Launch(kernel, tuple(grid), arguments, signature, constants, attributes, options)
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return Array(_NAMES[value.dtype], value.numel() * value.element_size())
+    if isinstance(value, tuple):
+        return tuple(_kept(part) for part in value)
+    return value

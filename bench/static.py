@@ -1,0 +1,295 @@
+"""`python -m bench.static`: what can be known of the kernels without a GPU, into bench/STATIC.md.
+
+One training iteration runs with every kernel launch written down instead of made; each kernel is then compiled for six
+architectures at the shapes it was launched with. `--check` does it for one small dense block and two architectures, and
+fails on spilled registers or a matrix product without tensor cores.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.pop("TRITON_INTERPRET", None)
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+import torch
+from tqdm import tqdm
+
+from bench.binaries import ARCHITECTURES, Binary, binary
+from bench.gpus import GPUS, occupancy, resident
+from bench.launches import Launch, TorchOperations, recorded
+from bench.work import MATRIX, arithmetic, work
+from lorbms_fast import kernels
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.files import whole_file
+from lorbms_fast.kernels import DenseBlock, use_impl
+from lorbms_fast.kernels.dispatch import Impl
+from lorbms_fast.measurement.step import random_batch, step
+from lorbms_fast.models import build
+
+OF_OTHERS = (86, 90)
+"""What the iteration does not run is compiled for the least shared memory, and for HGMMA."""
+STATIC = Path(__file__).parent / "STATIC.md"
+BATCH = 12
+
+
+def main(arguments: list[str]) -> int:
+    """Write the report, or check the small set; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.static", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compile a small set only, write nothing")
+    parser.add_argument("--sm", type=int, nargs="+", choices=ARCHITECTURES, help="architectures; all by default")
+    parser.add_argument("--iteration", action="store_true", help="leave out what the training iteration does not run")
+    options = parser.parse_args(arguments)
+    if options.check:
+        launches, architectures = of_a_small_block(), options.sm or (80, 90)
+        others = []
+    else:
+        launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
+        others = [] if options.iteration else of_other_operations() + of_other_models()
+    kinds = {launch.variant: launch for launch in launches + others}
+    found: dict[tuple[str, int], Binary] = {}
+    ran = {launch.variant for launch in launches}
+    wanted = [(launch, architecture) for architecture in architectures for launch in kinds.values()]
+    wanted = [(launch, sm) for launch, sm in wanted if launch.variant in ran or sm in OF_OTHERS]
+    for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
+        found[launch.variant, architecture] = binary(launch, architecture)
+    faults = [
+        fault
+        for launch, architecture in wanted
+        for fault in faults_of(launch, architecture, found[launch.variant, architecture])
+    ]
+    if not options.check:
+        with whole_file(STATIC) as partial:
+            partial.write_text(report(launches, others, architectures, found, faults))
+        print(f"{STATIC} is new: {len(found)} binaries")
+    print("\n".join(faults) or "no spilled registers, and tensor cores in every matrix product")
+    return 1 if faults else 0
+
+
+def of_a_small_block() -> list[Launch]:
+    """Launches of one small dense block with instance norm, forward and backward, in bfloat16."""
+    x = torch.empty((4, 32, 16, 16), dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    with recorded() as launches:
+        y = DenseBlock(32, 3, activation="instance_norm_relu")(x.requires_grad_())
+        y.backward(torch.empty_like(y))
+    return launches
+
+
+def of_an_iteration() -> list[Launch]:
+    """Launches of one iteration as the thesis trains, under bfloat16 autocast."""
+    one_iteration = step("torch", ModelConfig(), BATCH, "bfloat16")
+    with recorded():
+        one_iteration()  # the first makes the optimizers' state
+    with recorded() as launches:
+        one_iteration()
+    return launches
+
+
+def of_other_models() -> list[Launch]:
+    """Launches of blocks that strangers have, in float32 (TF32 and not) and float16: 56 x 56, growth 12 and 32."""
+    with recorded() as launches:
+        for dtype, growth, tf32 in ((torch.float32, 12, True), (torch.float32, 32, False), (torch.float16, 32, True)):
+            x = torch.empty((8, 64, 56, 56), dtype=dtype).contiguous(memory_format=torch.channels_last)
+            with torch.backends.cudnn.flags(allow_tf32=tf32):
+                y = DenseBlock(64, 3, growth, activation="instance_norm_relu")(x.requires_grad_())
+                y.backward(torch.empty_like(y))
+    return launches
+
+
+def of_other_operations() -> list[Launch]:
+    """Launches of what the library offers, whether or not the iteration runs it, at the model's shapes."""
+    N, S = BATCH, 64
+    layouts = (torch.contiguous_format, torch.channels_last)
+    with recorded() as launches:
+        for dtype in (torch.bfloat16, torch.float32):
+            images = [_empty(N, 3, S, S, dtype=dtype) for _ in range(3)]
+            sum(kernels.loss_head(*images, _empty(N, 1, 4, 4, dtype=dtype))).backward()
+            codes = [_empty(N, 4, 192, dtype=dtype) for _ in range(2)]
+            _there_and_back(kernels.mix_by_distance(*codes, torch.empty(N, 4), 16e3)[0])
+            store, rows = torch.empty((100, S, S, 3), dtype=torch.uint8), torch.empty((5, N), dtype=torch.int64)
+            for layout in layouts:
+                kernels.assemble_batch(store, rows, dtype=dtype, channels_last=layout == torch.channels_last)
+                for C, side in ((112, 64), (192, 32), (304, 16), (464, 8), (656, 4)):
+                    x = _empty(2 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.max_pool2x2(kernels.instance_norm_relu(x)))
+                for C, O, side in ((192, 656, 2), (192, 464, 4), (160, 304, 8), (112, 192, 16), (80, 112, 32)):
+                    x = _empty(2 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.resize_conv(x, _empty(O, C, 3, 3, dtype=dtype)))
+                for C, side in ((96, 29), (256, 14), (384, 6)):
+                    x = _empty(4 * N, C, side, side, dtype=dtype, layout=layout)
+                    _there_and_back(kernels.relu_grouped_batch_norm(x, torch.empty(C), torch.empty(C), 4)[0])
+        for kind, shape, layout in (
+            (kernels.InstanceNorm2d, (2, 64, 512, 512), torch.channels_last),
+            (kernels.InstanceNorm2d, (2, 64, 128, 128), torch.contiguous_format),
+            (kernels.InstanceNorm3d, (2, 32, 64, 96, 96), torch.channels_last_3d),
+        ):
+            _there_and_back(kind(shape[1], affine=True)(_empty(*shape, dtype=torch.float16, layout=layout)))
+    return launches
+
+
+def _empty(*shape: int, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+
+
+def _there_and_back(y: torch.Tensor) -> None:
+    y.backward(torch.empty_like(y))
+
+
+def faults_of(launch: Launch, architecture: int, compiled: Binary) -> list[str]:
+    """What no shipped kernel may have."""
+    place = f"{launch.name} {shape(launch)} on sm_{architecture}"
+    faults = []
+    if compiled.spills or compiled.local:
+        faults.append(f"{place}: {compiled.local} bytes of registers spilled per thread")
+    if not resident(compiled, architecture):
+        faults.append(f"{place}: {compiled.shared} bytes of shared memory do not fit")
+    if launch.name in MATRIX and not compiled.tensor and launch.arguments["PRECISION"] != "ieee":
+        faults.append(f"{place}: no tensor cores")
+    return faults
+
+
+def shape(launch: Launch) -> str:
+    """The whole numbers among its constants, without block sizes."""
+    names = [parameter.name for parameter in launch.kernel.params if parameter.is_constexpr]
+    sizes = {name: launch.arguments[name] for name in names if not name.startswith("BLOCK")}
+    return " ".join(f"{name}={value}" for name, value in sizes.items() if isinstance(value, int | bool))
+
+
+def report(
+    launches: list[Launch],
+    others: list[Launch],
+    architectures: tuple[int, ...],
+    found: dict[tuple[str, int], Binary],
+    faults: list[str],
+) -> str:
+    """The text of bench/STATIC.md."""
+    kinds = {launch.variant: launch for launch in launches + others}
+    times = Counter(launch.variant for launch in launches)
+    lines = [
+        "# Kernels without a GPU",
+        "",
+        "Written by `python -m bench.static`; nothing here was measured. One training iteration (batch 12, bfloat16)",
+        "ran with every Triton launch written down instead of made; each kernel was compiled for the shapes it had.",
+        "Operations that the iteration does not run follow, launched 0 times.",
+        "",
+        f"{len(found)} binaries of {len(kinds)} specialised kernels. Spilled registers, or matrix products without",
+        f"tensor cores: {len(faults) or 'none'}.",
+        *(f"- {fault}" for fault in faults),
+        "",
+        "## Launches",
+        "",
+        "Triton's are exact; torch's are operations dispatched that touch data, each one launch or a few on a GPU,",
+        "before `torch.compile` joins any.",
+        "",
+        *launch_table(),
+        "",
+        "## Predicted times",
+        "",
+        "*Predicted*, a bound from below: the larger of operations / peak rate and bytes / bandwidth, where a grid",
+        "with fewer programs than multiprocessors has only their share of the peak, and four times that share of the",
+        "bandwidth. Bytes count every tensor once. `times` is launches an iteration. A dense block's `solve` is a chain",
+        "of short dependent steps: it will take longer than its bound by more than others.",
+        "",
+        "| kernel | shape | times | programs | GFLOP | MB | " + " | ".join(f"{gpu.name}, us" for gpu in GPUS) + " |",
+        "|---|---|---:|---:|---:|---:|" + "---:|" * len(GPUS),
+    ]
+    sums = Counter[str]()
+    for variant, launch in kinds.items():
+        cost = work(launch)
+        predicted = {gpu.name: gpu.roofline(cost, launch.programs, arithmetic(launch)) for gpu in GPUS}
+        sums.update({name: seconds * times[variant] for name, seconds in predicted.items()})
+        cells = " | ".join(f"{1e6 * seconds:.1f}" for seconds in predicted.values())
+        lines.append(
+            f"| {launch.name} | {shape(launch)} | {times[variant]} | {launch.programs} | {cost.flops / 1e9:.2f} "
+            f"| {cost.bytes / 1e6:.1f} | {cells} |"
+        )
+    cells = " | ".join(f"{1e6 * sums[gpu.name]:.0f}" for gpu in GPUS)
+    lines += [
+        f"| **all of an iteration** | | {len(launches)} | | | | {cells} |",
+        "",
+        "## Binaries",
+        "",
+        "Registers per thread, shared memory per program, share of a multiprocessor's warps that can be in flight,",
+        "matrix instructions in the code. The last ones are blocks of other models: 56 x 56, growth 12 and 32, float32",
+        "with and without TF32 (which alone runs without tensor cores), float16. What the iteration does not run is",
+        f"compiled for sm_{OF_OTHERS[0]} and sm_{OF_OTHERS[1]} only.",
+        "",
+        "| kernel | shape | warps | " + " | ".join(f"sm_{architecture}" for architecture in architectures) + " |",
+        "|---|---|---:|" + "---|" * len(architectures),
+    ]
+    for variant, launch in kinds.items():
+        binaries = {architecture: found.get((variant, architecture)) for architecture in architectures}
+        cells = " | ".join(cell(compiled, architecture) for architecture, compiled in binaries.items())
+        warps = next((compiled.warps for compiled in binaries.values() if compiled), "")
+        lines.append(f"| {launch.name} | {shape(launch)} | {warps} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(compiled: Binary | None, architecture: int) -> str:
+    """A binary in few words."""
+    if compiled is None:
+        return ""
+    spilled = f", **{compiled.local} B spilled**" if compiled.local else ""
+    tensor = f", {compiled.tensor} {compiled.kind}" if compiled.tensor else ""
+    share = occupancy(compiled, architecture)
+    return f"{compiled.registers} r, {compiled.shared / 1024:.0f} KB, {share:.0%}{tensor}{spilled}"
+
+
+def launch_table() -> list[str]:
+    """Launches of a layer, a network and an iteration, in each form."""
+    lines = ["| what | reference | torch | Triton form: ours + torch's |", "|---|---:|---:|---:|"]
+    for name, work_in in _counted().items():
+        cells = [str(launch_counts(work_in, impl)[1]) for impl in ("reference", "torch")]
+        ours, others = launch_counts(work_in, "triton")
+        lines.append(f"| {name} | {' | '.join(cells)} | **{ours + others}** = {ours} + {others} |")
+    return lines
+
+
+def launch_counts(work_in: Callable[[Impl], Callable[[], object]], impl: Impl) -> tuple[int, int]:
+    """Launches of ours, and operations of torch's own."""
+    run = work_in(impl)
+    with recorded() if impl == "triton" else use_impl(impl):
+        run()  # a first iteration makes the optimizers' state
+    if impl == "triton":
+        with recorded() as launches, TorchOperations() as operations:
+            run()
+        return len(launches), operations.count
+    with use_impl(impl), TorchOperations() as operations:
+        run()
+    return 0, operations.count
+
+
+# How many images only Triton's grids and splitting ask; the other forms do the same operations for fewer.
+def _counted() -> dict[str, Callable[[Impl], Callable[[], object]]]:
+    model = ModelConfig()
+
+    def block(impl: Impl) -> Callable[[], object]:
+        module, x = DenseBlock(192, 7, activation="instance_norm_relu"), torch.zeros(2, 192, 16, 16)
+        return lambda: module(x)
+
+    def encoder(impl: Impl) -> Callable[[], object]:
+        networks = build(model, "reference" if impl == "reference" else "torch")
+        images = random_batch(3 * BATCH if impl == "triton" else 1, model.image_size).I_ref
+        return torch.no_grad()(lambda: networks.enc(images))
+
+    def decoder(impl: Impl) -> Callable[[], object]:
+        networks = build(model, "reference" if impl == "reference" else "torch")
+        codes = torch.zeros(2 * BATCH if impl == "triton" else 1, 4, model.chunk)
+        return torch.no_grad()(lambda: networks.dec(codes))
+
+    def iteration(impl: Impl) -> Callable[[], object]:
+        return step("reference" if impl == "reference" else "torch", model, BATCH if impl == "triton" else 2)
+
+    return {
+        "dense block of 7 layers, forward": block,
+        "encoder, forward": encoder,
+        "decoder, forward": decoder,
+        "iteration": iteration,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""What a launch has to compute and to move, by its arguments; where nothing is said here, all its tensors, once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.launches import Array, Launch
+
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "i32": 4, "i64": 8, "u8": 1, "i1": 1}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating point operations of matrix products (a multiply-add counts two), and bytes read and written at least."""
+
+    flops: float
+    bytes: float
+
+
+def work(launch: Launch) -> Work:
+    """Of one launch."""
+    if launch.name in MATRIX:
+        return MATRIX[launch.name](launch.arguments)
+    return Work(0, _size(tuple(launch.arguments.values())))
+
+
+def arithmetic(launch: Launch) -> str:
+    """Name of the dtype in which its first half-precision tensor lies, else fp32."""
+    found = [array.dtype for array in _arrays(tuple(launch.arguments.values()))]
+    return next((dtype for dtype in found if dtype in ("bf16", "fp16")), "fp32")
+
+
+def _arrays(values: tuple[Any, ...]) -> list[Array]:
+    found: list[Array] = []
+    for value in values:
+        if isinstance(value, Array):
+            found.append(value)
+        elif isinstance(value, tuple):
+            found += _arrays(value)
+    return found
+
+
+def _size(values: tuple[Any, ...]) -> float:
+    return sum(array.bytes for array in _arrays(values))
+
+
+def _convolve(a: dict[str, Any]) -> Work:
+    positions, taps, item = a["images"] * a["H"] * a["W"], a["KERNEL"] ** 2, _BYTES[a["x"].dtype]
+    weights = taps * a["channels"] * a["outs"]
+    added = a["outs"] if a["add"] is not None else 0
+    return Work(2 * positions * weights, item * (positions * (a["channels"] + a["outs"] + added) + weights))
+
+
+def _solve(a: dict[str, Any]) -> Work:
+    """Forward or back: a layer reads the maps of all before (after) it, in all images."""
+    item, G, MAPS = _BYTES[a["y"].dtype], a["G"], a["MAPS"]
+    positions = a["y"].bytes // item // MAPS
+    layers = range(a["first"], a["last"])
+    forward = "stack" in a
+    pairs = sum(layer if forward else MAPS // G - 1 - layer for layer in layers)
+    weights = pairs * a["KERNEL"] ** 2 * G * G
+    # A layer's sums in, its maps and their activations out; back, its maps and two gradients in, one out. What a layer
+    # reads of others counts only where the launch did not make it.
+    own = len(layers) * (3 if forward else 4)
+    others = 0 if len(layers) > 1 else pairs
+    return Work(2 * positions * weights, item * (positions * G * (own + others) + weights))
+
+
+def _weight_gradient(a: dict[str, Any]) -> Work:
+    """Every pair of a map and one that it read."""
+    positions, taps, item = a["images"] * a["H"] * a["W"], a["KERNEL"] ** 2, _BYTES[a["g"].dtype]
+    STACK, MAPS, G = a["C"] + a["MAPS"], a["MAPS"], a["G"]
+    read = sum(a["C"] + layer * G for layer in range(MAPS // G)) * G
+    return Work(2 * positions * taps * read, item * positions * (STACK + MAPS) + a["partial"].bytes)
+
+
+def _pooled_conv(a: dict[str, Any]) -> Work:
+    """Of four positions a window, one result and one byte."""
+    windows, C, O, item = a["windows"], a["C"], a["O"], _BYTES[a["y"].dtype]
+    return Work(8 * windows * C * O, windows * (4 * C * item + O * (item + 1)) + a["weight"].bytes)
+
+
+def _resize(a: dict[str, Any]) -> Work:
+    """Forward or a gradient: nine folded taps at every position of the smaller maps."""
+    return Work(2 * 9 * a["positions"] * a["C"] * a["O"], _size(tuple(a.values())))
+
+
+MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
+    "dense_block.convolve": _convolve,
+    "dense_block.solve": _solve,
+    "dense_block.solve_transposed": _solve,
+    "dense_block.weight_gradient": _weight_gradient,
+    "pooled_conv.forward": _pooled_conv,
+    "resize_conv.forward": _resize,
+    "resize_conv.data_gradient": _resize,
+    "resize_conv.weight_gradient": _resize,
+}
+"""Kernels that must use tensor cores."""

@@ -1,0 +1,40 @@
+"""Batches out of a data set that lies in memory as one tensor."""
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels.batch_assembly import definition, fused
+from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+
+if TRITON:
+    from lorbms_fast.kernels.batch_assembly import triton
+
+
+def assemble_batch(
+    images: Tensor,
+    rows: Tensor,
+    flip: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Pick images by their row and bring them to [-1, 1]: `x = u8 * 2/255 - 1`.
+
+    A reference and its four candidates are one call with rows (5, N).
+
+    Args:
+        images: the store, uint8 (count, H, W, 3), contiguous.
+        rows: which images, int64 of any shape, on the store's device. A row that the store has not raises IndexError,
+            but on CUDA, where looking would make the host wait: there its image is all NaN.
+        flip: bool of rows' shape, True where an image is to be mirrored left to right; None for none.
+        dtype: floating point, of the result.
+        channels_last: let the result's channels be neighbours in memory.
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        (*rows, 3, H, W). Not differentiable.
+    """
+    form = resolve(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
+    if form == "triton":
+        return triton.assemble_batch(images, rows, flip, dtype, channels_last)
+    return (definition if form == "reference" else fused).assemble_batch(images, rows, flip, dtype, channels_last)

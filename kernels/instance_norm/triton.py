@@ -1,0 +1,18 @@
+"""Instance norm in Triton: one launch where a map fits into a program's registers. Keeps the memory layout."""
+
+from torch import Tensor
+
+from lorbms_fast.kernels.normalisation.triton import normalise
+
+
+def instance_norm(
+    x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    """(N, C, *positions) -> the same, in x's memory layout; documented at the definition. Differentiable once."""
+    y, _, _ = normalise(x, weight, bias, x.shape[0], eps, False, relu)
+    return y
+
+
+def instance_norm_relu(x: Tensor, eps: float) -> Tensor:
+    """`ReLU(instance_norm(x))` in the same launch."""
+    return instance_norm(x, eps, relu=True)

@@ -1,0 +1,16 @@
+"""Maximum over squares of four."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def max_pool2x2(x: Tensor) -> Tensor:
+    """Greatest of each 2x2 square; an odd last row or column is left out.
+
+    Args:
+        x: (N, C, H, W).
+
+    Returns:
+        (N, C, H // 2, W // 2).
+    """
+    return F.max_pool2d(x, 2)

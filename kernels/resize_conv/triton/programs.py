@@ -1,0 +1,220 @@
+"""Triton programs of the resize convolution: an implicit matrix product over nine folded taps.
+
+Along one axis an output of even place reads input r with w0 + w1 + w2; one of odd place reads r with w0 + w1 and r + 1
+with w2. Number these three folded taps k = 0, 1, 2: tap k makes outputs of parity `k > 0` from the input `k == 2`
+further on. Two axes give nine taps T[k, l] and
+
+    y[2 r + (k > 0), 2 s + (l > 0)] = sum over k, l of T[k, l] x[r + (k == 2), s + (l == 2)].
+
+Positions (n, r, s) of the input are the rows of the matrix products, output maps their columns. Strides are of
+(sample, channel, row, column).
+"""
+
+import triton
+import triton.language as tl
+
+from lorbms_fast.kernels.tuning import tuned
+
+TINY = {"BLOCK_M": 16, "BLOCK_O": 16, "BLOCK_C": 16}
+KEY = ("positions", "C", "O", "PRECISION")
+"""And the strides of x or dx: memory layouts differ in what suits them."""
+
+
+def _tiles(*sizes: tuple[int, int, int, int]) -> list[triton.Config]:
+    """Of (BLOCK_M, BLOCK_O, BLOCK_C, warps)."""
+    return [
+        triton.Config({"BLOCK_M": m, "BLOCK_O": o, "BLOCK_C": c}, num_warps=warps, num_stages=2)
+        for m, o, c, warps in sizes
+    ]
+
+
+@triton.constexpr_function
+def folds(k, a):
+    """Whether folded tap k contains the weight's tap a."""
+    return k == 0 or (k == 1) == (a < 2)
+
+
+@triton.jit
+def fold_taps(w_ptr, taps_ptr, w_strides, O, C, BLOCK: tl.constexpr):
+    """Weight (O, C, 3, 3) -> folded taps (9, C, O)."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # c * O + o
+    inside = i < O * C
+    w_ptr += (i % O) * w_strides[0] + (i // O) * w_strides[1]
+    for k in tl.static_range(3):
+        for l in tl.static_range(3):
+            tap = tl.zeros((BLOCK,), tl.float32)
+            for a in tl.static_range(3):
+                for b in tl.static_range(3):
+                    if folds(k, a) and folds(l, b):
+                        tap += tl.load(w_ptr + a * w_strides[2] + b * w_strides[3], mask=inside, other=0).to(tl.float32)
+            tl.store(taps_ptr + (k * 3 + l) * O * C + i, tap.to(taps_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def unfold_gradient(partial_ptr, dw_ptr, dw_strides, O, C, parts, BLOCK: tl.constexpr):
+    """Gradients of the taps, summed over parts, (parts, 9, C, O) -> gradient of the weight (O, C, 3, 3)."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < O * C
+    dw_ptr += (i % O) * dw_strides[0] + (i // O) * dw_strides[1]
+    for a in tl.static_range(3):
+        for b in tl.static_range(3):
+            dw = tl.zeros((BLOCK,), tl.float32)
+            for part in range(parts):
+                for k in tl.static_range(3):
+                    for l in tl.static_range(3):
+                        if folds(k, a) and folds(l, b):
+                            dw += tl.load(partial_ptr + (part * 9 + k * 3 + l) * O * C + i, mask=inside, other=0)
+            tl.store(dw_ptr + a * dw_strides[2] + b * dw_strides[3], dw.to(dw_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _place(m, H, W):
+    """Sample, row and column of position m of the input."""
+    return m // (H * W), m // W % H, m % W
+
+
+@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4), (32, 64, 16, 8)), TINY, (*KEY, "x_strides"))
+@triton.jit
+def forward(
+    x_ptr,
+    taps_ptr,
+    y_ptr,
+    x_strides,
+    y_strides,
+    positions,
+    C,
+    O,
+    H,
+    W,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """All four outputs of BLOCK_M positions for BLOCK_O maps. Grid (position blocks, map blocks)."""
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    n, r, s = _place(m, H, W)
+    here = m < positions
+    below = here & (r + 1 < H)
+    right = here & (s + 1 < W)
+    x_at = (n * x_strides[0] + r * x_strides[2] + s * x_strides[3])[:, None]
+    y_00 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
+    y_01 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
+    y_10 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
+    y_11 = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
+    for start in range(0, C, BLOCK_C):
+        c = start + tl.arange(0, BLOCK_C)
+        read = x_ptr + x_at + c[None, :] * x_strides[1]
+        taps_at = taps_ptr + c[:, None] * O + o[None, :]
+        in_c = (c < C)[None, :]
+        in_taps = (c < C)[:, None] & (o < O)[None, :]
+        x_00 = tl.load(read, mask=here[:, None] & in_c, other=0)
+        y_00 = tl.dot(x_00, tl.load(taps_at, mask=in_taps, other=0), y_00, input_precision=PRECISION)
+        y_01 = tl.dot(x_00, tl.load(taps_at + 1 * O * C, mask=in_taps, other=0), y_01, input_precision=PRECISION)
+        y_10 = tl.dot(x_00, tl.load(taps_at + 3 * O * C, mask=in_taps, other=0), y_10, input_precision=PRECISION)
+        y_11 = tl.dot(x_00, tl.load(taps_at + 4 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
+        x_01 = tl.load(read + x_strides[3], mask=right[:, None] & in_c, other=0)
+        y_01 = tl.dot(x_01, tl.load(taps_at + 2 * O * C, mask=in_taps, other=0), y_01, input_precision=PRECISION)
+        y_11 = tl.dot(x_01, tl.load(taps_at + 5 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
+        x_10 = tl.load(read + x_strides[2], mask=below[:, None] & in_c, other=0)
+        y_10 = tl.dot(x_10, tl.load(taps_at + 6 * O * C, mask=in_taps, other=0), y_10, input_precision=PRECISION)
+        y_11 = tl.dot(x_10, tl.load(taps_at + 7 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
+        x_11 = tl.load(read + x_strides[2] + x_strides[3], mask=(below & right)[:, None] & in_c, other=0)
+        y_11 = tl.dot(x_11, tl.load(taps_at + 8 * O * C, mask=in_taps, other=0), y_11, input_precision=PRECISION)
+    y_at = (n * y_strides[0] + 2 * r * y_strides[2] + 2 * s * y_strides[3])[:, None]
+    y_at = y_ptr + y_at + o[None, :] * y_strides[1]
+    stored = here[:, None] & (o < O)[None, :]
+    dtype = y_ptr.dtype.element_ty
+    tl.store(y_at, y_00.to(dtype), mask=stored)
+    tl.store(y_at + y_strides[3], y_01.to(dtype), mask=stored)
+    tl.store(y_at + y_strides[2], y_10.to(dtype), mask=stored)
+    tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
+
+
+@tuned(_tiles((32, 32, 32, 8), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "dx_strides"))
+@triton.jit
+def data_gradient(
+    grad_ptr,
+    taps_ptr,
+    dx_ptr,
+    grad_strides,
+    dx_strides,
+    positions,
+    C,
+    O,
+    H,
+    W,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Gradient of BLOCK_M positions of BLOCK_C maps of x. Grid (position blocks, map blocks)."""
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    n, r, s = _place(m, H, W)
+    here = m < positions
+    dx = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    for tap in range(9):
+        row = 2 * (r - tap // 6) + (tap >= 3)
+        column = 2 * (s - tap % 3 // 2) + (tap % 3 > 0)
+        place = (n * grad_strides[0] + row * grad_strides[2] + column * grad_strides[3])[:, None]
+        read = (here & (row >= 0) & (column >= 0))[:, None]
+        for start in range(0, O, BLOCK_O):
+            o = start + tl.arange(0, BLOCK_O)
+            grad_at = grad_ptr + place + o[None, :] * grad_strides[1]
+            grad = tl.load(grad_at, mask=read & (o < O)[None, :], other=0)
+            in_taps = (o < O)[:, None] & (c < C)[None, :]
+            taps = tl.load(taps_ptr + (tap * C + c[None, :]) * O + o[:, None], mask=in_taps, other=0)
+            dx = tl.dot(grad, taps, dx, input_precision=PRECISION)
+    dx_at = (n * dx_strides[0] + r * dx_strides[2] + s * dx_strides[3])[:, None]
+    stored = here[:, None] & (c < C)[None, :]
+    tl.store(dx_ptr + dx_at + c[None, :] * dx_strides[1], dx.to(dx_ptr.dtype.element_ty), mask=stored)
+
+
+@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides"))
+@triton.jit
+def weight_gradient(
+    grad_ptr,
+    x_ptr,
+    partial_ptr,
+    grad_strides,
+    x_strides,
+    positions,
+    C,
+    O,
+    H,
+    W,
+    positions_per_part,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Gradient of one tap over one part of the positions, (parts, 9, C, O) float32.
+
+    Grid (map blocks of x, map blocks of y, 9 * parts).
+    """
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    tap = tl.program_id(2) % 9
+    begin = tl.program_id(2) // 9 * positions_per_part
+    down = tap // 6
+    along = tap % 3 // 2
+    dT = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
+    end = tl.minimum(begin + positions_per_part, positions)
+    for start in range(begin, end, BLOCK_M):
+        m = start + tl.arange(0, BLOCK_M)
+        n, r, s = _place(m, H, W)
+        here = (m < end) & (r + down < H) & (s + along < W)
+        x_at = n * x_strides[0] + (r + down) * x_strides[2] + (s + along) * x_strides[3]
+        x_at = x_ptr + x_at[None, :] + c[:, None] * x_strides[1]
+        x = tl.load(x_at, mask=here[None, :] & (c < C)[:, None], other=0)
+        grad_at = n * grad_strides[0] + (2 * r + (tap >= 3)) * grad_strides[2]
+        grad_at += (2 * s + (tap % 3 > 0)) * grad_strides[3]
+        grad_at = grad_ptr + grad_at[:, None] + o[None, :] * grad_strides[1]
+        grad = tl.load(grad_at, mask=here[:, None] & (o < O)[None, :], other=0)
+        dT = tl.dot(x, grad, dT, input_precision=PRECISION)
+    stored = (c < C)[:, None] & (o < O)[None, :]
+    tl.store(partial_ptr + (tl.program_id(2) * C + c[:, None]) * O + o[None, :], dT, mask=stored)

@@ -1,0 +1,184 @@
+"""Spectral normalisation of all weights of a network in two launches, on weights packed one after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from lorbms_fast.kernels.operation import operation
+from lorbms_fast.kernels.spectral_norm.triton import programs
+
+BLOCK_O, BLOCK_K = 32, 128
+
+
+def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
+    """Every W / sigma, u' and v constants in the backward; documented at the package's function of this name."""
+    W_bar, _, _, _ = normalise(_packed(weights), _packed(us).detach(), _sizes(weights))
+    parts = W_bar.split([weight.numel() for weight in weights])
+    return [_restored(part, weight) for part, weight in zip(parts, weights, strict=True)]
+
+
+def next_us(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
+    """Every u' (1, O)."""
+    packed = power_step(_packed(weights), _packed(us), _sizes(weights))
+    return [u.view(1, -1) for u in packed.split([u.numel() for u in us])]
+
+
+def _packed(tensors: Sequence[Tensor]) -> Tensor:
+    """One after the other, channels_last ones as they lie: the order of a matrix's columns is no matter to sigma."""
+    return torch.cat([(t.permute(0, 2, 3, 1) if _is_channels_last(t) else t).flatten() for t in tensors])
+
+
+def _restored(packed: Tensor, like: Tensor) -> Tensor:
+    """Part of a packing as a view that lies as the tensor it came from."""
+    if not _is_channels_last(like):
+        return packed.view(like.shape)
+    O, C, height, width = like.shape
+    return packed.view(O, height, width, C).permute(0, 3, 1, 2)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def _sizes(weights: Sequence[Tensor]) -> list[int]:
+    """O and K of each weight."""
+    return [size for weight in weights for size in (weight.shape[0], weight[0].numel())]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How packed weights are cut into tiles; tensors on the weights' device."""
+
+    table: Tensor
+    of_tile: Tensor
+    """The weight of each tile."""
+    first_tile: Tensor
+    """Of each weight; then the number of tiles."""
+    tiles: int
+    weights: int
+    most_tiles: int
+    """Of one weight, as a power of 2."""
+    u_size: int
+    v_size: int
+    sums_size: int
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.table, self.of_tile, self.first_tile
+
+
+@lru_cache(maxsize=64)
+def _plan(sizes: tuple[int, ...], block_k: int, device: torch.device) -> _Plan:
+    O, K = sizes[::2], sizes[1::2]
+    blocks = [triton.cdiv(k, block_k) for k in K]
+
+    def begins(lengths: Sequence[int]) -> list[int]:
+        return list(accumulate(lengths, initial=0))
+
+    W_at, u_at, v_at, first = begins([o * k for o, k in zip(O, K, strict=True)]), begins(O), begins(K), begins(blocks)
+    sums_at = begins([o * b for o, b in zip(O, blocks, strict=True)])
+    rows = list(zip(O, K, W_at, u_at, v_at, sums_at, strict=False))
+    return _Plan(
+        torch.tensor(rows, dtype=torch.int64, device=device),
+        torch.tensor([i for i, b in enumerate(blocks) for _ in range(b)], dtype=torch.int32, device=device),
+        torch.tensor(first, dtype=torch.int32, device=device),
+        tiles=first[-1],
+        weights=len(O),
+        most_tiles=triton.next_power_of_2(max(blocks)),
+        u_size=u_at[-1],
+        v_size=v_at[-1],
+        sums_size=sums_at[-1],
+    )
+
+
+def _power_step(W: Tensor, u: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tensor]:
+    """t, parts of |t|^2, and parts of W t."""
+    t, norms, sums = (_float32(W, size) for size in (plan.v_size, plan.tiles, plan.sums_size))
+    programs.power_step[(plan.tiles,)](W, u, *plan.tensors, t, norms, sums, BLOCK_O, BLOCK_K)
+    return t, norms, sums
+
+
+@operation("spectral_norm")
+def normalise(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Divide packed weights by their sigma.
+
+    Args:
+        W: the weights' values, one after the other.
+        u: their vectors u, likewise.
+        sizes: O and K of each: it is the matrix (O, K).
+
+    Returns:
+        `W / sigma`, packed as W; u' packed as u; every v (K,), packed; every sigma; the last three float32.
+    """
+    plan = _plan(tuple(sizes), BLOCK_K, W.device)
+    t, norms, sums = _power_step(W, u, plan)
+    W_bar, u_next, v, sigma = _empty_results(W, u, sizes)
+    programs.divide[(plan.tiles,)](
+        W, *plan.tensors, norms, sums, t, W_bar, u_next, v, sigma, BLOCK_O, BLOCK_K, plan.most_tiles
+    )
+    return W_bar, u_next, v, sigma
+
+
+@operation("spectral_norm_backward")
+def backward(grad: Tensor, W_bar: Tensor, u_next: Tensor, v: Tensor, sigma: Tensor, sizes: list[int]) -> Tensor:
+    """Gradient of the packed weights: `(g - <g, W_bar> u' v^T) / sigma`."""
+    plan = _plan(tuple(sizes), BLOCK_K, grad.device)
+    grad = grad.contiguous()
+    inner, dW = _float32(grad, plan.tiles), torch.empty_like(W_bar)
+    programs.inner_products[(plan.tiles,)](grad, W_bar, *plan.tensors, inner, BLOCK_O, BLOCK_K)
+    programs.backward[(plan.tiles,)](
+        grad, *plan.tensors, inner, u_next, v, sigma, dW, BLOCK_O, BLOCK_K, plan.most_tiles
+    )
+    return dW
+
+
+@operation("spectral_norm_power_step")
+def power_step(W: Tensor, u: Tensor, sizes: list[int]) -> Tensor:
+    """u' of packed weights, packed as u. Arguments as of `normalise`."""
+    plan = _plan(tuple(sizes), BLOCK_K, W.device)
+    _, norms, sums = _power_step(W, u, plan)
+    u_next = torch.empty_like(u)
+    programs.next_u[(plan.tiles,)](*plan.tensors, norms, sums, u_next, BLOCK_O, plan.most_tiles)
+    return u_next
+
+
+def _float32(like: Tensor, size: int) -> Tensor:
+    return like.new_empty((size,), dtype=torch.float32)
+
+
+def _empty_results(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(W), _float32(u, len(u)), _float32(W, sum(sizes[1::2])), _float32(W, len(sizes) // 2)
+
+
+@normalise.register_fake
+def _(W, u, sizes):
+    return _empty_results(W, u, sizes)
+
+
+@backward.register_fake
+def _(grad, W_bar, u_next, v, sigma, sizes):
+    return torch.empty_like(W_bar)
+
+
+@power_step.register_fake
+def _(W, u, sizes):
+    return torch.empty_like(u)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, list[int]], output: tuple[Tensor, ...]) -> None:
+    ctx.sizes = inputs[2]
+    ctx.save_for_backward(*output)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> Any:
+    return backward(grad, *ctx.saved_tensors, ctx.sizes), None, None
+
+
+normalise.register_autograd(_backward, setup_context=_save)

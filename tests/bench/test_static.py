@@ -1,0 +1,61 @@
+"""Kernels compiled ahead of time, and what is said of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python without Triton's interpreter, which must be switched off before Triton is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_a_small_dense_block_spills_nothing_and_uses_tensor_cores():
+    ran = run("-m", "bench.static", "--check", "--sm", "80", "90")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+FINDS_FAULTS = """
+import bench.static as static
+from bench.binaries import Binary
+launches = {launch.kernel.__name__: launch for launch in static.of_a_small_block()}
+assert {"prepare", "convolve", "solve", "solve_transposed", "activate_backward", "weight_gradient"} <= set(launches)
+good = Binary(registers=100, local=0, shared=1000, warps=4, spills=0, tensor=8, kind="HMMA")
+spilled = Binary(registers=255, local=64, shared=1000, warps=4, spills=9, tensor=8, kind="HMMA")
+scalar = Binary(registers=100, local=0, shared=1000, warps=4, spills=0, tensor=0, kind="")
+assert static.faults_of(launches["solve"], 90, good) == []
+assert "64 bytes" in static.faults_of(launches["prepare"], 90, spilled)[0]
+assert "no tensor cores" in static.faults_of(launches["solve"], 90, scalar)[0]
+assert static.faults_of(launches["prepare"], 90, scalar) == []
+work = static.work(launches["convolve"])
+print(work.flops)
+from bench.gpus import occupancy, resident
+assert resident(good, 80) == 4 and occupancy(good, 80) == 0.25  # 104 registers a thread: 19 warps fit, so 4 programs
+"""
+
+
+def test_faults_are_found_and_work_is_counted():
+    ran = run("-c", FINDS_FAULTS)
+    assert ran.returncode == 0, ran.stderr
+    # The last convolution is the backward's: 4 images of 16 x 16, 9 taps, from 48 new maps to 32 of the input.
+    assert float(ran.stdout) == 2 * 4 * 16 * 16 * 9 * 48 * 32
+
+
+COUNTS = """
+import bench.static as static
+of = static._counted()
+print(sum(static.launch_counts(of["encoder, forward"], "triton")))
+"""
+
+
+def test_the_encoder_takes_few_launches():
+    ran = run("-c", COUNTS)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) <= 31  # 25 if the largest maps took one program an image; see `_split` of the dense block

@@ -1,0 +1,80 @@
+"""The fused PyTorch forms of batch assembly, loss head and max pool against their definitions, in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorbms_fast import kernels
+
+fast = settings(deadline=None, max_examples=20)
+size = st.integers(1, 5)
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def results(outputs, wanted):
+    outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+    return [*outputs, *torch.autograd.grad(sum((y * (i + 2)).sin().sum() for i, y in enumerate(outputs)), wanted)]
+
+
+@fast
+@given(size, size, st.integers(2, 7), st.integers(2, 7), st.booleans(), st.booleans())
+def test_max_pool(n, channels, height, width, channels_last, ties):
+    x = draw(n, channels, height, width)
+    if channels_last:
+        x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    if ties:
+        x = x.detach().round().requires_grad_()
+    found, expected = (results(kernels.max_pool2x2(x, impl), [x]) for impl in ("torch", "reference"))
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
+@fast
+@given(size, size, st.sampled_from((0.0, 1.0)))
+def test_loss_head(n, side, target):
+    tensors = [draw(n, 3, side, side, seed=i) for i in range(3)] + [draw(n, 4, 4, seed=4)]
+    found, expected = (
+        results(kernels.loss_head(*tensors, target=target, impl=impl), tensors) for impl in ("torch", "reference")
+    )
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e)
+
+
+def test_loss_head_is_the_thesis():
+    ones = torch.ones(1, 3, 2, 2)
+    L_rec_hat, L_rec_prime, L_adv = kernels.loss_head(ones, ones - 0.5, ones + 2, torch.zeros(1, 1, 4, 4))
+    assert (L_rec_hat, L_rec_prime) == (0.5, 2)
+    assert L_adv.item() == pytest.approx(0.6931472)
+
+
+@fast
+@given(st.integers(1, 4), size, size, st.booleans(), st.booleans(), st.sampled_from((torch.float32, torch.bfloat16)))
+def test_batch_assembly(n, height, width, flipped, channels_last, dtype):
+    generator = torch.Generator().manual_seed(n)
+    images = torch.randint(256, (6, height, width, 3), dtype=torch.uint8, generator=generator)
+    rows = torch.randint(6, (5, n), generator=generator)
+    flip = torch.rand(5, n, generator=generator) < 0.5 if flipped else None
+    found, expected = (
+        kernels.assemble_batch(images, rows, flip, dtype, channels_last, impl) for impl in ("torch", "reference")
+    )
+    assert found.shape == (5, n, 3, height, width)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected, rtol=0, atol=0 if dtype == torch.bfloat16 else 1e-7)
+
+
+def test_a_row_that_the_store_has_not():
+    images = torch.zeros(2, 1, 1, 3, dtype=torch.uint8)
+    with pytest.raises(IndexError):
+        kernels.assemble_batch(images, torch.tensor([2]))
+
+
+def test_relu_grouped_batch_norm_is_relu_then_batch_norm():
+    x, gamma, beta = draw(4, 2, 3, 3), draw(2, seed=1), draw(2, seed=2)
+    found = kernels.relu_grouped_batch_norm(x, gamma, beta, 2)
+    expected = kernels.grouped_batch_norm(torch.relu(x), gamma, beta, 2, impl="reference")
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e)

@@ -1,0 +1,76 @@
+"""Algorithm 1 and the selection of chunks in Triton's interpreter."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorbms_fast import kernels
+from lorbms_fast.kernels.chunk_mixing import definition
+from lorbms_fast.kernels.chunk_mixing import triton as in_triton
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("chunks", "size"), [(4, 5), (1, 1), (3, 8)])
+def test_selection(agree, monkeypatch, chunks, size):
+    monkeypatch.setattr(in_triton, "BLOCK", 4)
+    mask = draw(2, chunks, seed=2) > 0
+    agree(
+        lambda f_ref, f_q: kernels.mix_chunks(f_ref, f_q, mask, "triton"),
+        lambda f_ref, f_q: definition.mix_chunks(f_ref, f_q, mask),
+        *(draw(2, chunks, size), draw(2, chunks, size, seed=1)),
+    )
+
+
+def test_every_order_of_distances_and_every_tie():
+    """Above, at and below the threshold, in all combinations."""
+    distances = torch.tensor(list(product((1.0, 2.0, 3.0), repeat=4)))[::3]
+    f_ref, f_q = draw(len(distances), 4, 1), draw(len(distances), 4, 1, seed=1)
+    found = kernels.mix_by_distance(f_ref, f_q, distances, 2.0, "triton")
+    for f, e in zip(found, definition.mix_by_distance(f_ref, f_q, distances, 2.0), strict=True):
+        assert torch.equal(f, e)
+
+
+def test_gradients_through_the_decision(agree):
+    distances = torch.tensor([[1.0, 9, 5, 3], [2, 2, 2, 2]])
+    agree(
+        lambda f_ref, f_q: kernels.mix_by_distance(f_ref, f_q, distances, 4.0, "triton"),
+        lambda f_ref, f_q: definition.mix_by_distance(f_ref, f_q, distances, 4.0),
+        *(draw(2, 4, 3), draw(2, 4, 3, seed=1)),
+    )
+
+
+def test_what_is_not_taken_is_not_looked_at():
+    f_ref, f_q = torch.full((1, 4, 2), torch.nan), torch.ones(1, 4, 2)
+    f_ref[0, 1] = 5
+    mixed = kernels.mix_chunks(f_ref, f_q, torch.tensor([[True, False, True, True]]), "triton")
+    assert mixed[0, :, 0].tolist() == [1, 5, 1, 1]
+
+
+def test_two_precisions_give_the_wider(agree):
+    mask = torch.tensor([[True, False]])
+    f_ref, f_q = draw(1, 2, 3).bfloat16().requires_grad_(), draw(1, 2, 3, seed=1).requires_grad_()
+    mixed = kernels.mix_chunks(f_ref, f_q, mask, "triton")
+    assert mixed.dtype == torch.float32
+    mixed.sum().backward()
+    assert f_ref.grad is not None
+    assert f_ref.grad.dtype == torch.bfloat16
+
+
+def test_opcheck():
+    f_ref, f_q, distances = draw(1, 4, 2).requires_grad_(), draw(1, 4, 2, seed=1).requires_grad_(), draw(1, 4, seed=2)
+    torch.library.opcheck(in_triton.mix_chunks, (f_ref, f_q, distances > 0))
+    torch.library.opcheck(in_triton.mix_by_distance, (f_ref, f_q, distances, 0.5))
+
+
+def test_compiles_without_a_break():
+    def function(f_ref, f_q, distances):
+        f_mix, mask = kernels.mix_by_distance(f_ref, f_q, distances, 0.5, "triton")
+        return kernels.mix_chunks(f_mix, f_ref, mask, "triton")
+
+    inputs = draw(1, 4, 2), draw(1, 4, 2, seed=1), draw(1, 4, seed=2)
+    assert torch.equal(torch.compile(function, fullgraph=True, backend="aot_eager")(*inputs), function(*inputs))

@@ -1,0 +1,195 @@
+"""The dense block's kernels, forward and backward, against the definition in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lorbms_fast.kernels import DenseBlock, dense_block, dense_block_activated, dense_block_maps
+from lorbms_fast.kernels.dense_block import triton as form
+
+ACTIVATIONS = ("relu", "instance_norm_relu")
+FORMS = (dense_block, dense_block_maps, dense_block_activated)
+EPS = 1e-3
+tiny = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def inputs(n, channels, layers, growth, height, width, k=3, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=generator)
+    weights = [draw(growth, channels + i * growth, k, k) / (channels + i * growth) ** 0.5 for i in range(layers)]
+    tensors = [draw(n, channels, height, width), *weights, *(draw(growth) for _ in range(layers))]
+    return [tensor.to(dtype).requires_grad_() for tensor in tensors]
+
+
+def results(block, tensors, activation, impl, wanted=None) -> list[Tensor]:
+    """The output, and the gradients of its product with a fixed random tensor."""
+    x, *parameters = tensors
+    layers = len(parameters) // 2
+    y = block(x, parameters[:layers], parameters[layers:], activation, EPS, impl)
+    probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    return [y, *torch.autograd.grad((y * probe).sum(), wanted or tensors)]
+
+
+def exact(tensors) -> list[Tensor]:
+    return [tensor.detach().double().requires_grad_(tensor.requires_grad) for tensor in tensors]
+
+
+def assert_close(found, expected, tolerance) -> None:
+    for f, e in zip(found, expected, strict=True):
+        assert f.shape == e.shape
+        assert f.isfinite().all()
+        # Biases under a norm have gradients that are 0 but for rounding.
+        assert (f.double() - e).norm() <= tolerance * max(1.0, e.norm())
+
+
+def assert_agrees(block, tensors, activation, tolerance=2e-5) -> None:
+    expected = results(block, exact(tensors), activation, "reference")
+    assert_close(results(block, tensors, activation, "triton"), expected, tolerance)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("block", FORMS)
+@tiny
+@given(
+    n=st.integers(1, 3),
+    channels=st.integers(1, 19),
+    layers=st.integers(1, 4),
+    growth=st.integers(1, 18),
+    height=st.integers(1, 6),
+    width=st.integers(2, 6),
+    k=st.sampled_from((1, 3)),
+)
+@example(n=1, channels=17, layers=3, growth=5, height=5, width=3, k=3)
+def test_output_and_gradients(block, activation, n, channels, layers, growth, height, width, k):
+    assert_agrees(block, inputs(n, channels, layers, growth, height, width, k), activation)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("few", [False, True])
+def test_images_of_several_tiles(activation, few, monkeypatch):
+    """An image in tiles of which the last is not full: one after the other, and in programs and launches apart."""
+    monkeypatch.setattr(form, "_TILE", 16)
+    monkeypatch.setattr(form, "_ON_ONE_SM", 8 if few else 1024)
+    assert form._split(2, 35) == few
+    assert_agrees(dense_block_activated, inputs(2, 4, 3, 3, 5, 7), activation)
+    assert_agrees(dense_block, inputs(2, 4, 3, 3, 5, 7), activation)
+
+
+def test_a_wide_kernel():
+    assert_agrees(dense_block, inputs(1, 2, 2, 3, 6, 4, k=5), "instance_norm_relu")
+
+
+def assert_as_near_as_torch(found, plain, expected) -> None:
+    for f, p, e in zip(found, plain, expected, strict=True):
+        assert (f.double() - e).norm() <= 1.5 * (p.double() - e).norm() + 1e-3 * e.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_half_precision_is_as_near_as_torchs(activation, dtype):
+    tensors = inputs(2, 8, 3, 4, 6, 6, dtype=dtype)
+    found, plain = (results(dense_block, tensors, activation, impl) for impl in ("triton", "torch"))
+    assert {tensor.dtype for tensor in found} == {dtype}
+    assert_as_near_as_torch(found, plain, results(dense_block, exact(tensors), activation, "reference"))
+
+
+def test_autocast_leaves_parameters_as_they_are():
+    tensors = inputs(2, 8, 3, 4, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, plain = (results(dense_block_maps, tensors, "instance_norm_relu", impl) for impl in ("triton", "torch"))
+    assert [tensor.dtype for tensor in found] == [torch.bfloat16, *(tensor.dtype for tensor in tensors)]
+    expected = results(dense_block_maps, exact(tensors), "instance_norm_relu", "reference")
+    assert_as_near_as_torch(found, plain, expected)
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: x[:, :1].expand_as(x),
+    ],
+    ids=["channels_last", "transposed", "expanded"],
+)
+def test_any_layout(arrange):
+    x, *parameters = inputs(2, 5, 2, 3, 4, 6)
+    expected = results(dense_block, exact([arrange(x), *parameters]), "instance_norm_relu", "reference")
+    found = results(dense_block, [arrange(x.detach()).requires_grad_(), *parameters], "instance_norm_relu", "triton")
+    assert_close(found, expected, 2e-5)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_weights_in_channels_last(mixed):
+    x, *parameters = inputs(2, 5, 3, 3, 4, 4)
+    tensors = [x, *parameters]
+    for i in (1, 3) if mixed else (1, 2, 3):
+        tensors[i] = tensors[i].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = results(dense_block, tensors, "instance_norm_relu", "triton")
+    assert_close(found, results(dense_block, exact(tensors), "instance_norm_relu", "reference"), 2e-5)
+    if not mixed:
+        assert all(found[1 + i].stride() == tensors[i].stride() for i in (1, 2, 3))
+
+
+def test_maps_far_from_zero_keep_their_variance():
+    tensors = inputs(2, 3, 2, 4, 6, 6)
+    with torch.no_grad():
+        tensors[0] += 1000
+    assert_agrees(dense_block_activated, tensors, "instance_norm_relu", 1e-3)
+
+
+@pytest.mark.parametrize("moved", ["x", "weights", "biases"])
+def test_only_what_is_asked_for_gets_gradients(moved, monkeypatch):
+    tensors = inputs(2, 3, 2, 2, 4, 4)
+    groups = {"x": slice(0, 1), "weights": slice(1, 3), "biases": slice(3, 5)}
+    for name, group in groups.items():
+        for tensor in tensors[group]:
+            tensor.requires_grad_(name == moved)
+    launched = {name: count_launches(monkeypatch, name) for name in ("activate_backward", "weight_gradient")}
+    found = results(dense_block, tensors, "relu", "triton", tensors[groups[moved]])
+    doubles = exact(tensors)
+    assert_close(found, results(dense_block, doubles, "relu", "reference", doubles[groups[moved]]), 2e-5)
+    assert len(launched["activate_backward"]) == (moved == "x")
+    assert len(launched["weight_gradient"]) == (moved != "x")
+
+
+def count_launches(monkeypatch, name: str) -> list:
+    kernel, launches = getattr(form.programs, name), []
+
+    class Counted:
+        def __getitem__(self, grid):
+            launches.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(form.programs, name, Counted())
+    return launches
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_opcheck(activation):
+    x, *parameters = inputs(2, 3, 2, 4, 4, 3)
+    torch.library.opcheck(form.dense_block, (x, parameters[:2], parameters[2:], activation, EPS, torch.float32))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_no_graph_break_under_compile(backend):
+    block = DenseBlock(3, 2, 4, activation="instance_norm_relu", impl="triton")
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def step(x):
+        return torch.sigmoid(block(torch.tanh(x))).square().mean()
+
+    expected = torch.autograd.grad(step(x), [x, *block.parameters()])
+    found = torch.autograd.grad(torch.compile(step, backend=backend, fullgraph=True)(x), [x, *block.parameters()])
+    assert_close(found, [e.double() for e in expected], 1e-6)
+
+
+def test_export_keeps_the_operator():
+    block = DenseBlock(3, 2, 4, impl="triton").eval()
+    x = torch.ones(1, 3, 4, 4)
+    program = torch.export.export(block, (x,), strict=False)
+    assert "lorbms_fast.dense_block" in program.graph_module.code
+    torch.testing.assert_close(program.module()(x), block(x))

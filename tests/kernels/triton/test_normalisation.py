@@ -1,0 +1,178 @@
+"""Instance norm, batch norm of groups, and both with ReLU, in Triton's interpreter."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast import kernels
+from lorbms_fast.kernels import InstanceNorm2d, InstanceNorm3d
+from lorbms_fast.kernels.grouped_batch_norm import definition as batch_norm
+from lorbms_fast.kernels.instance_norm import definition as instance_norm
+from lorbms_fast.kernels.normalisation import triton as normalisation
+
+CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
+LAYOUTS = (CONTIGUOUS, CHANNELS_LAST)
+
+
+@pytest.fixture(params=["whole", "parts"])
+def tiling(request, monkeypatch) -> None:
+    """Both ways of dividing the work, at sizes the interpreter can do."""
+    if request.param == "parts":
+        monkeypatch.setattr(normalisation, "WHOLE_TILE", {True: 8, False: 8})
+        monkeypatch.setattr(normalisation, "TILE", 16)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + 0.5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 3), (1, 1, 1, 7)])
+def test_instance_norm_relu(agree, tiling, shape, layout):
+    x = draw(*shape).contiguous(memory_format=layout)
+    assert kernels.instance_norm_relu(x, impl="triton").is_contiguous(memory_format=layout)
+    agree(
+        lambda x: kernels.instance_norm_relu(x, 1e-3, "triton"), lambda x: instance_norm.instance_norm_relu(x, 1e-3), x
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_instance_norm_in_low_precision(agree, dtype):
+    x = draw(2, 3, 4, 4).to(dtype)
+    assert kernels.instance_norm(x, impl="triton").dtype == dtype
+    agree(
+        lambda x: kernels.instance_norm(x, 1e-3, "triton"),
+        lambda x: instance_norm.instance_norm(x, 1e-3),
+        x,
+        tolerance=torch.finfo(dtype).eps,
+    )
+
+
+def test_instance_norm_of_any_strides(agree):
+    def strange(x: Tensor) -> Tensor:
+        return x.transpose(2, 3)[:, 1:]
+
+    agree(
+        lambda x: kernels.instance_norm(strange(x), 1e-3, "triton"),
+        lambda x: instance_norm.instance_norm(strange(x), 1e-3),
+        draw(2, 3, 2, 4),
+    )
+
+
+def test_gradient_of_any_strides():
+    x = draw(1, 2, 2, 3).requires_grad_()
+    gradients = [
+        torch.autograd.grad(kernels.instance_norm(x, 1e-3, impl).sum(), x)[0] for impl in ("triton", "reference")
+    ]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
+
+
+def test_statistics_far_from_zero(tiling):
+    x = draw(1, 2, 4, 5) + 3000
+    found, exact = kernels.instance_norm(x, impl="triton"), instance_norm.instance_norm(x.double())
+    assert (found - exact).abs().max() < 2e-3  # rounding of the mean of such numbers, over their deviation
+
+
+def test_no_samples():
+    x = torch.ones(0, 2, 3, 3, requires_grad=True)
+    y = kernels.instance_norm(x, impl="triton")
+    assert y.shape == x.shape
+    y.sum().backward()
+
+
+def test_constant_maps_are_zero(tiling):
+    assert kernels.instance_norm(torch.full((1, 2, 3, 3), 0.1), impl="triton").abs().max() == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_grouped_batch_norm_after_relu(agree, tiling, groups, layout):
+    x, gamma, beta = draw(4, 3, 3, 2).contiguous(memory_format=layout), draw(3, seed=1), draw(3, seed=2)
+
+    def definition(x, gamma, beta):
+        y, mean, var = batch_norm.grouped_batch_norm(torch.relu(x), gamma, beta, groups)
+        return y, mean.detach(), var.detach()
+
+    agree(
+        lambda x, gamma, beta: kernels.relu_grouped_batch_norm(x, gamma, beta, groups, impl="triton"),
+        definition,
+        *(x, gamma, beta),
+    )
+
+
+def test_grouped_batch_norm_of_an_uneven_batch_is_refused():
+    with pytest.raises(ValueError, match="batch of 5"):
+        kernels.grouped_batch_norm(torch.ones(5, 1, 2, 2), torch.ones(1), torch.zeros(1), 2, impl="triton")
+
+
+@pytest.mark.parametrize("impl", ["reference", "torch", "triton"])
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_modules_are_drop_in_and_keep_the_layout(agree, impl, affine, dimensions):
+    kind, torchs = {2: (InstanceNorm2d, torch.nn.InstanceNorm2d), 3: (InstanceNorm3d, torch.nn.InstanceNorm3d)}[
+        dimensions
+    ]
+    ours, theirs = kind(3, affine=affine), torchs(3, affine=affine).double()
+    if affine:
+        ours.load_state_dict({"weight": draw(3, seed=1), "bias": draw(3, seed=2)})
+    theirs.load_state_dict(ours.state_dict())
+    ours.impl = impl
+    x = draw(2, 3, *(2, 3, 2)[:dimensions])
+    x = x.contiguous(memory_format=torch.channels_last if dimensions == 2 else torch.channels_last_3d)
+    assert ours(x).stride() == x.stride()
+    torch.testing.assert_close(ours(x[0]), ours(x)[0])
+    agree(ours, theirs, x)
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+def test_module_parameters_get_gradients(impl):
+    ours, theirs = InstanceNorm2d(3, affine=True), torch.nn.InstanceNorm2d(3, affine=True)
+    ours.impl = impl
+    x, probe = draw(2, 3, 3, 4), draw(2, 3, 3, 4, seed=1)
+    for layer in (ours, theirs):
+        (layer(x) * probe).sum().backward()
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_modules_with_running_statistics_are_torchs():
+    ours, theirs = InstanceNorm2d(2, track_running_stats=True), torch.nn.InstanceNorm2d(2, track_running_stats=True)
+    x = draw(2, 2, 3, 3)
+    assert torch.equal(ours(x), theirs(x))
+    assert torch.equal(ours.running_mean, theirs.running_mean)
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+def test_modules_refuse_what_torchs_refuse(impl):
+    layer = InstanceNorm2d(3, affine=True)
+    layer.impl = impl
+    with pytest.raises(ValueError, match="expected 3D or 4D input"):
+        layer(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="expected 3 channels, got 4"):
+        layer(torch.ones(2, 4, 2, 2))
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_opcheck(affine):
+    x = draw(2, 3, 2, 2).requires_grad_()
+    parameters = (draw(3).requires_grad_(), draw(3).requires_grad_()) if affine else (None, None)
+    torch.library.opcheck(normalisation.normalise, (x, *parameters, 2, 1e-5, False, True))
+
+
+def test_compiles_without_a_break():
+    def function(x):
+        return F.relu(kernels.instance_norm(x, 1e-3, "triton")).square().sum()
+
+    x = draw(1, 2, 3, 3).requires_grad_()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), function(x))
+    gradients = [torch.autograd.grad(f(x), x)[0] for f in (compiled, function)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_second_derivatives_are_refused_rather_than_wrong():
+    x = draw(1, 1, 2, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(kernels.instance_norm(x, impl="triton").square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd formula"):
+        gradient.sum().backward()

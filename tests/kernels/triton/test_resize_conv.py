@@ -1,0 +1,88 @@
+"""The resize convolution in Triton's interpreter."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorbms_fast import kernels
+from lorbms_fast.kernels.resize_conv import definition
+from lorbms_fast.kernels.resize_conv import triton as in_triton
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def run(x, weight):
+    return kernels.resize_conv(x, weight, "triton")
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("n", "channels", "out", "height", "width"), [(2, 17, 3, 3, 4), (1, 2, 18, 1, 2)])
+def test_output_and_gradients(agree, n, channels, out, height, width, layout):
+    x = draw(n, channels, height, width).contiguous(memory_format=layout)
+    assert run(x, draw(out, channels, 3, 3)).is_contiguous(memory_format=layout)
+    agree(run, definition.resize_conv, x, draw(out, channels, 3, 3, seed=1))
+
+
+def test_weight_gradient_summed_in_parts(agree, monkeypatch):
+    monkeypatch.setattr(in_triton, "POSITIONS_PER_PART", 5)
+    agree(run, definition.resize_conv, draw(3, 2, 2, 2), draw(2, 2, 3, 3, seed=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision(agree, dtype):
+    x, weight = draw(1, 3, 2, 2).to(dtype), draw(2, 3, 3, 3, seed=1).to(dtype)
+    agree(run, definition.resize_conv, x, weight, tolerance=2 * torch.finfo(dtype).eps)
+
+
+def test_of_strange_strides(agree):
+    agree(
+        lambda x, weight: run(x.transpose(2, 3)[:, 1:], weight),
+        lambda x, weight: definition.resize_conv(x.transpose(2, 3)[:, 1:], weight),
+        *(draw(1, 3, 2, 3), draw(2, 2, 3, 3, seed=1)),
+    )
+
+
+def test_autocast_as_a_convolution():
+    x, weight = draw(1, 2, 2, 2), draw(3, 2, 3, 3, seed=1).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = run(x, weight)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+
+
+def test_weight_and_its_gradient_in_channels_last(agree):
+    weight = draw(2, 3, 3, 3, seed=1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    agree(run, definition.resize_conv, draw(1, 3, 2, 2), weight)
+    run(draw(1, 3, 2, 2), weight).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.stride() == weight.stride()
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_only_what_is_asked_for(moved):
+    inputs = [draw(1, 2, 2, 2), draw(2, 2, 3, 3, seed=1)]
+    inputs[moved].requires_grad_()
+    run(*inputs).sum().backward()
+    assert inputs[moved].grad is not None
+
+
+def test_opcheck():
+    torch.library.opcheck(
+        in_triton.enlarge, (draw(1, 2, 2, 2).requires_grad_(), draw(2, 2, 3, 3, seed=1).requires_grad_())
+    )
+
+
+def test_compiles_without_a_break():
+    def function(x, weight):
+        return run(x, weight).square().sum()
+
+    inputs = draw(1, 2, 2, 2).requires_grad_(), draw(2, 2, 3, 3, seed=1).requires_grad_()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    for f, e in zip(
+        torch.autograd.grad(compiled(*inputs), inputs), torch.autograd.grad(function(*inputs), inputs), strict=True
+    ):
+        torch.testing.assert_close(f, e)
