@@ -117,7 +117,7 @@ def quality(networks: nn.ModuleDict, store: ImageStore, rows: NDArray[np.int64],
     """Of the reconstructions of a store's images."""
     l1, psnr = [], []
     for part in row_batches(len(rows), TEST_BATCH):
-        I = to_network(store.images[rows[part.start : part.stop]]).to(device)  # noqa: E741
+        I = to_network(store.images[rows[part.start : part.stop]]).to(device)
         I_hat = networks["dec"](networks["enc"](I))
         l1.append((I - I_hat).abs().mean((1, 2, 3)))
         psnr.append(10 * torch.log10(4 / (I - I_hat).square().mean((1, 2, 3)).clamp_min(1e-10)))
@@ -148,7 +148,7 @@ def _train(
     every, save_every = max(1, iterations // CURVE_POINTS), max(1, iterations // SAVES)
     with tqdm(total=iterations, initial=start, desc=f"calibrating {title}", unit="it") as bar:
         for iteration in range(start, iterations):
-            I = to_network(store.images[_rows(parts.train, config, iteration)]).to(device)  # noqa: E741
+            I = to_network(store.images[_rows(parts.train, config, iteration)]).to(device)
             L1, L_D = _step(networks, optimizers, I, config)
             done = iteration + 1
             bar.update()
@@ -165,7 +165,7 @@ def _train(
     return curve
 
 
-def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:  # noqa: E741
+def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
     with frozen(networks["dsc"]):
         I_hat = networks["dec"](networks["enc"](I))
         L1 = reconstruction(I, I_hat)

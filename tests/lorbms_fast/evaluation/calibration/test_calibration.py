@@ -29,7 +29,7 @@ def test_all_decoders_have_the_parameters_of_the_thesis(name):
 @pytest.mark.parametrize("name", DECODERS)
 def test_decoders_start_alive(name):
     networks = autoencoder(name, CONFIG)
-    I = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1  # noqa: E741
+    I = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     I_hat = networks["dec"](networks["enc"](I))
     assert I_hat.shape == I.shape
     assert I_hat.std() > 1e-4
@@ -90,7 +90,7 @@ def test_an_interrupted_training_goes_on_exactly(store, tmp_path, monkeypatch):
 def test_quality_is_l1_and_psnr(store):
     networks = torch.nn.ModuleDict({"enc": torch.nn.Identity(), "dec": torch.nn.Hardtanh(-0.5, 0.5)})
     found = quality(networks, store, np.array([0, 3]), CPU)
-    I = torch.from_numpy(store.images[[0, 3]]).double() * 2 / 255 - 1  # noqa: E741
+    I = torch.from_numpy(store.images[[0, 3]]).double() * 2 / 255 - 1
     error = I - I.clamp(-0.5, 0.5)
     assert found.l1 == pytest.approx(error.abs().mean().item(), rel=1e-4)
     psnr = [20 * np.log10(2 / np.sqrt((one**2).mean())) for one in error.numpy()]
