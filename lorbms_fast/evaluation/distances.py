@@ -68,6 +68,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
 def frechet(real: NDArray[np.floating], made: NDArray[np.floating], groups: int = GROUPS) -> Estimate:
     """Frechet distance between features (N, D) of real and (M, D) of made images."""
     groups = min(groups, len(real), len(made))
+    real, made = _in_their_span(real, made)
     of_real, of_made = Moments.of(real), Moments.of(made)
     left_out = [
         frechet_distance(of_real.without(Moments.of(real[g::groups])), of_made.without(Moments.of(made[g::groups])))
@@ -78,7 +79,8 @@ def frechet(real: NDArray[np.floating], made: NDArray[np.floating], groups: int 
 
 def halves(real: NDArray[np.floating]) -> float:
     """Frechet distance between every other image and the rest: what two samples of the same images come to."""
-    return frechet_distance(Moments.of(real[::2]), Moments.of(real[1::2]))
+    one, other = _in_their_span(real[::2], real[1::2])
+    return frechet_distance(Moments.of(one), Moments.of(other))
 
 
 def kernel_distance(real: NDArray[np.floating], made: NDArray[np.floating], groups: int = GROUPS) -> Estimate:
@@ -122,6 +124,14 @@ def jackknife(value: float, left_out: Sequence[float]) -> Estimate:
     n = len(left_out)
     error = np.sqrt((n - 1) / n * ((np.array(left_out) - np.mean(left_out)) ** 2).sum())
     return Estimate(value, float(value - NORMAL_95 * error), float(value + NORMAL_95 * error))
+
+
+def _in_their_span(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[NDArray[np.floating], ...]:
+    """Few images in many dimensions, in an orthonormal basis of all of them: a rotation changes no Frechet distance."""
+    if len(x) + len(y) >= x.shape[1]:
+        return x, y
+    basis = np.linalg.qr(np.concatenate([x, y]).astype(np.float64).T)[0]
+    return x @ basis, y @ basis
 
 
 def _kernel_sums(x: list[Array], y: list[Array]) -> Array:

@@ -51,15 +51,7 @@ class Pretraining:
         config = self.config
         trunk = EncoderTrunk(encoder).to(self.device)
         network = WithLinear(trunk, config.side, len(data.classes), config.probe.seed).to(self.device)
-        schedule = Schedule(
-            epochs(config.stl10_epochs, len(data), config.stl10_batch),
-            config.stl10_batch,
-            config.side,
-            adam(config.probe.lr),
-            constant(config.probe.lr),
-            config.probe.seed,
-        )
-        return self._kept(name, trunk, network, data, schedule)
+        return self._kept(name, trunk, network, data, self._stl10_schedule(data))
 
     def encoder_on_several_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
         """Encoder and linear classifier on PASCAL: sigmoid cross entropy, momentum, 80,000 iterations, 224 px."""
@@ -78,17 +70,8 @@ class Pretraining:
 
     def small_alexnet(self, name: str, data: Labelled) -> nn.Module:
         """AlexNet on STL-10's training set, trained as the encoder is."""
-        config = self.config
-        network = self._alexnet(len(data.classes), config.side)
-        schedule = Schedule(
-            epochs(config.stl10_epochs, len(data), config.stl10_batch),
-            config.stl10_batch,
-            config.side,
-            adam(config.probe.lr),
-            constant(config.probe.lr),
-            config.probe.seed,
-        )
-        return self._kept(name, AlexNetTrunk(network.convs), network, data, schedule)
+        network = self._alexnet(len(data.classes), self.config.side)
+        return self._kept(name, AlexNetTrunk(network.convs), network, data, self._stl10_schedule(data))
 
     def large_alexnet(self, name: str, data: Labelled) -> nn.Module:
         """AlexNet on 224 px, batch 128, 60 epochs: on ImageNet's classes or on clusters."""
@@ -117,6 +100,17 @@ class Pretraining:
         trunk = AlexNetTrunk(AlexNetConvs(self.config.alexnet_widths))
         load_weights(trunk, path)
         return trunk.to(self.device).eval()
+
+    def _stl10_schedule(self, data: Labelled) -> Schedule:
+        config = self.config
+        return Schedule(
+            epochs(config.stl10_epochs, len(data), config.stl10_batch),
+            config.stl10_batch,
+            config.side,
+            adam(config.probe.lr),
+            constant(config.probe.lr),
+            config.probe.seed,
+        )
 
     def _alexnet(self, classes: int, side: int) -> AlexNet:
         config = self.config

@@ -32,6 +32,8 @@ def test_frechet_distance_with_fewer_images_than_features():
     root = sqrtm(np.cov(x.T) @ np.cov(y.T)).real
     definition = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
     assert expected == pytest.approx(definition, rel=1e-3)
+    assert frechet(x, y).value == pytest.approx(expected, rel=1e-6)
+    assert halves(x) == pytest.approx(frechet_distance(Moments.of(x[::2]), Moments.of(x[1::2])), rel=1e-6)
     assert frechet_distance(Moments.of(x), Moments.of(x)) == pytest.approx(0, abs=1e-4)
 
 
