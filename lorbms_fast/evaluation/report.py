@@ -136,7 +136,14 @@ def _linear(run: Path) -> Section:
 def _ablation(folder: Path) -> Section:
     columns = ["variant", "STL-10 here", "thesis", "distance here", "FID, thesis", "IS here", "thesis"]
     measured = [result for name in _variants(folder) for result in generation_results(folder / name)]
-    notes = sorted({f"Distance: {r['distance']}, {r['features']}; {r['pictures']}." for r in measured})
+    probed = [read_result(folder / name / "evaluation" / "linear" / "encoder.json") for name in _variants(folder)]
+    notes = sorted(
+        {
+            f"Distance: {r['distance']}, {r['features']}; {r['iteration']:,} iterations; {r['pictures']}."
+            for r in measured
+        }
+        | {f"STL-10 columns: {r['lengths']}; {r['pictures']}." for r in probed if r}
+    )
     missing = f"lorbms-fast evaluate ablation STORE --out {folder} --stl10 stl10_binary --inception FILE"
     return Section("Ablation (Table 4.5)", notes, columns, ablation_rows(folder), (), missing)
 
