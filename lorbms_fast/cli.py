@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train LORBMS on a store",
     "render": "draw mixed scenes from a run (Figure 4.2)",
     "transfer": "move an object from one photo into another (Figure 4.3)",
+    "evaluate": "measure a run as the thesis does: generated images, linear probes, ablation, calibration, report",
     "bench": "time the fast iteration against the reference on this machine",
     "info": "print every network's layers, shapes and parameter counts",
     "verify": "compare this installation with the numbers of the author's program",
