@@ -38,7 +38,7 @@ def pseudo_labels(
     """
     if len(store) < k:
         raise UserError(f"{store.path} has {len(store)} images for {k} clusters: lower --clusters")
-    images = store.facts["sha256"]["images.npy"][:16]
+    images = store.digest[:16]
     path = folder / f"clusters-{weights_fingerprint(trunk)}-{images}-{k}-{seed}.npy"
     if path.exists():
         labels: NDArray[np.int64] = np.load(path)

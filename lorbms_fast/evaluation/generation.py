@@ -67,7 +67,7 @@ def measure_generation(
     setting = {
         "weights": weights_fingerprint(networks),
         "iteration": iteration,
-        "store": store.facts["sha256"],
+        "store": store.digest,
         "tau": source.tau,
         "features": features.setting,
         "draw": draw,
@@ -154,7 +154,7 @@ def generation_results(run: Path) -> list[Result]:
 def _real(folder: Path, source: BatchSource, features: ImageFeatures) -> Set:
     """The store's own images, described once."""
     store = source.store
-    path = folder / f"real-{store.facts['sha256']['images.npy'][:16]}-{features.slug}.npz"
+    path = folder / f"real-{store.digest[:16]}-{features.slug}.npz"
     if path.exists():
         with np.load(path) as kept:
             return Set(kept["features"], kept.get("probabilities"))

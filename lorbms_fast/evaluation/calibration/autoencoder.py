@@ -64,10 +64,8 @@ def calibrate(
     """
     if name not in DECODERS:
         raise UserError(f"there is no variant '{name}': choose of {', '.join(DECODERS)}")
-    if store.images.shape[1] != config.model.image_size:
-        raise UserError(
-            f"{store.path} has images of {store.images.shape[1]} px, the model takes {config.model.image_size}"
-        )
+    if store.side != config.model.image_size:
+        raise UserError(f"{store.path} has images of {store.side} px, the model takes {config.model.image_size}")
     parts = part_photographs(store, LEARNED, config.seed)
     if len(parts.train) < config.batch_size:
         raise UserError(f"{store.path} has {len(parts.train)} images to learn from: lower --batch-size")
@@ -79,7 +77,7 @@ def calibrate(
         "batch_size": config.batch_size,
         "seed": config.seed,
         "iterations": iterations,
-        "store": store.facts["sha256"],
+        "store": store.digest,
     }
 
     def make() -> Result:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lorbms_fast.dataloader.decode import SUFFIXES
+from lorbms_fast.dataloader.sources.folder import SUFFIXES
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 

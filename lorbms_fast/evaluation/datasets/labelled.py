@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.decode import read_rgb
+from lorbms_fast.dataloader.decoders import read_rgb
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.sources import find_annotations
+from lorbms_fast.dataloader.sources.coco import find_annotations
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 

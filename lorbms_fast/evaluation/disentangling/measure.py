@@ -60,7 +60,7 @@ def measure_scenes(
     """
     setting = {
         "weights": weights_fingerprint(networks),
-        "store": store.facts["sha256"],
+        "store": store.digest,
         "labels": sha256(objects.labels.tobytes()).hexdigest()[:16],
         "features": features,
         "pairs": pairs,
