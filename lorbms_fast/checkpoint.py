@@ -1,7 +1,7 @@
 """Checkpoints of a run: everything needed to go on as if nothing had happened, in formats that hold no code.
 
 `RUN/checkpoints/00001000/` holds `model.safetensors` (parameters, u vectors, running averages),
-`optimizers.safetensors` (`<optimizer>/<parameter>/<exp_avg | exp_avg_sq | step>`) and `state.json`. Batches are
+`optimizers.safetensors` (`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`) and `state.json`. Batches are
 functions of the iteration's number and nothing else is random, so there are no generator states to keep.
 """
 
@@ -25,6 +25,7 @@ from lorbms_fast.files import whole_file, whole_folder
 from lorbms_fast.models import Networks, build
 
 FORMAT = {"format": "lorbms-fast run", "version": 1}
+_SCALER = ("scale", "_growth_tracker")
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,9 @@ def load_weights(networks: nn.Module, path: Path) -> None:
 
 def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[tuple[str, Tensor]]:
     for name, optimizer, parameters in _optimized(networks, optimizers):
+        yield f"{name}/step", optimizer.t
+        if optimizer.scaler.is_enabled():
+            yield f"{name}/scaler", torch.tensor([optimizer.scaler.state_dict()[key] for key in _SCALER])
         for parameter_name, parameter in parameters:
             for key, value in optimizer.state[parameter].items():
                 yield f"{name}/{parameter_name}/{key}", value
@@ -142,15 +146,20 @@ def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[t
 
 def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) -> None:
     tensors = _read_tensors(path)
+
+    def restore(name: str, into: Tensor) -> None:
+        if (found := tensors.get(name)) is None or found.shape != into.shape:
+            raise UserError(f"{path} has no fitting '{name}': it belongs to another model")
+        into.copy_(found)
+
     for name, optimizer, parameters in _optimized(networks, optimizers):
+        restore(f"{name}/step", optimizer.t)
+        if optimizer.scaler.is_enabled() and (scaler := tensors.get(f"{name}/scaler")) is not None:
+            kept = dict(zip(_SCALER, scaler.tolist(), strict=True))
+            optimizer.scaler.load_state_dict(optimizer.scaler.state_dict() | kept)
         for parameter_name, parameter in parameters:
-            prefix = f"{name}/{parameter_name}"
-            step, *moments = (tensors.get(f"{prefix}/{key}") for key in ("step", "exp_avg", "exp_avg_sq"))
-            if step is None or any(moment is None or moment.shape != parameter.shape for moment in moments):
-                raise UserError(f"{path} has no fitting '{prefix}': it belongs to another model")
-            exp_avg, exp_avg_sq = (moment.to(parameter.device) for moment in moments if moment is not None)
-            optimizer.state[parameter] = {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-            optimizer.param_groups[0]["t"] = int(step.item())
+            for key, value in optimizer.state[parameter].items():
+                restore(f"{name}/{parameter_name}/{key}", value)
 
 
 def _optimized(

@@ -102,5 +102,5 @@ def _summary(training: Training, start: int) -> str:
     count = sum(parameter.numel() for parameter in training.networks.parameters())
     return (
         f"{count:,} parameters, {len(training.source.store):,} images, batch {config.batch_size}, impl {config.impl}, "
-        f"{config.precision}, {training.device}; iterations {start:,} to {training.iterations:,}"
+        f"{training.arithmetic}, {training.device}; iterations {start:,} to {training.iterations:,}"
     )

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -16,7 +16,7 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.precision import precision
+from lorbms_fast.engine.precision import Precision, chosen_precision, precision
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
 from lorbms_fast.rendering.scenes import training_sheet
@@ -42,15 +42,17 @@ class Training:
     networks: Networks
     optimizers: Optimizers
     device: torch.device
+    arithmetic: Precision
 
     @classmethod
     def of(cls, run: Run, source: BatchSource) -> "Training":
         """Networks with initial values and fresh optimizers, on the configured device."""
         config = run.config
         device = device_named(config.device)
+        arithmetic = chosen_precision(config.precision, device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
-        return cls(run, source, networks, Optimizers.of(networks, config.optim), device)
+        return cls(run, source, networks, Optimizers.of(networks, config.optim, arithmetic), device, arithmetic)
 
     @property
     def iterations(self) -> int:
@@ -99,8 +101,8 @@ class Training:
             return [self.source.batch(UPDATES * iteration + k).to(self.device) for k in range(UPDATES)]
         return [self.source.batch(iteration).to(self.device)] * UPDATES
 
-    def _precision(self) -> torch.autocast:
-        return precision(self.device, self.run.config.precision)
+    def _precision(self) -> AbstractContextManager[None]:
+        return precision(self.device, self.arithmetic)
 
     @torch.no_grad()
     def _sheet(self) -> Image.Image:

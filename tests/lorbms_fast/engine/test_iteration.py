@@ -54,7 +54,7 @@ def test_each_loss_moves_its_own_network_only():
     optimizers = Optimizers.of(networks, TINY.optim)
     for optimizer in (optimizers.generator, optimizers.classifier):
         for group in optimizer.param_groups:
-            group["lr"] = 0.0
+            group["lr"].zero_()
     FORMS["torch"].iterate(networks, optimizers, [random_batch(3, 64)] * 4, TINY.loss)
     moved = {
         name.split(".")[0] for name, tensor in networks.state_dict().items() if not torch.equal(tensor, before[name])
@@ -102,6 +102,6 @@ def test_classifier_rate_is_a_staircase():
     rates = []
     for iteration in (0, 19_999, 20_000, 45_000):
         optimizers.set_rates(TINY.optim, iteration)
-        rates.append(optimizers.classifier.param_groups[0]["lr"])
+        rates.append(optimizers.classifier.param_groups[0]["lr"].item())
     assert rates == pytest.approx([2e-4, 2e-4, 1.8e-4, 1.62e-4])
     assert optimizers.generator.param_groups[0]["lr"] == 2e-4
