@@ -1,8 +1,8 @@
 """Checkpoints of a run: everything needed to go on as if nothing had happened, in formats that hold no code.
 
 `RUN/checkpoints/00001000/` holds `model.safetensors` (parameters, u vectors, running averages),
-`optimizers.safetensors` (`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`) and `state.json`. Batches are
-functions of the iteration's number and nothing else is random, so there are no generator states to keep.
+`optimizers.safetensors` (`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`) and `state.json` (how
+far it came). Batches are functions of their number and nothing else is random: there are no generator states to keep.
 """
 
 import json
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,18 @@ from lorbms_fast.models import Networks, build
 
 FORMAT = {"format": "lorbms-fast run", "version": 1}
 _SCALER = ("scale", "_growth_tracker")
+
+
+class Progress(NamedTuple):
+    """How far a run came."""
+
+    iteration: int = 0
+    """Finished iterations."""
+    batches: int = 0
+    """Batches that they took: as many an iteration as there were processes, four times that with fresh ones."""
+
+
+BEGINNING = Progress()
 
 
 @dataclass(frozen=True)
@@ -77,22 +89,22 @@ class Run:
             raise UserError(f"{self.folder} has no checkpoint yet: train it first")
         return found[-1]
 
-    def save(self, iteration: int, networks: Networks, optimizers: Optimizers) -> Path:
-        """Write the checkpoint after `iteration` iterations, and drop the oldest beyond `keep_checkpoints`."""
-        path = self.folder / "checkpoints" / f"{iteration:08d}"
+    def save(self, progress: Progress, networks: Networks, optimizers: Optimizers) -> Path:
+        """Write the checkpoint of this progress, and drop the oldest beyond `keep_checkpoints`."""
+        path = self.folder / "checkpoints" / f"{progress.iteration:08d}"
         if not path.exists():
             with whole_folder(path) as partial:
                 save_file(_contiguous(networks.state_dict()), partial / "model.safetensors")
                 save_file(
                     _contiguous(dict(_optimizer_tensors(networks, optimizers))), partial / "optimizers.safetensors"
                 )
-                (partial / "state.json").write_text(json.dumps({"iteration": iteration}) + "\n")
+                (partial / "state.json").write_text(json.dumps(progress._asdict()) + "\n")
         for old in self.checkpoints()[: -self.config.keep_checkpoints]:
             shutil.rmtree(old)
         return path
 
-    def restore(self, networks: Networks, optimizers: Optimizers) -> int:
-        """Load the newest checkpoint into networks and optimizers, and return its iteration.
+    def restore(self, networks: Networks, optimizers: Optimizers) -> Progress:
+        """Load the newest checkpoint into networks and optimizers, and say how far it came.
 
         Raises:
             UserError: a file is missing, damaged or of another model.
@@ -100,7 +112,12 @@ class Run:
         path = self.latest()
         load_weights(networks, path / "model.safetensors")
         _restore_optimizers(networks, optimizers, path / "optimizers.safetensors")
-        return int(_read_json(path / "state.json", f"{path / 'state.json'} is missing or damaged")["iteration"])
+        damaged = f"{path / 'state.json'} is missing or damaged"
+        state = _read_json(path / "state.json", damaged)
+        try:
+            return Progress(int(state["iteration"]), int(state["batches"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(damaged) from error
 
 
 def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:

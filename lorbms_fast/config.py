@@ -143,6 +143,8 @@ class TrainConfig:
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32. auto is bfloat16
     on a GPU and float32 on a CPU; tf32 is float32 with products of TensorFloat-32; float16 scales its losses."""
+    graphs: bool = True
+    """On a GPU whose memory holds the store, do whole iterations as CUDA graphs; elsewhere it says nothing."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
     log_every: Count = 20

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from lorbms_fast.config import OptimConfig
+from lorbms_fast.engine.distributed import Averaging
 from lorbms_fast.engine.precision import Precision
 from lorbms_fast.models import Networks
 
@@ -25,6 +26,7 @@ class Adam(torch.optim.Optimizer):
         lr: initial learning rate.
         betas: decay rates of the two moments.
         scaler: scales losses for float16 and skips steps that overflow; by default none.
+        averaging: of the gradients, where several processes train together.
     """
 
     EPS = 1e-8
@@ -35,12 +37,14 @@ class Adam(torch.optim.Optimizer):
         lr: float,
         betas: tuple[float, float],
         scaler: GradScaler | None = None,
+        averaging: Averaging | None = None,
     ) -> None:
         parameters = list(parameters)
         device = parameters[0].device
         rate = torch.tensor(lr, dtype=torch.float64, device=device)
         super().__init__(parameters, {"lr": rate, "betas": betas})
         self.scaler = scaler or GradScaler(device.type, enabled=False)
+        self.averaging = averaging
         self.t = torch.zeros((), dtype=torch.float64, device=device)
         self._infinity = torch.full((), torch.inf, device=device)
         self._step_supports_amp_scaling = True  # steps that overflow are skipped inside the kernel: nobody waits
@@ -74,6 +78,15 @@ class Adam(torch.optim.Optimizer):
                 found_inf=found_inf,
             )
 
+    def abandon(self) -> None:
+        """Forget an update that was broken off before its step: gradients, and what scaler and averaging noted."""
+        self.zero_grad(set_to_none=True)
+        if self.averaging is not None:
+            self.averaging.start()
+        fresh = GradScaler(self.t.device.type, enabled=self.scaler.is_enabled())
+        fresh.load_state_dict(self.scaler.state_dict())
+        self.scaler = fresh
+
 
 @dataclass(frozen=True)
 class Optimizers:
@@ -84,19 +97,23 @@ class Optimizers:
     discriminator: Adam
 
     @classmethod
-    def of(cls, networks: Networks, config: OptimConfig, arithmetic: Precision = "float32") -> "Optimizers":
+    def of(
+        cls, networks: Networks, config: OptimConfig, arithmetic: Precision = "float32", processes: int = 1
+    ) -> "Optimizers":
         """Fresh optimizers for the networks, where their parameters are now; each has a scaler of its own in float16.
 
         Args:
             networks: whose parameters to move.
             config: rates and betas.
             arithmetic: what the losses are computed in.
+            processes: how many train together, each with all networks.
         """
 
         def adam(parameters: Iterable[nn.Parameter], lr: float) -> Adam:
             parameters = list(parameters)
             scaler = GradScaler(parameters[0].device.type, enabled=arithmetic == "float16")
-            return Adam(parameters, lr, config.betas, scaler)
+            averaging = Averaging(parameters, processes) if processes > 1 else None
+            return Adam(parameters, lr, config.betas, scaler, averaging)
 
         return cls(
             adam(networks.generator, config.generator_lr),
@@ -114,6 +131,8 @@ class Optimizers:
 def update(optimizer: Adam, loss: Tensor) -> None:
     """Move the optimizer's parameters one step down the loss."""
     optimizer.scaler.scale(loss).backward()
+    if optimizer.averaging is not None:
+        optimizer.averaging.finish()
     optimizer.scaler.step(optimizer)
     optimizer.scaler.update()
     optimizer.zero_grad(set_to_none=True)  # now, as the classifier's gradients take more memory than many activations

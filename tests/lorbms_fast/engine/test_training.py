@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.checkpoint import Progress, Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
@@ -61,7 +61,7 @@ def test_a_resumed_run_is_bit_for_bit_the_undisturbed_one(store, finished, tmp_p
     assert entries(tmp_path / "again") == entries(finished)
     expected = state(finished)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state(tmp_path / "again").items())
-    assert training.iterations == 6
+    assert training.last_iteration(Progress()) == 6
 
 
 def test_interrupting_saves_first(store, tmp_path, monkeypatch):
