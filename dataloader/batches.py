@@ -52,9 +52,10 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device, the search of its mask made before."""
         used = used_candidates(self.mask) if self.used is None else self.used
+        tensors = (self.I_ref, self.I_q, self.mask, used)
         if torch.device(device).type == "cuda":  # the host goes on at once only from pinned memory
-            return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in self._replace(used=used)))
-        return Batch(*(tensor.to(device) for tensor in self._replace(used=used)))
+            return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors))
+        return Batch(*(tensor.to(device) for tensor in tensors))
 
 
 def used_candidates(mask: Tensor, padded_to: int | None = None) -> Tensor:

@@ -60,12 +60,8 @@ def plan(
     chosen.sort(key=lambda one: one.name not in present)
     model = PRESETS[preset].model
     iteration = count_iteration(model, batch_size, precision)
-    half = max(1, batch_size // 2)
-    other = (
-        (half, count_iteration(model, half, precision))
-        if half < batch_size
-        else (2, count_iteration(model, 2, precision))
-    )
+    other = max(1, batch_size // 2) if batch_size > 1 else 2
+    two = [(batch_size, iteration), (other, count_iteration(model, other, precision))]
     iterations = round(epochs * (images // batch_size))
     counts = {
         "launches_ours": len(iteration.ours),
@@ -80,7 +76,7 @@ def plan(
         rows.append(
             {"gpu": one.name, "here": bool(present) and one.name in present}
             | {f"milliseconds_{name}": 1e3 * seconds for name, seconds in asdict(predicted).items()}
-            | {"largest_batch": largest_batch([(batch_size, iteration), other], one.memory)}
+            | {"largest_batch": largest_batch(two, one.memory)}
             | {f"hours_{name}": seconds * iterations / 3600 for name, seconds in asdict(predicted).items()}
         )
     if json:
@@ -89,8 +85,8 @@ def plan(
         return
     console = Console()
     console.print(
-        f"One iteration ({preset} model, batch {batch_size}, {precision}), counted: {counts['launches_ours']:,} launches of "
-        f"our kernels and {counts['launches_torch']:,} of torch's, {counts['gflop']:,.0f} GFLOP, "
+        f"One iteration ({preset} model, batch {batch_size}, {precision}), counted: {counts['launches_ours']:,} "
+        f"launches of our kernels and {counts['launches_torch']:,} of torch's, {counts['gflop']:,.0f} GFLOP, "
         f"{counts['gigabytes']:.1f} GB read and written, {counts['memory_gigabytes']:.2f} GB of tensors at most."
     )
     table = Table("GPU", title=f"predicted, not measured: an iteration, and all {iterations:,} of {epochs:g} epochs")

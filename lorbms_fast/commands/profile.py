@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
@@ -74,8 +73,7 @@ def profile(
 
 def slowest(events: list[FunctionEventAvg], device: torch.device) -> list[FunctionEventAvg]:
     """What took time itself on the device, the longest first."""
-    kernels = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
-    there = [event for event in events if event.device_type == kernels and _own(event, device) > 0]
+    there = [event for event in events if event.device_type.name == device.type.upper() and _own(event, device) > 0]
     return sorted(there, key=lambda event: -_own(event, device))
 
 

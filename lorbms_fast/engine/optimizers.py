@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +51,8 @@ class Adam(torch.optim.Optimizer):
             self.state[parameter] = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """Take one step; parameters without a gradient stay."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step; parameters without a gradient stay. There is no closure to call."""
         found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         self.t += 1 if found_inf is None else 1 - found_inf
         for group in self.param_groups:

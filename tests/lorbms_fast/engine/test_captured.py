@@ -33,7 +33,7 @@ class Trained:
         tensors = list(self.networks.state_dict().values())
         for optimizer in vars(self.optimizers).values():
             tensors += [optimizer.t, *(m for state in optimizer.state.values() for m in state.values())]
-            if optimizer.scaler._scale is not None:
+            if optimizer.scaler.is_enabled():
                 tensors += [optimizer.scaler._scale, optimizer.scaler._growth_tracker]
         return tensors
 
