@@ -1,11 +1,13 @@
 """Batches: a reference image, one candidate for each of its quadrants, and the mask that says which are used.
 
 A batch is a function of its number alone. Nothing needs to be saved to go on where a run stopped, and nothing
-depends on how many workers there are.
+depends on how many workers there are. Images and mask are tensors and offer DLPack: CuPy, JAX and numpy take them
+without a copy (`cupy.from_dlpack(batch.I_ref)`).
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.ahead import ReadAhead
+from lorbms_fast.dataloader.readers import Reader, mapped
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -54,8 +57,8 @@ class Batch(NamedTuple):
         used = used_candidates(self.mask) if self.used is None else self.used
         tensors = (self.I_ref, self.I_q, self.mask, used)
         if torch.device(device).type == "cuda":  # the host goes on at once only from pinned memory
-            return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors))
-        return Batch(*(tensor.to(device) for tensor in tensors))
+            tensors = tuple(tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def used_candidates(mask: Tensor, padded_to: int | None = None) -> Tensor:
@@ -88,6 +91,10 @@ class BatchSource:
     seed: int
     tau: float
     candidates: Literal["independent", "shared-rank"] = "independent"
+    read: Reader | None = None
+    """How images are read; by default from the mapped files."""
+    ahead: int = 0
+    """How many of the next batches are made in the background while one is used."""
 
     def __post_init__(self) -> None:
         if self.batch_size > len(self.store):
@@ -113,7 +120,23 @@ class BatchSource:
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
+        return self._numbered(number)
+
+    @cached_property
+    def _numbered(self) -> Callable[[int], Batch]:
+        return ReadAhead(self._make, self.ahead) if self.ahead else self._make
+
+    def _make(self, number: int) -> Batch:
         return self._assemble(self.draw(number))
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one pass over the store."""
+        first = number * self.batches_per_epoch
+        return (self.batch(first + position) for position in range(self.batches_per_epoch))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the first pass."""
+        return self.epoch(0)
 
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
@@ -134,8 +157,9 @@ class BatchSource:
         return Draw(torch.from_numpy(np.concatenate([rows[None], candidates.T])), mask)
 
     def _assemble(self, draw: Draw) -> Batch:
-        images = to_network(self.store.images[draw.rows.numpy()])
-        return Batch(images[0], images[1:], draw.mask)
+        read = self.read or mapped(self.store, torch.device("cpu"))
+        images = read(draw.rows.numpy())
+        return Batch(images[0], images[1:], draw.mask, used_candidates(draw.mask))
 
     def _ranks(self, number: int, n: int) -> NDArray[np.int64]:
         generator = _generator(self.seed, 1, number)

@@ -144,9 +144,12 @@ class TrainConfig:
     """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32. auto is bfloat16
     on a GPU and float32 on a CPU; tf32 is float32 with products of TensorFloat-32; float16 scales its losses."""
     graphs: bool = True
-    """On a GPU whose memory holds the store, do whole iterations as CUDA graphs; elsewhere it says nothing."""
+    """Do whole iterations as CUDA graphs where the images are resident on a GPU; elsewhere it changes nothing."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
+    images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
+    """How images are read: from the store's mapped files, from the device's memory, or streamed, decoded from the
+    photographs at every step (any image size); auto is resident on a GPU that has room, else mapped."""
     log_every: Count = 20
     """Iterations between two entries of the log."""
     sheet_every: Count = 1000

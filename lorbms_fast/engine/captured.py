@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -163,11 +161,3 @@ class CapturedIteration:
         rows, mask, used = slot.split([5 * self._n, 4 * self._n, 6 * self._n])
         images = kernels.assemble_batch(self._images, rows.view(5, -1), dtype=self._dtype, channels_last=True)
         return Batch(images[0], images[1:], mask.view(-1, 4).bool(), used.view(2, -1)[:, :size])
-
-
-def resident(images: NDArray[np.uint8], device: torch.device, rows: int = 4096) -> Tensor:
-    """A store's images on a device, uint8 (count, S, S, 3), read a few thousand rows at a time."""
-    there = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for start in tqdm(range(0, len(images), rows), desc="images to the device", leave=False):
-        there[start : start + rows] = torch.from_numpy(np.array(images[start : start + rows]))
-    return there

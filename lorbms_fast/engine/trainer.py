@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from lorbms_fast.checkpoint import BEGINNING, Progress, Run
 from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
-from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs, resident
+from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.log import Log
@@ -127,17 +128,13 @@ class Training:
 
     def _step(self) -> Callable[[Progress], Report]:
         """What does an iteration: CUDA graphs on a GPU that holds the whole store, else operation after operation."""
-        config, images = self.run.config, self.source.store.images
-        if not (config.graphs and config.impl == "torch" and self.device.type == "cuda"):
-            return self._iterate
-        free = torch.cuda.mem_get_info(self.device)[0]
-        if images.nbytes > free / 2:
-            tqdm.write(f"the store's {images.nbytes:,} bytes are over half the GPU's free {free:,}: no CUDA graphs")
+        config, read = self.run.config, self.source.read
+        if not (config.graphs and config.impl == "torch" and isinstance(read, Resident) and read.images.is_cuda):
             return self._iterate
         captured = CapturedIteration(
             self.networks,
             self.optimizers,
-            resident(images, self.device),
+            read.images,
             config.batch_size,
             self.updates,
             config.loss,

@@ -12,6 +12,7 @@ from lorbms_fast.config import Impl, ModelConfig, TrainConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.pairs import paired
@@ -38,6 +39,7 @@ def step(
     device: torch.device = CPU,
 ) -> Callable[[], object]:
     """A function that does one iteration (generator twice, classifier, discriminator) on one fixed batch."""
+    keep_pages()  # as the train command does
     config = TrainConfig(model=model, impl=impl)
     networks = build(model, impl).to(device).train()
     optimizers = Optimizers.of(networks, config.optim, arithmetic)

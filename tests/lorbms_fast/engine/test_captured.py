@@ -7,7 +7,8 @@ import torch
 
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.batches import Batch
-from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs, resident
+from lorbms_fast.dataloader.readers import resident
+from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.engine.precision import precision
@@ -39,7 +40,7 @@ class Trained:
 
     def captured(self, store, recorder):
         return CapturedIteration(
-            self.networks, self.optimizers, resident(store.images, CPU, 5), self.config.batch_size,
+            self.networks, self.optimizers, resident(store, CPU).images, self.config.batch_size,
             UPDATES if self.config.optim.batches == "fresh" else 1, self.config.loss, self.config.optim,
             self.arithmetic, recorder,
         )  # fmt: skip
@@ -161,10 +162,6 @@ def test_sizes_hold_all_that_masks_can_use():
         assert found[-1] == 3 * n
 
 
-def test_images_are_the_stores(store):
-    assert torch.equal(resident(store.images, CPU, 7), torch.tensor(store.images))
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_graphs_replay_the_uncaptured_iteration(store):
     source = batch_source(CONFIG, store)
@@ -174,7 +171,7 @@ def test_cuda_graphs_replay_the_uncaptured_iteration(store):
         trained = Trained(CONFIG, "float32", torch.float32)
         trained.networks.to(gpu)
         trained.optimizers = Optimizers.of(trained.networks, CONFIG.optim, "float32")
-        images = resident(store.images, gpu)
+        images = resident(store, gpu).images
         captured = CapturedIteration(
             trained.networks, trained.optimizers, images, 3, 1, CONFIG.loss, CONFIG.optim, "float32", recorder
         )
