@@ -55,9 +55,9 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device, the search of its mask made before."""
         used = used_candidates(self.mask) if self.used is None else self.used
-        tensors = (self.I_ref, self.I_q, self.mask, used)
+        tensors = [self.I_ref, self.I_q, self.mask, used]
         if torch.device(device).type == "cuda":  # the host goes on at once only from pinned memory
-            tensors = tuple(tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors)
+            tensors = [tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors]
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 

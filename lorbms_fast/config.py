@@ -143,8 +143,9 @@ class TrainConfig:
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32. auto is bfloat16
     on a GPU and float32 on a CPU; tf32 is float32 with products of TensorFloat-32; float16 scales its losses."""
-    graphs: bool = True
-    """Do whole iterations as CUDA graphs where the images are resident on a GPU; elsewhere it changes nothing."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
+    has no graphs, then runs the same code without."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"

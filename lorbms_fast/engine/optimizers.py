@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Adam(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[Tensor],
         lr: float,
         betas: tuple[float, float],
         scaler: GradScaler | None = None,
@@ -40,25 +41,37 @@ class Adam(torch.optim.Optimizer):
     ) -> None:
         parameters = list(parameters)
         device = parameters[0].device
-        rate = torch.tensor(lr, dtype=torch.float64, device=device)
-        super().__init__(parameters, {"lr": rate, "betas": betas})
+        rate, t = (torch.tensor(number, dtype=torch.float64, device=device) for number in (lr, 0.0))
+        super().__init__(parameters, {"lr": rate, "betas": betas, "t": t})
         self.scaler = scaler or GradScaler(device.type, enabled=False)
         self.averaging = averaging
-        self.t = torch.zeros((), dtype=torch.float64, device=device)
         self._infinity = torch.full((), torch.inf, device=device)
         self._step_supports_amp_scaling = True  # steps that overflow are skipped inside the kernel: nobody waits
         for parameter in parameters:
             self.state[parameter] = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
 
+    @property
+    def t(self) -> Tensor:
+        """Steps taken."""
+        taken: Tensor = self.param_groups[0]["t"]
+        return taken
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state; rate and step count stay the tensors that they are."""
+        kept = [{name: group[name] for name in ("lr", "t")} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, tensors in zip(self.param_groups, kept, strict=True):
+            group |= {name: tensor.copy_(torch.as_tensor(group[name])) for name, tensor in tensors.items()}
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take one step; parameters without a gradient stay. There is no closure to call."""
         found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        self.t += 1 if found_inf is None else 1 - found_inf
         for group in self.param_groups:
+            t = group["t"].add_(1 if found_inf is None else 1 - found_inf)
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             beta1, beta2 = group["betas"]
-            rate = group["lr"] * (1 - beta2**self.t).sqrt() / (1 - beta1**self.t)
+            rate = group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
             torch._fused_adam_(
                 moved,
                 [parameter.grad for parameter in moved],

@@ -22,6 +22,7 @@ from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
 from lorbms_fast.engine.report import Report
+from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
 from lorbms_fast.rendering.scenes import training_sheet
@@ -127,10 +128,14 @@ class Training:
         return [progress.batches + k * self.world.size + self.world.rank for k in range(self.updates)]
 
     def _step(self) -> Callable[[Progress], Report]:
-        """What does an iteration: CUDA graphs on a GPU that holds the whole store, else operation after operation."""
-        config, read = self.run.config, self.source.read
-        if not (config.graphs and config.impl == "torch" and isinstance(read, Resident) and read.images.is_cuda):
+        """What does an iteration: one CUDA graph where there can be, else operation after operation."""
+        config, read, on_gpu = self.run.config, self.source.read, self.device.type == "cuda"
+        possible = config.impl == "torch" and isinstance(read, Resident)
+        if config.graphs == "on" and not possible:
+            raise UserError("--graphs on needs --images resident and --impl torch")
+        if not possible or config.graphs == "off" or (config.graphs == "auto" and not on_gpu):
             return self._iterate
+        assert isinstance(read, Resident)
         captured = CapturedIteration(
             self.networks,
             self.optimizers,
@@ -140,7 +145,7 @@ class Training:
             config.loss,
             config.optim,
             self.arithmetic,
-            CudaGraphs(),
+            CudaGraphs() if on_gpu else None,
         )
         return lambda progress: captured([self.source.draw(number) for number in self.numbers(progress)])
 

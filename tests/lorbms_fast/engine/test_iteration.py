@@ -100,6 +100,27 @@ def test_adam_has_eps_where_tensorflow_has_it():
     assert x.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_adam_goes_on_from_its_state():
+    x, y = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    first, second = (Adam([p], lr, (0.5, 0.999)) for p, lr in ((x, 0.1), (y, 0.7)))
+    rate, t = second.param_groups[0]["lr"], second.t
+    for _ in range(3):
+        (x**2).sum().backward()
+        first.step()
+        first.zero_grad()
+    second.load_state_dict(first.state_dict())
+    assert second.param_groups[0]["lr"] is rate  # what a captured graph reads
+    assert second.t is t
+    assert (rate.item(), t.item()) == (0.1, 3)
+    with torch.no_grad():
+        y.copy_(x)
+    for p, optimizer in ((x, first), (y, second)):
+        (p**2).sum().backward()
+        optimizer.step()
+    assert torch.equal(x, y)
+    assert first.t.item() == 4
+
+
 def test_classifier_rate_is_a_staircase():
     optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
     rates = []
