@@ -60,7 +60,7 @@ def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) ->
 
 
 def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
-    columns = [batch.I_ref, *batch.I_q, collage(*batch), *made.values()]
+    columns = [batch.I_ref, *batch.I_q, collage(batch.I_ref, batch.I_q, batch.mask), *made.values()]
     pixels: NDArray[np.uint8] = np.stack([to_pixels(column) for column in columns])
     return sheet(
         list(pixels.swapaxes(0, 1)), [*INPUTS, *made], ["".join(map(str, m)) for m in batch.mask.int().tolist()]
