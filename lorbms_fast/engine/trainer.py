@@ -11,9 +11,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from lorbms_fast.checkpoint import Run
-from lorbms_fast.dataloader.batches import Batch, BatchSource
+from lorbms_fast.dataloader.batches import Batch, Batches
 from lorbms_fast.devices import device_named
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.forms import form_of
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import precision
@@ -38,13 +38,13 @@ class Training:
     """A run in progress: what is trained, on what, and where it is kept."""
 
     run: Run
-    source: BatchSource
+    source: Batches
     networks: Networks
     optimizers: Optimizers
     device: torch.device
 
     @classmethod
-    def of(cls, run: Run, source: BatchSource) -> "Training":
+    def of(cls, run: Run, source: Batches) -> "Training":
         """Networks with initial values and fresh optimizers, on the configured device."""
         config = run.config
         device = device_named(config.device)
@@ -68,7 +68,7 @@ class Training:
             Interrupted: SIGINT or SIGTERM came; a checkpoint of the last finished iteration was written before.
         """
         config = self.run.config
-        form = FORMS[config.impl]
+        form = form_of(config.model, config.impl)
         self.networks.train()
         with (
             Log(self.run.folder, start) as log,
@@ -104,9 +104,10 @@ class Training:
 
     @torch.no_grad()
     def _sheet(self) -> Image.Image:
+        config = self.run.config
         batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
         with self._precision():
-            return training_sheet(batch, FORMS[self.run.config.impl].scenes(self.networks, batch))
+            return training_sheet(batch, form_of(config.model, config.impl).scenes(self.networks, batch))
 
 
 @contextmanager
