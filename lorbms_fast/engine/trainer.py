@@ -13,6 +13,7 @@ from tqdm import tqdm
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.dataloader.batches import Batch, Batches
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine.collapse import COLLAPSED, classifier_state
 from lorbms_fast.engine.forms import form_of
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
@@ -88,7 +89,14 @@ class Training:
                     shown = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
                     bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
                 if done % config.sheet_every == 0 or done == self.iterations:
-                    log.sheet(done, self._sheet())
+                    sheet, classifier = self._look()
+                    log.sheet(done, sheet)
+                    log.classifier(done, classifier)
+                    if classifier["spread"] < COLLAPSED:
+                        bar.write(
+                            f"iteration {done:,}: the classifier gives all samples the same answer "
+                            f"(spread {classifier['spread']:.4f}): it has collapsed, or not begun to learn"
+                        )
                 if done % config.checkpoint_every == 0 or done == self.iterations or stop:
                     self.run.save(done, self.networks, self.optimizers)
                 if stop and done < self.iterations:
@@ -103,11 +111,15 @@ class Training:
         return precision(self.device, self.run.config.precision)
 
     @torch.no_grad()
-    def _sheet(self) -> Image.Image:
+    def _look(self) -> tuple[Image.Image, dict[str, float]]:
+        """A sheet of samples, and whether the classifier tells them apart."""
         config = self.run.config
         batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
+        form = form_of(config.model, config.impl)
         with self._precision():
-            return training_sheet(batch, form_of(config.model, config.impl).scenes(self.networks, batch))
+            scenes = form.scenes(self.networks, batch)
+            classifier = classifier_state(self.networks, form, scenes.I_mix, batch)
+        return training_sheet(batch, scenes), classifier
 
 
 @contextmanager

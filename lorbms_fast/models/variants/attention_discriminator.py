@@ -16,6 +16,8 @@ INITIAL_VALUES = attention.INITIAL_VALUES
 class Discriminator(fast.Discriminator):
     """The PatchGAN of Table 3.5 with self-attention after its first convolution."""
 
+    sees_everything = True
+
     def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
         super().__init__(config, normalise)
         self.attention = attention.SelfAttention(config.discriminator_width, normalise)

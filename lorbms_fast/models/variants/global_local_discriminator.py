@@ -18,6 +18,8 @@ class Discriminator(nn.Module):
     side by side and weighed by one linear layer, as in image completion the local region's and the whole image's.
     """
 
+    sees_everything = True
+
     def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         self.whole = _Convolutions(config, normalise)

@@ -31,6 +31,8 @@ def _widths(config: ModelConfig) -> list[int]:
 class Encoder(nn.Module):
     """Four 4x4 convolutions of stride 2 and a fully connected layer (DCGAN's discriminator)."""
 
+    sees_everything = True
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels, self.chunks = 3, config.tiles

@@ -1,17 +1,18 @@
 """Every variant trains, comes back from its checkpoint, and is what its name says."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
@@ -21,64 +22,61 @@ from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
+from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.variants import VARIANTS
 from tests.conftest import TINY
 
-SHORT = replace(TINY, batch_size=4, iterations=3, log_every=1, sheet_every=3, checkpoint_every=3)
+SHORT = replace(
+    TINY,
+    batch_size=4,
+    iterations=4,
+    sheet_every=4,
+    checkpoint_every=4,
+    optim=replace(TINY.optim, generator_lr=2e-2),
+)
 DIFFERENT = [name for name in VARIANTS if name != "thesis"]
 
 
-@pytest.fixture
-def store_for(store: ImageStore, photographs: Path, tmp_path: Path):
-    """The store that a config needs; those of 96 and 128 px have the neighbours of the one of 64."""
+@pytest.fixture(scope="session")
+def bright_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], ImageStore]:
+    """Stores of bright photographs, by image size: to reconstruct them, learn their colour first."""
+    folder = tmp_path_factory.mktemp("bright")
+    draw = np.random.Generator(np.random.Philox(5))
+    for i in range(12):
+        coarse = Image.fromarray(draw.integers(180, 256, (3, 3, 3), dtype=np.uint8))
+        coarse.resize((160, 130), Image.Resampling.BICUBIC).save(folder / f"photo{i:02d}.png")
 
-    def make(config: TrainConfig) -> ImageStore:
-        if (size := config.model.image_size) == 64:
-            return store
-        path = tmp_path / f"store{size}"
-        prepare_store(path, photographs, of_folder(photographs), Recipe(image_size=size))
-        (path / "neighbours.parquet").write_bytes((store.path / "neighbours.parquet").read_bytes())
-        return ImageStore.open(path)
+    @cache
+    def store(size: int) -> ImageStore:
+        path = tmp_path_factory.mktemp("stores") / str(size)
+        prepare_store(path, folder, of_folder(folder), Recipe(), image_size=size)
+        made = ImageStore.open(path)
+        others = [[draw.permutation(np.delete(np.arange(12), i))[:10] for _ in range(4)] for i in range(12)]
+        distances = np.sort(draw.uniform(1, 100, (12, 4, 10)).astype(np.float32))
+        NeighbourTable(np.array(others), distances, 50.0, "random").save(made)
+        return made
 
-    return make
+    return store
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_every_variant_trains_and_comes_back(name, store_for, tmp_path):
+def test_every_variant_trains_and_comes_back(name, bright_store, tmp_path):
     config = with_variant(SHORT, name)
     assert config != SHORT
-    store = store_for(config)
+    store = bright_store(config.model.image_size)
     run = Run.create(tmp_path / "run", config, store.path)
     Training.of(run, batch_source(config, store)).train()
     entries = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [entry["iteration"] for entry in entries] == [1, 2, 3]
     assert all(np.isfinite(list(entry.values())).all() for entry in entries)
+    assert entries[-1]["L_rec_hat"] < 0.9 * entries[0]["L_rec_hat"]
     assert Run.open(run.folder).config == config
-    networks = load_networks(run.folder)
+    trained = load_networks(run.folder).state_dict()
     fresh = build(config.model, config.impl, config.seed).state_dict()
-    moved = {
-        part.split(".")[0] for part, tensor in networks.state_dict().items() if not torch.equal(tensor, fresh[part])
-    }
+    moved = {name.split(".")[0] for name, tensor in trained.items() if not torch.equal(tensor, fresh[name])}
     assert moved == {"enc", "dec", "dsc", "cls"}
-    main(["render", str(run.folder), "--samples", "2"])
-    assert (run.folder / "mixed_scenes.png").stat().st_size > 1000
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_reconstruction_is_learned(name, store_for):
-    """On the same batch again and again; sixty updates of the generator at a high rate."""
-    config = with_variant(SHORT, name)
-    config = replace(config, optim=replace(config.optim, generator_lr=5e-3))
-    batch = batch_source(config, store_for(config)).batch(0)
-    form, networks = form_of(config.model, config.impl), build(config.model, config.impl).train()
-    optimizers = Optimizers.of(networks, config.optim)
-    losses = []
-    for _ in range(30):
-        report = form.iterate(networks, optimizers, [batch] * 4, config.loss)
-        form.advance_u(networks, config.optim)
-        losses.append(report.L_rec_hat.item())
-    assert np.isfinite(losses).all()
-    assert np.mean(losses[-3:]) < 0.95 * np.mean(losses[:3]), losses
+    if name in ("nine-tiles", "hu"):  # whose sheets are others
+        main(["render", str(run.folder), "--samples", "2"])
+        assert (run.folder / "mixed_scenes.png").stat().st_size > 1000
 
 
 def test_the_general_form_is_the_thesis_where_both_apply(store):
@@ -117,6 +115,7 @@ def test_the_command_trains_a_variant(store, tmp_path, capsys):
     config = Run.open(run).config
     assert (config.model.decoder, config.model.discriminator) == ("attention-decoder", "attention-discriminator")
     main(["train", "--resume", str(run), "--iterations", "2"])
+    capsys.readouterr()
     for mistake, named in (
         (["--resume", str(run), "--variant", "transposed-decoder"], "another model"),
         ([str(store.path), "--out", str(tmp_path / "x"), "--variant", "attentoin"], "no variant 'attentoin'"),
@@ -126,6 +125,6 @@ def test_the_command_trains_a_variant(store, tmp_path, capsys):
         with pytest.raises(SystemExit) as exit_:
             main(["train", *mistake])
         assert exit_.value.code == 2
-        shown = capsys.readouterr().err
+        shown = capsys.readouterr().err.splitlines()[-1]
+        assert shown.startswith("lorbms-fast: ")
         assert named in shown
-        assert shown.count("\n") == 1
