@@ -39,11 +39,5 @@ def test_a_collapsed_network_is_seen_and_left_as_it_was(name):
         last.weight.zero_()
     before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
     assert classifier_state(networks, form, batch.I_ref, batch)["spread"] < COLLAPSED
-    with torch.no_grad():
-        last.weight.normal_(0, 30, generator=torch.Generator().manual_seed(1))
-    assert classifier_state(networks, form, batch.I_ref, batch)["spread"] > COLLAPSED
     after = networks.state_dict()
-    assert {name for name in before if not torch.equal(before[name], after[name])} <= {
-        "cls.fc8.weight",
-        "cls.last.weight",
-    }
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
