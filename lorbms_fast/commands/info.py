@@ -60,8 +60,7 @@ def describe(config: ModelConfig) -> dict[str, list[Layer]]:
     image = torch.zeros(1, 3, config.image_size, config.image_size)
     code = networks.enc(image)
     # A joint classifier sees the reference and the candidates where another sees one candidate.
-    joint = isinstance(networks.cls, JointClassifier)
-    others = networks.cls.conv1.in_channels - 3 if joint else 3
+    others = networks.cls.channels - 3 if isinstance(networks.cls, JointClassifier) else 3
     return {
         "encoder": layout(networks.enc, image),
         "decoder": layout(networks.dec, code),
@@ -74,7 +73,7 @@ def receptive_fields(config: ModelConfig) -> dict[str, int]:
     """Of encoder and discriminator in pixels; the thesis counts the encoder's from its second layer on."""
     networks = build(config, "reference")
     image = torch.zeros(1, 3, config.image_size, config.image_size)
-    fields = {}
+    fields: dict[str, int] = {}
     if not sees_everything(networks.enc):
         windows = windows_of(networks.enc, image)
         fields |= {"encoder": receptive_field(windows), "encoder, from its second layer": receptive_field(windows[1:])}

@@ -17,7 +17,8 @@ class JointClassifier(reference.Classifier):
 
     def __init__(self, config: ModelConfig, images: int) -> None:
         super().__init__(config)
-        self.conv1 = nn.Conv2d(3 * images, config.classifier_widths[0], 8, stride=2)
+        self.channels = 3 * images
+        self.conv1 = nn.Conv2d(self.channels, config.classifier_widths[0], 8, stride=2)
 
     def all_at_once(self, I_mix: Tensor, I_ref: Tensor, I_q: Tensor) -> Tensor:
         """(N, 3, S, S) twice and (candidates, N, 3, S, S) -> (N, tiles) logits, positive for replaced."""

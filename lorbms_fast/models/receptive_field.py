@@ -68,7 +68,7 @@ class _Windows(TorchFunctionMode):
         if func in (F.conv2d, torch.conv2d):
             stride = keywords.get("stride", args[3] if len(args) > 3 else 1)
             self.windows.append(Window(args[1].shape[-1], stride if isinstance(stride, int) else stride[-1]))
-        elif func in (F.max_pool2d, F._max_pool2d, torch.max_pool2d):
-            kernel = keywords.get("kernel_size", args[1] if len(args) > 1 else None)
+        elif func is F.max_pool2d:
+            kernel: int = keywords["kernel_size"] if "kernel_size" in keywords else args[1]
             self.windows.append(Window(kernel, keywords.get("stride") or kernel))
         return func(*args, **keywords)

@@ -48,9 +48,9 @@ class Trial(tune.Trainable):
         newest = self.lorbms.latest()
         shutil.copytree(newest, Path(checkpoint_dir) / newest.name)
 
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
+    def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from a checkpoint, this run's or that of a better one."""
-        (kept,) = (path for path in Path(checkpoint_dir).iterdir() if path.name.isdigit())
+        (kept,) = (path for path in Path(checkpoint).iterdir() if path.name.isdigit())
         target = self.run_folder / "checkpoints"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(kept, target / kept.name)

@@ -79,7 +79,9 @@ def search(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2, checkpoint_at_end=True),
             ),
         )
-    results = [result for result in tuner.fit() if result.metrics and metric in result.metrics]
+    grid = tuner.fit()
+    results = [grid[i] for i in range(len(grid))]
+    results = [result for result in results if result.metrics and metric in result.metrics]
     if not results:
         raise UserError(f"no trial of {out} came to an end: read error.txt in its folders")
     rows = [
