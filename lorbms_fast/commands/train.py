@@ -16,6 +16,7 @@ from lorbms_fast.dataloader.readers import Reader, reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.trainer import Interrupted, Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.models.variants import with_variant
@@ -84,6 +85,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
 
 def run_training(run: Run, store: ImageStore) -> None:
     """Train a run to its end, from its newest checkpoint if it has one, and draw its curves."""
+    keep_pages()
     training = Training.of(run, batch_source(run.config, store))
     start = run.restore(training.networks, training.optimizers) if run.checkpoints() else 0
     print(_summary(training, start))
