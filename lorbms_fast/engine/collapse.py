@@ -13,6 +13,8 @@ from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.models import Networks
 from lorbms_fast.models.joint_classifier import JointClassifier
 
+WARMED_UP = 1000
+"""Iterations after which a classifier should tell samples apart."""
 COLLAPSED = 0.01
 """Below this standard deviation of its probabilities a classifier counts as collapsed."""
 

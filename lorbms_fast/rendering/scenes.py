@@ -60,7 +60,7 @@ def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
     others = [f"I_q{j}" for j in range(1, len(batch.I_q) + 1)] if len(batch.I_q) > 1 else ["I_other"]
     columns = {"I_ref": batch.I_ref} | dict(zip(others, batch.I_q, strict=True))
     if is_grid(batch.mask.shape[1]):
-        columns["collage"] = collage(*batch)
+        columns["collage"] = collage(batch.I_ref, batch.I_q, batch.mask)
     columns |= made
     pixels: NDArray[np.uint8] = np.stack([to_pixels(column) for column in columns.values()])
     return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in batch.mask.int().tolist()])

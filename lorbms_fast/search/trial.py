@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from lorbms_fast.checkpoint import Run
+from lorbms_fast.checkpoint import BEGINNING, Run
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
@@ -37,7 +37,7 @@ class Trial(tune.Trainable):
         self.done += self.every
         run = replace(self.lorbms, config=replace(self.lorbms.config, iterations=self.done))
         training = Training.of(run, batch_source(run.config, self.store))
-        start = run.restore(training.networks, training.optimizers) if run.checkpoints() else 0
+        start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
         training.train(start)
         entries = [json.loads(line) for line in read_lines(run.folder / "metrics.jsonl")][-self.every :]
         means = {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}
