@@ -8,7 +8,7 @@ import tyro
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.forms import form_of
 from lorbms_fast.files import whole_file
 from lorbms_fast.rendering.scenes import mixed_scene_sheet
 
@@ -36,8 +36,8 @@ def render(
     source = batch_source(opened.config, ImageStore.open(store or opened.store))
     batch = source.sample(samples, draw)
     with torch.inference_mode():
-        scenes = FORMS[opened.config.impl].scenes(networks, batch)
+        scenes = form_of(opened.config.model, opened.config.impl).scenes(networks, batch)
     target = out or run / "mixed_scenes.png"
     with whole_file(target) as partial:
         mixed_scene_sheet(batch, scenes.I_mix).save(partial, format="png")
-    print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the quadrants replaced")
+    print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the tiles replaced")
