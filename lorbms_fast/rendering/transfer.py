@@ -1,4 +1,4 @@
-"""Object transfer: chunks of one photo in the scene of another (thesis, Figure 4.3)."""
+"""Object transfer: chunks of one photo in the scene of another (thesis, Figure 4.3), at once or little by little."""
 
 import torch
 from torch import Tensor
@@ -23,3 +23,37 @@ def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> 
     f_obj, f_ref = networks.enc(torch.cat([I_obj, I_ref])).chunk(2)
     I_mix: Tensor = networks.dec(mix_chunks(f_ref, f_obj, mask))
     return I_mix
+
+
+def interpolate_chunks(f_ref: Tensor, f_obj: Tensor, mask: Tensor, amounts: Tensor) -> Tensor:
+    """`f[k, i] = (1 - a_k m_i) f_ref[i] + a_k m_i f_obj[i]`: one code after the other on the way to the transfer's.
+
+    Args:
+        f_ref: code of the scene, (chunks, size).
+        f_obj: code of the object's image, (chunks, size).
+        mask: (chunks,) bool, True for the chunks that change.
+        amounts: (K,) in [0, 1]; 0 gives f_ref, 1 gives `mix_chunks(f_ref, f_obj, mask)`, both exactly.
+
+    Returns:
+        (K, chunks, size).
+    """
+    return torch.lerp(f_ref, f_obj, amounts[:, None, None] * mask[:, None])
+
+
+@torch.inference_mode()
+def interpolation(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor, amounts: Tensor) -> Tensor:
+    """The scenes that `interpolate_chunks` gives: from the scene's reconstruction to the transfer.
+
+    Args:
+        networks: only encoder and decoder are used.
+        I_obj: (3, S, S) in [-1, 1].
+        I_ref: (3, S, S) in [-1, 1].
+        mask: (4,) bool.
+        amounts: (K,) in [0, 1].
+
+    Returns:
+        (K, 3, S, S).
+    """
+    f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref]))
+    images: Tensor = networks.dec(interpolate_chunks(f_ref, f_obj, mask, amounts))
+    return images
