@@ -22,6 +22,7 @@ COMMANDS = {
     "render": "draw mixed scenes from a run (Figure 4.2)",
     "transfer": "move an object from one photo into another (Figure 4.3)",
     "app": "open a local page for a run: transfers by hand, neighbours, curves, sheets",
+    "export": "write encoder and decoder as ONNX, safetensors, a PyTorch program and a page for any browser",
     "bench": "time the fast iteration against the reference on this machine",
     "info": "print every network's layers, shapes and parameter counts",
     "verify": "compare this installation with the numbers of the author's program",

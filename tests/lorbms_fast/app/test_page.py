@@ -10,21 +10,10 @@ import pytest
 
 from lorbms_fast.app.server import serve
 from lorbms_fast.app.view import RunView
+from tests.clicks import Keys, changes, drop, find, find_all, shown, until
 from tests.conftest import run_of
 
-By = pytest.importorskip("selenium.webdriver.common.by", reason="no Selenium here: pip install selenium").By
-Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
-WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
-
 pytestmark = pytest.mark.slow
-PATIENCE = 30
-DROP = """
-const [target, bytes, name] = arguments;
-const data = new DataTransfer();
-data.items.add(new File([new Uint8Array(bytes)], name));
-for (const kind of ["dragover", "drop"])
-  target.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}));
-"""
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +38,11 @@ def page(address: str, browser: Any) -> Iterator[Any]:
     assert not complaints
 
 
-def find(page: Any, selector: str) -> Any:
-    return page.find_element(By.CSS_SELECTOR, selector)
-
-
-def until(page: Any, condition: Any) -> Any:
-    return WebDriverWait(page, PATIENCE).until(lambda _: condition())
-
-
-def shown(page: Any, name: str) -> str:
-    """Address of the picture in a frame, once there is one."""
-    return until(page, lambda: find(page, f"#{name}").get_attribute("src"))
-
-
 def choose(page: Any, photographs: Path) -> None:
     for slot, photo in (("object", "photo01.jpg"), ("scene", "photo02.jpg")):
         find(page, f"#{slot} input[type=file]").send_keys(str(photographs / photo))
         until(page, lambda slot=slot: find(page, f"#{slot} .picture img").is_displayed())
     shown(page, "I_mix")
-
-
-def changes(page: Any, name: str, act: Any) -> str:
-    """Do something and wait until a picture is another one."""
-    before = shown(page, name)
-    act()
-    until(page, lambda: shown(page, name) != before)
-    return shown(page, name)
 
 
 def test_transfer_by_clicks(page, photographs):
@@ -99,8 +67,7 @@ def test_transfer_by_clicks(page, photographs):
 
 def test_pictures_can_be_dropped(page, photographs):
     for slot, photo in (("object", "photo03.jpg"), ("scene", "photo04.jpg")):
-        target = find(page, f"#{slot} .picture")
-        page.execute_script(DROP, target, list((photographs / photo).read_bytes()), photo)
+        drop(page, f"#{slot} .picture", photo, (photographs / photo).read_bytes())
     assert shown(page, "I_mix").startswith("data:image/png")
 
 
@@ -111,19 +78,19 @@ def test_a_strange_file_gets_a_message(page, tmp_path):
     message = until(page, lambda: find(page, "#message").text)
     assert "is not a picture" in message
     assert not find(page, "#object .picture img").is_displayed()
-    assert not page.find_elements(By.CSS_SELECTOR, "#message b")
+    assert not find_all(page, "#message b")
 
 
 def test_names_are_text(page):
     assert "<img src=x onerror=alert(1)>" in find(page, "#run-facts").text
-    assert not page.find_elements(By.CSS_SELECTOR, "#run-facts img")
+    assert not find_all(page, "#run-facts img")
 
 
 def test_neighbours_lead_from_picture_to_picture(page):
     find(page, "#tab-neighbours").click()
-    until(page, lambda: len(page.find_elements(By.CSS_SELECTOR, ".neighbour-row")) == 4)
-    third = page.find_elements(By.CSS_SELECTOR, ".neighbour-row:nth-child(2) button")[4]
-    until(page, lambda: third.find_element(By.TAG_NAME, "img").get_property("naturalWidth") == 64)
+    until(page, lambda: len(find_all(page, ".neighbour-row")) == 4)
+    third = find_all(page, ".neighbour-row:nth-child(2) button")[4]
+    until(page, lambda: find(third, "img").get_property("naturalWidth") == 64)
     assert third.size["height"] > 40
     row = third.get_attribute("title").split()[1]
     name = find(page, "#row-id").text
@@ -142,7 +109,7 @@ def test_neighbours_lead_from_picture_to_picture(page):
 
 def test_curves_and_sheets_are_shown(page):
     find(page, "#tab-run").click()
-    pictures = until(page, lambda: page.find_elements(By.CSS_SELECTOR, "#pictures img"))
+    pictures = until(page, lambda: find_all(page, "#pictures img"))
     assert [picture.get_attribute("alt") for picture in pictures] == [
         "curves",
         "sheets/00000006.png",
