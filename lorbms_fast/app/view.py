@@ -15,10 +15,10 @@ from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models import Networks
 from lorbms_fast.rendering.scenes import collage
-from lorbms_fast.rendering.transfer import interpolate_chunks
 from lorbms_fast.similarity.table import NeighbourTable
 
 
@@ -119,9 +119,9 @@ class RunView:
         I_obj, I_ref = (to_network(of_address(request.get(name), self.side)) for name in ("object", "scene"))
         with self._turn, torch.inference_mode():
             networks = self._newest()
-            f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref]))
-            f_mix = interpolate_chunks(f_ref, f_obj, mask, torch.tensor([amount]))
-            I_mix, I_hat, I_hat_obj = networks.dec(torch.stack([f_mix[0], f_ref, f_obj]))
+            f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref])).split(1)
+            f_mix = torch.lerp(f_ref, mix_chunks(f_ref, f_obj, mask[None]), amount)
+            I_mix, I_hat, I_hat_obj = networks.dec(torch.cat([f_mix, f_ref, f_obj]))
         pasted = collage(I_ref[None], I_obj.expand(4, 1, *I_obj.shape), mask[None])[0]
         made = {"collage": pasted, "I_mix": I_mix, "I_hat": I_hat, "I_hat_obj": I_hat_obj}
         return {name: png_address(to_pixels(image)) for name, image in made.items()}

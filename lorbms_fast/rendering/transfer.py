@@ -25,35 +25,21 @@ def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> 
     return I_mix
 
 
-def interpolate_chunks(f_ref: Tensor, f_obj: Tensor, mask: Tensor, amounts: Tensor) -> Tensor:
-    """`f[k, i] = (1 - a_k m_i) f_ref[i] + a_k m_i f_obj[i]`: one code after the other on the way to the transfer's.
-
-    Args:
-        f_ref: code of the scene, (chunks, size).
-        f_obj: code of the object's image, (chunks, size).
-        mask: (chunks,) bool, True for the chunks that change.
-        amounts: (K,) in [0, 1]; 0 gives f_ref, 1 gives `mix_chunks(f_ref, f_obj, mask)`, both exactly.
-
-    Returns:
-        (K, chunks, size).
-    """
-    return torch.lerp(f_ref, f_obj, amounts[:, None, None] * mask[:, None])
-
-
 @torch.inference_mode()
-def interpolation(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor, amounts: Tensor) -> Tensor:
-    """The scenes that `interpolate_chunks` gives: from the scene's reconstruction to the transfer.
+def interpolation(networks: Networks, f_ref: Tensor, f_mix: Tensor, amounts: Tensor) -> Tensor:
+    """Decode codes on the way from scenes to their mixtures: `Dec((1 - a_k) f_ref + a_k f_mix)`.
+
+    Chunks that f_mix has from f_ref stay as they are, the others go little by little.
 
     Args:
-        networks: only encoder and decoder are used.
-        I_obj: (3, S, S) in [-1, 1].
-        I_ref: (3, S, S) in [-1, 1].
-        mask: (4,) bool.
-        amounts: (K,) in [0, 1].
+        networks: only the decoder is used.
+        f_ref: codes of the scenes, (N, 4, chunk).
+        f_mix: their mixed codes, (N, 4, chunk).
+        amounts: (K,) in [0, 1]; 0 gives `Dec(f_ref)`, the reconstruction, and 1 `Dec(f_mix)`, both exactly.
 
     Returns:
-        (K, 3, S, S).
+        (K, N, 3, S, S).
     """
-    f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref]))
-    images: Tensor = networks.dec(interpolate_chunks(f_ref, f_obj, mask, amounts))
-    return images
+    codes = torch.lerp(f_ref, f_mix, amounts[:, None, None, None])
+    images: Tensor = networks.dec(codes.flatten(0, 1))
+    return images.unflatten(0, codes.shape[:2])
