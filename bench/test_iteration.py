@@ -7,7 +7,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.engine.precision import Precision
 from lorbms_fast.measurement.step import peak_memory, step
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 @pytest.mark.parametrize(("batch", "arithmetic"), [(12, "float32"), (12, "bfloat16"), (4, "float32")])

@@ -1,11 +1,13 @@
 """Batches: a reference image, one candidate for each of its quadrants, and the mask that says which are used.
 
 A batch is a function of its number alone. Nothing needs to be saved to go on where a run stopped, and nothing
-depends on how many workers there are.
+depends on how many workers there are. Images and mask are tensors and offer DLPack: CuPy, JAX and numpy take them
+without a copy (`cupy.from_dlpack(batch.I_ref)`).
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.ahead import ReadAhead
+from lorbms_fast.dataloader.readers import Reader, mapped
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -56,6 +59,10 @@ class BatchSource:
     seed: int
     tau: float
     candidates: Literal["independent", "shared-rank"] = "independent"
+    read: Reader | None = None
+    """How images are read; by default from the mapped files."""
+    ahead: int = 0
+    """How many of the next batches are made in the background while one is used."""
 
     def __post_init__(self) -> None:
         if self.batch_size > len(self.store):
@@ -76,8 +83,24 @@ class BatchSource:
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
+        return self._numbered(number)
+
+    @cached_property
+    def _numbered(self) -> Callable[[int], Batch]:
+        return ReadAhead(self._make, self.ahead) if self.ahead else self._make
+
+    def _make(self, number: int) -> Batch:
         rows = self.rows(number)
         return self.of_rows(rows, self._ranks(number, len(rows)))
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one pass over the store."""
+        first = number * self.batches_per_epoch
+        return (self.batch(first + position) for position in range(self.batches_per_epoch))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the first pass."""
+        return self.epoch(0)
 
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
@@ -91,7 +114,8 @@ class BatchSource:
         sample, quadrant = np.arange(len(rows))[:, None], np.arange(4)
         candidates = self.neighbours.rows[rows][sample, quadrant, ranks]
         distances = self.neighbours.distances[rows][sample, quadrant, ranks]
-        images = to_network(self.store.images[np.concatenate([rows[None], candidates.T])])
+        read = self.read or mapped(self.store, torch.device("cpu"))
+        images = read(np.concatenate([rows[None], candidates.T]))
         return Batch(images[0], images[1:], mixing_mask(torch.from_numpy(distances), self.tau))
 
     def _ranks(self, number: int, n: int) -> NDArray[np.int64]:

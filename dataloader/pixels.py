@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def to_network(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]: `x = u8 * 2/255 - 1`."""
-    return torch.from_numpy(images).movedim(-1, -3).to(torch.float32).mul_(2 / 255).sub_(1)
+def to_network(images: NDArray[np.uint8] | Tensor) -> Tensor:
+    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]: `x = u8 * 2/255 - 1`, on the tensor's device."""
+    return torch.as_tensor(images).movedim(-1, -3).to(torch.float32).mul_(2 / 255).sub_(1)
 
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:

@@ -1,49 +1,53 @@
-"""From photographs to an image store."""
+"""From photographs to an image store, shard by shard, so that an interruption costs one shard at most."""
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.decode import BadImage, read_rgb
+from lorbms_fast.dataloader.decoders import BadImage, Squares, decoder_named, read_squares
+from lorbms_fast.dataloader.photograph import Photograph
 from lorbms_fast.dataloader.recipes import Crop, Recipe, square_crop
-from lorbms_fast.dataloader.sources import Photograph
-from lorbms_fast.dataloader.store import FACTS, FORMAT, IMAGES, INDEX, SCHEMA, checksum, cut
+from lorbms_fast.dataloader.sources.listing import Listing, Skipped
+from lorbms_fast.dataloader.workplace import Workplace
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_folder
+from lorbms_fast.files import full_disk_named, sole_process
 from lorbms_fast.parallel import in_order
 
-SKIPPED = "skipped.jsonl"
+SHARD_BYTES = 64 << 20
+TASK = 32
+"""Photographs that a worker takes at a time."""
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A photograph that is not in the store."""
+class Settings:
+    """What decides the content of a store, beside the photographs."""
 
-    source: str
-    kind: Literal["bad", "small"]
-    reason: str
+    root: Path
+    recipe: Recipe
+    image_size: int
+    seed: int
+    decoder: str
+
+    @property
+    def bytes_of_one(self) -> int:
+        """Bytes that a photograph becomes."""
+        return len(self.recipe.versions) * self.image_size**2 * 3
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What one photograph gave: its size, and a square image for each version."""
+class Chosen(NamedTuple):
+    """Photographs that passed the filters which need no decoding, and how many passed each."""
 
-    photograph: Photograph
-    width: int
-    height: int
-    crops: tuple[Crop, ...]
-    images: NDArray[np.uint8]
+    photographs: list[Photograph]
+    with_enough_boxes: int
+    large_enough: int
 
 
 @dataclass(frozen=True)
@@ -51,68 +55,102 @@ class Counts:
     """How many photographs passed each filter, and how many images they gave."""
 
     named: int
+    unusable: int
+    """Entries beside these that name no photograph."""
     with_enough_boxes: int
+    large_enough: int
+    """As far as the annotations tell sizes."""
     drawn: int
     bad: int
     small: int
+    """Found too small when they were decoded."""
     images: int
+
+
+class Made(NamedTuple):
+    """What was made of one photograph."""
+
+    photograph: Photograph
+    squares: Squares
+
+
+class Task(NamedTuple):
+    """Some photographs of one shard."""
+
+    shard: int
+    photographs: Sequence[Photograph]
 
 
 def prepare_store(
     out: Path,
     root: Path,
-    photographs: Sequence[Photograph],
+    listing: Listing,
     recipe: Recipe,
     *,
     image_size: int = 64,
     seed: int = 0,
+    decoder: str = "scaled",
     on_bad: Literal["skip", "stop"] = "skip",
     workers: int = 1,
+    shard_bytes: int = SHARD_BYTES,
 ) -> tuple[Counts, list[Skipped]]:
-    """Write a store: all of it, or nothing. The same arguments give the same bytes, whatever the workers.
+    """Write a store: under its name it is whole. The same arguments give the same bytes, whatever the workers.
+
+    Until it is whole, finished shards wait in `OUT.partial`. After an interruption of any kind the same call checks
+    and keeps them, and makes the others.
 
     Args:
         out: the store's folder; must not exist.
-        root: folder that the photographs' paths are relative to.
-        photographs: what to prepare.
+        root: folder that the photographs' places are relative to.
+        listing: what to prepare.
         recipe: which are kept and what is made of each.
         image_size: side of the images in pixels.
         seed: of crops and draws.
+        decoder: one of `DECODERS`.
         on_bad: leave bad photographs out and name them in `skipped.jsonl`, or stop at the first.
         workers: processes that decode.
+        shard_bytes: size of a shard, about.
 
     Raises:
-        UserError: `out` exists, the disk is too small, nothing is left to store, or a bad photograph is to stop it.
+        UserError: `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is too
+            small, nothing is left to store, or a bad photograph is to stop it.
     """
+    _refuse_existing(out)
+    decoder_named(decoder)
+    if listing.unusable and on_bad == "stop":
+        raise _stopped(listing.unusable[0])
+    settings = Settings(root, recipe, image_size, seed, decoder)
+    chosen = choose(listing.photographs, recipe, seed)
+    in_a_shard = max(1, shard_bytes // settings.bytes_of_one)
+    shards = [chosen.photographs[i : i + in_a_shard] for i in range(0, len(chosen.photographs), in_a_shard)]
+    work = Workplace(out.with_name(f"{out.name}.partial"))
+    with sole_process(work.folder, f"is preparing {out}"), full_disk_named(out):
+        try:
+            _refuse_existing(out)  # the process that had the lock before may have made it
+            work.begin(asdict(settings) | {"root": str(root.resolve())}, len(shards))
+            _finish(out, shards, settings, on_bad, workers, work)
+            return _publish(out, listing, chosen, settings, work, len(shards))
+        finally:
+            work.remove_if_empty()
+
+
+def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int) -> Chosen:
+    """Apply a recipe's rules on boxes and, where annotations tell them, sizes; then draw.
+
+    Raises:
+        UserError: two photographs have the same id, or none is left.
+    """
+    names = Counter(photograph.id for photograph in photographs)
+    if len(names) < len(photographs):
+        raise UserError(f"several photographs are called '{names.most_common(1)[0][0]}': remove or rename all but one")
     enough = [photograph for photograph in photographs if photograph.boxes >= recipe.min_boxes]
-    chosen = _drawn(enough, recipe.draw, seed)
-    if not chosen:
-        raise UserError(f"none of the {len(photographs)} photographs has {recipe.min_boxes} boxes: nothing to prepare")
-    _check_space(out, len(chosen) * len(recipe.versions) * image_size**2 * 3)
-    work = partial(_prepare, root, recipe, image_size, seed)
-    # Closed on the way out, so that the progress bar ends before an error is told.
-    with whole_folder(out) as folder, closing(in_order(work, chosen, workers, "preparing")) as results:
-        rows, skipped = _write(folder, results, recipe, image_size, on_bad)
-        kinds = Counter(entry.kind for entry in skipped)
-        if not rows:
-            raise UserError(
-                f"none of {len(chosen)} photographs in {root} can be used ({kinds['bad']} bad, {kinds['small']} with a "
-                f"side below {recipe.min_side} px), e.g. {skipped[0].source} {skipped[0].reason}: choose another folder"
-            )
-        counts = Counts(len(photographs), len(enough), len(chosen), kinds["bad"], kinds["small"], len(rows))
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / INDEX)
-        (folder / SKIPPED).write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in skipped))
-        facts = FORMAT | {
-            "count": len(rows),
-            "image_size": image_size,
-            "root": str(root.resolve()),
-            "recipe": asdict(recipe),
-            "seed": seed,
-            "photographs": asdict(counts),
-            "sha256": {name: checksum(folder / name) for name in (IMAGES, INDEX)},
-        }
-        (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
-    return counts, skipped
+    large = [photograph for photograph in enough if min(photograph.size or (recipe.min_side,)) >= recipe.min_side]
+    if not large:
+        raise UserError(
+            f"none of the {len(photographs)} photographs has {recipe.min_boxes} boxes and sides of {recipe.min_side} "
+            "px: nothing to prepare; choose another recipe or folder"
+        )
+    return Chosen(_drawn(large, recipe.draw, seed), len(enough), len(large))
 
 
 def _drawn(photographs: list[Photograph], count: int | None, seed: int) -> list[Photograph]:
@@ -122,69 +160,132 @@ def _drawn(photographs: list[Photograph], count: int | None, seed: int) -> list[
     return [photographs[i] for i in np.sort(generator.permutation(len(photographs))[:count])]
 
 
-def _check_space(out: Path, size: int) -> None:
-    place = next(parent for parent in out.resolve().parents if parent.is_dir())
-    free = shutil.disk_usage(place).free
-    if size > free:
-        raise UserError(f"{out} would need {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk: make room")
-
-
-def _prepare(root: Path, recipe: Recipe, image_size: int, seed: int, photograph: Photograph) -> Prepared | Skipped:
-    try:
-        pixels = read_rgb(root / photograph.path)
-    except BadImage as bad:
-        return Skipped(photograph.path, "bad", bad.reason)
-    height, width, _ = pixels.shape
-    if min(height, width) < recipe.min_side:
-        return Skipped(photograph.path, "small", f"has {width} x {height} pixels, below {recipe.min_side}")
-    crops = tuple(square_crop(seed, photograph.id, version, width, height) for version in recipe.versions)
-    return Prepared(photograph, width, height, crops, np.stack([cut(pixels, crop, image_size) for crop in crops]))
-
-
-def _write(
-    folder: Path,
-    results: Iterator[Prepared | Skipped],
-    recipe: Recipe,
-    image_size: int,
+def _finish(
+    out: Path,
+    shards: list[list[Photograph]],
+    settings: Settings,
     on_bad: Literal["skip", "stop"],
-) -> tuple[list[dict[str, object]], list[Skipped]]:
-    """Write `images.npy` as results come, its header again at the end, when the count is known."""
-    rows: list[dict[str, object]] = []
-    skipped: list[Skipped] = []
-    with (folder / IMAGES).open("wb") as file:
-        _write_header(file, 0, image_size)
-        for result in results:
-            if isinstance(result, Prepared):
-                file.write(result.images.tobytes())
-                rows += _rows(result, recipe)
-            elif result.kind == "bad" and on_bad == "stop":
-                raise UserError(f"{result.source} {result.reason}: replace or remove it, or use --on-bad skip")
-            else:
-                skipped.append(result)
-        file.seek(0)
-        _write_header(file, len(rows), image_size)
-    return rows, skipped
+    workers: int,
+    work: Workplace,
+) -> None:
+    """Make the shards that are not finished yet."""
+    missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
+    _check_space(out, sum(len(shards[number]) for number in missing) * settings.bytes_of_one)
+    tasks = {number: _tasks(number, shards[number]) for number in missing}
+    in_one_row = [task for of_shard in tasks.values() for task in of_shard]
+    # Closed on the way out, so that the progress bar ends before an error is told.
+    with closing(
+        in_order(partial(_make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
+    ) as results:
+        for number, of_shard in tasks.items():
+            images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
+            rows: list[dict[str, Any]] = []
+            skipped: list[Skipped] = []
+            for made in chain.from_iterable(islice(results, len(of_shard))):
+                if isinstance(made, Made):
+                    images.append(made.squares.images)
+                    rows += _rows(made, settings.recipe)
+                elif made.kind == "bad" and on_bad == "stop":
+                    raise _stopped(made)
+                else:
+                    skipped.append(made)
+            work.finish(number, shards[number], np.concatenate(images), rows, skipped)
 
 
-def _write_header(file: IO[bytes], count: int, image_size: int) -> None:
-    """numpy leaves room in a header for the first axis to grow, so the second one fits in the first one's place."""
-    shape = (count, image_size, image_size, 3)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+def _tasks(number: int, photographs: list[Photograph]) -> list[Task]:
+    return [Task(number, photographs[i : i + TASK]) for i in range(0, len(photographs), TASK)]
 
 
-def _rows(result: Prepared, recipe: Recipe) -> list[dict[str, object]]:
-    name = result.photograph.id
+def _publish(
+    out: Path, listing: Listing, chosen: Chosen, settings: Settings, work: Workplace, shards: int
+) -> tuple[Counts, list[Skipped]]:
+    records = [work.record(number) for number in range(shards)]
+    left_out = [Skipped(**entry) for record in records for entry in record["skipped"]]
+    kinds = Counter(entry.kind for entry in left_out)
+    counts = Counts(
+        named=len(listing.photographs),
+        unusable=len(listing.unusable),
+        with_enough_boxes=chosen.with_enough_boxes,
+        large_enough=chosen.large_enough,
+        drawn=len(chosen.photographs),
+        bad=kinds["bad"],
+        small=kinds["small"],
+        images=sum(len(record["rows"]) for record in records),
+    )
+    if not counts.images:
+        raise UserError(
+            f"none of {counts.drawn} photographs in {settings.root} can be used ({counts.bad} bad, {counts.small} with "
+            f"a side below {settings.recipe.min_side} px), e.g. {left_out[0].source} {left_out[0].reason}: "
+            "choose another folder"
+        )
+    skipped = listing.unusable + left_out
+    facts = {
+        "count": counts.images,
+        "image_size": settings.image_size,
+        "root": str(settings.root.resolve()),
+        "recipe": asdict(settings.recipe),
+        "seed": settings.seed,
+        "decoder": settings.decoder,
+        "photographs": asdict(counts),
+    }
+    work.publish(out, records, skipped, facts)
+    return counts, skipped
+
+
+def _make(settings: Settings, task: Task) -> list[Made | Skipped]:
+    """A worker's part."""
+    crops = [partial(_crops, settings, photograph.id) for photograph in task.photographs]
+    places = [photograph.place for photograph in task.photographs]
+    found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))
+    return [_made(settings, one, squares) for one, squares in zip(task.photographs, found, strict=True)]
+
+
+def _made(settings: Settings, photograph: Photograph, squares: Squares | BadImage) -> Made | Skipped:
+    if isinstance(squares, BadImage):
+        return Skipped(str(photograph.place), "bad", squares.reason)
+    if not squares.crops:
+        size = f"{squares.width} x {squares.height}"
+        return Skipped(str(photograph.place), "small", f"has {size} pixels, below {settings.recipe.min_side}")
+    return Made(photograph, squares)
+
+
+def _crops(settings: Settings, name: str, width: int, height: int) -> tuple[Crop, ...]:
+    recipe = settings.recipe
+    if min(width, height) < recipe.min_side:
+        return ()
+    return tuple(square_crop(settings.seed, name, version, width, height) for version in recipe.versions)
+
+
+def _rows(made: Made, recipe: Recipe) -> Iterable[dict[str, Any]]:
+    name, place = made.photograph.id, made.photograph.place
     return [
         {
             "id": name if recipe.versions == (1,) else f"{name}_{version}",
-            "source": result.photograph.path,
+            "source": place.path,
+            "offset": place.offset,
+            "length": place.length,
             "version": version,
             "flip": crop.flip,
             "crop_x": crop.x,
             "crop_y": crop.y,
             "crop_side": crop.side,
-            "width": result.width,
-            "height": result.height,
+            "width": made.squares.width,
+            "height": made.squares.height,
         }
-        for version, crop in zip(recipe.versions, result.crops, strict=True)
+        for version, crop in zip(recipe.versions, made.squares.crops, strict=True)
     ]
+
+
+def _check_space(out: Path, size: int) -> None:
+    free = shutil.disk_usage(next(parent for parent in out.resolve().parents if parent.is_dir())).free
+    if size > free:
+        raise UserError(f"{out} would need {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk: make room")
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise UserError(f"{out} exists already: choose another name or remove it first")
+
+
+def _stopped(bad: Skipped) -> UserError:
+    return UserError(f"{bad.source} {bad.reason}: replace or remove it, or use --on-bad skip")

@@ -1,31 +1,36 @@
-"""The image store: a folder that anybody can read.
+"""The image store: a folder that anybody can read (docs/store.md).
 
-`images.npy` holds all images, uint8 (N, S, S, 3): `numpy.load(path, mmap_mode="r")` reads it. `index.parquet` has a row
-for each (id, source file, version, crop), `store.json` the format, counts and checksums.
+`images-00000.npy` and so on hold the images in order, uint8 (n, S, S, 3): `numpy.load(path, mmap_mode="r")` reads them.
+`index.parquet` has a row for each (id, source, version, crop), `store.json` the format, counts and checksums.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.decode import read_rgb
+from lorbms_fast.dataloader.decoders import BadImage, Crops, Decoder, decoder_named, read_squares
+from lorbms_fast.dataloader.photograph import Place
 from lorbms_fast.dataloader.recipes import Crop
-from lorbms_fast.dataloader.resize import area_resize
+from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.errors import UserError
 
 FORMAT = {"format": "lorbms-fast image store", "version": 1}
-IMAGES, INDEX, FACTS = "images.npy", "index.parquet", "store.json"
+INDEX, FACTS, SKIPPED = "index.parquet", "store.json", "skipped.jsonl"
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
         ("version", pa.int8()),
         ("flip", pa.bool_()),
         ("crop_x", pa.int32()),
@@ -37,13 +42,22 @@ SCHEMA = pa.schema(
 )
 
 
+class Entry(NamedTuple):
+    """Where an image comes from: a square of a photograph of some size."""
+
+    place: Place
+    crop: Crop
+    width: int
+    height: int
+
+
 @dataclass(frozen=True)
 class ImageStore:
     """An opened store; its images stay on disk until they are asked for."""
 
     path: Path
-    images: NDArray[np.uint8]
-    """(N, S, S, 3), memory-mapped."""
+    images: Shards
+    """(N, S, S, 3) uint8, memory-mapped; an index, a slice or an array of row numbers gives an array."""
     index: pa.Table
     root: Path
     """Folder that the index's sources are relative to."""
@@ -59,6 +73,16 @@ class ImageStore:
         names: list[str] = self.index["id"].to_pylist()
         return names
 
+    @property
+    def side(self) -> int:
+        """Side of the images in pixels."""
+        return self.images.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """A name for the content: SHA-256 over the checksums of all images and of the index."""
+        return hashlib.sha256(json.dumps(self.facts["sha256"], sort_keys=True).encode()).hexdigest()
+
     @classmethod
     def open(cls, path: Path) -> "ImageStore":
         """Open a store.
@@ -72,13 +96,15 @@ class ImageStore:
         try:
             facts = json.loads((path / FACTS).read_text())
             found = {name: facts[name] for name in FORMAT}
-            shape = (int(facts["count"]), int(facts["image_size"]), int(facts["image_size"]), 3)
-            root = Path(facts["root"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            side, root = int(facts["image_size"]), Path(facts["root"])
+            counts = {str(name): int(count) for name, count in facts["shards"].items()}
+            if set(facts["sha256"]) != {*counts, INDEX} or any(Path(name).name != name for name in counts):
+                raise ValueError("its files and checksums do not agree")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path / FACTS} cannot be read ({error!r}): {again}") from error
         if found != FORMAT:
             raise UserError(f"{path} has format {found}, this program reads {FORMAT}: prepare the store again")
-        images = _map(path / IMAGES, shape, again)
+        images = Shards.open({path / name: (count, side, side, 3) for name, count in counts.items()}, again)
         try:
             index = pq.read_table(path / INDEX)
         except (OSError, pa.ArrowException) as error:
@@ -87,26 +113,47 @@ class ImageStore:
             raise UserError(f"{path / INDEX} has {len(index)} rows for {len(images)} images, or other columns: {again}")
         return cls(path, images, index, root, facts)
 
+    def entries(self, rows: Sequence[int]) -> list["Entry"]:
+        """What the index says of some images."""
+        columns = self.index.take(pa.array(rows, pa.int64())).to_pydict()
+        return [
+            Entry(Place(*place), Crop(*crop), *size)
+            for place, crop, size in zip(
+                zip(*(columns[name] for name in ("source", "offset", "length")), strict=True),
+                zip(*(columns[name] for name in ("crop_x", "crop_y", "crop_side", "flip")), strict=True),
+                zip(*(columns[name] for name in ("width", "height")), strict=True),
+                strict=True,
+            )
+        ]
+
     def square(self, i: int, side: int) -> NDArray[np.uint8]:
-        """Image i at another resolution, (side, side, 3), from its source photograph.
+        """Image i at another resolution, (side, side, 3), as the reference decodes its source photograph.
 
         Raises:
             UserError: the photograph is gone or is another one now.
         """
-        row = {name: self.index[name][i].as_py() for name in self.index.column_names}
-        source = self.root / row["source"]
-        if not source.is_file():
-            raise UserError(f"{source} is gone, of which {self.path} was made: put it back or prepare the store again")
-        photograph = read_rgb(source)
-        if photograph.shape[:2] != (row["height"], row["width"]):
-            raise UserError(f"{source} is another picture than when {self.path} was made: prepare the store again")
-        return cut(photograph, Crop(row["crop_x"], row["crop_y"], row["crop_side"], row["flip"]), side)
+        return self.squares([i], side, decoder_named("pillow"))[0]
 
+    def squares(self, rows: Sequence[int], side: int, decoder: Decoder) -> NDArray[np.uint8]:
+        """Images at another resolution, (len(rows), side, side, 3), from their source photographs.
 
-def cut(photograph: NDArray[np.uint8], crop: Crop, side: int) -> NDArray[np.uint8]:
-    """The square of a photograph (H, W, 3), area-resampled to (side, side, 3)."""
-    square = photograph[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
-    return area_resize(square[:, ::-1] if crop.flip else square, side)
+        Neighbouring rows of the same photograph share its decoding.
+
+        Raises:
+            UserError: a photograph is gone or is another one now.
+        """
+        of_one = [list(group) for _, group in groupby(self.entries(rows), lambda entry: entry.place)]
+        places = [group[0].place for group in of_one]
+        found = read_squares(self.root, places, [_noted(group) for group in of_one], side, decoder)
+        images = []
+        for place, group, squares in zip(places, of_one, found, strict=True):
+            made = f"of which {self.path} was made"
+            if isinstance(squares, BadImage):
+                raise UserError(f"{squares.path}, {made}, {squares.reason}: put it back or prepare the store again")
+            if len(squares.images) != len(group):
+                raise UserError(f"{self.root / str(place)} is another picture than the one {made}: prepare it again")
+            images.append(squares.images)
+        return np.concatenate(images)
 
 
 def checksum(path: Path) -> str:
@@ -115,32 +162,13 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_checksums(store: ImageStore) -> None:
-    """Read the whole store once and compare it with the sums noted when it was made.
-
-    Raises:
-        UserError: names the first file whose content has changed.
-    """
-    for name in (IMAGES, INDEX):
-        if checksum(store.path / name) != store.facts["sha256"][name]:
-            raise UserError(f"{store.path / name} is not what was written: prepare the store again")
+def damaged(store: ImageStore) -> Iterator[tuple[str, bool]]:
+    """Read the whole store once: the name of each file, and whether it is other than what was written."""
+    for name, expected in store.facts["sha256"].items():
+        yield name, checksum(store.path / name) != expected
 
 
-def _map(path: Path, shape: tuple[int, int, int, int], again: str) -> NDArray[np.uint8]:
-    """Map the images, after a look at the header: its word is not taken for how much there is to read."""
-    try:
-        with path.open("rb") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("not version 1.0 of the npy format")
-            found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-            expected = file.tell() + int(np.prod(shape, dtype=object))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): {again}") from error
-    if found != shape or fortran_order or dtype != np.uint8:
-        raise UserError(f"{path} holds {dtype} {found} where {FACTS} says uint8 {shape}: {again}")
-    if path.stat().st_size != expected:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes instead of {expected:,}: {again}")
-    if shape[0] == 0:
-        raise UserError(f"{path} holds no images: {again}")
-    images: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return images
+def _noted(entries: list[Entry]) -> Crops:
+    """The squares that the index notes, of a photograph that has the size it notes."""
+    size, crops = (entries[0].width, entries[0].height), tuple(entry.crop for entry in entries)
+    return lambda width, height: crops if (width, height) == size else ()

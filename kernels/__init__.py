@@ -8,7 +8,7 @@ from lorbms_fast.kernels.batch_assembly import assemble_batch
 from lorbms_fast.kernels.chunk_mixing import mix_by_distance, mix_chunks
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import DenseBlock, dense_block, dense_block_activated, dense_block_maps
-from lorbms_fast.kernels.dispatch import use_impl
+from lorbms_fast.kernels.dispatch import Impl, use_impl
 from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.instance_norm import (
     InstanceNorm2d,
@@ -27,6 +27,7 @@ from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral
 __all__ = [
     "CoordConv2d",
     "DenseBlock",
+    "Impl",
     "InstanceNorm2d",
     "InstanceNorm3d",
     "InstanceNormReLU",

@@ -148,7 +148,8 @@ def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) 
             step, *moments = (tensors.get(f"{prefix}/{key}") for key in ("step", "exp_avg", "exp_avg_sq"))
             if step is None or any(moment is None or moment.shape != parameter.shape for moment in moments):
                 raise UserError(f"{path} has no fitting '{prefix}': it belongs to another model")
-            exp_avg, exp_avg_sq = (moment.to(parameter.device) for moment in moments if moment is not None)
+            # Laid out as the parameter, over which the optimizer runs as it lies in memory.
+            exp_avg, exp_avg_sq = (torch.empty_like(parameter.data).copy_(m) for m in moments if m is not None)
             optimizer.state[parameter] = {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
             optimizer.param_groups[0]["t"] = int(step.item())
 

@@ -144,6 +144,9 @@ class TrainConfig:
     """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
+    images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
+    """How images are read: from the store's mapped files, from the device's memory, or streamed, decoded from the
+    photographs at every step (any image size); auto is resident on a GPU that has room, else mapped."""
     log_every: Count = 20
     """Iterations between two entries of the log."""
     sheet_every: Count = 1000

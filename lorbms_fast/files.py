@@ -1,6 +1,7 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and folders that one process at a time works in."""
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from lorbms_fast.errors import UserError
 
+LOCK = "lock"
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -18,14 +20,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     If the block raises, nothing is left and an older `path` stays as it was.
     """
-    with _full_disk_named(path):
+    with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             yield partial
-            _sync(partial)
+            sync(partial)
             partial.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -38,23 +40,64 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise UserError(f"{path} exists already: choose another name or remove it first")
-    with _full_disk_named(path):
+    with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         partial.mkdir()
         try:
             yield partial
             for file in partial.rglob("*"):
-                _sync(file)
-            _sync(partial)
+                sync(file)
+            sync(partial)
             partial.rename(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
+def sole_process(folder: Path, doing: str) -> Iterator[None]:
+    """Make `folder`, unless it is there, and keep other processes out of it until the block ends.
+
+    The lock is the kernel's: it ends with the process, however that ends. What is in the folder stays.
+
+    Args:
+        folder: the folder; a file `lock` is made in it.
+        doing: what is told to the process that comes second, as in "is preparing OUT".
+
+    Raises:
+        UserError: another process is in the block.
+    """
+    with full_disk_named(folder):
+        descriptor = _locked(folder, doing)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(folder: Path, doing: str) -> int:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the process before has just removed the folder
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(f"another process {doing}: wait for it, or choose another name") from error
+        os.close(descriptor)
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into a `UserError` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -63,7 +106,8 @@ def _full_disk_named(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

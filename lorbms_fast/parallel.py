@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
 from os import _exit
 from typing import TypeVar
@@ -11,29 +12,55 @@ from typing import TypeVar
 import cv2
 from tqdm import tqdm
 
+from lorbms_fast.errors import UserError
+
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-def in_order(make: Callable[[S], T], items: Sequence[S], workers: int, description: str) -> Generator[T, None, None]:
+def in_order(
+    make: Callable[[S], T],
+    items: Sequence[S],
+    workers: int,
+    description: str,
+    images: Callable[[S], int] = lambda item: 1,
+) -> Generator[T, None, None]:
     """Yield `make` of each item in the items' order, made by `workers` processes, under a progress bar.
 
     `make` and the items must be picklable when there are several workers. `make` is sent along with every few items,
     so what is large belongs into the items. An exception of `make` is raised here.
+
+    Args:
+        make: the work.
+        items: what it is done on.
+        workers: processes; 1 works in this one.
+        description: name of the progress bar.
+        images: how many images an item stands for; those of more than one are sent out one by one.
+
+    Raises:
+        UserError: a worker died.
     """
-    with tqdm(total=len(items), desc=description, unit=" images", disable=not items) as bar:
-        for made in _made(make, items, workers):
+    counts = [images(item) for item in items]
+    at_once = 8 if max(counts, default=1) == 1 else 1
+    with tqdm(total=sum(counts), desc=description, unit=" images", disable=not items) as bar:
+        for made, count in zip(_made(make, items, workers, at_once), counts, strict=True):
             yield made
-            bar.update()
+            bar.update(count)
 
 
-def _made(make: Callable[[S], T], items: Sequence[S], workers: int) -> Iterator[T]:
+def _made(make: Callable[[S], T], items: Sequence[S], workers: int, at_once: int) -> Iterator[T]:
     if workers == 1:
         yield from map(make, items)
         return
     # "spawn": a forked copy of a process that has threads (torch's, OpenCV's) can hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
-        yield from pool.map(make, items, chunksize=8)
+        try:
+            yield from pool.map(make, items, chunksize=at_once)
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"one of {workers} workers was ended from outside, for want of memory perhaps: "
+                "run the same command again, with fewer --workers"
+            ) from error
 
 
 def _start_worker() -> None:

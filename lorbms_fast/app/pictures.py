@@ -3,15 +3,13 @@
 import base64
 import binascii
 import io
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lorbms_fast.dataloader.decode import BadImage, read_rgb
+from lorbms_fast.dataloader.decoders import BadImage, decode_rgb
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.errors import UserError
 
@@ -19,18 +17,15 @@ _PNG = "data:image/png;base64,"
 
 
 def square_of(upload: bytes, side: int) -> NDArray[np.uint8]:
-    """The central square of an uploaded photograph, uint8 (side, side, 3), read as `read_rgb` reads a file.
+    """The central square of an uploaded photograph, uint8 (side, side, 3), read as `decode_rgb` reads it.
 
     Raises:
-        UserError: it is no picture; says why, and names no path.
+        UserError: it is no picture; says why.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "upload"
-        path.write_bytes(upload)
-        try:
-            return central_square(read_rgb(path), side)
-        except BadImage as error:
-            raise UserError(f"this file {error.reason}: choose another picture") from error
+    try:
+        return central_square(decode_rgb(upload, "this file"), side)
+    except BadImage as error:
+        raise UserError(f"this file {error.reason}: choose another picture") from error
 
 
 def png(image: NDArray[np.uint8]) -> bytes:

@@ -1,5 +1,6 @@
 """`lorbms-fast neighbours`: find each quadrant's visually similar images."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import tyro
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
+from lorbms_fast.files import full_disk_named, sole_process, whole_file
 from lorbms_fast.mixing import TAU
 from lorbms_fast.rendering.neighbours import neighbour_sheet
 from lorbms_fast.similarity.algorithm2 import Found, find, quadrant_features
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
+from lorbms_fast.similarity.workplace import FOLDER, Workplace, digest_of_weights
 
 SHEET_IMAGES = 4
 
@@ -32,7 +34,9 @@ def neighbours(
 ) -> None:
     """Find the ten visually most similar images for every quadrant of every image (Algorithm 2).
 
-    Writes neighbours.parquet and a contact sheet, neighbours.png, into the store's folder.
+    Writes neighbours.parquet and a contact sheet, neighbours.png, into the store's folder. Features wait in a mapped
+    file there meanwhile (16 bytes for each number of an image's features); an interrupted search goes on where it was
+    when the same command is run again.
 
     Args:
         store: Folder made by `lorbms-fast prepare`; the photos it was made from must still be there.
@@ -51,12 +55,22 @@ def neighbours(
         raise UserError(f"--clusters {clusters}: use 1 or more")
     if tau is not None and not tau >= 0:
         raise UserError(f"--tau {tau}: use 0 or more")
-    extractor = load_extractor(features, weights, device_named(device))
-    found = find(quadrant_features(opened, extractor), clusters, seed)
-    threshold, why = _threshold(found, features, tau)
-    facts = {"clusters": [len(sizes) for sizes in found.cluster_sizes], "seed": seed, "tau_chosen": why}
-    table = NeighbourTable(found.rows, found.distances, threshold, features, facts)
-    path = table.save(opened)
+    where = device_named(device)
+    extractor = load_extractor(features, weights, where)
+    work = Workplace(store / FOLDER)
+    with sole_process(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):
+        work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
+        found = find(quadrant_features(opened, extractor, work), clusters, seed, work, where)
+        threshold, why = _threshold(found, features, tau)
+        facts = {
+            "clusters": [len(sizes) for sizes in found.cluster_sizes],
+            "recall": found.recall,
+            "seed": seed,
+            "tau_chosen": why,
+        }
+        table = NeighbourTable(found.rows, found.distances, threshold, features, facts)
+        path = table.save(opened)
+        shutil.rmtree(work.folder)
     with whole_file(opened.path / "neighbours.png") as partial:
         images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
         neighbour_sheet(opened, table, images).save(partial, format="png")
@@ -78,8 +92,10 @@ def _report(found: Found, tau: float, why: str) -> str:
     sizes = ", ".join(f"q{q}: {len(s)} of {s.min()} to {s.max()}" for q, s in enumerate(found.cluster_sizes, start=1))
     low, middle, high = np.quantile(found.distances, (0.05, 0.5, 0.95))
     fraction = replaced_fraction(draw(found.distances, seed=1), tau)
+    recalls = ", ".join(f"q{q}: {recall:.1%}" for q, recall in enumerate(found.recall, start=1))
     return (
         f"clusters of images: {sizes}\n"
+        f"of the ten nearest of all, found within the cluster (a sample): {recalls}\n"
         f"squared distances: 5% below {low:,.1f}, half below {middle:,.1f}, 95% below {high:,.1f}\n"
         f"tau = {tau:,.1f} ({why}); {fraction:.0%} of the quadrants are replaced"
     )

@@ -1,4 +1,4 @@
-"""`lorbms-fast prepare`: turn a folder of photos or COCO into an image store."""
+"""`lorbms-fast prepare`: turn photographs into an image store."""
 
 import os
 from dataclasses import replace
@@ -7,9 +7,10 @@ from typing import Literal
 
 import tyro
 
-from lorbms_fast.dataloader.prepare import SKIPPED, Counts, Skipped, prepare_store
+from lorbms_fast.dataloader.prepare import Counts, prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
-from lorbms_fast.dataloader.sources import find_annotations, of_coco, of_folder
+from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
+from lorbms_fast.dataloader.store import SKIPPED
 from lorbms_fast.errors import UserError
 
 NAMED = 5
@@ -21,52 +22,58 @@ def prepare(
     *,
     out: Path,
     recipe: Literal["folder", "tr_v4", "tr_v5", "tr_v6", "te_v2"] = "folder",
+    layout: Layout | Literal["auto"] = "auto",
     annotations: Path | None = None,
+    split: str | None = None,
     image_size: int = 64,
     min_side: int | None = None,
     limit: int | None = None,
+    decoder: Literal["scaled", "pillow", "dali"] = "scaled",
     on_bad: Literal["skip", "stop"] = "skip",
     seed: int = 0,
     workers: int = min(8, os.cpu_count() or 1),
 ) -> None:
-    """Decode photographs once into an image store: square uint8 images in one memory-mapped file, and an index.
+    """Decode photographs once into an image store: square uint8 images in memory-mapped files, and an index.
 
-    `images.npy` and `index.parquet` in the store can be read by numpy and pyarrow.
+    The store's .npy and .parquet files can be read by numpy and pyarrow (docs/store.md). An interrupted or killed
+    prepare loses nothing that is finished: run the same command again.
 
     Args:
-        source: Folder of photographs, or of COCO (with annotations/ and train2017/ or the like).
-        out: The store's folder; must not exist.
-        recipe: folder takes every photograph below SOURCE once. The others are the thesis's data sets of COCO (Table
-            4.1): tr_v4 (at least four boxes; each photo and its mirror image), tr_v5 (five versions of each), tr_v6 and
-            te_v2 (random draws without box rule). COCO's keep photos with both sides of 200 px or more.
+        source: Folder of photographs; of COCO (with annotations/ and train2017/ or the like); of WebDataset's .tar
+            shards; of STL-10's binary files; or of PASCAL VOC (with JPEGImages/).
+        out: The store's folder; must not exist. Finished parts wait in OUT.partial until it is whole.
+        recipe: folder takes every photograph once. The others are the thesis's data sets of COCO (Table 4.1): tr_v4
+            (at least four boxes; each photo and its mirror image), tr_v5 (five versions of each), tr_v6 and te_v2
+            (random draws without box rule). COCO's keep photos with both sides of 200 px or more.
+        layout: How to read SOURCE; auto looks at what is in it.
         annotations: COCO's json; by default the instances_ or image_info_ file in SOURCE/annotations.
+        split: Part of STL-10 (train, test, unlabeled) or VOC (train, val, trainval, test); by default everything.
         image_size: Side of the images in pixels.
         min_side: Leave out photos with a smaller side; by default the recipe's (200 px for COCO, else the image size).
         limit: Keep that many photos, drawn at random.
+        decoder: scaled (fast: decodes JPEGs at a fraction of their size, a mean error below 1 of 255 levels), pillow
+            (exact, slower), or dali (NVIDIA's, on a GPU where there is one). What a fast one refuses, pillow decodes.
         on_bad: Leave bad files out, name and count them; or stop at the first.
         seed: Seed of the random crops and draws.
         workers: Processes that decode; they do not change the result.
     """
     if image_size < 2 or workers < 1 or (limit is not None and limit < 1):
         raise UserError(f"--image-size {image_size} --workers {workers} --limit {limit}: these must be positive")
-    if recipe == "folder":
-        photographs, chosen = of_folder(source), replace(RECIPES[recipe], min_side=image_size)
-    else:
-        photographs, chosen = of_coco(source, annotations or _annotations(source)), RECIPES[recipe]
-    chosen = _adjusted(chosen, min_side, limit)
+    listing = photographs_in(source, layout_of(source) if layout == "auto" else layout, annotations, split)
+    base = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
+    chosen = _adjusted(base, min_side, limit)
     counts, skipped = prepare_store(
-        out, source, photographs, chosen, image_size=image_size, seed=seed, on_bad=on_bad, workers=workers
+        out,
+        source,
+        listing,
+        chosen,
+        image_size=image_size,
+        seed=seed,
+        decoder=decoder,
+        on_bad=on_bad,
+        workers=workers,
     )
     print(_report(out, chosen, counts, skipped))
-
-
-def _annotations(source: Path) -> Path:
-    if not source.is_dir():
-        raise UserError(f"{source} is not a folder: name COCO's folder")
-    found = find_annotations(source)
-    if found is None:
-        raise UserError(f"{source}/annotations has no instances_*.json or image_info_*.json: name one by --annotations")
-    return found
 
 
 def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe:
@@ -75,9 +82,14 @@ def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe
 
 
 def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -> str:
+    """What every filter left, in the order of the filters."""
     lines = [f"{counts.named:,} photographs"]
+    if counts.unusable:
+        lines.append(f"  beside {counts.unusable:,} entries that name none")
     if recipe.min_boxes:
         lines.append(f"{counts.with_enough_boxes:,} of them with {recipe.min_boxes} boxes or more")
+    if counts.large_enough < counts.with_enough_boxes:
+        lines.append(f"{counts.large_enough:,} of them annotated with both sides of {recipe.min_side} px or more")
     if recipe.draw is not None:
         lines.append(f"{counts.drawn:,} of them drawn")
     lines.append(f"left out: {counts.bad} bad, {counts.small} with a side below {recipe.min_side} px")

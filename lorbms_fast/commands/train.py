@@ -12,11 +12,17 @@ import tyro
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.config import PRESETS, TrainConfig, read_config
 from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.readers import reader
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.devices import device_named
+from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.trainer import Interrupted, Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.similarity.table import NeighbourTable
+
+READ_AHEAD = 2
+"""Batches of photographs that are decoded while one is trained on."""
 
 
 def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
@@ -72,6 +78,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
 
 def run_training(run: Run, store: ImageStore) -> None:
     """Train a run to its end, from its newest checkpoint if it has one, and draw its curves."""
+    keep_pages()
     training = Training.of(run, batch_source(run.config, store))
     start = run.restore(training.networks, training.optimizers) if run.checkpoints() else 0
     print(_summary(training, start))
@@ -87,14 +94,11 @@ def run_training(run: Run, store: ImageStore) -> None:
 
 def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
     """The batches that a config describes, from a store and its neighbours."""
-    size = store.images.shape[1]
-    if size != config.model.image_size:
-        raise UserError(
-            f"{store.path} has images of {size} px, the model takes {config.model.image_size}: prepare again"
-        )
+    read = reader(store, config.images, config.model.image_size, device_named(config.device))
     table = NeighbourTable.load(store)
     tau = table.tau if config.mixing.tau is None else config.mixing.tau
-    return BatchSource(store, table, config.batch_size, config.seed, tau, config.mixing.candidates)
+    ahead = READ_AHEAD if config.images == "streamed" else 0
+    return BatchSource(store, table, config.batch_size, config.seed, tau, config.mixing.candidates, read, ahead)
 
 
 def _summary(training: Training, start: int) -> str:

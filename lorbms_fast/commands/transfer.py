@@ -6,7 +6,7 @@ import torch
 import tyro
 
 from lorbms_fast.checkpoint import Run, load_networks
-from lorbms_fast.dataloader.decode import read_rgb
+from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.files import whole_file

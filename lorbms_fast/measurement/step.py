@@ -12,6 +12,7 @@ from lorbms_fast.config import Impl, ModelConfig, TrainConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.pairs import paired
@@ -30,6 +31,7 @@ def random_batch(n: int, image_size: int, seed: int = 0) -> Batch:
 
 def step(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32") -> Callable[[], object]:
     """A function that does one iteration (generator twice, classifier, discriminator) on one fixed batch."""
+    keep_pages()  # as the train command does
     config = TrainConfig(model=model, impl=impl)
     networks = build(model, impl).train()
     optimizers = Optimizers.of(networks, config.optim)

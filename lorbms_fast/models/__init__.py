@@ -50,4 +50,8 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalise: SpectralNor
     )
     initialise(networks, seed)
     # The fast form's maps are channels_last; so are its kernels, or every convolution would convert them.
-    return networks if impl == "reference" else networks.to(memory_format=torch.channels_last)
+    if impl != "reference":
+        for tensor in networks.parameters():
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return networks

@@ -1,6 +1,7 @@
 """The decoder on lorbms_fast.kernels."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +33,8 @@ class Decoder(reference.Decoder):
         x = f.transpose(1, 2).unflatten(2, (side, side))
         *stages, last = self.block_inputs
         for b in range(1, len(stages) + 1):
-            x = in_parts(lambda x, b=b: self._stage(b, W_bar, x)[1], x, 4 * stages[b - 1])
-        return in_parts(lambda x: self._images(W_bar, x), x, 4 * last)
+            x = in_parts(partial(self._maps, b, W_bar), x, 4 * stages[b - 1])
+        return in_parts(partial(self._images, W_bar), x, 4 * last)
 
     def _stage(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Transition up and dense block b: what the block reads, and its new maps."""
@@ -42,6 +43,10 @@ class Decoder(reference.Decoder):
         weights = [W_bar[f"block{b}.{name}"] for name in layers]
         biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
         return x, dense_block_maps(x, weights, biases, "relu")
+
+    def _maps(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
+        """The new maps of stage b, all that the next one reads."""
+        return self._stage(b, W_bar, x)[1]
 
     def _images(self, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
         """The last stage and the convolution to pixels; a 1x1 convolution of a stack needs no stack."""

@@ -21,16 +21,14 @@ class Encoder(reference.Encoder):
         x = coord_conv2d(images, self.first.weight, self.first.bias)
         for b in range(1, self.blocks + 1):
             block, down = self.get_submodule(f"block{b}"), self.get_submodule(f"down{b}")
-            x = in_parts(partial(_stage, block, down), x, down.out_channels)
+            x = in_parts(partial(_stage, *layers_of(block), *down.parameters()), x, self.widths[b - 1])
         chunks: Tensor = self.last(x)
         return chunks.flatten(2).transpose(1, 2)
 
 
-def _stage(block: nn.Module, down: nn.Module, x: Tensor) -> Tensor:
+def _stage(weights: list[Tensor], biases: list[Tensor], W_down: Tensor, b_down: Tensor, x: Tensor) -> Tensor:
     """A dense block and the transition down behind it: (n, C, H, W) -> (n, C + L * growth, H / 2, W / 2)."""
-    activated = dense_block_activated(x, *layers_of(block), "instance_norm_relu")
-    weight, bias = down.parameters()
-    return pooled_conv2d(activated, weight, bias)
+    return pooled_conv2d(dense_block_activated(x, weights, biases, "instance_norm_relu"), W_down, b_down)
 
 
 def layers_of(block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -20,7 +20,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.first = _conv3x3(3 + 2, config.stem, 3)
         channels = config.stem
-        self.blocks = len(config.layers)
+        self.widths = config.encoder_widths
+        self.blocks = len(self.widths)
         for b, layers in enumerate(config.layers, start=1):
             self.add_module(f"block{b}", DenseBlock(channels, layers, config.growth, instance_norm_relu, _conv3x3))
             channels += layers * config.growth

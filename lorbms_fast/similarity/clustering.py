@@ -12,21 +12,30 @@ IMAGES_PER_CLUSTER = 80
 SMALLEST = NEIGHBOURS + 1
 """A cluster needs an image and ten others for its neighbours."""
 ITERATIONS = 20
+PCA_ROWS = 32_768
+"""Images at most that the principal components are computed from, drawn at random."""
+BLOCK = 8192
 
 
-def whitened(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def whitened(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
     """PCA to 256 dimensions (fewer where there are fewer features or images) with whitening, then L2 normalisation.
 
+    Needs memory for 32,768 D + 256 N numbers, whatever N.
+
     Args:
-        features: (N, D).
+        features: (N, D), may be mapped.
+        seed: of the images that the components are computed from.
 
     Returns:
         (N, min(256, D, N)).
     """
     n, d = features.shape
     pca = faiss.PCAMatrix(d, min(COMPONENTS, d, n), -0.5)
-    pca.train(features)
-    reduced: NDArray[np.float32] = pca.apply(features)
+    drawn = np.random.Generator(np.random.Philox(seed)).permutation(n)[:PCA_ROWS]
+    pca.train(features[np.sort(drawn)])
+    reduced = np.empty((n, pca.d_out), np.float32)
+    for start in range(0, n, BLOCK):
+        reduced[start : start + BLOCK] = pca.apply(np.ascontiguousarray(features[start : start + BLOCK]))
     faiss.normalize_L2(reduced)
     # A component without variance whitens to something that is no number; it says nothing either.
     return np.nan_to_num(reduced, nan=0.0, posinf=0.0, neginf=0.0)
@@ -35,17 +44,27 @@ def whitened(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def clusters(features: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int64]:
     """k-means on whitened features; clusters with fewer than eleven members are merged into the nearest other one.
 
+    Runs on a GPU where Faiss is built for one. As Faiss recommends, centroids are trained on at most 256 images each.
+
     Args:
-        features: (N, D), N at least 11.
+        features: (N, D), N at least 11, may be mapped.
         k: clusters to begin with.
         seed: of the initial centroids.
 
     Returns:
         (N,) cluster numbers 0, 1, ..., each of at least eleven members.
     """
-    reduced = whitened(features)
+    reduced = whitened(features, seed)
     k = min(k, len(reduced) // SMALLEST)
-    kmeans = faiss.Kmeans(reduced.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
+    kmeans = faiss.Kmeans(
+        reduced.shape[1],
+        k,
+        niter=ITERATIONS,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=256,
+        gpu=faiss.get_num_gpus() > 0,
+    )
     kmeans.train(reduced)
     _, assigned = kmeans.index.search(reduced, 1)
     return merged(assigned[:, 0], np.asarray(kmeans.centroids))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorbms_fast.dataloader.ahead import ReadAhead
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.errors import UserError
@@ -64,3 +65,43 @@ def test_how_candidates_are_drawn(source):
 def test_too_large_a_batch_is_refused(source):
     with pytest.raises(UserError, match="24 images: too few for a batch of 25"):
         replace(source, batch_size=25)
+
+
+def test_a_pass_is_an_iteration(source):
+    first = list(source)
+    assert len(first) == source.batches_per_epoch == 4
+    assert torch.equal(first[3].I_q, source.batch(3).I_q)
+    assert torch.equal(next(source.epoch(2)).I_ref, source.batch(8).I_ref)
+
+
+def test_other_libraries_take_batches_without_a_copy(source):
+    batch = source.batch(0)
+    for tensor in batch:
+        shared = np.from_dlpack(tensor)
+        assert shared.shape == tuple(tensor.shape)
+        assert shared.ctypes.data == tensor.data_ptr()
+
+
+def test_batches_made_ahead_are_the_same(source):
+    ahead = replace(source, ahead=2)
+    for number in (0, 1, 2, 7, 8, 0, 3):
+        assert all(torch.equal(a, b) for a, b in zip(ahead.batch(number), source.batch(number), strict=True))
+
+
+def test_reading_ahead_makes_the_next_and_forgets_the_rest():
+    made = []
+
+    def make(number):
+        made.append(number)
+        if number == 5:
+            raise ValueError("five")
+        return number * number
+
+    ahead = ReadAhead(make, 2)
+    assert [ahead(number) for number in (0, 1, 2)] == [0, 1, 4]
+    assert sorted(made) <= [0, 1, 2, 3, 4]
+    assert ahead(40) == 1600
+    assert ahead(2) == 4
+    with pytest.raises(ValueError, match="five"):
+        ahead(5)
+    assert ahead(6) == 36

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorbms_fast.dataloader.decoders import cut
 from lorbms_fast.dataloader.recipes import RECIPES, VERSIONS, Crop, square_crop
-from lorbms_fast.dataloader.store import cut
 
 sides = st.integers(1, 700)
 

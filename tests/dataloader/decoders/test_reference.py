@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from lorbms_fast.dataloader.decode import BadImage, read_rgb
-from lorbms_fast.dataloader.resize import area_resize
+from lorbms_fast.dataloader.decoders import BadImage, read_rgb
 
 
 def picture(width=40, height=30) -> Image.Image:
@@ -77,24 +73,3 @@ def test_absurd_sizes_are_refused_before_decoding(tmp_path):
     Image.new("1", (20_000, 10_000)).save(path)
     with pytest.raises(BadImage, match="more than 100,000,000 pixels"):
         read_rgb(path)
-
-
-def exact_area(n: int, side: int) -> np.ndarray:
-    """(side, n): how much of each input pixel lies in each output pixel, rows summing to 1."""
-    edges = np.arange(side + 1) * n / side
-    pixels = np.arange(n)
-    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.clip(covered, 0, None) * side / n
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(8, 40), st.integers(8, 40), st.integers(1, 8))
-def test_area_resize_averages_areas(height, width, side):
-    image = np.asarray(picture(width, height))
-    expected = np.einsum("ih,hwc,jw->ijc", exact_area(height, side), image.astype(np.float64), exact_area(width, side))
-    assert np.abs(area_resize(image, side) - expected).max() <= 1.01
-
-
-def test_enlarging_interpolates():
-    image = np.asarray(picture(5, 5))
-    assert np.array_equal(area_resize(image, 9), cv2.resize(image, (9, 9), interpolation=cv2.INTER_LINEAR))

@@ -1,0 +1,201 @@
+"""144 samples (a reference and its four candidates, normalised, as the networks take them), the thesis's way and ours.
+
+(a) the reference of all: five JPEG files a sample through a PyTorch DataLoader with Pillow, as the thesis trained;
+(b) records of one reference and forty candidates, all decoded, as the author's TFRecords were read (simulated);
+(c) streamed: the photographs decoded for every batch, by threads and by DALI's pipeline on the CPU;
+(d) the store on the CPU, from mapped files and from memory; also against a plain copy of as many bytes;
+(e) the store in a GPU's memory, where there is one.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from bench.conftest import Compare
+from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.decoders import cut
+from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.readers import Reader, decode_on, mapped, resident, streamed
+from lorbms_fast.dataloader.recipes import Recipe, square_crop
+from lorbms_fast.dataloader.sources import Listing, of_folder
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.photos.scene import compose_scene
+from lorbms_fast.similarity.table import NeighbourTable
+
+PHOTOGRAPHS, STORED = 200, 20_000
+BATCH, BATCHES, SIDE, ROUNDS = 12, 12, 64, 3
+CORES = len(os.sched_getaffinity(0))
+CPU = torch.device("cpu")
+COPIES = 20
+"""How often each photograph is prepared: starting the workers takes a second, which COCO's 67,777 would not notice."""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of about COCO's size: 480 x 640 pixels, JPEG of quality 92."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i in range(PHOTOGRAPHS):
+        scene = compose_scene(np.random.Generator(np.random.Philox(i)))
+        Image.fromarray(scene.image).save(folder / f"{i:06d}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    """20,000 images, a quarter of a gigabyte in four shards: no cache holds them."""
+    listing = repeated(photographs, STORED // PHOTOGRAPHS)
+    out = tmp_path_factory.mktemp("stores") / "store"
+    prepare_store(out, photographs, listing, Recipe(), workers=CORES)
+    return ImageStore.open(out)
+
+
+@pytest.fixture(scope="module")
+def table(store: ImageStore) -> NeighbourTable:
+    """Neighbours drawn at random: reading does not care."""
+    generator = np.random.Generator(np.random.Philox(1))
+    rows = generator.integers(len(store), size=(len(store), 4, 10))
+    return NeighbourTable(rows, generator.uniform(1, 2, rows.shape).astype(np.float32), 1.5, "random")
+
+
+def repeated(photographs: Path, times: int) -> Listing:
+    found = of_folder(photographs).photographs
+    return Listing([replace(one, id=f"{one.id}-{copy}") for copy in range(times) for one in found])
+
+
+Loading = Callable[[bool], Callable[[], None]]
+
+
+class Samples(Dataset[Tensor]):
+    """Samples as files: those that are decoded for each, of which the first five are used."""
+
+    def __init__(self, store: ImageStore, table: NeighbourTable, everything: bool) -> None:
+        self.root, self.table, self.everything = store.root, table, everything
+        self.sources = store.index["source"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, i: int) -> Tensor:
+        found = self.table.rows[i]
+        candidates = found.T.ravel() if self.everything else found[np.arange(4), i % 10]
+        images = [self._read(self.sources[row]) for row in [i, *candidates.tolist()]]
+        return to_network(np.stack(images[:5]))
+
+    def _read(self, name: str) -> NDArray[np.uint8]:
+        with Image.open(self.root / name) as image:
+            photograph = np.asarray(image.convert("RGB"))
+        height, width, _ = photograph.shape
+        return cut(photograph, square_crop(0, name, 1, width, height), SIDE)
+
+
+@pytest.fixture(scope="module")
+def loading(store: ImageStore, table: NeighbourTable) -> Loading:
+    """Twelve batches of a PyTorch DataLoader; its workers run already, and have nothing to do afterwards."""
+
+    def of(everything: bool) -> Callable[[], None]:
+        samples = Samples(store, table, everything)
+        order: RandomSampler = RandomSampler(range(len(store)), replacement=True, num_samples=BATCHES * BATCH)
+        loader = DataLoader(samples, BATCH, sampler=order, num_workers=CORES, persistent_workers=True)
+
+        def run() -> None:
+            for _ in loader:
+                pass
+
+        return run
+
+    return of
+
+
+def reading(store: ImageStore, table: NeighbourTable, read: Reader) -> Callable[[], None]:
+    """Twelve batches of ours, others at every call."""
+    source = BatchSource(store, table, BATCH, seed=0, tau=1.5, read=read)
+    numbers = iter(range(10**9))
+
+    def run() -> None:
+        for _ in range(BATCHES):
+            source.batch(next(numbers))
+
+    return run
+
+
+def test_b_forty_candidates_of_records(loading: Loading, compare: Compare) -> None:
+    compare(loading(False), loading(True), 1)
+
+
+def test_c_streamed(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
+    compare(loading(False), reading(store, table, streamed(store, SIDE, CPU, threads=CORES)), ROUNDS)
+
+
+def test_c_streamed_by_dali(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
+    pytest.importorskip("nvidia.dali")
+
+    def read(rows: NDArray[np.int64]) -> Tensor:
+        return to_network(decode_on(CPU, store, rows, SIDE))
+
+    compare(loading(False), reading(store, table, read), ROUNDS)
+
+
+def test_d_store_mapped(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
+    compare(loading(False), reading(store, table, mapped(store, CPU)), ROUNDS)
+
+
+def test_d_store_resident(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
+    compare(loading(False), reading(store, table, resident(store, CPU)), ROUNDS)
+
+
+@pytest.mark.parametrize("mode", [mapped, resident])
+def test_d_against_a_copy(
+    mode: Callable[[ImageStore, torch.device], Reader], store: ImageStore, table: NeighbourTable, compare: Compare
+) -> None:
+    """A copy from one large array to another that reads and writes as many bytes as the batches do."""
+    moved = BATCHES * BATCH * 5 * 3 * SIDE**2 * (1 + 4)
+    a = torch.ones(64 << 20)
+    b = torch.ones(64 << 20)
+    length = moved // 2 // a.element_size()
+
+    def copy() -> None:
+        b[:length].copy_(a[:length])
+
+    compare(copy, reading(store, table, mode(store, CPU)), 20)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_e_store_on_the_gpu(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
+    compare(loading(False), reading(store, table, resident(store, torch.device("cuda"))), ROUNDS)
+
+
+def test_prepare_against_the_best_decoder(photographs: Path, tmp_path: Path, compare: Compare) -> None:
+    """4,000 photographs decoded at a quarter of their size and resized on every core, against preparing as many."""
+    files = sorted(photographs.iterdir()) * COPIES
+    cv2.setNumThreads(1)
+
+    def decode(path: Path) -> NDArray[np.uint8]:
+        pixels = simplejpeg.decode_jpeg(path.read_bytes(), "RGB", min_height=120, min_width=120)
+        side = min(pixels.shape[:2])
+        return np.asarray(cv2.resize(pixels[:side, :side], (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+
+    def decode_all() -> None:
+        with ThreadPoolExecutor(CORES) as pool:
+            for _ in pool.map(decode, files):
+                pass
+
+    numbers = iter(range(10**9))
+
+    def prepare() -> None:
+        out = tmp_path / str(next(numbers))
+        prepare_store(out, photographs, repeated(photographs, COPIES), Recipe(), workers=CORES)
+
+    compare(decode_all, prepare, ROUNDS)

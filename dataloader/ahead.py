@@ -1,0 +1,31 @@
+"""Making things before they are asked for."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ReadAhead(Generic[T]):
+    """A function of a number that computes its values for the next numbers in the background.
+
+    Right for functions of their number alone, whatever numbers are asked for; quick when they come in order.
+    """
+
+    def __init__(self, make: Callable[[int], T], ahead: int) -> None:
+        self._make, self._ahead = make, ahead
+        self._pool = ThreadPoolExecutor(ahead)
+        self._coming: dict[int, Future[T]] = {}
+
+    def __call__(self, number: int) -> T:
+        """`make(number)`; an exception of it is raised here."""
+        self._expect(range(number, number + self._ahead + 1))
+        return self._coming.pop(number).result()
+
+    def _expect(self, numbers: range) -> None:
+        for number in self._coming.keys() - set(numbers):
+            self._coming.pop(number).cancel()
+        for number in numbers:
+            if number not in self._coming:
+                self._coming[number] = self._pool.submit(self._make, number)

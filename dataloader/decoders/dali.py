@@ -1,0 +1,117 @@
+"""NVIDIA DALI: JPEGs decoded in batches, on a GPU straight into its memory, or on the CPU by the same pipeline."""
+
+import importlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from lorbms_fast.dataloader.decoders.interface import Crops, Squares
+from lorbms_fast.dataloader.decoders.jpeg import plain_size
+from lorbms_fast.dataloader.recipes import Crop
+from lorbms_fast.errors import UserError
+
+BATCH = 64
+THREADS = 2
+END_OF_IMAGE = b"\xff\xd9"
+
+
+def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[Squares | None]:
+    """Squares of JPEGs, within 2 grey levels of the reference.
+
+    Refuses what `plain_size` does, files without an end, and what DALI itself refuses.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    results: list[Squares | None] = []
+    for pixels, of in zip(decoded(encoded, device), crops, strict=True):
+        if pixels is None:
+            results.append(None)
+            continue
+        height, width, _ = pixels.shape
+        wanted = of(width, height)
+        images = [square(pixels, crop, side).cpu().numpy() for crop in wanted]
+        results.append(
+            Squares(width, height, wanted, np.stack(images)) if wanted else Squares.none(width, height, side)
+        )
+    return results
+
+
+def decoded(encoded: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
+    """Whole photographs, uint8 (H, W, 3) on the device; None where one is refused.
+
+    Raises:
+        UserError: DALI is not installed.
+    """
+    taken = [i for i, data in enumerate(encoded) if _is_whole(data) and plain_size(data)]
+    results: list[Tensor | None] = [None] * len(encoded)
+    for start in range(0, len(taken), BATCH):
+        rows = taken[start : start + BATCH]
+        for row, pixels in zip(rows, _halving([encoded[row] for row in rows], device), strict=True):
+            results[row] = pixels
+    return results
+
+
+def square(pixels: Tensor, crop: Crop, side: int) -> Tensor:
+    """A square of a photograph (H, W, 3), averaged over areas (interpolated where it is smaller): (side, side, 3)."""
+    part = pixels[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side].float()
+    weights = _weights(crop.side, side, pixels.device)
+    averages = torch.einsum("ih,hwc,jw->ijc", weights, part, weights)
+    rounded = averages.round().clamp(0, 255).to(torch.uint8)
+    return rounded.flip(1) if crop.flip else rounded
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a JPEG has its end: the CPU's decoder refuses others itself, nvJPEG is not known to."""
+    return data[-1024:].rstrip(b"\0").endswith(END_OF_IMAGE)
+
+
+def _halving(encoded: list[bytes], device: torch.device) -> list[Tensor | None]:
+    """Decode a batch; one bad file fails it whole, so halves are tried until the file is alone."""
+    try:
+        return list(_run(encoded, device))
+    except RuntimeError:
+        _pipeline.cache_clear()  # a pipeline that failed is not to be used again
+        if len(encoded) == 1:
+            return [None]
+    half = len(encoded) // 2
+    return _halving(encoded[:half], device) + _halving(encoded[half:], device)
+
+
+def _run(encoded: list[bytes], device: torch.device) -> list[Tensor]:
+    pipeline = _pipeline(device)
+    pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in encoded])
+    (batch,) = pipeline.run()
+    return [from_dlpack(batch[i]).clone() for i in range(len(encoded))]  # DALI uses its memory again
+
+
+@cache
+def _pipeline(device: torch.device) -> Any:
+    try:
+        dali = importlib.import_module("nvidia.dali")
+        fn = importlib.import_module("nvidia.dali.fn")
+    except ImportError as error:
+        raise UserError(f"the decoder 'dali' needs DALI ({error}): pip install 'lorbms-fast[cuda]'") from error
+    on_gpu = device.type == "cuda"
+    number = (torch.cuda.current_device() if device.index is None else device.index) if on_gpu else None
+    pipeline = dali.Pipeline(BATCH, THREADS, number, prefetch_queue_depth=1)
+    with pipeline:
+        encoded = fn.external_source(name="encoded", dtype=dali.types.UINT8)
+        pipeline.set_outputs(fn.decoders.image(encoded, device="mixed" if on_gpu else "cpu"))
+    pipeline.build()
+    return pipeline
+
+
+@cache
+def _weights(length: int, side: int, device: torch.device) -> Tensor:
+    """(side, length): how much each pixel counts in each average; linear interpolation where there are fewer pixels."""
+    if length < side:
+        identity = torch.eye(length, device=device)[None]
+        return torch.nn.functional.interpolate(identity, size=side, mode="linear")[0].T
+    edges = torch.arange(side + 1, dtype=torch.float64) * length / side
+    pixels = torch.arange(length, dtype=torch.float64)
+    covered = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return (covered.clamp(min=0) * side / length).float().to(device)

@@ -1,0 +1,47 @@
+"""What a decoder is, and what it makes."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.recipes import Crop
+from lorbms_fast.dataloader.resize import area_resize
+
+Crops = Callable[[int, int], tuple[Crop, ...]]
+"""Which squares of a photograph are wanted, given its upright width and height; none leaves it out."""
+
+
+class Squares(NamedTuple):
+    """What was wanted of one photograph."""
+
+    width: int
+    height: int
+    crops: tuple[Crop, ...]
+    images: NDArray[np.uint8]
+    """(len(crops), side, side, 3)."""
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], crops: Crops, side: int) -> "Squares":
+        """Cut the squares out of a whole photograph (H, W, 3)."""
+        height, width, _ = pixels.shape
+        wanted = crops(width, height)
+        if not wanted:
+            return cls.none(width, height, side)
+        return cls(width, height, wanted, np.stack([cut(pixels, crop, side) for crop in wanted]))
+
+    @classmethod
+    def none(cls, width: int, height: int, side: int) -> "Squares":
+        """What is left of a photograph that is not wanted: its size."""
+        return cls(width, height, (), np.empty((0, side, side, 3), np.uint8))
+
+
+def cut(photograph: NDArray[np.uint8], crop: Crop, side: int) -> NDArray[np.uint8]:
+    """The square of a photograph (H, W, 3), area-resampled to (side, side, 3)."""
+    square = photograph[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
+    return area_resize(square[:, ::-1] if crop.flip else square, side)
+
+
+Decoder = Callable[[Sequence[bytes], Sequence[Crops], int], list[Squares | None]]
+"""`decoder(encoded, crops, side)`: the squares of each photograph, or None where it refuses to decode one."""

@@ -1,0 +1,29 @@
+"""Which JPEGs the fast decoders take."""
+
+import io
+
+import simplejpeg
+from PIL import Image
+
+from lorbms_fast.dataloader.decoders.reference import MAX_PIXELS, orientation
+
+COLOURS = ("YCbCr", "Gray")
+"""Colour spaces of JPEG that mean the same to libjpeg-turbo, Pillow and DALI."""
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of an upright JPEG in YCbCr or grey; None for anything else, which is left to the reference."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if colours not in COLOURS or width * height > MAX_PIXELS or not _is_upright(data):
+        return None
+    return width, height
+
+
+def _is_upright(data: bytes) -> bool:
+    if b"Exif\0\0" not in data[: 1 << 16]:
+        return True
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return orientation(image) == 1

@@ -1,0 +1,70 @@
+"""Where a photograph's bytes are, and squares of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorbms_fast.errors import UserError
+
+MAX_BYTES = 1 << 30
+"""Longer files are not read: no photograph is that long."""
+
+
+class BadImage(UserError):
+    """A file that cannot be read as a photograph. `path` is the file, `reason` says in a few words what is wrong."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path} {reason}: replace or remove it")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[Path | str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file, or a part of one: a member of a tar archive, a record of an STL-10 file."""
+
+    path: str
+    """Relative to the folder that was asked for."""
+    offset: int = 0
+    """Where the photograph begins, in bytes."""
+    length: int | None = None
+    """Its bytes; None for the whole file."""
+
+    def __str__(self) -> str:
+        return self.path if self.length is None else f"{self.path} (from byte {self.offset})"
+
+    def read(self, root: Path) -> bytes:
+        """The photograph's bytes.
+
+        Raises:
+            BadImage: the file is missing, unreadable, empty or too short.
+        """
+        path = root / self.path
+        try:
+            if not path.is_file():
+                raise BadImage(path, "is not a file" if path.exists() else "is missing")
+            length = path.stat().st_size if self.length is None else self.length
+            if length > MAX_BYTES:
+                raise BadImage(path, f"has {length:,} bytes, more than {MAX_BYTES:,}")
+            with path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(length)
+        except OSError as error:
+            raise BadImage(path, f"cannot be read ({error.strerror})") from error
+        if not data:
+            raise BadImage(path, "is empty (0 bytes)")
+        if len(data) < length:
+            raise BadImage(path, f"ends {length - len(data):,} bytes before the photograph at byte {self.offset} does")
+        return data
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph and what its annotations say of it."""
+
+    id: str
+    place: Place
+    boxes: int = 0
+    size: tuple[int, int] | None = None
+    """(width, height) in pixels where the annotations tell."""

@@ -1,0 +1,81 @@
+"""Several `.npy` files as one array of images."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.errors import UserError
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Memory-mapped uint8 images, (N, S, S, 3), in the order of their files."""
+
+    files: list[NDArray[np.uint8]]
+    ends: NDArray[np.int64]
+    """Number of images up to the end of each file."""
+
+    @classmethod
+    def open(cls, shapes: dict[Path, Shape], again: str) -> "Shards":
+        """Map files, after a look at their headers: a header's word is not taken for how much there is to read.
+
+        Args:
+            shapes: of each file.
+            again: what to do about a damaged one.
+
+        Raises:
+            UserError: a file is missing, cut short, or of another shape; or there are no images.
+        """
+        files = [_map(path, shape, again) for path, shape in shapes.items() if shape[0]]
+        if not files:
+            raise UserError(f"{', '.join(map(str, shapes)) or 'the store'} holds no images: {again}")
+        return cls(files, np.cumsum([len(file) for file in files]))
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    @property
+    def shape(self) -> Shape:
+        """(N, S, S, 3)."""
+        _, height, width, channels = self.files[0].shape
+        return len(self), height, width, channels
+
+    def __getitem__(self, rows: int | slice | NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Images of a row, a slice of rows, or an array of rows of any shape: (*shape of rows, S, S, 3), a copy."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        wanted = np.asarray(rows)
+        if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)} images")
+        flat = wanted.ravel() % len(self)
+        if len(self.files) == 1:
+            images = self.files[0][flat]
+        else:
+            images = np.empty((len(flat), *self.shape[1:]), np.uint8)
+            shard = np.searchsorted(self.ends, flat, side="right")
+            inside = flat - np.concatenate([[0], self.ends])[shard]
+            for i, (file, row) in enumerate(zip(shard.tolist(), inside.tolist(), strict=True)):
+                images[i] = self.files[file][row]
+        return np.asarray(images.reshape(*wanted.shape, *self.shape[1:]))
+
+
+def _map(path: Path, shape: Shape, again: str) -> NDArray[np.uint8]:
+    try:
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("not version 1.0 of the npy format")
+            found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+            expected = file.tell() + math.prod(shape)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {again}") from error
+    if found != shape or fortran_order or dtype != np.uint8:
+        raise UserError(f"{path} holds {dtype} {found} where uint8 {shape} was written: {again}")
+    if path.stat().st_size != expected:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes instead of {expected:,}: {again}")
+    images: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return images.view(np.ndarray)

@@ -1,0 +1,91 @@
+"""STL-10 in its binary layout (Coates, Lee and Ng, AISTATS 2011)."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.photograph import Photograph, Place
+from lorbms_fast.dataloader.sources.listing import Listing
+from lorbms_fast.errors import UserError
+
+SIDE = 96
+BYTES = 3 * SIDE**2
+SUFFIX = ".bin"
+"""Files of this ending hold pictures without a header, which no decoder can tell."""
+SPLITS = ("train", "test", "unlabeled")
+
+
+def of_stl10(root: Path, split: str | None = None) -> Listing:
+    """The pictures of `{train,test,unlabeled}_X.bin`, or of one of them; ids are `train_000000` and so on.
+
+    Raises:
+        UserError: no such file is there, or one has not a whole number of pictures.
+    """
+    splits = [name for name in ([split] if split else SPLITS) if images_file(root, name).is_file()]
+    if not splits:
+        raise UserError(f"{root} has no {split or '{train,test,unlabeled}'}_X.bin: name the folder stl10_binary")
+    return Listing(
+        [
+            Photograph(f"{name}_{i:06d}", Place(images_file(root, name).name, i * BYTES, BYTES), size=(SIDE, SIDE))
+            for name in splits
+            for i in range(len(read_images(root, name)))
+        ]
+    )
+
+
+def images_file(root: Path, split: str) -> Path:
+    """The file of a split's pictures."""
+    return root / f"{split}_X{SUFFIX}"
+
+
+def read_images(root: Path, split: str) -> NDArray[np.uint8]:
+    """All pictures of a split, uint8 (N, 96, 96, 3), a view of the mapped file.
+
+    Raises:
+        UserError: the file is missing, or does not hold a whole number of pictures.
+    """
+    path = images_file(root, split)
+    size = _size(path)
+    if size == 0 or size % BYTES:
+        raise UserError(f"{path} has {size:,} bytes, not a multiple of {BYTES:,}: is it cut short?")
+    return planes(np.memmap(path, np.uint8, "r").reshape(-1, BYTES))
+
+
+def read_labels(root: Path, split: str) -> NDArray[np.int64]:
+    """Classes of a split's pictures, (N,) from 0 to 9.
+
+    Raises:
+        UserError: the file is missing, or holds other numbers than 1 to 10.
+    """
+    path = root / f"{split}_y.bin"
+    _size(path)
+    labels = np.fromfile(path, np.uint8).astype(np.int64) - 1
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > 9:
+        raise UserError(f"{path} holds labels other than 1 to 10: is it the right file?")
+    return labels
+
+
+def read_folds(root: Path) -> list[NDArray[np.int64]]:
+    """The ten predefined folds: indices into the training set.
+
+    Raises:
+        UserError: `fold_indices.txt` is missing or no list of numbers.
+    """
+    path = root / "fold_indices.txt"
+    _size(path)
+    try:
+        return [np.array(line.split(), np.int64) for line in path.read_text().splitlines() if line.strip()]
+    except ValueError as error:
+        raise UserError(f"{path} holds something else than numbers ({error}): is it the right file?") from error
+
+
+def planes(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(..., 27648) bytes to (..., 96, 96, 3): a picture is its three planes, each column by column."""
+    return pictures.reshape(*pictures.shape[:-1], 3, SIDE, SIDE).swapaxes(-1, -3)
+
+
+def _size(path: Path) -> int:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: name the folder stl10_binary")
+    return path.stat().st_size

@@ -1,0 +1,144 @@
+"""The folder in which a store comes about: shards that are finished, and a record of each."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.photograph import Photograph
+from lorbms_fast.dataloader.sources.listing import Skipped
+from lorbms_fast.dataloader.store import FACTS, FORMAT, INDEX, SCHEMA, SKIPPED, checksum
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import sync, whole_file
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """`OUT.partial`. A shard is finished when its record is there, which is written after it."""
+
+    folder: Path
+
+    def begin(self, settings: dict[str, Any], shards: int) -> None:
+        """Make the folder ready; what a killed process left half-written goes.
+
+        Raises:
+            UserError: the finished shards in it are of other settings.
+        """
+        self._store.mkdir(exist_ok=True)
+        settings = json.loads(json.dumps(settings))
+        try:
+            found = json.loads((self.folder / SETTINGS).read_text())
+        except (OSError, ValueError):
+            found = settings
+        if found != settings and self.records():
+            changed = ", ".join(name for name in settings if found.get(name) != settings[name])
+            raise UserError(
+                f"{self.folder} holds finished shards of another {changed}: "
+                "remove it, go on with the same options, or choose another --out"
+            )
+        kept = {shard_name(number) for number in range(shards)}
+        for file in self._store.iterdir():
+            if file.name not in kept:
+                file.unlink()
+        with whole_file(self.folder / SETTINGS) as partial:
+            partial.write_text(json.dumps(settings))
+
+    def records(self) -> list[Path]:
+        """Records of finished shards."""
+        return sorted(self.folder.glob("shard-*.json"))
+
+    def is_finished(self, number: int, photographs: Sequence[Photograph], with_bad: bool) -> bool:
+        """Whether a shard of these photographs is here as it was written.
+
+        Args:
+            number: of the shard.
+            photographs: what it is to be made of.
+            with_bad: whether one that lacks bad photographs will do.
+        """
+        path = self._store / shard_name(number)
+        if not path.is_file() or not self._record(number).is_file():
+            return False
+        record = self.record(number)
+        return (
+            record["made_of"] == _digest(photographs)
+            and (with_bad or all(entry["kind"] != "bad" for entry in record["skipped"]))
+            and record["sha256"] == checksum(path)
+        )
+
+    def finish(
+        self,
+        number: int,
+        photographs: Sequence[Photograph],
+        images: NDArray[np.uint8],
+        rows: list[dict[str, Any]],
+        skipped: list[Skipped],
+    ) -> None:
+        """Write a shard, then its record."""
+        path = self._store / shard_name(number)
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
+            file.write(images.data)  # numpy's own writing does not say that a disk is full
+        record = {
+            "made_of": _digest(photographs),
+            "sha256": checksum(path),
+            "rows": rows,
+            "skipped": [asdict(entry) for entry in skipped],
+        }
+        with whole_file(self._record(number)) as partial:
+            partial.write_text(json.dumps(record))
+
+    def record(self, number: int) -> dict[str, Any]:
+        """What was noted of a finished shard."""
+        record: dict[str, Any] = json.loads(self._record(number).read_text())
+        return record
+
+    def publish(self, out: Path, records: list[dict[str, Any]], skipped: list[Skipped], facts: dict[str, Any]) -> None:
+        """Add index and facts, give the store its name, and remove the rest."""
+        rows = [row for record in records for row in record["rows"]]
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), self._store / INDEX)
+        (self._store / SKIPPED).write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in skipped))
+        sums = {shard_name(number): record["sha256"] for number, record in enumerate(records)}
+        facts = {
+            **FORMAT,
+            **facts,
+            "shards": {shard_name(number): len(record["rows"]) for number, record in enumerate(records)},
+            "sha256": {**sums, INDEX: checksum(self._store / INDEX)},
+        }
+        (self._store / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        for file in self._store.iterdir():
+            sync(file)
+        sync(self._store)
+        self._store.rename(out)
+        sync(out.parent)
+        shutil.rmtree(self.folder)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder unless it holds finished work."""
+        if not self.records():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _store(self) -> Path:
+        return self.folder / "store"
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}.json"
+
+
+def shard_name(number: int) -> str:
+    """File of a shard's images."""
+    return f"images-{number:05d}.npy"
+
+
+def _digest(photographs: Sequence[Photograph]) -> str:
+    return sha256(json.dumps([asdict(photograph) for photograph in photographs]).encode()).hexdigest()

@@ -1,0 +1,38 @@
+"""`lorbms-fast check`: whether a store is what was written."""
+
+import sys
+from pathlib import Path
+
+import tyro
+from tqdm import tqdm
+
+from lorbms_fast.dataloader.store import ImageStore, damaged
+from lorbms_fast.similarity.table import FILE, NeighbourTable
+
+
+def check(store: tyro.conf.Positional[Path], /) -> None:
+    """Read a whole store and compare every file with the checksum noted when it was written.
+
+    Exit status 0: everything is as it was written; 1: the damaged files are named; 2: it cannot be opened at all.
+
+    Args:
+        store: Folder made by `lorbms-fast prepare`.
+    """
+    opened = ImageStore.open(store)
+    total = sum((store / name).stat().st_size for name in opened.facts["sha256"])
+    bad = []
+    with tqdm(total=total, desc="checking", unit="B", unit_scale=True) as bar:
+        for name, is_bad in damaged(opened):
+            bad += [name] if is_bad else []
+            bar.update((store / name).stat().st_size)
+    for name in bad:
+        print(f"{store / name} is not what was written")
+    if bad:
+        print(f"{len(bad)} of {len(opened.facts['sha256'])} files are damaged: remove {store} and prepare it again")
+        sys.exit(1)
+    shards = len(opened.facts["shards"])
+    found = f"{store}: {len(opened):,} images of {opened.side} px in {shards} shards, all as written"
+    if (store / FILE).is_file():
+        table = NeighbourTable.load(opened)
+        found += f"; neighbours on {table.features} features, tau {table.tau:,.1f}"
+    print(found)

@@ -1,0 +1,29 @@
+"""`lorbms-fast evaluate`: the thesis's measurements, one subcommand a table."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+
+from lorbms_fast.commands.evaluate.ablation import ablation
+from lorbms_fast.commands.evaluate.calibration import calibration
+from lorbms_fast.commands.evaluate.generation import generation
+from lorbms_fast.commands.evaluate.linear import linear
+from lorbms_fast.commands.evaluate.report import report
+from lorbms_fast.commands.evaluate.scenes import scenes
+
+SUBCOMMANDS: dict[str, Callable[..., None]] = {
+    "generation": generation,
+    "linear": linear,
+    "ablation": ablation,
+    "calibration": calibration,
+    "scenes": scenes,
+    "report": report,
+}
+
+
+def for_arguments(arguments: Sequence[str]) -> Any:
+    """All subcommands as one type that tyro reads a command line for."""
+    return Union[  # noqa: UP007  # of as many as there are
+        tuple(Annotated[Any, tyro.conf.subcommand(name, constructor=made)] for name, made in SUBCOMMANDS.items())
+    ]

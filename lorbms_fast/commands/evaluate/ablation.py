@@ -1,0 +1,88 @@
+"""`lorbms-fast evaluate ablation`: what each loss is for."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.commands.evaluate.base import base_config
+from lorbms_fast.commands.train import batch_source, run_training
+from lorbms_fast.config import TrainConfig
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.devices import device_named
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.ablation import VARIANTS, ablation_rows, variant_config
+from lorbms_fast.evaluation.datasets.stl10 import read_stl10
+from lorbms_fast.evaluation.generation import measure_generation
+from lorbms_fast.evaluation.image_features import image_features
+from lorbms_fast.evaluation.linear import Sources, evaluate_row
+from lorbms_fast.evaluation.settings import LinearConfig
+
+
+def ablation(
+    store: tyro.conf.Positional[Path],
+    /,
+    *,
+    out: Path,
+    stl10: Path,
+    inception: Path | None = None,
+    features: str | None = None,
+    weights: Path | None = None,
+    epochs: float = 10,
+    iterations: int | None = None,
+    preset: str = "thesis",
+    config: Path | None = None,
+    variants: tuple[str, ...] = tuple(VARIANTS),
+    device: str = "auto",
+    linear: Annotated[LinearConfig, tyro.conf.arg(name="")] = LinearConfig(),  # noqa: B008  # frozen
+) -> None:
+    """Train LORBMS whole and without each of its losses, ten epochs each, and measure all (Table 4.5).
+
+    Every variant is a run in OUT; STL-10 is the linear probe of its encoder, FID and IS are those of its mixed scenes.
+    Interrupted, it goes on where it was.
+
+    Args:
+        store: Image store with neighbours to train on.
+        out: Folder for the runs.
+        stl10: Folder stl10_binary of STL-10, or of a set in its format that `lorbms-fast compose` made.
+        inception: Weights inception-2015-12-05 for FID and IS.
+        features: Instead of Inception: efficientnet-lite0 or another extractor; the result is not FID.
+        weights: Weights of these features, where they need some.
+        epochs: Length of each training in passes over the store.
+        iterations: Length in iterations instead.
+        preset: Settings to start from: thesis or demo.
+        config: TOML or JSON file with settings that replace the preset's.
+        variants: Which of full, no-cls, no-rec, no-adv.
+        device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
+        linear: Lengths and sizes of the linear probe.
+    """
+    where = device_named(device)
+    described = image_features(inception, features, weights, where)
+    pictures, images = read_stl10(stl10), ImageStore.open(store)
+    base = replace(base_config(preset, config), epochs=epochs, iterations=iterations, device=device)
+    for name in variants:
+        run = _trained(out / name, variant_config(base, name), images)
+        evaluate_row("encoder", Sources(run.folder, pictures, linear, where))
+        networks = load_networks(run.folder, where)
+        source = batch_source(run.config, images)
+        measure_generation(networks, source, described, run.folder, int(run.latest().name))
+    table = Table("variant", "STL-10 here", "thesis", f"{described.distance} here", "FID, thesis", "IS here", "thesis")
+    for row in ablation_rows(out):
+        table.add_row(*row)
+    Console().print(table)
+    print(f"STL-10 column: {pictures.test.source}")
+    print(f"distance: {described.setting}")
+
+
+def _trained(folder: Path, config: TrainConfig, store: ImageStore) -> Run:
+    """The finished run of a variant."""
+    if not (folder / "run.json").exists():
+        run = Run.create(folder, config, store.path)
+    elif (run := Run.open(folder)).config != config:
+        raise UserError(f"{folder} was trained with other settings: choose another --out or remove it")
+    run_training(run, store)
+    return run

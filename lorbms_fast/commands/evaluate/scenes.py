@@ -1,0 +1,63 @@
+"""`lorbms-fast evaluate scenes`: swaps between images with annotated objects."""
+
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.devices import device_named
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.datasets.quadrant_objects import read_quadrant_objects
+from lorbms_fast.evaluation.disentangling.measure import measure_scenes
+from lorbms_fast.evaluation.words import percentage
+from lorbms_fast.similarity.features import load_extractor
+
+
+def scenes(
+    run: tyro.conf.Positional[Path],
+    /,
+    *,
+    store: Path | None = None,
+    annotations: Path | None = None,
+    pairs: int = 1000,
+    features: str = "efficientnet-lite0",
+    weights: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Swap chunks between images with annotated objects: transfer accuracy, chunk invariance, chunk-to-category.
+
+    Beyond the thesis; docs/evaluation.md defines every number. Works on a store prepared from a composed set or from
+    COCO. Results are kept in RUN/evaluation/scenes.
+
+    Args:
+        run: Folder of a training run.
+        store: Image store; the run's own by default.
+        annotations: COCO's instances_*.json; looked for beside the store's photographs by default.
+        pairs: How many swaps.
+        features: What the judge sees quadrants by: an extractor as for `lorbms-fast neighbours`.
+        weights: Its weights, where it needs some.
+        seed: Of the halves and the pairs.
+        device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
+    """
+    if pairs < 1:
+        raise UserError(f"--pairs {pairs}: choose 1 or more")
+    where, opened = device_named(device), Run.open(run)
+    images = ImageStore.open(store or opened.store)
+    objects = read_quadrant_objects(images, annotations)
+    extractor = load_extractor(features, weights, where)
+    networks, iteration = load_networks(run, where), int(opened.latest().name)
+    judge = features if weights is None else f"{features} of {weights}"
+    result = measure_scenes(
+        networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
+    )
+    table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {result['pictures']}")
+    for part in ("transfer_accuracy", "chunk_to_category"):
+        for name, found in result[part].items():
+            table.add_row(f"{part.replace('_', ' ')}, {name}", percentage(found), f"{found['of']:,}")
+    for name, value in result["chunk_invariance"].items():
+        table.add_row(f"chunk invariance, {name}", f"{value:.3f}", "")
+    Console().print(table)

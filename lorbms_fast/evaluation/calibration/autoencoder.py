@@ -1,0 +1,184 @@
+"""Training encoder, decoder and discriminator without the classifier, on L1 and the adversarial loss."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lorbms_fast.config import TrainConfig
+from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.freezing import frozen
+from lorbms_fast.engine.optimizers import Adam, update
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.calibration.decoders import DECODERS, start_without_norm
+from lorbms_fast.evaluation.parts import Parts, part_photographs
+from lorbms_fast.evaluation.provenance import store_source
+from lorbms_fast.evaluation.results import Result, cached
+from lorbms_fast.evaluation.states import restore_state, save_state
+from lorbms_fast.evaluation.views import row_batches
+from lorbms_fast.files import whole_file
+from lorbms_fast.losses import called_real, discrimination, reconstruction
+from lorbms_fast.models import fast
+from lorbms_fast.models.initial_values import initialise
+from lorbms_fast.reference.layers import SpectralWeight
+
+LEARNED = 0.9
+"""Share of the photographs to learn from; the rest is what PSNR and L1 are measured on."""
+CURVE_POINTS = 50
+SAVES = 10
+TEST_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How close images are: mean absolute difference of values in [-1, 1], and PSNR in dB, averaged over images."""
+
+    l1: float
+    psnr: float
+
+
+def calibrate(
+    name: str, config: TrainConfig, store: ImageStore, iterations: int, out: Path, device: torch.device
+) -> Result:
+    """Train one variant and measure it on held-out photographs along the way; kept in OUT/<name>.json.
+
+    L = lambda_rec |I - I_hat| + lambda_adv bce(D(I_hat), 1), then L_D as in the thesis; batches and optimizers of the
+    config. The discriminator keeps its spectral norm in all variants.
+
+    Args:
+        name: one of `DECODERS`.
+        config: sizes, weights of the losses, optimizers, batch size and seed.
+        store: images; a tenth of the photographs is held out.
+        iterations: length.
+        out: folder for the result, and for the state while it trains.
+        device: where to compute.
+
+    Raises:
+        UserError: there is no such variant, or the store does not fit the config.
+    """
+    if name not in DECODERS:
+        raise UserError(f"there is no variant '{name}': choose of {', '.join(DECODERS)}")
+    if store.side != config.model.image_size:
+        raise UserError(f"{store.path} has images of {store.side} px, the model takes {config.model.image_size}")
+    parts = part_photographs(store, LEARNED, config.seed)
+    if len(parts.train) < config.batch_size:
+        raise UserError(f"{store.path} has {len(parts.train)} images to learn from: lower --batch-size")
+    setting = {
+        "variant": name,
+        "model": asdict(config.model),
+        "weights": [config.loss.rec, config.loss.adv],
+        "rates": [config.optim.generator_lr, config.optim.discriminator_lr],
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "iterations": iterations,
+        "store": store.digest,
+    }
+
+    def make() -> Result:
+        networks = autoencoder(name, config).to(device)
+        curve = _train(networks, config, store, parts, iterations, out / f"{name}.state", name)
+        return {
+            "variant": name,
+            "iterations": iterations,
+            "pictures": store_source(store),
+            "decoder_parameters": sum(p.numel() for p in networks["dec"].parameters()),
+            "l1": curve[-1]["l1"],
+            "psnr": curve[-1]["psnr"],
+            "curve": curve,
+        }
+
+    return cached(out / f"{name}.json", setting, make)
+
+
+def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
+    """`enc`, `dec` and `dsc` with initial values, on the CPU."""
+    networks = nn.ModuleDict(
+        {
+            "enc": fast.Encoder(config.model),
+            "dec": DECODERS[name](config.model),
+            "dsc": fast.Discriminator(config.model),
+        }
+    )
+    initialise(networks, config.seed)
+    start_without_norm(networks["dec"], config.seed)
+    return networks
+
+
+@torch.inference_mode()
+def quality(networks: nn.ModuleDict, store: ImageStore, rows: NDArray[np.int64], device: torch.device) -> Quality:
+    """Of the reconstructions of a store's images."""
+    l1, psnr = [], []
+    for part in row_batches(len(rows), TEST_BATCH):
+        I = to_network(store.images[rows[part.start : part.stop]]).to(device)
+        I_hat = networks["dec"](networks["enc"](I))
+        l1.append((I - I_hat).abs().mean((1, 2, 3)))
+        psnr.append(10 * torch.log10(4 / (I - I_hat).square().mean((1, 2, 3)).clamp_min(1e-10)))
+    return Quality(float(torch.cat(l1).mean()), float(torch.cat(psnr).mean()))
+
+
+def _train(
+    networks: nn.ModuleDict,
+    config: TrainConfig,
+    store: ImageStore,
+    parts: Parts,
+    iterations: int,
+    state: Path,
+    title: str,
+) -> list[dict[str, float]]:
+    """Train in place; the curve has an entry each fiftieth of the way, and is kept beside the state."""
+    device = next(networks.parameters()).device
+    optim = config.optim
+    generator = [*networks["enc"].parameters(), *networks["dec"].parameters()]
+    optimizers = [
+        Adam(generator, optim.generator_lr, optim.betas, fused=True),
+        Adam(networks["dsc"].parameters(), optim.discriminator_lr, optim.betas, fused=True),
+    ]
+    start = restore_state(state, networks, optimizers)
+    points = state.with_suffix(".curve.json")
+    curve: list[dict[str, float]] = json.loads(points.read_text()) if start else []
+    curve = [point for point in curve if point["iteration"] <= start]
+    every, save_every = max(1, iterations // CURVE_POINTS), max(1, iterations // SAVES)
+    with tqdm(total=iterations, initial=start, desc=f"calibrating {title}", unit="it") as bar:
+        for iteration in range(start, iterations):
+            I = to_network(store.images[_rows(parts.train, config, iteration)]).to(device)
+            L1, L_D = _step(networks, optimizers, I, config)
+            done = iteration + 1
+            bar.update()
+            if done % every == 0 or done == iterations:
+                found = quality(networks, store, parts.test, device)
+                curve.append({"iteration": done, "l1": found.l1, "psnr": found.psnr, "L_D": float(L_D)})
+                bar.set_postfix({"L1": f"{float(L1):.3f}", "PSNR held out": f"{found.psnr:.2f} dB"}, refresh=False)
+            if done % save_every == 0 and done < iterations:
+                with whole_file(points) as partial:
+                    partial.write_text(json.dumps(curve))
+                save_state(state, done, networks, optimizers)
+    for path in (state, points):
+        path.unlink(missing_ok=True)
+    return curve
+
+
+def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    with frozen(networks["dsc"]):
+        I_hat = networks["dec"](networks["enc"](I))
+        L1 = reconstruction(I, I_hat)
+        update(optimizers[0], config.loss.rec * L1 + config.loss.adv * called_real(networks["dsc"](I_hat)))
+    D_ref, D_hat = networks["dsc"](torch.cat([I, I_hat.detach()])).chunk(2)
+    L_D = discrimination(D_ref, D_hat)
+    update(optimizers[1], L_D)
+    for layer in networks.modules():
+        if isinstance(layer, SpectralWeight):
+            layer.advance_u()
+    return L1.detach(), L_D.detach()
+
+
+def _rows(train: NDArray[np.int64], config: TrainConfig, iteration: int) -> NDArray[np.int64]:
+    """The images of an iteration: each pass takes them in a new random order."""
+    epoch, position = divmod(iteration, len(train) // config.batch_size)
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, 13, epoch)))).permutation(train)
+    return order[position * config.batch_size :][: config.batch_size]

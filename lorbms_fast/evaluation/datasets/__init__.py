@@ -1,0 +1,1 @@
+"""Labelled pictures, read from the files in which they are published."""

@@ -1,0 +1,48 @@
+"""What a labelled set of pictures is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.decoders import read_rgb
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures, their labels, and where they come from."""
+
+    pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+    """Each uint8 (H, W, 3); read when they are asked for."""
+    labels: NDArray[Any]
+    """(N,) int64 class numbers from 0, or (N, C) float32 of zeros and ones where a picture may show several classes."""
+    classes: tuple[str, ...]
+    """Their names."""
+    source: str
+    """What they are, in words: goes beside every number obtained on them."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """Changes when the labels, their number, or the first or last picture do."""
+        ends = [np.ascontiguousarray(self.pictures[i]).tobytes() for i in (0, len(self) - 1)]
+        return sha256(b"".join([np.ascontiguousarray(self.labels).tobytes(), *ends])).hexdigest()[:16]
+
+
+class Files(Sequence[NDArray[np.uint8]]):
+    """Photographs on disk, decoded when they are asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: Any) -> Any:
+        """Photograph i as uint8 (H, W, 3); a slice gives `Files`."""
+        return Files(self.paths[i]) if isinstance(i, slice) else read_rgb(self.paths[i])

@@ -1,0 +1,98 @@
+"""Which object stands in which quadrant of a store's images, by the annotations of COCO."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.sources.coco import find_annotations
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+
+NONE = -1
+SMALLEST = 0.1
+"""Part of a quadrant that an object's box must cover to be its object."""
+
+
+@dataclass(frozen=True)
+class QuadrantObjects:
+    """The object of every quadrant."""
+
+    labels: NDArray[np.int64]
+    """(N, 4) numbers of `classes`; -1 where no box covers a tenth of the quadrant."""
+    classes: tuple[str, ...]
+
+
+def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> QuadrantObjects:
+    """The category whose box covers most of each quadrant of each image of a store.
+
+    Boxes follow the image's crop and mirroring. Crowds do not count.
+
+    Args:
+        store: prepared from COCO or from a composed set.
+        annotations: instances_*.json; by default looked for beside the store's photographs.
+
+    Raises:
+        UserError: the file is not there, is none of COCO's, or speaks of none of the store's images.
+    """
+    path = annotations or find_annotations(store.root) or find_annotations(store.root.parent)
+    if path is None:
+        raise UserError(f"no instances_*.json beside {store.root}: name it with --annotations")
+    content = _read(path)
+    try:
+        categories = {category["id"]: category["name"] for category in content["categories"]}
+        names = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
+        boxes: dict[str, list[tuple[int, list[float]]]] = {name: [] for name in names.values()}
+        numbers = {identity: number for number, identity in enumerate(sorted(categories))}
+        for one in content["annotations"]:
+            if not one.get("iscrowd"):
+                boxes[names[one["image_id"]]].append((numbers[one["category_id"]], [float(v) for v in one["bbox"]]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no instances file of COCO ({error!r} is amiss): name another") from error
+    columns = {name: store.index[name].to_pylist() for name in ("source", "crop_x", "crop_y", "crop_side", "flip")}
+    labels = np.full((len(store), 4), NONE, np.int64)
+    for row in range(len(store)):
+        source, x, y, side, flip = (columns[name][row] for name in columns)
+        for q in range(4):
+            found = [(covered(box, x, y, side, flip, q), label) for label, box in boxes.get(Path(source).name, [])]
+            part, label = max(found, default=(0.0, NONE))
+            if part >= SMALLEST:
+                labels[row, q] = label
+    if (labels == NONE).all():
+        raise UserError(f"{path} speaks of no object in the images of {store.path}: name another with --annotations")
+    return QuadrantObjects(labels, tuple(categories[identity] for identity in sorted(categories)))
+
+
+def covered(box: list[float], x: int, y: int, side: int, flip: bool, q: int) -> float:
+    """The part of quadrant q of a square crop that a box covers.
+
+    Args:
+        box: left, top, width, height in the photograph's pixels.
+        x: left edge of the crop.
+        y: its top edge.
+        side: its side.
+        flip: whether the crop is mirrored after it was cut out.
+        q: 0 to 3.
+    """
+    left, top, width, height = box
+    left, top = (side - (left - x) - width if flip else left - x), top - y
+    half = side / 2
+    row, column = divmod(q, 2)
+    across = min(left + width, (column + 1) * half) - max(left, column * half)
+    down = min(top + height, (row + 1) * half) - max(top, row * half)
+    return max(0.0, across) * max(0.0, down) / half**2
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): is it cut short?") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no instances file of COCO: name another")
+    return content

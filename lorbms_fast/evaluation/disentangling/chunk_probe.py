@@ -1,0 +1,27 @@
+"""Can a linear classifier read a quadrant's category from its chunk, and only from its own?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
+from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
+from lorbms_fast.evaluation.disentangling.rates import majority, rate
+from lorbms_fast.evaluation.parts import Parts
+from lorbms_fast.evaluation.results import Result
+
+
+def chunk_to_category(codes: NDArray[np.floating], objects: QuadrantObjects, parts: Parts) -> dict[str, Result]:
+    """Accuracy on the test half, from a quadrant's own chunk and from the chunk of the quadrant opposite.
+
+    Args:
+        codes: (N, 4, chunk), of real images.
+        objects: labels (N, 4).
+        parts: to learn from, to test on.
+    """
+    train, test = (objects.labels[rows] != NONE for rows in (parts.train, parts.test))
+    y_train, y_test = objects.labels[parts.train][train], objects.labels[parts.test][test]
+    found = {}
+    for name, chunks in (("own chunk", codes), ("opposite chunk", codes[:, ::-1])):
+        classifier = fit_logistic(chunks[parts.train][train], y_train, len(objects.classes))
+        found[name] = rate(classifier.predict(chunks[parts.test][test]) == y_test)
+    return found | {"majority": majority(objects.labels, parts)}

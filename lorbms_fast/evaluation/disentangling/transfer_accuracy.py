@@ -1,0 +1,31 @@
+"""Does the judge see the transferred object where it went, and the kept ones elsewhere?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.pixels import to_pixels
+from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
+from lorbms_fast.evaluation.disentangling.judge import Judge
+from lorbms_fast.evaluation.disentangling.swaps import Swapped, Swaps
+
+
+def verdicts(swaps: Swaps, made: Swapped, objects: QuadrantObjects, judge: Judge) -> dict[str, NDArray[np.bool_]]:
+    """For each question, whether the judge's answer is as it should be, over the quadrants it is asked of.
+
+    - "transferred": the swapped quadrant shows I_obj's object.
+    - "kept": the other quadrants show I_ref's objects.
+    - "replaced": the swapped quadrant still shows I_ref's object, of another category than I_obj's; should be rare.
+    - "reconstructed": Dec(Enc(I_ref)) shows I_ref's objects.
+    """
+    swapped = swaps.mask
+    of_ref, of_obj = objects.labels[swaps.ref], objects.labels[swaps.obj]
+    wanted = np.where(swapped, of_obj, of_ref)
+    found = {}
+    for name, images in (("I_mix", made.I_mix), ("pasted", made.I_paste)):
+        seen = judge.sees(to_pixels(images))
+        found[f"{name}: transferred"] = (seen == wanted)[swapped & (wanted != NONE)]
+        found[f"{name}: kept"] = (seen == wanted)[~swapped & (wanted != NONE)]
+        gone = swapped & (of_ref != NONE) & (of_obj != NONE) & (of_ref != of_obj)
+        found[f"{name}: replaced"] = (seen == of_ref)[gone]
+    found["I_hat: reconstructed"] = (judge.sees(to_pixels(made.I_hat)) == of_ref)[of_ref != NONE]
+    return found

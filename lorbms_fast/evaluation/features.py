@@ -1,0 +1,107 @@
+"""Features of labelled pictures, computed once and kept on disk.
+
+A folder holds `test.npy`, float32 (M, D), and a `view_0000.npy`, float16 (N, D), for each of the views that training
+takes in turn. Files appear whole or not at all, so that an interrupted computation goes on where it was.
+"""
+
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.datasets.labelled import Labelled
+from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
+from lorbms_fast.files import whole_file
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features of the training pictures in several views, and of the test pictures."""
+
+    folder: Path
+    views: int
+
+    def epoch(self, epoch: int) -> Tensor:
+        """(N, D) float16: the training pictures in an epoch's view."""
+        return torch.from_numpy(np.load(self.folder / f"view_{epoch % self.views:04d}.npy"))
+
+    def test(self) -> Tensor:
+        """(M, D) float32."""
+        return torch.from_numpy(np.load(self.folder / "test.npy"))
+
+
+def cached_features(
+    folder: Path,
+    trunk: nn.Module,
+    train: Labelled,
+    test: Labelled,
+    *,
+    views: int,
+    side: int,
+    seed: int,
+    device: torch.device,
+) -> FeatureCache:
+    """Compute what is not in the folder yet.
+
+    Args:
+        folder: of the cache; should name all that the features depend on.
+        trunk: images to (B, D), in evaluation mode.
+        train: training pictures.
+        test: test pictures.
+        views: how many random views of the training pictures.
+        side: of the views in pixels.
+        seed: of the views.
+        device: where the trunk is.
+
+    Raises:
+        UserError: the disk is too small.
+    """
+
+    @torch.inference_mode()
+    def of_view(data: Labelled, view: int | None) -> Tensor:
+        def make(rows: range) -> Tensor:
+            return central_views(data, rows, side) if view is None else training_views(data, rows, side, seed, view)
+
+        return torch.cat([trunk(x.to(device)).float().cpu() for x in ahead(make, row_batches(len(data), BATCH))])
+
+    wanted: list[tuple[str, Labelled, int | None]] = [("test.npy", test, None)]
+    wanted += [(f"view_{view:04d}.npy", train, view) for view in range(views)]
+    missing = [one for one in wanted if not (folder / one[0]).exists()]
+    count = sum(len(data) for _, data, _ in missing)
+    with tqdm(total=count, desc="features", unit="views", disable=not missing) as bar:
+        for i, (name, data, view) in enumerate(missing):
+            found = of_view(data, view)
+            array = found.numpy() if view is None else found.half().numpy()
+            if not np.isfinite(array).all():
+                raise UserError(f"features of {trunk.__class__.__name__} are no numbers or beyond 65,504: train anew")
+            if i == 0:
+                _check_space(folder, len(train) * found.shape[1] * 2 * len(missing))
+            with whole_file(folder / name) as partial, partial.open("wb") as file:
+                np.save(file, array)
+            bar.update(len(data))
+    return FeatureCache(folder, views)
+
+
+def weights_fingerprint(network: nn.Module) -> str:
+    """Changes when any parameter or buffer does."""
+    digest = sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_space(folder: Path, size: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if size > (free := shutil.disk_usage(folder).free):
+        raise UserError(
+            f"features need {size / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free: make room or lower --views"
+        )

@@ -1,0 +1,177 @@
+"""Generated images against real ones (Tables 3.6.2 and 4.4, Figure 3.10)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.pixels import to_pixels
+from lorbms_fast.engine.iteration import mix
+from lorbms_fast.evaluation.distances import (
+    frechet,
+    halves,
+    inception_score,
+    kernel_distance,
+    split_inception_score,
+)
+from lorbms_fast.evaluation.features import weights_fingerprint
+from lorbms_fast.evaluation.image_features import Described, ImageFeatures
+from lorbms_fast.evaluation.provenance import store_source
+from lorbms_fast.evaluation.results import Result, cached, read_result
+from lorbms_fast.evaluation.views import row_batches
+from lorbms_fast.files import whole_file
+from lorbms_fast.models import Networks
+
+BATCH = 32
+MIXED_SCENES = 7
+"""Distinguishes these random draws from a run's other ones."""
+
+
+class Set(NamedTuple):
+    """Features and probabilities of a whole set of images."""
+
+    features: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None
+
+
+def measure_generation(
+    networks: Networks,
+    source: BatchSource,
+    features: ImageFeatures,
+    run: Path,
+    iteration: int,
+    draw: int = 0,
+) -> Result:
+    """One mixed scene for each image of a store, against all its images; kept in RUN/evaluation/generation.
+
+    Serves `lorbms-fast evaluate generation` and a training loop alike: the networks are put back into the mode they
+    were in, and what was measured for these very weights is not measured again.
+
+    Args:
+        networks: on any device.
+        source: the store, its neighbours and tau.
+        features: how images are described.
+        run: the run's folder.
+        iteration: how many iterations the networks have seen.
+        draw: number of the random draw of candidates.
+    """
+    store = source.store
+    device = next(networks.parameters()).device
+    setting = {
+        "weights": weights_fingerprint(networks),
+        "iteration": iteration,
+        "store": store.digest,
+        "tau": source.tau,
+        "features": features.setting,
+        "draw": draw,
+    }
+    folder = run / "evaluation" / "generation"
+
+    def make() -> Result:
+        training = networks.training
+        networks.eval()
+        try:
+            made = describe_all(mixed_scenes(networks, source, draw, device), len(store), features, "mixed scenes")
+        finally:
+            networks.train(training)
+        real = _real(folder, source, features)
+        return {
+            "iteration": iteration,
+            "store": store.path.name,
+            "images": len(store),
+            "pictures": store_source(store),
+            "distance": features.distance,
+            "features": features.setting,
+            **_compared(real, made),
+        }
+
+    return cached(folder / f"{iteration:08d}-{store.path.name}-{features.slug}.json", setting, make)
+
+
+def mixed_scenes(
+    networks: Networks, source: BatchSource, draw: int, device: torch.device
+) -> Iterator[NDArray[np.uint8]]:
+    """One mixed scene for each image of the store, in its order, in batches of uint8 (B, S, S, 3)."""
+    seeds = np.random.SeedSequence((source.seed, MIXED_SCENES, draw))
+    ranks = np.random.Generator(np.random.Philox(seeds)).integers(
+        source.neighbours.rows.shape[2], size=(len(source.store), 4)
+    )
+    for rows in row_batches(len(source.store), BATCH):
+        batch = source.of_rows(np.arange(rows.start, rows.stop), ranks[rows.start : rows.stop]).to(device)
+        with torch.inference_mode():
+            yield to_pixels(networks.dec(mix(networks, batch)[1]))
+
+
+def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
+    """Features of all images of an iterator, under a progress bar."""
+    described: list[Described] = []
+    with tqdm(total=count, desc=title, unit="images") as bar:
+        for images in batches:
+            described.append(features.describe(images))
+            bar.update(len(images))
+    found = np.concatenate([one.features for one in described])
+    probabilities = [one.probabilities for one in described if one.probabilities is not None]
+    return Set(found, np.concatenate(probabilities) if probabilities else None)
+
+
+def draw_generation_curves(run: Path) -> Path | None:
+    """Plot everything measured for a run against the iterations (Figure 3.10); None where there is nothing."""
+    results = generation_results(run)
+    if not results:
+        return None
+    panels = ["frechet", "kid", *(["is"] if any("is" in result for result in results) else [])]
+    target = run / "evaluation" / "generation.png"
+    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+        figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            for name in sorted({(r["store"], r["distance"]) for r in results if panel in r}):
+                lines = [r for r in results if (r["store"], r["distance"]) == name]
+                values = np.array([r[panel] for r in lines])
+                errors = np.abs(values[:, 1:].T - values[:, 0])
+                label = name[0] if panel == "is" else f"{name[0]}: {name[1]}"
+                axes.errorbar([r["iteration"] for r in lines], values[:, 0], errors, marker="o", label=label)
+            axes.set(title={"frechet": "Frechet distance", "kid": "kernel distance", "is": "IS"}[panel])
+            axes.set_xlabel("iteration")
+            axes.legend()
+        with whole_file(target) as partial:
+            figure.savefig(partial, format="png", dpi=110)
+    return target
+
+
+def generation_results(run: Path) -> list[Result]:
+    """All that was measured for a run, by iteration."""
+    found = [read_result(path) for path in sorted((run / "evaluation" / "generation").glob("*.json"))]
+    return sorted((result for result in found if result), key=lambda result: (result["iteration"], result["store"]))
+
+
+def _real(folder: Path, source: BatchSource, features: ImageFeatures) -> Set:
+    """The store's own images, described once."""
+    store = source.store
+    path = folder / f"real-{store.digest[:16]}-{features.slug}.npz"
+    if path.exists():
+        with np.load(path) as kept:
+            return Set(kept["features"], kept.get("probabilities"))
+    batches = (np.asarray(store.images[rows.start : rows.stop]) for rows in row_batches(len(store), BATCH))
+    real = describe_all(batches, len(store), features, "real images")
+    arrays = {name: array for name, array in real._asdict().items() if array is not None}
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+    return real
+
+
+def _compared(real: Set, made: Set) -> Result:
+    result: Result = {
+        "frechet": frechet(real.features, made.features),
+        "frechet_halves": halves(real.features),
+        "kid": kernel_distance(real.features, made.features),
+    }
+    if made.probabilities is not None:
+        result |= {"is": inception_score(made.probabilities), "is_splits": split_inception_score(made.probabilities)}
+    return result

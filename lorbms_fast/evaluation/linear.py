@@ -1,0 +1,272 @@
+"""Table 4.3: linear classification on STL-10, row by row."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from shutil import rmtree
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
+from lorbms_fast.evaluation.datasets.stl10 import Stl10
+from lorbms_fast.evaluation.datasets.voc import read_voc
+from lorbms_fast.evaluation.features import cached_features, weights_fingerprint
+from lorbms_fast.evaluation.pretraining import Pretraining
+from lorbms_fast.evaluation.probe import accuracies, train_folds
+from lorbms_fast.evaluation.results import Result, cached, mean_and_sd
+from lorbms_fast.evaluation.settings import LinearConfig
+from lorbms_fast.evaluation.supervised import (
+    Schedule,
+    WithLinear,
+    adam,
+    constant,
+    epochs,
+    feature_size,
+    predictions,
+    train_supervised,
+)
+from lorbms_fast.evaluation.trunks import DiscriminatorTrunk, EncoderTrunk
+from lorbms_fast.models import build
+from lorbms_fast.reference import Discriminator
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What rows are made from."""
+
+    run: Path
+    stl10: Stl10
+    config: LinearConfig
+    device: torch.device
+    voc: Path | None = None
+    imagenet: Path | None = None
+    alexnet: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where results of the linear probes go."""
+        return self.run / "evaluation" / "linear"
+
+    @cached_property
+    def pretraining(self) -> Pretraining:
+        """Pretrainings, kept beside the results."""
+        return Pretraining(self.run / "evaluation" / "pretrained", self.config, self.device)
+
+    def fresh_encoder(self) -> nn.Module:
+        """An encoder of the run's sizes with initial values."""
+        config = Run.open(self.run).config
+        return build(config.model, config.impl, self.config.probe.seed).enc
+
+    def encoder(self) -> nn.Module:
+        """The run's encoder as a trunk."""
+        return EncoderTrunk(load_networks(self.run).enc)
+
+    def discriminator(self) -> nn.Module:
+        """The run's discriminator as a trunk."""
+        return DiscriminatorTrunk(cast(Discriminator, load_networks(self.run).dsc))
+
+    def store(self) -> ImageStore:
+        """The images that the run learned from."""
+        return ImageStore.open(Run.open(self.run).store)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of Table 4.3."""
+
+    title: str
+    thesis: tuple[float, float]
+    """Mean and standard deviation of the accuracy, in percent."""
+    trunk: Callable[[Sources], nn.Module]
+    finetuned: bool = False
+
+
+def _pascal_encoder(s: Sources) -> nn.Module:
+    if s.voc is None:
+        raise UserError("row 'pascal-encoder' needs --voc: the folder of PASCAL VOC, such as VOCdevkit/VOC2007")
+    return s.pretraining.encoder_on_several_labels("pascal-encoder", s.fresh_encoder(), read_voc(s.voc))
+
+
+def _imagenet_alexnet(s: Sources) -> nn.Module:
+    if s.alexnet is not None:
+        return s.pretraining.alexnet_from_file(s.alexnet)
+    if s.imagenet is None:
+        raise UserError("row 'imagenet-alexnet' needs --imagenet, a folder of class folders, or --alexnet, its weights")
+    return s.pretraining.large_alexnet("imagenet-alexnet", read_class_folders(s.imagenet))
+
+
+def _transferred(name: str, trunk: Callable[[Sources], nn.Module]) -> Callable[[Sources], nn.Module]:
+    return lambda s: s.pretraining.knowledge_transfer(name, trunk(s).to(s.device).eval(), s.store())
+
+
+def _random(s: Sources) -> nn.Module:
+    return EncoderTrunk(s.fresh_encoder())
+
+
+ROWS = {
+    "random": Row("random encoder", (43.4, 0.4), _random),
+    "random-finetuned": Row("random encoder, finetuned", (56.5, 0.6), _random, finetuned=True),
+    "stl10-encoder": Row(
+        "STL-10 encoder",
+        (78.7, 0.1),
+        lambda s: s.pretraining.encoder_on_labels("stl10-encoder", s.fresh_encoder(), s.stl10.train),
+    ),
+    "pascal-encoder": Row("PASCAL encoder", (47.1, 0.2), _pascal_encoder),
+    "stl10-alexnet": Row(
+        "STL-10 AlexNet", (60.9, 0.1), lambda s: s.pretraining.small_alexnet("stl10-alexnet", s.stl10.train)
+    ),
+    "imagenet-alexnet": Row("ImageNet AlexNet (conv1-5)", (62.4, 0.3), _imagenet_alexnet),
+    "discriminator": Row("LORBMS discriminator", (62.8, 0.3), Sources.discriminator),
+    "discriminator-finetuned": Row(
+        "LORBMS discriminator, finetuned", (62.6, 0.2), Sources.discriminator, finetuned=True
+    ),
+    "encoder": Row("LORBMS encoder", (36.5, 0.2), Sources.encoder),
+    "encoder-finetuned": Row("LORBMS encoder, finetuned", (54.2, 0.2), Sources.encoder, finetuned=True),
+    "knowledge-transfer-discriminator": Row(
+        "knowledge transfer, discriminator",
+        (42.9, 0.3),
+        _transferred("knowledge-transfer-discriminator", Sources.discriminator),
+    ),
+    "knowledge-transfer-encoder": Row(
+        "knowledge transfer, encoder", (38.5, 0.1), _transferred("knowledge-transfer-encoder", Sources.encoder)
+    ),
+}
+
+
+def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) -> Result:
+    """Accuracy over the ten folds for one row; from disk if it was computed in the same setting.
+
+    Args:
+        name: one of `ROWS`.
+        sources: what rows are made from.
+        keep_features: leave cached features on disk when the row is done.
+
+    Raises:
+        UserError: there is no such row, or the row needs pictures or weights that were not named.
+    """
+    if name not in ROWS:
+        raise UserError(f"there is no row '{name}': choose of {', '.join(ROWS)}")
+    row, config, stl10 = ROWS[name], sources.config, sources.stl10
+    trunk = row.trunk(sources).to(sources.device).eval()
+    setting = {
+        "row": name,
+        "weights": weights_fingerprint(trunk),
+        "pictures": [stl10.train.fingerprint(), stl10.test.fingerprint()],
+        "folds": list(stl10.folds.shape),
+        "config": asdict(config),
+    }
+
+    def make() -> Result:
+        began = time.perf_counter()
+        if row.finetuned:
+            folds = _finetuned(name, trunk, sources, setting)
+        else:
+            folds = _frozen(name, trunk, sources, keep_features)
+        mean, sd = mean_and_sd(folds)
+        return {
+            "row": name,
+            "title": row.title,
+            "accuracy": mean,
+            "sd": sd,
+            "folds": folds,
+            "thesis": row.thesis,
+            "classifier_parameters": classifier_parameters(trunk, config.side, len(stl10.train.classes)),
+            "pictures": stl10.train.source,
+            "lengths": in_words(name, config),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+
+    return cached(sources.folder / f"{name}.json", setting, make)
+
+
+def classifier_parameters(trunk: nn.Module, side: int, classes: int) -> int:
+    """Weights and biases of the linear classifier: 17,290 for the encoder, 120,970 and 40,970 for the others."""
+    return (feature_size(trunk, side) + 1) * classes
+
+
+def in_words(name: str, config: LinearConfig) -> str:
+    """How far the lengths of a row are the thesis's."""
+    full = LinearConfig()
+    lengths = {"epochs": (config.probe.epochs, full.probe.epochs)}
+    if not ROWS[name].finetuned:
+        lengths["views"] = (config.views or config.probe.epochs, full.probe.epochs)
+    if name.startswith("stl10"):
+        lengths["epochs of pretraining"] = (config.stl10_epochs, full.stl10_epochs)
+    if name.startswith("pascal"):
+        lengths["iterations of pretraining"] = (config.pascal_iterations, full.pascal_iterations)
+    if name.startswith(("imagenet", "knowledge")):
+        lengths["epochs of pretraining"] = (config.alexnet_epochs, full.alexnet_epochs)
+    if name.startswith("knowledge"):
+        lengths["clusters"] = (config.clusters, full.clusters)
+    return ", ".join(
+        f"{here:,} {what}" if here == thesis else f"{here:,} of {thesis:,} {what}"
+        for what, (here, thesis) in lengths.items()
+    )
+
+
+def _frozen(name: str, trunk: nn.Module, s: Sources, keep_features: bool) -> list[float]:
+    config, data = s.config, s.stl10
+    pictures = f"{data.train.fingerprint()[:8]}-{data.test.fingerprint()[:8]}"
+    folder = s.folder / "features" / f"{name}-{weights_fingerprint(trunk)}-{pictures}-{config.side}-{config.probe.seed}"
+    cache = cached_features(
+        folder,
+        trunk,
+        data.train,
+        data.test,
+        views=min(config.views or config.probe.epochs, config.probe.epochs),
+        side=config.side,
+        seed=config.probe.seed,
+        device=s.device,
+    )
+    folds = dict(enumerate(data.folds))
+    labels = torch.from_numpy(data.train.labels)
+    W, b = train_folds(cache.epoch, labels, folds, len(data.train.classes), config.probe, s.device)
+    found = accuracies(W, b, cache.test(), torch.from_numpy(data.test.labels))
+    if not keep_features:
+        rmtree(folder)
+    return found
+
+
+def _finetuned(name: str, trunk: nn.Module, s: Sources, setting: Result) -> list[float]:
+    """Trunk and classifier trained together, fold by fold; each fold's accuracy is kept until all are there."""
+    config, data = s.config, s.stl10
+    schedule = Schedule(
+        epochs(config.probe.epochs, data.folds.shape[1], config.finetune_batch),
+        config.finetune_batch,
+        config.side,
+        adam(config.probe.lr),
+        constant(config.probe.lr),
+        config.probe.seed,
+    )
+
+    def of_fold(fold: int) -> Result:
+        network = WithLinear(copy.deepcopy(trunk), config.side, len(data.train.classes), fold).to(s.device)
+        train_supervised(
+            network,
+            data.train,
+            data.folds[fold],
+            replace(schedule, seed=schedule.seed + fold),
+            s.device,
+            title=f"{name}, fold {fold + 1} of {len(data.folds)}",
+            state=s.folder / f"{name}-{setting['weights']}-fold{fold}.state",
+        )
+        predicted = predictions(network, data.test, config.side, s.device)
+        return {"accuracy": _percent(predicted, torch.from_numpy(data.test.labels))}
+
+    paths = [s.folder / "folds" / f"{name}-{fold}.json" for fold in range(len(data.folds))]
+    found = [cached(path, setting, partial(of_fold, fold))["accuracy"] for fold, path in enumerate(paths)]
+    for path in paths:
+        path.unlink()
+    return found
+
+
+def _percent(predicted: Tensor, labels: Tensor) -> float:
+    return float((predicted == labels).double().mean() * 100)

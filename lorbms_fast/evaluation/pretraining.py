@@ -1,0 +1,158 @@
+"""The pretrainings that rows of Table 4.3 need; each gives a trunk, kept as `<name>.safetensors` for the next time."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from lorbms_fast.checkpoint import load_weights
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
+from lorbms_fast.evaluation.clusters import pseudo_labels
+from lorbms_fast.evaluation.datasets.labelled import Labelled
+from lorbms_fast.evaluation.results import read_result
+from lorbms_fast.evaluation.settings import LinearConfig
+from lorbms_fast.evaluation.supervised import (
+    Schedule,
+    WithLinear,
+    adam,
+    constant,
+    epochs,
+    momentum,
+    staircase,
+    train_supervised,
+)
+from lorbms_fast.evaluation.trunks import AlexNetTrunk, EncoderTrunk
+from lorbms_fast.files import whole_file
+
+PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY = 1e-3, 0.5, 10_000
+"""As Krähenbühl et al. (ICLR 2016) train on PASCAL; the thesis gives momentum and 80,000 iterations only."""
+ALEXNET_LR, ALEXNET_DECAY, ALEXNET_DECAYS = 1e-2, 0.1, 3
+"""Ours: a tenth after each third; the thesis does not say."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Where pretrainings compute and keep what they made."""
+
+    folder: Path
+    config: LinearConfig
+    device: torch.device
+
+    def encoder_on_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
+        """Encoder and linear classifier on STL-10's training set: 150 epochs of Adam."""
+        config = self.config
+        trunk = EncoderTrunk(encoder).to(self.device)
+        network = WithLinear(trunk, config.side, len(data.classes), config.probe.seed).to(self.device)
+        return self._kept(name, trunk, network, data, self._stl10_schedule(data))
+
+    def encoder_on_several_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
+        """Encoder and linear classifier on PASCAL: sigmoid cross entropy, momentum, 80,000 iterations, 224 px."""
+        config = self.config
+        trunk = EncoderTrunk(encoder).to(self.device)
+        network = WithLinear(trunk, config.large_side, len(data.classes), config.probe.seed).to(self.device)
+        schedule = Schedule(
+            config.pascal_iterations,
+            config.pascal_batch,
+            config.large_side,
+            momentum(PASCAL_LR),
+            staircase(PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY),
+            config.probe.seed,
+        )
+        return self._kept(name, trunk, network, data, schedule)
+
+    def small_alexnet(self, name: str, data: Labelled) -> nn.Module:
+        """AlexNet on STL-10's training set, trained as the encoder is."""
+        network = self._alexnet(len(data.classes), self.config.side)
+        return self._kept(name, AlexNetTrunk(network.convs), network, data, self._stl10_schedule(data))
+
+    def large_alexnet(self, name: str, data: Labelled) -> nn.Module:
+        """AlexNet on 224 px, batch 128, 60 epochs: on ImageNet's classes or on clusters."""
+        config = self.config
+        network = self._alexnet(len(data.classes), config.large_side)
+        iterations = epochs(config.alexnet_epochs, len(data), config.alexnet_batch)
+        schedule = Schedule(
+            iterations,
+            config.alexnet_batch,
+            config.large_side,
+            momentum(ALEXNET_LR),
+            staircase(ALEXNET_LR, ALEXNET_DECAY, max(1, iterations // ALEXNET_DECAYS)),
+            config.probe.seed,
+        )
+        return self._kept(name, AlexNetTrunk(network.convs), network, data, schedule)
+
+    def knowledge_transfer(self, name: str, trunk: nn.Module, store: ImageStore) -> nn.Module:
+        """Noroozi et al. (CVPR 2018): cluster a network's features of all images, and teach AlexNet the clusters."""
+        labels = pseudo_labels(self.folder, trunk, store, self.config.clusters, self.config.probe.seed, self.device)
+        classes = tuple(f"cluster {i}" for i in range(labels.max() + 1))
+        data = Labelled(Squares(store, self.config.large_side), labels, classes, f"clusters of {store.path.name}")
+        return self.large_alexnet(name, data)
+
+    def alexnet_from_file(self, path: Path) -> nn.Module:
+        """conv1-5 of an AlexNet that an earlier evaluation kept."""
+        trunk = AlexNetTrunk(AlexNetConvs(self.config.alexnet_widths))
+        load_weights(trunk, path)
+        return trunk.to(self.device).eval()
+
+    def _stl10_schedule(self, data: Labelled) -> Schedule:
+        config = self.config
+        return Schedule(
+            epochs(config.stl10_epochs, len(data), config.stl10_batch),
+            config.stl10_batch,
+            config.side,
+            adam(config.probe.lr),
+            constant(config.probe.lr),
+            config.probe.seed,
+        )
+
+    def _alexnet(self, classes: int, side: int) -> AlexNet:
+        config = self.config
+        return AlexNet(classes, side, config.probe.seed, config.alexnet_widths, config.alexnet_hidden).to(self.device)
+
+    def _kept(self, name: str, trunk: nn.Module, network: nn.Module, data: Labelled, schedule: Schedule) -> nn.Module:
+        """The trunk trained as a part of the network, or as it was left by the same training before."""
+        weights, facts = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
+        setting: dict[str, Any] = {
+            "pictures": data.source,
+            "count": len(data),
+            "fingerprint": data.fingerprint(),
+            "iterations": schedule.iterations,
+            "batch_size": schedule.batch_size,
+            "side": schedule.side,
+            "seed": schedule.seed,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        }
+        found = read_result(facts)
+        if found is not None and found.get("setting") == setting and weights.exists():
+            load_weights(trunk, weights)
+            return trunk.eval()
+        state = self.folder / f"{name}-{data.fingerprint()}-{schedule.iterations}.state"
+        loss = train_supervised(
+            network, data, np.arange(len(data)), schedule, self.device, title=f"pretraining {name}", state=state
+        )
+        with whole_file(weights) as partial:
+            save_file({key: value.detach().cpu().contiguous() for key, value in trunk.state_dict().items()}, partial)
+        with whole_file(facts) as partial:
+            partial.write_text(json.dumps({"setting": setting, "last_loss": loss}, indent=2) + "\n")
+        return trunk.eval()
+
+
+class Squares(Sequence[NDArray[np.uint8]]):
+    """The square photographs of a store at another side, decoded when they are asked for."""
+
+    def __init__(self, store: ImageStore, side: int) -> None:
+        self.store, self.side = store, side
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, i: Any) -> Any:
+        """Photograph i, uint8 (side, side, 3)."""
+        return self.store.square(int(i), self.side)

@@ -1,0 +1,93 @@
+"""Linear classification of frozen features (thesis, Section 4.3): all folds at once as one batched linear problem."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from lorbms_fast.config import Count, Rate
+from lorbms_fast.engine.optimizers import Adam, update
+
+BETAS = (0.9, 0.999)
+WEIGHT_STD, BIAS = 0.02, 0.02
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """How a linear classifier is trained; the defaults are the thesis's."""
+
+    epochs: Count = 200
+    """Passes over a fold."""
+    batch_size: Count = 100
+    """Pictures a step; the thesis does not say."""
+    lr: Rate = 1e-3
+    """Adam's learning rate."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of initial values, order and views."""
+
+
+def initial_classifier(features: int, classes: int, seed: int, fold: int) -> tuple[Tensor, Tensor]:
+    """Weights (features, classes) from N(0, 0.02) and biases (classes,) of 0.02 for one fold."""
+    generator = Generator().manual_seed(1_000 * seed + fold)
+    return torch.empty(features, classes).normal_(0, WEIGHT_STD, generator=generator), torch.full((classes,), BIAS)
+
+
+def fold_order(count: int, seed: int, fold: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch takes a fold's pictures."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, fold, epoch)))).permutation(count)
+
+
+def train_folds(
+    epoch_features: Callable[[int], Tensor],
+    labels: Tensor,
+    folds: Mapping[int, NDArray[np.int64]],
+    classes: int,
+    config: ProbeConfig,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Train one linear classifier a fold, softmax cross entropy, all together.
+
+    The classifiers share nothing: the gradient of the sum of their losses is each one's own, and Adam works number by
+    number. A fold's initial values and order depend on its number alone, so training it by itself gives the same.
+
+    Args:
+        epoch_features: epoch -> (N, D), the features of all pictures in that epoch's views, on any device.
+        labels: (N,) int64.
+        folds: number of the fold -> (n,) rows of its pictures; equally many in all.
+        classes: how many.
+        config: lengths and rates.
+        device: where to compute.
+
+    Returns:
+        Weights (F, D, classes) and biases (F, 1, classes), in the order of `folds`.
+    """
+    count = len(next(iter(folds.values())))
+    features = epoch_features(0).shape[1]
+    initial = [initial_classifier(features, classes, config.seed, fold) for fold in folds]
+    W = torch.stack([weights for weights, _ in initial]).to(device).requires_grad_()
+    b = torch.stack([biases for _, biases in initial])[:, None].to(device).requires_grad_()
+    labels = labels.to(device)
+    optimizer = Adam([W, b], config.lr, BETAS, fused=True)
+    for epoch in tqdm(range(config.epochs), desc=f"linear, {len(folds)} folds", unit="epochs"):
+        x = epoch_features(epoch).to(device)
+        orders = [rows[fold_order(count, config.seed, fold, epoch)] for fold, rows in folds.items()]
+        for batch in torch.from_numpy(np.stack(orders)).to(device).split(config.batch_size, dim=1):
+            logits = torch.baddbmm(b, x[batch].float(), W)
+            loss = F.cross_entropy(logits.flatten(0, 1), labels[batch].flatten(), reduction="sum") / batch.shape[1]
+            update(optimizer, loss)
+    return W.detach(), b.detach()
+
+
+@torch.inference_mode()
+def accuracies(W: Tensor, b: Tensor, features: Tensor, labels: Tensor) -> list[float]:
+    """Top-1 accuracy of every classifier on (M, D) features, in percent."""
+    features, labels = features.to(W), labels.to(W.device)
+    predicted = torch.baddbmm(b, features.expand(len(W), -1, -1), W).argmax(2)
+    return (predicted == labels).double().mean(1).mul(100).tolist()

@@ -1,0 +1,43 @@
+"""Results on disk: one JSON file each, made again only when its setting changes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lorbms_fast.files import whole_file
+
+Result = dict[str, Any]
+
+
+def cached(path: Path, setting: Result, make: Callable[[], Result]) -> Result:
+    """The result of a setting: from the file if it holds that of the same one, else made and written.
+
+    Args:
+        path: JSON file, `{"setting": ..., ...}`.
+        setting: all that the result depends on, in plain values.
+        make: computes the result.
+    """
+    setting = json.loads(json.dumps(setting))
+    if (found := read_result(path)) is not None and found.get("setting") == setting:
+        return found
+    result = make() | {"setting": setting}
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def read_result(path: Path) -> Result | None:
+    """A result, or None where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def mean_and_sd(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1; 0 for one value)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

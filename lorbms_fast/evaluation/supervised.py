@@ -1,0 +1,178 @@
+"""Training networks on labelled pictures: the pretrainings and the finetuned rows of Table 4.3."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from tqdm import tqdm
+
+from lorbms_fast.engine.optimizers import Adam, update
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.datasets.labelled import Labelled
+from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
+from lorbms_fast.evaluation.states import restore_state, save_state
+from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
+from lorbms_fast.reference.layers import SpectralWeight
+
+SAVE_EVERY = 1_000
+"""Iterations between two states on disk."""
+TEST_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained."""
+
+    iterations: int
+    batch_size: int
+    side: int
+    """Of the views, in pixels."""
+    optimizer: Callable[[list[nn.Parameter]], Optimizer]
+    rate: Callable[[int], float]
+    """Learning rate of an iteration, counted from 0."""
+    seed: int = 0
+
+
+def adam(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
+    """Adam with its default decay rates."""
+    return lambda parameters: Adam(parameters, lr, BETAS, fused=True)
+
+
+def momentum(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
+    """Stochastic gradient descent with momentum 0.9."""
+    return lambda parameters: SGD(parameters, lr, momentum=0.9)
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross entropy for class numbers (N,), the mean sigmoid cross entropy for zeros and ones (N, C)."""
+    if labels.dim() == 1:
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+class WithLinear(nn.Module):
+    """A trunk and a linear classifier on its features.
+
+    Args:
+        trunk: images to (N, D).
+        side: of the images, from which D follows.
+        classes: logits to give.
+        seed: of the classifier's initial values.
+    """
+
+    def __init__(self, trunk: nn.Module, side: int, classes: int, seed: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.linear = nn.Linear(feature_size(trunk, side), classes)
+        nn.init.normal_(self.linear.weight, 0, WEIGHT_STD, generator=torch.Generator().manual_seed(seed))
+        nn.init.constant_(self.linear.bias, BIAS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1] -> (N, classes)."""
+        logits: Tensor = self.linear(self.trunk(images))
+        return logits
+
+
+@torch.no_grad()
+def feature_size(trunk: nn.Module, side: int) -> int:
+    """D of a trunk's features (N, D) for images of a side."""
+    device = next(trunk.parameters()).device
+    training = trunk.training
+    size = int(trunk.eval()(torch.zeros(1, 3, side, side, device=device)).shape[1])
+    trunk.train(training)
+    return size
+
+
+def train_supervised(
+    network: nn.Module,
+    data: Labelled,
+    rows: NDArray[np.int64],
+    schedule: Schedule,
+    device: torch.device,
+    *,
+    title: str,
+    state: Path,
+) -> float:
+    """Train a network, in place, on random views of pictures; an interrupted training goes on from its state on disk.
+
+    Args:
+        network: images (N, 3, S, S) in [-1, 1] to logits, on the device.
+        data: pictures and labels; labels decide the loss, see `classification_loss`.
+        rows: which pictures.
+        schedule: length, batches, optimizer.
+        device: where to compute.
+        title: of the progress bar.
+        state: file for parameters and optimizer while it trains; removed at the end.
+
+    Returns:
+        The last iteration's loss.
+    """
+    if len(rows) < schedule.batch_size:
+        raise UserError(f"{title}: {len(rows)} pictures do not fill a batch of {schedule.batch_size}: lower it")
+    network.train()
+    optimizer = schedule.optimizer(list(network.parameters()))
+    start = restore_state(state, network, [optimizer])
+    numbers = range(start, schedule.iterations)
+    loss = torch.tensor(float("nan"))
+
+    def make(iteration: int) -> tuple[Tensor, Tensor]:
+        epoch, chosen = _batch(rows, schedule, iteration)
+        views = training_views(data, chosen, schedule.side, schedule.seed, epoch)
+        return views, torch.from_numpy(np.ascontiguousarray(data.labels[chosen]))
+
+    with tqdm(total=schedule.iterations, initial=start, desc=title, unit="it", disable=not numbers) as bar:
+        for iteration, (images, labels) in zip(numbers, ahead(make, numbers), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(iteration)
+            loss = classification_loss(network(images.to(device)), labels.to(device))
+            update(optimizer, loss)
+            _advance_u(network)
+            bar.update()
+            done = iteration + 1
+            if done % SAVE_EVERY == 0 and done < schedule.iterations:
+                save_state(state, done, network, [optimizer])
+    network.eval()
+    state.unlink(missing_ok=True)
+    return float(loss.detach())
+
+
+@torch.inference_mode()
+def predictions(network: nn.Module, data: Labelled, side: int, device: torch.device) -> Tensor:
+    """The class of every picture's central view, (N,) int64 on the CPU."""
+    views = ahead(lambda rows: central_views(data, rows, side), row_batches(len(data), TEST_BATCH))
+    return torch.cat([network(x.to(device)).argmax(1).cpu() for x in views])
+
+
+def _batch(rows: NDArray[np.int64], schedule: Schedule, iteration: int) -> tuple[int, NDArray[np.int64]]:
+    """The epoch and the pictures of an iteration; pictures that fill no batch wait for the next epoch's order."""
+    epoch, position = divmod(iteration, len(rows) // schedule.batch_size)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((schedule.seed, 1 << 32, epoch))))
+    order = generator.permutation(len(rows))
+    return epoch, rows[order[position * schedule.batch_size :][: schedule.batch_size]]
+
+
+def _advance_u(network: nn.Module) -> None:
+    for layer in network.modules():
+        if isinstance(layer, SpectralWeight):
+            layer.advance_u()
+
+
+def epochs(count: int, pictures: int, batch_size: int) -> int:
+    """Iterations of so many passes over so many pictures."""
+    return count * max(1, pictures // batch_size)
+
+
+def constant(lr: float) -> Callable[[int], float]:
+    """The same rate throughout."""
+    return lambda iteration: lr
+
+
+def staircase(lr: float, factor: float, every: int) -> Callable[[int], float]:
+    """A rate multiplied by `factor` after every so many iterations."""
+    return lambda iteration: lr * factor ** (iteration // every)

@@ -1,0 +1,136 @@
+"""What the networks see of a labelled picture: random views for training, a central one for testing.
+
+The protocol of the thesis (Section 4.3), in the form TensorFlow's "inception preprocessing" gave it. A view is a
+function of (seed, number of the view, number of the picture), whatever was made before.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lorbms_fast.evaluation.datasets.labelled import Labelled
+
+AREA, ASPECT = (1 / 3, 1.0), (3 / 4, 4 / 3)
+BRIGHTNESS, SATURATION = 32 / 255, (0.5, 1.5)
+CENTRE = 0.85
+"""Part of each side that the test's crop keeps."""
+ATTEMPTS = 100
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Patch(NamedTuple):
+    """A rectangle of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def training_views(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int, seed: int, view: int) -> Tensor:
+    """One random view of each picture: patch, resize, flip, brightness and saturation.
+
+    The patch covers 1/3 to 1 of the picture's area at an aspect of 3/4 to 4/3 and is resized bilinearly or
+    bicubically, half of the time each; brightness moves by up to 32/255 and saturation is scaled by 0.5 to 1.5, in
+    random order.
+
+    Args:
+        data: the pictures.
+        rows: which of them.
+        side: of the views.
+        seed: of all views.
+        view: number of the view; an epoch's number gives every epoch new ones.
+
+    Returns:
+        (len(rows), 3, side, side) float32 in [-1, 1].
+    """
+    views, brightness, saturation, brighter_first = [], [], [], []
+    for row in rows:
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, view, int(row)))))
+        picture = data.pictures[row]
+        height, width, _ = picture.shape
+        patch = random_patch(height, width, generator)
+        method = cv2.INTER_LINEAR if generator.random() < 0.5 else cv2.INTER_CUBIC
+        resized = _resized(picture, patch, side, method)
+        views.append(resized[:, ::-1] if generator.random() < 0.5 else resized)
+        brightness.append(generator.uniform(-BRIGHTNESS, BRIGHTNESS))
+        saturation.append(generator.uniform(*SATURATION))
+        brighter_first.append(generator.random() < 0.5)
+    x = _planes(views)
+    delta, factor = (torch.tensor(values, dtype=x.dtype)[:, None, None, None] for values in (brightness, saturation))
+    first = torch.tensor(brighter_first)[:, None, None, None]
+    x = torch.where(first, saturated(x + delta, factor), saturated(x, factor) + delta)
+    return x.clamp(0, 1) * 2 - 1
+
+
+def central_views(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int) -> Tensor:
+    """The central 85% of each side, resized bilinearly: (len(rows), 3, side, side) float32 in [-1, 1]."""
+    views = []
+    for row in rows:
+        picture = data.pictures[row]
+        height, width = picture.shape[:2]
+        top, left = (int(length * (1 - CENTRE) / 2) for length in (height, width))
+        views.append(_resized(picture, Patch(top, left, height - 2 * top, width - 2 * left), side, cv2.INTER_LINEAR))
+    return _planes(views) * 2 - 1
+
+
+def random_patch(height: int, width: int, generator: np.random.Generator) -> Patch:
+    """A patch of random area and aspect at a random place; the whole picture if none of a hundred draws fits."""
+    for _ in range(ATTEMPTS):
+        area, aspect = generator.uniform(*AREA) * height * width, generator.uniform(*ASPECT)
+        patch_width, patch_height = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < patch_width <= width and 0 < patch_height <= height:
+            top, left = generator.integers(height - patch_height + 1), generator.integers(width - patch_width + 1)
+            return Patch(int(top), int(left), patch_height, patch_width)
+    return Patch(0, 0, height, width)
+
+
+def saturated(x: Tensor, factor: Tensor) -> Tensor:
+    """Scale the saturation of HSV by a factor, at most to 1; hue and value stay.
+
+    Value is V = max(R, G, B) and saturation S = (V - min) / V. With H and V fixed every channel is V (1 - S k), k
+    depending on the hue alone, so scaling S scales each channel's distance from V.
+
+    Args:
+        x: (N, 3, H, W), RGB.
+        factor: broadcastable to (N, 1, H, W).
+    """
+    V, lowest = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    room = V.clamp_min(0) / (V - lowest).clamp_min(1e-12)  # 1 / S
+    return V - (V - x) * torch.minimum(factor, room)
+
+
+def row_batches(count: int, size: int) -> list[range]:
+    """0 .. count in ranges of at most `size`."""
+    return [range(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def ahead(make: Callable[[S], T], items: Iterable[S], workers: int = 2) -> Iterator[T]:
+    """Yield `make` of each item in order, made by threads while the caller works on those before."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[Future[T]] = []
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > workers:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+
+def _resized(picture: NDArray[np.uint8], patch: Patch, side: int, method: int) -> NDArray[np.float32]:
+    """The patch at side x side, float32 in 0..1; bicubic values beyond are left to be cut off at the end."""
+    part = picture[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
+    resized = cv2.resize(np.ascontiguousarray(part, np.float32), (side, side), interpolation=method)
+    return np.asarray(resized / np.float32(255), dtype=np.float32)
+
+
+def _planes(views: list[NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()

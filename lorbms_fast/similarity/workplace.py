@@ -1,0 +1,93 @@
+"""Where a neighbour search keeps what is finished, so that it can go on after an interruption."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.store import checksum
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_file
+
+FOLDER = "neighbours.partial"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """`STORE/neighbours.partial`: the features, mapped, how many of them are there, and each quadrant's result."""
+
+    folder: Path
+
+    def begin(self, features_of: dict[str, str]) -> None:
+        """Make the folder ready for features of a store.
+
+        Args:
+            features_of: what decides them: names of store, extractor and weights.
+
+        Raises:
+            UserError: it holds other features.
+        """
+        path = self.folder / "features.json"
+        if path.is_file() and (found := json.loads(path.read_text())) != features_of:
+            changed = ", ".join(name for name in features_of if found.get(name) != features_of[name])
+            raise UserError(f"{self.folder} holds features of another {changed}: remove it, or go on with the same")
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(features_of))
+
+    def features(self, n: int, d: int) -> NDArray[np.float32]:
+        """The features, float32 (4, n, d), mapped for reading and writing; a new file where there is none yet.
+
+        Raises:
+            UserError: there is no room for them.
+        """
+        path = self.folder / "features.npy"
+        if self.done == 0:
+            path.unlink(missing_ok=True)
+            size, free = 16 * n * d, shutil.disk_usage(self.folder).free
+            if size > free:
+                raise UserError(
+                    f"{path} would need {size / 1e9:.1f} GB for features and {free / 1e9:.1f} GB are free: make room"
+                )
+            return np.lib.format.open_memmap(path, "w+", np.float32, (4, n, d))
+        return np.lib.format.open_memmap(path, "r+")
+
+    @property
+    def done(self) -> int:
+        """Images whose features are written."""
+        path = self.folder / "done"
+        return int(path.read_text()) if path.is_file() else 0
+
+    def note_done(self, images: int) -> None:
+        """Note how many images' features are on the disk."""
+        with whole_file(self.folder / "done") as partial:
+            partial.write_text(str(images))
+
+    def load(self, name: str, settings: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
+        """A result that was saved under the same settings, if there is one."""
+        path = self.folder / f"{name}.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as saved:
+            if str(saved["settings"]) != json.dumps(settings):
+                return None
+            return {key: saved[key] for key in saved.files if key != "settings"}
+
+    def save(self, name: str, settings: dict[str, Any], **arrays: NDArray[Any]) -> None:
+        """Save a result."""
+        with whole_file(self.folder / f"{name}.npz") as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, settings=np.array(json.dumps(settings)), **arrays)
+
+
+def digest_of_weights(path: Path | None) -> str:
+    """A name for the content of a weights file, or for the state of a run's folder."""
+    if path is None:
+        return ""
+    if path.is_file():
+        return checksum(path)
+    files = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in path.rglob("*")]
+    return sha256(json.dumps(sorted(files)).encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""Fast decoders against the reference, and which files they leave to it."""
+
+import io
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from lorbms_fast.dataloader.decoders import DECODERS, BadImage, decode_rgb, decoder_named, reference
+from lorbms_fast.dataloader.decoders import read_squares as read
+from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.recipes import VERSIONS, Crop, square_crop
+from lorbms_fast.errors import UserError
+from lorbms_fast.photos import shipped
+
+MEAN, MOST, NEARLY_ALL = 1.0, 8, 0.99
+"""What is promised of the scaled decoder on photographs: the mean error, and the error of 99% of the values."""
+
+
+@pytest.fixture(params=["scaled", "dali"])
+def decoder(request: pytest.FixtureRequest):
+    if request.param == "dali":
+        pytest.importorskip("nvidia.dali")
+    return request.param, decoder_named(request.param)
+
+
+def versions(name: str, width: int, height: int) -> tuple[Crop, ...]:
+    return tuple(square_crop(0, name, version, width, height) for version in VERSIONS)
+
+
+def scene(**options) -> bytes:
+    """A real photograph, encoded anew."""
+    with Image.open(shipped.scenes()[3].path) as image:
+        mode = options.pop("mode", "RGB")
+        file = io.BytesIO()
+        image.convert(mode).save(file, **{"format": "JPEG", "quality": 90, **options})
+        return file.getvalue()
+
+
+@pytest.mark.parametrize("side", [64, 96, 128, 224])
+def test_pixels_agree_with_the_reference(decoder, side):
+    name, decode = decoder
+    photos = [photo.path for photo in shipped.scenes()[::24]]
+    crops = [partial(versions, path.name) for path in photos]
+    found = decode([path.read_bytes() for path in photos], crops, side)
+    errors = []
+    for path, of, squares in zip(photos, crops, found, strict=True):
+        exact = reference.squares(path.read_bytes(), path, of, side)
+        assert squares[:3] == exact[:3]
+        errors.append(np.abs(squares.images.astype(int) - exact.images))
+    errors = np.concatenate([error.ravel() for error in errors])
+    if name == "dali":
+        assert errors.max() <= 1
+    else:
+        assert errors.mean() < MEAN
+        assert (errors <= MOST).mean() > NEARLY_ALL
+
+
+def test_a_large_photograph_is_decoded_at_a_fraction(monkeypatch):
+
+    asked = []
+    decode = simplejpeg.decode_jpeg
+    monkeypatch.setattr(
+        simplejpeg, "decode_jpeg", lambda *a, **k: asked.append(decode(*a, **k).shape) or decode(*a, **k)
+    )
+    file = io.BytesIO()
+    gradient = np.linspace(0, 255, 1201 * 1023 * 3).reshape(1023, 1201, 3).astype(np.uint8)
+    Image.fromarray(gradient).save(file, format="JPEG", quality=95)
+    whole = partial(versions, "a")
+    (squares,) = decoder_named("scaled")([file.getvalue()], [whole], 64)
+    assert asked == [(256, 301, 3)]
+    exact = reference.squares(file.getvalue(), "a", whole, 64)
+    assert np.abs(squares.images.astype(int) - exact.images).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("data", "is_taken"),
+    [
+        (scene(), True),
+        (scene(progressive=True), True),
+        (scene(mode="L"), True),
+        (scene(subsampling=0), True),
+        (scene(mode="CMYK"), False),
+        (scene(format="PNG"), False),
+        (scene()[:-300], False),
+        (scene()[:100], False),
+        (b"", False),
+        (b"\xff\xd8\xff nonsense", False),
+        (b"<html>", False),
+    ],
+    ids=["plain", "progressive", "grey", "444", "cmyk", "png", "truncated", "header only", "empty", "noise", "html"],
+)
+def test_what_is_taken_and_what_is_left_to_the_reference(decoder, data, is_taken):
+    _, decode = decoder
+    good, of = scene(), partial(versions, "a")
+    before, squares, after = decode([good, data, good], [of] * 3, 64)
+    assert (squares is not None) == is_taken
+    assert before is not None
+    assert np.array_equal(before.images, after.images)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_photographs_come_out_upright(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "a.jpg").write_bytes(scene(exif=exif))
+    of = partial(versions, "a")
+    (squares,) = read(tmp_path, [Place("a.jpg")], [of], 64, decoder_named("scaled"))
+    height, width, _ = decode_rgb(scene(), "a").shape
+    assert (squares.width, squares.height) == ((width, height) if orientation < 5 else (height, width))
+    exact = reference.squares((tmp_path / "a.jpg").read_bytes(), "a", of, 64)
+    assert np.abs(squares.images.astype(int) - exact.images).mean() < MEAN
+
+
+def test_bad_files_are_returned_among_good_ones(tmp_path):
+    (tmp_path / "good.jpg").write_bytes(scene())
+    (tmp_path / "cut.jpg").write_bytes(scene()[:-300])
+    places = [Place("good.jpg"), Place("cut.jpg"), Place("absent.jpg"), Place("good.jpg")]
+    found = read(tmp_path, places, [partial(versions, "a")] * 4, 64, decoder_named("scaled"))
+    assert [isinstance(result, BadImage) for result in found] == [False, True, True, False]
+    assert "cut.jpg cannot be read (image file is truncated" in str(found[1])
+    assert "absent.jpg is missing" in str(found[2])
+
+
+def test_what_is_not_wanted_has_a_size_and_no_images(decoder):
+    _, decode = decoder
+    (squares,) = decode([scene()], [lambda width, height: ()], 64)
+    assert squares.images.shape == (0, 64, 64, 3)
+    assert (squares.height, squares.width, 3) == decode_rgb(scene(), Path("a")).shape
+
+
+def test_decoders_have_names():
+    assert all(callable(decoder_named(name)) for name in DECODERS if name != "dali")
+    with pytest.raises(UserError, match="scaled, pillow, dali"):
+        decoder_named("nvjpeg")

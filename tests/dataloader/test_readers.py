@@ -1,0 +1,107 @@
+"""The same images, whichever way they are read."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lorbms_fast.cli import main
+from lorbms_fast.commands.train import batch_source
+from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.readers import decode_on, mapped, reader, resident, streamed
+from lorbms_fast.dataloader.recipes import Recipe
+from lorbms_fast.dataloader.shards import Shards
+from lorbms_fast.dataloader.sources import of_folder
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+
+CPU = torch.device("cpu")
+ROWS = np.array([[3, 40, 7], [0, 71, 40]])
+
+
+@pytest.fixture(scope="module")
+def sharded(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    """24 photographs in three versions, in five shards."""
+    out = tmp_path_factory.mktemp("sharded") / "store"
+    prepare_store(out, photographs, of_folder(photographs), Recipe(versions=(1, 2, 3)), shard_bytes=200_000)
+    return ImageStore.open(out)
+
+
+def test_several_files_are_one_array(sharded):
+    assert [len(file) for file in sharded.images.files] == [15, 15, 15, 15, 12]
+    joined = np.concatenate(sharded.images.files)
+    assert sharded.images.shape == joined.shape == (72, 64, 64, 3)
+    for rows in (0, 71, -1, 15, slice(None), slice(10, 40, 7), np.array([5, 71, 14, 15]), ROWS, np.zeros((0, 2), int)):
+        assert np.array_equal(sharded.images[rows], joined[rows])
+    for row in (72, -73):
+        with pytest.raises(IndexError):
+            sharded.images[row]
+
+
+def test_resident_and_mapped_are_what_the_store_says(sharded):
+    exact = to_network(sharded.images[ROWS])
+    assert exact.shape == (2, 3, 3, 64, 64)
+    for read in (mapped(sharded, CPU), resident(sharded, CPU), reader(sharded, "auto", 64, CPU)):
+        assert torch.equal(read(ROWS), exact)
+
+
+@pytest.mark.parametrize("side", [64, 96, 128, 224])
+def test_streamed_decodes_the_same_squares(sharded, side):
+    exact = np.stack([sharded.square(int(row), side) for row in ROWS.ravel()]).reshape(2, 3, side, side, 3)
+    assert np.array_equal(to_pixels(streamed(sharded, side, CPU, threads=3)(ROWS)), exact)
+
+
+def test_streamed_by_dali(sharded, tmp_path):
+    pytest.importorskip("nvidia.dali")
+    exact = np.stack([sharded.square(int(row), 96) for row in ROWS.ravel()]).reshape(2, 3, 96, 96, 3)
+    found = decode_on(CPU, sharded, ROWS, 96)
+    assert np.abs(found.numpy().astype(int) - exact).max() <= 2
+
+
+def test_another_size_is_refused_unless_it_is_streamed(sharded):
+    for mode in ("auto", "mapped", "resident"):
+        with pytest.raises(UserError, match=r"images of 64 px, 96 are wanted: .* --images streamed"):
+            reader(sharded, mode, 96, CPU)
+    assert reader(sharded, "streamed", 96, CPU)(ROWS).shape == (2, 3, 3, 96, 96)
+
+
+def test_photographs_that_changed_are_told(photographs, tmp_path):
+    folder = Path(shutil.copytree(photographs, tmp_path / "photos"))
+    prepare_store(tmp_path / "s", folder, of_folder(folder), Recipe())
+    read = streamed(ImageStore.open(tmp_path / "s"), 64, CPU)
+    shutil.copyfile(folder / "photo00.jpg", folder / "photo05.jpg")
+    with pytest.raises(UserError, match=r"photo05\.jpg is another picture"):
+        read(np.array([4, 5]))
+    (folder / "photo05.jpg").unlink()
+    with pytest.raises(UserError, match=r"photo05\.jpg, of which .* is missing"):
+        read(np.array([4, 5]))
+
+
+def test_no_shards_no_store():
+    with pytest.raises(UserError, match="holds no images"):
+        Shards.open({}, "again")
+
+
+@pytest.mark.parametrize(
+    ("mode", "side"),
+    [("mapped", 64), ("resident", 96), ("mapped", 128), ("resident", 224)]
+    + [("streamed", side) for side in (64, 96, 128, 224)],
+)
+def test_every_size_from_photographs_to_batches(mode, side, photographs, tmp_path):
+    stored = 64 if mode == "streamed" else side
+    store = str(tmp_path / "store")
+    options = ["--image-size", str(stored), "--min-side", "1", "--workers", "1"]
+    main(["prepare", str(photographs), "--out", store, *options])
+    main(["neighbours", store, "--features", "descriptor"])
+    config = replace(TrainConfig(), model=ModelConfig(image_size=side), images=mode, batch_size=4, device="cpu")
+    source = batch_source(config, ImageStore.open(Path(store)))
+    batch = source.batch(3)
+    assert batch.I_ref.shape == (4, 3, side, side)
+    assert batch.I_q.shape == (4, 4, 3, side, side)
+    exact = np.stack([source.store.square(int(row), side) for row in source.rows(3)])
+    assert np.array_equal(to_pixels(batch.I_ref), exact)

@@ -1,0 +1,104 @@
+"""The autoencoder calibration: decoders, training, resuming."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.engine.optimizers import Adam
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.calibration import autoencoder as module
+from lorbms_fast.evaluation.calibration.autoencoder import autoencoder, calibrate, quality
+from lorbms_fast.evaluation.calibration.decoders import DECODERS, TransposedUp, unnormalised
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+CONFIG = replace(TINY, batch_size=4, optim=replace(TINY.optim, generator_lr=5e-3))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_all_decoders_have_the_parameters_of_the_thesis(name):
+    decoder = DECODERS[name](ModelConfig())
+    assert sum(parameter.numel() for parameter in decoder.parameters()) == 5_300_339
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders_start_alive(name):
+    networks = autoencoder(name, CONFIG)
+    I = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    I_hat = networks["dec"](networks["enc"](I))
+    assert I_hat.shape == I.shape
+    assert I_hat.std() > 1e-4
+    assert I_hat.abs().max() < 1
+
+
+def test_a_transposed_convolution_spreads_each_pixel():
+    """By the definition: every input pixel adds its weight's 3x3 patch around twice its place."""
+    up = TransposedUp(2, 3, unnormalised)
+    torch.nn.init.normal_(up.weight, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 2, 4, 5)
+    expected = torch.zeros(1, 3, 10, 12)
+    for i in range(4):
+        for j in range(5):
+            patch = torch.einsum("c,ochw->ohw", x[0, :, i, j], up.weight)
+            expected[0, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += patch
+    torch.testing.assert_close(up(x), expected[..., 1:9, 1:11])
+
+
+def test_the_norm_is_there_or_not():
+    for name in DECODERS:
+        layers = [m for m in autoencoder(name, CONFIG)["dec"].modules() if hasattr(m, "normalised")]
+        assert {layer.normalise is spectral_norm for layer in layers} == {name.endswith("-sn")}
+
+
+def test_what_can_be_learned_is_learned(store):
+    networks = autoencoder("resize", CONFIG)
+    optimizers = [
+        Adam([*networks["enc"].parameters(), *networks["dec"].parameters()], 5e-3),
+        Adam(networks["dsc"].parameters(), 4e-4),
+    ]
+    images = to_network(np.array(store.images[:8]))
+    losses = [float(module._step(networks, optimizers, images, CONFIG)[0]) for _ in range(100)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_an_interrupted_training_goes_on_exactly(store, tmp_path, monkeypatch):
+    step, steps = module._step, []
+
+    def dies_in_the_twentieth_of_the_second(*arguments):
+        steps.append(1)
+        if len(steps) == 30 + 20:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(module, "_step", dies_in_the_twentieth_of_the_second)
+    whole = calibrate("transposed-sn", CONFIG, store, 30, tmp_path / "whole", CPU)
+    assert whole["psnr"] == whole["curve"][-1]["psnr"]
+    assert [point["iteration"] for point in whole["curve"]] == list(range(1, 31))
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["transposed-sn.json"]
+    with pytest.raises(KeyboardInterrupt):
+        calibrate("transposed-sn", CONFIG, store, 30, tmp_path / "again", CPU)
+    again = calibrate("transposed-sn", CONFIG, store, 30, tmp_path / "again", CPU)
+    assert again["curve"] == whole["curve"]
+    assert len(steps) == 30 + 20 + (30 - 18), "went on after the eighteenth"
+
+
+def test_quality_is_l1_and_psnr(store):
+    networks = torch.nn.ModuleDict({"enc": torch.nn.Identity(), "dec": torch.nn.Hardtanh(-0.5, 0.5)})
+    found = quality(networks, store, np.array([0, 3]), CPU)
+    I = torch.from_numpy(store.images[[0, 3]]).double() * 2 / 255 - 1
+    error = I - I.clamp(-0.5, 0.5)
+    assert found.l1 == pytest.approx(error.abs().mean().item(), rel=1e-4)
+    psnr = [20 * np.log10(2 / np.sqrt((one**2).mean())) for one in error.numpy()]
+    assert found.psnr == pytest.approx(np.mean(psnr), rel=1e-4)
+
+
+def test_mistakes(store, tmp_path):
+    with pytest.raises(UserError, match="choose of resize-sn"):
+        calibrate("bilinear", CONFIG, store, 1, tmp_path, CPU)
+    with pytest.raises(UserError, match="lower --batch-size"):
+        calibrate("resize", replace(CONFIG, batch_size=24), store, 1, tmp_path, CPU)

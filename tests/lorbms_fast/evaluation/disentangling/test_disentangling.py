@@ -1,0 +1,179 @@
+"""Measures of scenes, against networks and judges whose answers are known."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lorbms_fast.cli import main
+from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.datasets.quadrant_objects import QuadrantObjects
+from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
+from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
+from lorbms_fast.evaluation.disentangling.judge import train_judge
+from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
+from lorbms_fast.evaluation.disentangling.rates import majority, rate
+from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
+from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
+from lorbms_fast.evaluation.parts import Parts
+from lorbms_fast.similarity.features.extractor import Extractor
+
+CPU = torch.device("cpu")
+
+
+def pixels_as_chunks(images: Tensor) -> Tensor:
+    """(N, 3, S, S) -> (N, 4, 3 S S / 4): an encoder that forgets nothing."""
+    half = images.shape[-1] // 2
+    parts = images.unflatten(2, (2, half)).unflatten(4, (2, half)).permute(0, 2, 4, 1, 3, 5)
+    return parts.flatten(3).flatten(1, 2)
+
+
+def chunks_as_pixels(f: Tensor) -> Tensor:
+    half = round((f.shape[2] / 3) ** 0.5)
+    parts = f.unflatten(1, (2, 2)).unflatten(3, (3, half, half))
+    return parts.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+PERFECT: Any = SimpleNamespace(enc=pixels_as_chunks, dec=chunks_as_pixels)
+
+
+def test_the_perfect_networks_of_these_tests(store):
+    images = to_network(np.array(store.images[:3]))
+    torch.testing.assert_close(chunks_as_pixels(pixels_as_chunks(images)), images)
+
+
+def test_swaps_are_of_two_images():
+    rows = np.array([3, 5, 9])
+    swaps = draw_swaps(rows, 500, 0)
+    assert set(swaps.ref) == set(swaps.obj) == set(rows)
+    assert (swaps.ref != swaps.obj).all()
+    assert set(swaps.quadrant) == {0, 1, 2, 3}
+
+
+def test_perfect_networks_leak_nothing_and_swap_what_pasting_swaps(store):
+    swaps = draw_swaps(np.arange(24), 40, 0)
+    mean = pixels_as_chunks(to_network(np.array(store.images))).mean(0).numpy()
+    sums: dict[str, float] = {}
+    for part, made in swap(PERFECT, store, swaps, CPU):
+        torch.testing.assert_close(made.I_mix, made.I_paste)
+        for name, value in changes(part, made, mean).items():
+            sums[name] = sums.get(name, 0) + value
+    found = invariance(sums)
+    assert found["drift of kept chunks"] == found["drift of the swapped chunk"] == found["leak"] == 0
+    assert found["change inside the quadrant"] > 0.1
+
+
+def test_invariance_is_its_formula(store):
+    """Networks that blur and forget: the sums against loops over samples, quadrants and pixels."""
+    torch.manual_seed(0)
+    blur = torch.nn.AvgPool2d(9, stride=1, padding=4)
+    networks: Any = SimpleNamespace(enc=lambda x: pixels_as_chunks(x) * 0.9, dec=lambda f: blur(chunks_as_pixels(f)))
+    mean = np.random.default_rng(0).normal(size=(4, 3 * 32 * 32))
+    ((swaps, made),) = swap(networks, store, draw_swaps(np.arange(24), 5, 1), CPU)
+    drift, spread, outside, inside = [], [], [], []
+    for n, i in enumerate(swaps.quadrant):
+        difference = (made.I_mix[n] - made.I_hat[n]).abs().mean(0)
+        for j in range(4):
+            top, left = divmod(j, 2)
+            (inside if j == i else outside).append(
+                difference[top * 32 : top * 32 + 32, left * 32 : left * 32 + 32].mean().item()
+            )
+            if j != i:
+                drift.append((made.f_mix[n, j] - made.f_mix_hat[n, j]).square().sum().item())
+                spread.append(((made.f_mix[n, j].numpy() - mean[j]) ** 2).sum())
+    found = invariance(changes(swaps, made, mean))
+    assert found["drift of kept chunks"] == pytest.approx(sum(drift) / sum(spread), rel=1e-4)
+    assert found["change outside the quadrant"] == pytest.approx(np.mean(outside), rel=1e-4)
+    assert found["leak"] == pytest.approx(np.mean(outside) / np.mean(inside), rel=1e-4)
+    assert found["leak"] > 0.01
+
+
+class BrightnessJudge:
+    """Sees class 1 in bright quadrants, class 0 in dark ones."""
+
+    def sees(self, images: np.ndarray) -> np.ndarray:
+        half = images.shape[1] // 2
+        return (images.reshape(-1, 2, half, 2, half, 3).mean((2, 4, 5)).reshape(-1, 4) > 127).astype(np.int64)
+
+
+def test_verdicts_on_perfect_networks_and_on_networks_that_ignore_the_swap(store):
+    judge: Any = BrightnessJudge()
+    labels = judge.sees(np.asarray(store.images[:]))
+    labels[0, 0] = -1
+    objects = QuadrantObjects(labels, ("dark", "bright"))
+    swaps = draw_swaps(np.arange(24), 60, 0)
+    for stubborn in (False, True):
+        answers: dict[str, list[np.ndarray]] = {}
+        for part, made in swap(PERFECT, store, swaps, CPU):
+            judged = made._replace(I_mix=made.I_hat) if stubborn else made
+            for name, found in verdicts(part, judged, objects, judge).items():
+                answers.setdefault(name, []).append(found)
+        merged = {name: np.concatenate(found) for name, found in answers.items()}
+        assert len(merged["I_mix: replaced"]) > 10
+        assert merged["I_mix: replaced"].mean() == stubborn
+        assert (merged["I_mix: transferred"].mean() < 0.9) == stubborn
+        for name in ("I_mix: kept", "pasted: transferred", "pasted: kept", "I_hat: reconstructed"):
+            assert merged[name].mean() == 1
+        assert not merged["pasted: replaced"].any()
+    asked = sum(labels[r, q] >= 0 for r, q in zip(swaps.obj, swaps.quadrant, strict=True))
+    assert len(merged["I_mix: transferred"]) == asked, "quadrants without an object are not asked of"
+
+
+def test_a_judge_learns_and_says_when_it_cannot(store):
+    means = Extractor(64, lambda x: x.reshape(-1, 2, 32, 2, 32, 3).mean((2, 4)).reshape(-1, 4, 3).astype(np.float32))
+    labels = BrightnessJudge().sees(np.asarray(store.images[:]))
+    judge = train_judge(store, QuadrantObjects(labels, ("dark", "bright")), means, np.arange(24))
+    assert (judge.sees_in_store(store, np.arange(24)) == labels).mean() > 0.9
+    with pytest.raises(UserError, match="fewer than two categories"):
+        train_judge(store, QuadrantObjects(np.zeros_like(labels), ("one",)), means, np.arange(24))
+
+
+def test_chunks_that_hold_their_own_category_only():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(3, size=(300, 4))
+    codes = np.eye(3)[labels] + generator.normal(0, 0.2, (300, 4, 3))
+    labels[::7, 1] = -1
+    found = chunk_to_category(
+        codes, QuadrantObjects(labels, ("a", "b", "c")), Parts(np.arange(150), np.arange(150, 300))
+    )
+    assert found["own chunk"]["percent"] > 95
+    assert found["opposite chunk"]["percent"] < 45
+    assert found["majority"]["of"] == found["own chunk"]["of"] == (labels[150:] >= 0).sum()
+
+
+def test_logistic_regression_is_at_its_minimum():
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(3, 5, (80, 6)), generator.integers(3, size=80)
+    found = fit_logistic(x, y, 3, penalty=0.1)
+    W = torch.tensor(found.W, requires_grad=True)
+    b = torch.tensor(found.b, requires_grad=True)
+    z = torch.from_numpy((x - x.mean(0)) / x.std(0))
+    loss = torch.nn.functional.cross_entropy(z @ W + b, torch.from_numpy(y)) + 0.05 * (W**2).sum()
+    loss.backward()
+    assert max(W.grad.abs().max(), b.grad.abs().max()) < 1e-5
+    np.testing.assert_array_equal(found.predict(x), (z @ W + b).argmax(1).numpy())
+
+
+def test_rates():
+    found = rate(np.array([True] * 8 + [False] * 2))
+    assert found["percent"] == pytest.approx(80)
+    assert (found["low"], found["high"]) == (pytest.approx(49.02, abs=0.01), pytest.approx(94.33, abs=0.01))
+    assert rate(np.array([], bool))["percent"] is None
+    labels = np.array([[0, 1, 1, -1], [1, 0, 0, -1]])
+    assert majority(labels, Parts(np.array([0]), np.array([1])))["percent"] == pytest.approx(100 / 3)
+
+
+def test_the_command(run, composed_store, capsys):
+    options = ["--features", "descriptor", "--pairs", "9"]
+    main(["evaluate", "scenes", str(run), "--store", str(composed_store.path), *options])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "composed scenes, not COCO" in shown
+    assert "leak" in shown
+    assert len(list((run / "evaluation" / "scenes").glob("*.json"))) == 1
+    with pytest.raises(SystemExit):
+        main(["evaluate", "scenes", str(run), "--features", "descriptor"])
+    assert "--annotations" in capsys.readouterr().err

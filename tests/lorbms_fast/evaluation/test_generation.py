@@ -1,0 +1,123 @@
+"""Mixed scenes against real images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.cli import main
+from lorbms_fast.commands.train import batch_source
+from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.pixels import to_pixels
+from lorbms_fast.dataloader.resize import area_resize
+from lorbms_fast.engine.iteration import scenes
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation import generation
+from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation, mixed_scenes
+from lorbms_fast.evaluation.image_features import extractor_features, image_features
+from lorbms_fast.evaluation.inception import Inception
+from lorbms_fast.similarity.features import load_extractor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def source(run: Path, store):
+    return batch_source(Run.open(run).config, store)
+
+
+def test_one_scene_for_each_image(run, source, store, monkeypatch):
+    drawn = []
+    of_rows = BatchSource.of_rows
+    monkeypatch.setattr(generation, "BATCH", 10)
+    monkeypatch.setattr(
+        BatchSource, "of_rows", lambda self, rows, ranks: drawn.append((rows, ranks)) or of_rows(self, rows, ranks)
+    )
+    networks = load_networks(run)
+    first, again, _ = (np.concatenate(list(mixed_scenes(networks, source, d, CPU))) for d in (0, 0, 1))
+    assert first.shape == store.images.shape
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in drawn]), np.tile(np.arange(24), 3))
+    ranks = np.concatenate([ranks for _, ranks in drawn]).reshape(3, 24, 4)
+    assert set(ranks.flat) == set(range(10))
+    np.testing.assert_array_equal(ranks[0], ranks[1])
+    assert (ranks[0] != ranks[2]).mean() > 0.8
+    batch = of_rows(source, np.arange(24), ranks[0])
+    np.testing.assert_array_equal(first, to_pixels(scenes(networks, batch).I_mix.detach()))
+
+
+def test_whole_images_are_described_as_the_extractor_describes_quadrants(store):
+    images = np.asarray(store.images[:5])
+    found = extractor_features("descriptor", None, CPU).describe(images)
+    extractor = load_extractor("descriptor", None, CPU)
+    half = extractor.side // 2
+    for image, features in zip(images, found.features, strict=True):
+        square = np.tile(area_resize(image, half), (2, 2, 1))
+        np.testing.assert_array_equal(extractor.extract(square[None])[0, 3], features)
+    assert found.probabilities is None
+
+
+def test_results_are_kept_for_these_weights(run, source, monkeypatch):
+    networks = load_networks(run).train()
+    features = extractor_features("descriptor", None, CPU)
+    result = measure_generation(networks, source, features, run, 6)
+    assert networks.training, "a training loop can go on"
+    value, low, high = result["frechet"]
+    assert low < value < high
+    assert "not FID" in result["distance"]
+    assert "is" not in result
+    monkeypatch.setattr(generation, "mixed_scenes", None)
+    assert measure_generation(networks, source, features, run, 6) == json.loads(json.dumps(result))
+    networks.dec.last.bias.data += 1
+    with pytest.raises(TypeError):
+        measure_generation(networks, source, features, run, 6)
+
+
+def test_worse_images_are_farther(run, source):
+    """Images blended with noise lie farther from the real ones than the images themselves."""
+    features = extractor_features("descriptor", None, CPU)
+    real = np.asarray(source.store.images)
+    noise = np.random.default_rng(0).integers(0, 256, real.shape, dtype=np.uint8)
+    distances = [
+        generation._compared(*(generation.Set(*features.describe(x)) for x in (real, made)))["frechet"].value
+        for made in (real, real // 2 + noise // 2, noise)
+    ]
+    assert distances[0] == pytest.approx(0, abs=1e-4)
+    assert distances[0] < distances[1] < distances[2]
+
+
+def test_features_must_be_named():
+    with pytest.raises(UserError, match="name --inception FILE"):
+        image_features(None, None, None, CPU)
+    with pytest.raises(UserError, match="the judged network itself"):
+        image_features(None, "encoder", None, CPU)
+    with pytest.raises(UserError, match=r"nowhere\.pth cannot be loaded"):
+        image_features(Path("nowhere.pth"), None, None, CPU)
+
+
+def test_the_command_and_the_curves(run, capsys):
+    assert draw_generation_curves(run) is None
+    main(["evaluate", "generation", str(run), "--features", "descriptor", "--all-checkpoints"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not Inception's" in shown
+    assert "thesis" not in shown
+    assert len(list((run / "evaluation" / "generation").glob("*.json"))) == 3
+    with Image.open(run / "evaluation" / "generation.png") as picture:
+        assert picture.width > 800
+
+
+@pytest.mark.slow
+def test_fid_and_is_with_inception_weights(run, tmp_path, capsys):
+    torch.manual_seed(0)
+    torch.save(Inception().state_dict(), tmp_path / "inception.pth")
+    main(["evaluate", "generation", str(run), "--inception", str(tmp_path / "inception.pth")])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "weights inception.pth" in shown
+    assert "resize to 299 px bilinear as TensorFlow 1" in shown
+    (result,) = (json.loads(path.read_text()) for path in (run / "evaluation" / "generation").glob("*.json"))
+    assert result["distance"] == "FID"
+    assert 1 <= result["is"][0] < 1008

@@ -1,0 +1,81 @@
+"""Ablation, calibration and the report, by their commands."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lorbms_fast.cli import main
+from lorbms_fast.config import LossConfig, to_json
+from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.ablation import VARIANTS, variant_config
+from lorbms_fast.evaluation.calibration.decoders import DECODERS
+from tests.conftest import TINY
+
+PROBE = ["--probe.epochs", "1", "--views", "1"]
+
+
+def test_each_variant_leaves_one_loss_out():
+    found = {name: variant_config(TINY, name).loss for name in VARIANTS}
+    assert found["full"] == LossConfig()
+    weights = {name: (loss.rec, loss.adv, loss.cls) for name, loss in found.items() if name != "full"}
+    assert weights == {"no-cls": (0.904, 0.052, 0), "no-rec": (0, 0.052, 0.044), "no-adv": (0.904, 0, 0.044)}
+    with pytest.raises(UserError, match="choose of full, no-cls"):
+        variant_config(TINY, "no-D")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.json").write_text(to_json(TINY))
+    return tmp_path / "tiny.json"
+
+
+def test_an_empty_report_says_how_to_fill_it(run):
+    main(["evaluate", "report", str(run)])
+    page = (run / "evaluation" / "report.html").read_text()
+    assert page.count("Not measured") == 5
+    assert f"lorbms-fast evaluate linear {run}" in page
+    assert page.count("data:image/png;base64,") == 2, "curves and the last sheet"
+    assert not re.search(r'(src|href)="(?!data:)', page), "needs no other file"
+
+
+def test_mistakes_in_the_base_settings(store, stl10_folder, tmp_path, capsys):
+    ablation = ["ablation", "--stl10", str(stl10_folder), "--features", "descriptor"]
+    for name, *options in (ablation, ["calibration"]):
+        with pytest.raises(SystemExit):
+            main(["evaluate", name, str(store.path), "--out", str(tmp_path / "out"), "--preset", "x", *options])
+        assert "there is no preset 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_everything_end_to_end(run, store, stl10_folder, composed_store, tiny, tmp_path, capsys):
+    """All commands at reduced length on composed pictures, and the page that shows them."""
+    folder = run / "evaluation"
+    short = ["--config", str(tiny), "--iterations", "3"]
+    ablation = ["--stl10", str(stl10_folder), "--features", "descriptor", *short, *PROBE]
+    main(["evaluate", "ablation", str(store.path), "--out", str(folder / "ablation"), *ablation])
+    main(["evaluate", "ablation", str(store.path), "--out", str(folder / "ablation"), *ablation])
+    main(["evaluate", "calibration", str(store.path), "--out", str(folder / "calibration"), *short])
+    main(["evaluate", "generation", str(run), "--features", "efficientnet-lite0", "--all-checkpoints"])
+    main(["evaluate", "linear", str(run), "--stl10", str(stl10_folder), "--rows", "random", "encoder", *PROBE])
+    main(["evaluate", "scenes", str(run), "--store", str(composed_store.path), "--pairs", "8"])
+    main(["render", str(run)])
+    main(["evaluate", "report", str(run)])
+    shown = capsys.readouterr().out
+    assert "STL-10 column: not STL-10" in shown
+    page = (folder / "report.html").read_text()
+    assert "Not measured" not in page
+    for title in (*(variant.title for variant in VARIANTS.values()), *DECODERS, "LORBMS encoder", "leak"):
+        assert f">{title}<" in page or f", {title}<" in page
+    assert "EfficientNet-Lite0 Frechet distance (not FID)" in page
+    assert "not STL-10: other pictures in its format" in page
+    assert "STL-10 columns: 1 of 200 epochs, 1 of 200 views; not STL-10" in page
+    assert "composed scenes, not COCO" in page
+    assert page.count("data:image/png;base64,") == 5
+    config = json.loads((folder / "ablation" / "no-rec" / "config.json").read_text())
+    assert config["loss"]["rec"] == 0
+    changed = [argument if argument != "3" else "4" for argument in ablation]
+    with pytest.raises(SystemExit):
+        main(["evaluate", "ablation", str(store.path), "--out", str(folder / "ablation"), *changed])
+    assert "was trained with other settings" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""Views for training and testing."""
+
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+
+from lorbms_fast.evaluation import views
+from lorbms_fast.evaluation.datasets.labelled import Labelled
+from lorbms_fast.evaluation.views import Patch, ahead, central_views, random_patch, saturated, training_views
+
+
+def labelled(pictures: np.ndarray) -> Labelled:
+    return Labelled(pictures, np.zeros(len(pictures), np.int64), ("one",), "a test")
+
+
+@pytest.fixture
+def pictures() -> Labelled:
+    return labelled(np.random.default_rng(1).integers(0, 256, (6, 40, 50, 3), dtype=np.uint8))
+
+
+def test_views_depend_on_seed_view_and_picture_alone(pictures):
+    together = training_views(pictures, range(6), 32, seed=3, view=7)
+    assert together.shape == (6, 3, 32, 32)
+    assert together.dtype == torch.float32
+    assert together.abs().max() <= 1
+    assert torch.equal(training_views(pictures, [4], 32, seed=3, view=7)[0], together[4])
+    for other in ({"seed": 4, "view": 7}, {"seed": 3, "view": 8}):
+        assert not torch.equal(training_views(pictures, range(6), 32, **other), together)
+
+
+def test_patches_have_the_areas_and_aspects_of_the_protocol():
+    generator = np.random.default_rng(0)
+    patches = [random_patch(96, 96, generator) for _ in range(2000)]
+    areas = np.array([p.height * p.width for p in patches]) / 96**2
+    aspects = np.array([p.width / p.height for p in patches])
+    assert 1 / 3 - 0.01 < areas.min() < 0.36
+    assert 0.97 < areas.max() <= 1
+    assert 3 / 4 - 0.02 < aspects.min() < 0.8
+    assert 1.27 < aspects.max() < 4 / 3 + 0.02
+    assert all(p.top >= 0 and p.left >= 0 and p.top + p.height <= 96 and p.left + p.width <= 96 for p in patches)
+    assert random_patch(2, 200, generator) == Patch(0, 0, 2, 200), "no such aspect fits"
+
+
+def test_half_of_the_views_are_mirrored_and_each_resize_is_used(monkeypatch):
+    """A picture that grows brighter to the right, seen whole."""
+    ramp = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, 0).repeat(3, 2)
+    monkeypatch.setattr(views, "random_patch", lambda height, width, generator: Patch(0, 0, height, width))
+    seen = training_views(labelled(np.stack([ramp] * 400)), range(400), 48, seed=0, view=0).mean((1, 2))
+    assert 150 < (seen[:, 0] > seen[:, -1]).sum() < 250
+    methods = []
+    monkeypatch.setattr(views, "_resized", lambda p, patch, side, method: methods.append(method) or np.float32(p) / 255)
+    training_views(labelled(np.stack([ramp] * 400)), range(400), 48, seed=0, view=0)
+    assert set(methods) == {views.cv2.INTER_LINEAR, views.cv2.INTER_CUBIC}
+    assert 150 < methods.count(views.cv2.INTER_CUBIC) < 250
+
+
+def test_saturation_is_that_of_hsv():
+    x = torch.rand(5, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[0, :, 0, 0] = 0
+    factor = torch.tensor([0.5, 0.9, 1.0, 1.2, 1.5], dtype=torch.float64)[:, None, None, None]
+    expected = torch.empty_like(x)
+    for n in range(5):
+        for i in range(4):
+            for j in range(4):
+                h, s, v = colorsys.rgb_to_hsv(*x[n, :, i, j].tolist())
+                expected[n, :, i, j] = torch.tensor(colorsys.hsv_to_rgb(h, min(1, s * factor[n].item()), v))
+    torch.testing.assert_close(saturated(x, factor), expected)
+
+
+def test_the_central_view_leaves_out_the_border():
+    picture = np.full((1, 100, 100, 3), 255, np.uint8)
+    picture[:, 7:93, 7:93] = 0
+    assert (central_views(labelled(picture), [0], 64) == -1).all()
+    picture[:, 7, 50] = 255
+    assert (central_views(labelled(picture), [0], 86) > -1).any()
+
+
+def test_ahead_keeps_the_order_and_tells_of_errors():
+    assert list(ahead(lambda i: i * i, range(20), workers=3)) == [i * i for i in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda i: 1 // i, [1, 0, 2]))
