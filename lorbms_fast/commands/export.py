@@ -36,8 +36,10 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)} is not installed: pip install 'lorbms-fast[export]'")
     from lorbms_fast.export.onnx_files import TOLERANCE, quantise
-    from lorbms_fast.export.page import write_page
+    from lorbms_fast.export.page import runtime_files, write_page
 
+    if web is not None:
+        runtime_files(web)  # a mistake is told before the work, not after
     generator = plain_generator(run)
     with Console(stderr=True).status("exporting and checking: about a minute"), whole_folder(out) as partial:
         _write_weights(generator, partial / "generator.safetensors")

@@ -28,12 +28,7 @@ def write_page(encoder: Path, decoder: Path, runtime: Path, config: ModelConfig,
     Raises:
         UserError: the runtime is not there.
     """
-    assets = {name: runtime / "dist" / file for name, file in RUNTIME.items()}
-    if missing := [path for path in assets.values() if not path.is_file()]:
-        raise UserError(
-            f"{missing[0]} is missing: fetch the runtime with  npm install onnxruntime-web  "
-            "and name node_modules/onnxruntime-web with --web"
-        )
+    assets = runtime_files(runtime)
     contents = {name: path.read_bytes() for name, path in (assets | {"enc": encoder, "dec": decoder}).items()}
     contents["transfer.js"] = page_part("transfer.js").encode()
     parts = {
@@ -50,6 +45,21 @@ def write_page(encoder: Path, decoder: Path, runtime: Path, config: ModelConfig,
     for name, part in parts.items():
         page = page.replace(f"<!-- {name} -->", part, 1)
     target.write_text(page)
+
+
+def runtime_files(runtime: Path) -> dict[str, Path]:
+    """The runtime's files by the page's names for them.
+
+    Raises:
+        UserError: one is not there.
+    """
+    found = {name: runtime / "dist" / file for name, file in RUNTIME.items()}
+    if missing := [path for path in found.values() if not path.is_file()]:
+        raise UserError(
+            f"{missing[0]} is missing: fetch the runtime with  npm install onnxruntime-web  "
+            "and name node_modules/onnxruntime-web with --web"
+        )
+    return found
 
 
 def packed(content: bytes) -> str:

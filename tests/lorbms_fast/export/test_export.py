@@ -59,6 +59,7 @@ def test_the_plain_generator_is_the_runs(run, images):
     assert plain.iteration == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_onnx_files_agree_with_the_run(count, run, exported, images):
     networks = load_networks(run)
@@ -69,6 +70,7 @@ def test_onnx_files_agree_with_the_run(count, run, exported, images):
     assert f.abs().max() > 1
 
 
+@pytest.mark.slow
 def test_the_program_transfers(run, exported, images):
     program = torch.export.load(exported / "transfer.pt2").module()
     mask = torch.stack([parse_mask(text) for text in ("0010", "1100", "1111")])
@@ -77,6 +79,7 @@ def test_the_program_transfers(run, exported, images):
     assert (expected[2] - expected[0]).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_the_weights_need_no_u(run, exported):
     weights = load_file(exported / "generator.safetensors")
     assert {name.split(".")[0] for name in weights} == {"enc", "dec"}
@@ -87,6 +90,7 @@ def test_the_weights_need_no_u(run, exported):
         assert json.loads(file.metadata()["lorbms_fast"])["iteration"] == 6
 
 
+@pytest.mark.slow
 def test_the_readme_tells_how(run, exported, images):
     text = (exported / "README.txt").read_text()
     lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
@@ -116,6 +120,7 @@ def test_eight_bits_round_to_the_nearest():
     assert np.abs(q).reshape(5, -1).max(1).tolist() == [127, 127, 0, 127, 127]
 
 
+@pytest.mark.slow
 def test_quantised_networks_are_smaller_and_near(run, exported, images, tmp_path, monkeypatch):
     monkeypatch.setattr("lorbms_fast.export.onnx_files.SMALLEST", 1)  # all of so small a network
     networks = load_networks(run)
@@ -128,6 +133,7 @@ def test_quantised_networks_are_smaller_and_near(run, exported, images, tmp_path
     assert 1e-4 < difference(networks.dec, tmp_path / "decoder.onnx", f) < 0.1
 
 
+@pytest.mark.slow
 def test_mistakes(run, exported, tmp_path, capsys, monkeypatch):
     for arguments, message in (
         ([str(run), "--out", str(exported)], "exists already"),
@@ -144,6 +150,7 @@ def test_mistakes(run, exported, tmp_path, capsys, monkeypatch):
         command.export(run, out=tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything(run, exported, tmp_path):
     (tmp_path / "web" / "dist").mkdir(parents=True)
     for file in RUNTIME.values():
