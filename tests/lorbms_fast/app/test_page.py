@@ -92,7 +92,9 @@ def test_neighbours_lead_from_picture_to_picture(page):
     third = find_all(page, ".neighbour-row:nth-child(2) button")[4]
     until(page, lambda: find(third, "img").get_property("naturalWidth") == 64)
     assert third.size["height"] > 40
-    offsets = "const [i] = arguments, b = i.parentElement; return [i.offsetLeft / b.clientWidth, i.offsetTop]"
+    offsets = (
+        "const [i] = arguments, b = i.parentElement; return [Math.round(i.offsetLeft / b.clientWidth), i.offsetTop]"
+    )
     assert page.execute_script(offsets, find(third, "img")) == [-1, 0]  # q2, the right upper quarter
     q1 = find_all(page, ".neighbour-row:nth-child(1) img")[4]
     assert page.execute_script(offsets, q1) == [0, 0]
