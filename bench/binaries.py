@@ -14,8 +14,8 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bench.launches import Launch
 from lorbms_fast.files import whole_file
+from lorbms_fast.measurement.launches import Launch
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 _TOOLS = Path(nvidia.__file__).parent / "bin"

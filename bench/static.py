@@ -19,15 +19,16 @@ import torch
 from tqdm import tqdm
 
 from bench.binaries import ARCHITECTURES, Binary, binary, compiled_before
-from bench.gpus import GPUS, occupancy, resident
-from bench.launches import Launch, TorchOperations, recorded
-from bench.work import MATRIX, arithmetic, work
+from bench.gpus import occupancy, resident
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.files import whole_file
 from lorbms_fast.kernels import DenseBlock, use_impl
 from lorbms_fast.kernels.dispatch import Impl
+from lorbms_fast.measurement.gpus import GPUS
+from lorbms_fast.measurement.launches import Launch, TorchOperations, recorded
 from lorbms_fast.measurement.step import random_batch, step
+from lorbms_fast.measurement.work import MATRIX, arithmetic, work
 from lorbms_fast.models import build
 
 OF_OTHERS = (86, 90)

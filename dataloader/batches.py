@@ -26,6 +26,15 @@ AUTHOR_RANKS = 9
 """The author's program draws from the nearest nine of the ten neighbours."""
 
 
+class Draw(NamedTuple):
+    """Which images make up a batch, on the host."""
+
+    rows: Tensor
+    """(5, N) int64, rows of the store: reference images, then the candidates for quadrant 1, 2, 3, 4."""
+    mask: Tensor
+    """(N, 4) bool, see `Batch`."""
+
+
 class Batch(NamedTuple):
     """Reference images, a candidate for each of their quadrants, and which quadrants the candidates replace."""
 
@@ -35,14 +44,37 @@ class Batch(NamedTuple):
     """(4, N, 3, S, S) float32 in [-1, 1]: the candidates for quadrant 1, then those for quadrant 2, 3, 4."""
     mask: Tensor
     """(N, 4) bool, True where the quadrant is replaced (m_i = 1)."""
+    used: Tensor | None = None
+    """(2, K) int64, `used_candidates(mask)`, possibly padded; where it is None the mask is searched for it, which on a
+    GPU makes the host wait."""
 
     def first(self, n: int) -> "Batch":
         """The first n samples."""
         return Batch(self.I_ref[:n], self.I_q[:, :n], self.mask[:n])
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        """The same batch on another device, the search of its mask made before."""
+        used = used_candidates(self.mask) if self.used is None else self.used
+        tensors = [self.I_ref, self.I_q, self.mask, used]
+        if torch.device(device).type == "cuda":  # the host goes on at once only from pinned memory
+            tensors = [tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors]
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+
+def used_candidates(mask: Tensor, padded_to: int | None = None) -> Tensor:
+    """Quadrant and sample of every candidate that a mask uses, by quadrant, then by sample.
+
+    Args:
+        mask: (N, 4) bool; on a GPU the host waits for it.
+        padded_to: repeat the first until there are this many.
+
+    Returns:
+        (2, K) int64, K the number of replaced quadrants or `padded_to`.
+    """
+    used = mask.T.nonzero().T
+    if padded_to is None:
+        return used
+    return torch.cat([used, used[:, :1].expand(2, padded_to - used.shape[1])], dim=1)
 
 
 @dataclass(frozen=True)
@@ -81,6 +113,11 @@ class BatchSource:
         epoch, position = divmod(number, self.batches_per_epoch)
         return _order(self.seed, epoch, len(self.store))[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def draw(self, number: int) -> Draw:
+        """What batch `number`, counted from 0 over the whole run, is made of."""
+        rows = self.rows(number)
+        return self._draw(rows, self._ranks(number, len(rows)))
+
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
         return self._numbered(number)
@@ -90,8 +127,7 @@ class BatchSource:
         return ReadAhead(self._make, self.ahead) if self.ahead else self._make
 
     def _make(self, number: int) -> Batch:
-        rows = self.rows(number)
-        return self.of_rows(rows, self._ranks(number, len(rows)))
+        return self._assemble(self.draw(number))
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the store."""
@@ -111,12 +147,19 @@ class BatchSource:
 
     def of_rows(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Batch:
         """The batch of given reference rows (N,) with the candidates of given ranks (N, 4), 0 the nearest."""
-        sample, quadrant = np.arange(len(rows))[:, None], np.arange(4)
-        candidates = self.neighbours.rows[rows][sample, quadrant, ranks]
-        distances = self.neighbours.distances[rows][sample, quadrant, ranks]
+        return self._assemble(self._draw(rows, ranks))
+
+    def _draw(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Draw:
+        quadrant = np.arange(4)
+        candidates = self.neighbours.rows[rows[:, None], quadrant, ranks]
+        distances = self.neighbours.distances[rows[:, None], quadrant, ranks]
+        mask = mixing_mask(torch.from_numpy(distances), self.tau)
+        return Draw(torch.from_numpy(np.concatenate([rows[None], candidates.T])), mask)
+
+    def _assemble(self, draw: Draw) -> Batch:
         read = self.read or mapped(self.store, torch.device("cpu"))
-        images = read(np.concatenate([rows[None], candidates.T]))
-        return Batch(images[0], images[1:], mixing_mask(torch.from_numpy(distances), self.tau))
+        images = read(draw.rows.numpy())
+        return Batch(images[0], images[1:], draw.mask, used_candidates(draw.mask))
 
     def _ranks(self, number: int, n: int) -> NDArray[np.int64]:
         generator = _generator(self.seed, 1, number)

@@ -1,8 +1,8 @@
 """Checkpoints of a run: everything needed to go on as if nothing had happened, in formats that hold no code.
 
 `RUN/checkpoints/00001000/` holds `model.safetensors` (parameters, u vectors, running averages),
-`optimizers.safetensors` (`<optimizer>/<parameter>/<exp_avg | exp_avg_sq | step>`) and `state.json`. Batches are
-functions of the iteration's number and nothing else is random, so there are no generator states to keep.
+`optimizers.safetensors` (`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`) and `state.json` (how
+far it came). Batches are functions of their number and nothing else is random: there are no generator states to keep.
 """
 
 import json
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,19 @@ from lorbms_fast.files import whole_file, whole_folder
 from lorbms_fast.models import Networks, build
 
 FORMAT = {"format": "lorbms-fast run", "version": 1}
+_SCALER = ("scale", "_growth_tracker")
+
+
+class Progress(NamedTuple):
+    """How far a run came."""
+
+    iteration: int = 0
+    """Finished iterations."""
+    batches: int = 0
+    """Batches that they took: as many an iteration as there were processes, four times that with fresh ones."""
+
+
+BEGINNING = Progress()
 
 
 @dataclass(frozen=True)
@@ -76,22 +89,22 @@ class Run:
             raise UserError(f"{self.folder} has no checkpoint yet: train it first")
         return found[-1]
 
-    def save(self, iteration: int, networks: Networks, optimizers: Optimizers) -> Path:
-        """Write the checkpoint after `iteration` iterations, and drop the oldest beyond `keep_checkpoints`."""
-        path = self.folder / "checkpoints" / f"{iteration:08d}"
+    def save(self, progress: Progress, networks: Networks, optimizers: Optimizers) -> Path:
+        """Write the checkpoint of this progress, and drop the oldest beyond `keep_checkpoints`."""
+        path = self.folder / "checkpoints" / f"{progress.iteration:08d}"
         if not path.exists():
             with whole_folder(path) as partial:
                 save_file(_contiguous(networks.state_dict()), partial / "model.safetensors")
                 save_file(
                     _contiguous(dict(_optimizer_tensors(networks, optimizers))), partial / "optimizers.safetensors"
                 )
-                (partial / "state.json").write_text(json.dumps({"iteration": iteration}) + "\n")
+                (partial / "state.json").write_text(json.dumps(progress._asdict()) + "\n")
         for old in self.checkpoints()[: -self.config.keep_checkpoints]:
             shutil.rmtree(old)
         return path
 
-    def restore(self, networks: Networks, optimizers: Optimizers) -> int:
-        """Load the newest checkpoint into networks and optimizers, and return its iteration.
+    def restore(self, networks: Networks, optimizers: Optimizers) -> Progress:
+        """Load the newest checkpoint into networks and optimizers, and say how far it came.
 
         Raises:
             UserError: a file is missing, damaged or of another model.
@@ -99,7 +112,12 @@ class Run:
         path = self.latest()
         load_weights(networks, path / "model.safetensors")
         _restore_optimizers(networks, optimizers, path / "optimizers.safetensors")
-        return int(_read_json(path / "state.json", f"{path / 'state.json'} is missing or damaged")["iteration"])
+        damaged = f"{path / 'state.json'} is missing or damaged"
+        state = _read_json(path / "state.json", damaged)
+        try:
+            return Progress(int(state["iteration"]), int(state["batches"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(damaged) from error
 
 
 def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
@@ -135,6 +153,9 @@ def load_weights(networks: nn.Module, path: Path) -> None:
 
 def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[tuple[str, Tensor]]:
     for name, optimizer, parameters in _optimized(networks, optimizers):
+        yield f"{name}/step", optimizer.t
+        if optimizer.scaler.is_enabled():
+            yield f"{name}/scaler", torch.tensor([optimizer.scaler.state_dict()[key] for key in _SCALER])
         for parameter_name, parameter in parameters:
             for key, value in optimizer.state[parameter].items():
                 yield f"{name}/{parameter_name}/{key}", value
@@ -142,16 +163,20 @@ def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[t
 
 def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) -> None:
     tensors = _read_tensors(path)
+
+    def restore(name: str, into: Tensor) -> None:
+        if (found := tensors.get(name)) is None or found.shape != into.shape:
+            raise UserError(f"{path} has no fitting '{name}': it belongs to another model")
+        into.copy_(found)
+
     for name, optimizer, parameters in _optimized(networks, optimizers):
+        restore(f"{name}/step", optimizer.t)
+        if optimizer.scaler.is_enabled() and (scaler := tensors.get(f"{name}/scaler")) is not None:
+            kept = dict(zip(_SCALER, scaler.tolist(), strict=True))
+            optimizer.scaler.load_state_dict(optimizer.scaler.state_dict() | kept)
         for parameter_name, parameter in parameters:
-            prefix = f"{name}/{parameter_name}"
-            step, *moments = (tensors.get(f"{prefix}/{key}") for key in ("step", "exp_avg", "exp_avg_sq"))
-            if step is None or any(moment is None or moment.shape != parameter.shape for moment in moments):
-                raise UserError(f"{path} has no fitting '{prefix}': it belongs to another model")
-            # Laid out as the parameter, over which the optimizer runs as it lies in memory.
-            exp_avg, exp_avg_sq = (torch.empty_like(parameter.data).copy_(m) for m in moments if m is not None)
-            optimizer.state[parameter] = {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-            optimizer.param_groups[0]["t"] = int(step.item())
+            for key, value in optimizer.state[parameter].items():
+                restore(f"{name}/{parameter_name}/{key}", value)
 
 
 def _optimized(

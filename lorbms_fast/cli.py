@@ -26,6 +26,8 @@ COMMANDS = {
     "export": "write encoder and decoder as ONNX, safetensors, a PyTorch program and a page for any browser",
     "evaluate": "measure a run as the thesis does: generated images, linear probes, ablation, calibration, report",
     "bench": "time the fast iteration against the reference on this machine",
+    "plan": "predict time and memory of training on a GPU",
+    "profile": "trace where an iteration's time goes on this machine",
     "info": "print every network's layers, shapes and parameter counts",
     "verify": "compare this installation with the numbers of the author's program",
 }

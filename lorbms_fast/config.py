@@ -140,8 +140,12 @@ class TrainConfig:
     """Seed of the initial values, of the order of the images and of the candidates drawn."""
     impl: Impl = "torch"
     """Which networks compute: the fast ones or the plain reference. Same losses, same checkpoints."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32. auto is bfloat16
+    on a GPU and float32 on a CPU; tf32 is float32 with products of TensorFloat-32; float16 scales its losses."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
+    has no graphs, then runs the same code without."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
@@ -171,7 +175,7 @@ PRESETS = {
         ),
         optim=OptimConfig(generator_lr=1e-3),
         batch_size=8,
-        iterations=500,
+        iterations=800,
         log_every=5,
         sheet_every=100,
         checkpoint_every=100,

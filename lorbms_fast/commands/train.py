@@ -9,12 +9,13 @@ from typing import Annotated
 
 import tyro
 
-from lorbms_fast.checkpoint import Run
+from lorbms_fast.checkpoint import BEGINNING, Progress, Run
 from lorbms_fast.config import PRESETS, TrainConfig, read_config
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.readers import reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
 from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.trainer import Interrupted, Training
 from lorbms_fast.errors import UserError
@@ -53,7 +54,9 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         """Train LORBMS on a store that has neighbours.
 
         Writes checkpoints, metrics.jsonl, TensorBoard logs, sample sheets and loss curves into the run's folder.
-        Ctrl-C or SIGTERM saves a checkpoint first; `--resume RUN` goes on from the newest one.
+        Ctrl-C or SIGTERM saves a checkpoint first; `--resume RUN` goes on from the newest one. For several GPUs or
+        machines: `torchrun --nproc-per-node 8 --max-restarts 3 -m lorbms_fast train STORE --out RUN`; every process
+        takes its own batches of --batch-size images, and the run may be resumed by another number of processes.
 
         Args:
             store: Image store made by `lorbms-fast prepare`, with neighbours by `lorbms-fast neighbours`.
@@ -63,33 +66,53 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             config: TOML or JSON file with settings that replace the preset's.
             settings: Any single setting.
         """
-        if resume is not None:
-            run = replace(Run.open(resume), config=settings)
-            if run.config.model != base.model:
-                raise UserError(f"{resume} was begun with other model sizes: start a new run with --out to change them")
-        elif store is None or out is None:
-            raise UserError("name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)")
-        else:
-            run = Run.create(out, settings, store)
-        run_training(run, ImageStore.open(store or run.store))
+        with joined() as world:
+            if resume is not None:
+                run = replace(Run.open(resume), config=settings)
+                if run.config.model != base.model:
+                    raise UserError(
+                        f"{resume} was begun with other model sizes: start a new run with --out to change them"
+                    )
+            elif store is None or out is None:
+                raise UserError(
+                    "name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)"
+                )
+            else:
+                run = _begin(out, settings, store, world)
+            run_training(run, ImageStore.open(store or run.store), world)
 
     return train
 
 
-def run_training(run: Run, store: ImageStore) -> None:
+def _begin(out: Path, settings: TrainConfig, store: Path, world: World) -> Run:
+    """The new run's folder, made by the first process; the run itself where torchrun starts a failed one again."""
+    if world.first and not (restarted() and (out / "run.json").exists()):
+        Run.create(out, settings, store)
+    world.wait()
+    return Run.open(out)
+
+
+def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
     """Train a run to its end, from its newest checkpoint if it has one, and draw its curves."""
     keep_pages()
-    training = Training.of(run, batch_source(run.config, store))
-    start = run.restore(training.networks, training.optimizers) if run.checkpoints() else 0
-    print(_summary(training, start))
+    training = Training.of(run, batch_source(run.config, store), world)
+    start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
+    world.wait()  # until all have read the checkpoint, which the first may soon replace
+    if world.first:
+        print(_summary(training, start))
+    stopped = 0
     try:
         training.train(start)
     except Interrupted as stop:
+        stopped = stop.iteration
+    if world.first:
         draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
-        print(f"stopped after iteration {stop.iteration}: go on with  lorbms-fast train --resume {run.folder}")
+        if stopped:
+            print(f"stopped after iteration {stopped}: go on with  lorbms-fast train --resume {run.folder}")
+        else:
+            print(f"done: {run.latest()}, {run.folder / 'curves.png'}, {run.folder / 'sheets'}")
+    if stopped:
         sys.exit(130)
-    draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
-    print(f"done: {run.latest()}, {run.folder / 'curves.png'}, {run.folder / 'sheets'}")
 
 
 def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
@@ -101,10 +124,12 @@ def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
     return BatchSource(store, table, config.batch_size, config.seed, tau, config.mixing.candidates, read, ahead)
 
 
-def _summary(training: Training, start: int) -> str:
+def _summary(training: Training, start: Progress) -> str:
     config = training.run.config
+    processes = "1 process" if training.world.size == 1 else f"{training.world.size} processes"
     count = sum(parameter.numel() for parameter in training.networks.parameters())
     return (
         f"{count:,} parameters, {len(training.source.store):,} images, batch {config.batch_size}, impl {config.impl}, "
-        f"{config.precision}, {training.device}; iterations {start:,} to {training.iterations:,}"
+        f"{training.arithmetic}, {training.device}, {processes}; "
+        f"iterations {start.iteration:,} to {training.last_iteration(start):,}"
     )

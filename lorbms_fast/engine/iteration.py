@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorbms_fast import kernels, losses
 from lorbms_fast.config import LossConfig, OptimConfig
-from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.dataloader.batches import Batch, used_candidates
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
 from lorbms_fast.engine.report import Report
@@ -25,11 +25,14 @@ from lorbms_fast.models.spectral import normalised_weights, spectral_layers
 
 def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
     """Encode the reference images and the candidates in use, in one batch: f_ref and f_mix, both (N, 4, chunk)."""
-    quadrant, sample = batch.mask.T.nonzero(as_tuple=True)
+    quadrant, sample = used_candidates(batch.mask) if batch.used is None else batch.used
     codes = networks.enc(torch.cat([batch.I_ref, batch.I_q[quadrant, sample]]))
     f_ref, f_used = codes.split([len(batch.I_ref), len(sample)])
-    own_chunks = f_used[torch.arange(len(sample), device=f_used.device), quadrant]
-    return f_ref, f_ref.index_put((sample, quadrant), own_chunks)
+    own_chunks = f_used.gather(1, quadrant[:, None, None].expand(-1, 1, f_used.shape[2])).squeeze(1)
+    # Counting the used in the order they are listed in finds each one's place; padding behind them is never read.
+    place = (batch.mask.T.flatten().cumsum(0) - 1).clamp(min=0).unflatten(0, (4, -1)).T
+    f_q = own_chunks.index_select(0, place.flatten()).view_as(f_ref)
+    return f_ref, kernels.mix_chunks(f_ref, f_q, batch.mask)
 
 
 def scenes(networks: Networks, batch: Batch) -> Scenes:

@@ -1,30 +1,103 @@
 """Adam as TensorFlow writes it, one for each loss that moves networks."""
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from lorbms_fast.config import OptimConfig
+from lorbms_fast.engine.distributed import Averaging
+from lorbms_fast.engine.precision import Precision
 from lorbms_fast.models import Networks
 
 
-class Adam(torch.optim.Adam):
-    """torch's Adam with eps where TensorFlow has it: `lr sqrt(1-b2^t)/(1-b1^t) m / (sqrt(v) + eps)`.
+class Adam(torch.optim.Optimizer):
+    """Adam with eps where TensorFlow has it: `lr sqrt(1-b2^t)/(1-b1^t) m / (sqrt(v) + eps)`.
 
-    torch divides by `sqrt(v / (1-b2^t)) + eps`, so its eps must be eps / sqrt(1-b2^t) at step t.
+    Rate and step count lie beside the parameters, so that a captured graph sees them change: `group["lr"]` is a
+    tensor, to be filled and not replaced. torch's fused kernel corrects m and v itself; told of infinitely many
+    steps, it finds nothing to correct, and gets the correction in the rate instead.
+
+    Args:
+        parameters: what to move, all on one device.
+        lr: initial learning rate.
+        betas: decay rates of the two moments.
+        scaler: scales losses for float16 and skips steps that overflow; by default none.
+        averaging: of the gradients, where several processes train together.
     """
 
     EPS = 1e-8
 
-    def step(self, closure: Any = None) -> Any:
-        """Take one step."""
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        betas: tuple[float, float],
+        scaler: GradScaler | None = None,
+        averaging: Averaging | None = None,
+    ) -> None:
+        parameters = list(parameters)
+        device = parameters[0].device
+        rate, t = (torch.tensor(number, dtype=torch.float64, device=device) for number in (lr, 0.0))
+        super().__init__(parameters, {"lr": rate, "betas": betas, "t": t})
+        self.scaler = scaler or GradScaler(device.type, enabled=False)
+        self.averaging = averaging
+        self._infinity = torch.full((), torch.inf, device=device)
+        self._step_supports_amp_scaling = True  # steps that overflow are skipped inside the kernel: nobody waits
+        for parameter in parameters:
+            self.state[parameter] = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+
+    @property
+    def t(self) -> Tensor:
+        """Steps taken."""
+        taken: Tensor = self.param_groups[0]["t"]
+        return taken
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state; rate and step count stay the tensors that they are."""
+        kept = [{name: group[name] for name in ("lr", "t")} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, tensors in zip(self.param_groups, kept, strict=True):
+            group |= {name: tensor.copy_(torch.as_tensor(group[name])) for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step; parameters without a gradient stay. There is no closure to call."""
+        found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         for group in self.param_groups:
-            group["t"] = group.get("t", 0) + 1
-            group["eps"] = self.EPS / math.sqrt(1 - group["betas"][1] ** group["t"])
-        return super().step(closure)
+            t = group["t"].add_(1 if found_inf is None else 1 - found_inf)
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            beta1, beta2 = group["betas"]
+            rate = group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
+            torch._fused_adam_(
+                moved,
+                [parameter.grad for parameter in moved],
+                [self.state[parameter]["exp_avg"] for parameter in moved],
+                [self.state[parameter]["exp_avg_sq"] for parameter in moved],
+                [],
+                [self._infinity] * len(moved),
+                lr=rate.float() if rate.is_cuda else rate,  # which is how the kernels read it
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=0.0,
+                eps=self.EPS,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=grad_scale,
+                found_inf=found_inf,
+            )
+
+    def abandon(self) -> None:
+        """Forget an update that was broken off before its step: gradients, and what scaler and averaging noted."""
+        self.zero_grad(set_to_none=True)
+        if self.averaging is not None:
+            self.averaging.start()
+        fresh = GradScaler(self.t.device.type, enabled=self.scaler.is_enabled())
+        fresh.load_state_dict(self.scaler.state_dict())
+        self.scaler = fresh
 
 
 @dataclass(frozen=True)
@@ -36,23 +109,42 @@ class Optimizers:
     discriminator: Adam
 
     @classmethod
-    def of(cls, networks: Networks, config: OptimConfig) -> "Optimizers":
-        """Fresh optimizers for the networks, where their parameters are now."""
+    def of(
+        cls, networks: Networks, config: OptimConfig, arithmetic: Precision = "float32", processes: int = 1
+    ) -> "Optimizers":
+        """Fresh optimizers for the networks, where their parameters are now; each has a scaler of its own in float16.
+
+        Args:
+            networks: whose parameters to move.
+            config: rates and betas.
+            arithmetic: what the losses are computed in.
+            processes: how many train together, each with all networks.
+        """
+
+        def adam(parameters: Iterable[nn.Parameter], lr: float) -> Adam:
+            parameters = list(parameters)
+            scaler = GradScaler(parameters[0].device.type, enabled=arithmetic == "float16")
+            averaging = Averaging(parameters, processes) if processes > 1 else None
+            return Adam(parameters, lr, config.betas, scaler, averaging)
+
         return cls(
-            Adam(networks.generator, config.generator_lr, config.betas, fused=True),
-            Adam(networks.cls.parameters(), config.classifier_lr, config.betas, fused=True),
-            Adam(networks.dsc.parameters(), config.discriminator_lr, config.betas, fused=True),
+            adam(networks.generator, config.generator_lr),
+            adam(networks.cls.parameters(), config.classifier_lr),
+            adam(networks.dsc.parameters(), config.discriminator_lr),
         )
 
     def set_rates(self, config: OptimConfig, iteration: int) -> None:
         """Set the learning rates of an iteration, counted from 0: only the classifier's changes, as a staircase."""
         rate = config.classifier_lr * config.classifier_decay ** (iteration // config.classifier_decay_every)
         for group in self.classifier.param_groups:
-            group["lr"] = rate
+            group["lr"].fill_(rate)
 
 
-def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def update(optimizer: Adam, loss: Tensor) -> None:
     """Move the optimizer's parameters one step down the loss."""
-    loss.backward()
-    optimizer.step()
+    optimizer.scaler.scale(loss).backward()
+    if optimizer.averaging is not None:
+        optimizer.averaging.finish()
+    optimizer.scaler.step(optimizer)
+    optimizer.scaler.update()
     optimizer.zero_grad(set_to_none=True)  # now, as the classifier's gradients take more memory than many activations

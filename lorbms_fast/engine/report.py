@@ -35,8 +35,20 @@ class Report:
         values = (parts.total(config), parts.L_rec_hat, parts.L_rec_prime, parts.L_adv, parts.L_cls, L_cls, L_D, psnr)
         return cls(*(value.detach() for value in values))
 
+    @classmethod
+    def names(cls) -> list[str]:
+        """What is reported, in order."""
+        return [field.name for field in fields(cls)]
+
+    @classmethod
+    def unstacked(cls, values: Tensor) -> "Report":
+        """The inverse of `stacked`, without a copy."""
+        return cls(*values.unbind())
+
+    def stacked(self) -> Tensor:
+        """All of them in one vector."""
+        return torch.stack([getattr(self, name).double() for name in self.names()])
+
     def numbers(self) -> dict[str, float]:
         """All of them as floats; waits for the device once."""
-        names = [field.name for field in fields(self)]
-        values = torch.stack([getattr(self, name).float() for name in names]).tolist()
-        return dict(zip(names, values, strict=True))
+        return dict(zip(self.names(), self.stacked().tolist(), strict=True))

@@ -1,8 +1,9 @@
 """The training loop: batches in, updates, log, sheets and checkpoints out."""
 
+import math
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 
@@ -10,19 +11,23 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from lorbms_fast.checkpoint import Run
-from lorbms_fast.dataloader.batches import Batch, BatchSource
+from lorbms_fast.checkpoint import BEGINNING, Progress, Run
+from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
+from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.precision import precision
+from lorbms_fast.engine.precision import Precision, chosen_precision, precision
+from lorbms_fast.engine.report import Report
+from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
 from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
-UPDATES = 4
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,72 +40,125 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Training:
-    """A run in progress: what is trained, on what, and where it is kept."""
+    """A run in progress: what is trained, on what, by whom, and where it is kept."""
 
     run: Run
     source: BatchSource
     networks: Networks
     optimizers: Optimizers
     device: torch.device
+    arithmetic: Precision
+    world: World
 
     @classmethod
-    def of(cls, run: Run, source: BatchSource) -> "Training":
+    def of(cls, run: Run, source: BatchSource, world: World = ALONE) -> "Training":
         """Networks with initial values and fresh optimizers, on the configured device."""
         config = run.config
         device = device_named(config.device)
+        arithmetic = chosen_precision(config.precision, device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
-        return cls(run, source, networks, Optimizers.of(networks, config.optim), device)
+        optimizers = Optimizers.of(networks, config.optim, arithmetic, world.size)
+        return cls(run, source, networks, optimizers, device, arithmetic, world)
 
     @property
-    def iterations(self) -> int:
-        """Length of the whole run."""
+    def updates(self) -> int:
+        """Batches that an iteration takes in each process."""
+        return UPDATES if self.run.config.optim.batches == "fresh" else 1
+
+    def last_iteration(self, start: Progress) -> int:
+        """Number of the iteration after which the run ends, for one that goes on from `start`."""
         config = self.run.config
         if config.iterations is not None:
             return config.iterations
-        per_iteration = UPDATES if config.optim.batches == "fresh" else 1
-        return max(1, round(config.epochs * self.source.batches_per_epoch / per_iteration))
+        left = max(1, round(config.epochs * self.source.batches_per_epoch)) - start.batches
+        return start.iteration + math.ceil(left / (self.updates * self.world.size))
 
-    def train(self, start: int = 0) -> None:
-        """Train from iteration `start` to the end of the run.
+    def train(self, start: Progress = BEGINNING) -> None:
+        """Train from `start` to the end of the run.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint of the last finished iteration was written before.
+            UserError: another process of the run is gone.
         """
         config = self.run.config
-        form = FORMS[config.impl]
+        last = self.last_iteration(start)
         self.networks.train()
+        step = self._step()
         with (
-            Log(self.run.folder, start) as log,
+            Log(self.run.folder, start.iteration) if self.world.first else nullcontext() as log,
             _stop_requests() as stop,
-            tqdm(total=self.iterations, initial=start, unit="it", desc="training", smoothing=0.05) as bar,
+            tqdm(
+                total=last,
+                initial=start.iteration,
+                unit="it",
+                desc="training",
+                smoothing=0.05,
+                disable=not self.world.first,
+            ) as bar,
         ):
-            for iteration in range(start, self.iterations):
+            for iteration in range(start.iteration, last):
+                progress = self._after(start, iteration)
                 self.optimizers.set_rates(config.optim, iteration)
-                with self._precision():
-                    report = form.iterate(self.networks, self.optimizers, self._batches(iteration), config.loss)
-                form.advance_u(self.networks, config.optim)
+                report = step(progress)
                 done = iteration + 1
+                # Processes ask each other only now and then, as it takes them a moment: all must stop at once.
+                asked = self.world.size == 1 or done % config.log_every == 0
+                stopping = asked and self.world.any(bool(stop))
                 bar.update()
-                if done % config.log_every == 0:
-                    numbers = report.numbers()
-                    log.write(done, numbers)
-                    shown = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
-                    bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
-                if done % config.sheet_every == 0 or done == self.iterations:
-                    log.sheet(done, self._sheet())
-                if done % config.checkpoint_every == 0 or done == self.iterations or stop:
-                    self.run.save(done, self.networks, self.optimizers)
-                if stop and done < self.iterations:
+                if log is not None:
+                    if done % config.log_every == 0:
+                        numbers = report.numbers()
+                        log.write(done, numbers)
+                        shown = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
+                        bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
+                    if done % config.sheet_every == 0 or done == last:
+                        log.sheet(done, self._sheet())
+                    if done % config.checkpoint_every == 0 or done == last or stopping:
+                        self.run.save(self._after(start, done), self.networks, self.optimizers)
+                if stopping and done < last:
                     raise Interrupted(done)
 
-    def _batches(self, iteration: int) -> list[Batch]:
-        if self.run.config.optim.batches == "fresh":
-            return [self.source.batch(UPDATES * iteration + k).to(self.device) for k in range(UPDATES)]
-        return [self.source.batch(iteration).to(self.device)] * UPDATES
+    def _after(self, start: Progress, iteration: int) -> Progress:
+        """Where a run that goes on from `start` is after `iteration` iterations."""
+        return Progress(iteration, start.batches + (iteration - start.iteration) * self.updates * self.world.size)
 
-    def _precision(self) -> torch.autocast:
-        return precision(self.device, self.run.config.precision)
+    def numbers(self, progress: Progress) -> list[int]:
+        """Numbers of the batches that this process takes next: processes take turns."""
+        return [progress.batches + k * self.world.size + self.world.rank for k in range(self.updates)]
+
+    def _step(self) -> Callable[[Progress], Report]:
+        """What does an iteration: one CUDA graph where there can be, else operation after operation."""
+        config, read, on_gpu = self.run.config, self.source.read, self.device.type == "cuda"
+        possible = config.impl == "torch" and isinstance(read, Resident)
+        if config.graphs == "on" and not possible:
+            raise UserError("--graphs on needs --images resident and --impl torch")
+        if not possible or config.graphs == "off" or (config.graphs == "auto" and not on_gpu):
+            return self._iterate
+        assert isinstance(read, Resident)
+        captured = CapturedIteration(
+            self.networks,
+            self.optimizers,
+            read.images,
+            config.batch_size,
+            self.updates,
+            config.loss,
+            config.optim,
+            self.arithmetic,
+            CudaGraphs() if on_gpu else None,
+        )
+        return lambda progress: captured([self.source.draw(number) for number in self.numbers(progress)])
+
+    def _iterate(self, progress: Progress) -> Report:
+        config, form = self.run.config, FORMS[self.run.config.impl]
+        batches = [self.source.batch(number).to(self.device) for number in self.numbers(progress)]
+        with self._precision():
+            report = form.iterate(self.networks, self.optimizers, batches * (UPDATES // self.updates), config.loss)
+        form.advance_u(self.networks, config.optim)
+        return report
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return precision(self.device, self.arithmetic)
 
     @torch.no_grad()
     def _sheet(self) -> Image.Image:

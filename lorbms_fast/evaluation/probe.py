@@ -74,7 +74,7 @@ def train_folds(
     W = torch.stack([weights for weights, _ in initial]).to(device).requires_grad_()
     b = torch.stack([biases for _, biases in initial])[:, None].to(device).requires_grad_()
     labels = labels.to(device)
-    optimizer = Adam([W, b], config.lr, BETAS, fused=True)
+    optimizer = Adam([W, b], config.lr, BETAS)
     for epoch in tqdm(range(config.epochs), desc=f"linear, {len(folds)} folds", unit="epochs"):
         x = epoch_features(epoch).to(device)
         orders = [rows[fold_order(count, config.seed, fold, epoch)] for fold, rows in folds.items()]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from tqdm import tqdm
 
-from lorbms_fast.engine.optimizers import Adam, update
+from lorbms_fast.engine.optimizers import Adam
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
@@ -41,7 +41,7 @@ class Schedule:
 
 def adam(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
     """Adam with its default decay rates."""
-    return lambda parameters: Adam(parameters, lr, BETAS, fused=True)
+    return lambda parameters: Adam(parameters, lr, BETAS)
 
 
 def momentum(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
@@ -131,7 +131,9 @@ def train_supervised(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(iteration)
             loss = classification_loss(network(images.to(device)), labels.to(device))
-            update(optimizer, loss)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             _advance_u(network)
             bar.update()
             done = iteration + 1

@@ -18,6 +18,8 @@ from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.pairs import paired
 from lorbms_fast.models import build
 
+CPU = torch.device("cpu")
+
 
 def random_batch(n: int, image_size: int, seed: int = 0) -> Batch:
     """Noise images, and masks that replace one to three quadrants, half of all on average."""
@@ -29,17 +31,23 @@ def random_batch(n: int, image_size: int, seed: int = 0) -> Batch:
     return Batch(images[0], images[1:], order < replaced)
 
 
-def step(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32") -> Callable[[], object]:
+def step(
+    impl: Impl,
+    model: ModelConfig,
+    batch_size: int,
+    arithmetic: Precision = "float32",
+    device: torch.device = CPU,
+) -> Callable[[], object]:
     """A function that does one iteration (generator twice, classifier, discriminator) on one fixed batch."""
     keep_pages()  # as the train command does
     config = TrainConfig(model=model, impl=impl)
-    networks = build(model, impl).train()
-    optimizers = Optimizers.of(networks, config.optim)
-    batches = [random_batch(batch_size, model.image_size)] * 4
+    networks = build(model, impl).to(device).train()
+    optimizers = Optimizers.of(networks, config.optim, arithmetic)
+    batches = [random_batch(batch_size, model.image_size).to(device)] * 4
     form = FORMS[impl]
 
     def one_iteration() -> object:
-        with precision(torch.device("cpu"), arithmetic):
+        with precision(device, arithmetic):
             report = form.iterate(networks, optimizers, batches, config.loss)
         form.advance_u(networks, config.optim)
         return report

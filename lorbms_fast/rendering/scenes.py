@@ -68,11 +68,12 @@ def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.
         amounts: (K,) in [0, 1], how far each has gone.
     """
     made = {f"{amount:.0%}": column for amount, column in zip(amounts.tolist(), images, strict=True)}
-    return _sheet_of({"I_ref": batch.I_ref, "collage": collage(*batch), **made}, batch.mask)
+    return _sheet_of({"I_ref": batch.I_ref, "collage": collage(batch.I_ref, batch.I_q, batch.mask), **made}, batch.mask)
 
 
 def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
-    return _sheet_of(dict(zip(INPUTS, [batch.I_ref, *batch.I_q, collage(*batch)], strict=True)) | made, batch.mask)
+    inputs = [batch.I_ref, *batch.I_q, collage(batch.I_ref, batch.I_q, batch.mask)]
+    return _sheet_of(dict(zip(INPUTS, inputs, strict=True)) | made, batch.mask)
 
 
 def _sheet_of(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:

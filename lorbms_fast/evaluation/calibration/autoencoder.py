@@ -136,8 +136,8 @@ def _train(
     optim = config.optim
     generator = [*networks["enc"].parameters(), *networks["dec"].parameters()]
     optimizers = [
-        Adam(generator, optim.generator_lr, optim.betas, fused=True),
-        Adam(networks["dsc"].parameters(), optim.discriminator_lr, optim.betas, fused=True),
+        Adam(generator, optim.generator_lr, optim.betas),
+        Adam(networks["dsc"].parameters(), optim.discriminator_lr, optim.betas),
     ]
     start = restore_state(state, networks, optimizers)
     points = state.with_suffix(".curve.json")

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.dataloader.batches import Batch, used_candidates
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Adam, Optimizers
+from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.step import random_batch, step
@@ -54,7 +57,7 @@ def test_each_loss_moves_its_own_network_only():
     optimizers = Optimizers.of(networks, TINY.optim)
     for optimizer in (optimizers.generator, optimizers.classifier):
         for group in optimizer.param_groups:
-            group["lr"] = 0.0
+            group["lr"].zero_()
     FORMS["torch"].iterate(networks, optimizers, [random_batch(3, 64)] * 4, TINY.loss)
     moved = {
         name.split(".")[0] for name, tensor in networks.state_dict().items() if not torch.equal(tensor, before[name])
@@ -97,11 +100,88 @@ def test_adam_has_eps_where_tensorflow_has_it():
     assert x.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_adam_goes_on_from_its_state():
+    x, y = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    first, second = (Adam([p], lr, (0.5, 0.999)) for p, lr in ((x, 0.1), (y, 0.7)))
+    rate, t = second.param_groups[0]["lr"], second.t
+    for _ in range(3):
+        (x**2).sum().backward()
+        first.step()
+        first.zero_grad()
+    second.load_state_dict(first.state_dict())
+    assert second.param_groups[0]["lr"] is rate  # what a captured graph reads
+    assert second.t is t
+    assert (rate.item(), t.item()) == (0.1, 3)
+    with torch.no_grad():
+        y.copy_(x)
+    for p, optimizer in ((x, first), (y, second)):
+        (p**2).sum().backward()
+        optimizer.step()
+    assert torch.equal(x, y)
+    assert first.t.item() == 4
+
+
 def test_classifier_rate_is_a_staircase():
     optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
     rates = []
     for iteration in (0, 19_999, 20_000, 45_000):
         optimizers.set_rates(TINY.optim, iteration)
-        rates.append(optimizers.classifier.param_groups[0]["lr"])
+        rates.append(optimizers.classifier.param_groups[0]["lr"].item())
     assert rates == pytest.approx([2e-4, 2e-4, 1.8e-4, 1.62e-4])
     assert optimizers.generator.param_groups[0]["lr"] == 2e-4
+
+
+class NothingWaits(TorchDispatchMode):
+    """Fails on operations that make the host wait for a GPU's result."""
+
+    WAITING = frozenset(
+        {
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.masked_select,
+            torch.ops.aten._unique2,
+            torch.ops.aten.repeat_interleave,
+        }
+    )
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket not in self.WAITING, func
+        masks = args[1] if func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put) else ()
+        assert all(i is None or i.dtype != torch.bool for i in masks), f"{func} by a mask"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16", "float16"])
+def test_the_host_never_waits_inside_an_iteration(arithmetic):
+    networks = build(TINY.model, "torch").train()
+    optimizers = Optimizers.of(networks, TINY.optim, arithmetic)
+    batch = random_batch(2, 64).to("cpu")
+    for i in range(2):
+        with NothingWaits(), precision(torch.device("cpu"), arithmetic):
+            optimizers.set_rates(TINY.optim, i)
+            report = FORMS["torch"].iterate(networks, optimizers, [batch] * 4, TINY.loss)
+            FORMS["torch"].advance_u(networks, TINY.optim)
+    assert np.isfinite(list(report.numbers().values())).all()
+
+
+def test_the_audit_sees_what_waits():
+    x = torch.ones(2)
+    for waiting in (lambda: x[0].item(), lambda: (x > 0).nonzero(), lambda: x[x > 0]):
+        with pytest.raises(AssertionError), NothingWaits():
+            waiting()
+
+
+@pytest.mark.parametrize("extra", [0, 1, 4])
+def test_padding_of_used_candidates_changes_nothing(extra):
+    batch = double(random_batch(3, 64))
+    used = used_candidates(batch.mask)
+    padded = used_candidates(batch.mask, used.shape[1] + extra)
+    assert padded.shape == (2, used.shape[1] + extra)
+    networks = build(TINY.model, "torch").double().train()
+    results = []
+    for u in (used, padded):
+        parts, s = FORMS["torch"].generator_losses(networks, batch._replace(used=u), TINY.loss)
+        gradients = torch.autograd.grad(parts.total(TINY.loss), networks.generator)
+        results.append([s.f_mix, s.I_mix, s.I_prime, *gradients])
+    for plain, with_padding in zip(*results, strict=True):
+        torch.testing.assert_close(with_padding, plain, rtol=1e-9, atol=1e-13)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.checkpoint import Progress, Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
@@ -61,7 +61,7 @@ def test_a_resumed_run_is_bit_for_bit_the_undisturbed_one(store, finished, tmp_p
     assert entries(tmp_path / "again") == entries(finished)
     expected = state(finished)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state(tmp_path / "again").items())
-    assert training.iterations == 6
+    assert training.last_iteration(Progress()) == 6
 
 
 def test_interrupting_saves_first(store, tmp_path, monkeypatch):
@@ -104,6 +104,7 @@ def test_both_forms_train_to_the_same_losses(impl, store, finished, tmp_path):
     "change",
     [
         {"precision": "bfloat16"},
+        {"precision": "float16", "optim": replace(TINY.optim, batches="fresh"), "graphs": "on", "images": "resident"},
         {"mixing": replace(TINY.mixing, candidates="shared-rank", tau=3.0)},
         {"optim": replace(TINY.optim, batches="fresh", sn_gradient="through", sn_power_iterations=(9, 2))},
     ],
@@ -112,6 +113,15 @@ def test_options_train(change, store, tmp_path):
     config = replace(TINY, iterations=2, checkpoint_every=2, sheet_every=2, **change)
     run_training(Run.create(tmp_path / "run", config, store.path), store)
     assert all(np.isfinite(list(entry.values())).all() for entry in entries(tmp_path / "run"))
+
+
+def test_iterations_on_fixed_memory_train_to_the_same_losses(store, finished, tmp_path):
+    config = replace(TINY, graphs="on", images="resident")
+    run_training(Run.create(tmp_path / "fixed", config, store.path), store)
+    for entry, expected in zip(entries(tmp_path / "fixed"), entries(finished), strict=True):
+        assert entry == pytest.approx(expected, rel=1e-3)
+    with pytest.raises(UserError, match="--graphs on needs --images resident"):
+        run_training(Run.create(tmp_path / "mapped", replace(config, images="mapped"), store.path), store)
 
 
 def train(*arguments: object) -> int:

@@ -103,11 +103,11 @@ class TorchOperations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         ours = func.namespace == "lorbms_fast"
-        self.count += not (ours or func.is_view or func.overloadpacket in _FREE)
+        self.count += not (ours or func.is_view or func.overloadpacket in FREE)
         return func(*args, **(kwargs or {}))
 
 
-_FREE = {
+FREE = {
     torch.ops.aten.detach,
     torch.ops.aten.empty,
     torch.ops.aten.empty_like,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.launches import Array, Launch
+from lorbms_fast.measurement.launches import Array, Launch
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "i32": 4, "i64": 8, "u8": 1, "i1": 1}
 

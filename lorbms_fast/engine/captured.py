@@ -1,0 +1,163 @@
+"""The iteration on fixed memory, which a GPU can do again as one CUDA graph, without a host that launches kernels.
+
+A graph keeps every number that the host put into it. So nothing that changes from one iteration to the next may be a
+number of the host's: indices and masks come through slots, learning rates and step counts are tensors that are filled,
+u and parameters change in place. The same code runs without a graph, on a CPU too.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lorbms_fast import kernels
+from lorbms_fast.config import LossConfig, OptimConfig
+from lorbms_fast.dataloader.batches import Batch, Draw, used_candidates
+from lorbms_fast.engine import iteration as fast
+from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.precision import Precision, precision
+from lorbms_fast.engine.report import Report
+from lorbms_fast.models import Networks
+
+UPDATES = 4
+Work = Callable[[], None]
+
+
+class Recorder(Protocol):
+    """Makes work that reads and writes fixed memory repeatable."""
+
+    def warm_up(self, work: Work) -> None:
+        """Do the work once, so that nothing is left to be compiled, tuned or allocated for the first time."""
+
+    def record(self, work: Work) -> Work:
+        """Write the work down without doing it; what is returned does it."""
+
+
+class CudaGraphs:
+    """Records CUDA graphs, which share their memory: only one runs at a time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, work: Work) -> None:
+        """Documented at the protocol."""
+        aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):  # a backward must not have begun on the stream that a capture cannot use
+            work()
+        here.wait_stream(aside)
+
+    def record(self, work: Work) -> Work:
+        """Documented at the protocol."""
+        gc.collect()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, such as those that watch over NCCL, may go on with what a capture must not do.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            work()
+        replay: Work = graph.replay
+        return replay
+
+
+class CapturedIteration:
+    """Training iterations of the fast form from draws, batches being put together where the images lie.
+
+    The number of candidates to encode is part of a graph. There is one for each of a few numbers, the largest being
+    the most that masks can use; an iteration takes the smallest that holds its own. The first iteration of a size runs
+    as it is, the second is recorded. If that fails, a message says so and all run as they are.
+
+    Args:
+        networks: in training mode.
+        optimizers: theirs.
+        images: the whole store on the networks' device, uint8 (count, S, S, 3).
+        batch_size: reference images a batch.
+        batches: how many different ones an iteration takes, 1 or 4.
+        losses: weights of the losses.
+        optim: for the advance of u.
+        arithmetic: of convolutions and matrix products.
+        recorder: records the work; None runs it as it is.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        optimizers: Optimizers,
+        images: Tensor,
+        batch_size: int,
+        batches: int,
+        losses: LossConfig,
+        optim: OptimConfig,
+        arithmetic: Precision,
+        recorder: Recorder | None,
+    ) -> None:
+        self._networks, self._optimizers, self._images = networks, optimizers, images
+        self._n, self._losses, self._optim, self._arithmetic = batch_size, losses, optim, arithmetic
+        self._recorder = recorder
+        self._dtype = next(networks.parameters()).dtype
+        # Of each batch: 5 N rows, 4 N of the mask, 3 N quadrants and 3 N samples in use.
+        self._slots = torch.zeros((batches, 15 * batch_size), dtype=torch.int64, device=images.device)
+        self._numbers = torch.zeros(len(Report.names()), dtype=torch.float64, device=images.device)
+        self._seen: set[int] = set()
+        self._replays: dict[int, Work] = {}
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of candidates that there are graphs for."""
+        return sorted({-(-self._n * quarters // 4) for quarters in (6, 8, 10, 12)})
+
+    def __call__(self, draws: Sequence[Draw]) -> Report:
+        """Do one iteration.
+
+        Args:
+            draws: of each of its batches.
+
+        Returns:
+            What the next call overwrites.
+        """
+        used = max(int(draw.mask.sum()) for draw in draws)
+        size = next(size for size in self.sizes if size >= used)
+        slots = torch.stack([self._packed(draw) for draw in draws])
+        self._slots.copy_(slots.pin_memory() if self._slots.is_cuda else slots, non_blocking=True)
+        self._do(size)
+        return Report.unstacked(self._numbers)
+
+    def _do(self, size: int) -> None:
+        work = partial(self._work, size)
+        if self._recorder is None:
+            work()
+        elif size in self._replays:
+            self._replays[size]()
+        elif size not in self._seen:
+            self._recorder.warm_up(work)
+            self._seen.add(size)
+        else:
+            try:
+                self._replays[size] = self._recorder.record(work)
+            except Exception as error:  # whatever it was, nothing was done yet, and there is another way
+                reason = str(error).strip().partition("\n")[0]
+                tqdm.write(f"the iteration cannot be captured ({type(error).__name__}: {reason}): going on without")
+                self._recorder = None
+                for optimizer in vars(self._optimizers).values():
+                    optimizer.abandon()
+            self._do(size)
+
+    def _work(self, size: int) -> None:
+        """The whole iteration: from the slots to parameters, moments, u and the numbers to report."""
+        batches = [self._batch(slot, size) for slot in self._slots]
+        with precision(self._images.device, self._arithmetic):
+            batches *= UPDATES // len(batches)
+            report = fast.iterate(self._networks, self._optimizers, batches, self._losses)
+        fast.advance_u(self._networks, self._optim)
+        self._numbers.copy_(report.stacked())
+
+    def _packed(self, draw: Draw) -> Tensor:
+        used = used_candidates(draw.mask, 3 * self._n)
+        return torch.cat([draw.rows.flatten(), draw.mask.flatten().long(), used.flatten()])
+
+    def _batch(self, slot: Tensor, size: int) -> Batch:
+        rows, mask, used = slot.split([5 * self._n, 4 * self._n, 6 * self._n])
+        images = kernels.assemble_batch(self._images, rows.view(5, -1), dtype=self._dtype, channels_last=True)
+        return Batch(images[0], images[1:], mask.view(-1, 4).bool(), used.view(2, -1)[:, :size])

@@ -1,0 +1,147 @@
+"""Many processes on one run, started by torchrun: who they are, and the average of their gradients."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lorbms_fast.errors import UserError
+
+BUCKET = 25 * 2**20
+"""Bytes of gradients that travel together, as in DistributedDataParallel."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and which of them this one is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """This process is the one that writes and talks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.any(False)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; every one must ask."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor([flag], dtype=torch.uint8)  # on the CPU: no GPU has to finish for it
+        with together():
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Inside the block, this process belongs to the group that torchrun started it for; alone without torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield ALONE
+        return
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def restarted() -> bool:
+    """torchrun started this process in place of one that failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Turn the failure of a collective operation into one line.
+
+    Raises:
+        UserError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        rank = os.environ.get("RANK", "?")
+        raise UserError(
+            f"process {rank} lost another process of the run ({str(error).splitlines()[0]}): look for that one's own "
+            "message; torchrun --max-restarts N would start all again from the last checkpoint"
+        ) from error
+
+
+class Averaging:
+    """Replaces gradients by their averages over all processes, while the backward still computes others.
+
+    Buckets travel in one order in every process, each when all its gradients and all buckets before it are ready.
+
+    Args:
+        parameters: of one optimizer; the same, with the same values, in every process.
+        processes: how many there are.
+        bucket: bytes that travel together.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], processes: int, bucket: int = BUCKET) -> None:
+        self._processes = processes
+        self._buckets: list[list[nn.Parameter]] = [[]]
+        size = 0
+        for parameter in reversed(list(parameters)):  # the backward reaches the last layers first
+            if size >= bucket:
+                self._buckets.append([])
+                size = 0
+            self._buckets[-1].append(parameter)
+            size += parameter.numel() * parameter.element_size()
+        for i, parameters_of_one in enumerate(self._buckets):
+            for parameter in parameters_of_one:
+                parameter.register_post_accumulate_grad_hook(partial(self._arrived, i))
+        self.start()
+
+    def finish(self) -> None:
+        """Let every gradient be the average; one that a process lacks counts as zero there."""
+        while len(self._sent) < len(self._buckets):
+            self._send()
+        for flat, work in self._sent:
+            with together():
+                work.wait()
+            flat.div_(self._processes)
+        self.start()
+
+    def start(self) -> None:
+        """Wait for the gradients of a new backward."""
+        self._missing = [len(bucket) for bucket in self._buckets]
+        self._sent: list[tuple[Tensor, dist.Work]] = []
+
+    def _arrived(self, i: int, parameter: Tensor) -> None:
+        self._missing[i] -= 1
+        while len(self._sent) < len(self._buckets) and not self._missing[len(self._sent)]:
+            self._send()
+
+    def _send(self) -> None:
+        """Copy the next bucket's gradients into one vector, of which they are parts from then on, and add it up."""
+        bucket = self._buckets[len(self._sent)]
+        flat = bucket[0].new_empty(sum(parameter.numel() for parameter in bucket))
+        parts = flat.split([parameter.numel() for parameter in bucket])
+        views = [
+            part.as_strided(p.shape, p.stride(), part.storage_offset()) for p, part in zip(bucket, parts, strict=True)
+        ]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        torch._foreach_copy_(views, grads)
+        for parameter, view in zip(bucket, views, strict=True):
+            parameter.grad = view
+        with together():
+            work = dist.all_reduce(flat, async_op=True)
+        assert work is not None
+        self._sent.append((flat, work))

@@ -1,0 +1,193 @@
+"""The iteration on fixed memory, played from a tape that freezes what a CUDA graph would, against the ordinary one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lorbms_fast.commands.train import batch_source
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.dataloader.readers import resident
+from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
+from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.optimizers import Adam, Optimizers
+from lorbms_fast.engine.precision import precision
+from lorbms_fast.models import build
+from tests.conftest import TINY
+from tests.lorbms_fast.engine.tape import Tape
+
+CPU = torch.device("cpu")
+# The rate falls every third iteration, so that a frozen one shows at once.
+CONFIG = replace(TINY, optim=replace(TINY.optim, classifier_decay_every=3, classifier_decay=0.5, generator_lr=1e-3))
+
+
+class Trained:
+    """Networks and optimizers, and one way to iterate."""
+
+    def __init__(self, config, arithmetic, dtype=torch.float64):
+        self.config, self.arithmetic = config, arithmetic
+        self.networks = build(config.model, "torch").to(dtype).train()
+        self.optimizers = Optimizers.of(self.networks, config.optim, arithmetic)
+
+    def state(self):
+        """Everything that an iteration changes."""
+        tensors = list(self.networks.state_dict().values())
+        for optimizer in vars(self.optimizers).values():
+            tensors += [optimizer.t, *(m for state in optimizer.state.values() for m in state.values())]
+            if optimizer.scaler.is_enabled():
+                tensors += [optimizer.scaler._scale, optimizer.scaler._growth_tracker]
+        return tensors
+
+    def captured(self, store, recorder):
+        return CapturedIteration(
+            self.networks, self.optimizers, resident(store, CPU).images, self.config.batch_size,
+            UPDATES if self.config.optim.batches == "fresh" else 1, self.config.loss, self.config.optim,
+            self.arithmetic, recorder,
+        )  # fmt: skip
+
+    def ordinary(self, batches):
+        dtype = next(self.networks.parameters()).dtype
+        batches = [Batch(b.I_ref.to(dtype), b.I_q.to(dtype), b.mask) for b in batches]
+        with precision(CPU, self.arithmetic):
+            report = FORMS["torch"].iterate(
+                self.networks, self.optimizers, batches * (UPDATES // len(batches)), self.config.loss
+            )
+        FORMS["torch"].advance_u(self.networks, self.config.optim)
+        return report
+
+
+def numbers_of(iteration, fresh):
+    return [4 * iteration + k for k in range(4)] if fresh else [iteration]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "arithmetic", "rtol"),
+    [
+        (False, "float32", 1e-9),
+        pytest.param(True, "float32", 1e-9, marks=pytest.mark.slow),
+        pytest.param(False, "bfloat16", 0.05, marks=pytest.mark.slow),
+        (False, "float16", 0.02),
+    ],
+)
+def test_every_replay_is_the_uncaptured_iteration(fresh, arithmetic, rtol, store):
+    config = replace(CONFIG, optim=replace(CONFIG.optim, batches="fresh" if fresh else "one"))
+    dtype = torch.float64 if arithmetic == "float32" else torch.float32
+    source = batch_source(config, store)
+    plain, played = Trained(config, arithmetic, dtype), Trained(config, arithmetic, dtype)
+    tape = Tape(played.state)
+    captured = played.captured(store, tape)
+    iterations = 14 if arithmetic == "float32" else 9
+    for i in range(iterations):
+        for trained in (plain, played):
+            trained.optimizers.set_rates(config.optim, i)
+        expected = plain.ordinary([source.batch(number) for number in numbers_of(i, fresh)])
+        found = captured([source.draw(number) for number in numbers_of(i, fresh)])
+        torch.testing.assert_close(found.stacked(), expected.stacked(), rtol=rtol, atol=0)
+    assert tape.replayed + tape.warmed == iterations
+    assert tape.replayed >= 4
+    assert tape.recorded <= len(captured.sizes)
+    for optimizer, other in zip(vars(played.optimizers).values(), vars(plain.optimizers).values(), strict=True):
+        assert optimizer.t == other.t
+    if arithmetic == "float32":
+        other = plain.networks.state_dict()
+        for name, tensor in played.networks.state_dict().items():
+            if not (name.startswith("enc.") and name.endswith(".bias")):  # gradient 0 under a norm: steps of noise
+                assert (tensor - other[name]).norm() <= 1e-9 * max(other[name].norm(), 1e-2), name
+
+
+def test_without_a_recorder_it_is_the_ordinary_iteration(store):
+    source = batch_source(CONFIG, store)
+    plain, static = Trained(CONFIG, "float32"), Trained(CONFIG, "float32")
+    captured = static.captured(store, None)
+    for i in range(3):
+        expected = plain.ordinary([source.batch(i)]).stacked()
+        torch.testing.assert_close(captured([source.draw(i)]).stacked(), expected, rtol=1e-9, atol=0)
+
+
+class FrozenRate(Adam):
+    """Adam whose rate comes from the host: what a graph silently gets wrong."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        lr = self.param_groups[0]["lr"]
+        self.param_groups[0]["lr"] = torch.tensor(float(self.host_rate), dtype=torch.float64)
+        super().step()
+        self.param_groups[0]["lr"] = lr
+
+
+def test_the_tape_freezes_host_numbers_as_a_graph_does():
+    x = torch.nn.Parameter(torch.ones(1))
+    optimizer = FrozenRate([x], 0.1, (0.5, 0.999))
+    optimizer.host_rate = 0.1
+
+    def work():
+        (x * 2).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    replay = Tape(lambda: [x, optimizer.t, *optimizer.state[x].values()]).record(work)
+    assert x.item() == 1.0  # recording does nothing
+    optimizer.host_rate = 0.0
+    replay()
+    assert x.item() == pytest.approx(0.9)  # and the new rate never came through
+
+
+class Refuses:
+    """A recorder on a driver that cannot."""
+
+    def __init__(self, after):
+        self._after = after
+
+    def warm_up(self, work):
+        work()
+
+    def record(self, work):
+        if self._after:
+            (self._after.generator[0] * torch.inf).sum().backward()  # half an update was noted
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+@pytest.mark.parametrize("half_way", [False, True])
+def test_a_capture_that_fails_says_so_and_goes_on(half_way, store, capsys):
+    source = batch_source(CONFIG, store)
+    plain, static = Trained(CONFIG, "float32"), Trained(CONFIG, "float32")
+    captured = static.captured(store, Refuses(static.networks if half_way else None))
+    for i in range(6):
+        expected = plain.ordinary([source.batch(i)]).stacked()
+        torch.testing.assert_close(captured([source.draw(i)]).stacked(), expected, rtol=1e-9, atol=0)
+    said = capsys.readouterr().out
+    assert said.count("cannot be captured (RuntimeError: operation not permitted when stream is capturing)") == 1
+
+
+def test_sizes_hold_all_that_masks_can_use():
+    sizes = CapturedIteration.sizes.fget
+    for n in range(1, 20):
+        found = sizes(type("", (), {"_n": n}))
+        assert found == sorted(set(found))
+        assert len(found) <= 4
+        assert found[-1] == 3 * n
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graphs_replay_the_uncaptured_iteration(store):
+    source = batch_source(CONFIG, store)
+    gpu = torch.device("cuda")
+    runs = []
+    for recorder in (None, CudaGraphs()):
+        trained = Trained(CONFIG, "float32", torch.float32)
+        trained.networks.to(gpu)
+        trained.optimizers = Optimizers.of(trained.networks, CONFIG.optim, "float32")
+        images = resident(store, gpu).images
+        captured = CapturedIteration(
+            trained.networks, trained.optimizers, images, 3, 1, CONFIG.loss, CONFIG.optim, "float32", recorder
+        )
+        numbers = []
+        for i in range(40):
+            trained.optimizers.set_rates(CONFIG.optim, i)
+            if i == 35:
+                torch.cuda.set_sync_debug_mode("error")
+            report = captured([source.draw(i)])
+            torch.cuda.set_sync_debug_mode("default")
+            numbers.append(report.stacked().cpu())
+        runs.append(torch.stack(numbers))
+    torch.testing.assert_close(runs[0], runs[1], rtol=1e-2, atol=1e-3)

@@ -1,0 +1,192 @@
+"""Two processes over gloo against one that sees both their batches; and what happens when one is killed."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from lorbms_fast import losses
+from lorbms_fast.checkpoint import BEGINNING, Progress, Run
+from lorbms_fast.commands.train import batch_source, run_training
+from lorbms_fast.config import to_json
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.engine import distributed
+from lorbms_fast.engine.distributed import Averaging, World
+from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.trainer import Training
+from lorbms_fast.measurement.step import random_batch
+from lorbms_fast.models import build
+from tests.conftest import TINY
+
+PROCESSES = 2
+FORM = FORMS["torch"]
+LOSS = replace(TINY.loss, cls=0.0)  # batch statistics tie samples together; they are a process's own
+MODEL = TINY.model
+
+
+def share(rank: int) -> Batch:
+    """One process's batch."""
+    batch = random_batch(3, 64, seed=rank)
+    return Batch(batch.I_ref.double(), batch.I_q.double(), batch.mask)
+
+
+def both() -> Batch:
+    a, b = share(0), share(1)
+    return Batch(torch.cat([a.I_ref, b.I_ref]), torch.cat([a.I_q, b.I_q], 1), torch.cat([a.mask, b.mask]))
+
+
+def three_losses(networks, batches):
+    """L_G of a batch without L_cls, the mean of L_cls over batches with statistics of each, and L_D."""
+    whole = both() if len(batches) == PROCESSES else batches[0]
+    yield "generator", FORM.generator_losses(networks, whole, LOSS)[0].total(LOSS)
+    of_each = []
+    for batch in batches:
+        I_mix = FORM.scenes(networks, batch).I_mix.detach()
+        of_each.append(
+            losses.classification(FORM.classifier_logits(networks, I_mix, batch.I_q), batch.mask, LOSS.lambdas)
+        )
+    yield "classifier", torch.stack(of_each).mean()
+    I_mix = FORM.scenes(networks, whole).I_mix.detach()
+    yield "discriminator", losses.discrimination(networks.dsc(whole.I_ref), networks.dsc(I_mix))
+
+
+def gradients(networks, batches, processes):
+    """Gradients of the three losses by the parameters that each moves."""
+    optimizers = Optimizers.of(networks, TINY.optim, processes=processes)
+    found = {}
+    for name, loss in three_losses(networks, batches):
+        optimizer = getattr(optimizers, name)
+        parameters = optimizer.param_groups[0]["params"]
+        loss.backward(inputs=parameters)
+        if optimizer.averaging is not None:
+            optimizer.averaging.finish()
+        found[name] = [parameter.grad.clone() for parameter in parameters]
+        optimizer.zero_grad()
+    return found
+
+
+def as_one_of_two(rank: int, folder: Path) -> None:
+    """What each process does: its gradients, and its parameters after two whole iterations, into a file."""
+    distributed.BUCKET = 2**12
+    Averaging.__init__.__defaults__ = (2**12,)  # several buckets even for the tiny model
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
+    networks = build(MODEL, "torch").double().train()
+    found = {"gradients": gradients(networks, [share(rank)], PROCESSES)}
+    networks = build(MODEL, "torch").double().train()
+    optimizers = Optimizers.of(networks, TINY.optim, processes=PROCESSES)
+    assert len(optimizers.generator.averaging._buckets) > 2
+    for _ in range(2):
+        FORM.iterate(networks, optimizers, [share(rank)] * 4, TINY.loss)
+        FORM.advance_u(networks, TINY.optim)
+    found["state"] = {name: t for name, t in networks.state_dict().items() if "running" not in name}
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=as_one_of_two, args=(rank, folder)) for rank in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+
+
+@pytest.mark.parametrize("name", ["generator", "classifier", "discriminator"])
+def test_averaged_gradients_are_those_of_the_double_batch(name, two):
+    expected = gradients(build(MODEL, "torch").double().train(), [share(0), share(1)], 1)[name]
+    scale = max(e.norm() for e in expected)
+    for rank in range(PROCESSES):
+        for found, e in zip(two[rank]["gradients"][name], expected, strict=True):
+            torch.testing.assert_close(found, e, rtol=1e-9, atol=1e-11 * scale)
+
+
+def test_parameters_stay_the_same_in_all_processes(two):
+    assert all(torch.equal(tensor, two[1]["state"][name]) for name, tensor in two[0]["state"].items())
+
+
+def test_processes_share_the_batches_without_duplicates(store, tmp_path):
+    run = Run.create(tmp_path / "run", replace(TINY, epochs=2, iterations=None), store.path)
+    source = batch_source(run.config, store)
+    alone = Training.of(run, source)
+    assert source.batches_per_epoch == 8
+    assert alone.last_iteration(BEGINNING) == 16
+    taken = []
+    shares = [replace(alone, world=World(rank, 3)) for rank in range(3)]
+    for iteration in range(4):
+        taken += [s.numbers(s._after(BEGINNING, iteration)) for s in shares]
+    progress = shares[0]._after(BEGINNING, 4)
+    assert progress == Progress(4, 12)
+    assert shares[0].last_iteration(BEGINNING) == 6
+    # Two go on where three stopped.
+    shares = [replace(alone, world=World(rank, 2)) for rank in range(2)]
+    assert shares[0].last_iteration(progress) == 6
+    for iteration in (4, 5):
+        taken += [s.numbers(s._after(progress, iteration)) for s in shares]
+    assert taken == [[number] for number in range(16)]
+
+
+KILLED = """
+import os, signal, sys
+from lorbms_fast.cli import main
+from lorbms_fast.dataloader.batches import BatchSource
+
+draw = BatchSource.draw
+
+def killed(source, number):
+    if number == 9 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return draw(source, number)
+
+BatchSource.draw = killed
+main()
+"""
+
+
+def torchrun(folder: Path, store: Path, restarts: int) -> subprocess.CompletedProcess:
+    (folder / "killed.py").write_text(KILLED)
+    (folder / "tiny.json").write_text(to_json(replace(TINY, sheet_every=100)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    command += [folder / "killed.py", "train", store, "--out", folder / "run", "--config", folder / "tiny.json"]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_job_or_is_started_again(store, tmp_path):
+    for restarts in (0, 1):
+        folder = tmp_path / str(restarts)
+        folder.mkdir()
+        ended = torchrun(folder, store.path, restarts)
+        run = Run.open(folder / "run")
+        entries = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        if restarts:
+            assert ended.returncode == 0, ended.stderr
+            assert [entry["iteration"] for entry in entries] == [1, 2, 3, 4, 5, 6]
+        else:
+            assert ended.returncode != 0
+            assert "lost another process of the run" in ended.stderr
+            assert [path.name for path in run.checkpoints()] == ["00000002", "00000004"]
+    assert run.restore(build(TINY.model, "torch"), Optimizers.of(build(TINY.model, "torch"), TINY.optim))
+
+
+def test_one_process_under_torchruns_variables_is_a_world(monkeypatch, store, tmp_path):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with distributed.joined() as world:
+        assert world == World(0, 1)
+        run_training(Run.create(tmp_path / "run", replace(TINY, iterations=1), store.path), store, world)
+    assert not dist.is_initialized()

@@ -1,0 +1,92 @@
+"""Arithmetic by name: what it means, how near its losses stay to float32's, and what float16's scaler does."""
+
+import pytest
+import torch
+
+from lorbms_fast.config import PRESETS
+from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.optimizers import Adam, Optimizers, update
+from lorbms_fast.engine.precision import chosen_precision, precision
+from lorbms_fast.measurement.step import random_batch
+from lorbms_fast.models import build
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+DEMO = PRESETS["demo"]
+
+
+def losses(config, arithmetic, iterations, batch_size):
+    """L_rec_hat, L_rec_prime, L_adv, L_cls, L_D of every iteration, on four batches in turn."""
+    networks = build(config.model, "torch").train()
+    optimizers = Optimizers.of(networks, config.optim, arithmetic)
+    batches = [random_batch(batch_size, 64, seed) for seed in range(4)]
+    rows = []
+    for i in range(iterations):
+        with precision(CPU, arithmetic):
+            report = FORMS["torch"].iterate(networks, optimizers, [batches[i % 4]] * 4, config.loss)
+        FORMS["torch"].advance_u(networks, config.optim)
+        rows.append([report.L_rec_hat, report.L_rec_prime, report.L_adv, report.L_cls, report.L_D])
+    return torch.tensor(rows)
+
+
+def farthest(config, arithmetic, iterations, batch_size):
+    """Largest distance of any loss, averaged over ten iterations, from float32's, relative to it."""
+    exact, rounded = (
+        losses(config, name, iterations, batch_size).unfold(0, 10, 10).mean(-1) for name in ("float32", arithmetic)
+    )
+    return ((rounded - exact).abs() / exact).max().item()
+
+
+@pytest.mark.parametrize("arithmetic", ["bfloat16", "float16"])
+def test_losses_stay_within_two_percent_of_float32(arithmetic):
+    assert 0 < farthest(TINY, arithmetic, 20, 2) < 0.02
+
+
+@pytest.mark.slow
+def test_losses_of_the_demo_stay_within_five_percent_of_float32_over_200_iterations():
+    assert 0 < farthest(DEMO, "bfloat16", 200, 2) < 0.05
+
+
+def test_auto_is_bfloat16_on_a_gpu_only():
+    assert chosen_precision("auto", torch.device("cuda")) == "bfloat16"
+    assert chosen_precision("auto", CPU) == "float32"
+    assert chosen_precision("tf32", CPU) == "tf32"
+
+
+@pytest.mark.parametrize(("arithmetic", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", True)])
+def test_tf32_is_allowed_inside_only(arithmetic, tf32):
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with precision(CPU, arithmetic):
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "tf32", "bfloat16", "float16"])
+def test_parameters_moments_averages_and_losses_stay_float32(arithmetic):
+    networks = build(TINY.model, "torch").train()
+    optimizers = Optimizers.of(networks, TINY.optim, arithmetic)
+    with precision(CPU, arithmetic):
+        report = FORMS["torch"].iterate(networks, optimizers, [random_batch(2, 64)] * 4, TINY.loss)
+    FORMS["torch"].advance_u(networks, TINY.optim)
+    moments = [m for o in vars(optimizers).values() for state in o.state.values() for m in state.values()]
+    tensors = [*networks.state_dict().values(), *moments, *vars(report).values()]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+def test_a_step_that_overflows_is_skipped_and_the_scale_halved():
+    x = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = Adam([x], 0.1, (0.5, 0.999), torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1))
+    update(optimizer, (x * torch.inf).sum())
+    assert (x.item(), optimizer.t.item(), optimizer.scaler.get_scale()) == (1.0, 0.0, 2.0)
+    update(optimizer, (3 * x).sum())
+    plain = Adam([y := torch.nn.Parameter(torch.tensor([1.0]))], 0.1, (0.5, 0.999))
+    update(plain, (3 * y).sum())
+    assert torch.equal(x, y)  # as if the first had never been
+    assert (optimizer.t.item(), optimizer.scaler.get_scale()) == (1.0, 4.0)
+
+
+def test_scalers_are_apart():
+    optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim, "float16")
+    assert len({id(o.scaler) for o in vars(optimizers).values()}) == 3
+    assert all(o.scaler.is_enabled() for o in vars(optimizers).values())
