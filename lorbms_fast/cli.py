@@ -23,6 +23,8 @@ COMMANDS = {
     "search": "find good hyperparameters by training many runs (Ray Tune)",
     "render": "draw mixed scenes from a run (Figure 4.2)",
     "transfer": "move an object from one photo into another (Figure 4.3)",
+    "app": "open a local page for a run: transfers by hand, neighbours, curves, sheets",
+    "export": "write encoder and decoder as ONNX, safetensors, a PyTorch program and a page for any browser",
     "evaluate": "measure a run as the thesis does: generated images, linear probes, ablation, calibration, report",
     "bench": "time the fast iteration against the reference on this machine",
     "plan": "predict time and memory of training on a GPU",

@@ -56,11 +56,27 @@ def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) ->
     return sheet([images], ["I_obj", "I_ref", "collage", "I_mix"], cell=192)
 
 
+def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.Image:
+    """One row a sample: reference, collage, and the scenes on the way from its reconstruction to the mixed scene.
+
+    Args:
+        batch: N samples.
+        images: (K, N, 3, S, S), as `interpolation` makes them.
+        amounts: (K,) in [0, 1], how far each has gone.
+    """
+    made = {f"{amount:.0%}": column for amount, column in zip(amounts.tolist(), images, strict=True)}
+    return _sheet_of({"I_ref": batch.I_ref, "collage": collage(batch.I_ref, batch.I_q, batch.mask), **made}, batch.mask)
+
+
 def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
     others = [f"I_q{j}" for j in range(1, len(batch.I_q) + 1)] if len(batch.I_q) > 1 else ["I_other"]
     columns = {"I_ref": batch.I_ref} | dict(zip(others, batch.I_q, strict=True))
     if is_grid(batch.mask.shape[1]):
         columns["collage"] = collage(batch.I_ref, batch.I_q, batch.mask)
-    columns |= made
+    return _sheet_of(columns | made, batch.mask)
+
+
+def _sheet_of(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
+    """A row for each sample, labelled with its mask, a column for each name."""
     pixels: NDArray[np.uint8] = np.stack([to_pixels(column) for column in columns.values()])
-    return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in batch.mask.int().tolist()])
+    return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in mask.int().tolist()])

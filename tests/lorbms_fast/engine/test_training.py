@@ -167,6 +167,8 @@ def test_another_models_checkpoint_is_refused(finished):
 def test_rendering_a_run(finished, photographs, capsys):
     main(["render", str(finished), "--samples", "3"])
     assert size(finished / "mixed_scenes.png")[1] > 3 * 128
+    main(["render", str(finished), "--samples", "2", "--interpolate"])
+    assert size(finished / "interpolation.png")[0] > 11 * 128
     pictures = [str(photographs / f"photo0{i}.jpg") for i in (1, 2)]
     main(["transfer", str(finished), "--object", pictures[0], "--scene", pictures[1], "--mask", "0110"])
     assert size(finished / "transfer.png")[0] > 4 * 192
