@@ -158,8 +158,18 @@ main()
 def torchrun(folder: Path, store: Path, restarts: int) -> subprocess.CompletedProcess:
     (folder / "killed.py").write_text(KILLED)
     (folder / "tiny.json").write_text(to_json(replace(TINY, sheet_every=100)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
-    command += [folder / "killed.py", "train", store, "--out", folder / "run", "--config", folder / "tiny.json"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [
+        "--max-restarts",
+        str(restarts),
+        folder / "killed.py",
+        "train",
+        store,
+        "--out",
+        folder / "run",
+        "--config",
+        folder / "tiny.json",
+    ]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=500)
 
