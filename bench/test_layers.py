@@ -79,10 +79,6 @@ def test_instance_norm_relu(block: int, compare: Compare) -> None:
     _compare(compare, kernels.instance_norm_relu, _maps(MODEL.encoder_widths[block], SIDES[block]))
 
 
-def test_coord_conv(compare: Compare) -> None:
-    _compare(compare, kernels.coord_conv2d, _maps(3, 64), _draw(MODEL.stem, 5, 3, 3), _draw(MODEL.stem))
-
-
 def test_paired_conv(compare: Compare) -> None:
     operation = partial(_paired, groups=4)
     _compare(compare, operation, _maps(3, 64), _maps(12, 64), _draw(96, 6, 8, 8), _draw(96))

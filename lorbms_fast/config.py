@@ -175,7 +175,7 @@ PRESETS = {
         ),
         optim=OptimConfig(generator_lr=1e-3),
         batch_size=8,
-        iterations=500,
+        iterations=800,
         log_every=5,
         sheet_every=100,
         checkpoint_every=100,

@@ -20,7 +20,7 @@ def append_coordinates(x: Tensor) -> Tensor:
     return torch.cat([x, across.expand(n, 1, height, width), down.view(-1, 1).expand(n, 1, height, width)], dim=1)
 
 
-def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve x with its coordinates appended, padded to keep height and width.
 
     Args:
