@@ -189,7 +189,8 @@ def test_a_killed_worker_ends_the_job_or_is_started_again(store, tmp_path):
             assert ended.returncode != 0
             assert "lost another process of the run" in ended.stderr
             assert [path.name for path in run.checkpoints()] == ["00000002", "00000004"]
-    assert run.restore(build(TINY.model, "torch"), Optimizers.of(build(TINY.model, "torch"), TINY.optim))
+    networks = build(TINY.model, "torch")
+    assert run.restore(networks, Optimizers.of(networks, TINY.optim)) == Progress(6, 12)
 
 
 def test_one_process_under_torchruns_variables_is_a_world(monkeypatch, store, tmp_path):
