@@ -1,7 +1,10 @@
 """A small folder of photographs, its store, and a model that trains in a blink."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports Triton or our kernels: in tests they run in Triton's interpreter, on the CPU.
 os.environ["TRITON_INTERPRET"] = "1"
@@ -9,7 +12,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from lorbms_fast.checkpoint import Run
+from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
@@ -49,7 +55,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(photographs: Path, tmp_path: Path) -> ImageStore:
     """A store of them, with neighbours drawn at random."""
-    path = tmp_path / "store"
+    return store_of(photographs, tmp_path / "store")
+
+
+def store_of(photographs: Path, path: Path) -> ImageStore:
+    """Make a store of a folder of photographs, with neighbours drawn at random."""
     prepare_store(path, photographs, of_folder(photographs), Recipe())
     store = ImageStore.open(path)
     n = len(store)
@@ -58,3 +68,34 @@ def store(photographs: Path, tmp_path: Path) -> ImageStore:
     distances = np.sort(generator.uniform(1, 100, (n, 4, 10)).astype(np.float32))
     NeighbourTable(np.array(others), distances, 50.0, "random").save(store)
     return store
+
+
+def run_of(photographs: Path, folder: Path, name: str = "run") -> Path:
+    """Make a run of six iterations beside its store.
+
+    Its codes are made large: so short a training leaves the decoder painting everything grey.
+    """
+    store = store_of(photographs, folder / "store")
+    run = Run.create(folder / name, TINY, store.path)
+    run_training(run, store)
+    path = run.latest() / "model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {f"enc.last.{part}": 1000 * weights[f"enc.last.{part}"] for part in ("weight", "bias")}, path)
+    return run.folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; tests that click are skipped where it or Selenium is missing."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no Selenium here: pip install selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no Chromium here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1180,1400"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield started
+    started.quit()

@@ -8,9 +8,12 @@ import tyro
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.forms import form_of
 from lorbms_fast.files import whole_file
-from lorbms_fast.rendering.scenes import mixed_scene_sheet
+from lorbms_fast.rendering.scenes import interpolation_sheet, mixed_scene_sheet
+from lorbms_fast.rendering.transfer import interpolation
+
+STEPS = 9
 
 
 def render(
@@ -20,24 +23,35 @@ def render(
     samples: int = 8,
     store: Path | None = None,
     draw: int = 0,
+    interpolate: bool = False,
     out: Path | None = None,
 ) -> None:
     """Draw a sheet of mixed scenes (Figure 4.2): reference, four candidates, pixel collage, mixed scene.
+
+    With --interpolate the sheet shows how each mixed scene comes about instead: reference, collage, and the scenes
+    decoded while the replaced chunks go from the reference's to the candidates'.
 
     Args:
         run: Folder of a training run.
         samples: Rows of the sheet.
         store: Image store to take photos from, with neighbours; the run's own by default.
         draw: Number of the random draw; another one shows other photos.
-        out: PNG to write; RUN/mixed_scenes.png by default.
+        interpolate: Draw the way from reconstruction to mixed scene.
+        out: PNG to write; RUN/mixed_scenes.png or RUN/interpolation.png by default.
     """
     opened = Run.open(run)
     networks = load_networks(run)
     source = batch_source(opened.config, ImageStore.open(store or opened.store))
     batch = source.sample(samples, draw)
     with torch.inference_mode():
-        scenes = FORMS[opened.config.impl].scenes(networks, batch)
-    target = out or run / "mixed_scenes.png"
+        scenes = form_of(opened.config.model, opened.config.impl).scenes(networks, batch)
+    if interpolate:
+        amounts = torch.linspace(0, 1, STEPS)
+        images = interpolation(networks, scenes.f_ref, scenes.f_mix, amounts)
+        target, sheet = run / "interpolation.png", interpolation_sheet(batch, images, amounts)
+    else:
+        target, sheet = run / "mixed_scenes.png", mixed_scene_sheet(batch, scenes.I_mix)
+    target = out or target
     with whole_file(target) as partial:
-        mixed_scene_sheet(batch, scenes.I_mix).save(partial, format="png")
-    print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the quadrants replaced")
+        sheet.save(partial, format="png")
+    print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the tiles replaced")

@@ -8,7 +8,7 @@ import tyro
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_network
-from lorbms_fast.dataloader.resize import area_resize
+from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.files import whole_file
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.scenes import transfer_sheet
@@ -40,9 +40,4 @@ def transfer(
 
 
 def _photo(path: Path, side: int) -> torch.Tensor:
-    """The central square of a photo, as the networks take it."""
-    image = read_rgb(path)
-    height, width, _ = image.shape
-    square = min(height, width)
-    top, left = (height - square) // 2, (width - square) // 2
-    return to_network(area_resize(image[top : top + square, left : left + square], side))
+    return to_network(central_square(read_rgb(path), side))

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.files import whole_file
+from lorbms_fast.rendering.style import PLOT
 
 PANELS = {
     "reconstruction": ("L_rec_hat", "L_rec_prime"),
@@ -19,16 +20,28 @@ PANELS = {
 
 
 def draw_curves(metrics: Path, target: Path) -> None:
-    """Plot every loss of a `metrics.jsonl` against the iterations, smoothed over a fiftieth of the run, as a PNG.
+    """Write `curves` as a PNG. A run too short for its first entry gets no plot."""
+    figure = curves(metrics)
+    if figure is not None:
+        with whole_file(target) as partial:
+            figure.savefig(partial, format="png", dpi=110)
 
-    A run too short for its first entry gets no plot.
+
+def curves(metrics: Path) -> Figure | None:
+    """Plot every loss of a `metrics.jsonl` against the iterations, smoothed over a fiftieth of the run.
+
+    Args:
+        metrics: may still be growing.
+
+    Returns:
+        None when there is no entry yet.
     """
     entries = [json.loads(line) for line in read_lines(metrics)]
     if not entries:
-        return
+        return None
     iterations = [entry["iteration"] for entry in entries]
     width = max(1, len(entries) // 50)
-    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with matplotlib.rc_context(PLOT):
         figure = Figure(figsize=(10, 6), layout="constrained")
         for axes, (title, names) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
             for name in names:
@@ -38,5 +51,4 @@ def draw_curves(metrics: Path, target: Path) -> None:
                 axes.plot(iterations[width - 1 :], smooth, color=line.get_color(), label=name)
             axes.set(title=title, xlabel="iteration")
             axes.legend()
-        with whole_file(target) as partial:
-            figure.savefig(partial, format="png", dpi=110)
+    return figure

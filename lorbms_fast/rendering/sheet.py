@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lorbms_fast.rendering.style import INK, PAPER
+
 GAP, HEADER, FONT = 4, 22, 13
 
 
@@ -33,14 +35,14 @@ def sheet(
     font = ImageFont.load_default(FONT)
     left = GAP if row_labels is None else GAP + int(max(map(font.getlength, row_labels), default=0)) + GAP
     size = (left + len(columns) * (cell + GAP), HEADER + len(rows) * (cell + GAP))
-    page = Image.new("RGB", size, "white")
+    page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
     for j, label in enumerate(columns):
-        draw.text((left + j * (cell + GAP) + cell // 2, HEADER // 2), label, "black", font, anchor="mm")
+        draw.text((left + j * (cell + GAP) + cell // 2, HEADER // 2), label, INK, font, anchor="mm")
     for i, row in enumerate(rows):
         top = HEADER + i * (cell + GAP)
         if row_labels is not None:
-            draw.text((GAP, top + cell // 2), row_labels[i], "black", font, anchor="lm")
+            draw.text((GAP, top + cell // 2), row_labels[i], INK, font, anchor="lm")
         for j, image in enumerate(row):
             if image is not None:
                 page.paste(_fitted(image, cell), (left + j * (cell + GAP), top))

@@ -138,7 +138,7 @@ def test_the_command_takes_settings_from_everywhere(store, tmp_path, capsys):
     main(["train", "--resume", str(run), "--iterations", "4"])
     assert [entry["iteration"] for entry in entries(run)] == [1, 2, 3, 4]
     assert train("--resume", run, "--model.chunk", 5) == 2
-    assert "other model sizes" in capsys.readouterr().err
+    assert "another model" in capsys.readouterr().err
     assert train(store.path, "--out", run) == 2
     assert "is a run already" in capsys.readouterr().err
     assert train("--resume", tmp_path) == 2
@@ -167,6 +167,8 @@ def test_another_models_checkpoint_is_refused(finished):
 def test_rendering_a_run(finished, photographs, capsys):
     main(["render", str(finished), "--samples", "3"])
     assert size(finished / "mixed_scenes.png")[1] > 3 * 128
+    main(["render", str(finished), "--samples", "2", "--interpolate"])
+    assert size(finished / "interpolation.png")[0] > 11 * 128
     pictures = [str(photographs / f"photo0{i}.jpg") for i in (1, 2)]
     main(["transfer", str(finished), "--object", pictures[0], "--scene", pictures[1], "--mask", "0110"])
     assert size(finished / "transfer.png")[0] > 4 * 192

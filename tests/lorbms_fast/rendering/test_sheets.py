@@ -8,7 +8,7 @@ from lorbms_fast.kernels import mix_chunks
 from lorbms_fast.models import build
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.rendering.sheet import sheet
-from lorbms_fast.rendering.transfer import transfer
+from lorbms_fast.rendering.transfer import interpolation, transfer
 from tests.conftest import TINY
 
 
@@ -43,3 +43,15 @@ def test_transfer_mixes_chunks_of_both_photos():
     with torch.no_grad():
         expected = networks.dec(mix_chunks(networks.enc(I_ref), networks.enc(I_obj), mask))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_interpolation_goes_from_reconstruction_to_mixed_scene():
+    networks = build(TINY.model, "torch").eval()
+    f_ref, f_obj = torch.randn(2, 3, 4, TINY.model.chunk, generator=torch.Generator().manual_seed(0)) * 5
+    f_mix = mix_chunks(f_ref, f_obj, torch.tensor([[False, False, True, False], [True] * 4, [False] * 4]))
+    images = interpolation(networks, f_ref, f_mix, torch.tensor([0.0, 0.25, 1.0]))
+    with torch.no_grad():
+        expected = [networks.dec(f) for f in (f_ref, 0.75 * f_ref + 0.25 * f_mix, f_mix)]
+    torch.testing.assert_close(images, torch.stack(expected), rtol=0, atol=1e-5)
+    assert (images[0, :2] - images[2, :2]).abs().amax((1, 2, 3)).min() > 1e-3
+    torch.testing.assert_close(images[:, 2], images[:1, 2].expand(3, -1, -1, -1), rtol=0, atol=1e-5)

@@ -1,0 +1,1 @@
+"""A run's local web page: transfers by hand, neighbours, curves and sheets."""

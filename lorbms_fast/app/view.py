@@ -1,0 +1,140 @@
+"""What the page shows of a run."""
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lorbms_fast.app.pictures import of_address, png_address
+from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
+from lorbms_fast.mixing import parse_mask
+from lorbms_fast.models import Networks
+from lorbms_fast.rendering.scenes import collage
+from lorbms_fast.similarity.table import NeighbourTable
+
+
+@dataclass
+class RunView:
+    """A run, its newest networks, and the images and neighbours it learns from if they are still there."""
+
+    run: Run
+    store: ImageStore | None
+    table: NeighbourTable | None
+    _networks: dict[Path, Networks] = field(default_factory=dict)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    """Requests come from several threads; two at once would only fight for the same cores."""
+
+    @classmethod
+    def open(cls, folder: Path) -> "RunView":
+        """Open a run that has a checkpoint; a store that has gone since is done without.
+
+        Raises:
+            UserError: it is no run or has no checkpoint.
+        """
+        run = Run.open(folder)
+        run.latest()
+        store = table = None
+        with suppress(UserError):
+            store = ImageStore.open(run.store)
+            table = NeighbourTable.load(store)
+        return cls(run, store, table)
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says about the run, and which pictures it holds."""
+        return {
+            "name": self.run.folder.resolve().name,
+            "iteration": int(self.run.latest().name),
+            "side": self.side,
+            "images": 0 if self.store is None else len(self.store),
+            "neighbours": self.table is not None,
+            "pictures": [self.name(path) for path in self.pictures()],
+        }
+
+    @property
+    def side(self) -> int:
+        """Pixels of a side of the networks' images."""
+        return self.run.config.model.image_size
+
+    def pictures(self) -> list[Path]:
+        """The run's sheets, newest first, and whatever else was rendered into its folder."""
+        inside = self.run.folder.resolve()
+        found = [*self.run.folder.glob("*.png"), *sorted(self.run.folder.glob("sheets/*.png"), reverse=True)]
+        return [path for path in found if path.is_file() and path.resolve().is_relative_to(inside)]
+
+    def name(self, picture: Path) -> str:
+        """What the page calls a picture: where it lies in the run."""
+        return picture.relative_to(self.run.folder).as_posix()
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """An image of the run's store, (S, S, 3).
+
+        Raises:
+            UserError: there is no such image.
+        """
+        if self.store is None or not 0 <= row < len(self.store):
+            raise UserError(f"there is no image {row}: {self.facts()['images']:,} are at hand")
+        return np.asarray(self.store.images[row])
+
+    def neighbours(self, row: int) -> dict[str, Any]:
+        """For each quadrant of an image the rows and squared distances of its ten neighbours, nearest first.
+
+        Raises:
+            UserError: there is no such image, or its store has no neighbours.
+        """
+        self.image(row)
+        if self.table is None or self.store is None:
+            raise UserError(f"{self.run.store} has no neighbours: run  lorbms-fast neighbours {self.run.store}")
+        return {
+            "row": row,
+            "id": self.store.index["id"][row].as_py(),
+            "tau": self.table.tau,
+            "rows": self.table.rows[row].tolist(),
+            "distances": self.table.distances[row].tolist(),
+        }
+
+    def transfer(self, request: dict[str, Any]) -> dict[str, str]:
+        """Mix two pictures.
+
+        Args:
+            request: `object` and `scene`, addresses of pictures; `mask` such as `0010`; `amount` in [0, 1], how far
+                the chosen chunks go from the scene's to the object's.
+
+        Returns:
+            Addresses of `collage`, `I_mix`, and the reconstructions `I_hat` of the scene and `I_hat_obj`.
+
+        Raises:
+            UserError: a part of the request is missing or cannot be.
+        """
+        mask = parse_mask(str(request.get("mask")))
+        amount = _fraction(request.get("amount", 1.0))
+        I_obj, I_ref = (to_network(of_address(request.get(name), self.side)) for name in ("object", "scene"))
+        with self._turn, torch.inference_mode():
+            networks = self._newest()
+            f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref])).split(1)
+            f_mix = torch.lerp(f_ref, mix_chunks(f_ref, f_obj, mask[None]), amount)
+            I_mix, I_hat, I_hat_obj = networks.dec(torch.cat([f_mix, f_ref, f_obj]))
+        pasted = collage(I_ref[None], I_obj.expand(4, 1, *I_obj.shape), mask[None])[0]
+        made = {"collage": pasted, "I_mix": I_mix, "I_hat": I_hat, "I_hat_obj": I_hat_obj}
+        return {name: png_address(to_pixels(image)) for name, image in made.items()}
+
+    def _newest(self) -> Networks:
+        """The newest checkpoint's networks: a run may still be training."""
+        if (path := self.run.latest()) not in self._networks:
+            self._networks.clear()
+            self._networks[path] = load_networks(self.run.folder)
+        return self._networks[path]
+
+
+def _fraction(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"amount {value!r}: it goes from 0 (the scene's chunk) to 1 (the object's)")
+    return float(value)

@@ -1,0 +1,109 @@
+"""`lorbms-fast export`: a run's encoder and decoder for other programs."""
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+import tyro
+from rich.console import Console
+from safetensors.torch import save_file
+
+from lorbms_fast.errors import UserError
+from lorbms_fast.export.generator import Generator, Transfer, plain_generator
+from lorbms_fast.files import whole_folder
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+
+def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = None) -> None:
+    """Write a run's encoder and decoder for use without this program.
+
+    OUT gets generator.safetensors (weights, spectral normalisation done), encoder.onnx and decoder.onnx (any batch
+    size; checked with ONNX Runtime against PyTorch to 1e-4), transfer.pt2 (torch.export: I_obj, I_ref, mask -> I_mix)
+    and README.txt, which says how to call them. With --web also demo.html: one file that transfers objects in any
+    browser, without a server; its weights have 8 bits.
+
+    Needs the extra `export`: pip install 'lorbms-fast[export]'.
+
+    Args:
+        run: Folder of a training run.
+        out: New folder to write.
+        web: Folder of the npm package onnxruntime-web (npm install onnxruntime-web; node_modules/onnxruntime-web).
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(f"{', '.join(missing)} is not installed: pip install 'lorbms-fast[export]'")
+    from lorbms_fast.export.onnx_files import TOLERANCE, quantise
+    from lorbms_fast.export.page import runtime_files, write_page
+
+    if web is not None:
+        runtime_files(web)  # a mistake is told before the work, not after
+    generator = plain_generator(run)
+    with Console(stderr=True).status("exporting and checking: about a minute"), whole_folder(out) as partial:
+        _write_weights(generator, partial / "generator.safetensors")
+        _write_program(generator, partial / "transfer.pt2")
+        worst = _write_onnx(generator, partial)
+        if worst > TOLERANCE:
+            print(f"ONNX Runtime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:.0e}", file=sys.stderr)
+            sys.exit(1)
+        (partial / "README.txt").write_text(_explanation(generator))
+        if web is not None:
+            with TemporaryDirectory() as folder:
+                encoder, decoder = (Path(folder) / name for name in ("encoder.onnx", "decoder.onnx"))
+                quantise(partial / encoder.name, encoder)
+                quantise(partial / decoder.name, decoder)
+                write_page(encoder, decoder, web, generator.config, run.resolve().name, partial / "demo.html")
+    print(f"ONNX Runtime and PyTorch agree within {worst:.1e} of the largest number")
+    for path in sorted(out.iterdir()):
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _write_weights(generator: Generator, path: Path) -> None:
+    facts = {"iteration": generator.iteration, "model": vars(generator.config)}
+    save_file(generator.tensors(), path, {"lorbms_fast": json.dumps(facts)})
+
+
+def _write_program(generator: Generator, path: Path) -> None:
+    side, N = generator.config.image_size, torch.export.Dim("N", min=1)
+    example = (*torch.zeros(2, 2, 3, side, side), torch.zeros(2, 4, dtype=torch.bool))
+    program = torch.export.export(Transfer(generator), example, dynamic_shapes=({0: N}, {0: N}, {0: N}))
+    torch.export.save(program, path)
+
+
+def _write_onnx(generator: Generator, folder: Path) -> float:
+    """Write both networks, and return their largest difference from PyTorch, for one and for several images."""
+    from lorbms_fast.export.onnx_files import difference, write_onnx
+
+    side = generator.config.image_size
+    images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        codes = generator.enc(images)
+    write_onnx(generator.enc, images, ("images", "f"), folder / "encoder.onnx")
+    write_onnx(generator.dec, codes, ("f", "images"), folder / "decoder.onnx")
+    return max(
+        difference(network, folder / name, x[:count])
+        for network, name, x in ((generator.enc, "encoder.onnx", images), (generator.dec, "decoder.onnx", codes))
+        for count in (1, 3)
+    )
+
+
+def _explanation(generator: Generator) -> str:
+    side, chunk = generator.config.image_size, generator.config.chunk
+    return f"""LORBMS encoder and decoder after {generator.iteration:,} training iterations.
+
+Images are float32 (N, 3, {side}, {side}), red green blue, in [-1, 1]: x = u8 * 2/255 - 1.
+A code f is float32 (N, 4, {chunk}): one chunk a quadrant, top left, top right, bottom left, bottom right.
+
+encoder.onnx            images -> f
+decoder.onnx            f -> images
+transfer.pt2            torch.export.load("transfer.pt2").module()(I_obj, I_ref, mask) -> I_mix; mask (N, 4) bool,
+                        True where the chunk comes from I_obj
+generator.safetensors   enc.* and dec.*; the decoder's weights are spectrally normalised already
+demo.html               (with --web) open it in a browser
+
+Object transfer with ONNX Runtime:
+    f_obj, f_ref = encoder.run(None, {{"images": numpy.stack([I_obj, I_ref])}})[0]
+    I_mix = decoder.run(None, {{"f": numpy.where(mask[:, None], f_obj, f_ref)[None]}})[0]
+"""

@@ -1,0 +1,1 @@
+"""A trained generator in forms that need neither this program nor PyTorch."""

@@ -1,0 +1,65 @@
+"""The generator of a run in plain operations, its spectral normalisation done once and for all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lorbms_fast.checkpoint import Run, load_weights
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models import build
+from lorbms_fast.reference.layers import SpectralWeight
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Enc and Dec as they were after an iteration."""
+
+    enc: nn.Module
+    dec: nn.Module
+    config: ModelConfig
+    iteration: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters by name, `enc.` and `dec.` first; no u vectors, which nothing needs any more."""
+        return {
+            f"{name}.{parameter}": values.detach()
+            for name, network in (("enc", self.enc), ("dec", self.dec))
+            for parameter, values in network.named_parameters()
+        }
+
+
+class Transfer(nn.Module):
+    """Object transfer as one network."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.enc, self.dec = generator.enc, generator.dec
+
+    def forward(self, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> Tensor:
+        """(N, 3, S, S) twice, in [-1, 1], and (N, 4) bool -> I_mix (N, 3, S, S), as `rendering.transfer.transfer`."""
+        I_mix: Tensor = self.dec(torch.where(mask.unsqueeze(-1), self.enc(I_obj), self.enc(I_ref)))
+        return I_mix
+
+
+@torch.no_grad()
+def plain_generator(folder: Path) -> Generator:
+    """Enc and Dec of a run's newest checkpoint, W / sigma in place of every spectrally normalised W.
+
+    Raises:
+        UserError: it is no run, or has no checkpoint, or a damaged one.
+    """
+    run = Run.open(folder)
+    networks = build(run.config.model, "reference", normalise=_as_it_is)
+    path = run.latest()
+    load_weights(networks, path / "model.safetensors")
+    for layer in networks.dec.modules():
+        if isinstance(layer, SpectralWeight):
+            layer.weight.copy_(spectral_norm(layer.weight, layer.u)[0])
+    return Generator(networks.enc.eval(), networks.dec.eval(), run.config.model, int(path.name))
+
+
+def _as_it_is(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    return weight, weight.new_ones(())

@@ -1,0 +1,72 @@
+"""One HTML file that transfers objects in the browser: networks, runtime and page in it, no server behind it."""
+
+import base64
+import gzip
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from lorbms_fast.app.server import page_part
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.errors import UserError
+
+RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-threaded.wasm"}
+"""What the page needs of the npm package onnxruntime-web, in its folder `dist`."""
+
+
+def write_page(encoder: Path, decoder: Path, runtime: Path, config: ModelConfig, title: str, target: Path) -> None:
+    """Write the page.
+
+    Args:
+        encoder: ONNX file.
+        decoder: ONNX file.
+        runtime: folder of the npm package onnxruntime-web.
+        config: sizes of the networks.
+        title: what the page calls the run.
+        target: the HTML file.
+
+    Raises:
+        UserError: the runtime is not there.
+    """
+    assets = runtime_files(runtime)
+    contents = {name: path.read_bytes() for name, path in (assets | {"enc": encoder, "dec": decoder}).items()}
+    contents["transfer.js"] = page_part("transfer.js").encode()
+    parts = {
+        "style": page_part("style.css"),
+        "transfer": page_part("transfer.html"),
+        "facts": _in_script(json.dumps({"title": title, "side": config.image_size, "chunk": config.chunk})),
+        "assets": "\n".join(
+            f'<script type="text/plain" data-asset="{name}">{packed(content)}</script>'
+            for name, content in contents.items()
+        ),
+        "script": (files("lorbms_fast.export") / "static" / "demo.js").read_text(),
+    }
+    page = (files("lorbms_fast.export") / "static" / "demo.html").read_text()
+    for name, part in parts.items():
+        page = page.replace(f"<!-- {name} -->", part, 1)
+    target.write_text(page)
+
+
+def runtime_files(runtime: Path) -> dict[str, Path]:
+    """The runtime's files by the page's names for them.
+
+    Raises:
+        UserError: one is not there.
+    """
+    found = {name: runtime / "dist" / file for name, file in RUNTIME.items()}
+    if missing := [path for path in found.values() if not path.is_file()]:
+        raise UserError(
+            f"{missing[0]} is missing: fetch the runtime with  npm install onnxruntime-web  "
+            "and name node_modules/onnxruntime-web with --web"
+        )
+    return found
+
+
+def packed(content: bytes) -> str:
+    """Bytes as text that the page unpacks: gzip, then base64."""
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+
+
+def _in_script(text: str) -> str:
+    """JSON that may stand in a <script>, whatever names it holds."""
+    return text.replace("<", "\\u003c")

@@ -1,0 +1,132 @@
+"""The page in a browser, with real clicks."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorbms_fast.app.server import serve
+from lorbms_fast.app.view import RunView
+from tests.clicks import Keys, changes, drop, find, find_all, shown, until
+from tests.conftest import run_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a tiny run is served, whose name a careless page would run."""
+    run = run_of(photographs, tmp_path_factory.mktemp("page"), "<img src=x onerror=alert(1)>")
+    server = serve(RunView.open(run), 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}/"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def page(address: str, browser: Any) -> Iterator[Any]:
+    """The page, freshly opened; nothing may have been complained of when the test is through."""
+    browser.get(address)
+    until(browser, lambda: find(browser, "#run-facts").text)
+    yield browser
+    complaints = [entry for entry in browser.get_log("browser") if "400 (BAD REQUEST)" not in entry["message"]]
+    assert not complaints
+
+
+def choose(page: Any, photographs: Path) -> None:
+    for slot, photo in (("object", "photo01.jpg"), ("scene", "photo02.jpg")):
+        find(page, f"#{slot} input[type=file]").send_keys(str(photographs / photo))
+        until(page, lambda slot=slot: find(page, f"#{slot} .picture img").is_displayed())
+    shown(page, "I_mix")
+
+
+def test_transfer_by_clicks(page, photographs):
+    choose(page, photographs)
+    assert find(page, "#mask").text == "0010"
+    assert find(page, "#collage").is_displayed()
+    pasted = changes(page, "collage", find(page, "[data-quadrant='1']").click)
+    assert find(page, "#mask").text == "0110"
+    assert changes(page, "collage", find(page, "[data-quadrant='1']").click) != pasted
+    whole = shown(page, "I_mix")
+    slider = find(page, "#amount")
+    changes(page, "I_mix", lambda: slider.send_keys(Keys.HOME))
+    assert find(page, "#amount-shown").text == "0%"
+    assert shown(page, "I_mix") == shown(page, "I_hat")
+    changes(page, "I_mix", lambda: slider.send_keys(Keys.END))
+    until(page, lambda: shown(page, "I_mix") == whole)
+    scene = shown(page, "I_hat")
+    find(page, "#swap").click()
+    until(page, lambda: shown(page, "I_hat_obj") == scene)
+    assert find(page, "#save").get_attribute("href") == shown(page, "I_mix")
+
+
+def test_pictures_can_be_dropped(page, photographs):
+    for slot, photo in (("object", "photo03.jpg"), ("scene", "photo04.jpg")):
+        drop(page, f"#{slot} .picture", photo, (photographs / photo).read_bytes())
+    assert shown(page, "I_mix").startswith("data:image/png")
+
+
+def test_a_strange_file_gets_a_message(page, tmp_path):
+    hostile = tmp_path / "<b>x.png"
+    hostile.write_text("<script>alert(1)</script>")
+    find(page, "#object input[type=file]").send_keys(str(hostile))
+    message = until(page, lambda: find(page, "#message").text)
+    assert "is not a picture" in message
+    assert not find(page, "#object .picture img").is_displayed()
+    assert not find_all(page, "#message b")
+
+
+def test_names_are_text(page):
+    assert "<img src=x onerror=alert(1)>" in find(page, "#run-facts").text
+    assert not find_all(page, "#run-facts img")
+
+
+def test_neighbours_lead_from_picture_to_picture(page):
+    find(page, "#tab-neighbours").click()
+    until(page, lambda: len(find_all(page, ".neighbour-row")) == 4)
+    third = find_all(page, ".neighbour-row:nth-child(2) button")[4]
+    until(page, lambda: find(third, "img").get_property("naturalWidth") == 64)
+    assert third.size["height"] > 40
+    offsets = (
+        "const [i] = arguments, b = i.parentElement; return [Math.round(i.offsetLeft / b.clientWidth), i.offsetTop]"
+    )
+    assert page.execute_script(offsets, find(third, "img")) == [-1, 0]  # q2, the right upper quarter
+    q1 = find_all(page, ".neighbour-row:nth-child(1) img")[4]
+    assert page.execute_script(offsets, q1) == [0, 0]
+    row = third.get_attribute("title").split()[1]
+    name = find(page, "#row-id").text
+    third.click()
+    until(page, lambda: find(page, "#row-id").text != name)
+    assert find(page, "#row").get_property("value") == row
+    find(page, "#as-object").click()
+    until(page, lambda: find(page, "#object .picture img").is_displayed())
+    find(page, "#scene .random").click()
+    shown(page, "I_mix")
+    find(page, "#tab-neighbours").click()
+    find(page, "#row").send_keys("9999")
+    find(page, "#pick button[type=submit]").click()
+    until(page, lambda: find(page, "#row").get_property("validity")["rangeOverflow"])
+
+
+def test_curves_and_sheets_are_shown(page):
+    find(page, "#tab-run").click()
+    pictures = until(page, lambda: find_all(page, "#pictures img"))
+    assert [picture.get_attribute("alt") for picture in pictures] == [
+        "curves",
+        "sheets/00000006.png",
+        "sheets/00000003.png",
+    ]
+    for picture in pictures:
+        page.execute_script("arguments[0].scrollIntoView()", picture)
+        until(page, lambda picture=picture: picture.get_property("naturalWidth") > 300)
+
+
+def test_nothing_is_asked_of_other_machines(page, address):
+    names = page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert names
+    assert all(name.startswith((address, "data:")) for name in names), json.dumps(names)
