@@ -158,8 +158,18 @@ main()
 def torchrun(folder: Path, store: Path, restarts: int) -> subprocess.CompletedProcess:
     (folder / "killed.py").write_text(KILLED)
     (folder / "tiny.json").write_text(to_json(replace(TINY, sheet_every=100)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
-    command += [folder / "killed.py", "train", store, "--out", folder / "run", "--config", folder / "tiny.json"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [
+        "--max-restarts",
+        str(restarts),
+        folder / "killed.py",
+        "train",
+        store,
+        "--out",
+        folder / "run",
+        "--config",
+        folder / "tiny.json",
+    ]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=500)
 
@@ -179,7 +189,8 @@ def test_a_killed_worker_ends_the_job_or_is_started_again(store, tmp_path):
             assert ended.returncode != 0
             assert "lost another process of the run" in ended.stderr
             assert [path.name for path in run.checkpoints()] == ["00000002", "00000004"]
-    assert run.restore(build(TINY.model, "torch"), Optimizers.of(build(TINY.model, "torch"), TINY.optim))
+    networks = build(TINY.model, "torch")
+    assert run.restore(networks, Optimizers.of(networks, TINY.optim)) == Progress(6, 12)
 
 
 def test_one_process_under_torchruns_variables_is_a_world(monkeypatch, store, tmp_path):
