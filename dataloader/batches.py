@@ -5,6 +5,7 @@ depends on how many workers there are. Images and mask are tensors and offer DLP
 without a copy (`cupy.from_dlpack(batch.I_ref)`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -41,9 +42,10 @@ class Batch(NamedTuple):
     I_ref: Tensor
     """(N, 3, S, S) float32 in [-1, 1]."""
     I_q: Tensor
-    """(4, N, 3, S, S) float32 in [-1, 1]: the candidates for quadrant 1, then those for quadrant 2, 3, 4."""
+    """(4, N, 3, S, S) float32 in [-1, 1]: the candidates for quadrant 1, then those for quadrant 2, 3, 4. Variants: one
+    for each tile, or one for all, (1, N, 3, S, S)."""
     mask: Tensor
-    """(N, 4) bool, True where the quadrant is replaced (m_i = 1)."""
+    """(N, 4) bool, True where the quadrant is replaced (m_i = 1); in variants (N, tiles)."""
     used: Tensor | None = None
     """(2, K) int64, `used_candidates(mask)`, possibly padded; where it is None the mask is searched for it, which on a
     GPU makes the host wait."""
@@ -77,8 +79,7 @@ def used_candidates(mask: Tensor, padded_to: int | None = None) -> Tensor:
     return torch.cat([used, used[:, :1].expand(2, padded_to - used.shape[1])], dim=1)
 
 
-@dataclass(frozen=True)
-class BatchSource:
+class Batches(ABC):
     """The batches of a run over a store, by number.
 
     Each pass over the store takes its images in a new random order; images that do not fill a batch at the end of a
@@ -86,14 +87,11 @@ class BatchSource:
     """
 
     store: ImageStore
-    neighbours: NeighbourTable
     batch_size: int
     seed: int
-    tau: float
-    candidates: Literal["independent", "shared-rank"] = "independent"
-    read: Reader | None = None
-    """How images are read; by default from the mapped files."""
-    ahead: int = 0
+    read: Reader | None
+    """How images are read; None: from the mapped files."""
+    ahead: int
     """How many of the next batches are made in the background while one is used."""
 
     def __post_init__(self) -> None:
@@ -109,14 +107,9 @@ class BatchSource:
         return len(self.store) // self.batch_size
 
     def rows(self, number: int) -> NDArray[np.int64]:
-        """Rows in the store of a batch's reference images, (N,)."""
+        """Rows in the store of a batch's images, (batch_size,)."""
         epoch, position = divmod(number, self.batches_per_epoch)
         return _order(self.seed, epoch, len(self.store))[position * self.batch_size : (position + 1) * self.batch_size]
-
-    def draw(self, number: int) -> Draw:
-        """What batch `number`, counted from 0 over the whole run, is made of."""
-        rows = self.rows(number)
-        return self._draw(rows, self._ranks(number, len(rows)))
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
@@ -126,8 +119,13 @@ class BatchSource:
     def _numbered(self) -> Callable[[int], Batch]:
         return ReadAhead(self._make, self.ahead) if self.ahead else self._make
 
+    @abstractmethod
     def _make(self, number: int) -> Batch:
-        return self._assemble(self.draw(number))
+        """Batch `number`, from scratch."""
+
+    @abstractmethod
+    def sample(self, n: int, draw: int = 0) -> Batch:
+        """n images at random, with random candidates: for looking at, beside the run's own batches."""
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the store."""
@@ -138,11 +136,37 @@ class BatchSource:
         """The batches of the first pass."""
         return self.epoch(0)
 
+    def images(self, rows: NDArray[np.int64]) -> Tensor:
+        """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
+        return (self.read or mapped(self.store, torch.device("cpu")))(rows)
+
+
+@dataclass(frozen=True)
+class BatchSource(Batches):
+    """Batches whose candidates are drawn from the neighbours of each quadrant (Algorithm 1)."""
+
+    store: ImageStore
+    neighbours: NeighbourTable
+    batch_size: int
+    seed: int
+    tau: float
+    candidates: Literal["independent", "shared-rank"] = "independent"
+    read: Reader | None = None
+    ahead: int = 0
+
+    def draw(self, number: int) -> Draw:
+        """What batch `number`, counted from 0 over the whole run, is made of."""
+        rows = self.rows(number)
+        return self._draw(rows, self._ranks(number, len(rows)))
+
+    def _make(self, number: int) -> Batch:
+        return self._assemble(self.draw(number))
+
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
-        rows = _generator(self.seed, 2, draw).permutation(len(self.store))[:n]
+        rows = random_rows(self.seed, draw, n, len(self.store))
         return self.of_rows(
-            rows, _generator(self.seed, 3, draw).integers(self.neighbours.rows.shape[2], size=(len(rows), 4))
+            rows, generator(self.seed, 3, draw).integers(self.neighbours.rows.shape[2], size=(len(rows), 4))
         )
 
     def of_rows(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Batch:
@@ -157,24 +181,29 @@ class BatchSource:
         return Draw(torch.from_numpy(np.concatenate([rows[None], candidates.T])), mask)
 
     def _assemble(self, draw: Draw) -> Batch:
-        read = self.read or mapped(self.store, torch.device("cpu"))
-        images = read(draw.rows.numpy())
+        images = self.images(draw.rows.numpy())
         return Batch(images[0], images[1:], draw.mask, used_candidates(draw.mask))
 
     def _ranks(self, number: int, n: int) -> NDArray[np.int64]:
-        generator = _generator(self.seed, 1, number)
+        draw = generator(self.seed, 1, number)
         if self.candidates == "shared-rank":
-            return generator.integers(AUTHOR_RANKS, size=(n, 1)).repeat(4, axis=1)
-        return generator.integers(self.neighbours.rows.shape[2], size=(n, 4))
+            return draw.integers(AUTHOR_RANKS, size=(n, 1)).repeat(4, axis=1)
+        return draw.integers(self.neighbours.rows.shape[2], size=(n, 4))
 
 
-def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """Random numbers of a run for one of its purposes and one of its batches."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, number))))
+
+
+def random_rows(seed: int, draw: int, n: int, count: int) -> NDArray[np.int64]:
+    """n rows of a store of `count` images at random, (at most n,)."""
+    return generator(seed, 2, draw).permutation(count)[:n]
 
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """The images of one pass in their order: drawn once a pass, as for COCO it takes as long as a batch."""
-    order = _generator(seed, 0, epoch).permutation(count)
+    order = generator(seed, 0, epoch).permutation(count)
     order.flags.writeable = False
     return order

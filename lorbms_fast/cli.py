@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "compare a store's files with their checksums",
     "neighbours": "find each quadrant's visually similar images (Algorithm 2)",
     "train": "train LORBMS on a store",
+    "search": "find good hyperparameters by training many runs (Ray Tune)",
     "render": "draw mixed scenes from a run (Figure 4.2)",
     "transfer": "move an object from one photo into another (Figure 4.3)",
     "app": "open a local page for a run: transfers by hand, neighbours, curves, sheets",

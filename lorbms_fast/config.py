@@ -11,10 +11,11 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from lorbms_fast.errors import UserError
+from lorbms_fast.variants import VARIANTS
 
 Impl = Literal["reference", "torch"]
 Count = Annotated[int, Field(ge=1)]
@@ -22,12 +23,31 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
+
+def _known_variant(name: str) -> str:
+    if name not in VARIANTS:
+        raise ValueError(f"choose one of {', '.join(VARIANTS)}")
+    return name
+
+
+Part = Annotated[str, AfterValidator(_known_variant)]
+"""The name of the variant whose network is used."""
+
 _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """Sizes of the four networks; the defaults are the thesis's (Tables 3.1 to 3.6)."""
+    """The four networks and their sizes; the defaults are the thesis's (Tables 3.1 to 3.6)."""
+
+    encoder: Part = "thesis"
+    """Variant whose encoder is used; `lorbms-fast info --variant NAME` shows it."""
+    decoder: Part = "thesis"
+    """Variant whose decoder is used."""
+    discriminator: Part = "thesis"
+    """Variant whose discriminator is used."""
+    classifier: Part = "thesis"
+    """Variant whose classifier is used."""
 
     image_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     """Side of the square images in pixels, a multiple of 32."""
@@ -39,6 +59,8 @@ class ModelConfig:
     """Layers of the encoder's dense blocks; the decoder has them in reverse order."""
     chunk: Count = 192
     """Numbers that describe one quadrant."""
+    tiles: Count = 4
+    """Parts of an image that are replaced each on its own: its four quadrants, or a grid of 9 or 16."""
     discriminator_width: Count = 42
     """Maps of the discriminator's first convolution; each further one doubles them."""
     classifier_widths: tuple[Count, Count, Count, Count, Count] = (96, 256, 384, 384, 256)
@@ -80,6 +102,8 @@ class LossConfig:
     """Weight of L_cls in L_G."""
     lambdas: tuple[Weight, Weight, Weight, Weight] = (1.0, 1.0, 1.0, 1.0)
     """Weights lambda_j of the four candidates in L_cls; the author's program has 0.25 each."""
+    gan: Literal["cross-entropy", "hinge"] = "cross-entropy"
+    """Adversarial losses: sigmoid cross entropies (thesis), or hinge losses as SAGAN has them."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -88,9 +112,10 @@ class MixingConfig:
 
     tau: Weight | None = None
     """Threshold on squared L2 distances; by default the one stored with the neighbours."""
-    candidates: Literal["independent", "shared-rank"] = "independent"
+    candidates: Literal["independent", "shared-rank", "batch", "halves"] = "independent"
     """Draw each quadrant's candidate from its ten neighbours on its own (thesis), or one rank of the nearest nine for
-    all four (the author's program)."""
+    all four (the author's program); take the nearest of the batch, by pixels; or mix each image of the batch's first
+    half with its counterpart in the second, by a random mask."""
 
 
 @dataclass(frozen=True, config=_STRICT)

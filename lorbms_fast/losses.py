@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from lorbms_fast.config import LossConfig
 from lorbms_fast.engine.scenes import Scenes
+
+Gan = Literal["cross-entropy", "hinge"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def generation(
     return GeneratorLosses(
         L_rec_hat=reconstruction(I_ref, s.I_hat),
         L_rec_prime=reconstruction(I_ref, s.I_prime),
-        L_adv=called_real(D_mix),
+        L_adv=deception(D_mix, config.gan),
         L_cls=classification(cls_logits, mask, config.lambdas),
     )
 
@@ -62,8 +65,15 @@ def called_fake(logits: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
 
 
-def discrimination(D_ref: Tensor, D_mix: Tensor) -> Tensor:
-    """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`."""
+def deception(D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
+    """L_adv: `bce(D(I_mix), 1)`, or `-D(I_mix)` of the hinge losses (Zhang et al., 2019), both as means."""
+    return -D_mix.mean() if gan == "hinge" else called_real(D_mix)
+
+
+def discrimination(D_ref: Tensor, D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
+    """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`, or hinge losses, `max(0, 1 - D(I_ref)) + max(0, 1 + D(I_mix))`."""
+    if gan == "hinge":
+        return torch.relu(1 - D_ref).mean() + torch.relu(1 + D_mix).mean()
     return called_real(D_ref) + called_fake(D_mix)
 
 
@@ -78,3 +88,13 @@ def classification(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Te
     targets = torch.diag_embed(mask.to(logits.dtype)).transpose(0, 1)
     per_candidate = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((1, 2))
     return torch.stack([lambda_j * loss for lambda_j, loss in zip(lambdas, per_candidate, strict=True)]).sum()
+
+
+def provenance(logits: Tensor, mask: Tensor) -> Tensor:
+    """L_cls of a classifier that sees all images at once: `bce(Cls(I_mix, I_ref, I_q...), m)`, a mean.
+
+    Args:
+        logits: (N, tiles), one logit a tile.
+        mask: (N, tiles) bool, True where the tile was replaced.
+    """
+    return F.binary_cross_entropy_with_logits(logits, mask.to(logits.dtype))

@@ -8,7 +8,7 @@ import tyro
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.forms import form_of
 from lorbms_fast.files import whole_file
 from lorbms_fast.rendering.scenes import interpolation_sheet, mixed_scene_sheet
 from lorbms_fast.rendering.transfer import interpolation
@@ -44,7 +44,7 @@ def render(
     source = batch_source(opened.config, ImageStore.open(store or opened.store))
     batch = source.sample(samples, draw)
     with torch.inference_mode():
-        scenes = FORMS[opened.config.impl].scenes(networks, batch)
+        scenes = form_of(opened.config.model, opened.config.impl).scenes(networks, batch)
     if interpolate:
         amounts = torch.linspace(0, 1, STEPS)
         images = interpolation(networks, scenes.f_ref, scenes.f_mix, amounts)
@@ -54,4 +54,4 @@ def render(
     target = out or target
     with whole_file(target) as partial:
         sheet.save(partial, format="png")
-    print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the quadrants replaced")
+    print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the tiles replaced")

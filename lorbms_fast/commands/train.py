@@ -5,20 +5,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from lorbms_fast.checkpoint import BEGINNING, Progress, Run
 from lorbms_fast.config import PRESETS, TrainConfig, read_config
-from lorbms_fast.dataloader.batches import BatchSource
-from lorbms_fast.dataloader.readers import reader
+from lorbms_fast.dataloader.batches import Batches, BatchSource
+from lorbms_fast.dataloader.readers import Reader, reader
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
 from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.trainer import Interrupted, Training
 from lorbms_fast.errors import UserError
+from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.similarity.table import NeighbourTable
 
@@ -30,6 +32,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
     """The command, its settings starting from the preset, the settings file or the run that the arguments name."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="thesis")
+    first.add_argument("--variant", default="thesis")
     first.add_argument("--config", type=Path)
     first.add_argument("--resume", type=Path)
     named, _ = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
@@ -40,6 +43,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         base = read_config(named.config, base)
     if named.resume is not None:
         base = Run.open(named.resume).config
+    base = with_variant(base, named.variant)
 
     def train(
         store: tyro.conf.Positional[Path | None] = None,
@@ -48,6 +52,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         out: Path | None = None,
         resume: Path | None = None,
         preset: str = named.preset,
+        variant: str = named.variant,
         config: Path | None = None,
         settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
     ) -> None:
@@ -63,16 +68,16 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             out: Folder of the new run.
             resume: Folder of a run to continue; it remembers its store and settings.
             preset: Settings to start from: thesis (the headline run) or demo (small networks, minutes on a CPU).
+            variant: What to change in these settings for a system of Appendix D: `lorbms-fast info` lists them.
             config: TOML or JSON file with settings that replace the preset's.
             settings: Any single setting.
         """
         with joined() as world:
             if resume is not None:
-                run = replace(Run.open(resume), config=settings)
-                if run.config.model != base.model:
-                    raise UserError(
-                        f"{resume} was begun with other model sizes: start a new run with --out to change them"
-                    )
+                opened = Run.open(resume)
+                run = replace(opened, config=settings)
+                if settings.model != opened.config.model:
+                    raise UserError(f"{resume} was begun with another model: start a new run with --out to change it")
             elif store is None or out is None:
                 raise UserError(
                     "name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)"
@@ -115,13 +120,34 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
         sys.exit(130)
 
 
-def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
-    """The batches that a config describes, from a store and its neighbours."""
-    read = reader(store, config.images, config.model.image_size, device_named(config.device))
+def batch_source(config: TrainConfig, store: ImageStore) -> Batches:
+    """The batches that a config trains on, from a store and, where candidates are drawn from them, its neighbours."""
+    mixing, tiles = config.mixing, config.model.tiles
+    if mixing.candidates == "halves":
+        return Halves(store, config.batch_size, config.seed, tiles, *_reading(config, store))
+    if tiles != 4:
+        raise UserError(f"--model.tiles {tiles} needs --mixing.candidates halves: the others are for quadrants")
+    if mixing.candidates == "batch":
+        return NearestInBatch(store, config.batch_size, config.seed, mixing.tau, *_reading(config, store))
+    return neighbour_batches(config, store)
+
+
+def neighbour_batches(config: TrainConfig, store: ImageStore) -> BatchSource:
+    """Batches with candidates from a store's neighbours, also for a config that trains on others."""
+    mixing = config.mixing
+    candidates: Literal["independent", "shared-rank"] = (
+        "shared-rank" if mixing.candidates == "shared-rank" else "independent"
+    )
+    reading = _reading(config, store)
     table = NeighbourTable.load(store)
-    tau = table.tau if config.mixing.tau is None else config.mixing.tau
-    ahead = READ_AHEAD if config.images == "streamed" else 0
-    return BatchSource(store, table, config.batch_size, config.seed, tau, config.mixing.candidates, read, ahead)
+    tau = table.tau if mixing.tau is None else mixing.tau
+    return BatchSource(store, table, config.batch_size, config.seed, tau, candidates, *reading)
+
+
+def _reading(config: TrainConfig, store: ImageStore) -> tuple[Reader, int]:
+    """How to read a store's images, and how many batches ahead."""
+    read = reader(store, config.images, config.model.image_size, device_named(config.device))
+    return read, READ_AHEAD if config.images == "streamed" else 0
 
 
 def _summary(training: Training, start: Progress) -> str:

@@ -1,19 +1,23 @@
 """The training iteration in each form it has."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from types import ModuleType
 
 from torch import Tensor
 
-from lorbms_fast.config import Impl, LossConfig, OptimConfig
+from lorbms_fast.config import Impl, LossConfig, ModelConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.engine import general
 from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
+from lorbms_fast.models.joint_classifier import JointClassifier
+from lorbms_fast.models.variants import network
 from lorbms_fast.reference import iteration as reference
 
 
@@ -33,3 +37,26 @@ def _form(module: ModuleType) -> Form:
 
 
 FORMS: dict[Impl, Form] = {"reference": _form(reference), "torch": _form(fast)}
+
+
+def form_of(model: ModelConfig, impl: Impl) -> Form:
+    """How to train a model: by `FORMS` where it is mixed and classified as the thesis's, else by the general form."""
+    return FORMS[impl] if _as_in_the_thesis(model) else _general(impl)
+
+
+def _as_in_the_thesis(model: ModelConfig) -> bool:
+    """Whether every quadrant is one chunk and the classifier sees candidates one by one."""
+    joint = model.classifier != "thesis" and issubclass(network("Classifier", model.classifier), JointClassifier)
+    return model.tiles == 4 and model.image_size == 64 and not joint
+
+
+def _general(impl: Impl) -> Form:
+    """The general form; classifiers of pairs run as they do in the form of `impl`."""
+    pairs = FORMS[impl].classifier_logits
+    return replace(
+        FORMS["reference"],
+        scenes=general.scenes,
+        generator_losses=partial(general.generator_losses, pairs=pairs),
+        classifier_logits=pairs,
+        iterate=partial(general.iterate, pairs=pairs),
+    )

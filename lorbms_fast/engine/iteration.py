@@ -76,7 +76,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
         with torch.no_grad():
             I_mix = networks.dec(mix(networks, for_discriminator)[1])
     D_ref, D_mix = networks.dsc(torch.cat([for_discriminator.I_ref, I_mix])).chunk(2)
-    L_D = losses.discrimination(D_ref, D_mix)
+    L_D = losses.discrimination(D_ref, D_mix, config.gan)
     update(optimizers.discriminator, L_D)
 
     return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)

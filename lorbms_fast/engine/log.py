@@ -42,6 +42,11 @@ class Log:
         for name, value in numbers.items():
             self._board.add_scalar(name, value, iteration)
 
+    def classifier(self, iteration: int, numbers: dict[str, float]) -> None:
+        """Note how the classifier stands: `classifier/spread` and `classifier/gain` in TensorBoard."""
+        for name, value in numbers.items():
+            self._board.add_scalar(f"classifier/{name}", value, iteration)
+
     def sheet(self, iteration: int, sheet: Image.Image) -> None:
         """Keep a sample sheet."""
         with whole_file(self._folder / "sheets" / f"{iteration:08d}.png") as partial:

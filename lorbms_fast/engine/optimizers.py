@@ -35,7 +35,7 @@ class Adam(torch.optim.Optimizer):
         self,
         parameters: Iterable[Tensor],
         lr: float,
-        betas: tuple[float, float],
+        betas: tuple[float, float] = (0.9, 0.999),
         scaler: GradScaler | None = None,
         averaging: Averaging | None = None,
     ) -> None:
@@ -56,12 +56,16 @@ class Adam(torch.optim.Optimizer):
         taken: Tensor = self.param_groups[0]["t"]
         return taken
 
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state; rate and step count stay the tensors that they are."""
-        kept = [{name: group[name] for name in ("lr", "t")} for group in self.param_groups]
+        """Take over a state; rate, step count and moments stay the tensors that they are, which a graph may read."""
+        groups = [{name: group[name] for name in ("lr", "t")} for group in self.param_groups]
+        state = {parameter: dict(self.state[parameter]) for parameter in self.state}
         super().load_state_dict(state_dict)
-        for group, tensors in zip(self.param_groups, kept, strict=True):
+        for group, tensors in zip(self.param_groups, groups, strict=True):
             group |= {name: tensor.copy_(torch.as_tensor(group[name])) for name, tensor in tensors.items()}
+        for parameter, moments in state.items():
+            self.state[parameter] = {n: moment.copy_(self.state[parameter][n]) for n, moment in moments.items()}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

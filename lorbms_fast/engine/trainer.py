@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from types import FrameType
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from lorbms_fast.checkpoint import BEGINNING, Progress, Run
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import Batches, BatchSource
 from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
+from lorbms_fast.engine.collapse import COLLAPSED, WARMED_UP, classifier_state
 from lorbms_fast.engine.distributed import ALONE, World
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.forms import FORMS, form_of
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
@@ -43,7 +43,7 @@ class Training:
     """A run in progress: what is trained, on what, by whom, and where it is kept."""
 
     run: Run
-    source: BatchSource
+    source: Batches
     networks: Networks
     optimizers: Optimizers
     device: torch.device
@@ -51,7 +51,7 @@ class Training:
     world: World
 
     @classmethod
-    def of(cls, run: Run, source: BatchSource, world: World = ALONE) -> "Training":
+    def of(cls, run: Run, source: Batches, world: World = ALONE) -> "Training":
         """Networks with initial values and fresh optimizers, on the configured device."""
         config = run.config
         device = device_named(config.device)
@@ -113,7 +113,7 @@ class Training:
                         shown = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
                         bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
                     if done % config.sheet_every == 0 or done == last:
-                        log.sheet(done, self._sheet())
+                        self._look(log, done)
                     if done % config.checkpoint_every == 0 or done == last or stopping:
                         self.run.save(self._after(start, done), self.networks, self.optimizers)
                 if stopping and done < last:
@@ -129,13 +129,17 @@ class Training:
 
     def _step(self) -> Callable[[Progress], Report]:
         """What does an iteration: one CUDA graph where there can be, else operation after operation."""
-        config, read, on_gpu = self.run.config, self.source.read, self.device.type == "cuda"
-        possible = config.impl == "torch" and isinstance(read, Resident)
+        config, source, on_gpu = self.run.config, self.source, self.device.type == "cuda"
+        read, fast = source.read, form_of(config.model, config.impl) is FORMS["torch"]
+        possible = fast and isinstance(read, Resident) and isinstance(source, BatchSource)
         if config.graphs == "on" and not possible:
-            raise UserError("--graphs on needs --images resident and --impl torch")
+            raise UserError(
+                "--graphs on needs --images resident and --impl torch, and to mix and classify as the thesis"
+            )
         if not possible or config.graphs == "off" or (config.graphs == "auto" and not on_gpu):
             return self._iterate
         assert isinstance(read, Resident)
+        assert isinstance(source, BatchSource)
         captured = CapturedIteration(
             self.networks,
             self.optimizers,
@@ -147,10 +151,11 @@ class Training:
             self.arithmetic,
             CudaGraphs() if on_gpu else None,
         )
-        return lambda progress: captured([self.source.draw(number) for number in self.numbers(progress)])
+        return lambda progress: captured([source.draw(number) for number in self.numbers(progress)])
 
     def _iterate(self, progress: Progress) -> Report:
-        config, form = self.run.config, FORMS[self.run.config.impl]
+        config = self.run.config
+        form = form_of(config.model, config.impl)
         batches = [self.source.batch(number).to(self.device) for number in self.numbers(progress)]
         with self._precision():
             report = form.iterate(self.networks, self.optimizers, batches * (UPDATES // self.updates), config.loss)
@@ -161,10 +166,21 @@ class Training:
         return precision(self.device, self.arithmetic)
 
     @torch.no_grad()
-    def _sheet(self) -> Image.Image:
+    def _look(self, log: Log, iteration: int) -> None:
+        """Keep a sheet of samples, and note whether the classifier tells them apart."""
+        config = self.run.config
         batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
+        form = form_of(config.model, config.impl)
         with self._precision():
-            return training_sheet(batch, FORMS[self.run.config.impl].scenes(self.networks, batch))
+            scenes = form.scenes(self.networks, batch)
+            classifier = classifier_state(self.networks, form, scenes.I_mix, batch)
+        log.sheet(iteration, training_sheet(batch, scenes))
+        log.classifier(iteration, classifier)
+        if iteration >= WARMED_UP and classifier["spread"] < COLLAPSED:
+            tqdm.write(
+                f"iteration {iteration:,}: the classifier gives all samples the same answer "
+                f"(spread {classifier['spread']:.4f}): it has collapsed"
+            )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_pixels
-from lorbms_fast.engine.iteration import mix
+from lorbms_fast.engine.general import mix
 from lorbms_fast.evaluation.distances import (
     frechet,
     halves,

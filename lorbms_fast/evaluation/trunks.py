@@ -1,6 +1,5 @@
 """The parts of networks whose features a linear classifier reads (Table 4.3): images to (N, D)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.evaluation.alexnet import AlexNetConvs
@@ -29,10 +28,7 @@ class DiscriminatorTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1] -> (N, D)."""
-        x, dsc = images, self.discriminator
-        for conv in (dsc.conv1, dsc.conv2, dsc.conv3, dsc.conv4):
-            x = F.leaky_relu(conv(x), 0.2)
-        return x.flatten(1)
+        return self.discriminator.features(images).flatten(1)
 
 
 class AlexNetTrunk(nn.Module):

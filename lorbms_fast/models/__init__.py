@@ -1,4 +1,9 @@
-"""The four networks, by the way they compute: `reference` (plain) or `torch` (fast). Same parameters, same names."""
+"""The four networks, by the way they compute: `reference` (plain) or `torch` (fast). Same parameters, same names.
+
+Networks that a variant of Appendix D brings along have one class for both.
+"""
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -6,7 +11,7 @@ from torch import nn
 from lorbms_fast import reference
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
-from lorbms_fast.models import fast
+from lorbms_fast.models import fast, variants
 from lorbms_fast.models.initial_values import initialise
 from lorbms_fast.reference.layers import SpectralNorm
 
@@ -40,18 +45,27 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalise: SpectralNor
         impl: which form computes; parameters, names and initial values do not depend on it.
         seed: of the initial values.
         normalise: the spectral normalisation, `spectral_norm` or `spectral_norm_through`.
+
+    Raises:
+        UserError: a variant is named that has no network of that kind.
     """
-    form = reference if impl == "reference" else fast
     networks = Networks(
-        form.Encoder(config),
-        form.Decoder(config, normalise),
-        form.Discriminator(config, normalise),
-        form.Classifier(config),
+        _network("Encoder", config.encoder, impl)(config),
+        _network("Decoder", config.decoder, impl)(config, normalise),
+        _network("Discriminator", config.discriminator, impl)(config, normalise),
+        _network("Classifier", config.classifier, impl)(config),
     )
-    initialise(networks, seed)
+    initialise(networks, seed, variants.initial_values(config))
     # The fast form's maps are channels_last; so are its kernels, or every convolution would convert them.
     if impl != "reference":
         for tensor in networks.parameters():
             if tensor.dim() == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return networks
+
+
+def _network(kind: variants.Kind, name: str, impl: Impl) -> Any:
+    """The class of a network: the thesis's in the form asked for, or a variant's."""
+    if name == "thesis":
+        return getattr(reference if impl == "reference" else fast, kind)
+    return variants.network(kind, name)

@@ -38,11 +38,15 @@ class Decoder(reference.Decoder):
 
     def _stage(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Transition up and dense block b: what the block reads, and its new maps."""
-        x = resize_conv(x, W_bar[f"up{b}"])
+        x = self._up(x, W_bar[f"up{b}"])
         layers = dict(self.get_submodule(f"block{b}").named_children())
         weights = [W_bar[f"block{b}.{name}"] for name in layers]
         biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
         return x, dense_block_maps(x, weights, biases, "relu")
+
+    def _up(self, x: Tensor, W_bar: Tensor) -> Tensor:
+        """A transition up with its normalised weight: twice as high and wide."""
+        return resize_conv(x, W_bar)
 
     def _maps(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
         """The new maps of stage b, all that the next one reads."""

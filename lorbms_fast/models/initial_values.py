@@ -11,20 +11,23 @@ from torch import Generator, Tensor, nn
 Rule = Callable[[Tensor, Generator], Tensor]
 
 
-def _normal(mean: float, std: float) -> Rule:
+def normal(mean: float, std: float) -> Rule:
+    """A normal distribution."""
     return lambda values, generator: values.normal_(mean, std, generator=generator)
 
 
-def _truncated(std: float) -> Rule:
+def truncated(std: float) -> Rule:
     """A normal distribution cut off at two standard deviations, as TensorFlow has it."""
     return lambda values, generator: nn.init.trunc_normal_(values, 0, std, -2 * std, 2 * std, generator)
 
 
-def _constant(value: float) -> Rule:
+def constant(value: float) -> Rule:
+    """The same value everywhere."""
     return lambda values, _: values.fill_(value)
 
 
-def _glorot(values: Tensor, generator: Generator) -> Tensor:
+def glorot(values: Tensor, generator: Generator) -> Tensor:
+    """Uniform, as wide as fan in and fan out ask for (Glorot and Bengio, 2010)."""
     if values.dim() > 1:
         return nn.init.xavier_uniform_(values, generator=generator)
     limit = math.sqrt(3 / values.numel())  # TensorFlow takes a vector's length for fan in and fan out
@@ -32,30 +35,36 @@ def _glorot(values: Tensor, generator: Generator) -> Tensor:
 
 
 _RULES: dict[str, Rule] = {
-    r".*\.u": _truncated(1.0),
-    r"enc\..*\.weight": _normal(0, 0.02),
-    r"dec\.up\d\.weight": _normal(0, 1.0),
-    r"(dec|dsc)\..*\.weight": _truncated(0.01),
-    r"(enc|dec|dsc)\..*\.bias": _constant(0.01),
-    r"cls\.conv\d\.(weight|bias)": _glorot,
-    r"cls\.bn\d\.gamma": _normal(1, 0.02),
-    r"cls\.bn\d\.beta": _constant(0),
-    r"cls\.fc\d\.weight": _normal(0, 0.02),
-    r"cls\.fc\d\.bias": _constant(0.02),
-    r"cls\.bn\d\.running_mean": _constant(0),
-    r"cls\.bn\d\.running_var": _constant(1),
+    r".*\.u": truncated(1.0),
+    r"enc\..*\.weight": normal(0, 0.02),
+    r"dec\.up\d\.weight": normal(0, 1.0),
+    r"(dec|dsc)\..*\.weight": truncated(0.01),
+    r"(enc|dec|dsc)\..*\.bias": constant(0.01),
+    r"cls\.conv\d\.(weight|bias)": glorot,
+    r"cls\.bn\d\.gamma": normal(1, 0.02),
+    r"cls\.bn\d\.beta": constant(0),
+    r"cls\.fc\d\.weight": normal(0, 0.02),
+    r"cls\.fc\d\.bias": constant(0.02),
+    r"cls\.bn\d\.running_mean": constant(0),
+    r"cls\.bn\d\.running_var": constant(1),
 }
 
 
 @torch.no_grad()
-def initialise(networks: nn.Module, seed: int) -> None:
+def initialise(networks: nn.Module, seed: int, rules: dict[str, Rule] | None = None) -> None:
     """Fill every parameter and buffer in place; a tensor's values depend on the seed and its name alone.
+
+    Args:
+        networks: to be filled.
+        seed: of the random values.
+        rules: patterns of names that come before the thesis's.
 
     Raises:
         KeyError: no rule speaks of a tensor.
     """
+    known = (rules or {}) | _RULES
     for name, values in networks.state_dict().items():
-        rule = next((rule for pattern, rule in _RULES.items() if re.fullmatch(pattern, name)), None)
+        rule = next((rule for pattern, rule in known.items() if re.fullmatch(pattern, name)), None)
         if rule is None:
             raise KeyError(name)
         rule(values, Generator().manual_seed(crc32(f"{seed}/{name}".encode())))

@@ -12,7 +12,7 @@ class Layer(NamedTuple):
     name: str
     kind: str
     output: tuple[int, ...]
-    """Shape of what it makes for one sample: C, H, W for maps."""
+    """Shape of what it makes for one sample: C, H, W for maps; () where only its weights were used."""
     parameters: int
 
 
@@ -25,9 +25,11 @@ def layout(network: nn.Module, *inputs: Tensor) -> list[Layer]:
     """
     layers: list[Layer] = []
     hooks = []
+    owned = {}
     for name, module in network.named_modules():
         own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         if own:
+            owned[name] = Layer(name, type(module).__name__, (), own)
 
             def note(module: nn.Module, _: object, output: Tensor, name: str = name, own: int = own) -> None:
                 layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own))
@@ -39,4 +41,5 @@ def layout(network: nn.Module, *inputs: Tensor) -> list[Layer]:
     finally:
         for hook in hooks:
             hook.remove()
-    return layers
+    called = {layer.name for layer in layers}
+    return layers + [layer for name, layer in owned.items() if name not in called]

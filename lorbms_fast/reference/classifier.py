@@ -26,7 +26,7 @@ class Classifier(nn.Module):
         self.bn5 = BatchNorm(c5)
         self.fc6 = nn.Linear(config.classifier_positions * c5, config.classifier_hidden)
         self.fc7 = nn.Linear(config.classifier_hidden, config.classifier_hidden)
-        self.fc8 = nn.Linear(config.classifier_hidden, 4)
+        self.fc8 = nn.Linear(config.classifier_hidden, config.tiles)
 
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
         """Two (N, 3, S, S) images -> (N, 4) logits, one a quadrant."""

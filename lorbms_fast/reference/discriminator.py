@@ -20,10 +20,14 @@ class Discriminator(nn.Module):
         self.conv4 = SpectralConv2d(4 * width, 8 * width, 4, 2, normalise)
         self.conv5 = nn.Conv2d(8 * width, 1, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 1, S/16, S/16) logits, positive for real."""
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) images in [-1, 1] -> (N, 8 width, S/16, S/16): what the last convolution reads."""
         x = images
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = F.leaky_relu(conv(x), 0.2)
-        logits: Tensor = self.conv5(x)
+        return x
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) images in [-1, 1] -> (N, 1, S/16, S/16) logits, positive for real."""
+        logits: Tensor = self.conv5(self.features(images))
         return logits

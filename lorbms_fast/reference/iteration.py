@@ -70,7 +70,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     batch = batches[3]
     with torch.no_grad():
         I_mix = networks.dec(mix(networks, batch)[1])
-    L_D = losses.discrimination(networks.dsc(batch.I_ref), networks.dsc(I_mix))
+    L_D = losses.discrimination(networks.dsc(batch.I_ref), networks.dsc(I_mix), config.gan)
     update(optimizers.discriminator, L_D)
 
     return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)

@@ -10,8 +10,7 @@ from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.rendering.sheet import sheet
-
-INPUTS = ("I_ref", "I_q1", "I_q2", "I_q3", "I_q4", "collage")
+from lorbms_fast.tiles import is_grid, tile_of_chunk
 
 
 def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
@@ -19,19 +18,17 @@ def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         I_ref: (N, 3, S, S).
-        I_q: (4, N, 3, S, S).
-        mask: (N, 4) bool, True where the quadrant is replaced.
+        I_q: (4, N, 3, S, S); or one for each of another grid of tiles, or one for all.
+        mask: (N, 4) bool, True where the quadrant is replaced; or (N, tiles).
 
     Returns:
         (N, 3, S, S).
     """
-    half = I_ref.shape[-1] // 2
-    pasted = I_ref.clone()
-    for i in range(4):
-        rows = slice(0, half) if i < 2 else slice(half, None)
-        columns = slice(0, half) if i % 2 == 0 else slice(half, None)
-        replaced = mask[:, i, None, None, None]
-        pasted[..., rows, columns] = torch.where(replaced, I_q[i][..., rows, columns], I_ref[..., rows, columns])
+    tiles, side = mask.shape[1], I_ref.shape[-1]
+    tile_of_pixel = tile_of_chunk(side * side, tiles, I_ref.device).unflatten(0, (side, side))
+    pasted = I_ref
+    for i, I_qi in enumerate(I_q.expand(tiles, *I_q.shape[1:])):
+        pasted = torch.where((mask[:, i, None, None] & (tile_of_pixel == i))[:, None], I_qi, pasted)
     return pasted
 
 
@@ -68,15 +65,21 @@ def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.
         amounts: (K,) in [0, 1], how far each has gone.
     """
     made = {f"{amount:.0%}": column for amount, column in zip(amounts.tolist(), images, strict=True)}
-    return _sheet_of({"I_ref": batch.I_ref, "collage": collage(batch.I_ref, batch.I_q, batch.mask), **made}, batch.mask)
+    return _rows({"I_ref": batch.I_ref} | _collage(batch) | made, batch.mask)
 
 
 def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
-    inputs = [batch.I_ref, *batch.I_q, collage(batch.I_ref, batch.I_q, batch.mask)]
-    return _sheet_of(dict(zip(INPUTS, inputs, strict=True)) | made, batch.mask)
+    others = [f"I_q{j}" for j in range(1, len(batch.I_q) + 1)] if len(batch.I_q) > 1 else ["I_other"]
+    inputs = {"I_ref": batch.I_ref} | dict(zip(others, batch.I_q, strict=True))
+    return _rows(inputs | _collage(batch) | made, batch.mask)
 
 
-def _sheet_of(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
+def _collage(batch: Batch) -> dict[str, Tensor]:
+    """The collage's column, where tiles are parts of the picture."""
+    return {"collage": collage(batch.I_ref, batch.I_q, batch.mask)} if is_grid(batch.mask.shape[1]) else {}
+
+
+def _rows(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
     """A row for each sample, labelled with its mask, a column for each name."""
     pixels: NDArray[np.uint8] = np.stack([to_pixels(column) for column in columns.values()])
     return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in mask.int().tolist()])

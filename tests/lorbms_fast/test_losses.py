@@ -42,3 +42,15 @@ def test_discrimination():
 def test_generator_total_has_the_weights_of_the_thesis():
     parts = losses.GeneratorLosses(*(torch.tensor(v, dtype=torch.float64) for v in (1.0, 10.0, 100.0, 1000.0)))
     assert parts.total(LossConfig()).item() == pytest.approx(0.904 * 11 + 0.052 * 100 + 0.044 * 1000, rel=1e-12)
+
+
+def test_hinge_losses():
+    D_ref, D_mix = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 1.0])
+    assert losses.discrimination(D_ref, D_mix, "hinge").item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3)
+    assert losses.deception(D_mix, "hinge").item() == pytest.approx((3 + 0 - 1) / 3)
+
+
+def test_provenance_is_the_mean_over_tiles():
+    logits, mask = torch.tensor([[0.3, -2.0], [1.0, 0.1]]), torch.tensor([[True, False], [False, False]])
+    terms = [cross_entropy(logits[n, i].item(), float(mask[n, i])) for n in range(2) for i in range(2)]
+    assert losses.provenance(logits, mask).item() == pytest.approx(sum(terms) / 4)

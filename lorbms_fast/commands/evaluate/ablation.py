@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.commands.evaluate.base import base_config
-from lorbms_fast.commands.train import batch_source, run_training
+from lorbms_fast.commands.train import neighbour_batches, run_training
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -68,7 +68,7 @@ def ablation(
         run = _trained(out / name, variant_config(base, name), images)
         evaluate_row("encoder", Sources(run.folder, pictures, linear, where))
         networks = load_networks(run.folder, where)
-        source = batch_source(run.config, images)
+        source = neighbour_batches(run.config, images)
         measure_generation(networks, source, described, run.folder, int(run.latest().name))
     table = Table("variant", "STL-10 here", "thesis", f"{described.distance} here", "FID, thesis", "IS here", "thesis")
     for row in ablation_rows(out):

@@ -138,7 +138,7 @@ def test_the_command_takes_settings_from_everywhere(store, tmp_path, capsys):
     main(["train", "--resume", str(run), "--iterations", "4"])
     assert [entry["iteration"] for entry in entries(run)] == [1, 2, 3, 4]
     assert train("--resume", run, "--model.chunk", 5) == 2
-    assert "other model sizes" in capsys.readouterr().err
+    assert "another model" in capsys.readouterr().err
     assert train(store.path, "--out", run) == 2
     assert "is a run already" in capsys.readouterr().err
     assert train("--resume", tmp_path) == 2

@@ -1,0 +1,75 @@
+"""`lorbms-fast search`: find good hyperparameters."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lorbms_fast.config import PRESETS, read_config
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_file
+from lorbms_fast.models.variants import with_variant
+from lorbms_fast.search.space import Space
+
+
+def search(
+    store: tyro.conf.Positional[Path],
+    /,
+    *,
+    out: Path,
+    method: Literal["random", "pbt"] = "random",
+    trials: int = 8,
+    slices: int = 10,
+    every: int = 1000,
+    metric: str = "L_rec_prime",
+    preset: str = "thesis",
+    variant: str = "thesis",
+    config: Path | None = None,
+    device: str = "auto",
+    space: Annotated[Space, tyro.conf.arg(name="")] = Space(),  # noqa: B008  # frozen
+) -> None:
+    """Train many runs with learning rates and weights of the losses drawn from ranges; one at a time on each device.
+
+    random draws once for each run. pbt, population based training, lets the worst runs go on from the best ones'
+    parameters after every slice, with settings changed a bit. The same command goes on after an interruption; on a
+    Ray cluster the trials spread over its machines. OUT/search.json lists the runs, best first.
+
+    Args:
+        store: Image store with neighbours.
+        out: Folder of the search.
+        method: random or pbt.
+        trials: How many runs.
+        slices: How often each run reports.
+        every: Iterations of a slice.
+        metric: Number of metrics.jsonl whose mean over a slice should become small.
+        preset: Settings to start from: thesis or demo.
+        variant: System of Appendix D.
+        config: TOML or JSON file with settings that replace the preset's.
+        device: `cpu`, `cuda`; auto takes a GPU when there is one.
+        space: Lowest and highest value of each setting.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("search needs Ray Tune: pip install 'lorbms-fast[search]'")
+    if preset not in PRESETS:
+        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    if min(trials, slices, every) < 1:
+        raise UserError(f"--trials {trials} --slices {slices} --every {every}: use 1 or more of each")
+    from lorbms_fast.search.tuner import search as run_search
+
+    ImageStore.open(store)
+    base = PRESETS[preset] if config is None else read_config(config, PRESETS[preset])
+    base = replace(with_variant(base, variant), device=device)
+    rows = run_search(base, space, store, out, method=method, trials=trials, slices=slices, every=every, metric=metric)
+    with whole_file(out / "search.json") as partial:
+        partial.write_text(json.dumps(rows, indent=2) + "\n")
+    table = Table(*(name for name in rows[0] if name != "folder"))
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" for name, value in row.items() if name != "folder"))
+    Console().print(table)
+    print(f"{out / 'search.json'}; best run: {rows[0]['folder']}")

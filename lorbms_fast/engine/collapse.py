@@ -1,0 +1,57 @@
+"""Has the classifier collapsed? Then it says the same of every sample, and L_cls teaches the generator nothing.
+
+The thesis saw this with SqueezeNet (Appendix D.8). Two numbers tell: how far its answers differ between samples, and
+how much better it does than whoever knows no image but how often each answer is right.
+"""
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.dataloader.batches import Batch
+from lorbms_fast.engine.forms import Form
+from lorbms_fast.engine.freezing import frozen
+from lorbms_fast.models import Networks
+from lorbms_fast.models.joint_classifier import JointClassifier
+
+WARMED_UP = 1000
+"""Iterations after which a classifier should tell samples apart."""
+COLLAPSED = 0.01
+"""Below this standard deviation of its probabilities a classifier counts as collapsed."""
+
+
+@torch.no_grad()
+def classifier_state(networks: Networks, form: Form, I_mix: Tensor, batch: Batch) -> dict[str, float]:
+    """Numbers on the classifier for a batch; its running averages stay.
+
+    Args:
+        networks: of any system.
+        form: how they compute.
+        I_mix: the batch's mixed images, (N, 3, S, S).
+        batch: what they were mixed from, N > 1.
+
+    Returns:
+        `spread`, the standard deviation over samples of the probabilities, averaged over candidates and tiles, 0 when
+        all samples get the same answer; `gain`, the cross entropy of the best constant answer less the classifier's,
+        in nats a logit, 0 or less when it has learned nothing.
+    """
+    with frozen(networks.cls):
+        if isinstance(networks.cls, JointClassifier):
+            logits = networks.cls.all_at_once(I_mix, batch.I_ref, batch.I_q)[None]
+            targets = batch.mask[None].to(logits.dtype)
+        else:
+            logits = form.classifier_logits(networks, I_mix, batch.I_q)
+            targets = torch.diag_embed(batch.mask.to(logits.dtype)).transpose(0, 1)
+    return {"spread": spread(logits).item(), "gain": gain(logits, targets).item()}
+
+
+def spread(logits: Tensor) -> Tensor:
+    """Standard deviation over samples of the probabilities of (G, N, tiles) logits, averaged over the rest."""
+    return logits.float().sigmoid().std(1, correction=0).mean()
+
+
+def gain(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of the best constant answer less that of the logits, both (G, N, tiles), in nats a logit."""
+    logits, targets = logits.float(), targets.float()
+    rate = targets.mean(1, keepdim=True).expand_as(targets)
+    constant = torch.nn.functional.binary_cross_entropy(rate, targets)
+    return constant - torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)

@@ -1,0 +1,36 @@
+"""Self-attention for maps (SAGAN; Zhang et al., 2019)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models.initial_values import Rule, constant
+from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
+
+NARROWER = 8
+"""How many times fewer maps queries, keys and values have than x."""
+
+INITIAL_VALUES: dict[str, Rule] = {r".*\.attention\.gamma": constant(0)}
+
+
+class SelfAttention(nn.Module):
+    """`y = x + gamma v(sum_i softmax_i(f(x_i)^T g(x_j)) h(x_i))`: every position reads all others.
+
+    f, g, h and v are spectrally normalised 1x1 convolutions; gamma begins at 0, so that the network begins without.
+    """
+
+    def __init__(self, channels: int, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__()
+        inner = max(1, channels // NARROWER)
+        self.f = SpectralConv2d(channels, inner, 1, normalise=normalise)
+        self.g = SpectralConv2d(channels, inner, 1, normalise=normalise)
+        self.h = SpectralConv2d(channels, inner, 1, normalise=normalise)
+        self.v = SpectralConv2d(inner, channels, 1, normalise=normalise)
+        self.gamma = nn.Parameter(torch.empty(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        f, g, h = (part(x).flatten(2).transpose(1, 2) for part in (self.f, self.g, self.h))
+        o = F.scaled_dot_product_attention(g, f, h, scale=1.0)
+        return x + self.gamma * self.v(o.transpose(1, 2).unflatten(2, x.shape[2:]))

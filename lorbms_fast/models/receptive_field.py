@@ -1,0 +1,74 @@
+"""How much of an image one position of a network's output can depend on."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lorbms_fast.kernels.dispatch import use_impl
+
+
+class Window(NamedTuple):
+    """A convolution or pooling on the way: side and stride of its window."""
+
+    kernel: int
+    stride: int
+
+
+def receptive_field(windows: Iterable[Window]) -> int:
+    """Side in pixels of what one output position sees through windows in a row: `1 + sum (k - 1) prod(strides before)`.
+
+    Norms, which see everything, and anything else that is not a window do not count.
+    """
+    side, step = 1, 1
+    for kernel, stride in windows:
+        side += (kernel - 1) * step
+        step *= stride
+    return side
+
+
+def windows_of(network: nn.Module, images: Tensor) -> list[Window]:
+    """The convolutions and poolings that a plain network computes, in order.
+
+    They must lie in a row, as in dense blocks, whose longest way passes every layer, and in this package's encoders and
+    discriminators; branches would be counted one after another.
+
+    Args:
+        network: built with impl "reference"; fast forms compute other windows.
+        images: (N, 3, S, S).
+    """
+    with torch.no_grad(), use_impl("reference"), _Windows() as seen:
+        network(images)
+    return seen.windows
+
+
+def sees_everything(network: nn.Module) -> bool:
+    """Whether a network says of itself, by an attribute `sees_everything`, that every output sees the whole image."""
+    return bool(getattr(network, "sees_everything", False))
+
+
+class _Windows(TorchFunctionMode):
+    """Notes every convolution and max pooling that torch is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows: list[Window] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        keywords = dict(kwargs or {})
+        if func in (F.conv2d, torch.conv2d):
+            stride = keywords.get("stride", args[3] if len(args) > 3 else 1)
+            self.windows.append(Window(args[1].shape[-1], stride if isinstance(stride, int) else stride[-1]))
+        elif func is F.max_pool2d:
+            kernel: int = keywords["kernel_size"] if "kernel_size" in keywords else args[1]
+            self.windows.append(Window(kernel, keywords.get("stride") or kernel))
+        return func(*args, **keywords)

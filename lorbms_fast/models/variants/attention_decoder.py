@@ -1,0 +1,31 @@
+"""Self-attention in the decoder, where its maps are half as wide as the image."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models import attention, fast
+from lorbms_fast.reference.layers import SpectralNorm
+
+INITIAL_VALUES = attention.INITIAL_VALUES
+STAGE = 4
+
+
+class Decoder(fast.Decoder):
+    """The decoder of Table 3.3 with self-attention on the new maps of its fourth stage, which the last one reads."""
+
+    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__(config, normalise)
+        self.attention = attention.SelfAttention(config.layers[-STAGE] * config.growth, normalise)
+
+    def _maps(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
+        """The new maps of stage b, all that the next one reads."""
+        new_maps = super()._maps(b, W_bar, x)
+        return self.attention(new_maps) if b == STAGE else new_maps
+
+
+def settings(config: TrainConfig) -> TrainConfig:
+    """Another decoder."""
+    return replace(config, model=replace(config.model, decoder="attention-decoder"))

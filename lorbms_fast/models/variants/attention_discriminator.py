@@ -1,0 +1,35 @@
+"""Self-attention in the discriminator, where its maps are half as wide as the image."""
+
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models import attention, fast
+from lorbms_fast.reference.layers import SpectralNorm
+
+INITIAL_VALUES = attention.INITIAL_VALUES
+
+
+class Discriminator(fast.Discriminator):
+    """The PatchGAN of Table 3.5 with self-attention after its first convolution."""
+
+    sees_everything = True
+
+    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__(config, normalise)
+        self.attention = attention.SelfAttention(config.discriminator_width, normalise)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) images in [-1, 1] -> (N, 8 width, S/16, S/16)."""
+        x = self.attention(F.leaky_relu(self.conv1(images), 0.2))
+        for conv in (self.conv2, self.conv3, self.conv4):
+            x = F.leaky_relu(conv(x), 0.2)
+        return x
+
+
+def settings(config: TrainConfig) -> TrainConfig:
+    """Another discriminator."""
+    return replace(config, model=replace(config.model, discriminator="attention-discriminator"))

@@ -1,0 +1,48 @@
+"""Spatial broadcast decoder (Watters et al., 2019): the code at every pixel, with the pixel's coordinates."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.kernels import coord_conv2d
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models.spectral import normalised_weights
+from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
+
+
+class Decoder(nn.Module):
+    """Four spectrally normalised 3x3 convolutions at the image's size, ReLU after each, then one to colours."""
+
+    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__()
+        positions = (config.image_size // 32) ** 2
+        width = 4 * config.growth
+        self.image_size = config.image_size
+        self.first = SpectralConv2d(positions * config.chunk + 2, width, 3, normalise=normalise)
+        self.second = SpectralConv2d(width, width, 3, normalise=normalise)
+        self.third = SpectralConv2d(width, width, 3, normalise=normalise)
+        self.fourth = SpectralConv2d(width, width, 3, normalise=normalise)
+        self.last = SpectralConv2d(width, 3, 1, normalise=normalise)
+
+    def forward(self, f: Tensor, W_bar: dict[str, Tensor] | None = None) -> Tensor:
+        """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1].
+
+        Args:
+            f: codes.
+            W_bar: `normalised_weights` of this network, for several calls with the same parameters.
+        """
+        W_bar = normalised_weights(self) if W_bar is None else W_bar
+        size = self.image_size
+        everywhere = f.flatten(1)[:, :, None, None].expand(-1, -1, size, size)
+        x = torch.relu(coord_conv2d(everywhere, W_bar["first"], self.first.bias))
+        for name, layer in (("second", self.second), ("third", self.third), ("fourth", self.fourth)):
+            x = torch.relu(F.conv2d(x, W_bar[name], layer.bias, padding=1))
+        return torch.tanh(F.conv2d(x, W_bar["last"], self.last.bias))
+
+
+def settings(config: TrainConfig) -> TrainConfig:
+    """Another decoder."""
+    return replace(config, model=replace(config.model, decoder="broadcast-decoder"))

@@ -1,0 +1,89 @@
+"""The parent of the method: the mixing autoencoder of Hu et al., "Disentangling Factors of Variation by Mixing Them".
+
+Two images, a random mask over the chunks of a code that has no place in the image, unmixing back to the first image,
+an adversarial loss on the mixed one, and a classifier that says of each chunk from which of the two images it came.
+What is ours: sizes follow the configuration (with the thesis's a code has 8 chunks of 64), instance norm stands where
+DCGAN has batch norm, discriminator and AlexNet are the thesis's, and so is L_rec, an L1 norm with two terms.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.kernels import instance_norm_relu
+from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.models.initial_values import Rule, normal
+from lorbms_fast.models.joint_classifier import JointClassifier
+from lorbms_fast.reference.layers import SpectralNorm
+
+INITIAL_VALUES: dict[str, Rule] = {r"dec\.(code|conv\d)\.weight": normal(0, 0.02)}
+CHUNKS = 8
+LAYERS = 4
+
+
+def _widths(config: ModelConfig) -> list[int]:
+    """Maps of the convolutions from the image on: 64, 128, 256, 512."""
+    return [4 * config.stem // 3 * 2**i for i in range(LAYERS)]
+
+
+class Encoder(nn.Module):
+    """Four 4x4 convolutions of stride 2 and a fully connected layer (DCGAN's discriminator)."""
+
+    sees_everything = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, self.chunks = 3, config.tiles
+        for i, width in enumerate(_widths(config), start=1):
+            self.add_module(f"conv{i}", nn.Conv2d(channels, width, 4, stride=2, padding=1))
+            channels = width
+        self.code = nn.Linear(channels * (config.image_size // 2**LAYERS) ** 2, config.tiles * config.chunk)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) images in [-1, 1] -> (N, chunks, chunk)."""
+        x = images
+        for i in range(1, LAYERS + 1):
+            x = instance_norm_relu(self.get_submodule(f"conv{i}")(x))
+        code: Tensor = self.code(x.flatten(1))
+        return code.unflatten(1, (self.chunks, -1))
+
+
+class Decoder(nn.Module):
+    """The encoder's mirror image with transposed convolutions (DCGAN's generator); no spectral norm."""
+
+    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+        super().__init__()
+        widths = _widths(config)
+        self.side = config.image_size // 2**LAYERS
+        self.code = nn.Linear(config.tiles * config.chunk, widths[-1] * self.side**2)
+        for i, (channels, width) in enumerate(zip(reversed(widths), [*reversed(widths[:-1]), 3], strict=True), start=1):
+            self.add_module(f"conv{i}", nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1))
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Decode (N, chunks, chunk) as (N, 3, S, S) images in [-1, 1]."""
+        x = self.code(f.flatten(1)).unflatten(1, (-1, self.side, self.side))
+        for i in range(1, LAYERS + 1):
+            x = self.get_submodule(f"conv{i}")(instance_norm_relu(x))
+        return torch.tanh(x)
+
+
+class Classifier(JointClassifier):
+    """AlexNet on three images, 9 channels: the mixed one and both it was made of."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, images=3)
+
+
+def settings(config: TrainConfig) -> TrainConfig:
+    """Other networks but the discriminator, halves of the batch, and weights 30, 1, 1 of the losses."""
+    model = replace(
+        config.model, encoder="hu", decoder="hu", classifier="hu", tiles=CHUNKS, chunk=-(-config.model.chunk // 3)
+    )
+    return replace(
+        config,
+        model=model,
+        loss=replace(config.loss, rec=30.0, adv=1.0, cls=1.0),
+        mixing=replace(config.mixing, candidates="halves"),
+    )

@@ -1,0 +1,25 @@
+"""The thesis's decoder with transposed convolutions instead of resize convolutions (Section 3.6.1)."""
+
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast.config import TrainConfig
+from lorbms_fast.models import fast
+
+
+class Decoder(fast.Decoder):
+    """Each transition up is a spectrally normalised transposed 3x3 convolution of stride 2, without bias.
+
+    The parameters are those of the resize convolutions, by name, shape and number.
+    """
+
+    def _up(self, x: Tensor, W_bar: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, 2 H, 2 W): every pixel adds a 3x3 patch around twice its place."""
+        return F.conv_transpose2d(x, W_bar.transpose(0, 1), stride=2, padding=1, output_padding=1)
+
+
+def settings(config: TrainConfig) -> TrainConfig:
+    """Another decoder."""
+    return replace(config, model=replace(config.model, decoder="transposed-decoder"))

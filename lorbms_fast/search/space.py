@@ -1,0 +1,43 @@
+"""Which settings are searched, and between which values."""
+
+from dataclasses import asdict, field, replace
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lorbms_fast.config import TrainConfig
+
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Lowest and highest value of each setting, drawn evenly on a logarithmic scale; equal ones are not searched."""
+
+    generator_lr: Range = field(default=(5e-5, 1e-3), metadata={"part": "optim"})
+    """Learning rate of encoder and decoder."""
+    discriminator_lr: Range = field(default=(5e-5, 1e-3), metadata={"part": "optim"})
+    """Learning rate of the discriminator."""
+    classifier_lr: Range = field(default=(5e-5, 1e-3), metadata={"part": "optim"})
+    """Initial learning rate of the classifier."""
+    adv: Range = field(default=(0.01, 0.2), metadata={"part": "loss"})
+    """Weight of L_adv in L_G."""
+    cls: Range = field(default=(0.005, 0.2), metadata={"part": "loss"})
+    """Weight of L_cls in L_G; the ablation suggests a smaller one than the thesis's 0.044."""
+
+
+PARTS = {name: found.metadata["part"] for name, found in Space.__dataclass_fields__.items()}
+
+
+def ranges(space: Space) -> dict[str, tuple[float, float]]:
+    """The settings that are searched with their lowest and highest values."""
+    return {name: (low, high) for name, (low, high) in asdict(space).items() if low < high}
+
+
+def chosen(config: TrainConfig, values: dict[str, float]) -> TrainConfig:
+    """A config with some of the space's settings replaced."""
+    for name, value in values.items():
+        part: Any = getattr(config, PARTS[name])
+        config = replace(config, **{PARTS[name]: replace(part, **{name: value})})
+    return config

@@ -1,0 +1,43 @@
+"""A classifier that tells samples apart, and one that does not."""
+
+import math
+
+import pytest
+import torch
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.engine.collapse import COLLAPSED, classifier_state, gain, spread
+from lorbms_fast.engine.forms import form_of
+from lorbms_fast.measurement.step import random_batch
+from lorbms_fast.models import build
+from lorbms_fast.models.variants import with_variant
+from tests.conftest import TINY
+
+
+def test_the_same_answer_for_all_has_neither_spread_nor_gain():
+    targets = torch.tensor([[[1.0, 0], [0, 0], [1, 0], [0, 1]]])
+    rates = targets.mean(1, keepdim=True).expand_as(targets)
+    constant = torch.logit(rates)
+    assert spread(constant) == 0
+    assert gain(constant, targets) == pytest.approx(0, abs=1e-6)
+    assert gain(constant + 1, targets) < -0.01
+
+
+def test_the_right_answer_has_both():
+    targets = torch.tensor([[[1.0], [0], [1], [0]]])
+    right = 40 * targets - 20
+    assert spread(right) == pytest.approx(0.5, abs=1e-6)
+    assert gain(right, targets) == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["thesis", "squeezenet-classifier", "six-image-classifier"])
+def test_a_collapsed_network_is_seen_and_left_as_it_was(name):
+    model: ModelConfig = with_variant(TINY, name).model
+    networks, form, batch = build(model, "torch").train(), form_of(model, "torch"), random_batch(3, 64)
+    last = networks.cls.last if name.startswith("squeezenet") else networks.cls.fc8
+    with torch.no_grad():
+        last.weight.zero_()
+    before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
+    assert classifier_state(networks, form, batch.I_ref, batch)["spread"] < COLLAPSED
+    after = networks.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

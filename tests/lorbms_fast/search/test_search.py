@@ -1,0 +1,45 @@
+"""Searching: draws, and two small trials."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from lorbms_fast.cli import main
+from lorbms_fast.config import to_json
+from lorbms_fast.search.space import PARTS, Space, chosen, ranges
+from tests.conftest import TINY
+
+
+def test_chosen_settings_reach_their_places():
+    config = chosen(TINY, {"generator_lr": 1e-4, "cls": 0.02})
+    assert config == replace(TINY, optim=replace(TINY.optim, generator_lr=1e-4), loss=replace(TINY.loss, cls=0.02))
+    for name, part in PARTS.items():
+        assert hasattr(getattr(TINY, part), name)
+
+
+def test_a_single_value_is_not_searched():
+    assert ranges(Space(adv=(0.1, 0.1))).keys() == PARTS.keys() - {"adv"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["random", "pbt"])
+@pytest.mark.filterwarnings("ignore")
+def test_two_trials(method, store, tmp_path, capsys):
+    pytest.importorskip("ray.tune")
+    import ray
+
+    (tmp_path / "tiny.json").write_text(to_json(TINY))
+    out = tmp_path / "search"
+    ray.init(num_cpus=2, include_dashboard=False)
+    options = ["--method", method, "--trials", "2", "--slices", "2", "--every", "2", "--device", "cpu"]
+    try:
+        for _ in range(2):  # the second time nothing is left to do
+            main(["search", str(store.path), "--out", str(out), "--config", str(tmp_path / "tiny.json"), *options])
+            rows = json.loads((out / "search.json").read_text())
+            assert len(rows) == 2
+            assert rows[0]["L_rec_prime"] <= rows[1]["L_rec_prime"]
+            assert all(row["iteration"] == 4 for row in rows)
+            assert all(5e-5 <= row["generator_lr"] <= 1e-3 for row in rows)
+    finally:
+        ray.shutdown()
