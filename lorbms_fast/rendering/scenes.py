@@ -65,18 +65,21 @@ def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.
         amounts: (K,) in [0, 1], how far each has gone.
     """
     made = {f"{amount:.0%}": column for amount, column in zip(amounts.tolist(), images, strict=True)}
-    return _sheet_of({"I_ref": batch.I_ref, "collage": collage(batch.I_ref, batch.I_q, batch.mask), **made}, batch.mask)
+    return _rows({"I_ref": batch.I_ref} | _collage(batch) | made, batch.mask)
 
 
 def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
     others = [f"I_q{j}" for j in range(1, len(batch.I_q) + 1)] if len(batch.I_q) > 1 else ["I_other"]
-    columns = {"I_ref": batch.I_ref} | dict(zip(others, batch.I_q, strict=True))
-    if is_grid(batch.mask.shape[1]):
-        columns["collage"] = collage(batch.I_ref, batch.I_q, batch.mask)
-    return _sheet_of(columns | made, batch.mask)
+    inputs = {"I_ref": batch.I_ref} | dict(zip(others, batch.I_q, strict=True))
+    return _rows(inputs | _collage(batch) | made, batch.mask)
 
 
-def _sheet_of(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
+def _collage(batch: Batch) -> dict[str, Tensor]:
+    """The collage's column, where tiles are parts of the picture."""
+    return {"collage": collage(batch.I_ref, batch.I_q, batch.mask)} if is_grid(batch.mask.shape[1]) else {}
+
+
+def _rows(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
     """A row for each sample, labelled with its mask, a column for each name."""
     pixels: NDArray[np.uint8] = np.stack([to_pixels(column) for column in columns.values()])
     return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in mask.int().tolist()])
