@@ -109,13 +109,22 @@ def _indexed(images: dict[int, dict[str, Any]], annotations: list[Any]) -> COCO:
     return coco
 
 
-def _read(annotations: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it cannot be read, or is not JSON.
+    """
     try:
-        content = json.loads(annotations.read_text())
+        return json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"{annotations} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UserError(f"{annotations} is not JSON ({error}): is it cut short?") from error
+        raise UserError(f"{path} is not JSON ({error}): is it cut short?") from error
+
+
+def _read(annotations: Path) -> dict[str, Any]:
+    content = read_json(annotations)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UserError(f"{annotations} has no list of images: it is no COCO file")
     if not isinstance(content.get("annotations", []), list):

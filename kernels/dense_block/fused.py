@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.kernels.autocast import product_dtype
 from lorbms_fast.kernels.instance_norm.fused import normalise_, normalise_backward
 
 CHANNELS_LAST = torch.channels_last
@@ -50,12 +51,10 @@ def _apply(
     eps: float,
 ) -> Tensor:
     """Run a function outside autocast, with x as autocast would give it to a convolution."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False):
+    dtype = product_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
         normed = activation == "instance_norm_relu"
-        result: Tensor = function.apply(x, normed, eps, len(weights), *weights, *biases)
+        result: Tensor = function.apply(x.to(dtype), normed, eps, len(weights), *weights, *biases)
     return result
 
 

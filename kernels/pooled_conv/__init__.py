@@ -1,8 +1,8 @@
 """A 1x1 convolution followed by 2x2 max pooling: the transition down of a DenseNet, without the maps in between."""
 
-import torch
 from torch import Tensor
 
+from lorbms_fast.kernels.autocast import product_dtype
 from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.pooled_conv import definition, fused
 
@@ -24,7 +24,5 @@ def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = N
     """
     form = resolve(impl, x)
     if form == "triton":
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        return triton.pooled_conv(x, weight, bias, dtype)[0]
+        return triton.pooled_conv(x, weight, bias, product_dtype(x))[0]
     return (definition if form == "reference" else fused).pooled_conv2d(x, weight, bias)

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.kernels.autocast import product_dtype
+
 
 def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(N, C, H, W), (O, C, 1, 1), (O,) -> (N, O, H // 2, W // 2). Differentiable once."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    with torch.autocast(device, enabled=False):
+    dtype = product_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
         result: Tensor = _PooledConv.apply(x.to(dtype), weight.to(dtype), bias.to(dtype))
     return result
 

@@ -15,14 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.kernels.autocast import product_dtype
+
 CHANNELS_LAST = torch.channels_last
 
 
 def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
     """(N, C, H, W) and (O, C, 3, 3) -> (N, O, 2 H, 2 W), channels_last; documented at the definition."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    with torch.autocast(device, enabled=False):
+    dtype = product_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
         result: Tensor = _Phases.apply(x.to(dtype), _taps(weight).to(dtype))
     return result
 

@@ -16,6 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels.autocast import product_dtype
 from lorbms_fast.kernels.dense_block.triton import programs
 from lorbms_fast.kernels.operation import operation
 
@@ -33,9 +34,7 @@ def maps_and_activated(
 
     Under autocast, both have autocast's dtype; parameters and their gradients keep theirs.
     """
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    y, stack, *_ = dense_block(x, weights, biases, activation, eps, dtype)
+    y, stack, *_ = dense_block(x, weights, biases, activation, eps, product_dtype(x))
     return y, stack
 
 

@@ -1,6 +1,5 @@
 """Which object stands in which quadrant of a store's images, by the annotations of COCO."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.sources.coco import find_annotations
+from lorbms_fast.dataloader.sources.coco import find_annotations, read_json
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 
@@ -87,12 +86,7 @@ def covered(box: list[float], x: int, y: int, side: int, flip: bool, q: int) -> 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): is it cut short?") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is no instances file of COCO: name another")
     return content
