@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo test test-all bench fuzz lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -16,6 +16,12 @@ test-all: $(READY)
 
 bench: $(READY)
 	$(PYTHON) -m bench
+
+# Needs minutes: `make fuzz SECONDS=300` asks each reader of files for five.
+SECONDS := 60
+fuzz: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(PYTHON) -m fuzz --seconds $(SECONDS)
 
 # mypy cannot follow the mapping of kernels/ and dataloader/ into the package, so it reads a folder of links.
 lint: $(READY)

@@ -20,6 +20,20 @@ class BadImage(UserError):
         return type(self), (self.path, self.reason)
 
 
+def is_inside(name: str) -> bool:
+    """Whether a path that is relative to a folder can be a file's and stays in the folder, links aside."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long is none's."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True)
 class Place:
     """A file, or a part of one: a member of a tar archive, a record of an STL-10 file."""
@@ -38,9 +52,13 @@ class Place:
         """The photograph's bytes.
 
         Raises:
-            BadImage: the file is missing, unreadable, empty or too short.
+            BadImage: the file is missing, unreadable, empty or too short, or the place leads out of `root`.
         """
         path = root / self.path
+        if not is_inside(self.path):
+            raise BadImage(path, f"is not in the folder {root}")
+        if self.offset < 0 or (self.length is not None and self.length < 0):
+            raise BadImage(path, f"has no {self.length} bytes from byte {self.offset} on")
         try:
             if not path.is_file():
                 raise BadImage(path, "is not a file" if path.exists() else "is missing")

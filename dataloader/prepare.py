@@ -119,6 +119,9 @@ def prepare_store(
     decoder_named(decoder)
     if listing.unusable and on_bad == "stop":
         raise _stopped(listing.unusable[0])
+    if not listing.photographs:
+        first = f": {listing.unusable[0].source} {listing.unusable[0].reason}" if listing.unusable else ""
+        raise UserError(f"{root} names no photographs that can be used{first}: choose another folder")
     settings = Settings(root, recipe, image_size, seed, decoder)
     chosen = choose(listing.photographs, recipe, seed)
     in_a_shard = max(1, shard_bytes // settings.bytes_of_one)

@@ -1,6 +1,7 @@
 """Several `.npy` files as one array of images."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Shards:
         """
         files = [_map(path, shape, again) for path, shape in shapes.items() if shape[0]]
         if not files:
-            raise UserError(f"{', '.join(map(str, shapes)) or 'the store'} holds no images: {again}")
+            raise UserError(f"{next(iter(shapes), 'the store')} holds no images: {again}")
         return cls(files, np.cumsum([len(file) for file in files]))
 
     def __len__(self) -> int:
@@ -66,16 +67,20 @@ class Shards:
 
 def _map(path: Path, shape: Shape, again: str) -> NDArray[np.uint8]:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("error")
             if np.lib.format.read_magic(file) != (1, 0):
                 raise ValueError("not version 1.0 of the npy format")
             found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-            expected = file.tell() + math.prod(shape)
-    except (OSError, ValueError) as error:
+            start = file.tell()
+    except Exception as error:  # the header is a Python expression, which a stranger may have written
         raise UserError(f"{path} cannot be read ({error}): {again}") from error
     if found != shape or fortran_order or dtype != np.uint8:
         raise UserError(f"{path} holds {dtype} {found} where uint8 {shape} was written: {again}")
+    expected = start + math.prod(shape)
     if path.stat().st_size != expected:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes instead of {expected:,}: {again}")
-    images: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return images.view(np.ndarray)
+    try:
+        return np.memmap(path, np.uint8, "r", start, shape).view(np.ndarray)
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} cannot be mapped ({error}): {again}") from error

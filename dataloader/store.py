@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.decoders import BadImage, Crops, Decoder, decoder_named, read_squares
+from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.photograph import Place
 from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.errors import UserError
+from lorbms_fast.files import read_json
 
 FORMAT = {"format": "lorbms-fast image store", "version": 1}
 INDEX, FACTS, SKIPPED = "index.parquet", "store.json", "skipped.jsonl"
@@ -94,23 +96,27 @@ class ImageStore:
             raise UserError(f"{path} is not an image store: make one with  lorbms-fast prepare FOLDER --out {path}")
         again = "it is damaged: prepare the store again"
         try:
-            facts = json.loads((path / FACTS).read_text())
+            facts = read_json(path / FACTS)
             found = {name: facts[name] for name in FORMAT}
             side, root = int(facts["image_size"]), Path(facts["root"])
             counts = {str(name): int(count) for name, count in facts["shards"].items()}
             if set(facts["sha256"]) != {*counts, INDEX} or any(Path(name).name != name for name in counts):
                 raise ValueError("its files and checksums do not agree")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path / FACTS} cannot be read ({error!r}): {again}") from error
+            if side < 1 or min(counts.values(), default=0) < 0:
+                raise ValueError(f"it has images of {side} px, {counts} in its files")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{path / FACTS} cannot be read ({reason}): {again}") from error
         if found != FORMAT:
-            raise UserError(f"{path} has format {found}, this program reads {FORMAT}: prepare the store again")
+            raise UserError(f"{path / FACTS} is of {found}, this program reads {FORMAT}: prepare the store again")
         images = Shards.open({path / name: (count, side, side, 3) for name, count in counts.items()}, again)
         try:
-            index = pq.read_table(path / INDEX)
-        except (OSError, pa.ArrowException) as error:
+            index = read_rows(path / INDEX, len(images), ("id", "source"))
+            if not index.schema.equals(SCHEMA):
+                raise ValueError(f"it has columns {index.schema.names} of other kinds")
+            _check(index)
+        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise UserError(f"{path / INDEX} cannot be read ({error}): {again}") from error
-        if not index.schema.equals(SCHEMA) or len(index) != len(images):
-            raise UserError(f"{path / INDEX} has {len(index)} rows for {len(images)} images, or other columns: {again}")
         return cls(path, images, index, root, facts)
 
     def entries(self, rows: Sequence[int]) -> list["Entry"]:
@@ -166,6 +172,25 @@ def damaged(store: ImageStore) -> Iterator[tuple[str, bool]]:
     """Read the whole store once: the name of each file, and whether it is other than what was written."""
     for name, expected in store.facts["sha256"].items():
         yield name, checksum(store.path / name) != expected
+
+
+def _check(index: pa.Table) -> None:
+    """See that every image has a name of its own and a square that lies in its photograph.
+
+    Raises:
+        ValueError: one has not.
+    """
+    if empty := [name for name in index.column_names if name != "length" and index[name].null_count]:
+        raise ValueError(f"cells of {', '.join(empty)} are empty")
+    if pc.count_distinct(index["id"]).as_py() < len(index):
+        raise ValueError("several images have the same id")
+    x, y, side, width, height, offset = (
+        index[name].to_numpy().astype(np.int64)
+        for name in ("crop_x", "crop_y", "crop_side", "width", "height", "offset")
+    )
+    sound = (x >= 0) & (y >= 0) & (side >= 1) & (x + side <= width) & (y + side <= height) & (offset >= 0)
+    if not sound.all():
+        raise ValueError(f"the square of image {int(np.argmin(sound))} does not lie in its photograph")
 
 
 def _noted(entries: list[Entry]) -> Crops:

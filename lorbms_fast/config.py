@@ -11,11 +11,16 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, one_line
 from lorbms_fast.variants import VARIANTS
+
+LONGEST = 16 << 10
+"""Bytes of a settings file: ten times what all settings take; parsing some nonsense takes the square of its length."""
+SHOWN = 80
+"""Characters of a wrong value that are told."""
 
 Impl = Literal["reference", "torch"]
 Count = Annotated[int, Field(ge=1)]
@@ -220,24 +225,28 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
         UserError: the file is missing or malformed, or names a field that does not exist or a value it cannot have.
     """
     try:
+        if (size := path.stat().st_size) > LONGEST:
+            raise ValueError(f"it has {size:,} bytes, more than any settings")
         text = path.read_text()
         settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(settings, dict):
+            raise ValueError("it holds no table of settings")
+        return TypeAdapter(TrainConfig).validate_python(_merged(dataclasses.asdict(base), settings))
     except OSError as error:
         raise UserError(f"cannot read the settings {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not well-formed: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} must hold a table of settings")
-    try:
-        return TrainConfig(**_merged(dataclasses.asdict(base), settings))
     except ValidationError as error:
         raise UserError(f"{path}: {describe(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not well-formed: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is not well-formed: it is nested too deeply") from error
 
 
 def describe(error: ValidationError) -> str:
     """Say on one line which settings cannot be, and why."""
     return "; ".join(
-        f"{'.'.join(map(str, detail['loc']))} = {detail['input']}: {detail['msg']}" for detail in error.errors()
+        f"{'.'.join(map(str, detail['loc']))} = {one_line(str(detail['input']), SHOWN)}: {detail['msg']}"
+        for detail in error.errors()
     )
 
 

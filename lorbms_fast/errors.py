@@ -1,8 +1,23 @@
 """The one exception that a user's mistake ends in."""
 
+LONGEST = 600
+"""Characters of a message; of what is longer the middle is left out."""
+
 
 class UserError(Exception):
     """A mistake that the user can mend: the message names the thing, its value and the remedy, on one line.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. Values come from strangers' files: line
+    breaks become spaces, characters that a terminal would obey are written as escapes, and long ones are cut.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """A text as one printable line; of a longer one, beginning and end."""
+    if len(text) > longest:
+        text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

@@ -2,11 +2,13 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lorbms_fast.errors import UserError
 
@@ -104,6 +106,19 @@ def full_disk_named(path: Path) -> Iterator[None]:
         if error.errno not in _UNWRITABLE:
             raise
         raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or is nested more deeply than Python's parser bears.
+    """
+    try:
+        return json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def sync(path: Path) -> None:

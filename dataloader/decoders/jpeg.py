@@ -25,5 +25,8 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
 def _is_upright(data: bytes) -> bool:
     if b"Exif\0\0" not in data[: 1 << 16]:
         return True
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return orientation(image) == 1
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return orientation(image) == 1
+    except Exception:  # what Pillow does not open is the reference's to refuse
+        return False

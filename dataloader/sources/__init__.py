@@ -49,6 +49,10 @@ def photographs_in(root: Path, layout: Layout, annotations: Path | None = None, 
         raise UserError(f"--annotations {annotations} belongs to COCO, {root} is read as {layout}: leave it out")
     if split is not None and layout not in ("stl10", "voc"):
         raise UserError(f"--split {split} belongs to stl10 and voc, {root} is read as {layout}: leave it out")
+    return _listing(root, layout, annotations, split).writable()
+
+
+def _listing(root: Path, layout: Layout, annotations: Path | None, split: str | None) -> Listing:
     if layout == "coco":
         annotations = annotations or find_annotations(root)
         if annotations is None:

@@ -1,7 +1,6 @@
 """COCO: images that a json file names, with their boxes."""
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from lorbms_fast.dataloader.photograph import Photograph, Place
+from lorbms_fast import files
+from lorbms_fast.dataloader.photograph import Photograph, Place, is_file, is_inside
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.errors import UserError
 
@@ -70,7 +70,7 @@ def _unusable(entry: Any, usable: dict[int, dict[str, Any]]) -> str | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
         return "names no file"
     name = entry["file_name"]
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if not is_inside(name):
         return f"names a file outside its folder, {name}"
     identity = entry.get("id")
     if not isinstance(identity, int) or identity < 0:
@@ -87,7 +87,7 @@ def _folder_of_images(root: Path, annotations: Path, images: dict[int, dict[str,
     names = [image["file_name"] for image in images.values()]
 
     def there(folder: Path, names: list[str]) -> Iterator[bool]:
-        return ((root / folder / name).is_file() for name in names)
+        return (is_file(root / folder / name) for name in names)
 
     folder = max(folders, key=lambda folder: sum(there(folder, names[:50])))
     if not any(there(folder, names)):
@@ -98,7 +98,7 @@ def _folder_of_images(root: Path, annotations: Path, images: dict[int, dict[str,
 
 def _indexed(images: dict[int, dict[str, Any]], annotations: list[Any]) -> COCO:
     """pycocotools' index of the usable part: it fails on entries without ids, and prints."""
-    boxes = [box for box in annotations if isinstance(box, dict) and box.get("image_id") in images]
+    boxes = [box for box in annotations if isinstance(box, dict) and _of_one(box, images)]
     coco = COCO()
     coco.dataset = {
         "images": list(images.values()),
@@ -109,6 +109,11 @@ def _indexed(images: dict[int, dict[str, Any]], annotations: list[Any]) -> COCO:
     return coco
 
 
+def _of_one(box: dict[str, Any], images: dict[int, dict[str, Any]]) -> bool:
+    image = box.get("image_id")
+    return isinstance(image, int | float) and image in images
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
@@ -116,9 +121,9 @@ def read_json(path: Path) -> Any:
         UserError: it cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return files.read_json(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): is it cut short?") from error
 

@@ -14,6 +14,8 @@ BYTES = 3 * SIDE**2
 SUFFIX = ".bin"
 """Files of this ending hold pictures without a header, which no decoder can tell."""
 SPLITS = ("train", "test", "unlabeled")
+MOST = 1_000_000
+"""Pictures of a file: STL-10 has 100,000 at most, and a file may claim any length without having it."""
 
 
 def of_stl10(root: Path, split: str | None = None) -> Listing:
@@ -29,7 +31,7 @@ def of_stl10(root: Path, split: str | None = None) -> Listing:
         [
             Photograph(f"{name}_{i:06d}", Place(images_file(root, name).name, i * BYTES, BYTES), size=(SIDE, SIDE))
             for name in splits
-            for i in range(len(read_images(root, name)))
+            for i in range(_count(images_file(root, name)))
         ]
     )
 
@@ -46,10 +48,7 @@ def read_images(root: Path, split: str) -> NDArray[np.uint8]:
         UserError: the file is missing, or does not hold a whole number of pictures.
     """
     path = images_file(root, split)
-    size = _size(path)
-    if size == 0 or size % BYTES:
-        raise UserError(f"{path} has {size:,} bytes, not a multiple of {BYTES:,}: is it cut short?")
-    return planes(np.memmap(path, np.uint8, "r").reshape(-1, BYTES))
+    return planes(np.memmap(path, np.uint8, "r", shape=(_count(path), BYTES)))
 
 
 def read_labels(root: Path, split: str) -> NDArray[np.int64]:
@@ -59,7 +58,8 @@ def read_labels(root: Path, split: str) -> NDArray[np.int64]:
         UserError: the file is missing, or holds other numbers than 1 to 10.
     """
     path = root / f"{split}_y.bin"
-    _size(path)
+    if _size(path) > MOST:
+        raise UserError(f"{path} has {_size(path):,} bytes, more than {MOST:,} labels: is it the right file?")
     labels = np.fromfile(path, np.uint8).astype(np.int64) - 1
     if labels.min(initial=0) < 0 or labels.max(initial=0) > 9:
         raise UserError(f"{path} holds labels other than 1 to 10: is it the right file?")
@@ -76,13 +76,22 @@ def read_folds(root: Path) -> list[NDArray[np.int64]]:
     _size(path)
     try:
         return [np.array(line.split(), np.int64) for line in path.read_text().splitlines() if line.strip()]
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{path} holds something else than numbers ({error}): is it the right file?") from error
 
 
 def planes(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(..., 27648) bytes to (..., 96, 96, 3): a picture is its three planes, each column by column."""
     return pictures.reshape(*pictures.shape[:-1], 3, SIDE, SIDE).swapaxes(-1, -3)
+
+
+def _count(path: Path) -> int:
+    size = _size(path)
+    if size == 0 or size % BYTES:
+        raise UserError(f"{path} has {size:,} bytes, not a multiple of {BYTES:,}: is it cut short?")
+    if size > MOST * BYTES:
+        raise UserError(f"{path} has {size:,} bytes, more than {MOST:,} pictures: is it the right file?")
+    return size // BYTES
 
 
 def _size(path: Path) -> int:

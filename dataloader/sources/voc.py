@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lorbms_fast.dataloader.photograph import Photograph, Place
+from lorbms_fast.dataloader.photograph import Photograph, Place, is_file, is_inside
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.errors import UserError
 
@@ -47,8 +47,11 @@ def of_voc(root: Path, split: str | None = None) -> Listing:
         raise UserError(f"{root / IMAGES} holds no .jpg files: nothing to prepare")
     photographs, unusable = [], []
     for name in names:
+        if not is_inside(name):
+            unusable.append(Skipped(f"{SETS}/{split}.txt", "bad", f"names a file outside {IMAGES}, {name}"))
+            continue
         try:
-            annotation = read_annotation(root, name) if (root / ANNOTATIONS / f"{name}.xml").is_file() else None
+            annotation = read_annotation(root, name) if is_file(root / ANNOTATIONS / f"{name}.xml") else None
         except UserError as error:
             unusable.append(Skipped(f"{ANNOTATIONS}/{name}.xml", "bad", str(error).partition(".xml ")[2]))
             continue
@@ -61,13 +64,16 @@ def read_split(root: Path, split: str) -> list[str]:
     """Names of a split's images; lists of a class (`dog_train`) give those that hold it.
 
     Raises:
-        UserError: there is no such list.
+        UserError: there is no such list, or it is no text.
     """
     path = root / SETS / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in (root / SETS).glob("*.txt") if "_" not in path.stem))
         raise UserError(f"{path} is missing: choose one of {known or 'those in another folder'}")
-    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): unpack it again") from error
     return list(dict.fromkeys(name for name, *here in lines if here in ([], ["1"])))
 
 
@@ -79,13 +85,33 @@ def read_annotation(root: Path, name: str) -> VocAnnotation:
     """
     path = root / ANNOTATIONS / f"{name}.xml"
     try:
-        tree = ElementTree.parse(path).getroot()
+        tree = parse(path)
         size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
+        if min(size) < 1:
+            raise ValueError(f"its size is {size[0]} x {size[1]}")
         return VocAnnotation(size, [_object(node) for node in tree.iter("object")])
+    except ValueError as error:
+        raise UserError(f"{path} is no annotation of VOC ({error}): replace or remove it") from error
+
+
+def parse(path: Path) -> ElementTree.Element:
+    """The root of an XML file that declares no entities: those of a few lines can stand for gigabytes.
+
+    Raises:
+        UserError: it cannot be read.
+        ValueError: it is no XML, or has a document type.
+    """
+    try:
+        return ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the folder") from error
-    except (ElementTree.ParseError, ValueError) as error:
-        raise UserError(f"{path} is no annotation of VOC ({error}): replace or remove it") from error
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: of unheard-of encodings
+        raise ValueError(str(error)) from error
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it declares a document type, which no annotation needs")
 
 
 def _object(node: ElementTree.Element) -> VocObject:

@@ -5,6 +5,7 @@ How they were found is JSON under the schema's metadata key `lorbms_fast`.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.files import whole_file
@@ -65,18 +67,21 @@ class NeighbourTable:
             raise UserError(f"{store.path} has no neighbours yet: run  lorbms-fast neighbours {store.path}")
         again = f"run  lorbms-fast neighbours {store.path}  again"
         try:
-            table = pq.read_table(path)
-            facts = json.loads(table.schema.metadata[_METADATA])
+            names = [f"q{q}_ids" for q in range(1, QUADRANTS + 1)]
+            table = read_rows(path, len(store), ("id", *(f"{name}.list.element" for name in names)))
+            facts = json.loads((table.schema.metadata or {})[_METADATA])
             tau, features = float(facts.pop("tau")), str(facts.pop("features"))
             ids = pa.array(store.ids)
             known = table["id"].combine_chunks().equals(ids)
-            rows = [pc.index_in(_flat(table, f"q{q}_ids"), value_set=ids) for q in range(1, QUADRANTS + 1)]
-            distances = [_flat(table, f"q{q}_distances") for q in range(1, QUADRANTS + 1)]
+            rows = [pc.index_in(_cells(table, name, ids.type), value_set=ids) for name in names]
+            distances = [_cells(table, f"q{q}_distances", pa.float32()) for q in range(1, QUADRANTS + 1)]
             shape = (len(store), NEIGHBOURS)
             all_rows = np.stack([np.asarray(r.fill_null(-1), np.int64).reshape(shape) for r in rows], axis=1)
             all_distances = np.stack([np.asarray(d, np.float32).reshape(shape) for d in distances], axis=1)
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}): {again}") from error
+            if not (np.isfinite(all_distances).all() and math.isfinite(tau)):
+                raise ValueError(f"tau {tau} or distances are not numbers")
+        except Exception as error:  # cells and metadata may be of any kind, and so are the exceptions
+            raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
         if not known or all_rows.min(initial=0) < 0:
             raise UserError(f"{path} speaks of other images than the store holds: {again}")
         return cls(all_rows, all_distances, tau, features, facts)
@@ -86,5 +91,15 @@ def _lists(values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(np.arange(0, len(values) + 1, NEIGHBOURS, dtype=np.int32), values)
 
 
-def _flat(table: pa.Table, name: str) -> pa.Array:
-    return table[name].combine_chunks().flatten()
+def _cells(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+    """The cells of a column of lists, ten a row.
+
+    Raises:
+        ValueError: they are of another kind, or not ten.
+    """
+    column = table[name].combine_chunks()
+    if not pa.types.is_list(column.type) or column.type.value_type != kind:
+        raise ValueError(f"{name} is {column.type}")
+    if column.null_count or not pc.all(pc.equal(pc.list_value_length(column), NEIGHBOURS)).as_py():
+        raise ValueError(f"{name} has not {NEIGHBOURS} in every row")
+    return column.flatten()

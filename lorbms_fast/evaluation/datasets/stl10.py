@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.sources import stl10
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 
-SIDE = 96
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 NAMES, FOLDS = "class_names.txt", "fold_indices.txt"
 
@@ -35,34 +35,28 @@ def read_stl10(folder: Path) -> Stl10:
     classes = tuple(_text(folder / NAMES).split())
     source = "STL-10" if classes == CLASSES else f"not STL-10: other pictures in its format ({', '.join(classes)})"
     train, test = (_split(folder, name, classes, source) for name in ("train", "test"))
-    return Stl10(train, test, _folds(folder / FOLDS, len(train)))
+    return Stl10(train, test, _folds(folder, len(train)))
 
 
 def _split(folder: Path, name: str, classes: tuple[str, ...], source: str) -> Labelled:
-    images, labels = folder / f"{name}_X.bin", folder / f"{name}_y.bin"
-    for path in (images, labels):
-        if not path.is_file():
-            raise UserError(f"{path} is missing: name the folder stl10_binary of STL-10, unpacked")
-    numbers = np.fromfile(labels, np.uint8).astype(np.int64)
-    expected = len(numbers) * 3 * SIDE * SIDE
-    if not len(numbers) or images.stat().st_size != expected:
-        raise UserError(
-            f"{images} has {images.stat().st_size:,} bytes, {len(numbers)} labels need {expected:,}: unpack it again"
-        )
-    if numbers.min() < 1 or numbers.max() > len(classes):
-        raise UserError(f"{labels} has labels {numbers.min()} to {numbers.max()} for {len(classes)} classes")
-    planes = np.memmap(images, np.uint8, "r", shape=(len(numbers), 3, SIDE, SIDE))
-    return Labelled(planes.transpose(0, 3, 2, 1), numbers - 1, classes, source)
+    pictures, labels = stl10.read_images(folder, name), stl10.read_labels(folder, name)
+    if len(pictures) != len(labels):
+        path = stl10.images_file(folder, name)
+        raise UserError(f"{path} has {len(pictures)} pictures for {len(labels)} labels: unpack it again")
+    if labels.max() >= len(classes):
+        raise UserError(f"{folder} has labels up to {labels.max() + 1} for {len(classes)} classes: unpack it again")
+    return Labelled(pictures, labels, classes, source)
 
 
-def _folds(path: Path, count: int) -> NDArray[np.int64]:
-    try:
-        folds = np.array([line.split() for line in _text(path).splitlines() if line.strip()], np.int64)
-    except ValueError as error:
-        raise UserError(f"{path} does not hold equally long lines of numbers ({error}): unpack it again") from error
-    if folds.ndim != 2 or folds.min() < 0 or folds.max() >= count:
+def _folds(folder: Path, count: int) -> NDArray[np.int64]:
+    path = folder / FOLDS
+    folds = stl10.read_folds(folder)
+    if len({len(fold) for fold in folds}) != 1:
+        raise UserError(f"{path} does not hold equally long lines of numbers: unpack it again")
+    indices = np.stack(folds)
+    if indices.min() < 0 or indices.max() >= count:
         raise UserError(f"{path} does not hold folds of {count} pictures: it belongs to another set")
-    return folds
+    return indices
 
 
 def _text(path: Path) -> str:

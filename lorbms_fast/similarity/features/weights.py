@@ -1,13 +1,14 @@
 """Loading strangers' weights without running their code."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, one_line
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -17,9 +18,16 @@ def read_checkpoint(path: Path) -> Any:
         UserError: it is no checkpoint, is damaged, or would need code to be loaded.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch would have written otherwise
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} cannot be loaded as weights (it holds more than tensors and plain values, so that loading it could "
+            "run a stranger's code): ask its author for a state_dict"
+        ) from error
+    except Exception as error:  # the little machine that unpickles fails in every way on a stranger's program
+        reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
         raise UserError(f"{path} cannot be loaded as weights ({reason}): check that it is the right file") from error
 
 

@@ -1,0 +1,59 @@
+"""Reading Parquet files that speak of as many rows as there are images, and of no more."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+ROW = 16 << 10
+"""Bytes that a row may take, about: names of 40 neighbours and their distances take one or two thousand."""
+NAME = 4096
+"""Bytes of the longest name: so many has a path."""
+
+
+def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
+    """A table of a known number of rows.
+
+    What the file says of its sizes is looked at first, and text is read as a dictionary: a name that a few bytes
+    repeat a million times is there once until its length is known.
+
+    Args:
+        path: of the file.
+        rows: how many there must be.
+        names: of the columns of text, in Parquet's own notation (`q1_ids.list.element`).
+
+    Raises:
+        OSError, pyarrow.ArrowException: it cannot be read.
+        ValueError: it has another number of rows, or absurdly long ones.
+    """
+    with pq.ParquetFile(path, read_dictionary=list(names)) as file:
+        facts = file.metadata
+        if facts.num_rows != rows:
+            raise ValueError(f"it has {facts.num_rows:,} rows for {rows:,} images")
+        size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+        if not 0 <= size <= rows * ROW + (1 << 20):
+            raise ValueError(f"its {rows:,} rows would take {size:,} bytes")
+        table = file.read()
+    if len(table) != rows:
+        raise ValueError(f"it has {len(table):,} rows for {rows:,} images")
+    return pa.table({name: _plain(table[name]) for name in table.column_names}, metadata=table.schema.metadata)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """A column without dictionaries.
+
+    Raises:
+        ValueError: a text is too long for a name.
+    """
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # which it is where there are no rows
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if pa.types.is_dictionary(array.type):
+        longest = pc.max(pc.binary_length(array.dictionary)).as_py() or 0
+        if longest > NAME:
+            raise ValueError(f"it has names of {longest:,} bytes")
+        return array.dictionary_decode()
+    if pa.types.is_list(array.type) and pa.types.is_dictionary(array.type.value_type):
+        return pa.ListArray.from_arrays(array.offsets, _plain(pa.chunked_array([array.values])), mask=array.is_null())
+    return array

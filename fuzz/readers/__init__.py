@@ -1,0 +1,25 @@
+"""Every fuzzed reader by name. A new one is a module with a `READER` and its name here."""
+
+import importlib
+
+from fuzz.reader import Reader
+
+NAMES = (
+    "store_facts",
+    "store_shard",
+    "store_index",
+    "neighbours",
+    "settings",
+    "coco",
+    "stl10",
+    "voc",
+    "tar",
+    "pictures",
+    "published_weights",
+)
+
+
+def reader(name: str) -> Reader:
+    """The reader of a name, imported when it is asked for: atheris watches only what is imported under it."""
+    found: Reader = importlib.import_module(f"fuzz.readers.{name}").READER
+    return found
