@@ -36,7 +36,7 @@ def ask(reader: Reader, data: bytes) -> UserError | None:
         AssertionError: that is no message for a user.
         Exception: what else the reader raised: it should not have.
     """
-    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(prefix="stranger-", dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         try:
             reader.read(data, Path(folder))
         except UserError as error:

@@ -24,6 +24,7 @@ SHOWN = 80
 
 Impl = Literal["reference", "torch"]
 Count = Annotated[int, Field(ge=1)]
+Even = Annotated[int, Field(ge=2, multiple_of=2)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -68,8 +69,8 @@ class ModelConfig:
     """Parts of an image that are replaced each on its own: its four quadrants, or a grid of 9 or 16."""
     discriminator_width: Count = 42
     """Maps of the discriminator's first convolution; each further one doubles them."""
-    classifier_widths: tuple[Count, Count, Count, Count, Count] = (96, 256, 384, 384, 256)
-    """Maps of the classifier's five convolutions."""
+    classifier_widths: tuple[Even, Even, Even, Even, Even] = (96, 256, 384, 384, 256)
+    """Maps of the classifier's five convolutions, even numbers: three of them work in two halves, as AlexNet's."""
     classifier_hidden: Count = 4096
     """Units of the classifier's two hidden fully connected layers."""
 

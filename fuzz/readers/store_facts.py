@@ -21,4 +21,4 @@ def read(data: bytes, folder: Path) -> None:
     list(damaged(store))
 
 
-READER = Reader("store_facts", read, seeds, (FACTS, "images-"), lambda: [json.loads(store_files()[FACTS])], as_json)
+READER = Reader("store_facts", read, seeds, ("stranger-",), lambda: [json.loads(store_files()[FACTS])], as_json)

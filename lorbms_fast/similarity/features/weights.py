@@ -23,8 +23,8 @@ def read_checkpoint(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} cannot be loaded as weights (it holds more than tensors and plain values, so that loading it could "
-            "run a stranger's code): ask its author for a state_dict"
+            f"{path} cannot be loaded as weights (it holds more than tensors and plain values, so loading could run "
+            "a stranger's code): ask its author for a state_dict"
         ) from error
     except Exception as error:  # the little machine that unpickles fails in every way on a stranger's program
         reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
