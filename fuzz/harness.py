@@ -45,7 +45,7 @@ def main(name: str, corpus: Path, options: list[str]) -> None:
         one(FILE + seed)  # what is imported late is imported now
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
-    atheris.Setup([sys.argv[0], str(corpus), "-rss_limit_mb=0", "-timeout=60", *options], one)
+    atheris.Setup([sys.argv[0], str(corpus), "-rss_limit_mb=0", "-timeout=600", *options], one)
     atheris.Fuzz()
 
 

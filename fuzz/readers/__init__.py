@@ -10,6 +10,8 @@ NAMES = (
     "store_index",
     "neighbours",
     "settings",
+    "run",
+    "weights",
     "coco",
     "stl10",
     "voc",
