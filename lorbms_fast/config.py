@@ -183,7 +183,7 @@ class TrainConfig:
     checkpoint_every: Count = 1000
     """Iterations between two checkpoints."""
     keep_checkpoints: Count = 3
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk, beside the one with the lowest L_rec_hat before it."""
 
 
 PRESETS = {

@@ -1,11 +1,9 @@
 """The training loop: batches in, updates, log, sheets and checkpoints out."""
 
 import math
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
 
 import torch
 from tqdm import tqdm
@@ -22,20 +20,13 @@ from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
 from lorbms_fast.engine.report import Report
+from lorbms_fast.engine.stopping import Interrupted, stop_requests
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
 from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; everything up to `iteration` is on disk."""
-
-    def __init__(self, iteration: int) -> None:
-        super().__init__(iteration)
-        self.iteration = iteration
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ class Training:
         step = self._step()
         with (
             Log(self.run.folder, start.iteration) if self.world.first else nullcontext() as log,
-            _stop_requests() as stop,
+            stop_requests() as stop,
             tqdm(
                 total=last,
                 initial=start.iteration,
@@ -102,8 +93,8 @@ class Training:
                 self.optimizers.set_rates(config.optim, iteration)
                 report = step(progress)
                 done = iteration + 1
-                # Processes ask each other only now and then, as it takes them a moment: all must stop at once.
-                asked = self.world.size == 1 or done % config.log_every == 0
+                # All processes must stop at once; on GPUs they ask each other only now and then, as it takes a moment.
+                asked = self.world.size == 1 or self.device.type == "cpu" or done % config.log_every == 0
                 stopping = asked and self.world.any(bool(stop))
                 bar.update()
                 if log is not None:
@@ -115,7 +106,7 @@ class Training:
                     if done % config.sheet_every == 0 or done == last:
                         self._look(log, done)
                     if done % config.checkpoint_every == 0 or done == last or stopping:
-                        self.run.save(self._after(start, done), self.networks, self.optimizers)
+                        self._keep(log, self._after(start, done))
                 if stopping and done < last:
                     raise Interrupted(done)
 
@@ -165,6 +156,13 @@ class Training:
     def _precision(self) -> AbstractContextManager[None]:
         return precision(self.device, self.arithmetic)
 
+    def _keep(self, log: Log, progress: Progress) -> None:
+        """Write a checkpoint, and beside it how well the iterations since about the last one reconstructed."""
+        log.keep()
+        config = self.run.config
+        since = progress.iteration - max(config.checkpoint_every, config.log_every)
+        self.run.save(progress, self.networks, self.optimizers, log.mean("L_rec_hat", since))
+
     @torch.no_grad()
     def _look(self, log: Log, iteration: int) -> None:
         """Keep a sheet of samples, and note whether the classifier tells them apart."""
@@ -181,21 +179,3 @@ class Training:
                 f"iteration {iteration:,}: the classifier gives all samples the same answer "
                 f"(spread {classifier['spread']:.4f}): it has collapsed"
             )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying at once; a second one of either acts as usual."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for watched, handler in usual.items():
-            signal.signal(watched, handler)
-
-    usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
