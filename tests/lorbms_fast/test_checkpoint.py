@@ -116,9 +116,7 @@ def test_another_version_is_refused_field_by_field(tmp_path):
         load_networks(run.folder)
     facts = json.loads((run.folder / "run.json").read_text())
     (run.folder / "run.json").write_text(json.dumps(facts | {"version": 1}))
-    with pytest.raises(
-        UserError, match=r"run\.json is of another version: version is 1, not 2; go on with"
-    ):
+    with pytest.raises(UserError, match=r"run\.json is of another version: version is 1, not 2; go on with"):
         Run.open(run.folder)
 
 
