@@ -23,6 +23,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_file
 from lorbms_fast.models import Networks
 
 FORMAT = {"format": "lorbms-fast checkpoint", "version": 2}
@@ -54,9 +55,10 @@ def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mappi
 
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write `state.json` for the files that are there."""
+    """Write `state.json` for the files that are there, in place of an older one."""
     state = FORMAT | dict(facts) | {"sha256": {name: _checksum(folder / name) for name in (MODEL, OPTIMIZERS)}}
-    (folder / STATE).write_text(json.dumps(state | {"seal": _seal(state)}, indent=2) + "\n")
+    with whole_file(folder / STATE) as partial:
+        partial.write_text(json.dumps(state | {"seal": _seal(state)}, indent=2) + "\n")
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
