@@ -32,6 +32,8 @@ class Progress(NamedTuple):
     """Finished iterations."""
     batches: int = 0
     """Batches that they took: as many an iteration as there were processes, four times that with fresh ones."""
+    rollbacks: int = 0
+    """How often the run went back to a checkpoint since it diverged; each time it learns more slowly."""
 
 
 BEGINNING = Progress()
@@ -151,8 +153,8 @@ class Run:
 
     def tidy(self) -> None:
         """Remove what processes that were killed left half written."""
-        for folder in (self.folder, self.folder / "checkpoints", self.folder / "sheets"):
-            clear_partials(folder)
+        for name in (".", "checkpoints", "divergence", "sheets"):
+            clear_partials(self.folder / name)
 
 
 def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:

@@ -47,6 +47,10 @@ class Log:
         self._metrics.write(json.dumps(entry) + "\n")
         self._metrics.flush()
         self._recent.append(entry)
+        self.board(iteration, numbers)
+
+    def board(self, iteration: int, numbers: dict[str, float]) -> None:
+        """Note numbers of an iteration in TensorBoard only."""
         for name, value in numbers.items():
             self._board.add_scalar(name, value, iteration)
 
@@ -58,11 +62,6 @@ class Log:
         """Mean of a number over the entries after an iteration, `RECENT` of them at most; None where there are none."""
         found = [entry[name] for entry in self._recent if entry["iteration"] > since]
         return sum(found) / len(found) if found else None
-
-    def classifier(self, iteration: int, numbers: dict[str, float]) -> None:
-        """Note how the classifier stands: `classifier/spread` and `classifier/gain` in TensorBoard."""
-        for name, value in numbers.items():
-            self._board.add_scalar(f"classifier/{name}", value, iteration)
 
     def sheet(self, iteration: int, sheet: Image.Image) -> None:
         """Keep a sample sheet."""

@@ -14,19 +14,48 @@ class Interrupted(KeyboardInterrupt):
         self.iteration = iteration
 
 
+class StopRequests:
+    """What has come so far."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._saved: int | None = None
+
+    @contextmanager
+    def at_once(self, saved: int) -> Iterator[None]:
+        """Inside the block a request need not wait: everything up to iteration `saved` is on disk.
+
+        Raises:
+            Interrupted: one came before or inside.
+        """
+        self._saved = saved
+        try:
+            if self.came:
+                raise Interrupted(saved)
+            yield
+        finally:
+            self._saved = None
+
+    def note(self) -> None:
+        """A request came."""
+        self.came = True
+        if self._saved is not None:
+            raise Interrupted(self._saved)
+
+
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
+def stop_requests() -> Iterator[StopRequests]:
     """Collect SIGINT and SIGTERM instead of dying at once; a second one of either acts as usual."""
-    received: list[int] = []
+    requests = StopRequests()
 
     def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
         for watched, handler in usual.items():
             signal.signal(watched, handler)
+        requests.note()
 
     usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield requests
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)

@@ -24,6 +24,7 @@ from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore, checksum
 from lorbms_fast.engine.log import read_lines
+from lorbms_fast.errors import UserError
 from tests.conftest import TINY
 
 EVERY = 2
@@ -115,13 +116,18 @@ def killed_while_training(folder: Path, store: ImageStore, kills: int) -> Counte
 
 
 def wait_for_a_moment(run: Run, process: multiprocessing.Process) -> None:
-    """Sleep for a random while; every other time, beginning with a checkpoint that is being written."""
-    if random.random() < 0.5:
-        while process.is_alive() and not list(run.folder.glob("checkpoints/.*.partial")):
-            time.sleep(0.0005)
-        time.sleep(random.uniform(0, 0.01))
-    else:
-        time.sleep(random.uniform(0, 2))
+    """Until a random number of iterations, or a checkpoint that is being written, and a random while."""
+    iterations = len(read_lines(run.folder / "metrics.jsonl")) + random.randrange(2 * EVERY)
+    writing = random.random() < 0.5
+
+    def early() -> bool:
+        if len(read_lines(run.folder / "metrics.jsonl")) < iterations:
+            return True
+        return writing and not list(run.folder.glob("checkpoints/.*.partial"))
+
+    while process.is_alive() and early():
+        time.sleep(0.0005)
+    time.sleep(random.uniform(0, 0.02 if writing else 0.2))
 
 
 def last_files(run: Run) -> dict[str, bytes]:
@@ -144,7 +150,10 @@ def killed_while_preparing(folder: Path, photographs: Path, kills: int) -> Count
                 process.kill()
                 process.join()
             counted[check_preparation(out)] += 1
-        if not out.exists():
+        if out.exists():
+            with pytest.raises(UserError, match="exists already"):
+                prepare(out, photographs)
+        else:
             prepare(out, photographs)
         files = [{path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in ("undisturbed", out)]
         assert files[0] == files[1]
