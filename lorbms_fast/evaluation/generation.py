@@ -28,6 +28,7 @@ from lorbms_fast.evaluation.results import Result, cached, read_result
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.files import whole_file
 from lorbms_fast.models import Networks
+from lorbms_fast.rendering.style import PLOT
 
 BATCH = 32
 MIXED_SCENES = 7
@@ -128,7 +129,7 @@ def draw_generation_curves(run: Path) -> Path | None:
         return None
     panels = ["frechet", "kid", *(["is"] if any("is" in result for result in results) else [])]
     target = run / "evaluation" / "generation.png"
-    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with matplotlib.rc_context(PLOT):
         figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for name in sorted({(r["store"], r["distance"]) for r in results if panel in r}):
