@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_pixels
-from lorbms_fast.engine.general import mix
+from lorbms_fast.engine.general import mixed_images
 from lorbms_fast.evaluation.distances import (
     frechet,
     halves,
@@ -107,7 +107,7 @@ def mixed_scenes(
     for rows in row_batches(len(source.store), BATCH):
         batch = source.of_rows(np.arange(rows.start, rows.stop), ranks[rows.start : rows.stop]).to(device)
         with torch.inference_mode():
-            yield to_pixels(networks.dec(mix(networks, batch)[1]))
+            yield to_pixels(mixed_images(networks, batch))
 
 
 def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
