@@ -111,6 +111,10 @@ class Batches(ABC):
         epoch, position = divmod(number, self.batches_per_epoch)
         return _order(self.seed, epoch, len(self.store))[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows in the store of all the images that a batch is made of, (kinds, batch_size), reference images first."""
+        return self.rows(number)[None]
+
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
         return self._numbered(number)
@@ -158,6 +162,10 @@ class BatchSource(Batches):
         """What batch `number`, counted from 0 over the whole run, is made of."""
         rows = self.rows(number)
         return self._draw(rows, self._ranks(number, len(rows)))
+
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows of the reference images, then of the candidates for each quadrant, (5, batch_size)."""
+        return self.draw(number).rows.numpy()
 
     def _make(self, number: int) -> Batch:
         return self._assemble(self.draw(number))

@@ -150,6 +150,20 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """Mixed scenes against real images at the end of every epoch (Figure 3.10); by default none are made."""
+
+    inception: str | None = None
+    """Inception weights of 2015 by path, for FID and IS."""
+    features: str | None = None
+    """Instead of Inception: efficientnet-lite0, descriptor, deepcluster, timm:MODEL or torchvision:MODEL."""
+    weights: str | None = None
+    """Weights of these features, where they need some."""
+    epochs: Count = 1
+    """Epochs between two measurements."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
     """A training run."""
 
@@ -161,6 +175,8 @@ class TrainConfig:
     """Drawing and mixing of candidates."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizers."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What is measured at the end of an epoch."""
     batch_size: Count = 12
     """Reference images an iteration."""
     epochs: Rate = 50
@@ -182,6 +198,9 @@ class TrainConfig:
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
     """How images are read: from the store's mapped files, from the device's memory, or streamed, decoded from the
     photographs at every step (any image size); auto is resident on a GPU that has room, else mapped."""
+    on_divergence: Literal["stop", "skip", "rollback"] = "stop"
+    """What to do when a loss or a gradient is not finite: stop; skip the steps it would drive; or go back to the last
+    checkpoint and on with half the learning rates, three times at most. Images and state are kept in RUN/divergence."""
     log_every: Count = 20
     """Iterations between two entries of the log."""
     sheet_every: Count = 1000
@@ -189,7 +208,7 @@ class TrainConfig:
     checkpoint_every: Count = 1000
     """Iterations between two checkpoints."""
     keep_checkpoints: Count = 3
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk, beside the one with the lowest L_rec_hat before it."""
 
 
 PRESETS = {

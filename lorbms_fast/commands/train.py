@@ -3,7 +3,8 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,10 +17,16 @@ from lorbms_fast.dataloader.readers import Reader, reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
+from lorbms_fast.differences import differences
 from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
 from lorbms_fast.engine.pages import keep_pages
-from lorbms_fast.engine.trainer import Interrupted, Training
+from lorbms_fast.engine.stopping import Interrupted
+from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
+from lorbms_fast.evaluation.image_features import image_features
+from lorbms_fast.files import sole_process
+from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.similarity.table import NeighbourTable
@@ -76,8 +83,11 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             if resume is not None:
                 opened = Run.open(resume)
                 run = replace(opened, config=settings)
-                if settings.model != opened.config.model:
-                    raise UserError(f"{resume} was begun with another model: start a new run with --out to change it")
+                begun, wanted = asdict(opened.config.model), asdict(settings.model)
+                if changed := list(differences(wanted, begun, "model")):
+                    raise UserError(
+                        f"{resume} was begun with another model: {'; '.join(changed)}; start a new run with --out"
+                    )
             elif store is None or out is None:
                 raise UserError(
                     "name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)"
@@ -98,7 +108,18 @@ def _begin(out: Path, settings: TrainConfig, store: Path, world: World) -> Run:
 
 
 def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
-    """Train a run to its end, from its newest checkpoint if it has one, and draw its curves."""
+    """Train a run to its end, from its newest checkpoint if it has one, and draw its curves.
+
+    Raises:
+        UserError: another process is training it, or something the user can mend came in between.
+    """
+    with sole_process(run.folder, f"is training {run.folder}") if world.first else nullcontext():
+        if world.first:
+            run.tidy()
+        _train(run, store, world)
+
+
+def _train(run: Run, store: ImageStore, world: World) -> None:
     keep_pages()
     training = Training.of(run, batch_source(run.config, store), world)
     start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
@@ -107,7 +128,7 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
         print(_summary(training, start))
     stopped = 0
     try:
-        training.train(start)
+        training.train(start, _measure(run, store) if world.first else None)
     except Interrupted as stop:
         stopped = stop.iteration
     if world.first:
@@ -118,6 +139,24 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
             print(f"done: {run.latest()}, {run.folder / 'curves.png'}, {run.folder / 'sheets'}")
     if stopped:
         sys.exit(130)
+
+
+def _measure(run: Run, store: ImageStore) -> Measure | None:
+    """What compares mixed scenes with a store's images while the run goes on, where its settings ask for it."""
+    asked = run.config.evaluation
+    if asked.inception is None and asked.features is None:
+        return None
+    inception, weights = (None if path is None else Path(path) for path in (asked.inception, asked.weights))
+    features = image_features(inception, asked.features, weights, device_named(run.config.device))
+    source = neighbour_batches(run.config, store)
+
+    def measure(networks: Networks, iteration: int) -> dict[str, float]:
+        result = measure_generation(networks, source, features, run.folder, iteration)
+        draw_generation_curves(run.folder)
+        measured = {name: result[name] for name in ("frechet", "kid", "is") if name in result}
+        return {f"generation/{name}": value for name, (value, *_) in measured.items()}
+
+    return measure
 
 
 def batch_source(config: TrainConfig, store: ImageStore) -> Batches:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_pixels
-from lorbms_fast.engine.general import mix
+from lorbms_fast.engine.general import mixed_images
 from lorbms_fast.evaluation.distances import (
     frechet,
     halves,
@@ -28,6 +28,7 @@ from lorbms_fast.evaluation.results import Result, cached, read_result
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.files import whole_file
 from lorbms_fast.models import Networks
+from lorbms_fast.rendering.style import PLOT
 
 BATCH = 32
 MIXED_SCENES = 7
@@ -106,7 +107,7 @@ def mixed_scenes(
     for rows in row_batches(len(source.store), BATCH):
         batch = source.of_rows(np.arange(rows.start, rows.stop), ranks[rows.start : rows.stop]).to(device)
         with torch.inference_mode():
-            yield to_pixels(networks.dec(mix(networks, batch)[1]))
+            yield to_pixels(mixed_images(networks, batch))
 
 
 def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
@@ -128,7 +129,7 @@ def draw_generation_curves(run: Path) -> Path | None:
         return None
     panels = ["frechet", "kid", *(["is"] if any("is" in result for result in results) else [])]
     target = run / "evaluation" / "generation.png"
-    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with matplotlib.rc_context(PLOT):
         figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for name in sorted({(r["store"], r["distance"]) for r in results if panel in r}):
