@@ -13,10 +13,11 @@ from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
+from lorbms_fast.mixing import mixing_mask
 from lorbms_fast.models import build
 
 RTOL = 1e-9
-ITERATIONS = 3
+ITERATIONS = 2
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ def case(number: int) -> Case:
 
 
 def batch(of: Case, number: int) -> Batch:
-    """Noise; masks replace none to all four quadrants of a sample, but in some batches none or all of all samples."""
+    """Noise, and masks as Algorithm 1 makes them, from one quadrant of each sample to three."""
     draw = np.random.Generator(np.random.Philox((of.number, number)))
     n = of.batch_size
     images = torch.from_numpy(draw.uniform(-1, 1, (5, n, 3, 64, 64)))
-    chance = draw.choice([0.0, 0.3, 0.5, 0.8, 1.0], p=[0.1, 0.3, 0.3, 0.2, 0.1])
-    return Batch(images[0], images[1:], torch.from_numpy(draw.random((n, 4)) < chance))
+    tau = float(draw.choice([0.0, 0.3, 0.6, 1.0]))
+    return Batch(images[0], images[1:], mixing_mask(torch.from_numpy(draw.random((n, 4))), tau))
 
 
 def trained(of: Case, impl: str) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,0 +1,44 @@
+"""Licences of what we depend on are known and listed, and what is pinned is hashed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lorbms_fast.photos import shipped
+from supply.licences import EXCUSED, PAGE, UNSTATED, dependencies, is_free, licence
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_dependency_has_a_free_licence():
+    unknown = {name: licence(package) for name, package in dependencies().items() if not is_free(licence(package))}
+    assert unknown.keys() <= EXCUSED.keys(), unknown
+
+
+@pytest.mark.parametrize(
+    ("stated", "free"),
+    [
+        ("MIT", True),
+        ("MIT OR Apache-2.0", True),
+        ("BSD-3-Clause AND GPL-3.0-only", False),
+        ("Proprietary", False),
+        (UNSTATED, False),
+    ],
+)
+def test_what_counts_as_free(stated, free):
+    assert is_free(stated) == free
+
+
+def test_the_page_lists_all_of_them():
+    listed = dict(re.findall(r"^\| ([a-z0-9-]+) \| (.*?)(?: \(1\))? \|$", PAGE.read_text(), re.MULTILINE))
+    missing = {name for name, package in dependencies().items() if listed.get(name) != licence(package)}
+    assert missing <= {"lorbms-fast"}, f"run  python -m supply.licences  for {missing}"
+
+
+def test_every_photograph_has_a_licence_and_its_text():
+    for photo in shipped.photos():
+        assert photo.licence
+        assert photo.author
+        assert (shipped.DATA / photo.licence_file).is_file(), photo
+        assert photo.path.is_file(), photo
