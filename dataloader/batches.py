@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lorbms_fast.dataloader.ahead import ReadAhead
-from lorbms_fast.dataloader.readers import Reader, mapped
+from lorbms_fast.dataloader.readers import Mapped, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -131,6 +132,11 @@ class Batches(ABC):
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
 
+    def gone(self) -> Path | None:
+        """A file that batches are still to be read from and that is not there any more, or not whole."""
+        mapped = self.read is None or isinstance(self.read, Mapped)
+        return self.store.gone() if mapped else None
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the store."""
         first = number * self.batches_per_epoch
@@ -142,7 +148,7 @@ class Batches(ABC):
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
-        return (self.read or mapped(self.store, torch.device("cpu")))(rows)
+        return (self.read or Mapped(self.store, torch.device("cpu")))(rows)
 
 
 @dataclass(frozen=True)

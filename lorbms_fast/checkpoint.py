@@ -6,6 +6,7 @@ are functions of their number and nothing else is random: there are no generator
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -150,6 +151,20 @@ class Run:
             return Progress(*(int(facts[name]) for name in Progress._fields))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path / snapshot.STATE} does not say how far it came ({error!r})") from error
+
+    def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
+        """Look for room for the checkpoints that are still to come, and one more while an old one is replaced.
+
+        Raises:
+            UserError: the disk is too small.
+        """
+        missing = max(1, self.config.keep_checkpoints + 2 - len(self.checkpoints()))
+        needed, free = missing * snapshot.size(networks, optimizers), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder} needs {needed / 1e9:.2f} GB for checkpoints and {free / 1e9:.2f} GB are free on its "
+                "disk: make room, or lower --keep-checkpoints"
+            )
 
     def tidy(self) -> None:
         """Remove what processes that were killed left half written."""

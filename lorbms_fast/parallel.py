@@ -10,9 +10,9 @@ from os import _exit
 from typing import TypeVar
 
 import cv2
-from tqdm import tqdm
 
 from lorbms_fast.errors import UserError
+from lorbms_fast.progress import tqdm
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -54,6 +54,12 @@ def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mappi
     seal(folder, facts)
 
 
+def size(networks: Networks, optimizers: Optimizers) -> int:
+    """Bytes that a snapshot takes, about."""
+    tensors = [*networks.state_dict().values(), *dict(_optimizer_tensors(networks, optimizers)).values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `state.json` for the files that are there, in place of an older one."""
     state = FORMAT | dict(facts) | {"sha256": {name: _checksum(folder / name) for name in (MODEL, OPTIMIZERS)}}

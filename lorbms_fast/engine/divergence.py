@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lorbms_fast import snapshot
 from lorbms_fast.checkpoint import Progress, Run
@@ -23,6 +22,7 @@ from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.files import whole_folder
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
 
 FACTOR = 0.5
 """On the learning rates, for every time that a run went back."""

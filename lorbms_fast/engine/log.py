@@ -57,6 +57,7 @@ class Log:
     def keep(self) -> None:
         """Wait until all entries are on the disk."""
         os.fsync(self._metrics.fileno())
+        self._board.flush()  # by itself it does so by the time of day, which may be set back
 
     def mean(self, name: str, since: int) -> float | None:
         """Mean of a number over the entries after an iteration, `RECENT` of them at most; None where there are none."""

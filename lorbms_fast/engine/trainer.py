@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from lorbms_fast.checkpoint import BEGINNING, Progress, Run
 from lorbms_fast.dataloader.batches import Batches, BatchSource
@@ -25,6 +24,7 @@ from lorbms_fast.engine.stopping import Interrupted, StopRequests, stop_requests
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
+from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
@@ -124,10 +124,10 @@ class Training:
                 logging, sheet_due = done % config.log_every == 0, done % config.sheet_every == 0 or done == last
                 due = self._period(after) > self._period(progress)
                 saving = done % config.checkpoint_every == 0 or done == last or (due and measure is not None)
-                stopping = False
+                stopping, gone = False, self.source.gone() if logging else None
                 if self.device.type == "cpu" or logging or saving or due:  # else a GPU would have to finish first
                     guard.look()
-                    stopping = self.world.any(stop.came)
+                    stopping = self.world.any(stop.came or gone is not None)
                 if log is not None:
                     if logging:
                         numbers = report.numbers()
@@ -142,6 +142,11 @@ class Training:
                         with stop.at_once(done):  # takes minutes, and everything is on disk
                             log.board(done, measure(self.networks, done))
                 if stopping and done < last:
+                    if gone is not None:
+                        raise UserError(
+                            f"{gone} is gone or was cut short while the run read it; iteration {done} is saved: put it "
+                            f"back, then  lorbms-fast train --resume {self.run.folder}"
+                        )
                     raise Interrupted(done)
 
     def _after(self, start: Progress, iteration: int) -> Progress:

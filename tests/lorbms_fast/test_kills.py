@@ -2,23 +2,17 @@
 
 import json
 import multiprocessing
-import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from lorbms_fast import snapshot
 from lorbms_fast.checkpoint import Run
-from lorbms_fast.commands.train import run_training
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
@@ -26,45 +20,15 @@ from lorbms_fast.dataloader.store import ImageStore, checksum
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.errors import UserError
 from tests.conftest import TINY
+from tests.processes import started, train
 
 EVERY = 2
 CONFIG = replace(TINY, iterations=10, log_every=1, checkpoint_every=EVERY, sheet_every=5, keep_checkpoints=2)
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["lorbms_fast.commands.train", "lorbms_fast.dataloader.prepare", "tests.conftest"])
-
-
-def train(folder: Path) -> None:
-    run = Run.open(folder)
-    run_training(run, ImageStore.open(run.store))
 
 
 def prepare(out: Path, photographs: Path) -> None:
     recipe = Recipe(versions=(1, 2, 3))
     prepare_store(out, photographs, of_folder(photographs), recipe, shard_bytes=40_000)
-
-
-def quietly(begun: Connection, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    torch.set_num_threads(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nowhere, stream)
-    begun.send(True)
-    work(*arguments)
-
-
-@contextmanager
-def started(work: Callable[..., None], *arguments: object) -> Iterator[multiprocessing.Process]:
-    """Another process at work, which has begun when the block does, and which the block's end kills."""
-    here, there = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=quietly, args=(there, work, arguments))
-    process.start()
-    here.recv()
-    yield process
-    process.kill()
-    process.join()
-    here.close()
-    there.close()
 
 
 def check_run(run: Run) -> str:
