@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 
-.PHONY: demo test test-all bench fuzz lint format clean
+.PHONY: demo test test-all bench fuzz audit lock lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -23,6 +23,19 @@ fuzz: $(READY)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	$(PYTHON) -m fuzz --seconds $(SECONDS)
 
+# Known vulnerabilities of what is pinned; says NOT CHECKED where the service that knows them cannot be reached.
+audit: .audit/.installed
+	TOOLS=.audit supply/audit.sh
+
+# Renew constraints-hashed.txt after a change of constraints.txt.
+lock: .audit/.installed
+	.audit/bin/python supply/lock.py constraints.txt constraints-hashed.txt
+
+.audit/.installed: supply/requirements.txt
+	python3 -m venv .audit
+	.audit/bin/pip install --quiet --requirement supply/requirements.txt
+	touch $@
+
 # mypy cannot follow the mapping of kernels/ and dataloader/ into the package, so it reads a folder of links.
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -36,7 +49,7 @@ format: $(READY)
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .typecheck build dist *.egg-info demo
+	rm -rf $(VENV) .audit .typecheck build dist *.egg-info demo
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

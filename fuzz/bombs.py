@@ -4,13 +4,11 @@
 more than its share or died of something else than a UserError.
 """
 
-
 import json
 import resource
 import struct
 import sys
 import zlib
-
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,7 +81,10 @@ def main() -> int:
         taken = status("VmHWM") - before
         fault = taken > SHARE or said.startswith("FAULT")
         faults += fault
-        print(f"{'FAULT' if fault else 'ok':<6}{taken / 2**20:>7.1f} MB {len(data):>10,} bytes  {title}: {said}", flush=True)
+        print(
+            f"{'FAULT' if fault else 'ok':<6}{taken / 2**20:>7.1f} MB {len(data):>10,} bytes  {title}: {said}",
+            flush=True,
+        )
     return min(faults, 1)
 
 
@@ -174,7 +175,6 @@ def safetensors(header: dict[str, object]) -> bytes:
     """A safetensors file of nothing but a header."""
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text
-
 
 
 if __name__ == "__main__":
