@@ -1,5 +1,6 @@
 """Fast decoders against the reference, and which files they leave to it."""
 
+import importlib
 import io
 from functools import partial
 from pathlib import Path
@@ -142,6 +143,16 @@ def test_what_is_not_wanted_has_a_size_and_no_images(decoder):
     (squares,) = decode([scene()], [lambda width, height: ()], 64)
     assert squares.images.shape == (0, 64, 64, 3)
     assert (squares.height, squares.width, 3) == decode_rgb(scene(), Path("a")).shape
+
+
+def test_a_dali_that_is_not_whole_is_told(monkeypatch):
+    def run(encoded, device):
+        raise RuntimeError("Error in CPU operator\n  dlopen libnvimgcodec.so failed!. Please install nvimagecodec\n")
+
+    dali = importlib.import_module("lorbms_fast.dataloader.decoders.dali")
+    monkeypatch.setattr(dali, "_run", run)
+    with pytest.raises(UserError, match=r"lacks a part of DALI: dlopen libnvimgcodec\.so failed"):
+        dali.decode([scene()], [partial(versions, "a")], 64)
 
 
 def test_decoders_have_names():
