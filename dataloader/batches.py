@@ -25,6 +25,8 @@ from lorbms_fast.similarity.table import NeighbourTable
 
 AUTHOR_RANKS = 9
 """The author's program draws from the nearest nine of the ten neighbours."""
+DRAWN = 64
+"""Batches whose candidates are drawn at a time."""
 
 
 class Draw(NamedTuple):
@@ -156,8 +158,19 @@ class BatchSource(Batches):
 
     def draw(self, number: int) -> Draw:
         """What batch `number`, counted from 0 over the whole run, is made of."""
-        rows = self.rows(number)
-        return self._draw(rows, self._ranks(number, len(rows)))
+        rows, mask = self._drawn(number // DRAWN)
+        return Draw(rows[number % DRAWN], mask[number % DRAWN])
+
+    @cached_property
+    def _drawn(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        return lru_cache(maxsize=2)(self._draw_many)
+
+    def _draw_many(self, block: int) -> tuple[Tensor, Tensor]:
+        """Rows (DRAWN, 5, N) and masks (DRAWN, N, 4) of batches that follow each other: one by one, drawing would take
+        as long as reading."""
+        rows = np.stack([self.rows(number) for number in range(block * DRAWN, (block + 1) * DRAWN)])
+        drawn = self._draw(rows.ravel(), self._ranks(block, rows.size))
+        return drawn.rows.view(5, *rows.shape).transpose(0, 1).contiguous(), drawn.mask.view(*rows.shape, 4)
 
     def _make(self, number: int) -> Batch:
         return self._assemble(self.draw(number))
@@ -184,15 +197,15 @@ class BatchSource(Batches):
         images = self.images(draw.rows.numpy())
         return Batch(images[0], images[1:], draw.mask, used_candidates(draw.mask))
 
-    def _ranks(self, number: int, n: int) -> NDArray[np.int64]:
-        draw = generator(self.seed, 1, number)
+    def _ranks(self, block: int, n: int) -> NDArray[np.int64]:
+        draw = generator(self.seed, 1, block)
         if self.candidates == "shared-rank":
             return draw.integers(AUTHOR_RANKS, size=(n, 1)).repeat(4, axis=1)
         return draw.integers(self.neighbours.rows.shape[2], size=(n, 4))
 
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Random numbers of a run for one of its purposes and one of its batches."""
+    """Random numbers of a run for one of its purposes and one of its batches, passes or blocks of batches."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, number))))
 
 

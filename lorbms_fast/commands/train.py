@@ -17,13 +17,13 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
-from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.trainer import Interrupted, Measure, Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import with_variant
+from lorbms_fast.pages import keep_pages
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.similarity.table import NeighbourTable
 

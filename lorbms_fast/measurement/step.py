@@ -13,11 +13,11 @@ from lorbms_fast.config import Impl, ModelConfig, TrainConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.pairs import paired
 from lorbms_fast.models import build
+from lorbms_fast.pages import keep_pages
 
 CPU = torch.device("cpu")
 
