@@ -20,6 +20,7 @@ from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models import Networks
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.similarity.table import NeighbourTable
+from lorbms_fast.tiles import is_grid, replaced_chunks
 
 
 @dataclass
@@ -38,10 +39,15 @@ class RunView:
         """Open a run that has a checkpoint; a store that has gone since is done without.
 
         Raises:
-            UserError: it is no run or has no checkpoint.
+            UserError: it is no run, has no checkpoint, or is of a system whose tiles are no parts of the picture.
         """
         run = Run.open(folder)
         run.latest()
+        if not is_grid(tiles := run.config.model.tiles):
+            raise UserError(
+                f"{folder} mixes {tiles} tiles that have no place in the picture, so there is nothing to click: "
+                f"use  lorbms-fast transfer --mask  with {tiles} digits"
+            )
         store = table = None
         with suppress(UserError):
             store = ImageStore.open(run.store)
@@ -54,6 +60,7 @@ class RunView:
             "name": self.run.folder.resolve().name,
             "iteration": int(self.run.latest().name),
             "side": self.side,
+            "tiles": self.run.config.model.tiles,
             "images": 0 if self.store is None else len(self.store),
             "neighbours": self.table is not None,
             "pictures": [self.name(path) for path in self.pictures()],
@@ -105,8 +112,8 @@ class RunView:
         """Mix two pictures.
 
         Args:
-            request: `object` and `scene`, addresses of pictures; `mask` such as `0010`; `amount` in [0, 1], how far
-                the chosen chunks go from the scene's to the object's.
+            request: `object` and `scene`, addresses of pictures; `mask` such as `0010`, a digit a tile; `amount` in
+                [0, 1], how far the chosen chunks go from the scene's to the object's.
 
         Returns:
             Addresses of `collage`, `I_mix`, and the reconstructions `I_hat` of the scene and `I_hat_obj`.
@@ -114,15 +121,15 @@ class RunView:
         Raises:
             UserError: a part of the request is missing or cannot be.
         """
-        mask = parse_mask(str(request.get("mask")))
+        mask = parse_mask(str(request.get("mask")), self.run.config.model.tiles)[None]
         amount = _fraction(request.get("amount", 1.0))
         I_obj, I_ref = (to_network(of_address(request.get(name), self.side)) for name in ("object", "scene"))
         with self._turn, torch.inference_mode():
             networks = self._newest()
             f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref])).split(1)
-            f_mix = torch.lerp(f_ref, mix_chunks(f_ref, f_obj, mask[None]), amount)
+            f_mix = torch.lerp(f_ref, mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1])), amount)
             I_mix, I_hat, I_hat_obj = networks.dec(torch.cat([f_mix, f_ref, f_obj]))
-        pasted = collage(I_ref[None], I_obj.expand(4, 1, *I_obj.shape), mask[None])[0]
+        pasted = collage(I_ref[None], I_obj[None, None], mask)[0]
         made = {"collage": pasted, "I_mix": I_mix, "I_hat": I_hat, "I_hat_obj": I_hat_obj}
         return {name: png_address(to_pixels(image)) for name, image in made.items()}
 

@@ -30,6 +30,7 @@ byId("run-facts").textContent = `run ${facts.name}, iteration ${facts.iteration.
   (facts.images ? `, ${facts.images.toLocaleString("en")} pictures` : ", whose store is gone");
 
 const set = transferTab({
+  tiles: facts.tiles,
   async square(file) {
     if (file.size > MAX_UPLOAD) throw new Error(`${file.name} has more than 50 MB: choose a smaller one`);
     return (await ask("/square", { method: "POST", body: file })).square;

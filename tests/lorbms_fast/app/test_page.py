@@ -49,9 +49,9 @@ def test_transfer_by_clicks(page, photographs):
     choose(page, photographs)
     assert find(page, "#mask").text == "0010"
     assert find(page, "#collage").is_displayed()
-    pasted = changes(page, "collage", find(page, "[data-quadrant='1']").click)
+    pasted = changes(page, "collage", find(page, "[data-tile='1']").click)
     assert find(page, "#mask").text == "0110"
-    assert changes(page, "collage", find(page, "[data-quadrant='1']").click) != pasted
+    assert changes(page, "collage", find(page, "[data-tile='1']").click) != pasted
     whole = shown(page, "I_mix")
     slider = find(page, "#amount")
     changes(page, "I_mix", lambda: slider.send_keys(Keys.HOME))
