@@ -29,6 +29,9 @@ from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
 
+Measure = Callable[[Networks, int], dict[str, float]]
+"""Numbers about the networks after an iteration."""
+
 
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop; everything up to `iteration` is on disk."""
@@ -74,8 +77,12 @@ class Training:
         left = max(1, round(config.epochs * self.source.batches_per_epoch)) - start.batches
         return start.iteration + math.ceil(left / (self.updates * self.world.size))
 
-    def train(self, start: Progress = BEGINNING) -> None:
+    def train(self, start: Progress = BEGINNING, measure: Measure | None = None) -> None:
         """Train from `start` to the end of the run.
+
+        Args:
+            start: where the networks are.
+            measure: is called in the first process after every `evaluation.epochs` epochs, and its numbers are logged.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint of the last finished iteration was written before.
@@ -114,14 +121,22 @@ class Training:
                         bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
                     if done % config.sheet_every == 0 or done == last:
                         self._look(log, done)
-                    if done % config.checkpoint_every == 0 or done == last or stopping:
-                        self.run.save(self._after(start, done), self.networks, self.optimizers)
+                    after = self._after(start, done)
+                    measuring = self._period(after) > self._period(progress)
+                    if done % config.checkpoint_every == 0 or done == last or stopping or (measure and measuring):
+                        self.run.save(after, self.networks, self.optimizers)
+                    if measure and measuring and not stopping:  # takes minutes: after the checkpoint
+                        log.board(done, measure(self.networks, done))
                 if stopping and done < last:
                     raise Interrupted(done)
 
     def _after(self, start: Progress, iteration: int) -> Progress:
         """Where a run that goes on from `start` is after `iteration` iterations."""
         return Progress(iteration, start.batches + (iteration - start.iteration) * self.updates * self.world.size)
+
+    def _period(self, progress: Progress) -> int:
+        """How often the networks were to be measured until then."""
+        return progress.batches // (self.source.batches_per_epoch * self.run.config.evaluation.epochs)
 
     def numbers(self, progress: Progress) -> list[int]:
         """Numbers of the batches that this process takes next: processes take turns."""
@@ -175,7 +190,7 @@ class Training:
             scenes = form.scenes(self.networks, batch)
             classifier = classifier_state(self.networks, form, scenes.I_mix, batch)
         log.sheet(iteration, training_sheet(batch, scenes))
-        log.classifier(iteration, classifier)
+        log.board(iteration, {f"classifier/{name}": value for name, value in classifier.items()})
         if iteration >= WARMED_UP and classifier["spread"] < COLLAPSED:
             tqdm.write(
                 f"iteration {iteration:,}: the classifier gives all samples the same answer "
