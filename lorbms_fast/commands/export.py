@@ -44,7 +44,7 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
     generator = plain_generator(run)
     if web is not None and not is_grid(generator.config.tiles):
         raise UserError(
-            f"the {generator.config.tiles} tiles of {run} have no place in the picture, so a page has nothing to click: "
+            f"the {generator.config.tiles} tiles of {run} have no place in the picture, so there is nothing to click: "
             "leave --web out"
         )
     with Console(stderr=True).status("exporting and checking: about a minute"), whole_folder(out) as partial:

@@ -131,7 +131,7 @@ def _measure(run: Run, store: ImageStore) -> Measure | None:
         return None
     inception, weights = (None if path is None else Path(path) for path in (asked.inception, asked.weights))
     features = image_features(inception, asked.features, weights, device_named(run.config.device))
-    source = neighbour_batches(run.config, store)
+    source = scene_batches(run.config, store)
 
     def measure(networks: Networks, iteration: int) -> dict[str, float]:
         result = measure_generation(networks, source, features, run.folder, iteration)
@@ -153,8 +153,18 @@ def batch_source(config: TrainConfig, store: ImageStore) -> Batches:
     return neighbour_batches(config, store)
 
 
+def scene_batches(config: TrainConfig, store: ImageStore) -> BatchSource | Halves:
+    """What mixed scenes are measured on: candidates from the neighbours, also for a config that trains on others.
+
+    Tiles that are no quadrants have no neighbours: there another image is taken, and a random mask.
+    """
+    if (tiles := config.model.tiles) == 4:
+        return neighbour_batches(config, store)
+    return Halves(store, config.batch_size, config.seed, tiles, *_reading(config, store))
+
+
 def neighbour_batches(config: TrainConfig, store: ImageStore) -> BatchSource:
-    """Batches with candidates from a store's neighbours, also for a config that trains on others."""
+    """Batches with candidates from a store's neighbours."""
     mixing = config.mixing
     candidates: Literal["independent", "shared-rank"] = (
         "shared-rank" if mixing.candidates == "shared-rank" else "independent"

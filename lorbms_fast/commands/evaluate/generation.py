@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.checkpoint import Run, load_weights
-from lorbms_fast.commands.train import neighbour_batches
+from lorbms_fast.commands.train import scene_batches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
@@ -53,7 +53,7 @@ def generation(
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
         load_weights(networks, checkpoint / "model.safetensors")
         for store in stores or (opened.store,):
-            source = neighbour_batches(opened.config, ImageStore.open(store))
+            source = scene_batches(opened.config, ImageStore.open(store))
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)
             table.add_row(
                 f"{result['iteration']:,}",

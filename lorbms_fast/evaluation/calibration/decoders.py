@@ -13,7 +13,6 @@ from lorbms_fast.models.spectral import unnormalised
 from lorbms_fast.models.variants import transposed_decoder
 from lorbms_fast.reference.layers import SpectralWeight, TransitionUp
 
-
 DECODERS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "resize-sn": lambda config: fast.Decoder(config, spectral_norm),
     "resize": lambda config: fast.Decoder(config, unnormalised),
