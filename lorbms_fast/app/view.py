@@ -3,6 +3,7 @@
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorbms_fast.app.pictures import of_address, png_address
+from lorbms_fast.app.pictures import of_address, photograph_of, png_address
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models import Networks
 from lorbms_fast.rendering.scenes import collage
+from lorbms_fast.similarity.features import load_extractor
+from lorbms_fast.similarity.features.extractor import Extractor
+from lorbms_fast.similarity.kept import kept, nearest_to
 from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.tiles import is_grid, replaced_chunks
 
@@ -30,6 +35,8 @@ class RunView:
     run: Run
     store: ImageStore | None
     table: NeighbourTable | None
+    features: NDArray[np.float32] | None = None
+    """Of the store's quadrants, (4, N, D), if they were kept."""
     _networks: dict[Path, Networks] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
     """Requests come from several threads; two at once would only fight for the same cores."""
@@ -48,11 +55,12 @@ class RunView:
                 f"{folder} mixes {tiles} tiles that have no place in the picture, so there is nothing to click: "
                 f"use  lorbms-fast transfer --mask  with {tiles} digits"
             )
-        store = table = None
+        store = table = features = None
         with suppress(UserError):
             store = ImageStore.open(run.store)
             table = NeighbourTable.load(store)
-        return cls(run, store, table)
+            features = kept(store)
+        return cls(run, store, table, features)
 
     def facts(self) -> dict[str, Any]:
         """What the page says about the run, and which pictures it holds."""
@@ -63,6 +71,7 @@ class RunView:
             "tiles": self.run.config.model.tiles,
             "images": 0 if self.store is None else len(self.store),
             "neighbours": self.table is not None,
+            "searchable": self.features is not None,
             "pictures": [self.name(path) for path in self.pictures()],
         }
 
@@ -108,6 +117,26 @@ class RunView:
             "distances": self.table.distances[row].tolist(),
         }
 
+    def neighbours_of(self, upload: bytes) -> dict[str, Any]:
+        """As `neighbours`, of an uploaded picture among all images of the store; `square` is its address.
+
+        Raises:
+            UserError: it is no picture, the store's features were not kept, or their extractor cannot be had.
+        """
+        if self.table is None or self.features is None:
+            raise UserError(f"the features of {self.run.store} were not kept: run  lorbms-fast neighbours  on it again")
+        photograph = photograph_of(upload)
+        with self._turn:
+            extractor = self._extractor
+            found = extractor.extract(central_square(photograph, extractor.side)[None])[0]
+            rows, distances = nearest_to(found, self.features)
+        return {
+            "square": png_address(central_square(photograph, self.side)),
+            "tau": self.table.tau,
+            "rows": rows.tolist(),
+            "distances": distances.tolist(),
+        }
+
     def transfer(self, request: dict[str, Any]) -> dict[str, str]:
         """Mix two pictures.
 
@@ -132,6 +161,13 @@ class RunView:
         pasted = collage(I_ref[None], I_obj[None, None], mask)[0]
         made = {"collage": pasted, "I_mix": I_mix, "I_hat": I_hat, "I_hat_obj": I_hat_obj}
         return {name: png_address(to_pixels(image)) for name, image in made.items()}
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        """What the store's features were computed by."""
+        assert self.table is not None
+        weights = self.table.facts.get("weights")
+        return load_extractor(self.table.features, None if weights is None else Path(weights), torch.device("cpu"))
 
     def _newest(self) -> Networks:
         """The newest checkpoint's networks: a run may still be training."""
