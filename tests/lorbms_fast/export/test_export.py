@@ -167,7 +167,7 @@ def test_the_page_holds_everything(run, exported, tmp_path):
 @pytest.mark.slow
 def test_the_page_transfers_without_a_server(run, tmp_path, browser):
     if not WEB.is_dir():
-        pytest.skip("no runtime here: npm install --no-save onnxruntime-web")
+        pytest.skip("no runtime here: make test-browser")
     clicks = pytest.importorskip("tests.clicks")
     main(["export", str(run), "--out", str(tmp_path / "exported"), "--web", str(WEB)])
     browser.get((tmp_path / "exported" / "demo.html").as_uri())
