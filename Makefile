@@ -29,7 +29,7 @@ bench: $(READY)
 # Pages of all docstrings, api/index.html.
 api: $(READY)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[api]'
-	$(PYTHON) -m pdoc --output-directory api lorbms_fast
+	$(PYTHON) -m pdoc --docformat google --output-directory api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader
 
 # mypy cannot follow the mapping of kernels/ and dataloader/ into the package, so it reads a folder of links.
 lint: $(READY)

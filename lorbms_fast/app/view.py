@@ -4,6 +4,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ class RunView:
         return self.run.config.model.image_size
 
     def pictures(self) -> list[Path]:
-        """The run's sheets, newest first, and whatever else was rendered into its folder."""
+        """Whatever was rendered into the run's folder, plots of its evaluations, and its sheets, newest first."""
         inside = self.run.folder.resolve()
-        found = [*self.run.folder.glob("*.png"), *sorted(self.run.folder.glob("sheets/*.png"), reverse=True)]
+        drawn = (sorted(self.run.folder.glob(names)) for names in ("*.png", "evaluation/*.png", "evaluation/*/*.png"))
+        found = [*chain(*drawn), *sorted(self.run.folder.glob("sheets/*.png"), reverse=True)]
         return [path for path in found if path.is_file() and path.resolve().is_relative_to(inside)]
 
     def name(self, picture: Path) -> str:

@@ -132,11 +132,12 @@ def draw_generation_curves(run: Path) -> Path | None:
                 lines = [r for r in results if (r["store"], r["distance"]) == name]
                 values = np.array([r[panel] for r in lines])
                 errors = np.abs(values[:, 1:].T - values[:, 0])
-                label = name[0] if panel == "is" else f"{name[0]}: {name[1]}"
+                label = f"{name[0]}: {name[1]}"
                 axes.errorbar([r["iteration"] for r in lines], values[:, 0], errors, marker="o", label=label)
             axes.set(title={"frechet": "Frechet distance", "kid": "kernel distance", "is": "IS"}[panel])
             axes.set_xlabel("iteration")
-            axes.legend()
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center")
         with whole_file(target) as partial:
             figure.savefig(partial, format="png", dpi=110)
     return target

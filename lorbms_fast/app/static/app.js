@@ -105,13 +105,14 @@ async function showNeighbours() {
 
 const showNeighboursOf = (file) => attempt(async () => {
   const found = await post("/neighbours", file);
+  byId("row").value = "";
   showRows(found.square, file.name, found);
 });
 
 function showRows(source, name, { rows, distances, tau }) {
   current = source;
   byId("row-id").textContent = name;
-  const number = (value) => Math.round(value).toLocaleString("en");
+  const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
   byId("neighbour-rows").replaceChildren(...rows.map((others, q) => {
     const near = distances[q].map((distance) => distance <= tau);
     const title = `q${q + 1}: squared distances ${number(distances[q][0])} to ${number(distances[q].at(-1))}`;
