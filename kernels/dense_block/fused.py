@@ -22,51 +22,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels.autocast import product_dtype
 from lorbms_fast.kernels.instance_norm.fused import normalise_, normalise_backward
 
 CHANNELS_LAST = torch.channels_last
 
 
-def dense_block_maps(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, eps: float
-) -> Tensor:
+def pack(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The layers' weights as the system's matrix (see `_System`)."""
+    matrix: Tensor = _Pack.apply(dtype, *weights)
+    return matrix
+
+
+def maps(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
     """The new maps y_0 .. y_{L-1}, (N, L * growth, H, W)."""
-    return _apply(_Maps, x, weights, biases, activation, eps)
+    return _apply(_Maps, x, W, b, layers, activation, eps)
 
 
-def dense_block_activated(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, eps: float
-) -> Tensor:
+def activated(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
     """The activated stack [a_0, .., a_L], (N, C + L * growth, H, W): what the next layer would activate again."""
-    return _apply(_Activated, x, weights, biases, activation, eps)
+    return _apply(_Activated, x, W, b, layers, activation, eps)
 
 
 def _apply(
-    function: type[torch.autograd.Function],
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    activation: str,
-    eps: float,
+    function: type[torch.autograd.Function], x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float
 ) -> Tensor:
-    """Run a function outside autocast, with x as autocast would give it to a convolution."""
-    dtype = product_dtype(x)
+    """Run a function outside autocast, with x in the dtype of the weights."""
     with torch.autocast(x.device.type, enabled=False):
         normed = activation == "instance_norm_relu"
-        result: Tensor = function.apply(x.to(dtype), normed, eps, len(weights), *weights, *biases)
+        result: Tensor = function.apply(x.to(W.dtype), W, b.to(W.dtype), len(b) // layers, normed, eps)
     return result
 
 
-class _Maps(torch.autograd.Function):
-    """x, L weights, L biases -> new maps. It cannot be differentiated twice."""
+class _Pack(torch.autograd.Function):
+    """L weights -> the matrix, in another dtype if asked; all copied by one operation."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, normed: bool, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        system = _System.of(x, parameters[:layers])
-        y, *saved = _solve(system, x, parameters[layers:], normed, eps, keep_y=True)
-        ctx.save_for_backward(system.W, *saved)
-        ctx.growth = system.growth
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> Tensor:
+        growth, layers = weights[0].shape[0], len(weights)
+        shape = (layers * growth, *weights[-1].shape[1:])
+        W = torch.empty(shape, dtype=dtype, device=weights[0].device, memory_format=CHANNELS_LAST)
+        torch._foreach_copy_(_System(W, growth).weights(), weights)
+        ctx.growth = growth
+        ctx.like = [torch.empty_like(weight, device="meta") for weight in weights]
+        return W
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_W: Tensor) -> Any:
+        # Dense and laid out as the parameters, so that autograd keeps them and copies nothing.
+        grads = [torch.empty_like(weight, device=grad_W.device) for weight in ctx.like]
+        torch._foreach_copy_(grads, _System(grad_W, ctx.growth).weights())
+        return None, *grads
+
+
+class _Maps(torch.autograd.Function):
+    """x, matrix, biases -> new maps. It cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
+        y, *saved = _solve(_System(W, growth), x, b, normed, eps, keep_y=True)
+        ctx.save_for_backward(W, *saved)
+        ctx.growth = growth
         return y
 
     @staticmethod
@@ -80,14 +96,13 @@ class _Maps(torch.autograd.Function):
 
 
 class _Activated(torch.autograd.Function):
-    """x, L weights, L biases -> activated stack. It cannot be differentiated twice."""
+    """x, matrix, biases -> activated stack. It cannot be differentiated twice."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, normed: bool, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        system = _System.of(x, parameters[:layers])
-        _, x_hat, y_hat, *rstd = _solve(system, x, parameters[layers:], normed, eps, keep_y=False)
-        ctx.save_for_backward(system.W, x_hat, y_hat, *rstd)
-        ctx.growth = system.growth
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
+        _, x_hat, y_hat, *rstd = _solve(_System(W, growth), x, b, normed, eps, keep_y=False)
+        ctx.save_for_backward(W, x_hat, y_hat, *rstd)
+        ctx.growth = growth
         return torch.cat([x_hat, y_hat], 1).relu_()
 
     @staticmethod
@@ -110,17 +125,6 @@ class _System(NamedTuple):
     W: Tensor
     growth: int
 
-    @classmethod
-    def of(cls, x: Tensor, weights: Sequence[Tensor]) -> "_System":
-        """Lay the layers' weights under one another, in x's dtype."""
-        growth, layers = weights[0].shape[0], len(weights)
-        shape = (layers * growth, *weights[-1].shape[1:])
-        W = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
-        system = cls(W, growth)
-        for place, weight in zip(system.weights(W), weights, strict=True):
-            place.copy_(weight)
-        return system
-
     @property
     def layers(self) -> int:
         return self.W.shape[0] // self.growth
@@ -141,28 +145,25 @@ class _System(NamedTuple):
         """Where the blocks that read them are in a row of the matrix."""
         return slice(self.in_channels + first * self.growth, self.in_channels + last * self.growth)
 
-    def weights(self, W: Tensor) -> list[Tensor]:
-        """Each layer's weight (growth, C + l * growth, k, k), as a view of a matrix of this form."""
-        rows = W.split(self.growth)
+    def weights(self) -> list[Tensor]:
+        """Each layer's weight (growth, C + l * growth, k, k), as a view of the matrix."""
+        rows = self.W.split(self.growth)
         return [row[:, : self.in_channels + layer * self.growth] for layer, row in enumerate(rows)]
 
 
-def _solve(
-    system: _System, x: Tensor, biases: Sequence[Tensor], normed: bool, eps: float, keep_y: bool
-) -> tuple[Tensor, ...]:
+def _solve(system: _System, x: Tensor, b: Tensor, normed: bool, eps: float, keep_y: bool) -> tuple[Tensor, ...]:
     """Solve the system.
 
     Returns:
         y, the new maps; x_hat and y_hat, x and y normalised; with a norm 1 / deviations of x and of each layer's maps.
         Without a norm y_hat is y; with one, and not `keep_y`, y has been overwritten by y_hat.
     """
-    bias = torch.cat(list(biases)).to(x.dtype)
     rstd = []
     x_hat = x.clone(memory_format=CHANNELS_LAST) if normed else x.contiguous(memory_format=CHANNELS_LAST)
     if normed:
         rstd.append(normalise_(x_hat, eps))
     # What each layer has received so far; a layer's part is its y once all layers before have pushed.
-    y = F.conv2d(torch.relu(x_hat), system.W[:, : system.in_channels], bias, padding=system.padding)
+    y = F.conv2d(torch.relu(x_hat), system.W[:, : system.in_channels], b, padding=system.padding)
     y_hat = torch.empty_like(y) if normed and keep_y else y
 
     def solve(first: int, last: int) -> None:
@@ -207,9 +208,9 @@ def _solve_transposed(
         y_hat: y normalised.
         rstd: 1 / deviations of x and of each layer's maps; empty without a norm.
     """
-    L, C = system.layers, system.in_channels
-    needs_x, needs_W, needs_b = needs[0], any(needs[4 : 4 + L]), any(needs[4 + L :])
-    grad_W = torch.empty_like(system.W) if needs_W else None
+    C = system.in_channels
+    needs_x, needs_W, needs_b, *_ = needs
+    blocks, gradients = [], []  # of the matrix
 
     def solve(first: int, last: int) -> None:
         """Make g complete for layers first .. last - 1, given what all layers from `last` on sent back to them."""
@@ -225,24 +226,23 @@ def _solve_transposed(
         a = torch.relu(y_hat[:, read])
         to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
         _add(g_hat[:, read], relu_backward(to_a, a))
-        if grad_W is not None:
-            grad_W[rows, columns] = to_W
+        blocks.append((rows, columns))
+        gradients.append(to_W)
         solve(first, middle)
 
-    solve(0, L)
+    solve(0, system.layers)
     a_0 = torch.relu(x_hat)
-    to_read, to_W, to_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
+    to_read, to_W, grad_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
         grad_x = relu_backward(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
         if rstd:
             grad_x = normalise_backward(grad_x, x_hat, rstd[0])
-    grads_W: Sequence[Tensor | None] = [None] * L
-    if grad_W is not None:
-        grad_W[:, :C] = to_W
-        grads_W = system.weights(grad_W)
-    grads_b = to_b.split(system.growth) if needs_b else [None] * L
-    return grad_x, None, None, None, *grads_W, *grads_b
+    grad_W = None
+    if needs_W:
+        grad_W = torch.zeros_like(system.W)
+        torch._foreach_copy_([grad_W[:, :C], *(grad_W[block] for block in blocks)], [to_W, *gradients])
+    return grad_x, grad_W, grad_b, None, None, None
 
 
 def _add(maps: Tensor, values: Tensor) -> None:

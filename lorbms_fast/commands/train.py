@@ -115,7 +115,6 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
         stopped = stop.iteration
     if world.first:
         draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
-        draw_generation_curves(run.folder)
         if stopped:
             print(f"stopped after iteration {stopped}: go on with  lorbms-fast train --resume {run.folder}")
         else:
@@ -135,6 +134,7 @@ def _measure(run: Run, store: ImageStore) -> Measure | None:
 
     def measure(networks: Networks, iteration: int) -> dict[str, float]:
         result = measure_generation(networks, source, features, run.folder, iteration)
+        draw_generation_curves(run.folder)
         measured = {name: result[name] for name in ("frechet", "kid", "is") if name in result}
         return {f"generation/{name}": value for name, (value, *_) in measured.items()}
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from lorbms_fast.dataloader.batches import BatchSource, generator
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.within_batch import Halves
-from lorbms_fast.engine.general import mix
+from lorbms_fast.engine.general import mixed_images
 from lorbms_fast.evaluation.distances import (
     frechet,
     halves,
@@ -103,7 +103,7 @@ def mixed_scenes(
     """One mixed scene for each image of the store, in its order, in batches of uint8 (B, S, S, 3)."""
     for batch in source.each_image(generator(source.seed, MIXED_SCENES, draw), BATCH):
         with torch.inference_mode():
-            yield to_pixels(networks.dec(mix(networks, batch.to(device))[1]))
+            yield to_pixels(mixed_images(networks, batch.to(device)))
 
 
 def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
