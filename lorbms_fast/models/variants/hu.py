@@ -75,8 +75,7 @@ class Decoder(nn.Module):
 class Classifier(JointClassifier):
     """AlexNet on three images, 9 channels: the mixed one and both it was made of."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, images=3)
+    images = 3
 
 
 def settings(config: TrainConfig) -> TrainConfig:

@@ -21,9 +21,6 @@ from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, scene_batches
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
-from lorbms_fast.dataloader.prepare import prepare_store
-from lorbms_fast.dataloader.recipes import Recipe
-from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
@@ -32,7 +29,7 @@ from lorbms_fast.export.generator import Transfer, plain_generator
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.transfer import transfer
-from tests.conftest import TINY
+from tests.conftest import TINY, store_of
 
 CPU = torch.device("cpu")
 
@@ -45,11 +42,8 @@ def run_of_variant(photographs: Path, tmp_path_factory: pytest.TempPathFactory) 
     def run(name: str) -> Run:
         if name not in made:
             config = with_variant(replace(TINY, batch_size=4, iterations=1, checkpoint_every=1), name)
-            config = replace(config, mixing=replace(config.mixing, candidates="halves"))  # which needs no neighbours
             folder = tmp_path_factory.mktemp(name)
-            side = config.model.image_size
-            prepare_store(folder / "store", photographs, of_folder(photographs), Recipe(), image_size=side)
-            store = ImageStore.open(folder / "store")
+            store = store_of(photographs, folder / "store", config.model.image_size)
             made[name] = Run.create(folder / "run", config, store.path)
             Training.of(made[name], batch_source(config, store)).train()
         return made[name]
@@ -125,6 +119,14 @@ def test_the_app_shows_nine_tiles(run_of_variant):
 def pixels(address: str) -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))) as image:
         return np.array(image).astype(int)
+
+
+@pytest.mark.parametrize(("variant", "candidates"), [("thesis", "halves"), ("nine-tiles", "independent")])
+def test_a_classifier_that_sees_other_images_is_refused(variant, candidates, store):
+    config = with_variant(TINY, variant)
+    config = replace(config, mixing=replace(config.mixing, candidates=candidates))
+    with pytest.raises(UserError, match=f"candidates {candidates} does not go with --model.classifier {variant}"):
+        batch_source(config, store)
 
 
 def test_chunks_without_a_place_are_refused_in_one_line(run_of_variant, tmp_path, capsys):
