@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -185,6 +185,18 @@ class BatchSource(Batches):
     def of_rows(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Batch:
         """The batch of given reference rows (N,) with the candidates of given ranks (N, 4), 0 the nearest."""
         return self._assemble(self._draw(rows, ranks))
+
+    @property
+    def mixing(self) -> dict[str, Any]:
+        """What decides how scenes are mixed, beside the store and the draw."""
+        return {"tau": self.tau}
+
+    def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:
+        """Every image of the store once as reference, in its order, `size` a batch; candidates of random ranks."""
+        ranks = draw.integers(self.neighbours.rows.shape[2], size=(len(self.store), 4))
+        for start in range(0, len(self.store), size):
+            rows = np.arange(start, min(start + size, len(self.store)))
+            yield self.of_rows(rows, ranks[rows])
 
     def _draw(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Draw:
         quadrant = np.arange(4)
