@@ -30,7 +30,7 @@ from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.decoders import cut
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.prepare import prepare_store
-from lorbms_fast.dataloader.readers import Reader, decode_on, mapped, resident, streamed
+from lorbms_fast.dataloader.readers import Mapped, Reader, decode_on, resident, streamed
 from lorbms_fast.dataloader.recipes import Recipe, square_crop
 from lorbms_fast.dataloader.sources import Listing, of_folder
 from lorbms_fast.dataloader.store import ImageStore
@@ -152,14 +152,14 @@ def test_c_streamed_by_dali(store: ImageStore, table: NeighbourTable, loading: L
 
 
 def test_d_store_mapped(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, mapped(store, CPU)), ROUNDS)
+    compare(loading(False), reading(store, table, Mapped(store, CPU)), ROUNDS)
 
 
 def test_d_store_resident(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
     compare(loading(False), reading(store, table, resident(store, CPU)), ROUNDS)
 
 
-@pytest.mark.parametrize("mode", [mapped, resident])
+@pytest.mark.parametrize("mode", [Mapped, resident])
 def test_d_against_a_copy(
     mode: Callable[[ImageStore, torch.device], Reader], store: ImageStore, table: NeighbourTable, compare: Compare
 ) -> None:

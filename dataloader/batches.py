@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lorbms_fast.dataloader.ahead import ReadAhead
-from lorbms_fast.dataloader.readers import Reader, mapped
+from lorbms_fast.dataloader.readers import Mapped, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -113,6 +114,10 @@ class Batches(ABC):
         epoch, position = divmod(number, self.batches_per_epoch)
         return _order(self.seed, epoch, len(self.store))[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows in the store of all the images that a batch is made of, (kinds, batch_size), reference images first."""
+        return self.rows(number)[None]
+
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
         return self._numbered(number)
@@ -129,6 +134,11 @@ class Batches(ABC):
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
 
+    def gone(self) -> Path | None:
+        """A file that batches are still to be read from and that is not there any more, or not whole."""
+        mapped = self.read is None or isinstance(self.read, Mapped)
+        return self.store.gone() if mapped else None
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the store."""
         first = number * self.batches_per_epoch
@@ -140,7 +150,7 @@ class Batches(ABC):
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
-        return (self.read or mapped(self.store, torch.device("cpu")))(rows)
+        return (self.read or Mapped(self.store, torch.device("cpu")))(rows)
 
 
 @dataclass(frozen=True)
@@ -171,6 +181,10 @@ class BatchSource(Batches):
         rows = np.stack([self.rows(number) for number in range(block * DRAWN, (block + 1) * DRAWN)])
         drawn = self._draw(rows.ravel(), self._ranks(block, rows.size))
         return drawn.rows.view(5, *rows.shape).transpose(0, 1).contiguous(), drawn.mask.view(*rows.shape, 4)
+
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows of the reference images, then of the candidates for each quadrant, (5, batch_size)."""
+        return self.draw(number).rows.numpy()
 
     def _make(self, number: int) -> Batch:
         return self._assemble(self.draw(number))

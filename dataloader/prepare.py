@@ -86,6 +86,10 @@ def prepare_store(
         UserError: `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is too
             small, nothing is left to store, or a bad photograph is to stop it.
     """
+    work = Workplace(out.with_name(f"{out.name}.partial"))
+    if out.exists() and work.folder.exists():  # a kill came between the store's getting its name and the end
+        with sole_process(work.folder, f"is preparing {out}"):
+            shutil.rmtree(work.folder)
     _refuse_existing(out)
     decoder_named(decoder)
     if listing.unusable and on_bad == "stop":
@@ -94,7 +98,6 @@ def prepare_store(
     chosen = choose(listing.photographs, recipe, seed)
     in_a_shard = max(1, shard_bytes // settings.bytes_of_one)
     shards = [chosen.photographs[i : i + in_a_shard] for i in range(0, len(chosen.photographs), in_a_shard)]
-    work = Workplace(out.with_name(f"{out.name}.partial"))
     with sole_process(work.folder, f"is preparing {out}"), full_disk_named(out):
         try:
             _refuse_existing(out)  # the process that had the lock before may have made it

@@ -10,10 +10,10 @@ from os import _exit
 from typing import TypeVar
 
 import cv2
-from tqdm import tqdm
 
 from lorbms_fast.errors import UserError
 from lorbms_fast.pages import keep_pages
+from lorbms_fast.progress import tqdm
 
 KEPT = 256 << 20
 """Freed bytes that a worker keeps for its next pictures."""
