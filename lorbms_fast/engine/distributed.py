@@ -5,12 +5,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lorbms_fast.errors import UserError
+from lorbms_fast.reference.layers import BatchNorm
 
 BUCKET = 25 * 2**20
 """Bytes of gradients that travel together, as in DistributedDataParallel."""
@@ -81,6 +83,51 @@ def together() -> Iterator[None]:
             f"process {rank} lost another process of the run ({str(error).splitlines()[0]}): look for that one's own "
             "message; torchrun --max-restarts N would start all again from the last checkpoint"
         ) from error
+
+
+class _Gathered(torch.autograd.Function):
+    """Every process's tensor in every process; gradients go back to the process that each came from."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, world: World) -> Tensor:
+        ctx.rank = world.rank
+        everyones = own.new_zeros((world.size, *own.shape))
+        everyones[world.rank] = own
+        with together():
+            dist.all_reduce(everyones)
+        return everyones
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_everyone = gradients[0].clone(memory_format=torch.contiguous_format)
+        with together():
+            dist.all_reduce(of_everyone)
+        return of_everyone[ctx.rank], None
+
+
+def synchronise_batch_norm(network: nn.Module, world: World) -> None:
+    """Let batch norms normalise by the statistics of all processes' batches; from now on all must run the network.
+
+    The gradients that a process then computes are those of the sum of all processes' losses by way of its own batch:
+    averaged over processes, as `Averaging` does, they are the double batch's.
+    """
+    for layer in network.modules():
+        if isinstance(layer, BatchNorm):
+            layer.gather = lambda own: _Gathered.apply(own, world)
+
+
+@contextmanager
+def on_its_own(network: nn.Module) -> Iterator[None]:
+    """Inside the block batch norms see this process's batch only, as no other process runs the network."""
+    layers = [layer for layer in network.modules() if isinstance(layer, BatchNorm)]
+    kept = [layer.gather for layer in layers]
+    for layer in layers:
+        layer.gather = None
+    try:
+        yield
+    finally:
+        for layer, gather in zip(layers, kept, strict=True):
+            layer.gather = gather
 
 
 class Averaging:

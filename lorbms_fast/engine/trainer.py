@@ -16,11 +16,12 @@ from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.collapse import COLLAPSED, WARMED_UP, classifier_state
-from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
 from lorbms_fast.engine.forms import FORMS, form_of
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
+from lorbms_fast.engine.readings import Readings
 from lorbms_fast.engine.report import Report
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
@@ -58,6 +59,8 @@ class Training:
         arithmetic = chosen_precision(config.precision, device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
+        if world.size > 1 and config.batch_norm == "synchronised":
+            synchronise_batch_norm(networks.cls, world)
         optimizers = Optimizers.of(networks, config.optim, arithmetic, world.size)
         return cls(run, source, networks, optimizers, device, arithmetic, world)
 
@@ -84,7 +87,7 @@ class Training:
         config = self.run.config
         last = self.last_iteration(start)
         self.networks.train()
-        step = self._step()
+        step, readings = self._step(), Readings()
         with (
             Log(self.run.folder, start.iteration) if self.world.first else nullcontext() as log,
             _stop_requests() as stop,
@@ -99,7 +102,6 @@ class Training:
         ):
             for iteration in range(start.iteration, last):
                 progress = self._after(start, iteration)
-                self.optimizers.set_rates(config.optim, iteration)
                 report = step(progress)
                 done = iteration + 1
                 # Processes ask each other only now and then, as it takes them a moment: all must stop at once.
@@ -108,13 +110,17 @@ class Training:
                 bar.update()
                 if log is not None:
                     if done % config.log_every == 0:
-                        numbers = report.numbers()
-                        log.write(done, numbers)
+                        readings.send(done, report.stacked())
+                    looking = done % config.sheet_every == 0 or done == last
+                    saving = done % config.checkpoint_every == 0 or done == last or stopping
+                    for read, values in readings.arrived(left=0 if looking or saving else 1):
+                        numbers = dict(zip(Report.names(), values, strict=True))
+                        log.write(read, numbers)
                         shown = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
                         bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
-                    if done % config.sheet_every == 0 or done == last:
+                    if looking:
                         self._look(log, done)
-                    if done % config.checkpoint_every == 0 or done == last or stopping:
+                    if saving:
                         self.run.save(self._after(start, done), self.networks, self.optimizers)
                 if stopping and done < last:
                     raise Interrupted(done)
@@ -123,9 +129,10 @@ class Training:
         """Where a run that goes on from `start` is after `iteration` iterations."""
         return Progress(iteration, start.batches + (iteration - start.iteration) * self.updates * self.world.size)
 
-    def numbers(self, progress: Progress) -> list[int]:
+    def numbers(self, progress: Progress) -> range:
         """Numbers of the batches that this process takes next: processes take turns."""
-        return [progress.batches + k * self.world.size + self.world.rank for k in range(self.updates)]
+        first, step = progress.batches + self.world.rank, self.world.size
+        return range(first, first + self.updates * step, step)
 
     def _step(self) -> Callable[[Progress], Report]:
         """What does an iteration: one CUDA graph where there can be, else operation after operation."""
@@ -144,6 +151,7 @@ class Training:
             self.networks,
             self.optimizers,
             read.images,
+            source.drawing(self.device),
             config.batch_size,
             self.updates,
             config.loss,
@@ -151,11 +159,12 @@ class Training:
             self.arithmetic,
             CudaGraphs() if on_gpu else None,
         )
-        return lambda progress: captured([source.draw(number) for number in self.numbers(progress)])
+        return lambda progress: captured(progress.iteration, self.numbers(progress))
 
     def _iterate(self, progress: Progress) -> Report:
         config = self.run.config
         form = form_of(config.model, config.impl)
+        self.optimizers.set_rates(config.optim, progress.iteration)
         batches = [self.source.batch(number).to(self.device) for number in self.numbers(progress)]
         with self._precision():
             report = form.iterate(self.networks, self.optimizers, batches * (UPDATES // self.updates), config.loss)
@@ -171,7 +180,7 @@ class Training:
         config = self.run.config
         batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
         form = form_of(config.model, config.impl)
-        with self._precision():
+        with self._precision(), on_its_own(self.networks.cls):
             scenes = form.scenes(self.networks, batch)
             classifier = classifier_state(self.networks, form, scenes.I_mix, batch)
         log.sheet(iteration, training_sheet(batch, scenes))
