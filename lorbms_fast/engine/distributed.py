@@ -1,21 +1,30 @@
 """Many processes on one run, started by torchrun: who they are, and the average of their gradients."""
 
+import json
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.errors import UserError
 from lorbms_fast.reference.layers import BatchNorm
 
 BUCKET = 25 * 2**20
 """Bytes of gradients that travel together, as in DistributedDataParallel."""
+PATIENCE = timedelta(minutes=20)
+"""How long a process waits for another: longer than the first one ever works alone, on sheets and checkpoints."""
+START = timedelta(minutes=5)
+"""How long processes wait for each other when they begin."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,57 @@ def joined() -> Iterator[World]:
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    with together():
+        store, rank, size = next(rendezvous("env://", timeout=START))
+        of_this_group = dist.PrefixStore(agreed_name(store, rank, size), store)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        dist.init_process_group(backend, store=of_this_group, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def agreed_name(store: dist.Store, rank: int, size: int, patience: timedelta = START) -> str:
+    """A name for this group of processes, the same in all of them and never used before.
+
+    torchrun keeps its store when it starts a failed group again, and with it the addresses of the dead; who looks
+    before the new ones are there connects to nobody, or to somebody else. Counts of restarts are each machine's own. So
+    the first process invents a name, all others answer to it with names of their own, and it lists whom it heard.
+
+    Args:
+        store: that all processes see, with what earlier groups left there.
+        rank: of this process.
+        size: how many there are.
+        patience: how long to wait for the others.
+
+    Raises:
+        UserError: the others did not come.
+    """
+    deadline, mine = time.monotonic() + patience.total_seconds(), uuid.uuid4().hex
+    if rank == 0:
+        store.set("group", mine)
+    while time.monotonic() < deadline:
+        group = mine if rank == 0 else _look_up(store, "group")
+        if group and rank == 0:
+            answers = [_look_up(store, f"group/{group}/{other}") for other in range(1, size)]
+            if all(answers):
+                store.set(f"group/{group}", json.dumps(answers))
+                return group
+        elif group:
+            store.set(f"group/{group}/{rank}", mine)
+            if (heard := _look_up(store, f"group/{group}")) and mine in json.loads(heard):
+                return group
+        time.sleep(0.02)
+    missing = [r for r in range(1, size) if rank == 0 and not _look_up(store, f"group/{mine}/{r}")]
+    whom = f"process {', '.join(map(str, missing))}" if missing else "process 0"
+    raise UserError(f"process {rank} waited {patience.total_seconds():g} s for {whom} of {size} to start: see its log")
+
+
+def _look_up(store: dist.Store, name: str) -> str:
+    """What the store has under a name now, or nothing."""
+    found: str = store.get(name).decode() if store.check([name]) else ""
+    return found
 
 
 def restarted() -> bool:
