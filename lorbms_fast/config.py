@@ -144,6 +144,20 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """Mixed scenes against real images at the end of every epoch (Figure 3.10); by default none are made."""
+
+    inception: str | None = None
+    """Inception weights of 2015 by path, for FID and IS."""
+    features: str | None = None
+    """Instead of Inception: efficientnet-lite0, descriptor, deepcluster, timm:MODEL or torchvision:MODEL."""
+    weights: str | None = None
+    """Weights of these features, where they need some."""
+    epochs: Count = 1
+    """Epochs between two measurements."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
     """A training run."""
 
@@ -155,6 +169,8 @@ class TrainConfig:
     """Drawing and mixing of candidates."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizers."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What is measured at the end of an epoch."""
     batch_size: Count = 12
     """Reference images an iteration."""
     epochs: Rate = 50
@@ -171,6 +187,9 @@ class TrainConfig:
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
     has no graphs, then runs the same code without."""
+    compile: tuple[Literal["dsc", "cls"], ...] = ()
+    """Networks that torch.compile takes over: the discriminator `dsc`, the classifier `cls`. By default none: on a CPU
+    it gains nothing, on a GPU nobody has measured it; encoder and decoder are kernels of ours either way."""
     batch_norm: Literal["per-process", "synchronised"] = "per-process"
     """Where several processes train: the classifier's batch norm by each process's own batch (as the thesis's, whose
     batch is one process's), or by all their batches together."""

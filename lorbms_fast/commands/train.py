@@ -18,8 +18,11 @@ from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
 from lorbms_fast.engine.pages import keep_pages
-from lorbms_fast.engine.trainer import Interrupted, Training
+from lorbms_fast.engine.trainer import Interrupted, Measure, Training
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
+from lorbms_fast.evaluation.image_features import image_features
+from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.similarity.table import NeighbourTable
@@ -107,17 +110,35 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
         print(_summary(training, start))
     stopped = 0
     try:
-        training.train(start)
+        training.train(start, _measure(run, store) if world.first else None)
     except Interrupted as stop:
         stopped = stop.iteration
     if world.first:
         draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
+        draw_generation_curves(run.folder)
         if stopped:
             print(f"stopped after iteration {stopped}: go on with  lorbms-fast train --resume {run.folder}")
         else:
             print(f"done: {run.latest()}, {run.folder / 'curves.png'}, {run.folder / 'sheets'}")
     if stopped:
         sys.exit(130)
+
+
+def _measure(run: Run, store: ImageStore) -> Measure | None:
+    """What compares mixed scenes with a store's images while the run goes on, where its settings ask for it."""
+    asked = run.config.evaluation
+    if asked.inception is None and asked.features is None:
+        return None
+    inception, weights = (None if path is None else Path(path) for path in (asked.inception, asked.weights))
+    features = image_features(inception, asked.features, weights, device_named(run.config.device))
+    source = neighbour_batches(run.config, store)
+
+    def measure(networks: Networks, iteration: int) -> dict[str, float]:
+        result = measure_generation(networks, source, features, run.folder, iteration)
+        measured = {name: result[name] for name in ("frechet", "kid", "is") if name in result}
+        return {f"generation/{name}": value for name, (value, *_) in measured.items()}
+
+    return measure
 
 
 def batch_source(config: TrainConfig, store: ImageStore) -> Batches:

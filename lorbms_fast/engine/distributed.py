@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.errors import UserError
@@ -21,8 +22,8 @@ from lorbms_fast.reference.layers import BatchNorm
 
 BUCKET = 25 * 2**20
 """Bytes of gradients that travel together, as in DistributedDataParallel."""
-PATIENCE = timedelta(minutes=20)
-"""How long a process waits for another: longer than the first one ever works alone, on sheets and checkpoints."""
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for a silent one, which may be the first at its sheets, checkpoints and measurements."""
 START = timedelta(minutes=5)
 """How long processes wait for each other when they begin."""
 
@@ -67,7 +68,7 @@ def joined() -> Iterator[World]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     with together():
         store, rank, size = next(rendezvous("env://", timeout=START))
-        of_this_group = dist.PrefixStore(agreed_name(store, rank, size), store)
+        of_this_group = PrefixStore(agreed_name(store, rank, size), store)
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         dist.init_process_group(backend, store=of_this_group, rank=rank, world_size=size, timeout=PATIENCE)
     try:
@@ -76,7 +77,7 @@ def joined() -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def agreed_name(store: dist.Store, rank: int, size: int, patience: timedelta = START) -> str:
+def agreed_name(store: Store, rank: int, size: int, patience: timedelta = START) -> str:
     """A name for this group of processes, the same in all of them and never used before.
 
     torchrun keeps its store when it starts a failed group again, and with it the addresses of the dead; who looks
@@ -112,7 +113,7 @@ def agreed_name(store: dist.Store, rank: int, size: int, patience: timedelta = S
     raise UserError(f"process {rank} waited {patience.total_seconds():g} s for {whom} of {size} to start: see its log")
 
 
-def _look_up(store: dist.Store, name: str) -> str:
+def _look_up(store: Store, name: str) -> str:
     """What the store has under a name now, or nothing."""
     found: str = store.get(name).decode() if store.check([name]) else ""
     return found

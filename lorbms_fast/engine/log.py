@@ -39,13 +39,12 @@ class Log:
         """Note the numbers of an iteration."""
         self._metrics.write(json.dumps({"iteration": iteration} | numbers) + "\n")
         self._metrics.flush()
+        self.board(iteration, numbers)
+
+    def board(self, iteration: int, numbers: dict[str, float]) -> None:
+        """Note numbers of an iteration in TensorBoard only."""
         for name, value in numbers.items():
             self._board.add_scalar(name, value, iteration)
-
-    def classifier(self, iteration: int, numbers: dict[str, float]) -> None:
-        """Note how the classifier stands: `classifier/spread` and `classifier/gain` in TensorBoard."""
-        for name, value in numbers.items():
-            self._board.add_scalar(f"classifier/{name}", value, iteration)
 
     def sheet(self, iteration: int, sheet: Image.Image) -> None:
         """Keep a sample sheet."""

@@ -16,6 +16,7 @@ from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.collapse import COLLAPSED, WARMED_UP, classifier_state
+from lorbms_fast.engine.compiled import compile_regions
 from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
 from lorbms_fast.engine.forms import FORMS, form_of
 from lorbms_fast.engine.log import Log
@@ -29,6 +30,9 @@ from lorbms_fast.models import Networks, build
 from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
+
+Measure = Callable[[Networks, int], dict[str, float]]
+"""Numbers about the networks after an iteration."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -59,7 +63,11 @@ class Training:
         arithmetic = chosen_precision(config.precision, device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
-        if world.size > 1 and config.batch_norm == "synchronised":
+        synchronised = world.size > 1 and config.batch_norm == "synchronised"
+        if synchronised and "cls" in config.compile:
+            raise UserError("--compile cls cannot exchange statistics: leave it or --batch-norm synchronised out")
+        compile_regions(networks, config.compile)
+        if synchronised:
             synchronise_batch_norm(networks.cls, world)
         optimizers = Optimizers.of(networks, config.optim, arithmetic, world.size)
         return cls(run, source, networks, optimizers, device, arithmetic, world)
@@ -77,8 +85,12 @@ class Training:
         left = max(1, round(config.epochs * self.source.batches_per_epoch)) - start.batches
         return start.iteration + math.ceil(left / (self.updates * self.world.size))
 
-    def train(self, start: Progress = BEGINNING) -> None:
+    def train(self, start: Progress = BEGINNING, measure: Measure | None = None) -> None:
         """Train from `start` to the end of the run.
+
+        Args:
+            start: where the networks are.
+            measure: is called in the first process after every `evaluation.epochs` epochs, and its numbers are logged.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint of the last finished iteration was written before.
@@ -111,8 +123,10 @@ class Training:
                 if log is not None:
                     if done % config.log_every == 0:
                         readings.send(done, report.stacked())
+                    after = self._after(start, done)
+                    measuring = self._period(after) > self._period(progress)
                     looking = done % config.sheet_every == 0 or done == last
-                    saving = done % config.checkpoint_every == 0 or done == last or stopping
+                    saving = done % config.checkpoint_every == 0 or done == last or stopping or (measure and measuring)
                     for read, values in readings.arrived(left=0 if looking or saving else 1):
                         numbers = dict(zip(Report.names(), values, strict=True))
                         log.write(read, numbers)
@@ -121,13 +135,19 @@ class Training:
                     if looking:
                         self._look(log, done)
                     if saving:
-                        self.run.save(self._after(start, done), self.networks, self.optimizers)
+                        self.run.save(after, self.networks, self.optimizers)
+                    if measure and measuring and not stopping:  # takes minutes: after the checkpoint
+                        log.board(done, measure(self.networks, done))
                 if stopping and done < last:
                     raise Interrupted(done)
 
     def _after(self, start: Progress, iteration: int) -> Progress:
         """Where a run that goes on from `start` is after `iteration` iterations."""
         return Progress(iteration, start.batches + (iteration - start.iteration) * self.updates * self.world.size)
+
+    def _period(self, progress: Progress) -> int:
+        """How often the networks were to be measured until then."""
+        return progress.batches // (self.source.batches_per_epoch * self.run.config.evaluation.epochs)
 
     def numbers(self, progress: Progress) -> range:
         """Numbers of the batches that this process takes next: processes take turns."""
@@ -184,7 +204,7 @@ class Training:
             scenes = form.scenes(self.networks, batch)
             classifier = classifier_state(self.networks, form, scenes.I_mix, batch)
         log.sheet(iteration, training_sheet(batch, scenes))
-        log.classifier(iteration, classifier)
+        log.board(iteration, {f"classifier/{name}": value for name, value in classifier.items()})
         if iteration >= WARMED_UP and classifier["spread"] < COLLAPSED:
             tqdm.write(
                 f"iteration {iteration:,}: the classifier gives all samples the same answer "

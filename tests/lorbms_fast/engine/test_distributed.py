@@ -147,6 +147,26 @@ def test_averaged_gradients_are_those_of_the_double_batch(statistics, name, two)
                 torch.testing.assert_close(averages[key], expected_average, rtol=1e-12, atol=0)
 
 
+def test_buckets_travel_while_the_backward_goes_on(tmp_path):
+    dist.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        layers = [torch.nn.Linear(8, 8) for _ in range(4)]
+        parameters = [p for layer in layers for p in layer.parameters()]
+        averaging, under_way = Averaging(parameters, 1, bucket=4 * 8 * 9), []
+        for layer in layers:
+            layer.register_full_backward_pre_hook(lambda *_: under_way.append(len(averaging._sent)))
+        x = torch.ones(2, 8, requires_grad=True)
+        for layer in layers:
+            x = torch.tanh(layer(x))
+        x.sum().backward()
+        assert under_way == [0, 1, 2, 3]  # before each layer's own backward
+        alone = [p.grad.clone() for p in parameters]
+        averaging.finish()
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(parameters, alone, strict=True))
+    finally:
+        dist.destroy_process_group()
+
+
 def test_parameters_stay_the_same_in_all_processes(two):
     assert all(torch.equal(tensor, two[1]["state"][name]) for name, tensor in two[0]["state"].items())
 

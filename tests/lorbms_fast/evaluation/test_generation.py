@@ -1,26 +1,35 @@
 """Mixed scenes against real images."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import batch_source
+from lorbms_fast.commands.train import batch_source, run_training
+from lorbms_fast.config import EvaluationConfig
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.resize import area_resize
 from lorbms_fast.engine.iteration import scenes
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation import generation
-from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation, mixed_scenes
+from lorbms_fast.evaluation.generation import (
+    draw_generation_curves,
+    generation_results,
+    measure_generation,
+    mixed_scenes,
+)
 from lorbms_fast.evaluation.image_features import extractor_features, image_features
 from lorbms_fast.evaluation.inception import Inception
 from lorbms_fast.similarity.features import load_extractor
+from tests.conftest import TINY
 
 CPU = torch.device("cpu")
 
@@ -108,6 +117,30 @@ def test_the_command_and_the_curves(run, capsys):
     assert len(list((run / "evaluation" / "generation").glob("*.json"))) == 3
     with Image.open(run / "evaluation" / "generation.png") as picture:
         assert picture.width > 800
+
+
+def test_a_training_run_is_measured_after_every_second_epoch(store, tmp_path):
+    """24 images and batches of 6: four iterations an epoch. The networks are the same as without."""
+    settings = replace(TINY, batch_size=6, iterations=9)
+    plain, measured = (
+        Run.create(tmp_path / name, config, store.path)
+        for name, config in {
+            "plain": settings,
+            "measured": replace(settings, evaluation=EvaluationConfig(features="descriptor", epochs=2)),
+        }.items()
+    )
+    for run in (plain, measured):
+        run_training(run, store)
+    results = generation_results(measured.folder)
+    assert [result["iteration"] for result in results] == [8]
+    assert (measured.folder / "evaluation" / "generation.png").exists()
+    weights, others = (load_networks(run.folder).state_dict() for run in (plain, measured))
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=0, atol=0)
+    board = EventAccumulator(str(measured.folder / "tensorboard")).Reload()
+    assert [(e.step, pytest.approx(e.value)) for e in board.Scalars("generation/frechet")] == [
+        (result["iteration"], result["frechet"][0]) for result in results
+    ]
 
 
 @pytest.mark.slow
