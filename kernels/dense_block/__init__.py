@@ -50,10 +50,10 @@ def pack_layers(
     """
     first = blocks[0][0][0]
     dtype, form = dtype or product_dtype(first), resolve(impl, first)
-    weights, biases = ([block[i] for block in blocks] for i in (0, 1))
+    weights: Sequence[Any] = [Ws for Ws, _ in blocks]
+    biases: Sequence[Any] = [bs for _, bs in blocks]
     if form != "reference":
-        all_biases = torch.cat([b for of_block in biases for b in of_block])
-        biases = all_biases.split([sum(map(len, of_block)) for of_block in biases])
+        biases = torch.cat([b for bs in biases for b in bs]).split([sum(map(len, bs)) for bs in biases])
         weights = triton.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
     return [
         PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form)

@@ -28,7 +28,8 @@ class _PooledConv(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return unpooled_backward(grad, *ctx.saved_tensors, ctx.needs_input_grad)
+        x, weight, places = ctx.saved_tensors
+        return unpooled_backward(grad, x, weight, places, ctx.needs_input_grad)
 
 
 def convolved_and_pooled(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
