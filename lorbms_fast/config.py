@@ -193,6 +193,12 @@ class TrainConfig:
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
     has no graphs, then runs the same code without."""
+    compile: tuple[Literal["dsc", "cls"], ...] = ()
+    """Networks that torch.compile takes over: the discriminator `dsc`, the classifier `cls`. By default none: on a CPU
+    it gains nothing, on a GPU nobody has measured it; encoder and decoder are kernels of ours either way."""
+    batch_norm: Literal["per-process", "synchronised"] = "per-process"
+    """Where several processes train: the classifier's batch norm by each process's own batch (as the thesis's, whose
+    batch is one process's), or by all their batches together."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"

@@ -7,7 +7,7 @@ from typing import Any
 import tqdm as plain
 
 
-class tqdm(plain.tqdm):  # type: ignore[type-arg]  # noqa: N801
+class tqdm(plain.tqdm):  # noqa: N801
     """tqdm by a clock that only goes forward: its own, set back an hour, would show nothing for an hour."""
 
     @property

@@ -1,4 +1,4 @@
-"""`python -m supply.licences`: docs/licences.md, the licences of everything that is installed with us or shipped by us."""
+"""`python -m supply.licences`: docs/licences.md, the licences of what is installed with us or shipped by us."""
 
 import re
 from collections import Counter

@@ -59,9 +59,9 @@ def store(photographs: Path, tmp_path: Path) -> ImageStore:
     return store_of(photographs, tmp_path / "store")
 
 
-def store_of(photographs: Path, path: Path) -> ImageStore:
+def store_of(photographs: Path, path: Path, side: int = 64) -> ImageStore:
     """Make a store of a folder of photographs, with neighbours drawn at random."""
-    prepare_store(path, photographs, of_folder(photographs), Recipe())
+    prepare_store(path, photographs, of_folder(photographs), Recipe(), image_size=side)
     store = ImageStore.open(path)
     n = len(store)
     generator = np.random.Generator(np.random.Philox(3))

@@ -47,9 +47,6 @@ def of_voc(root: Path, split: str | None = None) -> Listing:
         raise UserError(f"{root / IMAGES} holds no .jpg files: nothing to prepare")
     photographs, unusable = [], []
     for name in names:
-        if not is_inside(name):
-            unusable.append(Skipped(f"{SETS}/{split}.txt", "bad", f"names a file outside {IMAGES}, {name}"))
-            continue
         try:
             annotation = read_annotation(root, name) if is_file(root / ANNOTATIONS / f"{name}.xml") else None
         except UserError as error:
@@ -64,7 +61,7 @@ def read_split(root: Path, split: str) -> list[str]:
     """Names of a split's images; lists of a class (`dog_train`) give those that hold it.
 
     Raises:
-        UserError: there is no such list, or it is no text.
+        UserError: there is no such list, it is no text, or it names a file outside the folder of images.
     """
     path = root / SETS / f"{split}.txt"
     if not path.is_file():
@@ -74,7 +71,10 @@ def read_split(root: Path, split: str) -> list[str]:
         lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): unpack it again") from error
-    return list(dict.fromkeys(name for name, *here in lines if here in ([], ["1"])))
+    names = list(dict.fromkeys(name for name, *here in lines if here in ([], ["1"])))
+    if outside := [name for name in names if not is_inside(name)]:
+        raise UserError(f"{path} names a file outside {IMAGES}, {outside[0]}: unpack it again")
+    return names
 
 
 def read_annotation(root: Path, name: str) -> VocAnnotation:
@@ -85,28 +85,20 @@ def read_annotation(root: Path, name: str) -> VocAnnotation:
     """
     path = root / ANNOTATIONS / f"{name}.xml"
     try:
-        tree = parse(path)
+        tree = _parsed(path)
         size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
         if min(size) < 1:
             raise ValueError(f"its size is {size[0]} x {size[1]}")
-        return VocAnnotation(size, [_object(node) for node in tree.iter("object")])
-    except ValueError as error:
+        return VocAnnotation(size, [_object(node) for node in tree.findall("object")])
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the folder") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: an unheard-of encoding
         raise UserError(f"{path} is no annotation of VOC ({error}): replace or remove it") from error
 
 
-def parse(path: Path) -> ElementTree.Element:
-    """The root of an XML file that declares no entities: those of a few lines can stand for gigabytes.
-
-    Raises:
-        UserError: it cannot be read.
-        ValueError: it is no XML, or has a document type.
-    """
-    try:
-        return ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check the folder") from error
-    except (ElementTree.ParseError, LookupError) as error:  # LookupError: of unheard-of encodings
-        raise ValueError(str(error)) from error
+def _parsed(path: Path) -> ElementTree.Element:
+    """The root of an XML file without a document type: a few lines of entities can stand for gigabytes."""
+    return ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):

@@ -69,7 +69,13 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
 
 
 class ResizeConv2d(nn.Module):
-    """A resize convolution with its weight, (out_channels, in_channels, 3, 3), and no bias."""
+    """A resize convolution with its weight, (out_channels, in_channels, 3, 3), and no bias.
+
+    Args:
+        in_channels: maps of the input.
+        out_channels: maps of the output, twice as high and wide.
+        impl: form to run; None takes the one in force.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, impl: Impl | None = None) -> None:
         super().__init__()

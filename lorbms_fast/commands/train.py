@@ -20,7 +20,6 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
 from lorbms_fast.engine.memory import out_of_memory_told
-from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.stopping import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.errors import UserError
@@ -28,12 +27,15 @@ from lorbms_fast.evaluation.generation import draw_generation_curves, measure_ge
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.files import full_disk_named, sole_process
 from lorbms_fast.models import Networks
-from lorbms_fast.models.variants import with_variant
+from lorbms_fast.models.variants import images_at_once, with_variant
+from lorbms_fast.pages import keep_pages
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.similarity.table import NeighbourTable
 
 READ_AHEAD = 2
 """Batches of photographs that are decoded while one is trained on."""
+OF_HALVES = 3
+"""What a classifier sees of halves: the mixed image and the two it was made of."""
 
 
 def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
@@ -156,7 +158,7 @@ def _measure(run: Run, store: ImageStore) -> Measure | None:
         return None
     inception, weights = (None if path is None else Path(path) for path in (asked.inception, asked.weights))
     features = image_features(inception, asked.features, weights, device_named(run.config.device))
-    source = neighbour_batches(run.config, store)
+    source = scene_batches(run.config, store)
 
     def measure(networks: Networks, iteration: int) -> dict[str, float]:
         result = measure_generation(networks, source, features, run.folder, iteration)
@@ -169,7 +171,12 @@ def _measure(run: Run, store: ImageStore) -> Measure | None:
 
 def batch_source(config: TrainConfig, store: ImageStore) -> Batches:
     """The batches that a config trains on, from a store and, where candidates are drawn from them, its neighbours."""
-    mixing, tiles = config.mixing, config.model.tiles
+    mixing, tiles, classifier = config.mixing, config.model.tiles, config.model.classifier
+    if (mixing.candidates == "halves") != (images_at_once(classifier) == OF_HALVES):
+        raise UserError(
+            f"--mixing.candidates {mixing.candidates} does not go with --model.classifier {classifier}: "
+            "halves mixes two images and needs the classifier of nine-tiles or hu, and these need halves"
+        )
     if mixing.candidates == "halves":
         return Halves(store, config.batch_size, config.seed, tiles, *_reading(config, store))
     if tiles != 4:
@@ -179,8 +186,18 @@ def batch_source(config: TrainConfig, store: ImageStore) -> Batches:
     return neighbour_batches(config, store)
 
 
+def scene_batches(config: TrainConfig, store: ImageStore) -> BatchSource | Halves:
+    """What mixed scenes are measured on: candidates from the neighbours, also for a config that trains on others.
+
+    Tiles that are no quadrants have no neighbours: there another image is taken, and a random mask.
+    """
+    if (tiles := config.model.tiles) == 4:
+        return neighbour_batches(config, store)
+    return Halves(store, config.batch_size, config.seed, tiles, *_reading(config, store))
+
+
 def neighbour_batches(config: TrainConfig, store: ImageStore) -> BatchSource:
-    """Batches with candidates from a store's neighbours, also for a config that trains on others."""
+    """Batches with candidates from a store's neighbours."""
     mixing = config.mixing
     candidates: Literal["independent", "shared-rank"] = (
         "shared-rank" if mixing.candidates == "shared-rank" else "independent"

@@ -22,7 +22,7 @@ from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
 from lorbms_fast.models.joint_classifier import JointClassifier
 from lorbms_fast.models.passes import Pass, passes
-from lorbms_fast.tiles import tile_of_chunk
+from lorbms_fast.tiles import replaced_chunks, tile_of_chunk
 
 Logits = Callable[[Networks, Tensor, Tensor], Tensor]
 """`(networks, I_mix, I_q) -> (4, N, 4)`: a form's `classifier_logits`, for classifiers of pairs."""
@@ -37,7 +37,6 @@ def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     tiles = batch.mask.shape[1]
     if len(batch.I_q) == 1:
         f_ref, f_q = encode(torch.cat([batch.I_ref, batch.I_q[0]])).chunk(2)
-        of_chunk = tile_of_chunk(f_ref.shape[1], tiles, f_ref.device)
     else:
         tile, sample = batch.mask.T.nonzero(as_tuple=True)
         codes = encode(torch.cat([batch.I_ref, batch.I_q[tile, sample]]))
@@ -45,7 +44,7 @@ def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         of_chunk = tile_of_chunk(f_ref.shape[1], tiles, f_ref.device)
         f_all = f_ref.new_zeros(tiles, *f_ref.shape).index_put((tile, sample), f_used)
         f_q = f_all[of_chunk, :, torch.arange(len(of_chunk), device=f_ref.device)].transpose(0, 1)
-    replaced = batch.mask[:, of_chunk]
+    replaced = replaced_chunks(batch.mask, f_ref.shape[1])
     return f_ref, mix_chunks(f_ref, f_q, replaced), replaced
 
 

@@ -154,11 +154,18 @@ class Optimizers:
             adam(networks.dsc.parameters(), config.discriminator_lr),
         )
 
-    def set_rates(self, config: OptimConfig, iteration: int) -> None:
-        """Set the learning rates of an iteration, counted from 0: only the classifier's changes, as a staircase."""
-        rate = config.classifier_lr * config.classifier_decay ** (iteration // config.classifier_decay_every)
+    def set_rates(self, config: OptimConfig, iteration: int | Tensor) -> None:
+        """Set the learning rates of an iteration: only the classifier's changes, as a staircase.
+
+        Args:
+            config: rates.
+            iteration: counted from 0; a tensor () beside the parameters where a captured graph is to count it.
+        """
+        drops = iteration // config.classifier_decay_every
+        if isinstance(drops, Tensor):
+            drops = drops.double()  # or the rate would be rounded to float32
         for group in self.classifier.param_groups:
-            group["lr"].fill_(rate)
+            group["lr"].fill_(config.classifier_lr * config.classifier_decay**drops)
 
 
 def update(optimizer: Adam, loss: Tensor) -> None:

@@ -13,12 +13,14 @@ from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
-from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.compiled import compile_regions
+from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
 from lorbms_fast.engine.divergence import Guard, RolledBack
 from lorbms_fast.engine.forms import FORMS, form_of
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
+from lorbms_fast.engine.readings import Readings
 from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.stopping import Interrupted, StopRequests, stop_requests
 from lorbms_fast.errors import UserError
@@ -28,6 +30,8 @@ from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
+SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
+"""Of what the log has, what the progress bar shows."""
 
 Measure = Callable[[Networks, int], dict[str, float]]
 """Numbers about the networks after an iteration."""
@@ -53,6 +57,12 @@ class Training:
         arithmetic = chosen_precision(config.precision, device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
+        synchronised = world.size > 1 and config.batch_norm == "synchronised"
+        if synchronised and "cls" in config.compile:
+            raise UserError("--compile cls cannot exchange statistics: leave it or --batch-norm synchronised out")
+        compile_regions(networks, config.compile)
+        if synchronised:
+            synchronise_batch_norm(networks.cls, world)
         optimizers = Optimizers.of(networks, config.optim, arithmetic, world.size)
         return cls(run, source, networks, optimizers, device, arithmetic, world)
 
@@ -103,6 +113,7 @@ class Training:
         config = self.run.config
         last = self.last_iteration(start)
         guard.begin(start)
+        readings = Readings()
         with (
             Log(self.run.folder, start.iteration) if self.world.first else nullcontext() as log,
             tqdm(
@@ -116,7 +127,6 @@ class Training:
         ):
             for iteration in range(start.iteration, last):
                 progress, after = self._after(start, iteration), self._after(start, iteration + 1)
-                self.optimizers.set_rates(config.optim, iteration)
                 report = step(progress)
                 guard.note(progress)
                 done = after.iteration
@@ -130,10 +140,11 @@ class Training:
                     stopping = self.world.any(stop.came or gone is not None)
                 if log is not None:
                     if logging:
-                        numbers = report.numbers()
-                        log.write(done, numbers)
-                        shown = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
-                        bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
+                        readings.send(done, report.stacked())
+                    for read, values in readings.arrived(left=0 if sheet_due or saving or stopping else 1):
+                        numbers = dict(zip(Report.names(), values, strict=True))
+                        log.write(read, numbers)
+                        bar.set_postfix({name: f"{numbers[name]:.3f}" for name in SHOWN}, refresh=False)
                     if sheet_due:
                         self._look(log, done)
                     if saving or stopping:
@@ -160,9 +171,10 @@ class Training:
         """How often the networks were to be measured until then."""
         return progress.batches // (self.source.batches_per_epoch * self.run.config.evaluation.epochs)
 
-    def numbers(self, progress: Progress) -> list[int]:
+    def numbers(self, progress: Progress) -> range:
         """Numbers of the batches that this process takes next: processes take turns."""
-        return [progress.batches + k * self.world.size + self.world.rank for k in range(self.updates)]
+        first, step = progress.batches + self.world.rank, self.world.size
+        return range(first, first + self.updates * step, step)
 
     def _step(self) -> Callable[[Progress], Report]:
         """What does an iteration: one CUDA graph where there can be, else operation after operation."""
@@ -181,6 +193,7 @@ class Training:
             self.networks,
             self.optimizers,
             read.images,
+            source.drawing(self.device),
             config.batch_size,
             self.updates,
             config.loss,
@@ -188,11 +201,12 @@ class Training:
             self.arithmetic,
             CudaGraphs() if on_gpu else None,
         )
-        return lambda progress: captured([source.draw(number) for number in self.numbers(progress)])
+        return lambda progress: captured(progress.iteration, self.numbers(progress))
 
     def _iterate(self, progress: Progress) -> Report:
         config = self.run.config
         form = form_of(config.model, config.impl)
+        self.optimizers.set_rates(config.optim, progress.iteration)
         batches = [self.source.batch(number).to(self.device) for number in self.numbers(progress)]
         with self._precision():
             report = form.iterate(self.networks, self.optimizers, batches * (UPDATES // self.updates), config.loss)
@@ -215,7 +229,7 @@ class Training:
         config = self.run.config
         batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
         form = form_of(config.model, config.impl)
-        with self._precision():
+        with self._precision(), on_its_own(self.networks.cls):
             scenes = form.scenes(self.networks, batch)
             states = {
                 "classifier": classifier_state(self.networks, form, scenes.I_mix, batch),

@@ -20,6 +20,7 @@ def draw_calibration(results: Sequence[Result], target: Path) -> None:
                 points = result["curve"]
                 axes.plot([p["iteration"] for p in points], [p[key] for p in points], label=result["variant"])
             axes.set(title=f"{title}, held-out images", xlabel="iteration")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend()
         with whole_file(target) as partial:
             figure.savefig(partial, format="png", dpi=110)

@@ -1,11 +1,10 @@
-"""PASCAL VOC as it is published: XML annotations beside JPEG files."""
+"""PASCAL VOC: which classes its images show."""
 
 from pathlib import Path
 
 import numpy as np
 
-from lorbms_fast.dataloader.photograph import is_inside
-from lorbms_fast.dataloader.sources import voc
+from lorbms_fast.dataloader.sources.voc import ANNOTATIONS, IMAGES, SETS, read_annotation, read_split
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 
@@ -26,30 +25,29 @@ def read_voc(folder: Path, split: str = "trainval") -> Labelled:
         UserError: a file is missing or malformed, or an object is of none of the classes.
     """
     root = _root(folder)
-    images = voc.read_split(root, split)
-    names = root / voc.SETS / f"{split}.txt"
+    images = read_split(root, split)
     if not images:
-        raise UserError(f"{names} names no images: unpack it again")
-    if outside := [image for image in images if not is_inside(image)]:
-        raise UserError(f"{names} names a file outside {voc.IMAGES}, {outside[0]}: unpack it again")
+        raise UserError(f"{root / SETS / split}.txt names no images: unpack it again")
     labels = np.zeros((len(images), len(CLASSES)), np.float32)
     for row, image in zip(labels, images, strict=True):
-        row[_classes(root / voc.ANNOTATIONS / f"{image}.xml")] = 1
-    paths = [root / voc.IMAGES / f"{image}.jpg" for image in images]
+        row[_classes(root, image)] = 1
+    paths = [root / IMAGES / f"{image}.jpg" for image in images]
     return Labelled(Files(paths), labels, CLASSES, f"PASCAL VOC format, {root.name} {split}, {len(images)} images")
 
 
 def _root(folder: Path) -> Path:
     candidates = [folder, *sorted(folder.glob("VOC*/")), *sorted(folder.glob("VOCdevkit/VOC*/"))]
     for candidate in candidates:
-        if (candidate / voc.ANNOTATIONS).is_dir():
+        if (candidate / ANNOTATIONS).is_dir():
             return candidate
     raise UserError(f"{folder} holds no PASCAL VOC: a folder with Annotations, ImageSets and JPEGImages is looked for")
 
 
-def _classes(annotation: Path) -> list[int]:
-    try:
-        objects = voc.parse(annotation).findall("object")
-        return [CLASSES.index(one.findtext("name", "").strip()) for one in objects if one.findtext("difficult") != "1"]
-    except ValueError as error:
-        raise UserError(f"{annotation} is not PASCAL VOC's ({error}): unpack it again") from error
+def _classes(root: Path, image: str) -> list[int]:
+    names = [one.name for one in read_annotation(root, image).objects if not one.difficult]
+    unknown = sorted(set(names) - set(CLASSES))
+    if unknown:
+        raise UserError(
+            f"{root / ANNOTATIONS / image}.xml names {', '.join(unknown)}, none of VOC's classes: unpack it again"
+        )
+    return [CLASSES.index(name) for name in names]

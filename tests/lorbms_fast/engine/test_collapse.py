@@ -55,14 +55,12 @@ def test_a_collapsed_network_is_seen_and_left_as_it_was(name):
 def test_a_collapsed_discriminator_is_seen(name):
     networks = build(with_variant(TINY, name).model, "torch").train()
     I_ref, I_mix = (random_batch(3, 64, seed).I_ref for seed in (0, 1))
-    with torch.no_grad():
-        for parameter in networks.dsc.parameters():
-            parameter.mul_(3)
     alive = discriminator_state(networks, I_ref, I_mix)
-    assert alive["spread"] > COLLAPSED
+    assert alive["spread"] > 1e-5
+    assert alive["gap"] != 0
     with torch.no_grad():
-        for parameter in networks.dsc.parameters():
-            parameter.zero_()
+        last = [parameter for parameter in networks.dsc.parameters() if parameter.dim() > 1][-1]
+        last.zero_()
     constant = discriminator_state(networks, I_ref, I_mix)
     assert constant == {"spread": 0, "gap": 0}
     states = {"classifier": {"spread": 0.3}, "discriminator": constant}
