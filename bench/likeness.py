@@ -5,8 +5,8 @@ their averages over many iterations are. A pair is one run of each form with the
 batches. If both forms draw their runs from one distribution, the two of a pair could as well be swapped: `likeness`
 counts how many of all 2^S swappings of S pairs give averages as far apart as those seen.
 
-Losses are kept in bench/.likeness as they come, the averages in bench/likeness.json; a wrong form beside the right
-ones shows what the test would have noticed.
+Losses and states are kept in bench/.likeness as they come, so that it goes on where it was interrupted. `--report`
+prints the test of what is there, `--ways` trains forms with a mistake in them: what would the test have noticed?
 """
 
 import argparse
@@ -35,7 +35,6 @@ from lorbms_fast.files import whole_file
 from lorbms_fast.models import build
 from lorbms_fast.photos import shipped
 
-AVERAGES = Path(__file__).parent / "likeness.json"
 KEPT = Path(__file__).parent / ".likeness"
 CONFIG = TrainConfig(
     model=ModelConfig(
@@ -97,7 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["reference", "fast"])
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
+    parser.add_argument("--report", action="store_true", help="train nothing, print the tests of what is there")
     options = parser.parse_args(arguments)
+    if options.report:
+        print(report(options.seeds))
+        return
     KEPT.mkdir(exist_ok=True)
     keep_pages()
     images = photographs()
@@ -105,6 +108,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = list(product(parts, options.seeds, options.ways))
     for until, seed, way in tqdm(runs, unit="part", desc=f"parts of {PART} iterations"):
         train(way, seed, images, until)
+
+
+def kept(way: str, seed: int) -> Path:
+    """Where a run lies."""
+    return KEPT / f"{list(WAYS).index(way)}-{seed}.pt"
+
+
+def differences(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Averages over blocks of one form's losses less those of the reference.
+
+    Args:
+        losses: (S, iterations, L), of S seeds.
+        reference: the same of the reference.
+
+    Returns:
+        (S, L, BLOCKS).
+    """
+    blocks = np.array_split(losses - reference, BLOCKS, axis=1)
+    return np.stack([block.mean(1) for block in blocks], axis=-1)
+
+
+def likeness(D: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adjusted p-values of paired differences, by all 2^S swappings of pairs (max-T: Westfall and Young, 1993).
+
+    The smallest of them is at most alpha with probability alpha, if both forms draw from one distribution.
+
+    Args:
+        D: (S, L, B), of S pairs.
+
+    Returns:
+        (L, B): the part of all swappings whose largest T is at least this one's T, `T = |mean_s D| / rms_s D`.
+    """
+    rms = np.sqrt((D**2).mean(0))
+    signs = np.array(list(product((1.0, -1.0), repeat=len(D))))
+    means = np.abs(np.einsum("ps,slb->plb", signs, D)) / len(D)
+    T = np.divide(means, rms, out=np.zeros_like(means), where=rms > 0)
+    largest = T.reshape(len(signs), -1).max(1)
+    p: NDArray[np.float64] = (largest[:, None, None] >= T[0] - 1e-12).mean(0)
+    return p
+
+
+def report(seeds: Sequence[int]) -> str:
+    """The tests of every way that has runs, over the iterations that all its pairs have, as a Markdown table."""
+    lines = ["| form | pairs | iterations | smallest adjusted p | loss |", "|---|---|---|---|---|"]
+    for way in WAYS:
+        pairs = [seed for seed in seeds if kept(way, seed).exists() and kept("reference", seed).exists()]
+        if way == "reference" or not pairs:
+            continue
+        runs = [[_losses(form, seed) for seed in pairs] for form in (way, "reference")]
+        length = min(len(losses) for form in runs for losses in form)
+        ours, reference = (np.stack([losses[:length] for losses in form]) for form in runs)
+        p = likeness(differences(ours, reference))
+        loss = LOSSES[int(np.argmin(p.min(1)))]
+        lines.append(f"| {way} | {len(pairs)} | {length:,} | {p.min():.3f} | {loss} |")
+    return "\n".join(lines)
+
+
+def _losses(way: str, seed: int) -> NDArray[np.float64]:
+    losses: NDArray[np.float64] = torch.load(kept(way, seed), weights_only=True)["losses"].numpy()
+    return losses
 
 
 def photographs() -> Tensor:
@@ -133,7 +196,7 @@ def train(way: str, seed: int, images: Tensor, until: int) -> NDArray[np.float64
     form, impl, loss, optim = WAYS[way]()
     networks = build(CONFIG.model, impl, seed).train()  # type: ignore[arg-type]
     optimizers = Optimizers.of(networks, optim)
-    path = KEPT / f"{list(WAYS).index(way)}-{seed}.pt"
+    path = kept(way, seed)
     losses: list[Tensor] = []
     if path.exists():
         state = torch.load(path, weights_only=True)

@@ -271,9 +271,15 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
 def describe(error: ValidationError) -> str:
     """Say on one line which settings cannot be, and why."""
     return "; ".join(
-        f"{'.'.join(map(str, detail['loc']))} = {one_line(str(detail['input']), SHOWN)}: {detail['msg']}"
-        for detail in error.errors()
+        f"{'.'.join(map(str, detail['loc']))} = {_shown(detail['input'])}: {detail['msg']}" for detail in error.errors()
     )
+
+
+def _shown(value: object) -> str:
+    try:
+        return one_line(str(value), SHOWN)
+    except RecursionError:
+        return "something nested too deeply"
 
 
 def _merged(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

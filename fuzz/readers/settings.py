@@ -27,6 +27,7 @@ def seeds() -> list[bytes]:
         b'{"a":' * DEEP,
         b"a = " + b"[" * DEEP,
         b".".join([b"a"] * DEEP) + b" = 1",
+        b".".join([b"a"] * 2000) + b" = 1",
         b'{"__dataclass_self__": 1, "self": 2, "args": 3}',
         b'"""',
         b"\xff\xfe{}",
