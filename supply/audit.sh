@@ -25,8 +25,11 @@ known = [(package, fault) for package in packages for fault in package.get("vuln
 for package, fault in known:
     fixed = ", ".join(fault["fix_versions"]) or "no release"
     print(f"{package['name']} {package['version']}: {fault['id']}, mended in {fixed}")
-for package in skipped:
+for package in skipped[:5]:
     print(f"{package['name']}: not checked: {package['skip_reason']}")
-print(f"audit: {len(packages) - len(skipped)} packages looked up, {len(known)} known vulnerabilities")
+if len(skipped) == len(packages):
+    print("audit: NOT CHECKED: the vulnerability service knows none of the packages, so it is out of reach")
+else:
+    print(f"audit: {len(known)} known vulnerabilities; looked up {len(packages) - len(skipped)} of {len(packages)}")
 sys.exit(1 if known else 3 if skipped else 0)
 PYTHON

@@ -1,7 +1,7 @@
 """`make lock`: constraints-hashed.txt, the pinned set with the SHA-256 of the files that pip takes here.
 
-pip itself tells them (`pip install --dry-run --report`), from what the package index publishes; nothing is installed.
-torch is left to another index where a machine has no GPU: its CPU build has a hash in `TORCH_CPU`.
+pip itself tells them (`pip install --dry-run --report`); nothing is installed. All files are the package index's but one:
+where the machine has no GPU, torch is the CPU build of PyTorch's own index, `torch==X+cpu`.
 """
 
 import json
@@ -13,10 +13,9 @@ from pathlib import Path
 HEAD = """# Written by `make lock` from constraints.txt: do not edit. For CPython 3.11 on Linux, x86-64.
 #   pip install --require-hashes --no-deps -r constraints-hashed.txt
 #   pip install --no-deps --no-build-isolation --editable .
-# --no-deps, since all is listed, and torch of the package index asks for CUDA libraries that a CPU build does without.
+# --no-deps, since all is listed. torch is the CPU build, which PyTorch's own index has (--extra-index-url), and not the
+# package index; for the CUDA build, take the line of torch out and install torch after the rest.
 """
-TORCH_CPU = {"torch==2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"}
-"""The CPU build that the tests ran with (2.13.0+cpu), which PyTorch's own index has and the package index has not."""
 
 
 def main(pins: Path, target: Path) -> None:
@@ -35,12 +34,9 @@ def main(pins: Path, target: Path) -> None:
 
 
 def line_of(install: dict[str, dict[str, dict[str, dict[str, str]]]]) -> str:
-    """A requirement with its hashes."""
-    metadata, hashes = install["metadata"], [install["download_info"]["archive_info"]["hashes"]["sha256"]]
-    requirement = f"{metadata['name']}=={metadata['version']}"
-    if requirement in TORCH_CPU:
-        hashes.append(TORCH_CPU[requirement])
-    return " \\\n    ".join([requirement, *(f"--hash=sha256:{value}" for value in hashes)]) + "\n"
+    """A requirement with its hash."""
+    metadata, hashes = install["metadata"], install["download_info"]["archive_info"]["hashes"]
+    return f"{metadata['name']}=={metadata['version']} \\\n    --hash=sha256:{hashes['sha256']}\n"
 
 
 if __name__ == "__main__":

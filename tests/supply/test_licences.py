@@ -42,3 +42,17 @@ def test_every_photograph_has_a_licence_and_its_text():
         assert photo.author
         assert (shipped.DATA / photo.licence_file).is_file(), photo
         assert photo.path.is_file(), photo
+
+
+def test_everything_pinned_is_hashed():
+    pinned = set(re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    hashed = re.findall(
+        r"^([\w.-]+==[\w.]+)(?:\+cpu)? \\\n    --hash=sha256:[0-9a-f]{64}$",
+        (ROOT / "constraints-hashed.txt").read_text(),
+        re.MULTILINE,
+    )
+
+    def normal(names):
+        return {re.sub(r"[-_.]+", "-", name.partition("==")[0]).lower() + name[name.index("==") :] for name in names}
+
+    assert normal(hashed) == normal(pinned), "run  make lock"
