@@ -136,8 +136,8 @@ class Training:
                 saving = done % config.checkpoint_every == 0 or done == last or (due and measure is not None)
                 stopping, gone = False, self.source.gone() if logging else None
                 if self.device.type == "cpu" or logging or saving or due:  # else a GPU would have to finish first
-                    guard.look()
                     stopping = self.world.any(stop.came or gone is not None)
+                    guard.look(left=0 if sheet_due or saving or stopping else 1)
                 if log is not None:
                     if logging:
                         readings.send(done, report.stacked())
