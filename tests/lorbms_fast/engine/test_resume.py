@@ -27,26 +27,18 @@ MODES = {
 }
 
 
-class Disturbed(Training):
-    """Notes which samples an iteration is given, and asks for a stop in the first iteration that it sees."""
+def trained(run: Run, store: ImageStore, world: World, seen: list[tuple[int, bytes]], disturbing: bool) -> bool:
+    """Train from where the run is, noting what the iterations are made of; whether it came to its end."""
 
-    def _step(self):
-        step = super()._step()
-
-        def disturbed(progress):
-            numbers = self.numbers(progress)
-            self.seen.append([(number, self.source.involved(number).tolist()) for number in numbers])
-            if self.disturbing and len(self.seen) == self.seen_before + 1:
+    class Watched(Training):
+        def numbers(self, progress):
+            numbers = super().numbers(progress)
+            seen.extend((n, b"".join(tensor.numpy().tobytes() for tensor in self.source.draw(n))) for n in numbers)
+            if disturbing:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return step(progress)
+            return numbers
 
-        return disturbed
-
-
-def trained(run: Run, store: ImageStore, world: World, seen: list[object], disturbing: bool) -> bool:
-    """Train from where the run is; whether it came to its end."""
-    training = Disturbed.of(run, batch_source(run.config, store), world)
-    training.__dict__.update(seen=seen, seen_before=len(seen), disturbing=disturbing)
+    training = Watched.of(run, batch_source(run.config, store), world)
     world.wait()  # until the first has written the checkpoint
     start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
     world.wait()
