@@ -3,7 +3,10 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 
-.PHONY: demo test test-all bench lint format clean
+# ONNX Runtime for the page of `export --web`, as it was tested.
+WEB    := onnxruntime-web@1.30.0
+
+.PHONY: demo test test-all test-browser bench api lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -14,8 +17,19 @@ test: $(READY)
 test-all: $(READY)
 	$(PYTHON) -m pytest -m "slow or not slow"
 
+# Real clicks in headless Chromium, and a page that computes in it: what the other two skip without a browser.
+test-browser: $(READY)
+	@command -v chromium chromedriver npm > /dev/null || { echo "apt-get install chromium chromium-driver npm"; exit 1; }
+	npm install --no-save --no-package-lock $(WEB)
+	$(PYTHON) -m pytest tests/lorbms_fast/app tests/lorbms_fast/export -m "slow or not slow" -rs
+
 bench: $(READY)
 	$(PYTHON) -m bench
+
+# Pages of all docstrings, api/index.html.
+api: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[api]'
+	$(PYTHON) -m pdoc --docformat google --output-directory api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader
 
 # mypy cannot follow the mapping of kernels/ and dataloader/ into the package, so it reads a folder of links.
 lint: $(READY)
@@ -30,7 +44,7 @@ format: $(READY)
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .typecheck build dist *.egg-info demo
+	rm -rf $(VENV) .typecheck build dist *.egg-info demo api
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

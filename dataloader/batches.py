@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from lorbms_fast.dataloader import counted
 from lorbms_fast.dataloader.ahead import ReadAhead
-from lorbms_fast.dataloader.readers import Reader, mapped
+from lorbms_fast.dataloader.readers import Mapped, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -27,6 +28,8 @@ from lorbms_fast.similarity.table import NeighbourTable
 AUTHOR_RANKS = 9
 """The author's program draws from the nearest nine of the ten neighbours."""
 CPU = torch.device("cpu")
+DRAWN = 64
+"""Batches that are drawn at a time on the host: one by one, drawing would take as long as reading."""
 
 
 class Draw(NamedTuple):
@@ -138,6 +141,10 @@ class Batches(ABC):
         n = self.batch_size
         return torch.stack([orders[epoch][position * n : (position + 1) * n] for epoch, position in places])
 
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows in the store of all the images that a batch is made of, (kinds, batch_size), reference images first."""
+        return self.rows(number)[None]
+
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
         return self._numbered(number)
@@ -154,6 +161,11 @@ class Batches(ABC):
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
 
+    def gone(self) -> Path | None:
+        """A file that batches are still to be read from and that is not there any more, or not whole."""
+        mapped = self.read is None or isinstance(self.read, Mapped)
+        return self.store.gone() if mapped else None
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the store."""
         first = number * self.batches_per_epoch
@@ -165,7 +177,7 @@ class Batches(ABC):
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
-        return (self.read or mapped(self.store, torch.device("cpu")))(rows)
+        return (self.read or Mapped(self.store, torch.device("cpu")))(rows)
 
 
 @dataclass(frozen=True)
@@ -183,8 +195,14 @@ class BatchSource(Batches):
 
     def draw(self, number: int) -> Draw:
         """What batch `number`, counted from 0 over the whole run, is made of, on the host."""
-        rows, mask = self._drawing(range(number, number + 1))
-        return Draw(rows[0], mask[0])
+        block, position = divmod(number, DRAWN)
+        rows, mask = self._drawn(block)
+        return Draw(rows[position], mask[position])
+
+    @cached_property
+    def _drawn(self) -> Callable[[int], Draw]:
+        draw = self.drawing(CPU)
+        return lru_cache(maxsize=2)(lambda block: draw(range(block * DRAWN, (block + 1) * DRAWN)))
 
     def drawing(self, device: torch.device) -> Drawing:
         """Draws on a device, into whose memory the table of neighbours goes; they are the same on every device."""
@@ -198,9 +216,10 @@ class BatchSource(Batches):
 
         return draw
 
-    @cached_property
-    def _drawing(self) -> Drawing:
-        return self.drawing(CPU)
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows of the reference images, then of the candidates for each quadrant, (5, batch_size)."""
+        rows: NDArray[np.int64] = self.draw(number).rows.numpy()
+        return rows
 
     def _make(self, number: int) -> Batch:
         return self._assemble(self.draw(number))
@@ -217,6 +236,18 @@ class BatchSource(Batches):
         table = self.neighbours
         tensors = (torch.from_numpy(array) for array in (table.rows, table.distances, rows, ranks))
         return self._assemble(self._draw(*tensors))
+
+    @property
+    def mixing(self) -> dict[str, Any]:
+        """What decides how scenes are mixed, beside the store and the draw."""
+        return {"tau": self.tau}
+
+    def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:
+        """Every image of the store once as reference, in its order, `size` a batch; candidates of random ranks."""
+        ranks = draw.integers(self.neighbours.rows.shape[2], size=(len(self.store), 4))
+        for start in range(0, len(self.store), size):
+            rows = np.arange(start, min(start + size, len(self.store)))
+            yield self.of_rows(rows, ranks[rows])
 
     def _draw(self, table_rows: Tensor, table_distances: Tensor, rows: Tensor, ranks: Tensor) -> Draw:
         """The draws of reference rows (..., N) and ranks (..., N, 4)."""
@@ -240,7 +271,7 @@ class BatchSource(Batches):
 
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Random numbers of a run for one of its purposes and one of its batches."""
+    """Random numbers of a run for one of its purposes and one of its batches, passes or blocks of batches."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, number))))
 
 

@@ -1,6 +1,8 @@
 """Batches whose candidates come from the batch itself: no neighbour search is needed (thesis, Appendix D)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +67,21 @@ class Halves(Batches):
         rows = random_rows(self.seed, draw, 2 * n, len(self.store))
         images = self.images(rows[: len(rows) // 2 * 2].reshape(2, -1))
         return Batch(images[0], images[1:], self._mask(3, draw, len(images[0])))
+
+    @property
+    def mixing(self) -> dict[str, Any]:
+        """What decides how scenes are mixed, beside the store and the draw."""
+        return {"tiles": self.tiles}
+
+    def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:
+        """Every image of the store once as reference, in its order, `size` a batch; another one and a random mask."""
+        n = len(self.store)
+        others = (np.arange(n) + draw.integers(1, n, size=n)) % n
+        masks = random_mask(draw, n, self.tiles)
+        for start in range(0, n, size):
+            rows = np.arange(start, min(start + size, n))
+            images = self.images(np.stack([rows, others[rows]]))
+            yield Batch(images[0], images[1:], torch.from_numpy(masks[rows]))
 
     def _mask(self, purpose: int, number: int, n: int) -> Tensor:
         return torch.from_numpy(random_mask(generator(self.seed, purpose, number), n, self.tiles))

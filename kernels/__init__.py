@@ -7,7 +7,15 @@ Every folder holds one operation: `definition.py` says what it is, the other mod
 from lorbms_fast.kernels.batch_assembly import assemble_batch
 from lorbms_fast.kernels.chunk_mixing import mix_by_distance, mix_chunks
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
-from lorbms_fast.kernels.dense_block import DenseBlock, dense_block, dense_block_activated, dense_block_maps
+from lorbms_fast.kernels.dense_block import (
+    DenseBlock,
+    PackedLayers,
+    dense_block,
+    dense_block_activated,
+    dense_block_maps,
+    dense_block_pooled,
+    pack_layers,
+)
 from lorbms_fast.kernels.dispatch import Impl, use_impl
 from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.instance_norm import (
@@ -21,16 +29,19 @@ from lorbms_fast.kernels.loss_head import loss_head
 from lorbms_fast.kernels.max_pool import max_pool2x2
 from lorbms_fast.kernels.paired_conv import paired_conv2d
 from lorbms_fast.kernels.pooled_conv import pooled_conv2d
-from lorbms_fast.kernels.resize_conv import ResizeConv2d, resize_conv
+from lorbms_fast.kernels.resize_conv import FoldedTaps, ResizeConv2d, fold_taps, resize_conv
+from lorbms_fast.kernels.sharing import share
 from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
 
 __all__ = [
     "CoordConv2d",
     "DenseBlock",
+    "FoldedTaps",
     "Impl",
     "InstanceNorm2d",
     "InstanceNorm3d",
     "InstanceNormReLU",
+    "PackedLayers",
     "ResizeConv2d",
     "advance_u",
     "assemble_batch",
@@ -38,6 +49,8 @@ __all__ = [
     "dense_block",
     "dense_block_activated",
     "dense_block_maps",
+    "dense_block_pooled",
+    "fold_taps",
     "grouped_batch_norm",
     "instance_norm",
     "instance_norm_relu",
@@ -45,10 +58,12 @@ __all__ = [
     "max_pool2x2",
     "mix_by_distance",
     "mix_chunks",
+    "pack_layers",
     "paired_conv2d",
     "pooled_conv2d",
     "relu_grouped_batch_norm",
     "resize_conv",
+    "share",
     "spectral_norm",
     "spectral_norm_all",
     "spectral_norm_through",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 Form = Literal["reference", "torch", "triton"]
 Impl = Literal["auto", "reference", "torch", "triton"]
+"""How an operation may be asked for: its definition, fused PyTorch, a Triton kernel, or the fastest that runs here."""
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Kernels run in Triton's interpreter, on the CPU: for tests. Triton too reads the variable when it is imported."""
@@ -53,7 +54,11 @@ def resolve(impl: Impl | None, x: Tensor) -> Form:
 
 @contextmanager
 def use_impl(impl: Impl) -> Iterator[None]:
-    """Run every operation of this package inside the block, in every thread, in one form; a call may name another."""
+    """Run every operation of this package inside the block, in every thread, in one form; a call may name another.
+
+    with use_impl("reference"):
+        y = model(x)
+    """
     global _chosen
     before, _chosen = _chosen, impl
     try:

@@ -10,20 +10,22 @@ from lorbms_fast.kernels.dispatch import INTERPRETED
 
 
 def tuned(
-    configs: Sequence[triton.Config], tiny: dict[str, int], key: Sequence[str]
+    configs: Sequence[triton.Config], tiny: dict[str, int], key: Sequence[str], exact: int = 0
 ) -> Callable[[Any], triton.runtime.Autotuner]:
     """Decorate a kernel: the fastest of `configs` for each new value of its arguments `key`.
 
     Nothing is tried in the interpreter, which takes `tiny` tiles; nor while a CUDA graph is captured, when the first of
     `configs` is taken for a shape not seen before (warm up before capturing); nor for float32 products without TF32
-    (PRECISION "ieee"), which the first suits. Choices are kept in Triton's cache on disk.
+    (PRECISION "ieee"), which number `exact` suits. Choices are kept in Triton's cache on disk.
     """
 
     def candidates(configs: list[triton.Config], arguments: dict[str, Any], **_: Any) -> list[triton.Config]:
         if INTERPRETED:
             return [triton.Config(tiny)]
-        only_first = arguments.get("PRECISION") == "ieee" or torch.cuda.is_current_stream_capturing()
-        return configs[:1] if only_first else configs
+        if arguments.get("PRECISION") == "ieee":
+            return [configs[exact]]
+        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        return configs[:1] if capturing else configs
 
     def decorate(kernel: Any) -> triton.runtime.Autotuner:
         tuner: triton.runtime.Autotuner = triton.autotune(

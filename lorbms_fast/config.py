@@ -198,6 +198,9 @@ class TrainConfig:
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
     """How images are read: from the store's mapped files, from the device's memory, or streamed, decoded from the
     photographs at every step (any image size); auto is resident on a GPU that has room, else mapped."""
+    on_divergence: Literal["stop", "skip", "rollback"] = "stop"
+    """What to do when a loss or a gradient is not finite: stop; skip the steps it would drive; or go back to the last
+    checkpoint and on with half the learning rates, three times at most. Images and state are kept in RUN/divergence."""
     log_every: Count = 20
     """Iterations between two entries of the log."""
     sheet_every: Count = 1000
@@ -205,7 +208,7 @@ class TrainConfig:
     checkpoint_every: Count = 1000
     """Iterations between two checkpoints."""
     keep_checkpoints: Count = 3
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk, beside the one with the lowest L_rec_hat before it."""
 
 
 PRESETS = {

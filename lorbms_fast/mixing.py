@@ -35,15 +35,20 @@ def author_mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
     return ~((farthest | (distances > tau)) & ~nearest)
 
 
-def parse_mask(text: str) -> Tensor:
-    """Read a mask such as `0010`: quadrants q1 q2 q3 q4, 1 where the object image's chunk is taken.
+def parse_mask(text: str, tiles: int = 4) -> Tensor:
+    """Read a mask such as `0010`: quadrants q1 q2 q3 q4, or other tiles row by row; 1 takes the object image's chunk.
 
     Returns:
-        (4,) bool.
+        (tiles,) bool.
 
     Raises:
-        UserError: it is not four characters 0 or 1.
+        UserError: it is not as many characters 0 or 1.
     """
-    if len(text) != 4 or set(text) - {"0", "1"}:
-        raise UserError(f"mask '{text}': write four digits 0 or 1 for q1 q2 q3 q4, e.g. 0010 replaces the bottom left")
+    if len(text) != tiles or set(text) - {"0", "1"}:
+        meant = (
+            "four digits 0 or 1 for q1 q2 q3 q4, e.g. 0010 replaces the bottom left"
+            if tiles == 4
+            else f"{tiles} digits 0 or 1, one for each tile of this system"
+        )
+        raise UserError(f"mask '{text}': write {meant}")
     return torch.tensor([digit == "1" for digit in text])

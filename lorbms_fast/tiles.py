@@ -13,6 +13,15 @@ def is_grid(tiles: int) -> bool:
     return math.isqrt(tiles) ** 2 == tiles
 
 
+def replaced_chunks(mask: Tensor, chunks: int) -> Tensor:
+    """A mask of tiles, (N, tiles) bool, for the chunks of their codes, (N, chunks): a tile has all its chunks replaced.
+
+    Raises:
+        UserError: a code of so many chunks has no such tiles.
+    """
+    return mask[:, tile_of_chunk(chunks, mask.shape[1], mask.device)]
+
+
 def tile_of_chunk(chunks: int, tiles: int, device: torch.device | None = None) -> Tensor:
     """The tile of every chunk, (chunks,) int64, both counted row by row.
 

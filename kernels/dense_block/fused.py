@@ -22,51 +22,88 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels.autocast import product_dtype
 from lorbms_fast.kernels.instance_norm.fused import normalise_, normalise_backward
+from lorbms_fast.kernels.pooled_conv.fused import convolved_and_pooled, unpooled_backward
 
 CHANNELS_LAST = torch.channels_last
 
 
-def dense_block_maps(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, eps: float
-) -> Tensor:
+def pack(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The layers' weights as the system's matrix (see `_System`)."""
+    matrix: Tensor = _Pack.apply(dtype, *weights)
+    return matrix
+
+
+def maps(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
     """The new maps y_0 .. y_{L-1}, (N, L * growth, H, W)."""
-    return _apply(_Maps, x, weights, biases, activation, eps)
+    return _apply(_Maps, x, W, b, layers, activation, eps)
 
 
-def dense_block_activated(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, eps: float
-) -> Tensor:
+def activated(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
     """The activated stack [a_0, .., a_L], (N, C + L * growth, H, W): what the next layer would activate again."""
-    return _apply(_Activated, x, weights, biases, activation, eps)
+    return _apply(_Activated, x, W, b, layers, activation, eps)
+
+
+def pooled(
+    x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """The activated stack through a 1x1 convolution with 2x2 max pool, (N, O, H // 2, W // 2)."""
+    down = weight.to(W.dtype), bias.to(W.dtype)
+    return _apply(_Pooled, x, W, b, layers, activation, eps, *down)
 
 
 def _apply(
     function: type[torch.autograd.Function],
     x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
+    W: Tensor,
+    b: Tensor,
+    layers: int,
     activation: str,
     eps: float,
+    *others: Tensor,
 ) -> Tensor:
-    """Run a function outside autocast, with x as autocast would give it to a convolution."""
-    dtype = product_dtype(x)
+    """Run a function outside autocast, with x in the dtype of the weights."""
     with torch.autocast(x.device.type, enabled=False):
         normed = activation == "instance_norm_relu"
-        result: Tensor = function.apply(x.to(dtype), normed, eps, len(weights), *weights, *biases)
+        result: Tensor = function.apply(x.to(W.dtype), W, b.to(W.dtype), *others, len(b) // layers, normed, eps)
     return result
 
 
-class _Maps(torch.autograd.Function):
-    """x, L weights, L biases -> new maps. It cannot be differentiated twice."""
+class _Pack(torch.autograd.Function):
+    """L weights -> the matrix, in another dtype if asked; all copied by one operation."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, normed: bool, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        system = _System.of(x, parameters[:layers])
-        y, *saved = _solve(system, x, parameters[layers:], normed, eps, keep_y=True)
-        ctx.save_for_backward(system.W, *saved)
-        ctx.growth = system.growth
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> Tensor:
+        growth, layers = weights[0].shape[0], len(weights)
+        shape = (layers * growth, *weights[-1].shape[1:])
+        W = torch.empty(shape, dtype=dtype, device=weights[0].device, memory_format=CHANNELS_LAST)
+        torch._foreach_copy_(_System(W, growth).weights(), weights)
+        ctx.growth = growth
+        ctx.like = [torch.empty_like(weight, device="meta") for weight in weights]
+        return W
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_W: Tensor) -> Any:
+        # Dense and laid out as the parameters, so that autograd keeps them and copies nothing.
+        grads = [torch.empty_like(weight, device=grad_W.device) for weight in ctx.like]
+        torch._foreach_copy_(grads, _System(grad_W, ctx.growth).weights())
+        return None, *grads
+
+
+class _Maps(torch.autograd.Function):
+    """x, matrix, biases -> new maps. It cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
+        system = _System(W, growth)
+        x_hat = x.clone(memory_format=CHANNELS_LAST) if normed else x.contiguous(memory_format=CHANNELS_LAST)
+        rstd = [normalise_(x_hat, eps)] if normed else []
+        y = system.of_input(x_hat, b)
+        y_hat = torch.empty_like(y) if normed else y
+        rstd += _solve(system, y, y_hat, normed, eps)
+        ctx.save_for_backward(W, x_hat, y_hat, *rstd)
+        ctx.growth = growth
         return y
 
     @staticmethod
@@ -76,28 +113,76 @@ class _Maps(torch.autograd.Function):
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
         g_hat = torch.zeros_like(g) if rstd else g
-        return _solve_transposed(_System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
+        grads = _solve_transposed(_System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
+        return *grads, None, None, None
 
 
 class _Activated(torch.autograd.Function):
-    """x, L weights, L biases -> activated stack. It cannot be differentiated twice."""
+    """x, matrix, biases -> activated stack. It cannot be differentiated twice."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, normed: bool, eps: float, layers: int, *parameters: Tensor) -> Tensor:
-        system = _System.of(x, parameters[:layers])
-        _, x_hat, y_hat, *rstd = _solve(system, x, parameters[layers:], normed, eps, keep_y=False)
-        ctx.save_for_backward(system.W, x_hat, y_hat, *rstd)
-        ctx.growth = system.growth
-        return torch.cat([x_hat, y_hat], 1).relu_()
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
+        stack, rstd = _normalised_stack(_System(W, growth), x, b, normed, eps)
+        ctx.save_for_backward(W, stack, *rstd)
+        ctx.growth = growth
+        return torch.relu(stack)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_activated: Tensor) -> Any:
-        W, x_hat, y_hat, *rstd = ctx.saved_tensors
-        system = _System(W, ctx.growth)
-        to_a0, to_a = grad_activated.split([x_hat.shape[1], y_hat.shape[1]], 1)
-        g = relu_backward(to_a, y_hat).contiguous(memory_format=CHANNELS_LAST)
-        return _solve_transposed(system, ctx.needs_input_grad, g, g, to_a0, x_hat, y_hat, rstd)
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        W, stack, *rstd = ctx.saved_tensors
+        grads = _from_activated(_System(W, ctx.growth), ctx.needs_input_grad, grad, stack, rstd)
+        return *grads, None, None, None
+
+
+class _Pooled(torch.autograd.Function):
+    """x, matrix, biases, weight and bias of a 1x1 convolution -> the activated stack convolved and pooled.
+
+    It keeps the stack as it is before ReLU, for itself and for the convolution. It cannot be differentiated twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, W: Tensor, b: Tensor, weight: Tensor, bias: Tensor, growth: int, normed: bool, eps: float
+    ) -> Tensor:
+        stack, rstd = _normalised_stack(_System(W, growth), x, b, normed, eps)
+        y, places = convolved_and_pooled(torch.relu(stack), weight, bias)
+        ctx.save_for_backward(W, weight, stack, places, *rstd)
+        ctx.growth = growth
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        W, weight, stack, places, *rstd = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        to_a, *grads_down = unpooled_backward(grad, torch.relu(stack), weight, places, (any(needs[:3]), *needs[3:5]))
+        if to_a is None:
+            return None, None, None, *grads_down, None, None, None
+        grads = _from_activated(_System(W, ctx.growth), needs, to_a, stack, rstd)
+        return *grads, *grads_down, None, None, None
+
+
+def _normalised_stack(system: "_System", x: Tensor, b: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
+    """Solve the system in one stack, (N, C + L * growth, H, W): x and y, normalised; and 1 / deviations if they are."""
+    n, C, height, width = x.shape
+    shape = (n, C + system.layers * system.growth, height, width)
+    stack = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
+    x_hat, y_hat = stack[:, :C], stack[:, C:]
+    x_hat.copy_(x)
+    rstd = [normalise_(x_hat, eps)] if normed else []
+    y_hat.copy_(system.of_input(x_hat, b))
+    return stack, rstd + _solve(system, y_hat, y_hat, normed, eps)
+
+
+def _from_activated(
+    system: "_System", needs: Sequence[bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of x, matrix and biases from that of the activated stack."""
+    C = system.in_channels
+    x_hat, y_hat = stack[:, :C], stack[:, C:]
+    g = relu_backward(grad[:, C:], y_hat).contiguous(memory_format=CHANNELS_LAST)
+    return _solve_transposed(system, needs, g, g, grad[:, :C], x_hat, y_hat, rstd)
 
 
 class _System(NamedTuple):
@@ -109,17 +194,6 @@ class _System(NamedTuple):
 
     W: Tensor
     growth: int
-
-    @classmethod
-    def of(cls, x: Tensor, weights: Sequence[Tensor]) -> "_System":
-        """Lay the layers' weights under one another, in x's dtype."""
-        growth, layers = weights[0].shape[0], len(weights)
-        shape = (layers * growth, *weights[-1].shape[1:])
-        W = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
-        system = cls(W, growth)
-        for place, weight in zip(system.weights(W), weights, strict=True):
-            place.copy_(weight)
-        return system
 
     @property
     def layers(self) -> int:
@@ -133,6 +207,10 @@ class _System(NamedTuple):
     def padding(self) -> int:
         return self.W.shape[-1] // 2
 
+    def of_input(self, x_hat: Tensor, b: Tensor) -> Tensor:
+        """`b_l + W_l0 * a_0` for all layers at once: what they receive from x."""
+        return F.conv2d(torch.relu(x_hat), self.W[:, : self.in_channels], b, padding=self.padding)
+
     def maps(self, first: int, last: int) -> slice:
         """Where the maps of layers first .. last - 1 are among all new maps."""
         return slice(first * self.growth, last * self.growth)
@@ -141,35 +219,33 @@ class _System(NamedTuple):
         """Where the blocks that read them are in a row of the matrix."""
         return slice(self.in_channels + first * self.growth, self.in_channels + last * self.growth)
 
-    def weights(self, W: Tensor) -> list[Tensor]:
-        """Each layer's weight (growth, C + l * growth, k, k), as a view of a matrix of this form."""
-        rows = W.split(self.growth)
+    def weights(self) -> list[Tensor]:
+        """Each layer's weight (growth, C + l * growth, k, k), as a view of the matrix."""
+        rows = self.W.split(self.growth)
         return [row[:, : self.in_channels + layer * self.growth] for layer, row in enumerate(rows)]
 
 
-def _solve(
-    system: _System, x: Tensor, biases: Sequence[Tensor], normed: bool, eps: float, keep_y: bool
-) -> tuple[Tensor, ...]:
-    """Solve the system.
+def _solve(system: _System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -> list[Tensor]:
+    """Solve the system in place.
+
+    Args:
+        system: the matrix.
+        y: what each layer has received from x; becomes the new maps.
+        y_hat: where they go normalised; y itself where only that is wanted, or where there is no norm.
+        normed: whether there is one.
+        eps: of the norm.
 
     Returns:
-        y, the new maps; x_hat and y_hat, x and y normalised; with a norm 1 / deviations of x and of each layer's maps.
-        Without a norm y_hat is y; with one, and not `keep_y`, y has been overwritten by y_hat.
+        1 / deviations of each layer's maps, with a norm.
     """
-    bias = torch.cat(list(biases)).to(x.dtype)
     rstd = []
-    x_hat = x.clone(memory_format=CHANNELS_LAST) if normed else x.contiguous(memory_format=CHANNELS_LAST)
-    if normed:
-        rstd.append(normalise_(x_hat, eps))
-    # What each layer has received so far; a layer's part is its y once all layers before have pushed.
-    y = F.conv2d(torch.relu(x_hat), system.W[:, : system.in_channels], bias, padding=system.padding)
-    y_hat = torch.empty_like(y) if normed and keep_y else y
 
     def solve(first: int, last: int) -> None:
+        # A layer's part of y is its own once all layers before have pushed.
         if last - first == 1:
             if normed:
                 maps = system.maps(first, last)
-                if keep_y:
+                if y_hat is not y:
                     y_hat[:, maps] = y[:, maps]
                 rstd.append(normalise_(y_hat[:, maps], eps))
             return
@@ -181,7 +257,7 @@ def _solve(
         solve(middle, last)
 
     solve(0, system.layers)
-    return y, x_hat, y_hat, *rstd
+    return rstd
 
 
 def _solve_transposed(
@@ -193,7 +269,7 @@ def _solve_transposed(
     x_hat: Tensor,
     y_hat: Tensor,
     rstd: Sequence[Tensor],
-) -> Any:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Solve the transposed system.
 
     Args:
@@ -206,10 +282,13 @@ def _solve_transposed(
         x_hat: x normalised.
         y_hat: y normalised.
         rstd: 1 / deviations of x and of each layer's maps; empty without a norm.
+
+    Returns:
+        Gradients of x, matrix and biases, as far as they are wanted.
     """
-    L, C = system.layers, system.in_channels
-    needs_x, needs_W, needs_b = needs[0], any(needs[4 : 4 + L]), any(needs[4 + L :])
-    grad_W = torch.empty_like(system.W) if needs_W else None
+    C = system.in_channels
+    needs_x, needs_W, needs_b, *_ = needs
+    blocks, gradients = [], []  # of the matrix
 
     def solve(first: int, last: int) -> None:
         """Make g complete for layers first .. last - 1, given what all layers from `last` on sent back to them."""
@@ -224,25 +303,24 @@ def _solve_transposed(
         read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
         a = torch.relu(y_hat[:, read])
         to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
-        _add(g_hat[:, read], relu_backward(to_a, a))
-        if grad_W is not None:
-            grad_W[rows, columns] = to_W
+        _add(g_hat[:, read], relu_backward_(to_a, a))
+        blocks.append((rows, columns))
+        gradients.append(to_W)
         solve(first, middle)
 
-    solve(0, L)
+    solve(0, system.layers)
     a_0 = torch.relu(x_hat)
-    to_read, to_W, to_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
+    to_read, to_W, grad_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
-        grad_x = relu_backward(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
+        grad_x = relu_backward_(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
         if rstd:
             grad_x = normalise_backward(grad_x, x_hat, rstd[0])
-    grads_W: Sequence[Tensor | None] = [None] * L
-    if grad_W is not None:
-        grad_W[:, :C] = to_W
-        grads_W = system.weights(grad_W)
-    grads_b = to_b.split(system.growth) if needs_b else [None] * L
-    return grad_x, None, None, None, *grads_W, *grads_b
+    grad_W = None
+    if needs_W:
+        grad_W = torch.zeros_like(system.W)
+        torch._foreach_copy_([grad_W[:, :C], *(grad_W[block] for block in blocks)], [to_W, *gradients])
+    return grad_x, grad_W, grad_b if needs_b else None
 
 
 def _add(maps: Tensor, values: Tensor) -> None:
@@ -257,6 +335,12 @@ def _add(maps: Tensor, values: Tensor) -> None:
 def relu_backward(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of x from that of ReLU(x)."""
     result: Tensor = torch.ops.aten.threshold_backward(grad, x, 0)
+    return result
+
+
+def relu_backward_(grad: Tensor, x: Tensor) -> Tensor:
+    """The same in the gradient's place."""
+    result: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, x, 0, grad_input=grad)
     return result
 
 

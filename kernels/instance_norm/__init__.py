@@ -32,7 +32,7 @@ def instance_norm(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tens
 
 
 def instance_norm_relu(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tensor:
-    """`ReLU(instance_norm(x))`; arguments as there."""
+    """`ReLU(instance_norm(x))`, in one pass over x; arguments and result as `instance_norm`'s."""
     form = resolve(impl, x)
     if form == "triton":
         return triton.instance_norm_relu(x, eps)
@@ -40,7 +40,12 @@ def instance_norm_relu(x: Tensor, eps: float = EPS, impl: Impl | None = None) ->
 
 
 class InstanceNormReLU(nn.Module):
-    """Instance norm without parameters and ReLU."""
+    """Instance norm without parameters and ReLU, as a layer: (N, C, H, W) -> the same shape.
+
+    Args:
+        eps: added to the variance.
+        impl: form to run; None takes the one in force.
+    """
 
     def __init__(self, eps: float = EPS, impl: Impl | None = None) -> None:
         super().__init__()

@@ -1,34 +1,81 @@
-"""Resize convolution: doubles height and width without checkerboard artefacts (Odena et al., 2016)."""
+"""Resize convolution: doubles height and width without checkerboard artefacts (Odena et al., 2016).
+
+A weight is given as it is, or with its taps folded, which the fast forms would do with it first. Several calls with the
+same weight share that work, and what autograd adds up, if all are given what `fold_taps` makes. It holds copies: after
+a weight has changed, fold again.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels.autocast import product_dtype
+from lorbms_fast.kernels.dispatch import TRITON, Form, Impl, resolve
 from lorbms_fast.kernels.resize_conv import definition, fused
 
 if TRITON:
     from lorbms_fast.kernels.resize_conv import triton
 
 
-def resize_conv(x: Tensor, weight: Tensor, impl: Impl | None = None) -> Tensor:
+class FoldedTaps(NamedTuple):
+    """A weight as one form reads it; in the reference form, the weight."""
+
+    taps: Tensor
+    form: Form
+
+
+def fold_taps(
+    weights: Sequence[Tensor], dtype: torch.dtype | None = None, impl: Impl | None = None
+) -> list[FoldedTaps]:
+    """Fold the taps of several weights, with differentiable operations: on CUDA one launch for all of them.
+
+    Args:
+        weights: each (O, C, 3, 3).
+        dtype: that products are computed in; None takes autocast's inside its context, else the weights' own.
+        impl: form to fold for; None takes the one in force.
+    """
+    dtype, form = dtype or product_dtype(weights[0]), resolve(impl, weights[0])
+    if form == "triton":
+        taps = triton.fold(weights[0], list(weights[1:]), dtype)
+    elif form == "torch":
+        taps = [fused.fold(weight, dtype) for weight in weights]
+    else:
+        taps = list(weights)
+    return [FoldedTaps(of_weight, form) for of_weight in taps]
+
+
+def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None) -> Tensor:
     """Nearest-neighbour enlarging by 4, then a 3x3 convolution of stride 2 padded after, without bias.
 
     Args:
         x: (N, C, H, W).
-        weight: (O, C, 3, 3).
+        weight: (O, C, 3, 3); or its folded taps, whose form then runs.
         impl: form to run; None takes the one in force.
 
     Returns:
         (N, O, 2 H, 2 W).
     """
-    form = resolve(impl, x)
+    if isinstance(weight, Tensor):
+        (weight,) = fold_taps([weight], product_dtype(x), resolve(impl, x))
+    taps, form = weight
+    if form == "reference":
+        return definition.resize_conv(x, taps)
     if form == "triton":
-        return triton.resize_conv(x, weight)
-    return (definition if form == "reference" else fused).resize_conv(x, weight)
+        result: Tensor = triton.resize_conv(x.to(taps.dtype), taps)
+        return result
+    return fused.resize_conv(x.to(taps.dtype), taps)
 
 
 class ResizeConv2d(nn.Module):
-    """A resize convolution with its weight, (out_channels, in_channels, 3, 3), and no bias."""
+    """A resize convolution with its weight, (out_channels, in_channels, 3, 3), and no bias.
+
+    Args:
+        in_channels: maps of the input.
+        out_channels: maps of the output, twice as high and wide.
+        impl: form to run; None takes the one in force.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, impl: Impl | None = None) -> None:
         super().__init__()

@@ -15,16 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels.autocast import product_dtype
-
 CHANNELS_LAST = torch.channels_last
 
 
-def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, C, H, W) and (O, C, 3, 3) -> (N, O, 2 H, 2 W), channels_last; documented at the definition."""
-    dtype = product_dtype(x)
+def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
+    """(N, C, H, W) and folded taps (O, 9, C) -> (N, O, 2 H, 2 W), channels_last; documented at the definition."""
     with torch.autocast(x.device.type, enabled=False):
-        result: Tensor = _Phases.apply(x.to(dtype), _taps(weight).to(dtype))
+        result: Tensor = _Phases.apply(x, taps)
     return result
 
 
@@ -34,10 +31,11 @@ _PHASES = tuple((rows, columns) for rows in (_EVEN, _ODD) for columns in (_EVEN,
 _SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for row in rows for column in columns]
 
 
-def _taps(weight: Tensor) -> Tensor:
+def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The nine taps of all four phases, each a sum of taps of the weight: (O, 9, C)."""
     sums = torch.tensor(_SUMS, dtype=weight.dtype, device=weight.device)
-    return sums @ weight.permute(0, 2, 3, 1).flatten(1, 2)
+    with torch.autocast(weight.device.type, enabled=False):
+        return (sums @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
 
 
 def _kernels(taps: Tensor) -> list[Tensor]:
@@ -67,18 +65,18 @@ class _Phases(torch.autograd.Function):
         padded, taps = ctx.saved_tensors
         needs_x, needs_taps = ctx.needs_input_grad
         grad_padded = torch.zeros_like(padded) if needs_x else None
-        grad_taps = torch.empty_like(taps) if needs_taps else None
-        grad_W = [None] * len(_PHASES) if grad_taps is None else _kernels(grad_taps)
-        for phase, (W, to_W) in enumerate(zip(_kernels(taps), grad_W, strict=True)):
+        of_phases = []
+        for phase, W in enumerate(_kernels(taps)):
             g, x = _every_other(grad, phase), _read(padded, W)
             gradients = torch.ops.aten.convolution_backward(
                 g, x, W, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [needs_x, needs_taps, False]
             )
             if grad_padded is not None:
                 _read(grad_padded, W).add_(gradients[0])
-            if to_W is not None:
-                to_W.copy_(gradients[1])
-        return None if grad_padded is None else grad_padded[..., :-1, :-1], grad_taps
+            if needs_taps:
+                of_phases.append(gradients[1].permute(0, 2, 3, 1).flatten(1, 2))
+        grad_x = None if grad_padded is None else grad_padded[..., :-1, :-1]
+        return grad_x, torch.cat(of_phases, 1) if needs_taps else None
 
 
 def _every_other(y: Tensor, phase: int) -> Tensor:

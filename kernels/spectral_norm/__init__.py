@@ -38,7 +38,13 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
 
 @torch.no_grad()
 def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> None:
-    """Replace every u by u' in place: once an iteration, after all updates of the weights."""
+    """Replace every u by u' in place: once an iteration, after all updates of the weights.
+
+    Args:
+        weights: (O, ...) each.
+        us: (1, O), one a weight.
+        impl: form to run; None takes the one in force.
+    """
     if resolve(impl, weights[0]) == "triton":
         u_next = triton.next_us(weights, us)
     else:

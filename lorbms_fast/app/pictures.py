@@ -17,13 +17,22 @@ _PNG = "data:image/png;base64,"
 
 
 def square_of(upload: bytes, side: int) -> NDArray[np.uint8]:
-    """The central square of an uploaded photograph, uint8 (side, side, 3), read as `decode_rgb` reads it.
+    """The central square of an uploaded photograph, uint8 (side, side, 3).
+
+    Raises:
+        UserError: it is no picture; says why.
+    """
+    return central_square(photograph_of(upload), side)
+
+
+def photograph_of(upload: bytes) -> NDArray[np.uint8]:
+    """An uploaded photograph, uint8 (H, W, 3), read as `decode_rgb` reads it.
 
     Raises:
         UserError: it is no picture; says why.
     """
     try:
-        return central_square(decode_rgb(upload, "this file"), side)
+        return decode_rgb(upload, "this file")
     except BadImage as error:
         raise UserError(f"this file {error.reason}: choose another picture") from error
 

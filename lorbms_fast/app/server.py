@@ -68,6 +68,7 @@ def application(view: RunView) -> Callable[..., Any]:
             Rule("/pictures/<path:name>", endpoint=lambda _, name: _rendered(view, name), methods=["GET"]),
             Rule("/images/<int:row>", endpoint=lambda _, row: _picture(png(view.image(row))), methods=["GET"]),
             Rule("/neighbours/<int:row>", endpoint=lambda _, row: _json(view.neighbours(row)), methods=["GET"]),
+            Rule("/neighbours", endpoint=lambda request: _neighbours_of(view, request), methods=["POST"]),
             Rule("/square", endpoint=lambda request: _square(view, request), methods=["POST"]),
             Rule("/transfer", endpoint=lambda request: _json(view.transfer(_asked(request))), methods=["POST"]),
         ],
@@ -138,6 +139,10 @@ def _rendered(view: RunView, name: str) -> Response:
 
 def _square(view: RunView, request: Request) -> Response:
     return _json({"square": png_address(square_of(request.get_data(), view.side))})
+
+
+def _neighbours_of(view: RunView, request: Request) -> Response:
+    return _json(view.neighbours_of(request.get_data()))
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorbms_fast.app.pictures import of_address, png_address
+from lorbms_fast.app.pictures import of_address, photograph_of, png_address
 from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models import Networks
 from lorbms_fast.rendering.scenes import collage
+from lorbms_fast.similarity.features import load_extractor
+from lorbms_fast.similarity.features.extractor import Extractor
+from lorbms_fast.similarity.kept import kept, nearest_to
 from lorbms_fast.similarity.table import NeighbourTable
+from lorbms_fast.tiles import is_grid, replaced_chunks
 
 
 @dataclass
@@ -29,6 +36,8 @@ class RunView:
     run: Run
     store: ImageStore | None
     table: NeighbourTable | None
+    features: NDArray[np.float32] | None = None
+    """Of the store's quadrants, (4, N, D), if they were kept."""
     _networks: dict[Path, Networks] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
     """Requests come from several threads; two at once would only fight for the same cores."""
@@ -38,15 +47,21 @@ class RunView:
         """Open a run that has a checkpoint; a store that has gone since is done without.
 
         Raises:
-            UserError: it is no run or has no checkpoint.
+            UserError: it is no run, has no checkpoint, or is of a system whose tiles are no parts of the picture.
         """
         run = Run.open(folder)
         run.latest()
-        store = table = None
+        if not is_grid(tiles := run.config.model.tiles):
+            raise UserError(
+                f"{folder} mixes {tiles} tiles that have no place in the picture, so there is nothing to click: "
+                f"use  lorbms-fast transfer --mask  with {tiles} digits"
+            )
+        store = table = features = None
         with suppress(UserError):
             store = ImageStore.open(run.store)
             table = NeighbourTable.load(store)
-        return cls(run, store, table)
+            features = kept(store)
+        return cls(run, store, table, features)
 
     def facts(self) -> dict[str, Any]:
         """What the page says about the run, and which pictures it holds."""
@@ -54,8 +69,10 @@ class RunView:
             "name": self.run.folder.resolve().name,
             "iteration": int(self.run.latest().name),
             "side": self.side,
+            "tiles": self.run.config.model.tiles,
             "images": 0 if self.store is None else len(self.store),
             "neighbours": self.table is not None,
+            "searchable": self.features is not None,
             "pictures": [self.name(path) for path in self.pictures()],
         }
 
@@ -65,9 +82,10 @@ class RunView:
         return self.run.config.model.image_size
 
     def pictures(self) -> list[Path]:
-        """The run's sheets, newest first, and whatever else was rendered into its folder."""
+        """Whatever was rendered into the run's folder, plots of its evaluations, and its sheets, newest first."""
         inside = self.run.folder.resolve()
-        found = [*self.run.folder.glob("*.png"), *sorted(self.run.folder.glob("sheets/*.png"), reverse=True)]
+        drawn = (sorted(self.run.folder.glob(names)) for names in ("*.png", "evaluation/*.png", "evaluation/*/*.png"))
+        found = [*chain(*drawn), *sorted(self.run.folder.glob("sheets/*.png"), reverse=True)]
         return [path for path in found if path.is_file() and path.resolve().is_relative_to(inside)]
 
     def name(self, picture: Path) -> str:
@@ -101,12 +119,32 @@ class RunView:
             "distances": self.table.distances[row].tolist(),
         }
 
+    def neighbours_of(self, upload: bytes) -> dict[str, Any]:
+        """As `neighbours`, of an uploaded picture among all images of the store; `square` is its address.
+
+        Raises:
+            UserError: it is no picture, the store's features were not kept, or their extractor cannot be had.
+        """
+        if self.table is None or self.features is None:
+            raise UserError(f"the features of {self.run.store} were not kept: run  lorbms-fast neighbours  on it again")
+        photograph = photograph_of(upload)
+        with self._turn:
+            extractor = self._extractor
+            found = extractor.extract(central_square(photograph, extractor.side)[None])[0]
+            rows, distances = nearest_to(found, self.features)
+        return {
+            "square": png_address(central_square(photograph, self.side)),
+            "tau": self.table.tau,
+            "rows": rows.tolist(),
+            "distances": distances.tolist(),
+        }
+
     def transfer(self, request: dict[str, Any]) -> dict[str, str]:
         """Mix two pictures.
 
         Args:
-            request: `object` and `scene`, addresses of pictures; `mask` such as `0010`; `amount` in [0, 1], how far
-                the chosen chunks go from the scene's to the object's.
+            request: `object` and `scene`, addresses of pictures; `mask` such as `0010`, a digit a tile; `amount` in
+                [0, 1], how far the chosen chunks go from the scene's to the object's.
 
         Returns:
             Addresses of `collage`, `I_mix`, and the reconstructions `I_hat` of the scene and `I_hat_obj`.
@@ -114,17 +152,24 @@ class RunView:
         Raises:
             UserError: a part of the request is missing or cannot be.
         """
-        mask = parse_mask(str(request.get("mask")))
+        mask = parse_mask(str(request.get("mask")), self.run.config.model.tiles)[None]
         amount = _fraction(request.get("amount", 1.0))
         I_obj, I_ref = (to_network(of_address(request.get(name), self.side)) for name in ("object", "scene"))
         with self._turn, torch.inference_mode():
             networks = self._newest()
             f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref])).split(1)
-            f_mix = torch.lerp(f_ref, mix_chunks(f_ref, f_obj, mask[None]), amount)
+            f_mix = torch.lerp(f_ref, mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1])), amount)
             I_mix, I_hat, I_hat_obj = networks.dec(torch.cat([f_mix, f_ref, f_obj]))
-        pasted = collage(I_ref[None], I_obj.expand(4, 1, *I_obj.shape), mask[None])[0]
+        pasted = collage(I_ref[None], I_obj[None, None], mask)[0]
         made = {"collage": pasted, "I_mix": I_mix, "I_hat": I_hat, "I_hat_obj": I_hat_obj}
         return {name: png_address(to_pixels(image)) for name, image in made.items()}
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        """What the store's features were computed by."""
+        assert self.table is not None
+        weights = self.table.facts.get("weights")
+        return load_extractor(self.table.features, None if weights is None else Path(weights), torch.device("cpu"))
 
     def _newest(self) -> Networks:
         """The newest checkpoint's networks: a run may still be training."""

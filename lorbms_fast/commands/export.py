@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator, Transfer, plain_generator
 from lorbms_fast.files import whole_folder
+from lorbms_fast.tiles import is_grid
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
@@ -41,6 +42,11 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
     if web is not None:
         runtime_files(web)  # a mistake is told before the work, not after
     generator = plain_generator(run)
+    if web is not None and not is_grid(generator.config.tiles):
+        raise UserError(
+            f"the {generator.config.tiles} tiles of {run} have no place in the picture, so there is nothing to click: "
+            "leave --web out"
+        )
     with Console(stderr=True).status("exporting and checking: about a minute"), whole_folder(out) as partial:
         _write_weights(generator, partial / "generator.safetensors")
         _write_program(generator, partial / "transfer.pt2")
@@ -54,7 +60,7 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
                 encoder, decoder = (Path(folder) / name for name in ("encoder.onnx", "decoder.onnx"))
                 quantise(partial / encoder.name, encoder)
                 quantise(partial / decoder.name, decoder)
-                write_page(encoder, decoder, web, generator.config, run.resolve().name, partial / "demo.html")
+                write_page(encoder, decoder, web, generator, run.resolve().name, partial / "demo.html")
     print(f"ONNX Runtime and PyTorch agree within {worst:.1e} of the largest number")
     for path in sorted(out.iterdir()):
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
@@ -67,7 +73,7 @@ def _write_weights(generator: Generator, path: Path) -> None:
 
 def _write_program(generator: Generator, path: Path) -> None:
     side, N = generator.config.image_size, torch.export.Dim("N", min=1)
-    example = (*torch.zeros(2, 2, 3, side, side), torch.zeros(2, 4, dtype=torch.bool))
+    example = (*torch.zeros(2, 2, 3, side, side), torch.zeros(2, generator.config.tiles, dtype=torch.bool))
     program = torch.export.export(Transfer(generator), example, dynamic_shapes=({0: N}, {0: N}, {0: N}))
     torch.export.save(program, path)
 
@@ -90,20 +96,26 @@ def _write_onnx(generator: Generator, folder: Path) -> float:
 
 
 def _explanation(generator: Generator) -> str:
-    side, chunk = generator.config.image_size, generator.config.chunk
+    side, chunk, tiles = generator.config.image_size, generator.config.chunk, generator.config.tiles
+    chunks, of_chunk = len(generator.of_chunk), generator.of_chunk.tolist()
+    order = "top left, top right, bottom left, bottom right" if tiles == 4 else "row by row"
+    if chunks == tiles:
+        one_each, chosen = f"one for each of {tiles} tiles, {order}", "mask"
+    else:
+        one_each, chosen = f"chunk i belongs to tile {of_chunk}[i] of {tiles}, {order}", f"mask[{of_chunk}]"
     return f"""LORBMS encoder and decoder after {generator.iteration:,} training iterations.
 
 Images are float32 (N, 3, {side}, {side}), red green blue, in [-1, 1]: x = u8 * 2/255 - 1.
-A code f is float32 (N, 4, {chunk}): one chunk a quadrant, top left, top right, bottom left, bottom right.
+A code f is float32 (N, {chunks}, {chunk}), {chunks} chunks: {one_each}.
 
 encoder.onnx            images -> f
 decoder.onnx            f -> images
-transfer.pt2            torch.export.load("transfer.pt2").module()(I_obj, I_ref, mask) -> I_mix; mask (N, 4) bool,
-                        True where the chunk comes from I_obj
+transfer.pt2            torch.export.load("transfer.pt2").module()(I_obj, I_ref, mask) -> I_mix; mask (N, {tiles}) bool,
+                        True where a tile's chunks come from I_obj
 generator.safetensors   enc.* and dec.*; the decoder's weights are spectrally normalised already
 demo.html               (with --web) open it in a browser
 
-Object transfer with ONNX Runtime:
+Object transfer with ONNX Runtime, mask ({tiles},) bool:
     f_obj, f_ref = encoder.run(None, {{"images": numpy.stack([I_obj, I_ref])}})[0]
-    I_mix = decoder.run(None, {{"f": numpy.where(mask[:, None], f_obj, f_ref)[None]}})[0]
+    I_mix = decoder.run(None, {{"f": numpy.where({chosen}[:, None], f_obj, f_ref)[None]}})[0]
 """

@@ -14,6 +14,7 @@ from lorbms_fast.mixing import TAU
 from lorbms_fast.rendering.neighbours import neighbour_sheet
 from lorbms_fast.similarity.algorithm2 import Found, find, quadrant_features
 from lorbms_fast.similarity.features import load_extractor
+from lorbms_fast.similarity.kept import keep
 from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
 from lorbms_fast.similarity.workplace import FOLDER, Workplace, digest_of_weights
@@ -35,8 +36,9 @@ def neighbours(
     """Find the ten visually most similar images for every quadrant of every image (Algorithm 2).
 
     Writes neighbours.parquet and a contact sheet, neighbours.png, into the store's folder. Features wait in a mapped
-    file there meanwhile (16 bytes for each number of an image's features); an interrupted search goes on where it was
-    when the same command is run again.
+    file there meanwhile (16 bytes for each number of an image's features) and stay as features.npy if they take no
+    more than 1 GB: `lorbms-fast app` then finds the neighbours of other pictures too. An interrupted search goes on
+    where it was when the same command is run again.
 
     Args:
         store: Folder made by `lorbms-fast prepare`; the photos it was made from must still be there.
@@ -67,9 +69,11 @@ def neighbours(
             "recall": found.recall,
             "seed": seed,
             "tau_chosen": why,
+            "weights": None if weights is None else str(weights.resolve()),
         }
         table = NeighbourTable(found.rows, found.distances, threshold, features, facts)
         path = table.save(opened)
+        keep(opened, work.features_file)
         shutil.rmtree(work.folder)
     with whole_file(opened.path / "neighbours.png") as partial:
         images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()

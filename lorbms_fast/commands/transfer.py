@@ -27,11 +27,12 @@ def transfer(
         object: Photo to take quadrants from.
         scene: Photo to put them into.
         mask: Four digits for q1 (top left), q2 (top right), q3 (bottom left), q4 (bottom right); 1 takes the object's.
+            A system with other tiles has a digit for each, row by row.
         out: PNG to write; RUN/transfer.png by default.
     """
-    chosen = parse_mask(mask)
-    side = Run.open(run).config.model.image_size
-    I_obj, I_ref = (_photo(path, side) for path in (object, scene))
+    model = Run.open(run).config.model
+    chosen = parse_mask(mask, model.tiles)
+    I_obj, I_ref = (_photo(path, model.image_size) for path in (object, scene))
     I_mix = transfer_objects(load_networks(run), I_obj[None], I_ref[None], chosen[None])[0]
     target = out or run / "transfer.png"
     with whole_file(target) as partial:

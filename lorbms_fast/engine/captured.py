@@ -13,7 +13,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
@@ -24,6 +23,7 @@ from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.engine.report import Report
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
 
 UPDATES = 4
 Work = Callable[[], None]

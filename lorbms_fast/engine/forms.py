@@ -16,8 +16,7 @@ from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
-from lorbms_fast.models.joint_classifier import JointClassifier
-from lorbms_fast.models.variants import network
+from lorbms_fast.models.variants import images_at_once
 from lorbms_fast.reference import iteration as reference
 
 
@@ -46,8 +45,7 @@ def form_of(model: ModelConfig, impl: Impl) -> Form:
 
 def _as_in_the_thesis(model: ModelConfig) -> bool:
     """Whether every quadrant is one chunk and the classifier sees candidates one by one."""
-    joint = model.classifier != "thesis" and issubclass(network("Classifier", model.classifier), JointClassifier)
-    return model.tiles == 4 and model.image_size == 64 and not joint
+    return model.tiles == 4 and model.image_size == 64 and images_at_once(model.classifier) is None
 
 
 def _general(impl: Impl) -> Form:

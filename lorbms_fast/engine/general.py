@@ -21,13 +21,14 @@ from lorbms_fast.kernels import mix_chunks
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
 from lorbms_fast.models.joint_classifier import JointClassifier
-from lorbms_fast.tiles import tile_of_chunk
+from lorbms_fast.models.passes import Pass, passes
+from lorbms_fast.tiles import replaced_chunks, tile_of_chunk
 
 Logits = Callable[[Networks, Tensor, Tensor], Tensor]
 """`(networks, I_mix, I_q) -> (4, N, 4)`: a form's `classifier_logits`, for classifiers of pairs."""
 
 
-def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Encode the reference images and the candidates in use, in one batch, and mix.
 
     Returns:
@@ -35,26 +36,27 @@ def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """
     tiles = batch.mask.shape[1]
     if len(batch.I_q) == 1:
-        f_ref, f_q = networks.enc(torch.cat([batch.I_ref, batch.I_q[0]])).chunk(2)
-        of_chunk = tile_of_chunk(f_ref.shape[1], tiles, f_ref.device)
+        f_ref, f_q = encode(torch.cat([batch.I_ref, batch.I_q[0]])).chunk(2)
     else:
         tile, sample = batch.mask.T.nonzero(as_tuple=True)
-        codes = networks.enc(torch.cat([batch.I_ref, batch.I_q[tile, sample]]))
+        codes = encode(torch.cat([batch.I_ref, batch.I_q[tile, sample]]))
         f_ref, f_used = codes.split([len(batch.I_ref), len(sample)])
         of_chunk = tile_of_chunk(f_ref.shape[1], tiles, f_ref.device)
         f_all = f_ref.new_zeros(tiles, *f_ref.shape).index_put((tile, sample), f_used)
         f_q = f_all[of_chunk, :, torch.arange(len(of_chunk), device=f_ref.device)].transpose(0, 1)
-    replaced = batch.mask[:, of_chunk]
+    replaced = replaced_chunks(batch.mask, f_ref.shape[1])
     return f_ref, mix_chunks(f_ref, f_q, replaced), replaced
 
 
 def scenes(networks: Networks, batch: Batch) -> Scenes:
     """The whole forward graph up to the images."""
-    f_ref, f_mix, replaced = mix(networks, batch)
-    I_hat, I_mix = networks.dec(torch.cat([f_ref, f_mix])).chunk(2)
-    f_mix_hat = networks.enc(I_mix)
+    encode, encode_mix = passes(networks.enc, 2)
+    decode, decode_ref = passes(networks.dec, 2)
+    f_ref, f_mix, replaced = mix(encode, batch)
+    I_hat, I_mix = decode(torch.cat([f_ref, f_mix])).chunk(2)
+    f_mix_hat = encode_mix(I_mix)
     f_ref_hat = mix_chunks(f_mix_hat, f_ref, replaced)
-    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=networks.dec(f_ref_hat))
+    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
 
 
 def classification(networks: Networks, I_mix: Tensor, batch: Batch, config: LossConfig, pairs: Logits) -> Tensor:
@@ -102,5 +104,5 @@ def iterate(
 @torch.no_grad()
 def mixed_images(networks: Networks, batch: Batch) -> Tensor:
     """I_mix without gradients, (N, 3, S, S)."""
-    I_mix: Tensor = networks.dec(mix(networks, batch)[1])
+    I_mix: Tensor = networks.dec(mix(networks.enc, batch)[1])
     return I_mix

@@ -3,7 +3,7 @@
 Against `lorbms_fast.reference.iteration`: candidates that no mask uses are not encoded, and those that are go through
 the encoder together with the reference images; I_hat and I_mix are decoded together; the four classifier runs are
 one; I_ref and I_mix go through the discriminator together; classifier and discriminator share one gradient-free pass
-of the generator; the decoder's weights are normalised once per update.
+of the generator; what of a network its parameters alone decide is made once per update.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,14 @@ from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
-from lorbms_fast.models.spectral import normalised_weights, spectral_layers
+from lorbms_fast.models.passes import Pass, passes
+from lorbms_fast.models.spectral import spectral_layers
 
 
-def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
+def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor]:
     """Encode the reference images and the candidates in use, in one batch: f_ref and f_mix, both (N, 4, chunk)."""
     quadrant, sample = used_candidates(batch.mask) if batch.used is None else batch.used
-    codes = networks.enc(torch.cat([batch.I_ref, batch.I_q[quadrant, sample]]))
+    codes = encode(torch.cat([batch.I_ref, batch.I_q[quadrant, sample]]))
     f_ref, f_used = codes.split([len(batch.I_ref), len(sample)])
     own_chunks = f_used.gather(1, quadrant[:, None, None].expand(-1, 1, f_used.shape[2])).squeeze(1)
     # Counting the used in the order they are listed in finds each one's place; padding behind them is never read.
@@ -37,12 +38,13 @@ def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def scenes(networks: Networks, batch: Batch) -> Scenes:
     """The whole forward graph up to the images."""
-    f_ref, f_mix = mix(networks, batch)
-    W_bar = normalised_weights(networks.dec)
-    I_hat, I_mix = networks.dec(torch.cat([f_ref, f_mix]), W_bar).chunk(2)
-    f_mix_hat = networks.enc(I_mix)
+    encode, encode_mix = passes(networks.enc, 2)
+    decode, decode_ref = passes(networks.dec, 2)
+    f_ref, f_mix = mix(encode, batch)
+    I_hat, I_mix = decode(torch.cat([f_ref, f_mix])).chunk(2)
+    f_mix_hat = encode_mix(I_mix)
     f_ref_hat = kernels.mix_chunks(f_mix_hat, f_ref, batch.mask)
-    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=networks.dec(f_ref_hat, W_bar))
+    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
 
 
 def classifier_logits(networks: Networks, I_mix: Tensor, I_q: Tensor) -> Tensor:
@@ -67,14 +69,14 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
 
     for_classifier, for_discriminator = batches[2:]
     with torch.no_grad():
-        I_mix = networks.dec(mix(networks, for_classifier)[1])
+        I_mix = networks.dec(mix(networks.enc, for_classifier)[1])
     logits = classifier_logits(networks, I_mix, for_classifier.I_q)
     L_cls = losses.classification(logits, for_classifier.mask, config.lambdas)
     update(optimizers.classifier, L_cls)
 
     if for_discriminator is not for_classifier:
         with torch.no_grad():
-            I_mix = networks.dec(mix(networks, for_discriminator)[1])
+            I_mix = networks.dec(mix(networks.enc, for_discriminator)[1])
     D_ref, D_mix = networks.dsc(torch.cat([for_discriminator.I_ref, I_mix])).chunk(2)
     L_D = losses.discrimination(D_ref, D_mix, config.gan)
     update(optimizers.discriminator, L_D)

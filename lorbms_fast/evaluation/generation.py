@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import BatchSource, generator
 from lorbms_fast.dataloader.pixels import to_pixels
-from lorbms_fast.engine.general import mix
+from lorbms_fast.dataloader.within_batch import Halves
+from lorbms_fast.engine.general import mixed_images
 from lorbms_fast.evaluation.distances import (
     frechet,
     halves,
@@ -28,6 +28,8 @@ from lorbms_fast.evaluation.results import Result, cached, read_result
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.files import whole_file
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
+from lorbms_fast.rendering.style import PLOT
 
 BATCH = 32
 MIXED_SCENES = 7
@@ -43,7 +45,7 @@ class Set(NamedTuple):
 
 def measure_generation(
     networks: Networks,
-    source: BatchSource,
+    source: BatchSource | Halves,
     features: ImageFeatures,
     run: Path,
     iteration: int,
@@ -56,7 +58,7 @@ def measure_generation(
 
     Args:
         networks: on any device.
-        source: the store, its neighbours and tau.
+        source: the store, and how its images are mixed.
         features: how images are described.
         run: the run's folder.
         iteration: how many iterations the networks have seen.
@@ -68,7 +70,7 @@ def measure_generation(
         "weights": weights_fingerprint(networks),
         "iteration": iteration,
         "store": store.digest,
-        "tau": source.tau,
+        **source.mixing,
         "features": features.setting,
         "draw": draw,
     }
@@ -96,17 +98,12 @@ def measure_generation(
 
 
 def mixed_scenes(
-    networks: Networks, source: BatchSource, draw: int, device: torch.device
+    networks: Networks, source: BatchSource | Halves, draw: int, device: torch.device
 ) -> Iterator[NDArray[np.uint8]]:
     """One mixed scene for each image of the store, in its order, in batches of uint8 (B, S, S, 3)."""
-    seeds = np.random.SeedSequence((source.seed, MIXED_SCENES, draw))
-    ranks = np.random.Generator(np.random.Philox(seeds)).integers(
-        source.neighbours.rows.shape[2], size=(len(source.store), 4)
-    )
-    for rows in row_batches(len(source.store), BATCH):
-        batch = source.of_rows(np.arange(rows.start, rows.stop), ranks[rows.start : rows.stop]).to(device)
+    for batch in source.each_image(generator(source.seed, MIXED_SCENES, draw), BATCH):
         with torch.inference_mode():
-            yield to_pixels(networks.dec(mix(networks, batch)[1]))
+            yield to_pixels(mixed_images(networks, batch.to(device)))
 
 
 def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
@@ -128,18 +125,19 @@ def draw_generation_curves(run: Path) -> Path | None:
         return None
     panels = ["frechet", "kid", *(["is"] if any("is" in result for result in results) else [])]
     target = run / "evaluation" / "generation.png"
-    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with matplotlib.rc_context(PLOT):
         figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for name in sorted({(r["store"], r["distance"]) for r in results if panel in r}):
                 lines = [r for r in results if (r["store"], r["distance"]) == name]
                 values = np.array([r[panel] for r in lines])
                 errors = np.abs(values[:, 1:].T - values[:, 0])
-                label = name[0] if panel == "is" else f"{name[0]}: {name[1]}"
+                label = f"{name[0]}: {name[1]}"
                 axes.errorbar([r["iteration"] for r in lines], values[:, 0], errors, marker="o", label=label)
             axes.set(title={"frechet": "Frechet distance", "kid": "kernel distance", "is": "IS"}[panel])
             axes.set_xlabel("iteration")
-            axes.legend()
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center")
         with whole_file(target) as partial:
             figure.savefig(partial, format="png", dpi=110)
     return target
@@ -151,7 +149,7 @@ def generation_results(run: Path) -> list[Result]:
     return sorted((result for result in found if result), key=lambda result: (result["iteration"], result["store"]))
 
 
-def _real(folder: Path, source: BatchSource, features: ImageFeatures) -> Set:
+def _real(folder: Path, source: BatchSource | Halves, features: ImageFeatures) -> Set:
     """The store's own images, described once."""
     store = source.store
     path = folder / f"real-{store.digest[:16]}-{features.slug}.npz"

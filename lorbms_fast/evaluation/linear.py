@@ -60,14 +60,14 @@ class Sources:
         """Pretrainings, kept beside the results."""
         return Pretraining(self.run / "evaluation" / "pretrained", self.config, self.device)
 
-    def fresh_encoder(self) -> nn.Module:
-        """An encoder of the run's sizes with initial values."""
+    def fresh_encoder(self, side: int) -> nn.Module:
+        """An encoder of the run's sizes with initial values, for pictures of some side."""
         config = Run.open(self.run).config
-        return build(config.model, config.impl, self.config.probe.seed).enc
+        return _reading(build(config.model, config.impl, self.config.probe.seed).enc, side)
 
     def encoder(self) -> nn.Module:
         """The run's encoder as a trunk."""
-        return EncoderTrunk(load_networks(self.run).enc)
+        return EncoderTrunk(_reading(load_networks(self.run).enc, self.config.side))
 
     def discriminator(self) -> nn.Module:
         """The run's discriminator as a trunk."""
@@ -76,6 +76,13 @@ class Sources:
     def store(self) -> ImageStore:
         """The images that the run learned from."""
         return ImageStore.open(Run.open(self.run).store)
+
+
+def _reading(encoder: nn.Module, side: int) -> nn.Module:
+    """An encoder that reads pictures of this side; one with a fully connected layer reads those of its own alone."""
+    if (own := getattr(encoder, "image_size", side)) != side:
+        raise UserError(f"this run's encoder reads pictures of {own} px, not of {side}: use --side {own}")
+    return encoder
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,9 @@ class Row:
 def _pascal_encoder(s: Sources) -> nn.Module:
     if s.voc is None:
         raise UserError("row 'pascal-encoder' needs --voc: the folder of PASCAL VOC, such as VOCdevkit/VOC2007")
-    return s.pretraining.encoder_on_several_labels("pascal-encoder", s.fresh_encoder(), read_voc(s.voc))
+    return s.pretraining.encoder_on_several_labels(
+        "pascal-encoder", s.fresh_encoder(s.config.large_side), read_voc(s.voc)
+    )
 
 
 def _imagenet_alexnet(s: Sources) -> nn.Module:
@@ -108,7 +117,7 @@ def _transferred(name: str, trunk: Callable[[Sources], nn.Module]) -> Callable[[
 
 
 def _random(s: Sources) -> nn.Module:
-    return EncoderTrunk(s.fresh_encoder())
+    return EncoderTrunk(s.fresh_encoder(s.config.side))
 
 
 ROWS = {
@@ -117,7 +126,7 @@ ROWS = {
     "stl10-encoder": Row(
         "STL-10 encoder",
         (78.7, 0.1),
-        lambda s: s.pretraining.encoder_on_labels("stl10-encoder", s.fresh_encoder(), s.stl10.train),
+        lambda s: s.pretraining.encoder_on_labels("stl10-encoder", s.fresh_encoder(s.config.side), s.stl10.train),
     ),
     "pascal-encoder": Row("PASCAL encoder", (47.1, 0.2), _pascal_encoder),
     "stl10-alexnet": Row(

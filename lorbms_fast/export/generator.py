@@ -6,11 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.checkpoint import Run, load_weights
+from lorbms_fast.checkpoint import Run
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import build
+from lorbms_fast.models.spectral import unnormalised
 from lorbms_fast.reference.layers import SpectralWeight
+from lorbms_fast.snapshot import MODEL, load_weights
+from lorbms_fast.tiles import tile_of_chunk
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Generator:
     dec: nn.Module
     config: ModelConfig
     iteration: int
+    of_chunk: Tensor
+    """(chunks,) int64, the tile of each chunk."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters by name, `enc.` and `dec.` first; no u vectors, which nothing needs any more."""
@@ -37,10 +42,13 @@ class Transfer(nn.Module):
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.enc, self.dec = generator.enc, generator.dec
+        self.of_chunk: Tensor
+        self.register_buffer("of_chunk", generator.of_chunk, persistent=False)
 
     def forward(self, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> Tensor:
-        """(N, 3, S, S) twice, in [-1, 1], and (N, 4) bool -> I_mix (N, 3, S, S), as `rendering.transfer.transfer`."""
-        I_mix: Tensor = self.dec(torch.where(mask.unsqueeze(-1), self.enc(I_obj), self.enc(I_ref)))
+        """(N, 3, S, S) twice, in [-1, 1], and (N, tiles) bool -> I_mix (N, 3, S, S), as `rendering.transfer`'s."""
+        replaced = mask[:, self.of_chunk].unsqueeze(-1)
+        I_mix: Tensor = self.dec(torch.where(replaced, self.enc(I_obj), self.enc(I_ref)))
         return I_mix
 
 
@@ -52,14 +60,13 @@ def plain_generator(folder: Path) -> Generator:
         UserError: it is no run, or has no checkpoint, or a damaged one.
     """
     run = Run.open(folder)
-    networks = build(run.config.model, "reference", normalise=_as_it_is)
+    networks = build(run.config.model, "reference", normalise=unnormalised)
     path = run.latest()
-    load_weights(networks, path / "model.safetensors")
+    load_weights(networks, path / MODEL)
     for layer in networks.dec.modules():
         if isinstance(layer, SpectralWeight):
             layer.weight.copy_(spectral_norm(layer.weight, layer.u)[0])
-    return Generator(networks.enc.eval(), networks.dec.eval(), run.config.model, int(path.name))
-
-
-def _as_it_is(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    return weight, weight.new_ones(())
+    networks.eval()
+    model = run.config.model
+    chunks = networks.enc(torch.zeros(1, 3, model.image_size, model.image_size)).shape[1]
+    return Generator(networks.enc, networks.dec, model, int(path.name), tile_of_chunk(chunks, model.tiles))

@@ -7,21 +7,21 @@ from importlib.resources import files
 from pathlib import Path
 
 from lorbms_fast.app.server import page_part
-from lorbms_fast.config import ModelConfig
 from lorbms_fast.errors import UserError
+from lorbms_fast.export.generator import Generator
 
 RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-threaded.wasm"}
 """What the page needs of the npm package onnxruntime-web, in its folder `dist`."""
 
 
-def write_page(encoder: Path, decoder: Path, runtime: Path, config: ModelConfig, title: str, target: Path) -> None:
+def write_page(encoder: Path, decoder: Path, runtime: Path, generator: Generator, title: str, target: Path) -> None:
     """Write the page.
 
     Args:
         encoder: ONNX file.
         decoder: ONNX file.
         runtime: folder of the npm package onnxruntime-web.
-        config: sizes of the networks.
+        generator: what they were written from; its tiles are parts of the picture.
         title: what the page calls the run.
         target: the HTML file.
 
@@ -31,10 +31,18 @@ def write_page(encoder: Path, decoder: Path, runtime: Path, config: ModelConfig,
     assets = runtime_files(runtime)
     contents = {name: path.read_bytes() for name, path in (assets | {"enc": encoder, "dec": decoder}).items()}
     contents["transfer.js"] = page_part("transfer.js").encode()
+    model = generator.config
+    facts = {
+        "title": title,
+        "side": model.image_size,
+        "chunk": model.chunk,
+        "tiles": model.tiles,
+        "of_chunk": generator.of_chunk.tolist(),
+    }
     parts = {
         "style": page_part("style.css"),
         "transfer": page_part("transfer.html"),
-        "facts": _in_script(json.dumps({"title": title, "side": config.image_size, "chunk": config.chunk})),
+        "facts": _in_script(json.dumps(facts)),
         "assets": "\n".join(
             f'<script type="text/plain" data-asset="{name}">{packed(content)}</script>'
             for name, content in contents.items()

@@ -14,7 +14,6 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
 from lorbms_fast.kernels import dispatch, use_impl
-from lorbms_fast.models import parts
 
 _NAMES = {
     torch.float32: "fp32",
@@ -73,7 +72,7 @@ class Array:
 def recorded() -> Iterator[list[Launch]]:
     """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
 
-    Networks take whole batches, as on a GPU. What operations return is memory nobody wrote. Kernels that are tuned are
+    What operations return is memory nobody wrote. Kernels that are tuned are
     written down with their first configuration.
     """
     launches: list[Launch] = []
@@ -82,11 +81,11 @@ def recorded() -> Iterator[list[Launch]]:
         launches.append(_launch(self, grid, args, kwargs))
 
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
-        self.fn.run(*args, **kwargs, **self.configs[0].all_kwargs())
+        named = dict(zip(self.arg_names, args, strict=False)) | kwargs
+        self.fn.run(*args, **kwargs, **self.early_config_prune(self.configs, named)[0].all_kwargs())
 
     with (
         patch.object(dispatch, "INTERPRETED", True),
-        patch.object(parts, "CPU_BYTES", 2**62),
         patch.object(JITFunction, "run", run),
         patch.object(Autotuner, "run", tune),
         use_impl("triton"),
@@ -102,8 +101,10 @@ class TorchOperations(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        ours = func.namespace == "lorbms_fast"
-        self.count += not (ours or func.is_view or func.overloadpacket in FREE)
+        if func.namespace == "lorbms_fast":
+            with self:  # an operation of ours may call torch's
+                return func(*args, **(kwargs or {}))
+        self.count += not (func.namespace == "profiler" or func.is_view or func.overloadpacket in FREE)
         return func(*args, **(kwargs or {}))
 
 

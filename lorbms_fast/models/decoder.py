@@ -1,17 +1,25 @@
 """The decoder on lorbms_fast.kernels."""
 
 import math
-from functools import partial
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import dense_block_maps, resize_conv
-from lorbms_fast.models.parts import in_parts
+from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, pack_layers, resize_conv
 from lorbms_fast.models.spectral import normalised_weights
 from lorbms_fast.reference.layers import SpectralConv2d
+
+
+class DecoderWeights(NamedTuple):
+    """What the decoder reads besides its input."""
+
+    ups: Sequence[Any]
+    blocks: list[PackedLayers]
+    last: tuple[Tensor, Tensor]
 
 
 class Decoder(reference.Decoder):
@@ -21,39 +29,40 @@ class Decoder(reference.Decoder):
     convolutions.
     """
 
-    def forward(self, f: Tensor, W_bar: dict[str, Tensor] | None = None) -> Tensor:
-        """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1], S = 32 sqrt(positions).
+    def packed(self) -> DecoderWeights:
+        """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
+        W_bar = normalised_weights(self)
+        numbers = range(1, len(self.block_inputs) + 1)
+        blocks = []
+        for b in numbers:
+            layers = dict(self.get_submodule(f"block{b}").named_children())
+            biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
+            blocks.append(([W_bar[f"block{b}.{name}"] for name in layers], biases))
+        ups = self._packed_ups([W_bar[f"up{b}"] for b in numbers])
+        return DecoderWeights(ups, pack_layers(blocks), (W_bar["last"], self.last.bias))
 
-        Args:
-            f: codes.
-            W_bar: `normalised_weights` of this network, for several calls with the same parameters.
-        """
-        W_bar = normalised_weights(self) if W_bar is None else W_bar
+    def forward(self, f: Tensor, packed: DecoderWeights | None = None) -> Tensor:
+        """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1], S = 32 sqrt(positions)."""
+        ups, blocks, last = self.packed() if packed is None else packed
         side = math.isqrt(f.shape[1])
         x = f.transpose(1, 2).unflatten(2, (side, side))
-        *stages, last = self.block_inputs
-        for b in range(1, len(stages) + 1):
-            x = in_parts(partial(self._maps, b, W_bar), x, 4 * stages[b - 1])
-        return in_parts(partial(self._images, W_bar), x, 4 * last)
+        for b, (up, block) in enumerate(zip(ups[:-1], blocks[:-1], strict=True), start=1):
+            x = self._maps(b, up, block, x)
+        x = self._up(x, ups[-1])
+        new_maps = dense_block_maps(x, blocks[-1])
+        # A 1x1 convolution of a stack needs no stack.
+        W_last, b_last = last
+        of_x, of_maps = W_last.split([x.shape[1], new_maps.shape[1]], 1)
+        return torch.tanh(F.conv2d(x, of_x, b_last) + F.conv2d(new_maps, of_maps))
 
-    def _stage(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Transition up and dense block b: what the block reads, and its new maps."""
-        x = self._up(x, W_bar[f"up{b}"])
-        layers = dict(self.get_submodule(f"block{b}").named_children())
-        weights = [W_bar[f"block{b}.{name}"] for name in layers]
-        biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
-        return x, dense_block_maps(x, weights, biases, "relu")
+    def _packed_ups(self, W_bar: list[Tensor]) -> Sequence[Any]:
+        """What `_up` takes, of the normalised weights of all transitions up."""
+        return fold_taps(W_bar)
 
-    def _up(self, x: Tensor, W_bar: Tensor) -> Tensor:
-        """A transition up with its normalised weight: twice as high and wide."""
-        return resize_conv(x, W_bar)
+    def _up(self, x: Tensor, weight: Any) -> Tensor:
+        """A transition up: twice as high and wide."""
+        return resize_conv(x, weight)
 
-    def _maps(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
-        """The new maps of stage b, all that the next one reads."""
-        return self._stage(b, W_bar, x)[1]
-
-    def _images(self, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
-        """The last stage and the convolution to pixels; a 1x1 convolution of a stack needs no stack."""
-        x, new_maps = self._stage(len(self.block_inputs), W_bar, x)
-        of_x, of_maps = W_bar["last"].split([x.shape[1], new_maps.shape[1]], 1)
-        return torch.tanh(F.conv2d(x, of_x, self.last.bias) + F.conv2d(new_maps, of_maps))
+    def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
+        """Transition up and dense block b: the new maps, all that the next one reads."""
+        return dense_block_maps(self._up(x, up), block)

@@ -1,37 +1,58 @@
 """The encoder on lorbms_fast.kernels."""
 
-from functools import partial
+from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import coord_conv2d, dense_block_activated, pooled_conv2d
-from lorbms_fast.models.parts import in_parts
+from lorbms_fast.kernels import PackedLayers, coord_conv2d, dense_block_pooled, pack_layers
+
+Conv = tuple[Tensor, Tensor]
+"""Weight and bias."""
+
+
+class EncoderWeights(NamedTuple):
+    """What the encoder reads besides its input."""
+
+    first: Conv
+    blocks: list[PackedLayers]
+    downs: list[Conv]
+    last: Conv
 
 
 class Encoder(reference.Encoder):
     """The encoder of Table 3.1 in fewer operations.
 
-    The coordinate channels become a constant map, every map of a dense block is normalised and rectified once, and
-    the transition down reads what the block has activated already.
+    Every map of a dense block is normalised and rectified once, and the transition down reads what the block has
+    activated already.
     """
 
-    def forward(self, images: Tensor) -> Tensor:
+    def packed(self) -> EncoderWeights:
+        """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
+        numbers = range(1, self.blocks + 1)
+        return EncoderWeights(
+            _conv(self.first),
+            pack_layers([layers_of(self.get_submodule(f"block{b}")) for b in numbers]),
+            [_conv(self.get_submodule(f"down{b}")) for b in numbers],
+            _conv(self.last),
+        )
+
+    def forward(self, images: Tensor, packed: EncoderWeights | None = None) -> Tensor:
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk); for S = 64 chunk i is quadrant i."""
-        x = coord_conv2d(images, self.first.weight, self.first.bias)
-        for b in range(1, self.blocks + 1):
-            block, down = self.get_submodule(f"block{b}"), self.get_submodule(f"down{b}")
-            x = in_parts(partial(_stage, *layers_of(block), *down.parameters()), x, self.widths[b - 1])
-        chunks: Tensor = self.last(x)
-        return chunks.flatten(2).transpose(1, 2)
-
-
-def _stage(weights: list[Tensor], biases: list[Tensor], W_down: Tensor, b_down: Tensor, x: Tensor) -> Tensor:
-    """A dense block and the transition down behind it: (n, C, H, W) -> (n, C + L * growth, H / 2, W / 2)."""
-    return pooled_conv2d(dense_block_activated(x, weights, biases, "instance_norm_relu"), W_down, b_down)
+        first, blocks, downs, last = self.packed() if packed is None else packed
+        x = coord_conv2d(images, *first)
+        for block, down in zip(blocks, downs, strict=True):
+            x = dense_block_pooled(x, block, *down, activation="instance_norm_relu")
+        return F.conv2d(x, *last).flatten(2).transpose(1, 2)
 
 
 def layers_of(block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of a dense block's layers, in order."""
     layers = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
     return [layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]
+
+
+def _conv(layer: nn.Module) -> Conv:
+    weight, bias = layer.parameters()
+    return weight, bias

@@ -8,16 +8,14 @@ from lorbms_fast.config import ModelConfig
 
 
 class JointClassifier(reference.Classifier):
-    """The thesis's AlexNet on mixed image, reference and candidates, stacked on channels: which tiles were replaced?
+    """The thesis's AlexNet on mixed image, reference and candidates, stacked on channels: which tiles were replaced?"""
 
-    Args:
-        config: sizes.
-        images: how many images it sees.
-    """
+    images: int
+    """How many images it sees."""
 
-    def __init__(self, config: ModelConfig, images: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.channels = 3 * images
+        self.channels = 3 * self.images
         self.conv1 = nn.Conv2d(self.channels, config.classifier_widths[0], 8, stride=2)
 
     def all_at_once(self, I_mix: Tensor, I_ref: Tensor, I_q: Tensor) -> Tensor:

@@ -15,6 +15,11 @@ def normalised_weights(network: nn.Module) -> dict[str, Tensor]:
     return dict(zip(layers, weights, strict=True))
 
 
+def unnormalised(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Stands in for the spectral norm where there is none: the weight as it is, sigma 1."""
+    return weight, weight.new_ones(())
+
+
 def spectral_layers(network: nn.Module) -> dict[str, SpectralWeight]:
     """Every spectrally normalised layer of a network by its name."""
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}

@@ -50,5 +50,6 @@ def curves(metrics: Path) -> Figure | None:
                 smooth = np.convolve(values, np.full(width, 1 / width), mode="valid")
                 axes.plot(iterations[width - 1 :], smooth, color=line.get_color(), label=name)
             axes.set(title=title, xlabel="iteration")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend()
     return figure

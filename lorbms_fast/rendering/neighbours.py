@@ -25,6 +25,11 @@ def neighbour_sheet(store: ImageStore, table: NeighbourTable, images: Sequence[i
             others = [store.square(int(row), SQUARE) for row in table.rows[i, q]]
             parts = [np.ascontiguousarray(quadrant(image, q)) for image in (whole, *others)]
             rows.append([whole, *parts])
-            labels.append(f"q{q + 1}  {table.distances[i, q, 0]:,.0f} .. {table.distances[i, q, -1]:,.0f}")
-    columns = ["image", "quadrant", *(f"neighbour {rank}" for rank in range(1, table.rows.shape[2] + 1))]
+            labels.append(f"q{q + 1}  {_short(table.distances[i, q, 0])} .. {_short(table.distances[i, q, -1])}")
+    columns = ["image", "quadrant", "nearest", *(f"{rank}." for rank in range(2, table.rows.shape[2] + 1))]
     return sheet(rows, columns, labels, cell=80)
+
+
+def _short(distance: float) -> str:
+    """A distance with three digits or all before the point: scales differ from features to features."""
+    return f"{distance:,.0f}" if distance >= 100 else f"{distance:.3g}"

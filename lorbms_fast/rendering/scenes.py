@@ -18,7 +18,7 @@ def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         I_ref: (N, 3, S, S).
-        I_q: (4, N, 3, S, S); or one for each of another grid of tiles, or one for all.
+        I_q: (4, N, 3, S, S); or one for each of another grid of tiles, or one for all, (1, N, 3, S, S).
         mask: (N, 4) bool, True where the quadrant is replaced; or (N, tiles).
 
     Returns:
@@ -43,17 +43,19 @@ def training_sheet(batch: Batch, scenes: Scenes) -> Image.Image:
 
 
 def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) -> Image.Image:
-    """One row: the object's image, the scene, their collage and the mixed scene (Figure 4.3).
+    """One row: the object's image, the scene, their collage where tiles have a place, and the mixed scene (Figure 4.3).
 
     Args:
         I_obj: (3, S, S), where chunks are taken from.
         I_ref: (3, S, S), where they go.
-        mask: (4,) bool.
+        mask: (4,) bool, or (tiles,).
         I_mix: (3, S, S).
     """
-    pasted = collage(I_ref[None], I_obj.expand(4, 1, *I_obj.shape), mask[None])[0]
-    images = [to_pixels(image) for image in (I_obj, I_ref, pasted, I_mix)]
-    return sheet([images], ["I_obj", "I_ref", "collage", "I_mix"], cell=192)
+    columns = {"I_obj": I_obj, "I_ref": I_ref}
+    if is_grid(len(mask)):
+        columns["collage"] = collage(I_ref[None], I_obj[None, None], mask[None])[0]
+    columns["I_mix"] = I_mix
+    return sheet([[to_pixels(image) for image in columns.values()]], list(columns), cell=192)
 
 
 def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.Image:

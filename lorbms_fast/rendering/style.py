@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cycler import cycler
+from matplotlib.rcsetup import cycler
 
 INK, MUTED, PAPER = "#1d2733", "#6b7785", "#ffffff"
 COLOURS = ("#0b6e99", "#d9730d", "#4f8a3c", "#9b3d7a")

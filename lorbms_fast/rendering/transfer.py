@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.models import Networks
+from lorbms_fast.tiles import replaced_chunks
 
 
 @torch.inference_mode()
@@ -15,13 +16,13 @@ def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> 
         networks: only encoder and decoder are used.
         I_obj: (N, 3, S, S) in [-1, 1], where chunks are taken from.
         I_ref: (N, 3, S, S) in [-1, 1], where they go.
-        mask: (N, 4) bool, True where the chunk is taken.
+        mask: (N, 4) bool, True where the quadrant's chunk is taken; or (N, tiles).
 
     Returns:
         (N, 3, S, S).
     """
     f_obj, f_ref = networks.enc(torch.cat([I_obj, I_ref])).chunk(2)
-    I_mix: Tensor = networks.dec(mix_chunks(f_ref, f_obj, mask))
+    I_mix: Tensor = networks.dec(mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1])))
     return I_mix
 
 
@@ -33,8 +34,8 @@ def interpolation(networks: Networks, f_ref: Tensor, f_mix: Tensor, amounts: Ten
 
     Args:
         networks: only the decoder is used.
-        f_ref: codes of the scenes, (N, 4, chunk).
-        f_mix: their mixed codes, (N, 4, chunk).
+        f_ref: codes of the scenes, (N, chunks, chunk).
+        f_mix: their mixed codes, (N, chunks, chunk).
         amounts: (K,) in [0, 1]; 0 gives `Dec(f_ref)`, the reconstruction, and 1 `Dec(f_mix)`, both exactly.
 
     Returns:

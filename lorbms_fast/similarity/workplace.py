@@ -45,7 +45,7 @@ class Workplace:
         Raises:
             UserError: there is no room for them.
         """
-        path = self.folder / "features.npy"
+        path = self.features_file
         if self.done == 0:
             path.unlink(missing_ok=True)
             size, free = 16 * n * d, shutil.disk_usage(self.folder).free
@@ -55,6 +55,11 @@ class Workplace:
                 )
             return np.lib.format.open_memmap(path, "w+", np.float32, (4, n, d))
         return np.lib.format.open_memmap(path, "r+")
+
+    @property
+    def features_file(self) -> Path:
+        """The file of the features."""
+        return self.folder / "features.npy"
 
     @property
     def done(self) -> int:

@@ -226,9 +226,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     _, mean, var = output
     ctx.save_for_backward(x, gamma, beta, mean, var)
     ctx.mark_non_differentiable(mean, var)
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor, _mean: Tensor, _var: Tensor) -> Any:
+def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
+    if grad is None:
+        return (None,) * 7
     dx, dgamma, dbeta = normalise_backward(grad, *ctx.saved_tensors, *ctx.options)
     _, gamma, beta, _, _ = ctx.saved_tensors
     if gamma is None:

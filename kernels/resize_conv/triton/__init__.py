@@ -15,31 +15,45 @@ POSITIONS_PER_PART = 2_048
 MAX_PARTS = 16
 
 
-def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, C, H, W) and (O, C, 3, 3) -> (N, O, 2 H, 2 W); documented at the definition. Autocast as a convolution's."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x, weight = x.to(dtype), weight.to(dtype)
-    y, _ = enlarge(x, weight)
-    return y
+@operation("resize_conv_fold")
+def fold(first: Tensor, others: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Folded taps (9, C, O) of several weights (O, C, 3, 3), all in one launch."""
+    taps = _empty_taps(first, others, dtype)
+    _launch_for_all(programs.fold_taps, [first, *others], taps, of_strides=[first, *others])
+    return taps
+
+
+@operation("resize_conv_unfold")
+def unfold(first: Tensor, others: list[Tensor], channels_last: list[bool], dtype: torch.dtype) -> list[Tensor]:
+    """Gradients of several weights (O, C, 3, 3), contiguous or channels_last each, from those of their taps."""
+    dws = _empty_weights(first, others, channels_last, dtype)
+    _launch_for_all(programs.unfold_gradients, [grad.contiguous() for grad in (first, *others)], dws, of_strides=dws)
+    return dws
+
+
+def _launch_for_all(program: Any, sources: list[Tensor], results: list[Tensor], of_strides: list[Tensor]) -> None:
+    Os, Cs = ([weight.shape[i] for weight in of_strides] for i in (0, 1))
+    strides = tuple(stride for weight in of_strides for stride in weight.stride())
+    largest = max(O * C for O, C in zip(Os, Cs, strict=True))
+    program[triton.cdiv(largest, FOLD_BLOCK), len(Os)](
+        tuple(sources), tuple(results), strides, tuple(Os), tuple(Cs), len(Os), FOLD_BLOCK
+    )
 
 
 @operation("resize_conv")
-def enlarge(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """y (N, O, 2 H, 2 W), channels_last if x is; and the folded taps (9, C, O), which the backward reads again."""
+def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
+    """(N, C, H, W) and folded taps (9, C, O) -> (N, O, 2 H, 2 W), channels_last if x is."""
     N, C, H, W = x.shape
-    O = weight.shape[0]
+    O = taps.shape[2]
     if N * max(C, 4 * O) * H * W >= 2**31:
         raise ValueError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more are not supported")
-    y, taps = _empty_result(x, O), _empty_taps(x, weight)
-    programs.fold_taps[(triton.cdiv(O * C, FOLD_BLOCK),)](weight, taps, weight.stride(), O, C, FOLD_BLOCK)
+    y = _empty_result(x, taps)
 
     def grid(tile: dict[str, int]) -> tuple[int, int]:
         return triton.cdiv(N * H * W, tile["BLOCK_M"]), triton.cdiv(O, tile["BLOCK_O"])
 
     programs.forward[grid](x, taps, y, x.stride(), y.stride(), N * H * W, C, O, H, W, _precision(x))
-    return y, taps
+    return y
 
 
 @operation("resize_conv_data_gradient")
@@ -57,15 +71,16 @@ def data_gradient(grad: Tensor, taps: Tensor, x: Tensor) -> Tensor:
     return dx
 
 
-@operation("resize_conv_weight_gradient")
-def weight_gradient(grad: Tensor, x: Tensor, channels_last: bool) -> Tensor:
-    """Gradient of the weight, (O, C, 3, 3), contiguous or channels_last."""
+@operation("resize_conv_taps_gradient")
+def taps_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient of the folded taps, (9, C, O), in x's dtype."""
     N, C, H, W = x.shape
     O = grad.shape[1]
     positions = N * H * W
     parts = min(MAX_PARTS, triton.cdiv(positions, POSITIONS_PER_PART))
     positions_per_part = triton.cdiv(positions, parts)
-    partial = x.new_empty((parts, 9, C, O), dtype=torch.float32)
+    total = x.new_empty((9, C, O))
+    partial = total if parts == 1 else x.new_empty((parts, 9, C, O), dtype=torch.float32)
 
     def grid(tile: dict[str, int]) -> tuple[int, int, int]:
         return triton.cdiv(C, tile["BLOCK_C"]), triton.cdiv(O, tile["BLOCK_O"]), 9 * parts
@@ -73,9 +88,9 @@ def weight_gradient(grad: Tensor, x: Tensor, channels_last: bool) -> Tensor:
     programs.weight_gradient[grid](
         grad, x, partial, grad.stride(), x.stride(), positions, C, O, H, W, positions_per_part, _precision(x)
     )
-    dw = _empty_weight(x, O, channels_last)
-    programs.unfold_gradient[(triton.cdiv(O * C, FOLD_BLOCK),)](partial, dw, dw.stride(), O, C, parts, FOLD_BLOCK)
-    return dw
+    if parts > 1:
+        programs.add_parts[(triton.cdiv(total.numel(), FOLD_BLOCK),)](partial, total, parts, total.numel(), FOLD_BLOCK)
+    return total
 
 
 def _precision(x: Tensor) -> str:
@@ -83,18 +98,25 @@ def _precision(x: Tensor) -> str:
     return "ieee" if x.dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
-def _empty_result(x: Tensor, O: int) -> Tensor:
+def _empty_result(x: Tensor, taps: Tensor) -> Tensor:
     N, _, H, W = x.shape
-    layout = _layout(_is_channels_last(x))
-    return torch.empty((N, O, 2 * H, 2 * W), dtype=x.dtype, device=x.device, memory_format=layout)
+    shape = (N, taps.shape[2], 2 * H, 2 * W)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(is_channels_last(x)))
 
 
-def _empty_weight(x: Tensor, O: int, channels_last: bool) -> Tensor:
-    shape = (O, x.shape[1], 3, 3)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(channels_last))
+def _empty_taps(first: Tensor, others: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    return [first.new_empty((9, weight.shape[1], weight.shape[0]), dtype=dtype) for weight in (first, *others)]
 
 
-def _is_channels_last(x: Tensor) -> bool:
+def _empty_weights(first: Tensor, others: list[Tensor], channels_last: list[bool], dtype: torch.dtype) -> list[Tensor]:
+    return [
+        torch.empty((O, C, 3, 3), dtype=dtype, device=first.device, memory_format=_layout(last))
+        for (_, C, O), last in zip([grad.shape for grad in (first, *others)], channels_last, strict=True)
+    ]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Its channels are neighbours in memory, and they are several."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
@@ -102,13 +124,19 @@ def _layout(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _empty_taps(x: Tensor, weight: Tensor) -> Tensor:
-    return x.new_empty((9, weight.shape[1], weight.shape[0]))
+@fold.register_fake
+def _(first, others, dtype):
+    return _empty_taps(first, others, dtype)
 
 
-@enlarge.register_fake
-def _(x, weight):
-    return _empty_result(x, weight.shape[0]), _empty_taps(x, weight)
+@unfold.register_fake
+def _(first, others, channels_last, dtype):
+    return _empty_weights(first, others, channels_last, dtype)
+
+
+@resize_conv.register_fake
+def _(x, taps):
+    return _empty_result(x, taps)
 
 
 @data_gradient.register_fake
@@ -116,24 +144,32 @@ def _(grad, taps, x):
     return torch.empty_like(x)
 
 
-@weight_gradient.register_fake
-def _(grad, x, channels_last):
-    return _empty_weight(x, grad.shape[1], channels_last)
+@taps_gradient.register_fake
+def _(grad, x):
+    return x.new_empty((9, x.shape[1], grad.shape[1]))
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    x, weight = inputs
-    _, taps = output
-    ctx.channels_last = _is_channels_last(weight)
-    ctx.save_for_backward(x, taps)
-    ctx.mark_non_differentiable(taps)
+def _save_weights(ctx: Any, inputs: tuple[Tensor, list[Tensor], torch.dtype], output: list[Tensor]) -> None:
+    first, others, _ = inputs
+    ctx.channels_last = [is_channels_last(weight) for weight in (first, *others)]
+    ctx.dtype = first.dtype
 
 
-def _backward(ctx: Any, grad: Tensor, _taps: Tensor) -> Any:
+def _backward_of_fold(ctx: Any, grads: list[Tensor]) -> Any:
+    first, *others = unfold(grads[0], list(grads[1:]), ctx.channels_last, ctx.dtype)
+    return first, others, None
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> Any:
     x, taps = ctx.saved_tensors
-    of_x, of_weight = ctx.needs_input_grad
+    of_x, of_taps = ctx.needs_input_grad
     dx = data_gradient(grad, taps, x) if of_x else None
-    return dx, weight_gradient(grad, x, ctx.channels_last) if of_weight else None
+    return dx, taps_gradient(grad, x) if of_taps else None
 
 
-enlarge.register_autograd(_backward, setup_context=_save)
+fold.register_autograd(_backward_of_fold, setup_context=_save_weights)
+resize_conv.register_autograd(_backward, setup_context=_save)

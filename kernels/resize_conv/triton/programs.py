@@ -35,36 +35,66 @@ def folds(k, a):
 
 
 @triton.jit
-def fold_taps(w_ptr, taps_ptr, w_strides, O, C, BLOCK: tl.constexpr):
-    """Weight (O, C, 3, 3) -> folded taps (9, C, O)."""
+def fold_taps(weights, taps, w_strides, Os, Cs, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """Weights (O, C, 3, 3) -> their folded taps (9, C, O). Grid (blocks of the largest, weights)."""
+    for number in tl.static_range(COUNT):
+        if tl.program_id(1) == number:
+            _fold_taps(
+                weights[number], taps[number], w_strides[4 * number], w_strides[4 * number + 1],
+                w_strides[4 * number + 2], w_strides[4 * number + 3], Os[number], Cs[number], BLOCK,
+            )  # fmt: skip
+
+
+@triton.jit
+def _fold_taps(w_ptr, taps_ptr, of_o, of_c, of_row, of_column, O, C, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # c * O + o
     inside = i < O * C
-    w_ptr += (i % O) * w_strides[0] + (i // O) * w_strides[1]
+    w_ptr += (i % O) * of_o + (i // O) * of_c
     for k in tl.static_range(3):
         for l in tl.static_range(3):
             tap = tl.zeros((BLOCK,), tl.float32)
             for a in tl.static_range(3):
                 for b in tl.static_range(3):
                     if folds(k, a) and folds(l, b):
-                        tap += tl.load(w_ptr + a * w_strides[2] + b * w_strides[3], mask=inside, other=0).to(tl.float32)
+                        tap += tl.load(w_ptr + a * of_row + b * of_column, mask=inside, other=0).to(tl.float32)
             tl.store(taps_ptr + (k * 3 + l) * O * C + i, tap.to(taps_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def unfold_gradient(partial_ptr, dw_ptr, dw_strides, O, C, parts, BLOCK: tl.constexpr):
-    """Gradients of the taps, summed over parts, (parts, 9, C, O) -> gradient of the weight (O, C, 3, 3)."""
+def unfold_gradients(grads, dws, dw_strides, Os, Cs, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """Gradients of folded taps (9, C, O) -> gradients of their weights (O, C, 3, 3). Grid as of `fold_taps`."""
+    for number in tl.static_range(COUNT):
+        if tl.program_id(1) == number:
+            _unfold_gradient(
+                grads[number], dws[number], dw_strides[4 * number], dw_strides[4 * number + 1],
+                dw_strides[4 * number + 2], dw_strides[4 * number + 3], Os[number], Cs[number], BLOCK,
+            )  # fmt: skip
+
+
+@triton.jit
+def _unfold_gradient(grad_ptr, dw_ptr, of_o, of_c, of_row, of_column, O, C, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < O * C
-    dw_ptr += (i % O) * dw_strides[0] + (i // O) * dw_strides[1]
+    dw_ptr += (i % O) * of_o + (i // O) * of_c
     for a in tl.static_range(3):
         for b in tl.static_range(3):
             dw = tl.zeros((BLOCK,), tl.float32)
-            for part in range(parts):
-                for k in tl.static_range(3):
-                    for l in tl.static_range(3):
-                        if folds(k, a) and folds(l, b):
-                            dw += tl.load(partial_ptr + (part * 9 + k * 3 + l) * O * C + i, mask=inside, other=0)
-            tl.store(dw_ptr + a * dw_strides[2] + b * dw_strides[3], dw.to(dw_ptr.dtype.element_ty), mask=inside)
+            for k in tl.static_range(3):
+                for l in tl.static_range(3):
+                    if folds(k, a) and folds(l, b):
+                        dw += tl.load(grad_ptr + (k * 3 + l) * O * C + i, mask=inside, other=0).to(tl.float32)
+            tl.store(dw_ptr + a * of_row + b * of_column, dw.to(dw_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_parts(partial_ptr, total_ptr, parts, size, BLOCK: tl.constexpr):
+    """(parts, size) float32 -> (size,)."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for _ in range(parts):
+        total += tl.load(partial_ptr + i, mask=i < size, other=0)
+        partial_ptr += size
+    tl.store(total_ptr + i, total.to(total_ptr.dtype.element_ty), mask=i < size)
 
 
 @triton.jit
@@ -73,7 +103,7 @@ def _place(m, H, W):
     return m // (H * W), m // W % H, m % W
 
 
-@tuned(_tiles((32, 32, 16, 8), (32, 32, 32, 4), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"))
+@tuned(_tiles((32, 32, 32, 4), (32, 32, 16, 8), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"), exact=1)
 @triton.jit
 def forward(
     x_ptr,
@@ -192,7 +222,7 @@ def weight_gradient(
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Gradient of one tap over one part of the positions, (parts, 9, C, O) float32.
+    """Gradient of one tap over one part of the positions, (parts, 9, C, O).
 
     Grid (map blocks of x, map blocks of y, 9 * parts).
     """
@@ -217,4 +247,5 @@ def weight_gradient(
         grad = tl.load(grad_at, mask=here[:, None] & (o < O)[None, :], other=0)
         dT = tl.dot(x, grad, dT, input_precision=PRECISION)
     stored = (c < C)[:, None] & (o < O)[None, :]
-    tl.store(partial_ptr + (tl.program_id(2) * C + c[:, None]) * O + o[None, :], dT, mask=stored)
+    dT_at = partial_ptr + (tl.program_id(2) * C + c[:, None]) * O + o[None, :]
+    tl.store(dT_at, dT.to(partial_ptr.dtype.element_ty), mask=stored)

@@ -14,6 +14,11 @@ async function ask(address, options) {
   throw new Error(type.startsWith("application/json") ? (await answer.json()).error : `Error ${answer.status}`);
 }
 
+async function post(where, file) {
+  if (file.size > MAX_UPLOAD) throw new Error(`${file.name} has more than 50 MB: choose a smaller one`);
+  return ask(where, { method: "POST", body: file });
+}
+
 const address = (blob) => new Promise((resolve, reject) => {
   const reader = new FileReader();
   reader.onload = () => resolve(reader.result);
@@ -30,10 +35,8 @@ byId("run-facts").textContent = `run ${facts.name}, iteration ${facts.iteration.
   (facts.images ? `, ${facts.images.toLocaleString("en")} pictures` : ", whose store is gone");
 
 const set = transferTab({
-  async square(file) {
-    if (file.size > MAX_UPLOAD) throw new Error(`${file.name} has more than 50 MB: choose a smaller one`);
-    return (await ask("/square", { method: "POST", body: file })).square;
-  },
+  tiles: facts.tiles,
+  square: async (file) => (await post("/square", file)).square,
   transfer: (asked) => ask("/transfer", {
     method: "POST", body: JSON.stringify(asked), headers: { "Content-Type": "application/json" },
   }),
@@ -50,13 +53,15 @@ function open(name) {
     tab.setAttribute("aria-selected", String(chosen));
     byId(tab.getAttribute("aria-controls")).hidden = !chosen;
   }
-  if (name === "neighbours") attempt(showNeighbours);
+  if (name === "neighbours" && !current) attempt(showNeighbours);
   if (name === "run") attempt(showPictures);
 }
 
 for (const tab of tabs) tab.addEventListener("click", () => open(tab.getAttribute("aria-controls")));
 
 // Neighbours
+
+let current = null; // address of the picture whose neighbours are shown
 
 function element(kind, className, ...children) {
   const made = document.createElement(kind);
@@ -65,18 +70,26 @@ function element(kind, className, ...children) {
   return made;
 }
 
-// A picture, or a quadrant of it, that leads to its own neighbours.
-function cut(row, part, className, caption) {
+// A picture, or a quadrant of it.
+function cut(source, part, name) {
   const picture = document.createElement("img");
-  picture.src = `/images/${row}`;
-  picture.alt = `picture ${row}`;
+  picture.src = source;
+  picture.alt = name;
   picture.loading = "lazy";
-  const button = element("button", className, element("span", `cut ${part}`, picture));
+  return element("span", `cut ${part}`, picture);
+}
+
+// A quadrant of a picture of the store that leads to its own neighbours.
+function neighbour(row, q, className, distance) {
+  const button = element("button", className, cut(`/images/${row}`, `q${q}`, `picture ${row}`));
   button.type = "button";
   button.title = `picture ${row}`;
   button.addEventListener("click", () => go(row));
-  return element("div", "", button, element("div", "distance", caption));
+  return element("div", "", button, element("div", "distance", distance));
 }
+
+const own = (source, part, caption) =>
+  element("div", "", element("div", "own", cut(source, part, caption)), element("div", "distance", caption));
 
 function go(row) {
   byId("row").value = row;
@@ -86,17 +99,27 @@ function go(row) {
 async function showNeighbours() {
   const row = Math.trunc(Number(byId("row").value));
   const found = await ask(`/neighbours/${row}`);
-  const number = (value) => Math.round(value).toLocaleString("en");
   byId("row").max = facts.images - 1;
-  byId("row-id").textContent = found.id;
-  byId("neighbour-rows").replaceChildren(...found.rows.map((rows, q) => {
-    const near = found.distances[q].map((distance) => distance <= found.tau);
-    const title = `q${q + 1}: squared distances ${number(found.distances[q][0])} to ${number(found.distances[q].at(-1))}`;
+  showRows(`/images/${row}`, found.id, found);
+}
+
+const showNeighboursOf = (file) => attempt(async () => {
+  const found = await post("/neighbours", file);
+  byId("row").value = "";
+  showRows(found.square, file.name, found);
+});
+
+function showRows(source, name, { rows, distances, tau }) {
+  current = source;
+  byId("row-id").textContent = name;
+  const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
+  byId("neighbour-rows").replaceChildren(...rows.map((others, q) => {
+    const near = distances[q].map((distance) => distance <= tau);
+    const title = `q${q + 1}: squared distances ${number(distances[q][0])} to ${number(distances[q].at(-1))}`;
     return element("div", "neighbour-row",
-      element("h2", "", title, element("small", "", near.some(Boolean) ? `, orange up to tau ${number(found.tau)}` : "")),
-      cut(row, "whole", "own", "picture"), cut(row, `q${q}`, "own", `q${q + 1}`),
-      ...rows.map((other, rank) =>
-        cut(other, `q${q}`, near[rank] ? "near" : "", number(found.distances[q][rank]))));
+      element("h2", "", title, element("small", "", near.some(Boolean) ? `, orange up to tau ${number(tau)}` : "")),
+      own(source, "whole", "picture"), own(source, `q${q}`, `q${q + 1}`),
+      ...others.map((other, rank) => neighbour(other, q, near[rank] ? "near" : "", number(distances[q][rank]))));
   }));
 }
 
@@ -105,9 +128,18 @@ byId("pick").addEventListener("submit", (event) => {
   attempt(showNeighbours);
 });
 byId("random-row").addEventListener("click", () => go(anyRow()));
+byId("own").hidden = byId("search-own").hidden = !facts.searchable;
+byId("search-none").hidden = facts.searchable || !facts.neighbours;
+byId("own").querySelector("input").addEventListener("change", ({ target }) => {
+  if (target.files.length) showNeighboursOf(target.files[0]);
+  target.value = "";
+});
+byId("neighbours").addEventListener("drop", ({ dataTransfer }) => {
+  if (facts.searchable && dataTransfer.files.length) showNeighboursOf(dataTransfer.files[0]);
+});
 for (const name of ["object", "scene"]) {
   byId(`as-${name}`).addEventListener("click", () => attempt(async () => {
-    await set(name, await image(Math.trunc(Number(byId("row").value))));
+    await set(name, current.startsWith("data:") ? current : await address(await ask(current)));
     open("transfer");
   }));
 }

@@ -1,10 +1,12 @@
 // The transfer tab. What computes is given: a server, or the networks in the page itself.
 //
-// engine.square(file) -> address of its central square; engine.transfer({object, scene, mask, amount}) -> addresses of
-// collage, I_mix, I_hat, I_hat_obj; engine.random(), if there are pictures to draw from -> address.
+// engine.tiles, how many parts of a picture can be chosen; engine.square(file) -> address of its central square;
+// engine.transfer({object, scene, mask, amount}) -> addresses of collage, I_mix, I_hat, I_hat_obj; engine.random(), if
+// there are pictures to draw from -> address.
 
 export const byId = (id) => document.getElementById(id);
 
+const QUADRANTS = ["q1, top left", "q2, top right", "q3, bottom left", "q4, bottom right"];
 const RESULTS = ["collage", "I_mix", "I_hat", "I_hat_obj"];
 
 export function say(text) {
@@ -28,13 +30,30 @@ export function show(image, address) {
   image.parentElement.classList.remove("empty");
 }
 
+// A button over each part of the object's picture; the bottom left one is pressed.
+function tileButtons(count) {
+  const perSide = Math.sqrt(count);
+  const grid = document.querySelector(".tiles");
+  grid.style.gridTemplate = `repeat(${perSide}, 1fr) / repeat(${perSide}, 1fr)`;
+  for (let tile = 0; tile < count; tile++) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.tile = tile;
+    button.setAttribute("aria-pressed", String(tile === count - perSide));
+    button.setAttribute("aria-label", count === 4 ? QUADRANTS[tile]
+      : `row ${Math.floor(tile / perSide) + 1}, column ${(tile % perSide) + 1}`);
+    grid.append(button);
+  }
+  return [...grid.children];
+}
+
 export function transferTab(engine) {
   const chosen = { object: null, scene: null };
-  const quadrants = [...document.querySelectorAll(".quadrants button")];
+  const tiles = tileButtons(engine.tiles);
   let running = false;
   let again = false;
 
-  const mask = () => quadrants.map((button) => (button.getAttribute("aria-pressed") === "true" ? "1" : "0")).join("");
+  const mask = () => tiles.map((button) => (button.getAttribute("aria-pressed") === "true" ? "1" : "0")).join("");
 
   // One request at a time; whatever changes meanwhile is asked for once, when the answer is there.
   async function update() {
@@ -63,7 +82,7 @@ export function transferTab(engine) {
     chosen[name] = address;
     show(slot.querySelector("img"), address);
     slot.querySelector(".hint").hidden = true;
-    slot.querySelector(".quadrants")?.removeAttribute("hidden");
+    slot.querySelector(".tiles")?.removeAttribute("hidden");
     return update();
   }
 
@@ -94,13 +113,14 @@ export function transferTab(engine) {
       button.addEventListener("click", () => attempt(async () => set(name, await engine.random())));
     }
   }
-  for (const button of quadrants) {
+  for (const button of tiles) {
     button.addEventListener("click", () => {
       button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
       update();
     });
   }
   byId("amount").addEventListener("input", update);
+  update();
   byId("swap").addEventListener("click", () => {
     const { object, scene } = chosen;
     if (object && scene) {

@@ -46,6 +46,10 @@ def scenes(
     if pairs < 1:
         raise UserError(f"--pairs {pairs}: choose 1 or more")
     where, opened = device_named(device), Run.open(run)
+    if (tiles := opened.config.model.tiles) != 4:
+        raise UserError(
+            f"{run} mixes {tiles} tiles, and objects are told by quadrant: measure a run that mixes quadrants"
+        )
     images = ImageStore.open(store or opened.store)
     objects = read_quadrant_objects(images, annotations)
     extractor = load_extractor(features, weights, where)

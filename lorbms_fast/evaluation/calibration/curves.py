@@ -8,17 +8,19 @@ from matplotlib.figure import Figure
 
 from lorbms_fast.evaluation.results import Result
 from lorbms_fast.files import whole_file
+from lorbms_fast.rendering.style import PLOT
 
 
 def draw_calibration(results: Sequence[Result], target: Path) -> None:
     """One line a variant, on held-out images, as a PNG."""
-    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with matplotlib.rc_context(PLOT):
         figure = Figure(figsize=(10, 4), layout="constrained")
         for axes, (key, title) in zip(figure.subplots(1, 2), {"psnr": "PSNR, dB", "l1": "L1"}.items(), strict=True):
             for result in results:
                 points = result["curve"]
                 axes.plot([p["iteration"] for p in points], [p[key] for p in points], label=result["variant"])
             axes.set(title=f"{title}, held-out images", xlabel="iteration")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend()
         with whole_file(target) as partial:
             figure.savefig(partial, format="png", dpi=110)

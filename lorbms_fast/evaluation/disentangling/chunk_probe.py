@@ -8,20 +8,23 @@ from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
 from lorbms_fast.evaluation.disentangling.rates import majority, rate
 from lorbms_fast.evaluation.parts import Parts
 from lorbms_fast.evaluation.results import Result
+from lorbms_fast.tiles import tile_of_chunk
 
 
 def chunk_to_category(codes: NDArray[np.floating], objects: QuadrantObjects, parts: Parts) -> dict[str, Result]:
     """Accuracy on the test half, from a quadrant's own chunk and from the chunk of the quadrant opposite.
 
     Args:
-        codes: (N, 4, chunk), of real images.
+        codes: (N, chunks, chunk), of real images; a quadrant of several chunks is read by their mean.
         objects: labels (N, 4).
         parts: to learn from, to test on.
     """
     train, test = (objects.labels[rows] != NONE for rows in (parts.train, parts.test))
     y_train, y_test = objects.labels[parts.train][train], objects.labels[parts.test][test]
     found = {}
-    for name, chunks in (("own chunk", codes), ("opposite chunk", codes[:, ::-1])):
+    of_chunk = tile_of_chunk(codes.shape[1], 4).numpy()
+    by_quadrant = np.stack([codes[:, of_chunk == q].mean(1) for q in range(4)], axis=1)
+    for name, chunks in (("own chunk", by_quadrant), ("opposite chunk", by_quadrant[:, ::-1])):
         classifier = fit_logistic(chunks[parts.train][train], y_train, len(objects.classes))
         found[name] = rate(classifier.predict(chunks[parts.test][test]) == y_test)
     return found | {"majority": majority(objects.labels, parts)}

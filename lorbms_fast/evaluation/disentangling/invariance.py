@@ -1,9 +1,11 @@
 """How much a swap changes what it should leave alone."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.evaluation.disentangling.swaps import Swapped, Swaps
+from lorbms_fast.tiles import replaced_chunks
 
 
 def changes(swaps: Swaps, made: Swapped, mean_code: NDArray[np.floating]) -> dict[str, float]:
@@ -12,18 +14,19 @@ def changes(swaps: Swaps, made: Swapped, mean_code: NDArray[np.floating]) -> dic
     Args:
         swaps: B of them.
         made: their scenes.
-        mean_code: (4, chunk), the mean code of real images.
+        mean_code: (chunks, chunk), the mean code of real images.
     """
     swapped = swaps.mask
+    swapped_chunks = replaced_chunks(torch.from_numpy(swapped), made.f_mix.shape[1]).numpy()
     f_mix, f_mix_hat = (f.double().cpu().numpy() for f in (made.f_mix, made.f_mix_hat))
     drift, spread = (((f_mix - other) ** 2).sum(2) for other in (f_mix_hat, mean_code))
     pixels = (made.I_mix - made.I_hat).abs().double().mean(1).cpu().numpy()
     half = pixels.shape[-1] // 2
     change = pixels.reshape(-1, 2, half, 2, half).mean((2, 4)).reshape(-1, 4)
     sums: dict[str, float] = {}
-    for where, chosen in (("kept", ~swapped), ("swapped", swapped)):
-        sums |= {f"drift {where}": drift[chosen].sum(), f"spread {where}": spread[chosen].sum()}
-        sums |= {f"change {where}": change[chosen].sum(), f"count {where}": chosen.sum()}
+    for where, quadrants, chunks in (("kept", ~swapped, ~swapped_chunks), ("swapped", swapped, swapped_chunks)):
+        sums |= {f"drift {where}": drift[chunks].sum(), f"spread {where}": spread[chunks].sum()}
+        sums |= {f"change {where}": change[quadrants].sum(), f"count {where}": quadrants.sum()}
     return {name: float(value) for name, value in sums.items()}
 
 

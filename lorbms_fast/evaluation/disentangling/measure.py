@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.clusters import store_features
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
@@ -69,7 +70,9 @@ def measure_scenes(
 
     def make() -> Result:
         parts = part_photographs(store, 0.5, seed)
-        codes = store_features(EncoderTrunk(networks.enc), store, device).reshape(len(store), 4, -1)
+        with torch.inference_mode():
+            chunks = networks.enc(to_network(store.images[:1]).to(device)).shape[1]
+        codes = store_features(EncoderTrunk(networks.enc), store, device).reshape(len(store), chunks, -1)
         judge = train_judge(store, objects, extractor, parts.train)
         tested = objects.labels[parts.test]
         real = (judge.sees_in_store(store, parts.test) == tested)[tested != NONE]

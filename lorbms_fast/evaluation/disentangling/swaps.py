@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import collage
+from lorbms_fast.tiles import replaced_chunks
 
 BATCH = 32
 SWAPS = 12
@@ -22,7 +23,7 @@ SWAPS = 12
 
 
 class Swaps(NamedTuple):
-    """Rows of images and the quadrant (0 to 3) whose chunk comes from the second."""
+    """Rows of images and the quadrant (0 to 3) whose chunks come from the second."""
 
     ref: NDArray[np.int64]
     obj: NDArray[np.int64]
@@ -35,7 +36,7 @@ class Swaps(NamedTuple):
 
 
 class Swapped(NamedTuple):
-    """What the networks make of swaps: codes (B, 4, chunk) and images (B, 3, S, S)."""
+    """What the networks make of swaps: codes (B, chunks, chunk) and images (B, 3, S, S)."""
 
     f_mix: Tensor
     f_mix_hat: Tensor
@@ -70,7 +71,7 @@ def _swapped(networks: Networks, store: ImageStore, swaps: Swaps, device: torch.
     I_ref, I_obj = (to_network(store.images[rows]).to(device) for rows in (swaps.ref, swaps.obj))
     mask = torch.from_numpy(swaps.mask).to(device)
     f_ref, f_obj = networks.enc(torch.cat([I_ref, I_obj])).chunk(2)
-    f_mix = mix_chunks(f_ref, f_obj, mask)
+    f_mix = mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1]))
     I_hat, I_mix = networks.dec(torch.cat([f_ref, f_mix])).chunk(2)
-    I_paste = collage(I_ref, I_obj.expand(4, *I_obj.shape), mask)
+    I_paste = collage(I_ref, I_obj[None], mask)
     return Swapped(f_mix, networks.enc(I_mix), I_hat, I_mix, I_paste)

@@ -1,9 +1,8 @@
 // Object transfer in the page itself: ONNX Runtime runs encoder and decoder.
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
-const { side, chunk } = facts;
+const { side, chunk, tiles } = facts;
 const SIZE = 3 * side * side;
-const CODE = (side / 32) ** 2 * chunk;
 
 async function unpack(name) {
   const element = document.querySelector(`[data-asset="${name}"]`);
@@ -95,7 +94,7 @@ async function networks() {
   };
   return {
     encode: (planes) => run(enc, planes, [1, 3, side, side]),
-    decode: (code) => run(dec, code, [1, CODE / chunk, chunk]),
+    decode: (code) => run(dec, code, [1, facts.of_chunk.length, chunk]),
   };
 }
 
@@ -115,18 +114,19 @@ function memory({ encode, decode }) {
 
 function mixCodes(scene, object, mask, amount) {
   return scene.map((value, n) => {
-    const taken = mask[Math.floor(n / chunk)] === "1";
+    const taken = mask[facts.of_chunk[Math.floor(n / chunk)]] === "1";
     return taken ? (1 - amount) * value + amount * object[n] : value;
   });
 }
 
 function collage(scene, object, mask) {
+  const perSide = Math.sqrt(tiles);
   const target = canvas();
   const context = target.getContext("2d");
   const pasted = context.createImageData(side, side);
   for (let i = 0; i < side * side; i++) {
-    const quadrant = 2 * Number(i >= (side * side) / 2) + Number(i % side >= side / 2);
-    const source = mask[quadrant] === "1" ? object : scene;
+    const tile = Math.floor((Math.floor(i / side) * perSide) / side) * perSide + Math.floor(((i % side) * perSide) / side);
+    const source = mask[tile] === "1" ? object : scene;
     for (let c = 0; c < 4; c++) pasted.data[4 * i + c] = source[4 * i + c];
   }
   context.putImageData(pasted, 0, 0);
@@ -137,6 +137,7 @@ await attempt(async () => {
   const run = await networks();
   const recall = memory(run);
   transferTab({
+    tiles,
     square,
     async transfer({ object, scene, mask, amount }) {
       const [of, into] = [await recall(object), await recall(scene)];

@@ -38,6 +38,11 @@ def network(kind: Kind, name: str) -> Any:
     return getattr(module, kind)
 
 
+def images_at_once(classifier: str) -> int | None:
+    """How many images a variant's classifier sees in one run; None if it sees the mixed one with each candidate."""
+    return getattr(getattr(_module(classifier), "Classifier", None), "images", None)
+
+
 def initial_values(config: ModelConfig) -> dict[str, Rule]:
     """Rules for the tensors that only variants have, by patterns of their names."""
     rules: dict[str, Rule] = {}

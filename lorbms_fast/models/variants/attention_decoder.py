@@ -1,10 +1,12 @@
 """Self-attention in the decoder, where its maps are half as wide as the image."""
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.kernels import PackedLayers
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import attention, fast
 from lorbms_fast.reference.layers import SpectralNorm
@@ -20,9 +22,9 @@ class Decoder(fast.Decoder):
         super().__init__(config, normalise)
         self.attention = attention.SelfAttention(config.layers[-STAGE] * config.growth, normalise)
 
-    def _maps(self, b: int, W_bar: dict[str, Tensor], x: Tensor) -> Tensor:
-        """The new maps of stage b, all that the next one reads."""
-        new_maps = super()._maps(b, W_bar, x)
+    def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
+        """Transition up and dense block b: the new maps, all that the next one reads."""
+        new_maps = super()._maps(b, up, block, x)
         return self.attention(new_maps) if b == STAGE else new_maps
 
 

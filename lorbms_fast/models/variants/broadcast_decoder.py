@@ -27,14 +27,13 @@ class Decoder(nn.Module):
         self.fourth = SpectralConv2d(width, width, 3, normalise=normalise)
         self.last = SpectralConv2d(width, 3, 1, normalise=normalise)
 
-    def forward(self, f: Tensor, W_bar: dict[str, Tensor] | None = None) -> Tensor:
-        """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1].
+    def packed(self) -> dict[str, Tensor]:
+        """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
+        return normalised_weights(self)
 
-        Args:
-            f: codes.
-            W_bar: `normalised_weights` of this network, for several calls with the same parameters.
-        """
-        W_bar = normalised_weights(self) if W_bar is None else W_bar
+    def forward(self, f: Tensor, packed: dict[str, Tensor] | None = None) -> Tensor:
+        """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1]."""
+        W_bar = self.packed() if packed is None else packed
         size = self.image_size
         everywhere = f.flatten(1)[:, :, None, None].expand(-1, -1, size, size)
         x = torch.relu(coord_conv2d(everywhere, W_bar["first"], self.first.bias))

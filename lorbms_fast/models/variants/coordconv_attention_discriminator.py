@@ -2,27 +2,14 @@
 
 from dataclasses import replace
 
-from torch import Tensor, nn
-
-from lorbms_fast.config import ModelConfig, TrainConfig
-from lorbms_fast.kernels.coord_conv.definition import append_coordinates
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
-from lorbms_fast.models.variants import attention_discriminator
-from lorbms_fast.reference.layers import SpectralNorm
+from lorbms_fast.config import TrainConfig
+from lorbms_fast.models.variants import attention_discriminator, coordconv_discriminator
 
 INITIAL_VALUES = attention_discriminator.INITIAL_VALUES
 
 
-class Discriminator(attention_discriminator.Discriminator):
-    """The PatchGAN with self-attention on five channels: colours, x and y."""
-
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
-        super().__init__(config, normalise)
-        self.conv1 = nn.Conv2d(3 + 2, config.discriminator_width, 4, stride=2, padding=1)
-
-    def features(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 8 width, S/16, S/16)."""
-        return super().features(append_coordinates(images))
+class Discriminator(coordconv_discriminator.Discriminator, attention_discriminator.Discriminator):
+    """The PatchGAN with self-attention on five channels: the one's input, the other's layers."""
 
 
 def settings(config: TrainConfig) -> TrainConfig:

@@ -2,8 +2,11 @@
 
 Two images, a random mask over the chunks of a code that has no place in the image, unmixing back to the first image,
 an adversarial loss on the mixed one, and a classifier that says of each chunk from which of the two images it came.
-What is ours: sizes follow the configuration (with the thesis's a code has 8 chunks of 64), instance norm stands where
-DCGAN has batch norm, discriminator and AlexNet are the thesis's, and so is L_rec, an L1 norm with two terms.
+The published program for Sprites (github.com/HuQyang/Disentangling-Factors-of-Variation-by-Mixing-Them) has 8 chunks
+of 64, weights 10 for every reconstruction, 1 for the adversarial loss and 1 for the classifier, one learning rate for
+all, and instance norm. What is ours: sizes follow the configuration, discriminator and AlexNet are the thesis's, and so
+is L_rec: an L1 norm of two terms, where the program squares differences and has a third for the other image. Its mask
+is one for the whole batch, ours one a sample.
 """
 
 from dataclasses import replace
@@ -35,7 +38,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        channels, self.chunks = 3, config.tiles
+        channels, self.chunks, self.image_size = 3, config.tiles, config.image_size
         for i, width in enumerate(_widths(config), start=1):
             self.add_module(f"conv{i}", nn.Conv2d(channels, width, 4, stride=2, padding=1))
             channels = width
@@ -72,18 +75,18 @@ class Decoder(nn.Module):
 class Classifier(JointClassifier):
     """AlexNet on three images, 9 channels: the mixed one and both it was made of."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, images=3)
+    images = 3
 
 
 def settings(config: TrainConfig) -> TrainConfig:
-    """Other networks but the discriminator, halves of the batch, and weights 30, 1, 1 of the losses."""
+    """Other networks but the discriminator, halves of the batch, weights 10, 1, 1, and one learning rate."""
     model = replace(
         config.model, encoder="hu", decoder="hu", classifier="hu", tiles=CHUNKS, chunk=-(-config.model.chunk // 3)
     )
     return replace(
         config,
         model=model,
-        loss=replace(config.loss, rec=30.0, adv=1.0, cls=1.0),
+        loss=replace(config.loss, rec=10.0, adv=1.0, cls=1.0),
         mixing=replace(config.mixing, candidates="halves"),
+        optim=replace(config.optim, discriminator_lr=config.optim.generator_lr),
     )

@@ -5,15 +5,14 @@ Images of 96 px have a code of 3 x 3 chunks, one a tile. The classifier sees the
 
 from dataclasses import replace
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import TrainConfig
 from lorbms_fast.models.joint_classifier import JointClassifier
 
 
 class Classifier(JointClassifier):
     """AlexNet on three images, 9 channels: mixed image, reference and the other one."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, images=3)
+    images = 3
 
 
 def settings(config: TrainConfig) -> TrainConfig:

@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import TrainConfig
 from lorbms_fast.models.joint_classifier import JointClassifier
 
 
 class Classifier(JointClassifier):
     """AlexNet on six images, 18 channels."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, images=6)
+    images = 6
 
 
 def settings(config: TrainConfig) -> TrainConfig:

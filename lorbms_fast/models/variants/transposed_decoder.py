@@ -15,9 +15,13 @@ class Decoder(fast.Decoder):
     The parameters are those of the resize convolutions, by name, shape and number.
     """
 
-    def _up(self, x: Tensor, W_bar: Tensor) -> Tensor:
+    def _packed_ups(self, W_bar: list[Tensor]) -> list[Tensor]:
+        """The normalised weights as they are."""
+        return W_bar
+
+    def _up(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, 2 H, 2 W): every pixel adds a 3x3 patch around twice its place."""
-        return F.conv_transpose2d(x, W_bar.transpose(0, 1), stride=2, padding=1, output_padding=1)
+        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=1, output_padding=1)
 
 
 def settings(config: TrainConfig) -> TrainConfig:

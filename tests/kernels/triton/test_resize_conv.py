@@ -71,9 +71,25 @@ def test_only_what_is_asked_for(moved):
 
 
 def test_opcheck():
-    torch.library.opcheck(
-        in_triton.enlarge, (draw(1, 2, 2, 2).requires_grad_(), draw(2, 2, 3, 3, seed=1).requires_grad_())
-    )
+    x, taps = draw(1, 2, 2, 2).requires_grad_(), draw(9, 2, 3, seed=1).requires_grad_()
+    torch.library.opcheck(in_triton.resize_conv, (x, taps))
+    first, other = draw(2, 2, 3, 3).requires_grad_(), draw(3, 1, 3, 3, seed=1).requires_grad_()
+    torch.library.opcheck(in_triton.fold, (first, [other], torch.float32))
+
+
+def test_several_weights_folded_at_once(agree):
+    x = draw(2, 3, 2, 2)
+
+    def folded(first, second):
+        return torch.cat(
+            [kernels.resize_conv(x, taps) for taps in kernels.fold_taps([first, second], impl="triton")], 1
+        )
+
+    def defined(first, second):
+        return torch.cat([definition.resize_conv(x.double(), weight) for weight in (first, second)], 1)
+
+    second = draw(2, 3, 3, 3, seed=2).contiguous(memory_format=torch.channels_last)
+    agree(folded, defined, draw(4, 3, 3, 3, seed=1), second)
 
 
 def test_compiles_without_a_break():

@@ -1,15 +1,21 @@
 """The page in a browser, with real clicks."""
 
+import base64
+import io
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from lorbms_fast.app.server import serve
 from lorbms_fast.app.view import RunView
+from lorbms_fast.checkpoint import Run
+from lorbms_fast.cli import main
 from tests.clicks import Keys, changes, drop, find, find_all, shown, until
 from tests.conftest import run_of
 
@@ -20,6 +26,7 @@ pytestmark = pytest.mark.slow
 def address(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a tiny run is served, whose name a careless page would run."""
     run = run_of(photographs, tmp_path_factory.mktemp("page"), "<img src=x onerror=alert(1)>")
+    main(["neighbours", str(Run.open(run).store), "--features", "descriptor"])
     server = serve(RunView.open(run), 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -49,9 +56,9 @@ def test_transfer_by_clicks(page, photographs):
     choose(page, photographs)
     assert find(page, "#mask").text == "0010"
     assert find(page, "#collage").is_displayed()
-    pasted = changes(page, "collage", find(page, "[data-quadrant='1']").click)
+    pasted = changes(page, "collage", find(page, "[data-tile='1']").click)
     assert find(page, "#mask").text == "0110"
-    assert changes(page, "collage", find(page, "[data-quadrant='1']").click) != pasted
+    assert changes(page, "collage", find(page, "[data-tile='1']").click) != pasted
     whole = shown(page, "I_mix")
     slider = find(page, "#amount")
     changes(page, "I_mix", lambda: slider.send_keys(Keys.HOME))
@@ -71,14 +78,81 @@ def test_pictures_can_be_dropped(page, photographs):
     assert shown(page, "I_mix").startswith("data:image/png")
 
 
-def test_a_strange_file_gets_a_message(page, tmp_path):
+SIX = Image.Exif()
+SIX[ExifTags.Base.Orientation] = 6  # the picture's first row is at the right, its first column at the top
+
+
+def _huge(path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(path, format="png")
+
+
+def _cut_short(path: Path) -> None:
+    Image.effect_noise((90, 90), 60).convert("RGB").save(path, format="jpeg")
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path: path.write_text("<script>alert(1)</script>"), "is not a picture"),
+        (lambda path: path.write_bytes(b""), "is not a picture"),
+        (_huge, "20000 x 20000 pixels|more than 100,000,000 pixels"),
+        (_cut_short, "cannot be read"),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 50), "is not a picture|cannot be read"),
+    ],
+    ids=["HTML", "empty", "huge", "cut short", "no PNG"],
+)
+@pytest.mark.parametrize("tab", ["transfer", "neighbours"])
+def test_a_strange_file_gets_a_message(tab, write, reason, page, tmp_path):
     hostile = tmp_path / "<b>x.png"
-    hostile.write_text("<script>alert(1)</script>")
-    find(page, "#object input[type=file]").send_keys(str(hostile))
+    write(hostile)
+    find(page, f"#tab-{tab}").click()
+    find(page, {"transfer": "#object input[type=file]", "neighbours": "#own input"}[tab]).send_keys(str(hostile))
     message = until(page, lambda: find(page, "#message").text)
-    assert "is not a picture" in message
+    assert any(part in message for part in reason.split("|"))
+    assert str(tmp_path) not in message
     assert not find(page, "#object .picture img").is_displayed()
     assert not find_all(page, "#message b")
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {"format": "gif", "save_all": True, "append_images": [Image.new("RGB", (60, 40), "black")]}),
+        ("I;16", {"format": "png"}),
+        ("CMYK", {"format": "jpeg", "quality": 95}),
+        ("RGB", {"format": "jpeg", "quality": 95, "exif": SIX}),
+    ],
+    ids=["animated GIF", "16 bits", "CMYK", "turned by EXIF"],
+)
+def test_an_odd_picture_is_shown_as_it_should_be(mode, options, page, tmp_path):
+    """Half white, half black: the left half is white; with EXIF's orientation 6 it is the upper one."""
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[:, :30] = 255
+    deep = Image.fromarray(pixels.astype(np.uint16) * 257)
+    (deep if mode == "I;16" else Image.fromarray(pixels).convert("RGB").convert(mode)).save(tmp_path / "odd", **options)
+    find(page, "#scene input[type=file]").send_keys(str(tmp_path / "odd"))
+    until(page, lambda: find(page, "#scene .picture img").is_displayed())
+    address = find(page, "#scene .picture img").get_attribute("src")
+    seen = np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
+    light, dark = (seen[:20], seen[-20:]) if "exif" in options else (seen[:, :20], seen[:, -20:])
+    assert light.min() > 230
+    assert dark.max() < 25
+
+
+def test_neighbours_of_a_picture_from_elsewhere(page, photographs):
+    find(page, "#tab-neighbours").click()
+    until(page, lambda: len(find_all(page, ".neighbour-row")) == 4)
+    photo = sorted(photographs.iterdir())[7]
+    find(page, "#own input").send_keys(str(photo))
+    until(page, lambda: find(page, "#row-id").text == photo.name)
+    for q in range(1, 5):
+        assert find(page, f".neighbour-row:nth-child({q}) button").get_attribute("title") == "picture 7"
+    find(page, "#tab-transfer").click()
+    find(page, "#tab-neighbours").click()
+    assert find(page, "#row-id").text == photo.name
+    find(page, "#as-object").click()
+    until(page, lambda: find(page, "#object .picture img").is_displayed())
 
 
 def test_names_are_text(page):

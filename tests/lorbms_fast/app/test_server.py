@@ -1,9 +1,12 @@
 """The page's server: what it tells, what it refuses, and that it opens nothing it was not meant to."""
 
 import base64
+import http.client
 import io
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.transfer import transfer
+from lorbms_fast.similarity.features import load_extractor
 from tests.conftest import run_of
 
 
@@ -130,6 +134,32 @@ def test_hostile_uploads_get_a_message_without_a_path(content, reason, client):
         square_of(content, 64)
 
 
+def test_neighbours_of_an_upload_are_the_nearest_of_all(copy, photographs, tmp_path):
+    store = Path(shutil.copytree(Run.open(copy).store, tmp_path / "store"))
+    main(["neighbours", str(store), "--features", "descriptor"])
+    (copy / "run.json").write_text(json.dumps(json.loads((copy / "run.json").read_text()) | {"store": str(store)}))
+    client = Client(application(RunView.open(copy)))
+    assert client.get("/run").json["searchable"]
+    photo = sorted(photographs.iterdir())[5]
+    found = client.post("/neighbours", data=photo.read_bytes()).json
+    extractor = load_extractor("descriptor", None, torch.device("cpu"))
+    own = extractor.extract(central_square(read_rgb(photo), extractor.side)[None])[0]
+    for q, features in enumerate(np.load(store / "features.npy")):
+        to_all = ((features - own[q]) ** 2).sum(1)
+        assert found["rows"][q] == np.argsort(to_all)[:10].tolist()
+        assert found["rows"][q][0] == 5  # the store has another square of the same photograph
+        np.testing.assert_allclose(found["distances"][q], np.sort(to_all)[:10], rtol=1e-4)
+    assert read_address(found["square"]).shape == (64, 64, 3)
+    assert "is not a picture" in client.post("/neighbours", data=b"<html>").json["error"]
+
+
+def test_features_that_were_not_kept_are_missed_in_words(client, photographs):
+    answer = client.post("/neighbours", data=next(photographs.iterdir()).read_bytes())
+    assert answer.status_code == 400
+    assert "were not kept" in answer.json["error"]
+    assert not client.get("/run").json["searchable"]
+
+
 def test_too_large_an_upload_is_not_read(client):
     answer = client.post("/square", data=b"x", environ_overrides={"CONTENT_LENGTH": str(MAX_UPLOAD + 1)})
     assert answer.status_code == 413
@@ -183,6 +213,50 @@ def test_no_other_file_is_given_out(address, copy, tmp_path):
     assert answer.status_code in (400, 404)
     assert answer.is_json
     assert "error" in answer.json
+
+
+@pytest.fixture(scope="module")
+def served(run: Path) -> Iterator[int]:
+    """Port of a real server."""
+    server = serve(RunView.open(run), 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.port
+    server.shutdown()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/../run.json",
+        "/pictures/../run.json",
+        "/pictures/..%2frun.json",
+        "/pictures/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/pictures/....//run.json",
+        "/pictures//etc/passwd",
+        "/pictures/sheets/../../run.json",
+        "/pictures/sheets%5c..%5c..%5crun.json",
+        "/static/../../view.py",
+        "/static/..%2f..%2fview.py",
+        "/images/../run.json",
+        "/run/../run.json",
+        "http://127.0.0.1/etc/passwd",
+        "/pictures/%00",
+    ],
+)
+def test_the_real_server_gives_out_no_other_file(target, served):
+    """The line of the request as it is: a client would tidy the address up first."""
+    connection = http.client.HTTPConnection("127.0.0.1", served)
+    connection.putrequest("GET", target)
+    connection.endheaders()
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    assert answer.status in (400, 404)
+    assert b"error" in content
+    assert b"lorbms-fast run" not in content
+    assert b"root:" not in content
 
 
 def test_other_sites_cannot_speak_to_it(client):

@@ -9,6 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.engine import readings
+from lorbms_fast.engine.distributed import World
+from lorbms_fast.engine.divergence import Watch
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.readings import Reading, Readings
 from lorbms_fast.engine.trainer import Training
@@ -109,19 +111,25 @@ def waits(monkeypatch):
     waits = Waits()
     for method in ("tolist", "numpy", "cpu"):  # which wait on a GPU, and are no operations on a CPU
         monkeypatch.setattr(torch.Tensor, method, waits.noting(getattr(torch.Tensor, method)))
-    for owner, function in ((Reading, "read"), (Training, "_look"), (Run, "save"), (Training, "_step")):
+    of_the_host = (World, "any")
+    permitted = (Reading, "read"), (Watch, "read"), (Training, "_look"), (Run, "save"), (Training, "_step"), of_the_host
+    for owner, function in permitted:
         monkeypatch.setattr(owner, function, waits.permitting(getattr(owner, function)))
     return waits
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "float16"])
-def test_nobody_waits_between_log_points(arithmetic, waits, store, tmp_path):
+def test_nobody_waits_between_log_points(arithmetic, waits, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(Training, "_looking_is_free", False)  # as on a GPU
+    read, read_at = Watch.read, []
+    monkeypatch.setattr(Watch, "read", lambda watch, world: (read_at.append(len(watch._before)), read(watch, world))[1])
     config = replace(TINY, iterations=7, log_every=3, sheet_every=4, checkpoint_every=5, precision=arithmetic)
     config = replace(config, graphs="on", images="resident")
     training = Training.of(Run.create(tmp_path / "run", config, store.path), batch_source(config, store))
     with waits:
         training.train()
     assert waits.seen == []
+    assert read_at == [3, 2, 1, 1], "flaws are looked for at log points 3 and 6, checkpoint 5 and the end only"
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
@@ -141,7 +149,8 @@ def test_cuda_finds_nobody_waiting(store, tmp_path, monkeypatch):
     ordinary = training._after
 
     def strict_from_fifty_on(start, iteration):
-        torch.cuda.set_sync_debug_mode("error" if 50 <= iteration < 199 else "default")
+        between = 50 <= iteration < 199 and iteration % config.log_every
+        torch.cuda.set_sync_debug_mode("error" if between else "default")
         return ordinary(start, iteration)
 
     monkeypatch.setattr(Training, "_after", lambda _, *where: strict_from_fifty_on(*where))

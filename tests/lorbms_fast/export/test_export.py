@@ -156,7 +156,7 @@ def test_the_page_holds_everything(run, exported, tmp_path):
     for file in RUNTIME.values():
         (tmp_path / "web" / "dist" / file).write_bytes(b"not a runtime </script>")
     paths = [exported / name for name in ("encoder.onnx", "decoder.onnx")]
-    write_page(*paths, tmp_path / "web", Run.open(run).config.model, run.name, tmp_path / "demo.html")
+    write_page(*paths, tmp_path / "web", plain_generator(run), run.name, tmp_path / "demo.html")
     page = (tmp_path / "demo.html").read_text()
     assert packed(paths[0].read_bytes()) in page
     assert page.count("</script>") == page.count("<script") == 2 + 5
@@ -167,7 +167,7 @@ def test_the_page_holds_everything(run, exported, tmp_path):
 @pytest.mark.slow
 def test_the_page_transfers_without_a_server(run, tmp_path, browser):
     if not WEB.is_dir():
-        pytest.skip("no runtime here: npm install --no-save onnxruntime-web")
+        pytest.skip("no runtime here: make test-browser")
     clicks = pytest.importorskip("tests.clicks")
     main(["export", str(run), "--out", str(tmp_path / "exported"), "--web", str(WEB)])
     browser.get((tmp_path / "exported" / "demo.html").as_uri())
@@ -177,7 +177,7 @@ def test_the_page_transfers_without_a_server(run, tmp_path, browser):
         file = io.BytesIO()
         Image.fromarray(square).save(file, format="png")
         clicks.drop(browser, f"#{slot} .picture", f"{slot}.png", file.getvalue())
-    clicks.find(browser, "[data-quadrant='1']").click()
+    clicks.find(browser, "[data-tile='1']").click()
     clicks.until(browser, lambda: clicks.find(browser, "#mask").text == "0110" and clicks.shown(browser, "collage"))
     I_obj, I_ref = to_network(squares)[:, None]
     expected = to_pixels(transfer(load_networks(run), I_obj, I_ref, parse_mask("0110")[None]))[0]

@@ -12,7 +12,7 @@ from lorbms_fast.engine.optimizers import Adam
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration import autoencoder as module
 from lorbms_fast.evaluation.calibration.autoencoder import autoencoder, calibrate, quality
-from lorbms_fast.evaluation.calibration.decoders import DECODERS, TransposedUp, unnormalised
+from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from tests.conftest import TINY
 
@@ -34,19 +34,6 @@ def test_decoders_start_alive(name):
     assert I_hat.shape == I.shape
     assert I_hat.std() > 1e-4
     assert I_hat.abs().max() < 1
-
-
-def test_a_transposed_convolution_spreads_each_pixel():
-    """By the definition: every input pixel adds its weight's 3x3 patch around twice its place."""
-    up = TransposedUp(2, 3, unnormalised)
-    torch.nn.init.normal_(up.weight, generator=torch.Generator().manual_seed(1))
-    x = torch.randn(1, 2, 4, 5)
-    expected = torch.zeros(1, 3, 10, 12)
-    for i in range(4):
-        for j in range(5):
-            patch = torch.einsum("c,ochw->ohw", x[0, :, i, j], up.weight)
-            expected[0, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += patch
-    torch.testing.assert_close(up(x), expected[..., 1:9, 1:11])
 
 
 def test_the_norm_is_there_or_not():

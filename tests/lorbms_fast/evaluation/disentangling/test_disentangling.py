@@ -92,6 +92,28 @@ def test_invariance_is_its_formula(store):
     assert found["leak"] > 0.01
 
 
+def test_all_chunks_of_a_quadrant_are_swapped_and_measured(store):
+    """The same networks, whose code is told in sixteen smaller pieces, four a quadrant, have the same numbers."""
+
+    def sixteen(f: Tensor) -> Tensor:
+        return f.unflatten(2, (4, -1)).unflatten(1, (2, 2)).unflatten(3, (2, 2)).transpose(2, 3).flatten(1, 4)
+
+    def four(f: Tensor) -> Tensor:
+        return f.unflatten(1, (2, 2, 2, 2)).transpose(2, 3).flatten(3, 5).flatten(1, 2)
+
+    torch.manual_seed(0)
+    blur = torch.nn.AvgPool2d(9, stride=1, padding=4)
+    coarse: Any = SimpleNamespace(enc=lambda x: pixels_as_chunks(x) * 0.9, dec=lambda f: blur(chunks_as_pixels(f)))
+    fine: Any = SimpleNamespace(enc=lambda x: sixteen(coarse.enc(x)), dec=lambda f: coarse.dec(four(f)))
+    mean = torch.randn(1, 4, 3 * 32 * 32, dtype=torch.float64)
+    swaps = draw_swaps(np.arange(24), 8, 1)
+    ((part, made),) = swap(coarse, store, swaps, CPU)
+    ((_, made_finely),) = swap(fine, store, swaps, CPU)
+    torch.testing.assert_close(made_finely.I_mix, made.I_mix)
+    expected = invariance(changes(part, made, mean[0].numpy()))
+    assert invariance(changes(part, made_finely, sixteen(mean)[0].numpy())) == pytest.approx(expected, rel=1e-6)
+
+
 class BrightnessJudge:
     """Sees class 1 in bright quadrants, class 0 in dark ones."""
 

@@ -1,0 +1,57 @@
+"""The same tensors for several uses, whose gradients are added up all at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+
+def share(values: Any, uses: int) -> list[Any]:
+    """Hand the same values to several uses.
+
+    Autograd adds up the gradients of a tensor that is used twice, with an operation for each tensor. If each use takes
+    its own of what this returns, one operation adds those of all tensors.
+
+    Args:
+        values: tensors, and anything else, in tuples, lists or dicts.
+        uses: how many.
+
+    Returns:
+        `values` once for each use; no tensor is copied. Differentiable once.
+    """
+    leaves, structure = tree_flatten(values)
+    moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    if uses == 1 or not moving or not torch.is_grad_enabled():
+        return [values] * uses
+    views = _Share.apply(uses, *(leaves[i] for i in moving))
+    result = []
+    for use in range(uses):
+        for i, view in zip(moving, views[use * len(moving) :], strict=False):
+            leaves[i] = view
+        result.append(tree_unflatten(leaves, structure))
+    return result
+
+
+class _Share(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, uses: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.uses = uses
+        return tuple(tensor.view_as(tensor) for _ in range(uses) for tensor in tensors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        count = len(grads) // ctx.uses
+        total = list(grads[:count])
+        for begin in range(count, len(grads), count):
+            of_use = grads[begin : begin + count]
+            pairs = enumerate(zip(total, of_use, strict=True))
+            both = {i: (a, b) for i, (a, b) in pairs if a is not None and b is not None}
+            total = [a if a is not None else b for a, b in zip(total, of_use, strict=True)]
+            if both:
+                sums = torch._foreach_add(*(list(grads) for grads in zip(*both.values(), strict=True)))
+                for i, added in zip(both, sums, strict=True):
+                    total[i] = added
+        return None, *total

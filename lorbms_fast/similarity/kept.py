@@ -1,0 +1,56 @@
+"""Features that stay beside a store's neighbours, so that pictures from elsewhere can be searched for as well."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.similarity.table import NEIGHBOURS, QUADRANTS
+
+FILE = "features.npy"
+"""In a store's folder: float32 (4, N, D), the features of all quadrants."""
+LARGEST = 2**30
+"""Bytes. Larger ones are not kept: they would outgrow the store, and searching all of them takes more than seconds."""
+BLOCK = 4096
+"""Images that are compared at a time."""
+
+
+def keep(store: ImageStore, features: Path) -> Path | None:
+    """Move a file of features into the store's folder if it is not too large; older ones go in either case."""
+    target = store.path / FILE
+    target.unlink(missing_ok=True)
+    if features.stat().st_size > LARGEST:
+        return None
+    shutil.move(features, target)
+    return target
+
+
+def kept(store: ImageStore) -> NDArray[np.float32] | None:
+    """The features of a store, (4, N, D), mapped; None where none were kept, or they are of other images."""
+    try:
+        features: NDArray[np.float32] = np.load(store.path / FILE, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError):
+        return None
+    fits = features.ndim == 3 and features.shape[:2] == (QUADRANTS, len(store)) and features.dtype == np.float32
+    return features if fits else None
+
+
+def nearest_to(
+    picture: NDArray[np.float32], features: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each quadrant of a picture the ten images of a store whose same quadrant is nearest, among all.
+
+    Args:
+        picture: (4, D), its features.
+        features: (4, N, D), the store's, may be mapped.
+
+    Returns:
+        Rows (4, 10), nearest first, and their squared L2 distances (4, 10).
+    """
+    starts = range(0, features.shape[1], BLOCK)
+    squared = [((features[:, i : i + BLOCK] - picture[:, None]) ** 2).sum(2) for i in starts]
+    distances = np.concatenate(squared, axis=1)
+    rows = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
+    return rows, np.take_along_axis(distances, rows, 1)
