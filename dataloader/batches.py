@@ -1,14 +1,15 @@
 """Batches: a reference image, one candidate for each of its quadrants, and the mask that says which are used.
 
 A batch is a function of its number alone. Nothing needs to be saved to go on where a run stopped, and nothing
-depends on how many workers there are. Images and mask are tensors and offer DLPack: CuPy, JAX and numpy take them
-without a copy (`cupy.from_dlpack(batch.I_ref)`).
+depends on how many workers there are, or on the device that draws. Images and mask are tensors and offer DLPack: CuPy,
+JAX and numpy take them without a copy (`cupy.from_dlpack(batch.I_ref)`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lorbms_fast.dataloader import counted
 from lorbms_fast.dataloader.ahead import ReadAhead
-from lorbms_fast.dataloader.readers import Reader, mapped
+from lorbms_fast.dataloader.readers import Mapped, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -25,15 +27,22 @@ from lorbms_fast.similarity.table import NeighbourTable
 
 AUTHOR_RANKS = 9
 """The author's program draws from the nearest nine of the ten neighbours."""
+CPU = torch.device("cpu")
+DRAWN = 64
+"""Batches that are drawn at a time on the host: one by one, drawing would take as long as reading."""
 
 
 class Draw(NamedTuple):
-    """Which images make up a batch, on the host."""
+    """Which images make up a batch, or many along the first dimension."""
 
     rows: Tensor
     """(5, N) int64, rows of the store: reference images, then the candidates for quadrant 1, 2, 3, 4."""
     mask: Tensor
     """(N, 4) bool, see `Batch`."""
+
+
+Drawing = Callable[[range], Draw]
+"""From numbers of batches to what they are made of, (number, ...)."""
 
 
 class Batch(NamedTuple):
@@ -63,20 +72,34 @@ class Batch(NamedTuple):
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
-def used_candidates(mask: Tensor, padded_to: int | None = None) -> Tensor:
+def used_candidates(mask: Tensor) -> Tensor:
     """Quadrant and sample of every candidate that a mask uses, by quadrant, then by sample.
 
     Args:
         mask: (N, 4) bool; on a GPU the host waits for it.
-        padded_to: repeat the first until there are this many.
 
     Returns:
-        (2, K) int64, K the number of replaced quadrants or `padded_to`.
+        (2, K) int64, K the number of replaced quadrants.
     """
-    used = mask.T.nonzero().T
-    if padded_to is None:
-        return used
-    return torch.cat([used, used[:, :1].expand(2, padded_to - used.shape[1])], dim=1)
+    return mask.T.nonzero().T
+
+
+def padded_candidates(mask: Tensor, size: int) -> Tensor:
+    """`used_candidates`, the first repeated behind them, for any number of masks; no host waits.
+
+    Args:
+        mask: (..., N, 4) bool.
+        size: how many to list, no less than a mask uses.
+
+    Returns:
+        (..., 2, size) int64.
+    """
+    by_quadrant = mask.transpose(-1, -2).flatten(-2)
+    used_first = by_quadrant.logical_not().byte().argsort(stable=True)[..., :size]
+    is_used = torch.arange(size, device=mask.device) < by_quadrant.sum(-1, keepdim=True)
+    place = torch.where(is_used, used_first, used_first[..., :1])
+    n = mask.shape[-2]
+    return torch.stack([place // n, place % n], -2)
 
 
 class Batches(ABC):
@@ -108,8 +131,19 @@ class Batches(ABC):
 
     def rows(self, number: int) -> NDArray[np.int64]:
         """Rows in the store of a batch's images, (batch_size,)."""
-        epoch, position = divmod(number, self.batches_per_epoch)
-        return _order(self.seed, epoch, len(self.store))[position * self.batch_size : (position + 1) * self.batch_size]
+        rows: NDArray[np.int64] = self._rows(range(number, number + 1), CPU)[0].numpy()
+        return rows
+
+    def _rows(self, numbers: range, device: torch.device) -> Tensor:
+        """Rows of several batches' images, (len(numbers), batch_size)."""
+        places = [divmod(number, self.batches_per_epoch) for number in numbers]
+        orders = {epoch: _order(self.seed, epoch, len(self.store), device) for epoch, _ in places}
+        n = self.batch_size
+        return torch.stack([orders[epoch][position * n : (position + 1) * n] for epoch, position in places])
+
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows in the store of all the images that a batch is made of, (kinds, batch_size), reference images first."""
+        return self.rows(number)[None]
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over the whole run."""
@@ -127,6 +161,11 @@ class Batches(ABC):
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
 
+    def gone(self) -> Path | None:
+        """A file that batches are still to be read from and that is not there any more, or not whole."""
+        mapped = self.read is None or isinstance(self.read, Mapped)
+        return self.store.gone() if mapped else None
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the store."""
         first = number * self.batches_per_epoch
@@ -138,7 +177,7 @@ class Batches(ABC):
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
-        return (self.read or mapped(self.store, torch.device("cpu")))(rows)
+        return (self.read or Mapped(self.store, torch.device("cpu")))(rows)
 
 
 @dataclass(frozen=True)
@@ -155,9 +194,32 @@ class BatchSource(Batches):
     ahead: int = 0
 
     def draw(self, number: int) -> Draw:
-        """What batch `number`, counted from 0 over the whole run, is made of."""
-        rows = self.rows(number)
-        return self._draw(rows, self._ranks(number, len(rows)))
+        """What batch `number`, counted from 0 over the whole run, is made of, on the host."""
+        block, position = divmod(number, DRAWN)
+        rows, mask = self._drawn(block)
+        return Draw(rows[position], mask[position])
+
+    @cached_property
+    def _drawn(self) -> Callable[[int], Draw]:
+        draw = self.drawing(CPU)
+        return lru_cache(maxsize=2)(lambda block: draw(range(block * DRAWN, (block + 1) * DRAWN)))
+
+    def drawing(self, device: torch.device) -> Drawing:
+        """Draws on a device, into whose memory the table of neighbours goes; they are the same on every device."""
+        rows, distances = (
+            torch.from_numpy(table).to(device) for table in (self.neighbours.rows, self.neighbours.distances)
+        )
+
+        def draw(numbers: range) -> Draw:
+            of_batches = self._rows(numbers, device)
+            return self._draw(rows, distances, of_batches, self._ranks(numbers, device))
+
+        return draw
+
+    def involved(self, number: int) -> NDArray[np.int64]:
+        """Rows of the reference images, then of the candidates for each quadrant, (5, batch_size)."""
+        rows: NDArray[np.int64] = self.draw(number).rows.numpy()
+        return rows
 
     def _make(self, number: int) -> Batch:
         return self._assemble(self.draw(number))
@@ -171,7 +233,9 @@ class BatchSource(Batches):
 
     def of_rows(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Batch:
         """The batch of given reference rows (N,) with the candidates of given ranks (N, 4), 0 the nearest."""
-        return self._assemble(self._draw(rows, ranks))
+        table = self.neighbours
+        tensors = (torch.from_numpy(array) for array in (table.rows, table.distances, rows, ranks))
+        return self._assemble(self._draw(*tensors))
 
     @property
     def mixing(self) -> dict[str, Any]:
@@ -185,26 +249,29 @@ class BatchSource(Batches):
             rows = np.arange(start, min(start + size, len(self.store)))
             yield self.of_rows(rows, ranks[rows])
 
-    def _draw(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Draw:
-        quadrant = np.arange(4)
-        candidates = self.neighbours.rows[rows[:, None], quadrant, ranks]
-        distances = self.neighbours.distances[rows[:, None], quadrant, ranks]
-        mask = mixing_mask(torch.from_numpy(distances), self.tau)
-        return Draw(torch.from_numpy(np.concatenate([rows[None], candidates.T])), mask)
+    def _draw(self, table_rows: Tensor, table_distances: Tensor, rows: Tensor, ranks: Tensor) -> Draw:
+        """The draws of reference rows (..., N) and ranks (..., N, 4)."""
+        chosen = rows[..., None], torch.arange(4, device=rows.device), ranks
+        mask = mixing_mask(table_distances[chosen].view(-1, 4), self.tau).view(ranks.shape)
+        return Draw(torch.cat([rows[..., None, :], table_rows[chosen].transpose(-1, -2)], -2), mask)
 
     def _assemble(self, draw: Draw) -> Batch:
         images = self.images(draw.rows.numpy())
         return Batch(images[0], images[1:], draw.mask, used_candidates(draw.mask))
 
-    def _ranks(self, number: int, n: int) -> NDArray[np.int64]:
-        draw = generator(self.seed, 1, number)
+    def _ranks(self, numbers: range, device: torch.device) -> Tensor:
+        """Of each sample's four candidates among its neighbours, (len(numbers), batch_size, 4)."""
+        number = torch.arange(numbers.start, numbers.stop, numbers.step, device=device)[:, None]
+        sample = number * self.batch_size + torch.arange(self.batch_size, device=device)
+        key = counted.key(self.seed, 1)
         if self.candidates == "shared-rank":
-            return draw.integers(AUTHOR_RANKS, size=(n, 1)).repeat(4, axis=1)
-        return draw.integers(self.neighbours.rows.shape[2], size=(n, 4))
+            return counted.below(AUTHOR_RANKS, key, sample)[..., None].expand(-1, -1, 4)
+        of_quadrants = 4 * sample[..., None] + torch.arange(4, device=device)
+        return counted.below(self.neighbours.rows.shape[2], key, of_quadrants)
 
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Random numbers of a run for one of its purposes and one of its batches."""
+    """Random numbers of a run for one of its purposes and one of its batches, passes or blocks of batches."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, number))))
 
 
@@ -213,9 +280,7 @@ def random_rows(seed: int, draw: int, n: int, count: int) -> NDArray[np.int64]:
     return generator(seed, 2, draw).permutation(count)[:n]
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int, device: torch.device) -> Tensor:
     """The images of one pass in their order: drawn once a pass, as for COCO it takes as long as a batch."""
-    order = generator(seed, 0, epoch).permutation(count)
-    order.flags.writeable = False
-    return order
+    return counted.permutation(count, counted.key(seed, 0, epoch), device)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from lorbms_fast.errors import UserError
 
@@ -42,14 +43,17 @@ class Place:
         """
         path = root / self.path
         try:
-            if not path.is_file():
-                raise BadImage(path, "is not a file" if path.exists() else "is missing")
-            length = path.stat().st_size if self.length is None else self.length
+            status = path.stat()
+            if not S_ISREG(status.st_mode):
+                raise BadImage(path, "is not a file")
+            length = status.st_size if self.length is None else self.length
             if length > MAX_BYTES:
                 raise BadImage(path, f"has {length:,} bytes, more than {MAX_BYTES:,}")
             with path.open("rb") as file:
                 file.seek(self.offset)
                 data = file.read(length)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BadImage(path, "is missing") from error
         except OSError as error:
             raise BadImage(path, f"cannot be read ({error.strerror})") from error
         if not data:

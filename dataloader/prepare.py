@@ -2,19 +2,20 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lorbms_fast.dataloader.decoders import BadImage, Squares, decoder_named, read_squares
+from lorbms_fast.dataloader.decoders import decoder_named
+from lorbms_fast.dataloader.making import Settings, Task, make
 from lorbms_fast.dataloader.photograph import Photograph
-from lorbms_fast.dataloader.recipes import Crop, Recipe, square_crop
+from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.dataloader.workplace import Workplace
 from lorbms_fast.errors import UserError
@@ -24,22 +25,6 @@ from lorbms_fast.parallel import in_order
 SHARD_BYTES = 64 << 20
 TASK = 32
 """Photographs that a worker takes at a time."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the content of a store, beside the photographs."""
-
-    root: Path
-    recipe: Recipe
-    image_size: int
-    seed: int
-    decoder: str
-
-    @property
-    def bytes_of_one(self) -> int:
-        """Bytes that a photograph becomes."""
-        return len(self.recipe.versions) * self.image_size**2 * 3
 
 
 class Chosen(NamedTuple):
@@ -65,20 +50,6 @@ class Counts:
     small: int
     """Found too small when they were decoded."""
     images: int
-
-
-class Made(NamedTuple):
-    """What was made of one photograph."""
-
-    photograph: Photograph
-    squares: Squares
-
-
-class Task(NamedTuple):
-    """Some photographs of one shard."""
-
-    shard: int
-    photographs: Sequence[Photograph]
 
 
 def prepare_store(
@@ -115,6 +86,10 @@ def prepare_store(
         UserError: `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is too
             small, nothing is left to store, or a bad photograph is to stop it.
     """
+    work = Workplace(out.with_name(f"{out.name}.partial"))
+    if out.exists() and work.folder.exists():  # a kill came between the store's getting its name and the end
+        with sole_process(work.folder, f"is preparing {out}"):
+            shutil.rmtree(work.folder)
     _refuse_existing(out)
     decoder_named(decoder)
     if listing.unusable and on_bad == "stop":
@@ -123,7 +98,6 @@ def prepare_store(
     chosen = choose(listing.photographs, recipe, seed)
     in_a_shard = max(1, shard_bytes // settings.bytes_of_one)
     shards = [chosen.photographs[i : i + in_a_shard] for i in range(0, len(chosen.photographs), in_a_shard)]
-    work = Workplace(out.with_name(f"{out.name}.partial"))
     with sole_process(work.folder, f"is preparing {out}"), full_disk_named(out):
         try:
             _refuse_existing(out)  # the process that had the lock before may have made it
@@ -175,20 +149,19 @@ def _finish(
     in_one_row = [task for of_shard in tasks.values() for task in of_shard]
     # Closed on the way out, so that the progress bar ends before an error is told.
     with closing(
-        in_order(partial(_make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
+        in_order(partial(make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
     ) as results:
         for number, of_shard in tasks.items():
             images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
             rows: list[dict[str, Any]] = []
             skipped: list[Skipped] = []
-            for made in chain.from_iterable(islice(results, len(of_shard))):
-                if isinstance(made, Made):
-                    images.append(made.squares.images)
-                    rows += _rows(made, settings.recipe)
-                elif made.kind == "bad" and on_bad == "stop":
-                    raise _stopped(made)
-                else:
-                    skipped.append(made)
+            for made in islice(results, len(of_shard)):
+                bad = next((entry for entry in made.skipped if entry.kind == "bad"), None)
+                if bad is not None and on_bad == "stop":
+                    raise _stopped(bad)
+                images.append(made.images)
+                rows += made.rows
+                skipped += made.skipped
             work.finish(number, shards[number], np.concatenate(images), rows, skipped)
 
 
@@ -230,50 +203,6 @@ def _publish(
     }
     work.publish(out, records, skipped, facts)
     return counts, skipped
-
-
-def _make(settings: Settings, task: Task) -> list[Made | Skipped]:
-    """A worker's part."""
-    crops = [partial(_crops, settings, photograph.id) for photograph in task.photographs]
-    places = [photograph.place for photograph in task.photographs]
-    found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))
-    return [_made(settings, one, squares) for one, squares in zip(task.photographs, found, strict=True)]
-
-
-def _made(settings: Settings, photograph: Photograph, squares: Squares | BadImage) -> Made | Skipped:
-    if isinstance(squares, BadImage):
-        return Skipped(str(photograph.place), "bad", squares.reason)
-    if not squares.crops:
-        size = f"{squares.width} x {squares.height}"
-        return Skipped(str(photograph.place), "small", f"has {size} pixels, below {settings.recipe.min_side}")
-    return Made(photograph, squares)
-
-
-def _crops(settings: Settings, name: str, width: int, height: int) -> tuple[Crop, ...]:
-    recipe = settings.recipe
-    if min(width, height) < recipe.min_side:
-        return ()
-    return tuple(square_crop(settings.seed, name, version, width, height) for version in recipe.versions)
-
-
-def _rows(made: Made, recipe: Recipe) -> Iterable[dict[str, Any]]:
-    name, place = made.photograph.id, made.photograph.place
-    return [
-        {
-            "id": name if recipe.versions == (1,) else f"{name}_{version}",
-            "source": place.path,
-            "offset": place.offset,
-            "length": place.length,
-            "version": version,
-            "flip": crop.flip,
-            "crop_x": crop.x,
-            "crop_y": crop.y,
-            "crop_side": crop.side,
-            "width": made.squares.width,
-            "height": made.squares.height,
-        }
-        for version, crop in zip(recipe.versions, made.squares.crops, strict=True)
-    ]
 
 
 def _check_space(out: Path, size: int) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.decoders import dali, decoder_named
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.progress import tqdm
 
 Reader = Callable[[NDArray[np.int64]], Tensor]
 """Rows of any shape to float32 (*rows.shape, 3, S, S) in [-1, 1]."""
@@ -52,20 +52,22 @@ def reader(store: ImageStore, mode: Mode, side: int, device: torch.device, threa
         )
     if mode == "resident" or (mode == "auto" and _fits(store, device)):
         return resident(store, device)
-    return mapped(store, device)
+    return Mapped(store, device)
 
 
-def mapped(store: ImageStore, device: torch.device) -> Reader:
-    """Read the store's files, which the system keeps in memory as far as there is room."""
-    on_gpu = device.type == "cuda"
+@dataclass(frozen=True)
+class Mapped:
+    """Reads a store's files, which the system keeps in memory as far as there is room, onto a device."""
 
-    def read(rows: NDArray[np.int64]) -> Tensor:
-        images = torch.from_numpy(store.images[rows])
-        if on_gpu:  # bytes travel, not the four times larger floats
-            images = images.pin_memory().to(device, non_blocking=True)
+    store: ImageStore
+    device: torch.device
+
+    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Documented at `Reader`."""
+        images = torch.from_numpy(self.store.images[rows])
+        if self.device.type == "cuda":  # bytes travel, not the four times larger floats
+            images = images.pin_memory().to(self.device, non_blocking=True)
         return to_network(images)
-
-    return read
 
 
 def resident(store: ImageStore, device: torch.device) -> "Resident":

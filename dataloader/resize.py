@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -42,24 +43,40 @@ def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, f
     Returns:
         (len(boxes), side, side, C).
     """
+    averages = np.empty((len(boxes), side, side, image.shape[2]), np.uint8)
+    if not boxes:
+        return averages
+    left, top = (int(min(box[axis] for box in boxes)) for axis in (0, 1))
+    right, bottom = (math.ceil(max(box[axis] + box[2] for box in boxes)) for axis in (0, 1))
+    image = image[top:bottom, left:right]
     exact_in_int32 = image.shape[0] * image.shape[1] * 255 < 2**31
     integral = cv2.integral(image, sdepth=cv2.CV_32S if exact_in_int32 else cv2.CV_64F)
-    averages = np.empty((len(boxes), side, side, image.shape[2]), np.uint8)
     for average, (x, y, width) in zip(averages, boxes, strict=True):
-        left, right = int(x), min(math.ceil(x + width) + 1, integral.shape[1])
-        rows = np.diff(_between(integral[:, left:right], y, width, side, axis=0), axis=0)
-        sums = np.diff(_between(rows, x - left, width, side, axis=1), axis=1)
-        average[:] = np.rint(sums * (side / width) ** 2)
+        x0, y0 = int(x), int(y)
+        of_box = integral[y0 - top : math.ceil(y + width) - top + 1, x0 - left : math.ceil(x + width) - left + 1]
+        rows = _sums(of_box, *_ends(y - y0, width, side, len(of_box) - 1), axis=0)
+        sums = _sums(rows, *_ends(x - x0, width, side, of_box.shape[1] - 1), axis=1)
+        sums *= (side / width) ** 2
+        np.rint(sums, out=average, casting="unsafe")
     return averages
 
 
-def _between(table: NDArray[Any], start: float, length: float, parts: int, axis: int) -> NDArray[np.float64]:
-    """Linear interpolation along an axis at the ends of `parts` equal parts, of which there are parts + 1."""
-    last = table.shape[axis] - 1
+@lru_cache(maxsize=4096)
+def _ends(start: float, length: float, parts: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Where `parts` equal parts of a stretch begin and end: entries of a table, at most `last`, and how far beyond."""
     positions = np.minimum(start + length / parts * np.arange(parts + 1), last)
     below = np.minimum(positions.astype(np.intp), last - 1)
-    weight = (positions - below).reshape(-1, *(1,) * (table.ndim - 1 - axis))
+    return below, (positions - below).astype(np.float32)
+
+
+def _sums(table: NDArray[Any], below: NDArray[np.intp], weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """What each part adds to a running sum that is linear between its entries.
+
+    Whole entries are subtracted as they stand: float32 has to hold no more than what is between two of them.
+    """
     lower = table.take(below, axis)
-    between: NDArray[np.float64] = (table.take(below + 1, axis) - lower) * weight
-    between += lower
-    return between
+    beyond = (table.take(below + 1, axis) - lower).astype(np.float32)
+    beyond *= weight.reshape(-1, *(1,) * (table.ndim - 1 - axis))
+    sums = np.diff(lower, axis=axis).astype(np.float32)
+    sums += np.diff(beyond, axis=axis)
+    return sums

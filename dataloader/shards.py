@@ -56,11 +56,10 @@ class Shards:
         if len(self.files) == 1:
             images = self.files[0][flat]
         else:
-            images = np.empty((len(flat), *self.shape[1:]), np.uint8)
             shard = np.searchsorted(self.ends, flat, side="right")
-            inside = flat - np.concatenate([[0], self.ends])[shard]
-            for i, (file, row) in enumerate(zip(shard.tolist(), inside.tolist(), strict=True)):
-                images[i] = self.files[file][row]
+            from_end = flat - self.ends[shard]
+            found = [self.files[file][row] for file, row in zip(shard.tolist(), from_end.tolist(), strict=True)]
+            images = np.concatenate([np.empty((0, *self.shape[2:]), np.uint8), *found])
         return np.asarray(images.reshape(*wanted.shape, *self.shape[1:]))
 
 

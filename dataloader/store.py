@@ -113,6 +113,21 @@ class ImageStore:
             raise UserError(f"{path / INDEX} has {len(index)} rows for {len(images)} images, or other columns: {again}")
         return cls(path, images, index, root, facts)
 
+    def gone(self) -> Path | None:
+        """A file of images that has been removed or cut short since the store was opened: the first, unread.
+
+        What is mapped stays readable after a removal where the files' system allows it, but reading behind the end of a
+        file that was cut short ends the process.
+        """
+        for name, count in self.facts["shards"].items():
+            path = self.path / name
+            try:
+                if path.stat().st_size < count * self.side**2 * 3:
+                    return path
+            except OSError:
+                return path
+        return None
+
     def entries(self, rows: Sequence[int]) -> list["Entry"]:
         """What the index says of some images."""
         columns = self.index.take(pa.array(rows, pa.int64())).to_pydict()

@@ -141,4 +141,4 @@ def shard_name(number: int) -> str:
 
 
 def _digest(photographs: Sequence[Photograph]) -> str:
-    return sha256(json.dumps([asdict(photograph) for photograph in photographs]).encode()).hexdigest()
+    return sha256(repr(list(photographs)).encode()).hexdigest()

@@ -13,6 +13,7 @@ from lorbms_fast.kernels.dense_block import (
     dense_block,
     dense_block_activated,
     dense_block_maps,
+    dense_block_pooled,
     pack_layers,
 )
 from lorbms_fast.kernels.dispatch import Impl, use_impl
@@ -48,6 +49,7 @@ __all__ = [
     "dense_block",
     "dense_block_activated",
     "dense_block_maps",
+    "dense_block_pooled",
     "fold_taps",
     "grouped_batch_norm",
     "instance_norm",

@@ -47,10 +47,11 @@ class _Share(torch.autograd.Function):
         total = list(grads[:count])
         for begin in range(count, len(grads), count):
             of_use = grads[begin : begin + count]
-            both = [i for i in range(count) if total[i] is not None and of_use[i] is not None]
+            pairs = enumerate(zip(total, of_use, strict=True))
+            both = {i: (a, b) for i, (a, b) in pairs if a is not None and b is not None}
+            total = [a if a is not None else b for a, b in zip(total, of_use, strict=True)]
             if both:
-                sums = torch._foreach_add([total[i] for i in both], [of_use[i] for i in both])
+                sums = torch._foreach_add(*(list(grads) for grads in zip(*both.values(), strict=True)))
                 for i, added in zip(both, sums, strict=True):
                     total[i] = added
-            total = [grad if grad is not None else other for grad, other in zip(total, of_use, strict=True)]
         return None, *total

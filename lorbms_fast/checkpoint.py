@@ -1,31 +1,29 @@
-"""Checkpoints of a run: everything needed to go on as if nothing had happened, in formats that hold no code.
+"""Runs and their checkpoints: everything needed to go on as if nothing had happened, in formats that hold no code.
 
-`RUN/checkpoints/00001000/` holds `model.safetensors` (parameters, u vectors, running averages),
-`optimizers.safetensors` (`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`) and `state.json` (how
-far it came). Batches are functions of their number and nothing else is random: there are no generator states to keep.
+`RUN/checkpoints/00001000/` is the state after 1,000 iterations, a folder as `lorbms_fast.snapshot` writes them. Batches
+are functions of their number and nothing else is random: there are no generator states to keep.
 """
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
+from lorbms_fast import snapshot
 from lorbms_fast.config import TrainConfig, read_config, to_json
-from lorbms_fast.engine.optimizers import Adam, Optimizers
+from lorbms_fast.differences import differences
+from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file, whole_folder
+from lorbms_fast.files import clear_partials, remove_whole, whole_file, whole_folder
 from lorbms_fast.models import Networks, build
 
-FORMAT = {"format": "lorbms-fast run", "version": 1}
-_SCALER = ("scale", "_growth_tracker")
+FORMAT = {"format": "lorbms-fast run", "version": 2}
 
 
 class Progress(NamedTuple):
@@ -35,6 +33,8 @@ class Progress(NamedTuple):
     """Finished iterations."""
     batches: int = 0
     """Batches that they took: as many an iteration as there were processes, four times that with fresh ones."""
+    rollbacks: int = 0
+    """How often the run went back to a checkpoint since it diverged; each time it learns more slowly."""
 
 
 BEGINNING = Progress()
@@ -70,58 +70,110 @@ class Run:
         Raises:
             UserError: it is none, or one of another format.
         """
-        facts = _read_json(folder / "run.json", f"{folder} is not a run: name a folder that `lorbms-fast train` wrote")
-        if {name: facts.get(name) for name in FORMAT} != FORMAT:
-            raise UserError(f"{folder} has format {facts.get('format')!r} version {facts.get('version')}, not {FORMAT}")
-        return cls(folder, read_config(folder / "config.json", TrainConfig()), Path(facts["store"]))
+        path = folder / "run.json"
+        try:
+            facts = json.loads(path.read_text())
+            found, store = {name: facts.get(name, "absent") for name in FORMAT}, Path(facts["store"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{folder} is not a run: name a folder that `lorbms-fast train` wrote") from error
+        if found != FORMAT:
+            raise UserError(
+                f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
+                "lorbms-fast that wrote it, or begin a new run"
+            )
+        return cls(folder, read_config(folder / "config.json", TrainConfig()), store)
 
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("checkpoints/*") if re.fullmatch(r"\d{8,}", path.name))
+        found = (path for path in self.folder.glob("checkpoints/*") if re.fullmatch(r"\d{8,}", path.name))
+        return sorted(found, key=lambda path: int(path.name))
 
     def latest(self) -> Path:
-        """The newest checkpoint.
+        """The newest checkpoint whose files are what was written; damaged newer ones are told of.
 
         Raises:
-            UserError: there is none yet.
+            UserError: there is none yet, or the newest that can be read is of another version or model.
         """
-        if not (found := self.checkpoints()):
-            raise UserError(f"{self.folder} has no checkpoint yet: train it first")
-        return found[-1]
+        damaged = []
+        for path in reversed(self.checkpoints()):
+            try:
+                facts = _checked(path, _stamp(path))
+            except snapshot.Damaged as error:
+                damaged.append(str(error))
+                continue
+            snapshot.check_model(path, facts["model"], self.config.model)
+            for message in damaged:
+                _tell_once(f"lorbms-fast: {message}: using the checkpoint before it, {path}")
+            return path
+        if damaged:
+            raise UserError(f"{self.folder} has no checkpoint that is whole: {'; '.join(damaged)}")
+        raise UserError(f"{self.folder} has no checkpoint yet: train it first")
 
-    def save(self, progress: Progress, networks: Networks, optimizers: Optimizers) -> Path:
-        """Write the checkpoint of this progress, and drop the oldest beyond `keep_checkpoints`."""
+    def best(self) -> Path | None:
+        """The checkpoint with the lowest L_rec_hat over the iterations before it; None where none has such a number."""
+        found = [(error, path) for path in self.checkpoints() if (error := _L_rec_hat(path)) is not None]
+        return min(found)[1] if found else None
+
+    def save(
+        self, progress: Progress, networks: Networks, optimizers: Optimizers, L_rec_hat: float | None = None
+    ) -> Path:
+        """Write the checkpoint of this progress, and drop the oldest beyond `keep_checkpoints`, but not the best.
+
+        Args:
+            progress: how far the run came; checkpoints of this and later iterations, damaged ones say, are set aside.
+            networks: whose state to keep.
+            optimizers: theirs.
+            L_rec_hat: mean over the iterations before, by which the best is known.
+        """
         path = self.folder / "checkpoints" / f"{progress.iteration:08d}"
-        if not path.exists():
-            with whole_folder(path) as partial:
-                save_file(_contiguous(networks.state_dict()), partial / "model.safetensors")
-                save_file(
-                    _contiguous(dict(_optimizer_tensors(networks, optimizers))), partial / "optimizers.safetensors"
-                )
-                (partial / "state.json").write_text(json.dumps(progress._asdict()) + "\n")
-        for old in self.checkpoints()[: -self.config.keep_checkpoints]:
-            shutil.rmtree(old)
+        for abandoned in self.checkpoints():
+            if int(abandoned.name) >= progress.iteration:
+                _set_aside(abandoned)
+        with whole_folder(path) as partial:
+            facts = progress._asdict() | {"L_rec_hat": L_rec_hat, "model": asdict(self.config.model)}
+            snapshot.write(partial, networks, optimizers, facts)
+        kept = {self.best(), *self.checkpoints()[-self.config.keep_checkpoints :]}
+        for old in self.checkpoints():
+            if old not in kept:
+                remove_whole(old)
         return path
 
     def restore(self, networks: Networks, optimizers: Optimizers) -> Progress:
-        """Load the newest checkpoint into networks and optimizers, and say how far it came.
+        """Load the newest whole checkpoint into networks and optimizers, and say how far it came.
 
         Raises:
-            UserError: a file is missing, damaged or of another model.
+            UserError: there is none, or it is of another version or model.
         """
         path = self.latest()
-        load_weights(networks, path / "model.safetensors")
-        _restore_optimizers(networks, optimizers, path / "optimizers.safetensors")
-        damaged = f"{path / 'state.json'} is missing or damaged"
-        state = _read_json(path / "state.json", damaged)
+        snapshot.restore(path, networks, optimizers)
+        facts = snapshot.facts_of(path)
         try:
-            return Progress(int(state["iteration"]), int(state["batches"]))
+            return Progress(*(int(facts[name]) for name in Progress._fields))
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(damaged) from error
+            raise UserError(f"{path / snapshot.STATE} does not say how far it came ({error!r})") from error
+
+    def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
+        """Look for room for the checkpoints that are still to come, and one more while an old one is replaced.
+
+        Raises:
+            UserError: the disk is too small.
+        """
+        missing = max(1, self.config.keep_checkpoints + 2 - len(self.checkpoints()))
+        needed, free = missing * snapshot.size(networks, optimizers), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder} needs {needed / 1e9:.2f} GB for checkpoints and {free / 1e9:.2f} GB are free on its "
+                "disk: make room, or lower --keep-checkpoints"
+            )
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed left half written."""
+        for name in (".", "checkpoints", "divergence", "sheets"):
+            clear_partials(self.folder / name)
 
 
 def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
-    """The networks of a run's newest checkpoint, for evaluation.
+    """The networks of a run's newest whole checkpoint, for evaluation.
 
     Args:
         folder: the run.
@@ -129,80 +181,37 @@ def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
     """
     run = Run.open(folder)
     networks = build(run.config.model, run.config.impl)
-    load_weights(networks, run.latest() / "model.safetensors")
+    snapshot.load_weights(networks, run.latest() / snapshot.MODEL)
     return networks.to(device).eval()
 
 
-def load_weights(networks: nn.Module, path: Path) -> None:
-    """Fill networks from a safetensors file.
-
-    Raises:
-        UserError: it is missing, damaged, or of a model with other layers or sizes; the first difference is named.
-    """
-    weights = _read_tensors(path)
-    expected = networks.state_dict()
-    for name in expected.keys() | weights.keys():
-        if name not in weights or name not in expected:
-            where = "lacks" if name not in weights else "has an unknown"
-            raise UserError(f"{path} {where} '{name}': it belongs to another model")
-        if weights[name].shape != expected[name].shape:
-            found, wanted = tuple(weights[name].shape), tuple(expected[name].shape)
-            raise UserError(f"{path}: '{name}' is {found}, not {wanted}: it belongs to another model")
-    networks.load_state_dict(weights)
-
-
-def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[tuple[str, Tensor]]:
-    for name, optimizer, parameters in _optimized(networks, optimizers):
-        yield f"{name}/step", optimizer.t
-        if optimizer.scaler.is_enabled():
-            yield f"{name}/scaler", torch.tensor([optimizer.scaler.state_dict()[key] for key in _SCALER])
-        for parameter_name, parameter in parameters:
-            for key, value in optimizer.state[parameter].items():
-                yield f"{name}/{parameter_name}/{key}", value
-
-
-def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) -> None:
-    tensors = _read_tensors(path)
-
-    def restore(name: str, into: Tensor) -> None:
-        if (found := tensors.get(name)) is None or found.shape != into.shape:
-            raise UserError(f"{path} has no fitting '{name}': it belongs to another model")
-        into.copy_(found)
-
-    for name, optimizer, parameters in _optimized(networks, optimizers):
-        restore(f"{name}/step", optimizer.t)
-        if optimizer.scaler.is_enabled() and (scaler := tensors.get(f"{name}/scaler")) is not None:
-            kept = dict(zip(_SCALER, scaler.tolist(), strict=True))
-            optimizer.scaler.load_state_dict(optimizer.scaler.state_dict() | kept)
-        for parameter_name, parameter in parameters:
-            for key, value in optimizer.state[parameter].items():
-                restore(f"{name}/{parameter_name}/{key}", value)
-
-
-def _optimized(
-    networks: Networks, optimizers: Optimizers
-) -> Iterator[tuple[str, Adam, list[tuple[str, nn.Parameter]]]]:
-    names = {id(parameter): name for name, parameter in networks.named_parameters()}
-    for name, optimizer in vars(optimizers).items():
-        yield name, optimizer, [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _L_rec_hat(path: Path) -> float | None:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}): remove its folder to use the one before") from error
+        found = snapshot.facts_of(path).get("L_rec_hat")
+    except UserError:
+        return None
+    return found if isinstance(found, float) else None
 
 
-def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(otherwise) from error
-    if not isinstance(content, dict):
-        raise UserError(otherwise)
-    return content
+def _set_aside(checkpoint: Path) -> None:
+    """Give a checkpoint a name that is none."""
+    aside = checkpoint.with_name(f"{checkpoint.name}.aside")
+    if aside.exists():
+        remove_whole(aside)
+    checkpoint.rename(aside)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a folder's files do, without reading them."""
+    return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir()))
+
+
+@lru_cache(maxsize=64)
+def _checked(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
+    """`snapshot.check`, once for files that stay as they are: a page asks for the newest checkpoint all the time."""
+    return snapshot.check(path)
+
+
+@cache
+def _tell_once(message: str) -> None:
+    print(message, file=sys.stderr)

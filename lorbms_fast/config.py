@@ -187,11 +187,20 @@ class TrainConfig:
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
     has no graphs, then runs the same code without."""
+    compile: tuple[Literal["dsc", "cls"], ...] = ()
+    """Networks that torch.compile takes over: the discriminator `dsc`, the classifier `cls`. By default none: on a CPU
+    it gains nothing, on a GPU nobody has measured it; encoder and decoder are kernels of ours either way."""
+    batch_norm: Literal["per-process", "synchronised"] = "per-process"
+    """Where several processes train: the classifier's batch norm by each process's own batch (as the thesis's, whose
+    batch is one process's), or by all their batches together."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
     """How images are read: from the store's mapped files, from the device's memory, or streamed, decoded from the
     photographs at every step (any image size); auto is resident on a GPU that has room, else mapped."""
+    on_divergence: Literal["stop", "skip", "rollback"] = "stop"
+    """What to do when a loss or a gradient is not finite: stop; skip the steps it would drive; or go back to the last
+    checkpoint and on with half the learning rates, three times at most. Images and state are kept in RUN/divergence."""
     log_every: Count = 20
     """Iterations between two entries of the log."""
     sheet_every: Count = 1000
@@ -199,7 +208,7 @@ class TrainConfig:
     checkpoint_every: Count = 1000
     """Iterations between two checkpoints."""
     keep_checkpoints: Count = 3
-    """How many of the newest checkpoints stay on disk."""
+    """How many of the newest checkpoints stay on disk, beside the one with the lowest L_rec_hat before it."""
 
 
 PRESETS = {

@@ -55,6 +55,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def remove_whole(folder: Path) -> None:
+    """Take a folder away from its name at once, then remove it: a kill leaves no half of it under the name."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def clear_partials(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder; what a living process writes stays."""
+    for path in folder.glob(".*.partial"):
+        owner = path.name.split(".")[-2]
+        if owner.isdigit() and not _alive(int(owner)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
 @contextmanager
 def sole_process(folder: Path, doing: str) -> Iterator[None]:
     """Make `folder`, unless it is there, and keep other processes out of it until the block ends.

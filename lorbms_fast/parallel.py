@@ -10,9 +10,13 @@ from os import _exit
 from typing import TypeVar
 
 import cv2
-from tqdm import tqdm
 
 from lorbms_fast.errors import UserError
+from lorbms_fast.pages import keep_pages
+from lorbms_fast.progress import tqdm
+
+KEPT = 256 << 20
+"""Freed bytes that a worker keeps for its next pictures."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -66,6 +70,7 @@ def _made(make: Callable[[S], T], items: Sequence[S], workers: int, at_once: int
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool
     cv2.setNumThreads(1)
+    keep_pages(KEPT)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

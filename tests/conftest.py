@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lorbms_fast import snapshot
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import ModelConfig, TrainConfig
@@ -78,9 +79,11 @@ def run_of(photographs: Path, folder: Path, name: str = "run") -> Path:
     store = store_of(photographs, folder / "store")
     run = Run.create(folder / name, TINY, store.path)
     run_training(run, store)
-    path = run.latest() / "model.safetensors"
-    weights = load_file(path)
-    save_file(weights | {f"enc.last.{part}": 1000 * weights[f"enc.last.{part}"] for part in ("weight", "bias")}, path)
+    path = run.latest()
+    facts, weights = snapshot.facts_of(path), load_file(path / snapshot.MODEL)
+    larger = {f"enc.last.{part}": 1000 * weights[f"enc.last.{part}"] for part in ("weight", "bias")}
+    save_file(weights | larger, path / snapshot.MODEL)
+    snapshot.seal(path, facts)
     return run.folder
 
 

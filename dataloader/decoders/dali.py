@@ -73,7 +73,10 @@ def _halving(encoded: list[bytes], device: torch.device) -> list[Tensor | None]:
     """Decode a batch; one bad file fails it whole, so halves are tried until the file is alone."""
     try:
         return list(_run(encoded, device))
-    except RuntimeError:
+    except RuntimeError as error:
+        if "dlopen" in str(error):  # a library is missing: no file is to blame
+            reason = next(line.strip() for line in str(error).splitlines() if "dlopen" in line)
+            raise UserError(f"the decoder 'dali' lacks a part of DALI: {reason}") from error
         _pipeline.cache_clear()  # a pipeline that failed is not to be used again
         if len(encoded) == 1:
             return [None]

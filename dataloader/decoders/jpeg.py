@@ -9,6 +9,8 @@ from lorbms_fast.dataloader.decoders.reference import MAX_PIXELS, orientation
 
 COLOURS = ("YCbCr", "Gray")
 """Colour spaces of JPEG that mean the same to libjpeg-turbo, Pillow and DALI."""
+START_OF_SCAN, APP1 = 0xDA, 0xE1
+"""The second bytes of markers (ITU-T T.81, table B.1)."""
 
 
 def plain_size(data: bytes) -> tuple[int, int] | None:
@@ -23,7 +25,19 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _is_upright(data: bytes) -> bool:
-    if b"Exif\0\0" not in data[: 1 << 16]:
+    if not _may_have_exif(data):
         return True
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return orientation(image) == 1
+
+
+def _may_have_exif(data: bytes) -> bool:
+    """Whether a segment before the pixels holds Exif data, or there is something else there than segments."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and len(data) > at + 4:
+        if data[at + 1] == START_OF_SCAN:
+            return False
+        if data[at + 1] == APP1 and data.startswith(b"Exif\0\0", at + 4):
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return True

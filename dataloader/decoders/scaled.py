@@ -9,16 +9,17 @@ from lorbms_fast.dataloader.decoders.jpeg import plain_size
 from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.resize import area_squares
 
-OVERSAMPLING = 2
-"""Decoded squares keep at least that many times the side that is asked for: the area average does the rest."""
+OVERSAMPLING = 1.5
+"""Decoded squares keep at least that many times the side that is asked for: the area average does the rest. COCO's
+640 x 480 pixels are decoded at a quarter for 64 px, and at a half where a crop of 0.6 is cut out as well."""
 
 
 def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[Squares | None]:
     """Squares of JPEGs.
 
-    Against the reference, on photographs, the mean error is below 1 grey level of 255 and 99% of the values are within
-    4; where nothing can be left out (squares below four times the side) all are within 1. Refuses what is damaged in
-    any way, and what `plain_size` does.
+    Against the reference, on photographs, the mean error is below 1.5 grey levels of 255 and 99% of the values are
+    within 10; where nothing can be left out (squares below three times the side) all are within 1. Refuses what is
+    damaged in any way, and what `plain_size` does.
     """
     return [_squares(data, of, side) for data, of in zip(encoded, crops, strict=True)]
 
@@ -40,8 +41,9 @@ def _squares(data: bytes, crops: Crops, side: int) -> Squares | None:
         return Squares.of(pixels, crops, side)
     boxes = [(crop.x / factor, crop.y / factor, crop.side / factor) for crop in wanted]
     images = area_squares(pixels, boxes, side)
-    flipped = [i for i, crop in enumerate(wanted) if crop.flip]
-    images[flipped] = images[flipped, :, ::-1]
+    for image, crop in zip(images, wanted, strict=True):
+        if crop.flip:
+            image[:] = image[:, ::-1].copy()
     return Squares(width, height, wanted, images)
 
 

@@ -13,6 +13,7 @@ SIDE = 96
 BYTES = 3 * SIDE**2
 SUFFIX = ".bin"
 """Files of this ending hold pictures without a header, which no decoder can tell."""
+CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 SPLITS = ("train", "test", "unlabeled")
 
 
@@ -52,32 +53,44 @@ def read_images(root: Path, split: str) -> NDArray[np.uint8]:
     return planes(np.memmap(path, np.uint8, "r").reshape(-1, BYTES))
 
 
-def read_labels(root: Path, split: str) -> NDArray[np.int64]:
-    """Classes of a split's pictures, (N,) from 0 to 9.
+def read_labels(root: Path, split: str, classes: int = 10) -> NDArray[np.int64]:
+    """Classes of a split's pictures, (N,), numbered from 0.
 
     Raises:
-        UserError: the file is missing, or holds other numbers than 1 to 10.
+        UserError: the file is missing, or holds other numbers than 1 to `classes`.
     """
     path = root / f"{split}_y.bin"
     _size(path)
-    labels = np.fromfile(path, np.uint8).astype(np.int64) - 1
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > 9:
-        raise UserError(f"{path} holds labels other than 1 to 10: is it the right file?")
-    return labels
+    numbers = np.fromfile(path, np.uint8).astype(np.int64)
+    low, high = numbers.min(initial=1), numbers.max(initial=1)
+    if low < 1 or high > classes:
+        raise UserError(f"{path} has labels {low} to {high} for {classes} classes: is it the right file?")
+    return numbers - 1
 
 
-def read_folds(root: Path) -> list[NDArray[np.int64]]:
-    """The ten predefined folds: indices into the training set.
+def read_class_names(root: Path) -> tuple[str, ...]:
+    """The names of the classes, in the order of their numbers.
 
     Raises:
-        UserError: `fold_indices.txt` is missing or no list of numbers.
+        UserError: `class_names.txt` is missing or no text.
+    """
+    return tuple(_text(root / "class_names.txt").split())
+
+
+def read_folds(root: Path, count: int) -> NDArray[np.int64]:
+    """The predefined folds, (folds, n): each row indices into a training set of `count` pictures.
+
+    Raises:
+        UserError: `fold_indices.txt` is missing, or holds something else.
     """
     path = root / "fold_indices.txt"
-    _size(path)
     try:
-        return [np.array(line.split(), np.int64) for line in path.read_text().splitlines() if line.strip()]
+        folds = np.array([line.split() for line in _text(path).splitlines() if line.strip()], np.int64)
     except ValueError as error:
-        raise UserError(f"{path} holds something else than numbers ({error}): is it the right file?") from error
+        raise UserError(f"{path} does not hold equally long lines of numbers ({error}): unpack it again") from error
+    if folds.ndim != 2 or folds.min() < 0 or folds.max() >= count:
+        raise UserError(f"{path} does not hold folds of {count} pictures: it belongs to another set")
+    return folds
 
 
 def planes(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -89,3 +102,11 @@ def _size(path: Path) -> int:
     if not path.is_file():
         raise UserError(f"{path} is missing: name the folder stl10_binary")
     return path.stat().st_size
+
+
+def _text(path: Path) -> str:
+    _size(path)
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): unpack it again") from error

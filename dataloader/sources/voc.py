@@ -81,7 +81,7 @@ def read_annotation(root: Path, name: str) -> VocAnnotation:
     try:
         tree = ElementTree.parse(path).getroot()
         size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
-        return VocAnnotation(size, [_object(node) for node in tree.iter("object")])
+        return VocAnnotation(size, [_object(node) for node in tree.findall("object")])
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the folder") from error
     except (ElementTree.ParseError, ValueError) as error:

@@ -16,6 +16,7 @@ from lorbms_fast.kernels.autocast import product_dtype
 from lorbms_fast.kernels.dense_block import definition, fused
 from lorbms_fast.kernels.dispatch import TRITON, Form, Impl, resolve
 from lorbms_fast.kernels.instance_norm.definition import instance_norm_relu
+from lorbms_fast.kernels.pooled_conv import pooled_conv2d
 
 if TRITON:
     from lorbms_fast.kernels.dense_block import triton
@@ -49,10 +50,10 @@ def pack_layers(
     """
     first = blocks[0][0][0]
     dtype, form = dtype or product_dtype(first), resolve(impl, first)
-    weights, biases = ([block[i] for block in blocks] for i in (0, 1))
+    weights: Sequence[Any] = [Ws for Ws, _ in blocks]
+    biases: Sequence[Any] = [bs for _, bs in blocks]
     if form != "reference":
-        all_biases = torch.cat([b for of_block in biases for b in of_block])
-        biases = all_biases.split([sum(map(len, of_block)) for of_block in biases])
+        biases = torch.cat([b for bs in biases for b in bs]).split([sum(map(len, bs)) for bs in biases])
         weights = triton.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
     return [
         PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form)
@@ -119,6 +120,35 @@ def dense_block_activated(
     if form == "triton":
         return triton.activated(x, w, b, layers, kernel_size, activation, eps)
     return fused.activated(x, w, b, layers, activation, eps)
+
+
+def dense_block_pooled(
+    x: Tensor,
+    layers: PackedLayers,
+    weight: Tensor,
+    bias: Tensor,
+    activation: ActivationName = "relu",
+    eps: float = EPS,
+) -> Tensor:
+    """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.
+
+    Together the two keep one copy of the stack for their backward and not two.
+
+    Args:
+        x: (N, C, H, W).
+        layers: `pack_layers` made them; their form runs.
+        weight: (O, C + L * growth, 1, 1) of the convolution.
+        bias: (O,) of the convolution.
+        activation: as of the block.
+        eps: of the instance norm.
+
+    Returns:
+        (N, O, H // 2, W // 2). Differentiable once.
+    """
+    if layers.form == "torch":
+        packed = layers.weights, layers.biases, layers.layers
+        return fused.pooled(x, *packed, activation, eps, weight, bias)
+    return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, layers.form)
 
 
 def _packed(

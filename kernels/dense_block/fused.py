@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels.instance_norm.fused import normalise_, normalise_backward
+from lorbms_fast.kernels.pooled_conv.fused import convolved_and_pooled, unpooled_backward
 
 CHANNELS_LAST = torch.channels_last
 
@@ -43,13 +44,28 @@ def activated(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps
     return _apply(_Activated, x, W, b, layers, activation, eps)
 
 
+def pooled(
+    x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """The activated stack through a 1x1 convolution with 2x2 max pool, (N, O, H // 2, W // 2)."""
+    down = weight.to(W.dtype), bias.to(W.dtype)
+    return _apply(_Pooled, x, W, b, layers, activation, eps, *down)
+
+
 def _apply(
-    function: type[torch.autograd.Function], x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float
+    function: type[torch.autograd.Function],
+    x: Tensor,
+    W: Tensor,
+    b: Tensor,
+    layers: int,
+    activation: str,
+    eps: float,
+    *others: Tensor,
 ) -> Tensor:
     """Run a function outside autocast, with x in the dtype of the weights."""
     with torch.autocast(x.device.type, enabled=False):
         normed = activation == "instance_norm_relu"
-        result: Tensor = function.apply(x.to(W.dtype), W, b.to(W.dtype), len(b) // layers, normed, eps)
+        result: Tensor = function.apply(x.to(W.dtype), W, b.to(W.dtype), *others, len(b) // layers, normed, eps)
     return result
 
 
@@ -80,8 +96,13 @@ class _Maps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
-        y, *saved = _solve(_System(W, growth), x, b, normed, eps, keep_y=True)
-        ctx.save_for_backward(W, *saved)
+        system = _System(W, growth)
+        x_hat = x.clone(memory_format=CHANNELS_LAST) if normed else x.contiguous(memory_format=CHANNELS_LAST)
+        rstd = [normalise_(x_hat, eps)] if normed else []
+        y = system.of_input(x_hat, b)
+        y_hat = torch.empty_like(y) if normed else y
+        rstd += _solve(system, y, y_hat, normed, eps)
+        ctx.save_for_backward(W, x_hat, y_hat, *rstd)
         ctx.growth = growth
         return y
 
@@ -92,7 +113,8 @@ class _Maps(torch.autograd.Function):
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
         g_hat = torch.zeros_like(g) if rstd else g
-        return _solve_transposed(_System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
+        grads = _solve_transposed(_System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
+        return *grads, None, None, None
 
 
 class _Activated(torch.autograd.Function):
@@ -100,19 +122,67 @@ class _Activated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
-        _, x_hat, y_hat, *rstd = _solve(_System(W, growth), x, b, normed, eps, keep_y=False)
-        ctx.save_for_backward(W, x_hat, y_hat, *rstd)
+        stack, rstd = _normalised_stack(_System(W, growth), x, b, normed, eps)
+        ctx.save_for_backward(W, stack, *rstd)
         ctx.growth = growth
-        return torch.cat([x_hat, y_hat], 1).relu_()
+        return torch.relu(stack)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_activated: Tensor) -> Any:
-        W, x_hat, y_hat, *rstd = ctx.saved_tensors
-        system = _System(W, ctx.growth)
-        to_a0, to_a = grad_activated.split([x_hat.shape[1], y_hat.shape[1]], 1)
-        g = relu_backward(to_a, y_hat).contiguous(memory_format=CHANNELS_LAST)
-        return _solve_transposed(system, ctx.needs_input_grad, g, g, to_a0, x_hat, y_hat, rstd)
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        W, stack, *rstd = ctx.saved_tensors
+        grads = _from_activated(_System(W, ctx.growth), ctx.needs_input_grad, grad, stack, rstd)
+        return *grads, None, None, None
+
+
+class _Pooled(torch.autograd.Function):
+    """x, matrix, biases, weight and bias of a 1x1 convolution -> the activated stack convolved and pooled.
+
+    It keeps the stack as it is before ReLU, for itself and for the convolution. It cannot be differentiated twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, W: Tensor, b: Tensor, weight: Tensor, bias: Tensor, growth: int, normed: bool, eps: float
+    ) -> Tensor:
+        stack, rstd = _normalised_stack(_System(W, growth), x, b, normed, eps)
+        y, places = convolved_and_pooled(torch.relu(stack), weight, bias)
+        ctx.save_for_backward(W, weight, stack, places, *rstd)
+        ctx.growth = growth
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        W, weight, stack, places, *rstd = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        to_a, *grads_down = unpooled_backward(grad, torch.relu(stack), weight, places, (any(needs[:3]), *needs[3:5]))
+        if to_a is None:
+            return None, None, None, *grads_down, None, None, None
+        grads = _from_activated(_System(W, ctx.growth), needs, to_a, stack, rstd)
+        return *grads, *grads_down, None, None, None
+
+
+def _normalised_stack(system: "_System", x: Tensor, b: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
+    """Solve the system in one stack, (N, C + L * growth, H, W): x and y, normalised; and 1 / deviations if they are."""
+    n, C, height, width = x.shape
+    shape = (n, C + system.layers * system.growth, height, width)
+    stack = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
+    x_hat, y_hat = stack[:, :C], stack[:, C:]
+    x_hat.copy_(x)
+    rstd = [normalise_(x_hat, eps)] if normed else []
+    y_hat.copy_(system.of_input(x_hat, b))
+    return stack, rstd + _solve(system, y_hat, y_hat, normed, eps)
+
+
+def _from_activated(
+    system: "_System", needs: Sequence[bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of x, matrix and biases from that of the activated stack."""
+    C = system.in_channels
+    x_hat, y_hat = stack[:, :C], stack[:, C:]
+    g = relu_backward(grad[:, C:], y_hat).contiguous(memory_format=CHANNELS_LAST)
+    return _solve_transposed(system, needs, g, g, grad[:, :C], x_hat, y_hat, rstd)
 
 
 class _System(NamedTuple):
@@ -137,6 +207,10 @@ class _System(NamedTuple):
     def padding(self) -> int:
         return self.W.shape[-1] // 2
 
+    def of_input(self, x_hat: Tensor, b: Tensor) -> Tensor:
+        """`b_l + W_l0 * a_0` for all layers at once: what they receive from x."""
+        return F.conv2d(torch.relu(x_hat), self.W[:, : self.in_channels], b, padding=self.padding)
+
     def maps(self, first: int, last: int) -> slice:
         """Where the maps of layers first .. last - 1 are among all new maps."""
         return slice(first * self.growth, last * self.growth)
@@ -151,26 +225,27 @@ class _System(NamedTuple):
         return [row[:, : self.in_channels + layer * self.growth] for layer, row in enumerate(rows)]
 
 
-def _solve(system: _System, x: Tensor, b: Tensor, normed: bool, eps: float, keep_y: bool) -> tuple[Tensor, ...]:
-    """Solve the system.
+def _solve(system: _System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -> list[Tensor]:
+    """Solve the system in place.
+
+    Args:
+        system: the matrix.
+        y: what each layer has received from x; becomes the new maps.
+        y_hat: where they go normalised; y itself where only that is wanted, or where there is no norm.
+        normed: whether there is one.
+        eps: of the norm.
 
     Returns:
-        y, the new maps; x_hat and y_hat, x and y normalised; with a norm 1 / deviations of x and of each layer's maps.
-        Without a norm y_hat is y; with one, and not `keep_y`, y has been overwritten by y_hat.
+        1 / deviations of each layer's maps, with a norm.
     """
     rstd = []
-    x_hat = x.clone(memory_format=CHANNELS_LAST) if normed else x.contiguous(memory_format=CHANNELS_LAST)
-    if normed:
-        rstd.append(normalise_(x_hat, eps))
-    # What each layer has received so far; a layer's part is its y once all layers before have pushed.
-    y = F.conv2d(torch.relu(x_hat), system.W[:, : system.in_channels], b, padding=system.padding)
-    y_hat = torch.empty_like(y) if normed and keep_y else y
 
     def solve(first: int, last: int) -> None:
+        # A layer's part of y is its own once all layers before have pushed.
         if last - first == 1:
             if normed:
                 maps = system.maps(first, last)
-                if keep_y:
+                if y_hat is not y:
                     y_hat[:, maps] = y[:, maps]
                 rstd.append(normalise_(y_hat[:, maps], eps))
             return
@@ -182,7 +257,7 @@ def _solve(system: _System, x: Tensor, b: Tensor, normed: bool, eps: float, keep
         solve(middle, last)
 
     solve(0, system.layers)
-    return y, x_hat, y_hat, *rstd
+    return rstd
 
 
 def _solve_transposed(
@@ -194,7 +269,7 @@ def _solve_transposed(
     x_hat: Tensor,
     y_hat: Tensor,
     rstd: Sequence[Tensor],
-) -> Any:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Solve the transposed system.
 
     Args:
@@ -207,6 +282,9 @@ def _solve_transposed(
         x_hat: x normalised.
         y_hat: y normalised.
         rstd: 1 / deviations of x and of each layer's maps; empty without a norm.
+
+    Returns:
+        Gradients of x, matrix and biases, as far as they are wanted.
     """
     C = system.in_channels
     needs_x, needs_W, needs_b, *_ = needs
@@ -225,7 +303,7 @@ def _solve_transposed(
         read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
         a = torch.relu(y_hat[:, read])
         to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
-        _add(g_hat[:, read], relu_backward(to_a, a))
+        _add(g_hat[:, read], relu_backward_(to_a, a))
         blocks.append((rows, columns))
         gradients.append(to_W)
         solve(first, middle)
@@ -235,14 +313,14 @@ def _solve_transposed(
     to_read, to_W, grad_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
-        grad_x = relu_backward(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
+        grad_x = relu_backward_(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
         if rstd:
             grad_x = normalise_backward(grad_x, x_hat, rstd[0])
     grad_W = None
     if needs_W:
         grad_W = torch.zeros_like(system.W)
         torch._foreach_copy_([grad_W[:, :C], *(grad_W[block] for block in blocks)], [to_W, *gradients])
-    return grad_x, grad_W, grad_b, None, None, None
+    return grad_x, grad_W, grad_b if needs_b else None
 
 
 def _add(maps: Tensor, values: Tensor) -> None:
@@ -257,6 +335,12 @@ def _add(maps: Tensor, values: Tensor) -> None:
 def relu_backward(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of x from that of ReLU(x)."""
     result: Tensor = torch.ops.aten.threshold_backward(grad, x, 0)
+    return result
+
+
+def relu_backward_(grad: Tensor, x: Tensor) -> Tensor:
+    """The same in the gradient's place."""
+    result: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, x, 0, grad_input=grad)
     return result
 
 

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import tyro
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.store import ImageStore, damaged
+from lorbms_fast.progress import tqdm
 from lorbms_fast.similarity.table import FILE, NeighbourTable
 
 

@@ -45,7 +45,8 @@ def plan(
             "counting launches needs the package triton, which is missing: pip install 'lorbms-fast[triton]'"
         )
     from lorbms_fast.measurement.gpus import GPUS
-    from lorbms_fast.measurement.plan import LAUNCHED, OF_PEAK, REPLAYED, count_iteration, largest_batch, predict
+    from lorbms_fast.measurement.peak import largest_batch
+    from lorbms_fast.measurement.plan import LAUNCHED, OF_PEAK, REPLAYED, count_iteration, predict
 
     present = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     chosen = [one for one in GPUS if one.name.lower().startswith(gpu.lower())]
@@ -61,7 +62,7 @@ def plan(
     model = PRESETS[preset].model
     iteration = count_iteration(model, batch_size, precision)
     other = max(1, batch_size // 2) if batch_size > 1 else 2
-    two = [(batch_size, iteration), (other, count_iteration(model, other, precision))]
+    two = [(batch_size, iteration.peak_bytes), (other, count_iteration(model, other, precision).peak_bytes)]
     iterations = round(epochs * (images // batch_size))
     counts = {
         "launches_ours": len(iteration.ours),

@@ -51,7 +51,7 @@ def prepare(
         image_size: Side of the images in pixels.
         min_side: Leave out photos with a smaller side; by default the recipe's (200 px for COCO, else the image size).
         limit: Keep that many photos, drawn at random.
-        decoder: scaled (fast: decodes JPEGs at a fraction of their size, a mean error below 1 of 255 levels), pillow
+        decoder: scaled (fast: decodes JPEGs at a fraction of their size, a mean error below 1.5 of 255 levels), pillow
             (exact, slower), or dali (NVIDIA's, on a GPU where there is one). What a fast one refuses, pillow decodes.
         on_bad: Leave bad files out, name and count them; or stop at the first.
         seed: Seed of the random crops and draws.

@@ -3,7 +3,8 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,14 +17,18 @@ from lorbms_fast.dataloader.readers import Reader, reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
+from lorbms_fast.differences import differences
 from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
-from lorbms_fast.engine.pages import keep_pages
-from lorbms_fast.engine.trainer import Interrupted, Measure, Training
+from lorbms_fast.engine.memory import out_of_memory_told
+from lorbms_fast.engine.stopping import Interrupted
+from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
+from lorbms_fast.files import full_disk_named, sole_process
 from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import images_at_once, with_variant
+from lorbms_fast.pages import keep_pages
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.similarity.table import NeighbourTable
 
@@ -81,8 +86,11 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             if resume is not None:
                 opened = Run.open(resume)
                 run = replace(opened, config=settings)
-                if settings.model != opened.config.model:
-                    raise UserError(f"{resume} was begun with another model: start a new run with --out to change it")
+                begun, wanted = asdict(opened.config.model), asdict(settings.model)
+                if changed := list(differences(wanted, begun, "model")):
+                    raise UserError(
+                        f"{resume} was begun with another model: {'; '.join(changed)}; start a new run with --out"
+                    )
             elif store is None or out is None:
                 raise UserError(
                     "name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)"
@@ -103,16 +111,34 @@ def _begin(out: Path, settings: TrainConfig, store: Path, world: World) -> Run:
 
 
 def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
-    """Train a run to its end, from its newest checkpoint if it has one, and draw its curves."""
-    keep_pages()
-    training = Training.of(run, batch_source(run.config, store), world)
+    """Train a run to its end, from its newest checkpoint if it has one, and draw its curves.
+
+    Raises:
+        UserError: another process is training it, or something the user can mend came in between.
+    """
+    with (
+        sole_process(run.folder, f"is training {run.folder}") if world.first else nullcontext(),
+        full_disk_named(run.folder),
+    ):
+        if world.first:
+            run.tidy()
+        keep_pages()
+        source = batch_source(run.config, store)
+        with out_of_memory_told(run.config, device_named(run.config.device)):
+            _train(run, source, world)
+
+
+def _train(run: Run, source: Batches, world: World) -> None:
+    training = Training.of(run, source, world)
+    if world.first:
+        run.check_space(training.networks, training.optimizers)
     start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
     world.wait()  # until all have read the checkpoint, which the first may soon replace
     if world.first:
         print(_summary(training, start))
     stopped = 0
     try:
-        training.train(start, _measure(run, store) if world.first else None)
+        training.train(start, _measure(run, source.store) if world.first else None)
     except Interrupted as stop:
         stopped = stop.iteration
     if world.first:

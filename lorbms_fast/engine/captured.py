@@ -1,27 +1,29 @@
 """The iteration on fixed memory, which a GPU can do again as one CUDA graph, without a host that launches kernels.
 
 A graph keeps every number that the host put into it. So nothing that changes from one iteration to the next may be a
-number of the host's: indices and masks come through slots, learning rates and step counts are tensors that are filled,
-u and parameters change in place. The same code runs without a graph, on a CPU too.
+number of the host's: the iteration's own number is a tensor that it counts up, and of it indices, masks and learning
+rates are functions; parameters, moments, step counts and u change in place. The same code runs without a graph, on a
+CPU too.
 """
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
-from lorbms_fast.dataloader.batches import Batch, Draw, used_candidates
+from lorbms_fast.dataloader.batches import Batch, Drawing
 from lorbms_fast.engine import iteration as fast
+from lorbms_fast.engine.drawn import DrawnAhead, unpacked
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.engine.report import Report
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
 
 UPDATES = 4
 Work = Callable[[], None]
@@ -63,7 +65,7 @@ class CudaGraphs:
 
 
 class CapturedIteration:
-    """Training iterations of the fast form from draws, batches being put together where the images lie.
+    """Training iterations of the fast form, batches being drawn and put together where the images lie.
 
     The number of candidates to encode is part of a graph. There is one for each of a few numbers, the largest being
     the most that masks can use; an iteration takes the smallest that holds its own. The first iteration of a size runs
@@ -73,10 +75,11 @@ class CapturedIteration:
         networks: in training mode.
         optimizers: theirs.
         images: the whole store on the networks' device, uint8 (count, S, S, 3).
+        drawing: draws batches there.
         batch_size: reference images a batch.
         batches: how many different ones an iteration takes, 1 or 4.
         losses: weights of the losses.
-        optim: for the advance of u.
+        optim: for learning rates and the advance of u.
         arithmetic: of convolutions and matrix products.
         recorder: records the work; None runs it as it is.
     """
@@ -86,6 +89,7 @@ class CapturedIteration:
         networks: Networks,
         optimizers: Optimizers,
         images: Tensor,
+        drawing: Drawing,
         batch_size: int,
         batches: int,
         losses: LossConfig,
@@ -97,8 +101,9 @@ class CapturedIteration:
         self._n, self._losses, self._optim, self._arithmetic = batch_size, losses, optim, arithmetic
         self._recorder = recorder
         self._dtype = next(networks.parameters()).dtype
-        # Of each batch: 5 N rows, 4 N of the mask, 3 N quadrants and 3 N samples in use.
-        self._slots = torch.zeros((batches, 15 * batch_size), dtype=torch.int64, device=images.device)
+        self._drawn = DrawnAhead(drawing, batch_size, batches, images.device)
+        self._iteration = torch.zeros(1, dtype=torch.int64, device=images.device)
+        self._expected = 0
         self._numbers = torch.zeros(len(Report.names()), dtype=torch.float64, device=images.device)
         self._seen: set[int] = set()
         self._replays: dict[int, Work] = {}
@@ -108,20 +113,21 @@ class CapturedIteration:
         """Numbers of candidates that there are graphs for."""
         return sorted({-(-self._n * quarters // 4) for quarters in (6, 8, 10, 12)})
 
-    def __call__(self, draws: Sequence[Draw]) -> Report:
+    def __call__(self, iteration: int, numbers: range) -> Report:
         """Do one iteration.
 
         Args:
-            draws: of each of its batches.
+            iteration: its number, counted from 0.
+            numbers: of its batches; the next iteration's are expected to follow in the same steps.
 
         Returns:
             What the next call overwrites.
         """
-        used = max(int(draw.mask.sum()) for draw in draws)
-        size = next(size for size in self.sizes if size >= used)
-        slots = torch.stack([self._packed(draw) for draw in draws])
-        self._slots.copy_(slots.pin_memory() if self._slots.is_cuda else slots, non_blocking=True)
-        self._do(size)
+        used = self._drawn.ready(iteration, numbers)
+        if iteration != self._expected:
+            self._iteration.fill_(iteration)
+        self._expected = iteration + 1
+        self._do(next(size for size in self.sizes if size >= used))
         return Report.unstacked(self._numbers)
 
     def _do(self, size: int) -> None:
@@ -145,19 +151,18 @@ class CapturedIteration:
             self._do(size)
 
     def _work(self, size: int) -> None:
-        """The whole iteration: from the slots to parameters, moments, u and the numbers to report."""
-        batches = [self._batch(slot, size) for slot in self._slots]
+        """The whole iteration: from its number to parameters, moments, u and the numbers to report."""
+        slots = self._drawn.slots.index_select(0, self._iteration % len(self._drawn.slots))[0]
+        batches = [self._batch(slot, size) for slot in slots]
+        self._optimizers.set_rates(self._optim, self._iteration[0])
         with precision(self._images.device, self._arithmetic):
             batches *= UPDATES // len(batches)
             report = fast.iterate(self._networks, self._optimizers, batches, self._losses)
         fast.advance_u(self._networks, self._optim)
         self._numbers.copy_(report.stacked())
-
-    def _packed(self, draw: Draw) -> Tensor:
-        used = used_candidates(draw.mask, 3 * self._n)
-        return torch.cat([draw.rows.flatten(), draw.mask.flatten().long(), used.flatten()])
+        self._iteration.add_(1)
 
     def _batch(self, slot: Tensor, size: int) -> Batch:
-        rows, mask, used = slot.split([5 * self._n, 4 * self._n, 6 * self._n])
-        images = kernels.assemble_batch(self._images, rows.view(5, -1), dtype=self._dtype, channels_last=True)
-        return Batch(images[0], images[1:], mask.view(-1, 4).bool(), used.view(2, -1)[:, :size])
+        rows, mask, used = unpacked(slot, self._n, size)
+        images = kernels.assemble_batch(self._images, rows, dtype=self._dtype, channels_last=True)
+        return Batch(images[0], images[1:], mask, used)

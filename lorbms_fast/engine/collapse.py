@@ -1,8 +1,11 @@
-"""Has the classifier collapsed? Then it says the same of every sample, and L_cls teaches the generator nothing.
+"""Has the classifier or the discriminator collapsed? Then it says the same of all, and teaches the generator nothing.
 
-The thesis saw this with SqueezeNet (Appendix D.8). Two numbers tell: how far its answers differ between samples, and
-how much better it does than whoever knows no image but how often each answer is right.
+The thesis saw this with SqueezeNet as classifier (Appendix D.8). Two numbers tell of a classifier: how far its answers
+differ between samples, and how much better it does than whoever knows no image but how often each answer is right; and
+two of a discriminator: how far its answers differ between images, and between real and mixed ones on average.
 """
+
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -14,9 +17,9 @@ from lorbms_fast.models import Networks
 from lorbms_fast.models.joint_classifier import JointClassifier
 
 WARMED_UP = 1000
-"""Iterations after which a classifier should tell samples apart."""
+"""Iterations after which classifier and discriminator should tell samples apart."""
 COLLAPSED = 0.01
-"""Below this standard deviation of its probabilities a classifier counts as collapsed."""
+"""Below this standard deviation of its probabilities either counts as collapsed."""
 
 
 @torch.no_grad()
@@ -42,6 +45,29 @@ def classifier_state(networks: Networks, form: Form, I_mix: Tensor, batch: Batch
             logits = form.classifier_logits(networks, I_mix, batch.I_q)
             targets = torch.diag_embed(batch.mask.to(logits.dtype)).transpose(0, 1)
     return {"spread": spread(logits).item(), "gain": gain(logits, targets).item()}
+
+
+@torch.no_grad()
+def discriminator_state(networks: Networks, I_ref: Tensor, I_mix: Tensor) -> dict[str, float]:
+    """Numbers on the discriminator for real and mixed images, each (N, 3, S, S).
+
+    Returns:
+        `spread`, the standard deviation over all images of the probabilities to be real, 0 when all get the same
+        answer; `gap`, the mean probability of real images less that of mixed ones.
+    """
+    logits = networks.dsc(torch.cat([I_ref, I_mix])).flatten(1)
+    of_real, of_mixed = logits.float().sigmoid().chunk(2)
+    return {"spread": spread(logits[None]).item(), "gap": (of_real.mean() - of_mixed.mean()).item()}
+
+
+def collapsed(iteration: int, states: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """A line for each network, by name, whose state tells that it has collapsed after so many iterations."""
+    for name, state in states.items():
+        if iteration >= WARMED_UP and state["spread"] < COLLAPSED:
+            yield (
+                f"iteration {iteration:,}: the {name} gives all samples the same answer "
+                f"(spread {state['spread']:.4f}): it has collapsed"
+            )
 
 
 def spread(logits: Tensor) -> Tensor:

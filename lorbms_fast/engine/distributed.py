@@ -1,19 +1,31 @@
 """Many processes on one run, started by torchrun: who they are, and the average of their gradients."""
 
+import json
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.errors import UserError
+from lorbms_fast.reference.layers import BatchNorm
 
 BUCKET = 25 * 2**20
 """Bytes of gradients that travel together, as in DistributedDataParallel."""
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for a silent one, which may be the first at its sheets, checkpoints and measurements."""
+START = timedelta(minutes=5)
+"""How long processes wait for each other when they begin."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +46,14 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; every one must ask."""
-        if self.size == 1:
-            return flag
-        flags = torch.tensor([flag], dtype=torch.uint8)  # on the CPU: no GPU has to finish for it
-        with together():
-            dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags.item())
+        return bool(self.largest(torch.tensor([flag], dtype=torch.uint8)).item())
+
+    def largest(self, numbers: Tensor) -> Tensor:
+        """The largest of each number in any process; every one must ask. On the CPU: no GPU has to finish for it."""
+        if self.size > 1:
+            with together():
+                dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return numbers
 
 
 ALONE = World()
@@ -54,11 +68,57 @@ def joined() -> Iterator[World]:
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    with together():
+        store, rank, size = next(rendezvous("env://", timeout=START))
+        of_this_group = PrefixStore(agreed_name(store, rank, size), store)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        dist.init_process_group(backend, store=of_this_group, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def agreed_name(store: Store, rank: int, size: int, patience: timedelta = START) -> str:
+    """A name for this group of processes, the same in all of them and never used before.
+
+    torchrun keeps its store when it starts a failed group again, and with it the addresses of the dead; who looks
+    before the new ones are there connects to nobody, or to somebody else. Counts of restarts are each machine's own. So
+    the first process invents a name, all others answer to it with names of their own, and it lists whom it heard.
+
+    Args:
+        store: that all processes see, with what earlier groups left there.
+        rank: of this process.
+        size: how many there are.
+        patience: how long to wait for the others.
+
+    Raises:
+        UserError: the others did not come.
+    """
+    deadline, mine = time.monotonic() + patience.total_seconds(), uuid.uuid4().hex
+    if rank == 0:
+        store.set("group", mine)
+    while time.monotonic() < deadline:
+        group = mine if rank == 0 else _look_up(store, "group")
+        if group and rank == 0:
+            answers = [_look_up(store, f"group/{group}/{other}") for other in range(1, size)]
+            if all(answers):
+                store.set(f"group/{group}", json.dumps(answers))
+                return group
+        elif group:
+            store.set(f"group/{group}/{rank}", mine)
+            if (heard := _look_up(store, f"group/{group}")) and mine in json.loads(heard):
+                return group
+        time.sleep(0.02)
+    missing = [r for r in range(1, size) if rank == 0 and not _look_up(store, f"group/{mine}/{r}")]
+    whom = f"process {', '.join(map(str, missing))}" if missing else "process 0"
+    raise UserError(f"process {rank} waited {patience.total_seconds():g} s for {whom} of {size} to start: see its log")
+
+
+def _look_up(store: Store, name: str) -> str:
+    """What the store has under a name now, or nothing."""
+    found: str = store.get(name).decode() if store.check([name]) else ""
+    return found
 
 
 def restarted() -> bool:
@@ -81,6 +141,51 @@ def together() -> Iterator[None]:
             f"process {rank} lost another process of the run ({str(error).splitlines()[0]}): look for that one's own "
             "message; torchrun --max-restarts N would start all again from the last checkpoint"
         ) from error
+
+
+class _Gathered(torch.autograd.Function):
+    """Every process's tensor in every process; gradients go back to the process that each came from."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, world: World) -> Tensor:
+        ctx.rank = world.rank
+        everyones = own.new_zeros((world.size, *own.shape))
+        everyones[world.rank] = own
+        with together():
+            dist.all_reduce(everyones)
+        return everyones
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_everyone = gradients[0].clone(memory_format=torch.contiguous_format)
+        with together():
+            dist.all_reduce(of_everyone)
+        return of_everyone[ctx.rank], None
+
+
+def synchronise_batch_norm(network: nn.Module, world: World) -> None:
+    """Let batch norms normalise by the statistics of all processes' batches; from now on all must run the network.
+
+    The gradients that a process then computes are those of the sum of all processes' losses by way of its own batch:
+    averaged over processes, as `Averaging` does, they are the double batch's.
+    """
+    for layer in network.modules():
+        if isinstance(layer, BatchNorm):
+            layer.gather = lambda own: _Gathered.apply(own, world)
+
+
+@contextmanager
+def on_its_own(network: nn.Module) -> Iterator[None]:
+    """Inside the block batch norms see this process's batch only, as no other process runs the network."""
+    layers = [layer for layer in network.modules() if isinstance(layer, BatchNorm)]
+    kept = [layer.gather for layer in layers]
+    for layer in layers:
+        layer.gather = None
+    try:
+        yield
+    finally:
+        for layer, gather in zip(layers, kept, strict=True):
+            layer.gather = gather
 
 
 class Averaging:

@@ -1,6 +1,8 @@
 """What a run tells while it trains: JSON lines, TensorBoard and sheets."""
 
 import json
+import os
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 
@@ -9,6 +11,9 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from lorbms_fast.files import whole_file
+
+RECENT = 1000
+"""Entries that means are taken over at most."""
 
 
 class Log:
@@ -23,6 +28,7 @@ class Log:
         kept = [line for line in read_lines(metrics) if json.loads(line)["iteration"] <= start]
         with whole_file(metrics) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept))
+        self._recent = deque((json.loads(line) for line in kept[-RECENT:]), RECENT)
         self._metrics = metrics.open("a")
         self._board = SummaryWriter(folder / "tensorboard", purge_step=start + 1)
 
@@ -37,14 +43,26 @@ class Log:
 
     def write(self, iteration: int, numbers: dict[str, float]) -> None:
         """Note the numbers of an iteration."""
-        self._metrics.write(json.dumps({"iteration": iteration} | numbers) + "\n")
+        entry = {"iteration": iteration} | numbers
+        self._metrics.write(json.dumps(entry) + "\n")
         self._metrics.flush()
+        self._recent.append(entry)
         self.board(iteration, numbers)
 
     def board(self, iteration: int, numbers: dict[str, float]) -> None:
         """Note numbers of an iteration in TensorBoard only."""
         for name, value in numbers.items():
             self._board.add_scalar(name, value, iteration)
+
+    def keep(self) -> None:
+        """Wait until all entries are on the disk."""
+        os.fsync(self._metrics.fileno())
+        self._board.flush()  # by itself it does so by the time of day, which may be set back
+
+    def mean(self, name: str, since: int) -> float | None:
+        """Mean of a number over the entries after an iteration, `RECENT` of them at most; None where there are none."""
+        found = [entry[name] for entry in self._recent if entry["iteration"] > since]
+        return sum(found) / len(found) if found else None
 
     def sheet(self, iteration: int, sheet: Image.Image) -> None:
         """Keep a sample sheet."""

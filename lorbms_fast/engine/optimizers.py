@@ -17,6 +17,8 @@ from lorbms_fast.models import Networks
 class Adam(torch.optim.Optimizer):
     """Adam with eps where TensorFlow has it: `lr sqrt(1-b2^t)/(1-b1^t) m / (sqrt(v) + eps)`.
 
+    A step whose gradients are not all finite is not taken, as the device itself decides: nobody waits for it.
+
     Rate and step count lie beside the parameters, so that a captured graph sees them change: `group["lr"]` is a
     tensor, to be filled and not replaced. torch's fused kernel corrects m and v itself; told of infinitely many
     steps, it finds nothing to correct, and gets the correction in the rate instead.
@@ -46,6 +48,12 @@ class Adam(torch.optim.Optimizer):
         self.scaler = scaler or GradScaler(device.type, enabled=False)
         self.averaging = averaging
         self._infinity = torch.full((), torch.inf, device=device)
+        self._one = torch.ones((), device=device)
+        self.factor = torch.ones((), dtype=torch.float64, device=device)
+        """On the learning rate, whatever is filled in for it: less than 1 after the training has diverged."""
+        self.flawed = torch.zeros(2, device=device)
+        """How many losses, and how many steps' gradients, were not finite; whoever reads them sets them back.
+        Overflows that a scaler is there for do not count."""
         self._step_supports_amp_scaling = True  # steps that overflow are skipped inside the kernel: nobody waits
         for parameter in parameters:
             self.state[parameter] = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
@@ -72,10 +80,13 @@ class Adam(torch.optim.Optimizer):
         """Take one step; parameters without a gradient stay. There is no closure to call."""
         found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         for group in self.param_groups:
-            t = group["t"].add_(1 if found_inf is None else 1 - found_inf)
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if found_inf is None:
+                found_inf = self._one_if_not_finite([parameter.grad for parameter in moved])
+                self.flawed[1].add_(found_inf)
+            t = group["t"].add_(1 - found_inf)
             beta1, beta2 = group["betas"]
-            rate = group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
+            rate = self.factor * group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
             torch._fused_adam_(
                 moved,
                 [parameter.grad for parameter in moved],
@@ -93,6 +104,12 @@ class Adam(torch.optim.Optimizer):
                 grad_scale=grad_scale,
                 found_inf=found_inf,
             )
+
+    def _one_if_not_finite(self, gradients: list[Tensor]) -> Tensor:
+        found = torch.zeros_like(self._one)
+        if gradients:
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self._one)
+        return found
 
     def abandon(self) -> None:
         """Forget an update that was broken off before its step: gradients, and what scaler and averaging noted."""
@@ -137,15 +154,23 @@ class Optimizers:
             adam(networks.dsc.parameters(), config.discriminator_lr),
         )
 
-    def set_rates(self, config: OptimConfig, iteration: int) -> None:
-        """Set the learning rates of an iteration, counted from 0: only the classifier's changes, as a staircase."""
-        rate = config.classifier_lr * config.classifier_decay ** (iteration // config.classifier_decay_every)
+    def set_rates(self, config: OptimConfig, iteration: int | Tensor) -> None:
+        """Set the learning rates of an iteration: only the classifier's changes, as a staircase.
+
+        Args:
+            config: rates.
+            iteration: counted from 0; a tensor () beside the parameters where a captured graph is to count it.
+        """
+        drops = iteration // config.classifier_decay_every
+        if isinstance(drops, Tensor):
+            drops = drops.double()  # or the rate would be rounded to float32
         for group in self.classifier.param_groups:
-            group["lr"].fill_(rate)
+            group["lr"].fill_(config.classifier_lr * config.classifier_decay**drops)
 
 
 def update(optimizer: Adam, loss: Tensor) -> None:
     """Move the optimizer's parameters one step down the loss."""
+    optimizer.flawed[0].add_(~loss.detach().isfinite())
     optimizer.scaler.scale(loss).backward()
     if optimizer.averaging is not None:
         optimizer.averaging.finish()

@@ -1,44 +1,40 @@
 """The training loop: batches in, updates, log, sheets and checkpoints out."""
 
 import math
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
 
 import torch
-from tqdm import tqdm
 
 from lorbms_fast.checkpoint import BEGINNING, Progress, Run
 from lorbms_fast.dataloader.batches import Batches, BatchSource
 from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
-from lorbms_fast.engine.collapse import COLLAPSED, WARMED_UP, classifier_state
-from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
+from lorbms_fast.engine.compiled import compile_regions
+from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
+from lorbms_fast.engine.divergence import Guard, RolledBack
 from lorbms_fast.engine.forms import FORMS, form_of
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
+from lorbms_fast.engine.readings import Readings
 from lorbms_fast.engine.report import Report
+from lorbms_fast.engine.stopping import Interrupted, StopRequests, stop_requests
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
+from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import training_sheet
 
 SHEET_ROWS = 8
+SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
+"""Of what the log has, what the progress bar shows."""
 
 Measure = Callable[[Networks, int], dict[str, float]]
 """Numbers about the networks after an iteration."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; everything up to `iteration` is on disk."""
-
-    def __init__(self, iteration: int) -> None:
-        super().__init__(iteration)
-        self.iteration = iteration
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,12 @@ class Training:
         arithmetic = chosen_precision(config.precision, device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
+        synchronised = world.size > 1 and config.batch_norm == "synchronised"
+        if synchronised and "cls" in config.compile:
+            raise UserError("--compile cls cannot exchange statistics: leave it or --batch-norm synchronised out")
+        compile_regions(networks, config.compile)
+        if synchronised:
+            synchronise_batch_norm(networks.cls, world)
         optimizers = Optimizers.of(networks, config.optim, arithmetic, world.size)
         return cls(run, source, networks, optimizers, device, arithmetic, world)
 
@@ -88,13 +90,32 @@ class Training:
             Interrupted: SIGINT or SIGTERM came; a checkpoint of the last finished iteration was written before.
             UserError: another process of the run is gone.
         """
-        config = self.run.config
-        last = self.last_iteration(start)
         self.networks.train()
         step = self._step()
+        guard = Guard(self.run, self.source, self.networks, self.optimizers, self.world, self.updates * self.world.size)
+        with stop_requests() as stop:
+            while True:
+                try:
+                    self._train(start, step, guard, stop, measure)
+                    return
+                except RolledBack as back:
+                    start = back.start
+
+    def _train(
+        self,
+        start: Progress,
+        step: Callable[[Progress], Report],
+        guard: Guard,
+        stop: StopRequests,
+        measure: Measure | None,
+    ) -> None:
+        """Train from `start` to the end of the run, or until it is to go back."""
+        config = self.run.config
+        last = self.last_iteration(start)
+        guard.begin(start)
+        readings = Readings()
         with (
             Log(self.run.folder, start.iteration) if self.world.first else nullcontext() as log,
-            _stop_requests() as stop,
             tqdm(
                 total=last,
                 initial=start.iteration,
@@ -105,42 +126,60 @@ class Training:
             ) as bar,
         ):
             for iteration in range(start.iteration, last):
-                progress = self._after(start, iteration)
-                self.optimizers.set_rates(config.optim, iteration)
+                progress, after = self._after(start, iteration), self._after(start, iteration + 1)
                 report = step(progress)
-                done = iteration + 1
-                # Processes ask each other only now and then, as it takes them a moment: all must stop at once.
-                asked = self.world.size == 1 or done % config.log_every == 0
-                stopping = asked and self.world.any(bool(stop))
+                guard.note(progress)
+                done = after.iteration
                 bar.update()
+                logging, sheet_due = done % config.log_every == 0, done % config.sheet_every == 0 or done == last
+                due = self._period(after) > self._period(progress)
+                saving = done % config.checkpoint_every == 0 or done == last or (due and measure is not None)
+                stopping, gone = False, self.source.gone() if logging else None
+                if self._looking_is_free or logging or saving or due:
+                    guard.look()
+                    stopping = self.world.any(stop.came or gone is not None)
                 if log is not None:
-                    if done % config.log_every == 0:
-                        numbers = report.numbers()
-                        log.write(done, numbers)
-                        shown = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
-                        bar.set_postfix({name: f"{numbers[name]:.3f}" for name in shown}, refresh=False)
-                    if done % config.sheet_every == 0 or done == last:
+                    if logging:
+                        readings.send(done, report.stacked())
+                    for read, values in readings.arrived(left=0 if sheet_due or saving or stopping else 1):
+                        numbers = dict(zip(Report.names(), values, strict=True))
+                        log.write(read, numbers)
+                        bar.set_postfix({name: f"{numbers[name]:.3f}" for name in SHOWN}, refresh=False)
+                    if sheet_due:
                         self._look(log, done)
-                    after = self._after(start, done)
-                    measuring = self._period(after) > self._period(progress)
-                    if done % config.checkpoint_every == 0 or done == last or stopping or (measure and measuring):
-                        self.run.save(after, self.networks, self.optimizers)
-                    if measure and measuring and not stopping:  # takes minutes: after the checkpoint
-                        log.board(done, measure(self.networks, done))
+                    if saving or stopping:
+                        self._keep(log, after)
+                    if measure is not None and due and not stopping:
+                        with stop.at_once(done):  # takes minutes, and everything is on disk
+                            log.board(done, measure(self.networks, done))
                 if stopping and done < last:
+                    if gone is not None:
+                        raise UserError(
+                            f"{gone} is gone or was cut short while the run read it; iteration {done} is saved: put it "
+                            f"back, then  lorbms-fast train --resume {self.run.folder}"
+                        )
                     raise Interrupted(done)
 
     def _after(self, start: Progress, iteration: int) -> Progress:
         """Where a run that goes on from `start` is after `iteration` iterations."""
-        return Progress(iteration, start.batches + (iteration - start.iteration) * self.updates * self.world.size)
+        return start._replace(
+            iteration=iteration,
+            batches=start.batches + (iteration - start.iteration) * self.updates * self.world.size,
+        )
+
+    @property
+    def _looking_is_free(self) -> bool:
+        """Numbers can be read at any time: a GPU would have to finish first."""
+        return self.device.type == "cpu"
 
     def _period(self, progress: Progress) -> int:
         """How often the networks were to be measured until then."""
         return progress.batches // (self.source.batches_per_epoch * self.run.config.evaluation.epochs)
 
-    def numbers(self, progress: Progress) -> list[int]:
+    def numbers(self, progress: Progress) -> range:
         """Numbers of the batches that this process takes next: processes take turns."""
-        return [progress.batches + k * self.world.size + self.world.rank for k in range(self.updates)]
+        first, step = progress.batches + self.world.rank, self.world.size
+        return range(first, first + self.updates * step, step)
 
     def _step(self) -> Callable[[Progress], Report]:
         """What does an iteration: one CUDA graph where there can be, else operation after operation."""
@@ -159,6 +198,7 @@ class Training:
             self.networks,
             self.optimizers,
             read.images,
+            source.drawing(self.device),
             config.batch_size,
             self.updates,
             config.loss,
@@ -166,11 +206,12 @@ class Training:
             self.arithmetic,
             CudaGraphs() if on_gpu else None,
         )
-        return lambda progress: captured([source.draw(number) for number in self.numbers(progress)])
+        return lambda progress: captured(progress.iteration, self.numbers(progress))
 
     def _iterate(self, progress: Progress) -> Report:
         config = self.run.config
         form = form_of(config.model, config.impl)
+        self.optimizers.set_rates(config.optim, progress.iteration)
         batches = [self.source.batch(number).to(self.device) for number in self.numbers(progress)]
         with self._precision():
             report = form.iterate(self.networks, self.optimizers, batches * (UPDATES // self.updates), config.loss)
@@ -180,37 +221,26 @@ class Training:
     def _precision(self) -> AbstractContextManager[None]:
         return precision(self.device, self.arithmetic)
 
+    def _keep(self, log: Log, progress: Progress) -> None:
+        """Write a checkpoint, and beside it how well the iterations since about the last one reconstructed."""
+        log.keep()
+        config = self.run.config
+        since = progress.iteration - max(config.checkpoint_every, config.log_every)
+        self.run.save(progress, self.networks, self.optimizers, log.mean("L_rec_hat", since))
+
     @torch.no_grad()
     def _look(self, log: Log, iteration: int) -> None:
-        """Keep a sheet of samples, and note whether the classifier tells them apart."""
+        """Keep a sheet of samples, and note whether classifier and discriminator tell them apart."""
         config = self.run.config
         batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
         form = form_of(config.model, config.impl)
-        with self._precision():
+        with self._precision(), on_its_own(self.networks.cls):
             scenes = form.scenes(self.networks, batch)
-            classifier = classifier_state(self.networks, form, scenes.I_mix, batch)
+            states = {
+                "classifier": classifier_state(self.networks, form, scenes.I_mix, batch),
+                "discriminator": discriminator_state(self.networks, batch.I_ref, scenes.I_mix),
+            }
         log.sheet(iteration, training_sheet(batch, scenes))
-        log.board(iteration, {f"classifier/{name}": value for name, value in classifier.items()})
-        if iteration >= WARMED_UP and classifier["spread"] < COLLAPSED:
-            tqdm.write(
-                f"iteration {iteration:,}: the classifier gives all samples the same answer "
-                f"(spread {classifier['spread']:.4f}): it has collapsed"
-            )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying at once; a second one of either acts as usual."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for watched, handler in usual.items():
-            signal.signal(watched, handler)
-
-    usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+        log.board(iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()})
+        for message in collapsed(iteration, states):
+            tqdm.write(message)

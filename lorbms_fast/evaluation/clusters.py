@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
@@ -15,6 +14,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.files import whole_file
+from lorbms_fast.progress import tqdm
 
 BATCH = 128
 ITERATIONS = 20

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
+
+from lorbms_fast.progress import tqdm
 
 GROUPS = 20
 NORMAL_95 = 1.959964

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
 from lorbms_fast.files import whole_file
+from lorbms_fast.progress import tqdm
 
 BATCH = 64
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.batches import BatchSource, generator
 from lorbms_fast.dataloader.pixels import to_pixels
@@ -29,6 +28,7 @@ from lorbms_fast.evaluation.results import Result, cached, read_result
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.files import whole_file
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.style import PLOT
 
 BATCH = 32

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from lorbms_fast.checkpoint import load_weights
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
 from lorbms_fast.evaluation.clusters import pseudo_labels
@@ -31,6 +30,7 @@ from lorbms_fast.evaluation.supervised import (
 )
 from lorbms_fast.evaluation.trunks import AlexNetTrunk, EncoderTrunk
 from lorbms_fast.files import whole_file
+from lorbms_fast.snapshot import load_weights
 
 PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY = 1e-3, 0.5, 10_000
 """As Krähenbühl et al. (ICLR 2016) train on PASCAL; the thesis gives momentum and 80,000 iterations only."""

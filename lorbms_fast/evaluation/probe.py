@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from lorbms_fast.config import Count, Rate
 from lorbms_fast.engine.optimizers import Adam, update
+from lorbms_fast.progress import tqdm
 
 BETAS = (0.9, 0.999)
 WEIGHT_STD, BIAS = 0.02, 0.02

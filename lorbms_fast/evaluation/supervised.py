@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from tqdm import tqdm
 
 from lorbms_fast.engine.optimizers import Adam
 from lorbms_fast.errors import UserError
@@ -18,6 +17,7 @@ from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
 from lorbms_fast.evaluation.states import restore_state, save_state
 from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
+from lorbms_fast.progress import tqdm
 from lorbms_fast.reference.layers import SpectralWeight
 
 SAVE_EVERY = 1_000

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.checkpoint import Run, load_weights
+from lorbms_fast.checkpoint import Run
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import build
 from lorbms_fast.models.spectral import unnormalised
 from lorbms_fast.reference.layers import SpectralWeight
+from lorbms_fast.snapshot import MODEL, load_weights
 from lorbms_fast.tiles import tile_of_chunk
 
 
@@ -61,7 +62,7 @@ def plain_generator(folder: Path) -> Generator:
     run = Run.open(folder)
     networks = build(run.config.model, "reference", normalise=unnormalised)
     path = run.latest()
-    load_weights(networks, path / "model.safetensors")
+    load_weights(networks, path / MODEL)
     for layer in networks.dec.modules():
         if isinstance(layer, SpectralWeight):
             layer.weight.copy_(spectral_norm(layer.weight, layer.u)[0])

@@ -14,7 +14,6 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
 from lorbms_fast.kernels import dispatch, use_impl
-from lorbms_fast.models import parts
 
 _NAMES = {
     torch.float32: "fp32",
@@ -73,7 +72,7 @@ class Array:
 def recorded() -> Iterator[list[Launch]]:
     """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
 
-    Networks take whole batches, as on a GPU. What operations return is memory nobody wrote. Kernels that are tuned are
+    What operations return is memory nobody wrote. Kernels that are tuned are
     written down with their first configuration.
     """
     launches: list[Launch] = []
@@ -87,7 +86,6 @@ def recorded() -> Iterator[list[Launch]]:
 
     with (
         patch.object(dispatch, "INTERPRETED", True),
-        patch.object(parts, "CPU_BYTES", 2**62),
         patch.object(JITFunction, "run", run),
         patch.object(Autotuner, "run", tune),
         use_impl("triton"),

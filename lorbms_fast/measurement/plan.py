@@ -4,8 +4,6 @@ The iteration runs once on the CPU with the launches of our kernels written down
 operations counted as they go. Nothing here is measured but what says so.
 """
 
-import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +19,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.dispatch import INTERPRETED
 from lorbms_fast.measurement.gpus import Gpu
 from lorbms_fast.measurement.launches import FREE, Launch, recorded
+from lorbms_fast.measurement.peak import Alive
 from lorbms_fast.measurement.step import step
 from lorbms_fast.measurement.work import Work, arithmetic, work
 
@@ -92,25 +91,13 @@ def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -
     """
     if INTERPRETED:
         raise UserError("TRITON_INTERPRET=1 is set, and interpreted kernels are not launched: unset it")
-    with _Alive() as alive:
+    with Alive() as alive:
         one_iteration = step("torch", model, batch_size, "float32" if precision == "tf32" else precision)
         with recorded():
             one_iteration()  # the first allocates gradients and moments
         with recorded() as launches, _Counting() as counting:
             one_iteration()
     return Iteration([_of_launch(launch) for launch in launches], counting.found, alive.peak)
-
-
-def largest_batch(counted: Iterable[tuple[int, Iteration]], memory: float) -> int:
-    """Largest batch that fits in a GPU's memory, by a line through the peaks of two batches.
-
-    Args:
-        counted: two batch sizes and their iterations.
-        memory: bytes of the GPU, of which a tenth is left to libraries.
-    """
-    (n, of_n), (m, of_m) = counted
-    each = (of_m.peak_bytes - of_n.peak_bytes) / (m - n)
-    return int((0.9 * memory - of_n.peak_bytes + n * each) // each)
 
 
 def _of_launch(launch: Launch) -> Operation:
@@ -136,32 +123,3 @@ class _Counting(TorchDispatchMode):
         programs = 10**6 if flops.get_total_flops() else 1 + max((t.numel() for t in tensors), default=0) // 4096
         self.found.append(Operation(Work(flops.get_total_flops(), size), programs, "bf16" if half else "fp32"))
         return result
-
-
-class _Alive(TorchDispatchMode):
-    """Bytes of all tensors made inside that are still there, and their greatest sum."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = self._now = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
-                self._note(tensor.untyped_storage())
-        return result
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        place, size = storage.data_ptr(), storage.nbytes()
-        if not size or place in self._known:
-            return
-        self._known.add(place)
-        self._now += size
-        self.peak = max(self.peak, self._now)
-        weakref.finalize(storage, self._gone, place, size)
-
-    def _gone(self, place: int, size: int) -> None:
-        self._known.discard(place)
-        self._now -= size

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from lorbms_fast.config import Impl, ModelConfig, TrainConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.pairs import paired
 from lorbms_fast.models import build
+from lorbms_fast.pages import keep_pages
 
 CPU = torch.device("cpu")
 
@@ -57,8 +58,8 @@ def step(
 
 def peak_memory(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32") -> float:
     """Gigabytes (10^9) of memory that a fresh process holds at most during two iterations, itself included."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (impl, model, batch_size, arithmetic))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, impl, model, batch_size, arithmetic).result()
 
 
 def _peak(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision) -> float:
@@ -72,11 +73,13 @@ def _peak(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision
 
 def compare_steps(model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision) -> dict[str, Any]:
     """Reference (float32) and fast iterations in turns: medians in seconds, their ratio, counts and peak memory."""
+    # First, as this process will keep the memory that it asks for.
+    peaks = peak_memory("reference", model, batch_size), peak_memory("torch", model, batch_size, arithmetic)
     reference, fast = step("reference", model, batch_size), step("torch", model, batch_size, arithmetic)
     pair = paired(reference, fast, rounds)
-    result: dict[str, Any] = {"ratio": pair.ratio, "rounds": rounds}
-    memory = peak_memory("reference", model, batch_size)
-    result["reference"] = {"seconds": pair.median_a, **asdict(count(reference)), "peak_memory_gb": memory}
-    memory = peak_memory("torch", model, batch_size, arithmetic)
-    result["fast"] = {"seconds": pair.median_b, **asdict(count(fast)), "peak_memory_gb": memory}
-    return result
+    return {
+        "ratio": pair.ratio,
+        "rounds": rounds,
+        "reference": {"seconds": pair.median_a, **asdict(count(reference)), "peak_memory_gb": peaks[0]},
+        "fast": {"seconds": pair.median_b, **asdict(count(fast)), "peak_memory_gb": peaks[1]},
+    }

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lorbms_fast import reference
 from lorbms_fast.kernels import paired_conv2d, relu_grouped_batch_norm
+from lorbms_fast.kernels.grouped_batch_norm.synchronised import synchronised_batch_norm
 from lorbms_fast.reference.layers import BatchNorm
 
 
@@ -34,6 +35,10 @@ def _relu_norm(layer: BatchNorm, x: Tensor, groups: int) -> Tensor:
     """ReLU, then the layer's batch norm with statistics of each group; its averages follow one group after another."""
     if not layer.training:
         return layer(torch.relu(x))
-    y, means, variances = relu_grouped_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps)
+    if layer.gather is None:
+        y, means, variances = relu_grouped_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps)
+    else:
+        x = torch.relu(x)
+        y, means, variances = synchronised_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps, layer.gather)
     layer.follow(means, variances)
     return y

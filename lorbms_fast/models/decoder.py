@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from lorbms_fast import reference
 from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, pack_layers, resize_conv
-from lorbms_fast.models.parts import in_parts
 from lorbms_fast.models.spectral import normalised_weights
 from lorbms_fast.reference.layers import SpectralConv2d
 
@@ -48,9 +46,14 @@ class Decoder(reference.Decoder):
         ups, blocks, last = self.packed() if packed is None else packed
         side = math.isqrt(f.shape[1])
         x = f.transpose(1, 2).unflatten(2, (side, side))
-        for b, width in enumerate(self.block_inputs[:-1], start=1):
-            x = in_parts(partial(self._maps, b, ups[b - 1], blocks[b - 1]), x, 4 * width)
-        return in_parts(partial(self._images, ups[-1], blocks[-1], *last), x, 4 * self.block_inputs[-1])
+        for b, (up, block) in enumerate(zip(ups[:-1], blocks[:-1], strict=True), start=1):
+            x = self._maps(b, up, block, x)
+        x = self._up(x, ups[-1])
+        new_maps = dense_block_maps(x, blocks[-1])
+        # A 1x1 convolution of a stack needs no stack.
+        W_last, b_last = last
+        of_x, of_maps = W_last.split([x.shape[1], new_maps.shape[1]], 1)
+        return torch.tanh(F.conv2d(x, of_x, b_last) + F.conv2d(new_maps, of_maps))
 
     def _packed_ups(self, W_bar: list[Tensor]) -> Sequence[Any]:
         """What `_up` takes, of the normalised weights of all transitions up."""
@@ -63,10 +66,3 @@ class Decoder(reference.Decoder):
     def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
         """Transition up and dense block b: the new maps, all that the next one reads."""
         return dense_block_maps(self._up(x, up), block)
-
-    def _images(self, up: Any, block: PackedLayers, W_last: Tensor, b_last: Tensor, x: Tensor) -> Tensor:
-        """The last stage and the convolution to pixels; a 1x1 convolution of a stack needs no stack."""
-        x = self._up(x, up)
-        new_maps = dense_block_maps(x, block)
-        of_x, of_maps = W_last.split([x.shape[1], new_maps.shape[1]], 1)
-        return torch.tanh(F.conv2d(x, of_x, b_last) + F.conv2d(new_maps, of_maps))

@@ -1,14 +1,12 @@
 """The encoder on lorbms_fast.kernels."""
 
-from functools import partial
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import PackedLayers, coord_conv2d, dense_block_activated, pack_layers, pooled_conv2d
-from lorbms_fast.models.parts import in_parts
+from lorbms_fast.kernels import PackedLayers, coord_conv2d, dense_block_pooled, pack_layers
 
 Conv = tuple[Tensor, Tensor]
 """Weight and bias."""
@@ -44,14 +42,9 @@ class Encoder(reference.Encoder):
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk); for S = 64 chunk i is quadrant i."""
         first, blocks, downs, last = self.packed() if packed is None else packed
         x = coord_conv2d(images, *first)
-        for block, down, width in zip(blocks, downs, self.widths, strict=True):
-            x = in_parts(partial(_stage, block, *down), x, width)
+        for block, down in zip(blocks, downs, strict=True):
+            x = dense_block_pooled(x, block, *down, activation="instance_norm_relu")
         return F.conv2d(x, *last).flatten(2).transpose(1, 2)
-
-
-def _stage(block: PackedLayers, W_down: Tensor, b_down: Tensor, x: Tensor) -> Tensor:
-    """A dense block and the transition down behind it: (n, C, H, W) -> (n, C + L * growth, H / 2, W / 2)."""
-    return pooled_conv2d(dense_block_activated(x, block, activation="instance_norm_relu"), W_down, b_down)
 
 
 def layers_of(block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.kernels.grouped_batch_norm.definition import grouped_batch_norm
+from lorbms_fast.kernels.grouped_batch_norm.synchronised import Gather, synchronised_batch_norm
 from lorbms_fast.kernels.resize_conv.definition import resize_conv
 from lorbms_fast.kernels.spectral_norm.definition import power_step, spectral_norm
 
@@ -101,8 +102,10 @@ class BatchNorm(nn.Module):
     """Scale and shift after normalising by the batch's own statistics; running averages serve evaluation.
 
     The averages follow only while the layer itself is trained: the generator's updates, which also run the
-    classifier, leave them alone.
+    classifier, leave them alone. Where `gather` is set, the batch is that of all processes together.
     """
+
+    gather: Gather | None = None
 
     def __init__(self, channels: int, eps: float = 1e-5, decay: float = 0.99) -> None:
         super().__init__()
@@ -119,7 +122,10 @@ class BatchNorm(nn.Module):
         """(N, C, H, W) -> the same shape."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
-        y, means, variances = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
+        if self.gather is None:
+            y, means, variances = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
+        else:
+            y, means, variances = synchronised_batch_norm(x, self.gamma, self.beta, 1, self.eps, self.gather)
         self.follow(means, variances)
         return y
 

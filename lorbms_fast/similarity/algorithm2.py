@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.ahead import ReadAhead
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.progress import tqdm
 from lorbms_fast.similarity.clustering import IMAGES_PER_CLUSTER, SMALLEST, clusters
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.search import CPU, neighbours, recall

@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from lorbms_fast.dataloader.ahead import ReadAhead
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import CPU, BatchSource, padded_candidates, used_candidates
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
@@ -53,13 +56,48 @@ def test_images_candidates_and_mask_belong_together(source):
 
 
 def test_how_candidates_are_drawn(source):
-    ranks = np.concatenate([source._ranks(i, 50) for i in range(20)])
-    assert set(ranks.ravel()) == set(range(10))
-    assert (ranks != ranks[:, :1]).any()
-    shared = replace(source, candidates="shared-rank")
-    ranks = np.concatenate([shared._ranks(i, 50) for i in range(20)])
-    assert set(ranks.ravel()) == set(range(9))
-    assert (ranks == ranks[:, :1]).all()
+    ranks = source._ranks(range(200), CPU)
+    assert ranks.shape == (200, 5, 4)
+    assert set(ranks.flatten().tolist()) == set(range(10))
+    assert (ranks != ranks[..., :1]).any()
+    assert not torch.equal(ranks[0], ranks[1])
+    shared = replace(source, candidates="shared-rank")._ranks(range(200), CPU)
+    assert set(shared.flatten().tolist()) == set(range(9))
+    assert (shared == shared[..., :1]).all()
+
+
+@pytest.mark.parametrize("numbers", [range(3, 4), range(0, 9), range(2, 30, 7)])
+@pytest.mark.parametrize("candidates", ["independent", "shared-rank"])
+def test_many_draws_at_once_are_those_of_their_numbers(source, numbers, candidates):
+    source = replace(source, candidates=candidates)
+    rows, mask = source.drawing(CPU)(numbers)
+    assert (rows.shape, mask.shape) == ((len(numbers), 5, 5), (len(numbers), 5, 4))
+    for i, number in enumerate(numbers):
+        alone = source.draw(number)
+        assert torch.equal(rows[i], alone.rows)
+        assert torch.equal(mask[i], alone.mask)
+        assert np.array_equal(alone.rows[0], source.rows(number))
+        assert torch.equal(mask[i], source.batch(number).mask)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_draws_the_same_batches(source):
+    on_gpu_and_host = (source.drawing(device)(range(40)) for device in (torch.device("cuda"), CPU))
+    for on_gpu, on_host in zip(*on_gpu_and_host, strict=True):
+        assert torch.equal(on_gpu.cpu(), on_host)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 6), st.just(4))), st.integers(0, 3))
+def test_padded_candidates_are_the_used_and_the_first_again(mask, extra):
+    mask = torch.from_numpy(mask)
+    used = used_candidates(mask)
+    size = used.shape[1] + extra
+    assume(used.shape[1] > 0 and size <= mask.numel())
+    padded = padded_candidates(torch.stack([mask, mask]), size)
+    assert padded.shape == (2, 2, size)
+    for found in padded:
+        assert torch.equal(found[:, : used.shape[1]], used)
+        assert (found[:, used.shape[1] :] == used[:, :1]).all()
 
 
 def test_too_large_a_batch_is_refused(source):

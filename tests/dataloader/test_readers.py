@@ -13,7 +13,7 @@ from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.prepare import prepare_store
-from lorbms_fast.dataloader.readers import decode_on, mapped, reader, resident, streamed
+from lorbms_fast.dataloader.readers import Mapped, decode_on, reader, resident, streamed
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.dataloader.sources import of_folder
@@ -46,7 +46,7 @@ def test_several_files_are_one_array(sharded):
 def test_resident_and_mapped_are_what_the_store_says(sharded):
     exact = to_network(sharded.images[ROWS])
     assert exact.shape == (2, 3, 3, 64, 64)
-    for read in (mapped(sharded, CPU), resident(sharded, CPU), reader(sharded, "auto", 64, CPU)):
+    for read in (Mapped(sharded, CPU), resident(sharded, CPU), reader(sharded, "auto", 64, CPU)):
         assert torch.equal(read(ROWS), exact)
 
 

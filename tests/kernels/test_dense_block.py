@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorbms_fast.kernels import DenseBlock, dense_block, dense_block_activated, dense_block_maps
+from lorbms_fast.kernels import (
+    DenseBlock,
+    dense_block,
+    dense_block_activated,
+    dense_block_maps,
+    dense_block_pooled,
+    pack_layers,
+    pooled_conv2d,
+)
 
 ACTIVATIONS = ("relu", "instance_norm_relu")
 FORMS = (dense_block, dense_block_maps, dense_block_activated)
@@ -62,6 +70,40 @@ def test_output_and_gradients(form, activation, n, channels, layers, growth, hei
     found = results(form, arranged, weights, biases, activation, "torch", wanted)
     # Instance norm of few, nearly equal values divides by almost nothing: rounding is amplified in both.
     assert_close(found, expected, 1e-7 if activation == "instance_norm_relu" else 1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    activation=st.sampled_from(ACTIVATIONS),
+    n=st.integers(1, 3),
+    channels=st.integers(1, 6),
+    layers=st.integers(1, 5),
+    growth=st.integers(1, 4),
+    height=st.integers(2, 7),
+    width=st.integers(2, 7),
+    channels_last=st.booleans(),
+    moved=st.sets(st.sampled_from(("x", "layers", "down")), min_size=1),
+)
+def test_block_and_transition_together(activation, n, channels, layers, growth, height, width, channels_last, moved):
+    x, weights, biases = inputs(n, channels, layers, growth, height, width, 3)
+    weight, bias = torch.randn(3, channels + layers * growth, 1, 1, dtype=x.dtype), torch.randn(3, dtype=x.dtype)
+    groups = {"x": [x], "layers": [*weights, *biases], "down": [weight, bias]}
+    for name, tensors in groups.items():
+        for tensor in tensors:
+            tensor.requires_grad_(name in moved)
+    arranged = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+    def expected_form(x, weights, biases, activation, impl):
+        return pooled_conv2d(dense_block_activated(x, weights, biases, activation, impl=impl), weight, bias, impl)
+
+    def found_form(x, weights, biases, activation, impl):
+        return dense_block_pooled(x, *pack_layers([(weights, biases)], impl=impl), weight, bias, activation)
+
+    wanted = [tensor for name in sorted(moved) for tensor in groups[name]]
+    expected = results(expected_form, arranged, weights, biases, activation, "reference", wanted)
+    for impl in ("torch", "reference"):
+        found = results(found_form, arranged, weights, biases, activation, impl, wanted)
+        assert_close(found, expected, 1e-7 if activation == "instance_norm_relu" else 1e-12)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lorbms_fast import kernels
 from lorbms_fast.kernels import dispatch
 from lorbms_fast.kernels.dispatch import resolve
+from lorbms_fast.kernels.grouped_batch_norm.synchronised import synchronised_batch_norm
 from lorbms_fast.kernels.instance_norm.definition import instance_norm
 
 size = st.integers(1, 6)
@@ -110,6 +111,32 @@ def test_grouped_batch_norm_keeps_the_groups_apart():
     changed[3:] *= 7
     first, second = (kernels.grouped_batch_norm(batch, one, zero, 2)[0] for batch in (x, changed))
     assert torch.equal(first[:3], second[:3])
+
+
+@fast
+@given(st.integers(2, 5), st.integers(1, 4), size, size)
+def test_synchronised_batch_norm_of_one_process(n, groups, channels, side):
+    x, gamma, beta = draw(groups * n, channels, side, side), draw(channels, seed=1), draw(channels, seed=2)
+
+    def normalise(impl):
+        if impl == "reference":
+            return kernels.grouped_batch_norm(x, gamma, beta, groups, impl=impl)
+        return synchronised_batch_norm(x, gamma, beta, groups, 1e-5, lambda own: own[None])
+
+    assert_forms_agree(normalise, [x, gamma, beta], 1e-7)
+
+
+def test_synchronised_batch_norm_is_that_of_all_samples():
+    x, gamma, beta = draw(2, 3, 4, 5, 3, 2).detach() + 10, draw(5).detach(), draw(5, seed=1).detach()
+    x[1] *= 3  # two processes with three groups of four, of different means and variances
+    whole, *of_all = kernels.grouped_batch_norm(x.transpose(0, 1).flatten(0, 2), gamma, beta, 3, impl="reference")
+    mean, variance = x.mean((2, 4, 5)), x.var((2, 4, 5), correction=0)
+    for part, wanted in zip(x, whole.unflatten(0, (3, 2, 4)).transpose(0, 1), strict=True):
+        y, *found = synchronised_batch_norm(
+            part.flatten(0, 1), gamma, beta, 3, 1e-5, lambda own: torch.stack([mean, variance], 1)
+        )
+        torch.testing.assert_close(y.view_as(wanted), wanted, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found, of_all, rtol=1e-10, atol=0)
 
 
 def test_grouped_batch_norm_of_an_uneven_batch_is_refused():

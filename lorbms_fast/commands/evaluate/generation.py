@@ -6,7 +6,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.checkpoint import Run, load_weights
+from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.train import scene_batches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -14,6 +14,7 @@ from lorbms_fast.evaluation.generation import draw_generation_curves, measure_ge
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.evaluation.words import interval
 from lorbms_fast.models import build
+from lorbms_fast.snapshot import MODEL, load_weights
 
 
 def generation(
@@ -53,7 +54,7 @@ def generation(
     columns = ["iteration", "store", described.distance, "two halves of the real", "kernel distance x 1000"]
     table = Table(*columns, *(["IS"] if with_is else []))
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
-        load_weights(networks, checkpoint / "model.safetensors")
+        load_weights(networks, checkpoint / MODEL)
         for store in stores or (opened.store,):
             source = scene_batches(opened.config, ImageStore.open(store))
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)

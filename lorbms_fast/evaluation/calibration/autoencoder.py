@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.pixels import to_network
@@ -26,6 +25,7 @@ from lorbms_fast.files import whole_file
 from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import initialise
+from lorbms_fast.progress import tqdm
 from lorbms_fast.reference.layers import SpectralWeight
 
 LEARNED = 0.9

@@ -1,10 +1,10 @@
-"""PASCAL VOC as it is published: XML annotations beside JPEG files."""
+"""PASCAL VOC: which classes its images show."""
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
+from lorbms_fast.dataloader.sources.voc import ANNOTATIONS, IMAGES, SETS, read_annotation, read_split
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 
@@ -25,32 +25,27 @@ def read_voc(folder: Path, split: str = "trainval") -> Labelled:
         UserError: a file is missing or malformed, or an object is of none of the classes.
     """
     root = _root(folder)
-    names = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not names.is_file():
-        raise UserError(f"{names} is missing: choose another split")
-    images = [line.split()[0] for line in names.read_text().splitlines() if line.strip()]
+    images = read_split(root, split)
     if not images:
-        raise UserError(f"{names} names no images: unpack it again")
+        raise UserError(f"{root / SETS / split}.txt names no images: unpack it again")
     labels = np.zeros((len(images), len(CLASSES)), np.float32)
     for row, image in zip(labels, images, strict=True):
-        row[_classes(root / "Annotations" / f"{image}.xml")] = 1
-    paths = [root / "JPEGImages" / f"{image}.jpg" for image in images]
+        row[_classes(root, image)] = 1
+    paths = [root / IMAGES / f"{image}.jpg" for image in images]
     return Labelled(Files(paths), labels, CLASSES, f"PASCAL VOC format, {root.name} {split}, {len(images)} images")
 
 
 def _root(folder: Path) -> Path:
     candidates = [folder, *sorted(folder.glob("VOC*/")), *sorted(folder.glob("VOCdevkit/VOC*/"))]
     for candidate in candidates:
-        if (candidate / "Annotations").is_dir():
+        if (candidate / ANNOTATIONS).is_dir():
             return candidate
     raise UserError(f"{folder} holds no PASCAL VOC: a folder with Annotations, ImageSets and JPEGImages is looked for")
 
 
-def _classes(annotation: Path) -> list[int]:
-    try:
-        objects = ElementTree.parse(annotation).getroot().findall("object")
-        return [CLASSES.index(one.findtext("name", "").strip()) for one in objects if one.findtext("difficult") != "1"]
-    except OSError as error:
-        raise UserError(f"{annotation} cannot be read: {error.strerror}") from error
-    except (ElementTree.ParseError, ValueError) as error:
-        raise UserError(f"{annotation} is not PASCAL VOC's ({error}): unpack it again") from error
+def _classes(root: Path, image: str) -> list[int]:
+    names = [one.name for one in read_annotation(root, image).objects if not one.difficult]
+    unknown = sorted(set(names) - set(CLASSES))
+    if unknown:
+        raise UserError(f"{root / ANNOTATIONS / image}.xml names {', '.join(unknown)}, none of VOC's classes")
+    return [CLASSES.index(name) for name in names]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.resize import area_resize
 from lorbms_fast.dataloader.store import ImageStore
@@ -14,6 +13,7 @@ from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjec
 from lorbms_fast.evaluation.disentangling.logistic import Logistic, fit_logistic
 from lorbms_fast.evaluation.disentangling.swaps import BATCH
 from lorbms_fast.evaluation.views import row_batches
+from lorbms_fast.progress import tqdm
 from lorbms_fast.similarity.features.extractor import Extractor
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.tiles import replaced_chunks
 

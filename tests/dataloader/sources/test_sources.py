@@ -98,7 +98,7 @@ def stl10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_stl10_is_read_as_it_was_written(stl10, tmp_path):
     assert layout_of(stl10) == "stl10"
-    images, labels, folds = read_images(stl10, "train"), read_labels(stl10, "train"), read_folds(stl10)
+    images, labels, folds = read_images(stl10, "train"), read_labels(stl10, "train"), read_folds(stl10, 50)
     assert images.shape == (50, 96, 96, 3)
     assert np.bincount(labels).tolist() == [5] * 10
     assert [len(fold) for fold in folds] == [10] * 10

@@ -28,10 +28,11 @@ class Trained:
         self.config, self.arithmetic = config, arithmetic
         self.networks = build(config.model, "torch").to(dtype).train()
         self.optimizers = Optimizers.of(self.networks, config.optim, arithmetic)
+        self.counters = []
 
     def state(self):
         """Everything that an iteration changes."""
-        tensors = list(self.networks.state_dict().values())
+        tensors = [*self.networks.state_dict().values(), *self.counters]
         for optimizer in vars(self.optimizers).values():
             tensors += [optimizer.t, *(m for state in optimizer.state.values() for m in state.values())]
             if optimizer.scaler.is_enabled():
@@ -39,13 +40,17 @@ class Trained:
         return tensors
 
     def captured(self, store, recorder):
-        return CapturedIteration(
-            self.networks, self.optimizers, resident(store, CPU).images, self.config.batch_size,
+        captured = CapturedIteration(
+            self.networks, self.optimizers, resident(store, CPU).images,
+            batch_source(self.config, store).drawing(CPU), self.config.batch_size,
             UPDATES if self.config.optim.batches == "fresh" else 1, self.config.loss, self.config.optim,
             self.arithmetic, recorder,
         )  # fmt: skip
+        self.counters.append(captured._iteration)
+        return captured
 
-    def ordinary(self, batches):
+    def ordinary(self, iteration, batches):
+        self.optimizers.set_rates(self.config.optim, iteration)
         dtype = next(self.networks.parameters()).dtype
         batches = [Batch(b.I_ref.to(dtype), b.I_q.to(dtype), b.mask) for b in batches]
         with precision(CPU, self.arithmetic):
@@ -56,8 +61,8 @@ class Trained:
         return report
 
 
-def numbers_of(iteration, fresh):
-    return [4 * iteration + k for k in range(4)] if fresh else [iteration]
+def numbers_of(iteration, fresh=False):
+    return range(4 * iteration, 4 * iteration + 4) if fresh else range(iteration, iteration + 1)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +83,8 @@ def test_every_replay_is_the_uncaptured_iteration(fresh, arithmetic, rtol, store
     captured = played.captured(store, tape)
     iterations = 14 if arithmetic == "float32" else 9
     for i in range(iterations):
-        for trained in (plain, played):
-            trained.optimizers.set_rates(config.optim, i)
-        expected = plain.ordinary([source.batch(number) for number in numbers_of(i, fresh)])
-        found = captured([source.draw(number) for number in numbers_of(i, fresh)])
+        expected = plain.ordinary(i, [source.batch(number) for number in numbers_of(i, fresh)])
+        found = captured(i, numbers_of(i, fresh))
         torch.testing.assert_close(found.stacked(), expected.stacked(), rtol=rtol, atol=0)
     assert tape.replayed + tape.warmed == iterations
     assert tape.replayed >= 4
@@ -100,8 +103,8 @@ def test_without_a_recorder_it_is_the_ordinary_iteration(store):
     plain, static = Trained(CONFIG, "float32"), Trained(CONFIG, "float32")
     captured = static.captured(store, None)
     for i in range(3):
-        expected = plain.ordinary([source.batch(i)]).stacked()
-        torch.testing.assert_close(captured([source.draw(i)]).stacked(), expected, rtol=1e-9, atol=0)
+        expected = plain.ordinary(i, [source.batch(i)]).stacked()
+        torch.testing.assert_close(captured(i, numbers_of(i)).stacked(), expected, rtol=1e-9, atol=0)
 
 
 class FrozenRate(Adam):
@@ -153,8 +156,8 @@ def test_a_capture_that_fails_says_so_and_goes_on(half_way, store, capsys):
     plain, static = Trained(CONFIG, "float32"), Trained(CONFIG, "float32")
     captured = static.captured(store, Refuses(static.networks if half_way else None))
     for i in range(6):
-        expected = plain.ordinary([source.batch(i)]).stacked()
-        torch.testing.assert_close(captured([source.draw(i)]).stacked(), expected, rtol=1e-9, atol=0)
+        expected = plain.ordinary(i, [source.batch(i)]).stacked()
+        torch.testing.assert_close(captured(i, numbers_of(i)).stacked(), expected, rtol=1e-9, atol=0)
     said = capsys.readouterr().out
     assert said.count("cannot be captured (RuntimeError: operation not permitted when stream is capturing)") == 1
 
@@ -179,14 +182,14 @@ def test_cuda_graphs_replay_the_uncaptured_iteration(store):
         trained.optimizers = Optimizers.of(trained.networks, CONFIG.optim, "float32")
         images = resident(store, gpu).images
         captured = CapturedIteration(
-            trained.networks, trained.optimizers, images, 3, 1, CONFIG.loss, CONFIG.optim, "float32", recorder
-        )
+            trained.networks, trained.optimizers, images, source.drawing(gpu), 3, 1, CONFIG.loss, CONFIG.optim,
+            "float32", recorder,
+        )  # fmt: skip
         numbers = []
         for i in range(40):
-            trained.optimizers.set_rates(CONFIG.optim, i)
             if i == 35:
                 torch.cuda.set_sync_debug_mode("error")
-            report = captured([source.draw(i)])
+            report = captured(i, numbers_of(i))
             torch.cuda.set_sync_debug_mode("default")
             numbers.append(report.stacked().cpu())
         runs.append(torch.stack(numbers))

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.engine.collapse import COLLAPSED, classifier_state, gain, spread
+from lorbms_fast.engine.collapse import (
+    COLLAPSED,
+    WARMED_UP,
+    classifier_state,
+    collapsed,
+    discriminator_state,
+    gain,
+    spread,
+)
 from lorbms_fast.engine.forms import form_of
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
@@ -41,3 +49,21 @@ def test_a_collapsed_network_is_seen_and_left_as_it_was(name):
     assert classifier_state(networks, form, batch.I_ref, batch)["spread"] < COLLAPSED
     after = networks.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("name", ["thesis", "global-local-discriminator"])
+def test_a_collapsed_discriminator_is_seen(name):
+    networks = build(with_variant(TINY, name).model, "torch").train()
+    I_ref, I_mix = (random_batch(3, 64, seed).I_ref for seed in (0, 1))
+    alive = discriminator_state(networks, I_ref, I_mix)
+    assert alive["spread"] > 1e-5
+    assert alive["gap"] != 0
+    with torch.no_grad():
+        last = [parameter for parameter in networks.dsc.parameters() if parameter.dim() > 1][-1]
+        last.zero_()
+    constant = discriminator_state(networks, I_ref, I_mix)
+    assert constant == {"spread": 0, "gap": 0}
+    states = {"classifier": {"spread": 0.3}, "discriminator": constant}
+    assert [*collapsed(WARMED_UP - 1, states)] == []
+    (told,) = collapsed(WARMED_UP, states)
+    assert "the discriminator gives all samples the same answer" in told

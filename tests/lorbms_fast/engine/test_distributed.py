@@ -23,7 +23,7 @@ from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.measurement.step import random_batch
-from lorbms_fast.models import build
+from lorbms_fast.models import Networks, build
 from tests.conftest import TINY
 
 PROCESSES = 2
@@ -58,11 +58,20 @@ def three_losses(networks, batches):
     yield "discriminator", losses.discrimination(networks.dsc(whole.I_ref), networks.dsc(I_mix))
 
 
-def gradients(networks, batches, processes):
+def losses_of_one_batch(networks, batch):
+    """L_G, L_cls and L_D, all with the statistics of the batch."""
+    yield "generator", FORM.generator_losses(networks, batch, TINY.loss)[0].total(TINY.loss)
+    I_mix = FORM.scenes(networks, batch).I_mix.detach()
+    logits = FORM.classifier_logits(networks, I_mix, batch.I_q)
+    yield "classifier", losses.classification(logits, batch.mask, TINY.loss.lambdas)
+    yield "discriminator", losses.discrimination(networks.dsc(batch.I_ref), networks.dsc(I_mix))
+
+
+def gradients(networks, named_losses, processes):
     """Gradients of the three losses by the parameters that each moves."""
     optimizers = Optimizers.of(networks, TINY.optim, processes=processes)
     found = {}
-    for name, loss in three_losses(networks, batches):
+    for name, loss in named_losses:
         optimizer = getattr(optimizers, name)
         parameters = optimizer.param_groups[0]["params"]
         loss.backward(inputs=parameters)
@@ -73,13 +82,30 @@ def gradients(networks, batches, processes):
     return found
 
 
+def synchronised(rank: int) -> Networks:
+    networks = build(MODEL, "torch").double().train()
+    distributed.synchronise_batch_norm(networks.cls, World(rank, PROCESSES))
+    return networks
+
+
+def running_averages(networks: Networks) -> dict[str, torch.Tensor]:
+    return {name: t for name, t in networks.state_dict().items() if "running" in name}
+
+
 def as_one_of_two(rank: int, folder: Path) -> None:
     """What each process does: its gradients, and its parameters after two whole iterations, into a file."""
     distributed.BUCKET = 2**12
     Averaging.__init__.__defaults__ = (2**12,)  # several buckets even for the tiny model
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
     networks = build(MODEL, "torch").double().train()
-    found = {"gradients": gradients(networks, [share(rank)], PROCESSES)}
+    found = {"per-process": gradients(networks, three_losses(networks, [share(rank)]), PROCESSES)}
+    networks = synchronised(rank)
+    found["synchronised"] = gradients(networks, losses_of_one_batch(networks, share(rank)), PROCESSES)
+    found["averages"] = running_averages(networks)
+    networks = synchronised(rank)
+    with distributed.on_its_own(networks.cls):
+        if rank == 0:  # nobody else takes part
+            FORM.classifier_logits(networks, share(0).I_ref, share(0).I_q)
     networks = build(MODEL, "torch").double().train()
     optimizers = Optimizers.of(networks, TINY.optim, processes=PROCESSES)
     assert len(optimizers.generator.averaging._buckets) > 2
@@ -105,12 +131,40 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["generator", "classifier", "discriminator"])
-def test_averaged_gradients_are_those_of_the_double_batch(name, two):
-    expected = gradients(build(MODEL, "torch").double().train(), [share(0), share(1)], 1)[name]
+@pytest.mark.parametrize("statistics", ["per-process", "synchronised"])
+def test_averaged_gradients_are_those_of_the_double_batch(statistics, name, two):
+    networks = build(MODEL, "torch").double().train()
+    whole = statistics == "synchronised"
+    named_losses = losses_of_one_batch(networks, both()) if whole else three_losses(networks, [share(0), share(1)])
+    expected = gradients(networks, named_losses, 1)[name]
     scale = max(e.norm() for e in expected)
     for rank in range(PROCESSES):
-        for found, e in zip(two[rank]["gradients"][name], expected, strict=True):
+        for found, e in zip(two[rank][statistics][name], expected, strict=True):
             torch.testing.assert_close(found, e, rtol=1e-9, atol=1e-11 * scale)
+    if whole:
+        for averages in (two[0]["averages"], two[1]["averages"]):
+            for key, expected_average in running_averages(networks).items():
+                torch.testing.assert_close(averages[key], expected_average, rtol=1e-12, atol=0)
+
+
+def test_buckets_travel_while_the_backward_goes_on(tmp_path):
+    dist.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        layers = [torch.nn.Linear(8, 8) for _ in range(4)]
+        parameters = [p for layer in layers for p in layer.parameters()]
+        averaging, under_way = Averaging(parameters, 1, bucket=4 * 8 * 9), []
+        for layer in layers:
+            layer.register_full_backward_pre_hook(lambda *_: under_way.append(len(averaging._sent)))
+        x = torch.ones(2, 8, requires_grad=True)
+        for layer in layers:
+            x = torch.tanh(layer(x))
+        x.sum().backward()
+        assert under_way == [0, 1, 2, 3]  # before each layer's own backward
+        alone = [p.grad.clone() for p in parameters]
+        averaging.finish()
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(parameters, alone, strict=True))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_parameters_stay_the_same_in_all_processes(two):
@@ -126,7 +180,7 @@ def test_processes_share_the_batches_without_duplicates(store, tmp_path):
     taken = []
     shares = [replace(alone, world=World(rank, 3)) for rank in range(3)]
     for iteration in range(4):
-        taken += [s.numbers(s._after(BEGINNING, iteration)) for s in shares]
+        taken += [n for s in shares for n in s.numbers(s._after(BEGINNING, iteration))]
     progress = shares[0]._after(BEGINNING, 4)
     assert progress == Progress(4, 12)
     assert shares[0].last_iteration(BEGINNING) == 6
@@ -134,8 +188,8 @@ def test_processes_share_the_batches_without_duplicates(store, tmp_path):
     shares = [replace(alone, world=World(rank, 2)) for rank in range(2)]
     assert shares[0].last_iteration(progress) == 6
     for iteration in (4, 5):
-        taken += [s.numbers(s._after(progress, iteration)) for s in shares]
-    assert taken == [[number] for number in range(16)]
+        taken += [n for s in shares for n in s.numbers(s._after(progress, iteration))]
+    assert taken == list(range(16))
 
 
 KILLED = """

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.dataloader.batches import Batch, used_candidates
+from lorbms_fast.dataloader.batches import Batch, padded_candidates, used_candidates
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.engine.precision import precision
@@ -17,6 +17,7 @@ from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.step import random_batch, step
 from lorbms_fast.models import build
 from tests.conftest import TINY
+from tests.lorbms_fast.engine.waiting import waits
 
 
 def double(batch: Batch) -> Batch:
@@ -135,20 +136,8 @@ def test_classifier_rate_is_a_staircase():
 class NothingWaits(TorchDispatchMode):
     """Fails on operations that make the host wait for a GPU's result."""
 
-    WAITING = frozenset(
-        {
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.masked_select,
-            torch.ops.aten._unique2,
-            torch.ops.aten.repeat_interleave,
-        }
-    )
-
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket not in self.WAITING, func
-        masks = args[1] if func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put) else ()
-        assert all(i is None or i.dtype != torch.bool for i in masks), f"{func} by a mask"
+        assert not waits(func, args), func
         return func(*args, **(kwargs or {}))
 
 
@@ -176,7 +165,7 @@ def test_the_audit_sees_what_waits():
 def test_padding_of_used_candidates_changes_nothing(extra):
     batch = double(random_batch(3, 64))
     used = used_candidates(batch.mask)
-    padded = used_candidates(batch.mask, used.shape[1] + extra)
+    padded = padded_candidates(batch.mask, used.shape[1] + extra)
     assert padded.shape == (2, used.shape[1] + extra)
     networks = build(TINY.model, "torch").double().train()
     results = []

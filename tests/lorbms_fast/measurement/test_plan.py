@@ -14,7 +14,8 @@ from lorbms_fast.cli import main
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement import plan
 from lorbms_fast.measurement.gpus import GPUS, Gpu
-from lorbms_fast.measurement.plan import Iteration, Operation, largest_batch, predict
+from lorbms_fast.measurement.peak import Alive, largest_batch
+from lorbms_fast.measurement.plan import Iteration, Operation, predict
 from lorbms_fast.measurement.work import Work
 from tests.conftest import TINY
 
@@ -33,12 +34,12 @@ def test_prediction_is_the_roofline_of_every_launch():
 
 
 def test_memory_grows_along_a_line():
-    counted = [(n, Iteration([], [], 100_000_000 + n * 10_000_000)) for n in (4, 8)]
+    counted = [(n, 100_000_000 + n * 10_000_000) for n in (4, 8)]
     assert largest_batch(counted, 1e9) == 80
 
 
 def test_tensors_alive_are_summed():
-    with plan._Alive() as alive:
+    with Alive() as alive:
         a = torch.zeros(1000)
         b = a[:10].mul(2.0)
         del a

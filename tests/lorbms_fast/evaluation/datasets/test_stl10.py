@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lorbms_fast.dataloader.sources.stl10 import CLASSES, SIDE
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.datasets.stl10 import CLASSES, SIDE, read_stl10
+from lorbms_fast.evaluation.datasets.stl10 import read_stl10
 
 
 def write(folder: Path, pictures: np.ndarray, labels: list[int], names: tuple[str, ...] = CLASSES) -> Path:
@@ -49,12 +50,14 @@ def test_other_pictures_are_not_taken_for_stl10(stl10):
     ("damage", "message"),
     [
         (lambda folder: (folder / "train_X.bin").unlink(), "train_X.bin is missing"),
-        (lambda folder: (folder / "test_X.bin").write_bytes(b"x" * 100), "has 100 bytes, 3 labels need"),
+        (lambda folder: (folder / "test_X.bin").write_bytes(b"x" * 100), "has 100 bytes, not a multiple of"),
+        (lambda folder: (folder / "test_y.bin").write_bytes(bytes([1, 2])), "3 pictures and 2 labels of test"),
         (lambda folder: (folder / "train_y.bin").write_bytes(bytes([0, 1, 2])), "labels 0 to 2"),
         (lambda folder: (folder / "fold_indices.txt").write_text("0 3\n1 2\n"), "does not hold folds of 3"),
         (lambda folder: (folder / "fold_indices.txt").write_text("0 1\n1\n"), "equally long lines"),
         (lambda folder: (folder / "fold_indices.txt").write_text(""), "does not hold folds"),
-        (lambda folder: (folder / "class_names.txt").unlink(), "cannot be read"),
+        (lambda folder: (folder / "class_names.txt").unlink(), "class_names.txt is missing"),
+        (lambda folder: (folder / "class_names.txt").write_bytes(b"\xff"), "cannot be read"),
     ],
 )
 def test_damaged_sets_are_named(damage, message, pictures, tmp_path):

@@ -10,7 +10,9 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
 from lorbms_fast.evaluation.datasets.voc import CLASSES, read_voc
 
-OBJECT = "<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>1</xmin></bndbox></object>"
+SIZE = "<size><width>20</width><height>16</height><depth>3</depth></size>"
+OBJECT = """<object><name>{}</name><difficult>{}</difficult>
+<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox></object>"""
 
 
 def write_voc(root: Path, images: dict[str, list[tuple[str, int]]]) -> Path:
@@ -20,7 +22,7 @@ def write_voc(root: Path, images: dict[str, list[tuple[str, int]]]) -> Path:
     for i, (name, objects) in enumerate(images.items()):
         Image.new("RGB", (20 + i, 16), (i * 40, 0, 0)).save(root / "JPEGImages" / f"{name}.jpg")
         text = "".join(OBJECT.format(*one) for one in objects)
-        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation><size/>{text}</annotation>")
+        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{SIZE}{text}</annotation>")
     return root
 
 
@@ -38,10 +40,10 @@ def test_voc_mistakes(tmp_path: Path):
     with pytest.raises(UserError, match="holds no PASCAL VOC"):
         read_voc(tmp_path)
     root = write_voc(tmp_path / "VOC2007", {"1": [("dragon", 0)]})
-    with pytest.raises(UserError, match=r"1\.xml is not PASCAL VOC's"):
+    with pytest.raises(UserError, match=r"1\.xml names dragon, none of VOC's classes"):
         read_voc(root)
     (root / "Annotations/1.xml").write_text("<annotation><object>")
-    with pytest.raises(UserError, match=r"1\.xml is not PASCAL VOC's"):
+    with pytest.raises(UserError, match=r"1\.xml is no annotation of VOC"):
         read_voc(root)
     with pytest.raises(UserError, match=r"val\.txt is missing"):
         read_voc(root, "val")

@@ -1,0 +1,56 @@
+"""Random numbers without a state: functions of a key and a counter, the same on every device.
+
+The output of SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014) after any
+number of steps is a function of that number. So whoever needs the millionth draw computes it and no other, and a GPU
+draws the same as a CPU.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_STEP = 0x9E3779B97F4A7C15
+_FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
+
+def key(*parts: int) -> int:
+    """A key for numbers that depend on several things: seed, purpose, number of the pass."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def bits(key: int, counter: Tensor) -> Tensor:
+    """64 random bits for each counter; different counters get different ones.
+
+    Args:
+        key: in the range of int64.
+        counter: int64 of any shape.
+
+    Returns:
+        int64, of the counter's shape and on its device.
+    """
+    z = counter * _signed(_STEP) + key
+    for shift, factor in _FACTORS:
+        z = (z ^ _right(z, shift)) * _signed(factor)
+    return z ^ _right(z, 31)
+
+
+def below(n: int, key: int, counter: Tensor) -> Tensor:
+    """A random integer 0 to n - 1 for each counter, n at most 2^31; int64, of the counter's shape."""
+    return (_right(bits(key, counter), 32) * n) >> 32
+
+
+def permutation(count: int, key: int, device: torch.device) -> Tensor:
+    """0 to count - 1 in a random order, int64: sorted by numbers that are never equal."""
+    return bits(key, torch.arange(count, device=device)).argsort()
+
+
+def _right(z: Tensor, shift: int) -> Tensor:
+    """Shifted right as an unsigned number: torch's own shift repeats the sign."""
+    return (z >> shift) & ((1 << (64 - shift)) - 1)
+
+
+def _signed(number: int) -> int:
+    """The int64 with the same 64 bits."""
+    return (number + 2**63) % 2**64 - 2**63

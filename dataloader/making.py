@@ -1,0 +1,94 @@
+"""From some photographs to some images: what a worker of `prepare` does. It imports no more than that needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.dataloader.decoders import BadImage, Squares, decoder_named, read_squares
+from lorbms_fast.dataloader.photograph import Photograph
+from lorbms_fast.dataloader.recipes import Crop, Recipe, square_crop
+from lorbms_fast.dataloader.sources.listing import Skipped
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the content of a store, beside the photographs."""
+
+    root: Path
+    recipe: Recipe
+    image_size: int
+    seed: int
+    decoder: str
+
+    @property
+    def bytes_of_one(self) -> int:
+        """Bytes that a photograph becomes."""
+        return len(self.recipe.versions) * self.image_size**2 * 3
+
+
+class Task(NamedTuple):
+    """Some photographs of one shard."""
+
+    shard: int
+    photographs: Sequence[Photograph]
+
+
+class Made(NamedTuple):
+    """What was made of some photographs."""
+
+    images: NDArray[np.uint8]
+    """(n, S, S, 3)."""
+    rows: list[dict[str, Any]]
+    """What the index says of each image."""
+    skipped: list[Skipped]
+
+
+def make(settings: Settings, task: Task) -> Made:
+    """Images of every photograph that can be read and is large enough."""
+    crops = [partial(_crops, settings, photograph.id) for photograph in task.photographs]
+    places = [photograph.place for photograph in task.photographs]
+    found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))
+    images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
+    rows, skipped = [], []
+    for photograph, squares in zip(task.photographs, found, strict=True):
+        if isinstance(squares, BadImage):
+            skipped.append(Skipped(str(photograph.place), "bad", squares.reason))
+        elif not squares.crops:
+            small = f"has {squares.width} x {squares.height} pixels, below {settings.recipe.min_side}"
+            skipped.append(Skipped(str(photograph.place), "small", small))
+        else:
+            images.append(squares.images)
+            rows += _rows(photograph, squares, settings.recipe)
+    return Made(np.concatenate(images), rows, skipped)
+
+
+def _crops(settings: Settings, name: str, width: int, height: int) -> tuple[Crop, ...]:
+    recipe = settings.recipe
+    if min(width, height) < recipe.min_side:
+        return ()
+    return tuple(square_crop(settings.seed, name, version, width, height) for version in recipe.versions)
+
+
+def _rows(photograph: Photograph, squares: Squares, recipe: Recipe) -> list[dict[str, Any]]:
+    name, place = photograph.id, photograph.place
+    return [
+        {
+            "id": name if recipe.versions == (1,) else f"{name}_{version}",
+            "source": place.path,
+            "offset": place.offset,
+            "length": place.length,
+            "version": version,
+            "flip": crop.flip,
+            "crop_x": crop.x,
+            "crop_y": crop.y,
+            "crop_side": crop.side,
+            "width": squares.width,
+            "height": squares.height,
+        }
+        for version, crop in zip(recipe.versions, squares.crops, strict=True)
+    ]

@@ -1,0 +1,52 @@
+"""The regions of an iteration that torch.compile may take over: the networks made of torch's own operations.
+
+These are the discriminator and the classifier. Encoder and decoder are kernels of ours from end to end, and so are the
+losses behind them: between those is nothing to fuse. A region meets a few cases, its parameters trained or frozen, one
+batch or two of them, and each is compiled once. Which candidates a mask uses changes none of them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import lookup_backend
+from tqdm import tqdm
+
+from lorbms_fast.models import Networks
+
+Region = Literal["dsc", "cls"]
+CASES = 6
+"""Graphs that are compiled for a region: two in training, the rest for sheets. Others run as they are."""
+
+
+class Graphs:
+    """Compiles what torch.compile finds, and counts it.
+
+    Args:
+        region: its name in messages.
+        backend: one of torch.compile's.
+    """
+
+    def __init__(self, region: str, backend: str) -> None:
+        self.count = 0
+        self._region, self._compile = region, lookup_backend(backend)
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        """Called by torch.compile with every graph it has not met before."""
+        self.count += 1
+        if self.count <= CASES:
+            compiled: Callable[..., Any] = self._compile(graph, inputs)
+            return compiled
+        if self.count == CASES + 1:
+            tqdm.write(f"--compile {self._region}: more than {CASES} cases, as sizes change; others are not compiled")
+        return graph.forward
+
+
+def compile_regions(networks: Networks, regions: Sequence[Region], backend: str = "inductor") -> dict[Region, Graphs]:
+    """Compile regions in place when they are run next; parameters keep their names."""
+    found = {region: Graphs(region, backend) for region in regions}
+    for name, graphs in found.items():
+        region: nn.Module = getattr(networks, name)
+        region.compile(backend=graphs, dynamic=False, fullgraph=True)
+    return found

@@ -1,0 +1,217 @@
+"""Losses and gradients that are not finite: found, written down, and answered as `--on-divergence` says.
+
+Whatever the answer, Adam takes no step with such a gradient, so parameters and moments stay finite. Which losses and
+gradients were not, it notes on the device (`Adam.flawed`). On a CPU the notes are read after every iteration; on a GPU,
+where reading makes the host wait, at the log's entries and before every checkpoint, each iteration's notes being kept
+until then. A checkpoint is never written of a state that was not looked at.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorbms_fast import snapshot
+from lorbms_fast.checkpoint import Progress, Run
+from lorbms_fast.dataloader.batches import Batches
+from lorbms_fast.engine.distributed import World
+from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_folder
+from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
+
+FACTOR = 0.5
+"""On the learning rates, for every time that a run went back."""
+ROLLBACKS = 3
+"""How often a run goes back."""
+IN_A_ROW = 10
+"""After that many iterations one after the other without a finite one, skipping gives up."""
+DUMPS = 5
+"""So many states are kept while skipping; of later ones only what was not finite, and the images."""
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """An iteration in which something was not finite."""
+
+    before: Progress
+    what: list[str]
+    """As in "loss of the generator"."""
+
+
+class RolledBack(Exception):
+    """The run is to go on from an earlier checkpoint, which networks and optimizers hold already."""
+
+    def __init__(self, start: Progress) -> None:
+        super().__init__(start)
+        self.start = start
+
+
+class Watch:
+    """Keeps the optimizers' notes of one iteration after the other, without waiting for the device.
+
+    Args:
+        optimizers: whose notes to take.
+        most: iterations between two readings.
+    """
+
+    def __init__(self, optimizers: Optimizers, most: int) -> None:
+        self._optimizers = vars(optimizers)
+        device = optimizers.generator.t.device
+        self._notes = torch.zeros((most, len(self._optimizers), 2), device=device)
+        self._before: list[Progress] = []
+        self.in_a_row = 0
+        """Flawed iterations up to the last that was read, one after the other."""
+
+    def note(self, before: Progress) -> None:
+        """Take the notes of the iteration that began at `before`."""
+        flawed = [optimizer.flawed for optimizer in self._optimizers.values()]
+        torch.stack(flawed, out=self._notes[len(self._before)])
+        torch._foreach_zero_(flawed)
+        self._before.append(before)
+
+    def read(self, world: World) -> list[Flaw]:
+        """The flaws since the last reading, in any process; every one must ask."""
+        notes = world.largest(self._notes[: len(self._before)].cpu())
+        flawed = notes.flatten(1).any(1).tolist()
+        for one in flawed:
+            self.in_a_row = self.in_a_row + 1 if one else 0
+        flaws = [Flaw(self._before[i], self._names(notes[i])) for i, one in enumerate(flawed) if one]
+        self._before.clear()
+        return flaws
+
+    def _names(self, note: Tensor) -> list[str]:
+        kinds = ("loss", "gradient")
+        return [f"{kinds[kind]} of the {[*self._optimizers][which]}" for which, kind in note.nonzero().tolist()]
+
+
+class Guard:
+    """Looks for flaws as a run goes on, and answers them.
+
+    Args:
+        run: its settings say how.
+        source: of its batches.
+        networks: which are trained.
+        optimizers: theirs.
+        world: the processes that train together; all must look after the same iterations.
+        batches: how many an iteration takes in all processes together.
+    """
+
+    def __init__(
+        self, run: Run, source: Batches, networks: Networks, optimizers: Optimizers, world: World, batches: int
+    ) -> None:
+        self._run, self._source, self._networks, self._optimizers = run, source, networks, optimizers
+        self._world, self._batches = world, batches
+        self._watch = Watch(optimizers, run.config.log_every)
+        self._answers = {"stop": self._stop, "skip": self._skip, "rollback": self._roll_back}
+        self._averages = self._copied_averages()
+
+    def begin(self, start: Progress) -> None:
+        """Slow the optimizers down as often as the run went back; where it may go back, let there be where to."""
+        for optimizer in vars(self._optimizers).values():
+            optimizer.factor.fill_(FACTOR**start.rollbacks)
+        if self._run.config.on_divergence == "rollback" and not self._run.checkpoints():
+            self._world.wait()  # until all have looked
+            if self._world.first:
+                self._run.save(start, self._networks, self._optimizers)
+            self._world.wait()
+
+    def note(self, before: Progress) -> None:
+        """Note an iteration that began at `before`; the host does not wait."""
+        self._watch.note(before)
+
+    def look(self) -> None:
+        """Answer what was noted since the last look.
+
+        Raises:
+            UserError: something was not finite, and the run is to stop, or skipping and going back did not help.
+            RolledBack: the run is to go on from there.
+        """
+        flaws = self._watch.read(self._world)
+        if not flaws:
+            self._averages = self._copied_averages()
+            return
+        first = flaws[0]
+        place = self._run.folder / "divergence" / f"{first.before.iteration + 1:08d}"
+        said = f"iteration {first.before.iteration + 1:,}: the {' and the '.join(first.what)} is not finite"
+        if self._world.first:
+            self._write_down(flaws, place)
+        self._answers[self._run.config.on_divergence](said, place)
+
+    def _stop(self, said: str, place: Path) -> None:
+        raise UserError(
+            f"{said}; the images and the state are in {place}: go on from the last checkpoint with  lorbms-fast train "
+            f"--resume {self._run.folder}  and --on-divergence skip or rollback, or lower --optim.generator-lr"
+        )
+
+    def _skip(self, said: str, place: Path) -> None:
+        if self._watch.in_a_row >= IN_A_ROW:
+            self._stop(f"{said}, nor was any of the last {self._watch.in_a_row} iterations whole", place)
+        with torch.no_grad():
+            for now, kept in zip(self._running_averages(), self._averages, strict=True):
+                now.copy_(torch.where(now.isfinite(), now, kept))
+        if self._world.first:
+            tqdm.write(f"{said}: its steps were not taken; its images are in {place}")
+
+    def _roll_back(self, said: str, place: Path) -> None:
+        path = self._run.latest()
+        kept = self._run.restore(self._networks, self._optimizers)
+        start = kept._replace(rollbacks=kept.rollbacks + 1)
+        if start.rollbacks > ROLLBACKS:
+            self._stop(f"{said}, though the run went back {ROLLBACKS} times already", place)
+        self._world.wait()  # until all have read it
+        if self._world.first:
+            snapshot.seal(path, snapshot.facts_of(path) | start._asdict())
+            tqdm.write(
+                f"{said}: back to iteration {start.iteration:,}, learning rates times {FACTOR**start.rollbacks:g}; "
+                f"its images are in {place}"
+            )
+        raise RolledBack(start)
+
+    def _write_down(self, flaws: list[Flaw], place: Path) -> None:
+        """Keep what was not finite, of which images, and the state that the networks are in now."""
+        if place.exists():  # the run came this way before
+            return
+        facts = {
+            "iterations": [
+                {
+                    "iteration": flaw.before.iteration + 1,
+                    "not_finite": flaw.what,
+                    "images": [self._ids(number) for number in self._numbers(flaw)],
+                }
+                for flaw in flaws
+            ],
+            "not_finite_in_the_state": [
+                name for name, tensor in self._networks.state_dict().items() if not tensor.isfinite().all()
+            ],
+            "learning_rates": {
+                name: (optimizer.factor * optimizer.param_groups[0]["lr"]).item()
+                for name, optimizer in vars(self._optimizers).items()
+            },
+            "begin_again_from": max((path.name for path in self._run.checkpoints()), default=None),
+        }
+        earlier = len(list(place.parent.glob("[0-9]*"))) if place.parent.exists() else 0
+        with whole_folder(place) as partial:
+            (partial / "divergence.json").write_text(json.dumps(facts, indent=2) + "\n")
+            if self._run.config.on_divergence != "skip" or earlier < DUMPS:
+                noticed = {"iteration": flaws[-1].before.iteration + 1}
+                snapshot.write(partial, self._networks, self._optimizers, noticed)
+
+    def _numbers(self, flaw: Flaw) -> range:
+        return range(flaw.before.batches, flaw.before.batches + self._batches)
+
+    def _ids(self, number: int) -> dict[str, Any]:
+        rows = self._source.involved(number)
+        names = self._source.store.index["id"]
+        reference, *candidates = ([names[row].as_py() for row in kind] for kind in rows.tolist())
+        return {"batch": number, "reference": reference, "candidates": candidates}
+
+    def _running_averages(self) -> list[Tensor]:
+        return [buffer for name, buffer in self._networks.named_buffers() if "running" in name]
+
+    def _copied_averages(self) -> list[Tensor]:
+        return [average.clone() for average in self._running_averages()]

@@ -1,0 +1,77 @@
+"""The draws of the coming iterations, made where the images lie before anybody needs them."""
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.dataloader.batches import Drawing, padded_candidates
+from lorbms_fast.engine.readings import Reading
+
+AHEAD = 64
+"""Iterations that are drawn at a time; the next as many are there before the first of these begins."""
+
+
+class DrawnAhead:
+    """A ring of draws on the device, and on the host the number of candidates that each of them uses.
+
+    That number decides which graph an iteration takes, so the host must know it; it is sent off when the draws are
+    made, `AHEAD` iterations before it is asked for.
+
+    Args:
+        drawing: draws batches on the device.
+        batch_size: reference images a batch, N.
+        batches: how many an iteration takes.
+        device: where the draws are wanted.
+    """
+
+    def __init__(self, drawing: Drawing, batch_size: int, batches: int, device: torch.device) -> None:
+        self._drawing, self._n, self._batches = drawing, batch_size, batches
+        self.slots = torch.zeros((2 * AHEAD, batches, 15 * batch_size), dtype=torch.int64, device=device)
+        """Of iteration i at i modulo their number. Of each batch 5 N rows, 4 N of the mask, 2 x 3 N used candidates."""
+        self._sent: dict[int, Reading] = {}
+        self._counts: list[float] = []
+        self._next: tuple[int, range] | None = None
+
+    def ready(self, iteration: int, numbers: range) -> int:
+        """Have an iteration's draws in its slot, and the next ones' in theirs.
+
+        Args:
+            iteration: counted from 0; the one after the last call's, or draws are made anew from here.
+            numbers: of its batches; later iterations' follow in the same steps.
+
+        Returns:
+            The most candidates that one of its batches uses.
+        """
+        part, place = divmod(iteration, AHEAD)
+        anew = self._next != (iteration, numbers)
+        self._next = iteration + 1, _shifted(numbers, 1)
+        if anew:
+            self._sent = {part: self._draw(iteration, (part + 1) * AHEAD, numbers)}
+        if anew or not place:
+            first = (part + 1) * AHEAD
+            self._sent[part + 1] = self._draw(first, first + AHEAD, _shifted(numbers, first - iteration))
+            self._counts = self._sent.pop(part).read()
+        return int(self._counts[place])
+
+    def _draw(self, first: int, end: int, numbers: range) -> Reading:
+        """Fill the slots of iterations `first` to `end`, of one part of the ring; numbers are those of `first`."""
+        all_numbers = range(numbers.start, _shifted(numbers, end - first).start, numbers.step)
+        rows, mask = self._drawing(all_numbers)
+        used = padded_candidates(mask, 3 * self._n)
+        packed = torch.cat([rows.flatten(1), mask.flatten(1).long(), used.flatten(1)], 1)
+        start = first % len(self.slots)
+        self.slots[start : start + end - first] = packed.unflatten(0, (-1, self._batches))
+        counts = self.slots.new_zeros(AHEAD)
+        counts[first - end :] = mask.flatten(1).sum(1).unflatten(0, (-1, self._batches)).amax(1)
+        return Reading(counts)
+
+
+def unpacked(slot: Tensor, n: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one batch: rows (5, N), mask (N, 4) bool, and `size` used candidates (2, size)."""
+    rows, mask, used = slot.split([5 * n, 4 * n, 6 * n])
+    return rows.view(5, -1), mask.view(-1, 4).bool(), used.view(2, -1)[:, :size]
+
+
+def _shifted(numbers: range, iterations: int) -> range:
+    """The numbers that follow as many iterations later."""
+    by = iterations * len(numbers) * numbers.step
+    return range(numbers.start + by, numbers.stop + by, numbers.step)

@@ -1,0 +1,61 @@
+"""Requests to stop: noted when they come, and followed when an iteration is over."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop; everything up to `iteration` is on disk."""
+
+    def __init__(self, iteration: int) -> None:
+        super().__init__(iteration)
+        self.iteration = iteration
+
+
+class StopRequests:
+    """What has come so far."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._saved: int | None = None
+
+    @contextmanager
+    def at_once(self, saved: int) -> Iterator[None]:
+        """Inside the block a request need not wait: everything up to iteration `saved` is on disk.
+
+        Raises:
+            Interrupted: one came before or inside.
+        """
+        self._saved = saved
+        try:
+            if self.came:
+                raise Interrupted(saved)
+            yield
+        finally:
+            self._saved = None
+
+    def note(self) -> None:
+        """A request came."""
+        self.came = True
+        if self._saved is not None:
+            raise Interrupted(self._saved)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequests]:
+    """Collect SIGINT and SIGTERM instead of dying at once; a second one of either acts as usual."""
+    requests = StopRequests()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        for watched, handler in usual.items():
+            signal.signal(watched, handler)
+        requests.note()
+
+    usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requests
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -1,0 +1,69 @@
+"""How much memory an iteration's tensors take, counted as it runs once on the CPU."""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.engine.precision import Precision
+from lorbms_fast.measurement.step import step
+
+
+def peak_bytes(model: ModelConfig, batch_size: int, precision: Precision) -> int:
+    """Most bytes of tensors alive at a time in the fast form's iteration, parameters and optimizers included.
+
+    Args:
+        model: sizes of the networks.
+        batch_size: reference images.
+        precision: of the iteration; tf32 counts as float32.
+    """
+    with Alive() as alive:
+        one_iteration = step("torch", model, batch_size, "float32" if precision == "tf32" else precision)
+        one_iteration()
+    return alive.peak
+
+
+def largest_batch(counted: Iterable[tuple[int, int]], memory: float) -> int:
+    """Largest batch that fits in a memory, by a line through the peaks of two batches.
+
+    Args:
+        counted: two batch sizes and the most bytes alive in their iterations.
+        memory: bytes, of which a tenth is left to libraries.
+    """
+    (n, of_n), (m, of_m) = counted
+    each = (of_m - of_n) / (m - n)
+    return int((0.9 * memory - of_n + n * each) // each)
+
+
+class Alive(TorchDispatchMode):
+    """Bytes of all tensors made inside that are still there, and their greatest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        place, size = storage.data_ptr(), storage.nbytes()
+        if not size or place in self._known:
+            return
+        self._known.add(place)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._gone, place, size)
+
+    def _gone(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self._now -= size

@@ -1,0 +1,212 @@
+"""One state of networks and optimizers as a folder of files that hold no code and vouch for each other.
+
+`model.safetensors` has parameters, u vectors and running averages, `optimizers.safetensors` Adam's moments
+(`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`), `state.json` format, facts, the SHA-256 of both,
+and, under `seal`, that of everything else it says.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.differences import differences
+from lorbms_fast.engine.optimizers import Adam, Optimizers
+from lorbms_fast.errors import UserError
+from lorbms_fast.files import whole_file
+from lorbms_fast.models import Networks
+
+FORMAT = {"format": "lorbms-fast checkpoint", "version": 2}
+MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
+_SCALER = ("scale", "_growth_tracker")
+_SHOWN = 8
+"""How many tensors that do not fit are named."""
+
+
+class Damaged(UserError):
+    """A file is missing, or is not what was written."""
+
+
+def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mapping[str, Any]) -> None:
+    """Fill a folder.
+
+    Args:
+        folder: exists; its caller sees to it that it gets its name when it is whole.
+        networks: whose state to keep.
+        optimizers: theirs.
+        facts: plain values that JSON can hold.
+
+    Raises:
+        OSError: the disk is full, or gone.
+    """
+    _save(_contiguous(networks.state_dict()), folder / MODEL)
+    _save(_contiguous(dict(_optimizer_tensors(networks, optimizers))), folder / OPTIMIZERS)
+    seal(folder, facts)
+
+
+def size(networks: Networks, optimizers: Optimizers) -> int:
+    """Bytes that a snapshot takes, about."""
+    tensors = [*networks.state_dict().values(), *dict(_optimizer_tensors(networks, optimizers)).values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def seal(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `state.json` for the files that are there, in place of an older one."""
+    state = FORMAT | dict(facts) | {"sha256": {name: _checksum(folder / name) for name in (MODEL, OPTIMIZERS)}}
+    with whole_file(folder / STATE) as partial:
+        partial.write_text(json.dumps(state | {"seal": _seal(state)}, indent=2) + "\n")
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What was noted beside the tensors, and their files' checksums.
+
+    Raises:
+        Damaged: `state.json` is missing or not what was written.
+        UserError: it is of another version; each difference is told.
+    """
+    path = folder / STATE
+    try:
+        state = json.loads(path.read_text())
+        if not isinstance(state, dict):
+            raise ValueError("no table")
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is missing or damaged ({error})") from error
+    found = {name: state.get(name, "absent") for name in FORMAT}
+    if found != FORMAT:
+        raise UserError(
+            f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
+            "lorbms-fast that wrote it, or begin a new run"
+        )
+    if state.pop("seal", None) != _seal(state):
+        raise Damaged(f"{path} is damaged: its content does not fit its seal")
+    return state
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Read all files once, compare them with their checksums, and return the facts.
+
+    Raises:
+        Damaged: a file is missing or not what was written; it is named.
+        UserError: they are of another version.
+    """
+    facts = facts_of(folder)
+    for name in (MODEL, OPTIMIZERS):
+        try:
+            found = _checksum(folder / name)
+        except OSError as error:
+            raise Damaged(f"{folder / name} cannot be read ({error.strerror})") from error
+        if found != facts["sha256"][name]:
+            raise Damaged(f"{folder / name} is damaged: its content does not fit its checksum")
+    return facts
+
+
+def check_model(path: Path, found: Mapping[str, Any], expected: ModelConfig) -> None:
+    """Compare the model that a snapshot was made of with the one that it is wanted for.
+
+    Raises:
+        UserError: they differ; each difference is told.
+    """
+    if differing := list(differences(found, json.loads(json.dumps(asdict(expected))), "model")):
+        raise UserError(f"{path} belongs to another model: {'; '.join(differing)}")
+
+
+def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
+    """Fill networks and optimizers, in place.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another model.
+    """
+    load_weights(networks, folder / MODEL)
+    _restore_optimizers(networks, optimizers, folder / OPTIMIZERS)
+
+
+def load_weights(networks: nn.Module, path: Path) -> None:
+    """Fill networks from a safetensors file.
+
+    Raises:
+        UserError: it is missing, damaged, or of a model with other layers or sizes; the differences are named.
+    """
+    weights = _read_tensors(path)
+    expected = networks.state_dict()
+    _compare_shapes(path, weights, expected)
+    networks.load_state_dict({name: weights[name] for name in expected})
+
+
+def _compare_shapes(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    if differing := list(differences(_shapes(found), _shapes(expected))):
+        more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        raise UserError(f"{path} belongs to another model: {'; '.join(differing[:_SHOWN])}{more}")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[tuple[str, Tensor]]:
+    for name, optimizer, parameters in _optimized(networks, optimizers):
+        yield f"{name}/step", optimizer.t
+        if optimizer.scaler.is_enabled():
+            yield f"{name}/scaler", torch.tensor([optimizer.scaler.state_dict()[key] for key in _SCALER])
+        for parameter_name, parameter in parameters:
+            for key, value in optimizer.state[parameter].items():
+                yield f"{name}/{parameter_name}/{key}", value
+
+
+def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) -> None:
+    found = _read_tensors(path)
+    scalers = {name: found.pop(f"{name}/scaler", None) for name in vars(optimizers)}
+    expected = {n: t for n, t in _optimizer_tensors(networks, optimizers) if not n.endswith("/scaler")}
+    _compare_shapes(path, found, expected)
+    for name, tensor in expected.items():
+        tensor.copy_(found[name])
+    for name, optimizer in vars(optimizers).items():
+        if optimizer.scaler.is_enabled() and (scaler := scalers[name]) is not None:
+            kept = dict(zip(_SCALER, scaler.tolist(), strict=True))
+            optimizer.scaler.load_state_dict(optimizer.scaler.state_dict() | kept)
+
+
+def _optimized(
+    networks: Networks, optimizers: Optimizers
+) -> Iterator[tuple[str, Adam, list[tuple[str, nn.Parameter]]]]:
+    names = {id(parameter): name for name, parameter in networks.named_parameters()}
+    for name, optimizer in vars(optimizers).items():
+        yield name, optimizer, [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error  # a full disk, most likely
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise Damaged(f"{path} is missing or damaged ({error})") from error
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _seal(state: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

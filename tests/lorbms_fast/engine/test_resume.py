@@ -1,0 +1,92 @@
+"""A run that is interrupted after every single iteration, against one that nobody disturbs: bit for bit the same."""
+
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from lorbms_fast.checkpoint import BEGINNING, Run
+from lorbms_fast.commands.train import batch_source
+from lorbms_fast.config import TrainConfig
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.stopping import Interrupted
+from lorbms_fast.engine.trainer import Training
+from tests.conftest import TINY
+
+CONFIG = replace(TINY, iterations=5, sheet_every=100)
+MODES = {
+    "mapped": {},
+    "read ahead by threads": {"images": "streamed"},
+    "fresh batches": {"optim": replace(TINY.optim, batches="fresh", sn_power_iterations=(9, 2)), "log_every": 2},
+    "fixed memory": {"images": "resident", "graphs": "on"},
+    "float16": {"precision": "float16"},
+    "reference": {"impl": "reference"},
+}
+
+
+def trained(run: Run, store: ImageStore, world: World, seen: list[tuple[int, bytes]], disturbing: bool) -> bool:
+    """Train from where the run is, noting what the iterations are made of; whether it came to its end."""
+
+    class Watched(Training):
+        def numbers(self, progress):
+            numbers = super().numbers(progress)
+            seen.extend((n, b"".join(tensor.numpy().tobytes() for tensor in self.source.draw(n))) for n in numbers)
+            if disturbing:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return numbers
+
+    training = Watched.of(run, batch_source(run.config, store), world)
+    world.wait()  # until the first has written the checkpoint
+    start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
+    world.wait()
+    try:
+        training.train(start)
+    except Interrupted:
+        return False
+    return True
+
+
+def both(folder: Path, config: TrainConfig, store: ImageStore, world: World = ALONE) -> tuple[int, list[bool]]:
+    """How often the disturbed run was interrupted, and whether its samples, log and last checkpoint are the other's."""
+    runs, seen = [], []
+    for name in ("undisturbed", "disturbed"):
+        if world.first:
+            Run.create(folder / name, config, store.path)
+        world.wait()
+        runs.append(Run.open(folder / name))
+        seen.append([])
+    assert trained(runs[0], store, world, seen[0], disturbing=False)
+    interruptions = 0
+    while not trained(runs[1], store, world, seen[1], disturbing=world.first):
+        interruptions += 1
+    world.wait()
+    logs = [(run.folder / "metrics.jsonl").read_bytes() for run in runs]
+    files = [{path.name: path.read_bytes() for path in run.latest().iterdir()} for run in runs]
+    assert len(files[0]) == 3
+    return interruptions, [seen[0] == seen[1], logs[0] == logs[1], files[0] == files[1]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_interrupted_after_every_iteration(mode, store, tmp_path):
+    assert both(tmp_path, replace(CONFIG, **MODES[mode]), store) == (4, [True, True, True])
+
+
+def one_of_two(rank: int, folder: Path, store: Path) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    assert both(folder, CONFIG, ImageStore.open(store), World(rank, 2)) == (4, [True, True, True])
+    dist.destroy_process_group()
+
+
+def test_two_processes_interrupted_after_every_iteration(store, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=one_of_two, args=(rank, tmp_path, store.path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]

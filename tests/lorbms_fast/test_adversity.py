@@ -1,0 +1,290 @@
+"""Training against signals, full and read-only disks, clocks that are set, want of memory, and a store that goes."""
+
+import itertools
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import tqdm
+
+from lorbms_fast import snapshot
+from lorbms_fast.checkpoint import Progress, Run
+from lorbms_fast.cli import main
+from lorbms_fast.commands.train import run_training
+from lorbms_fast.config import TrainConfig, to_json
+from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine import memory
+from lorbms_fast.engine.log import read_lines
+from lorbms_fast.errors import UserError
+from lorbms_fast.measurement.peak import peak_bytes
+from lorbms_fast.progress import tqdm as bar
+from tests.conftest import TINY
+from tests.processes import started, train
+
+LONG = replace(TINY, iterations=100_000, sheet_every=100_000, checkpoint_every=100_000)
+
+
+def iterations(run: Run) -> int:
+    return len(read_lines(run.folder / "metrics.jsonl"))
+
+
+def until(condition, process) -> None:
+    while process.is_alive() and not condition():
+        time.sleep(0.005)
+
+
+def cpu_seconds(process: int) -> float:
+    """Seconds that a process has computed: others on the machine do not count."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_sigterm_saves_and_exits_within_ten_seconds(store, tmp_path):
+    run = Run.create(tmp_path / "run", LONG, store.path)
+    with started(train, run.folder, says=tmp_path / "said") as process:
+        until(lambda: iterations(run) >= 3, process)
+        os.kill(process.pid, signal.SIGTERM)
+        before = after = cpu_seconds(process.pid)
+        while process.is_alive():
+            after = cpu_seconds(process.pid)
+            process.join(0.01)
+    assert process.exitcode == 130
+    assert after - before < 10
+    done = iterations(run)
+    assert int(run.latest().name) == done
+    said = (tmp_path / "said").read_text()
+    assert f"stopped after iteration {done}: go on with  lorbms-fast train --resume {run.folder}" in said
+    run_training(replace(run, config=replace(LONG, iterations=done + 1)), store)
+    assert int(run.latest().name) == done + 1
+
+
+def train_slowly(folder: Path) -> None:
+    """Stay in the fourth iteration for ever."""
+    batch = BatchSource.batch
+
+    def slowly(source: BatchSource, number: int):
+        if number == 3:
+            (folder / "waiting").touch()
+            while True:
+                time.sleep(1)
+        return batch(source, number)
+
+    BatchSource.batch = slowly
+    train(folder)
+
+
+def test_a_second_sigint_does_not_wait(store, tmp_path):
+    run = Run.create(tmp_path / "run", replace(LONG, checkpoint_every=2), store.path)
+    with started(train_slowly, run.folder) as process:
+        until((run.folder / "waiting").exists, process)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(0.3)
+        assert process.is_alive()
+        os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == 1
+    assert [path.name for path in run.checkpoints()] == ["00000002"]
+    snapshot.check(run.latest())
+    run_training(replace(run, config=replace(TINY, iterations=4)), store)
+    assert iterations(run) == 4
+
+
+def test_two_processes_do_not_train_one_run(store, tmp_path):
+    run = Run.create(tmp_path / "run", LONG, store.path)
+    with started(train, run.folder) as process:
+        until(lambda: iterations(run) >= 1, process)
+        with pytest.raises(UserError, match="another process is training"):
+            run_training(run, store)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of four megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(folder: Path, leaving: int) -> Path:
+    """Fill a disk but for some bytes."""
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(folder).free - leaving))
+    return ballast
+
+
+def test_a_disk_that_fills_while_training(small_disk, store, monkeypatch):
+    config = replace(TINY, sheet_every=100, iterations=5)
+    run = Run.create(small_disk / "run", config, store.path)
+    batch = BatchSource.batch
+
+    def filling(source: BatchSource, number: int):
+        if number == 3:
+            fill(small_disk, leaving=50_000)
+        return batch(source, number)
+
+    monkeypatch.setattr(BatchSource, "batch", filling)
+    with pytest.raises(UserError, match=r"cannot write .*run.*: No space left on device; free some space"):
+        run_training(run, store)
+    monkeypatch.undo()
+    assert [path.name for path in run.checkpoints()] == ["00000002"]
+    assert not list(run.folder.rglob(".*.partial"))
+    with pytest.raises(UserError, match=r"needs 0\.00 GB for checkpoints and 0\.00 GB are free on its disk: make room"):
+        run_training(run, store)
+    (small_disk / "ballast").unlink()
+    run_training(run, store)
+    assert iterations(run) == 5
+
+
+def test_output_that_cannot_be_written(small_disk, store):
+    run = Run.create(small_disk / "run", TINY, store.path)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for start in (lambda: run_training(run, store), lambda: Run.create(small_disk / "new", TINY, store.path)):
+        with pytest.raises(UserError, match=r"cannot write .*disk/.*: Read-only file system; free some"):
+            start()
+
+
+def test_clocks_that_jump(store, tmp_path, monkeypatch, capsys):
+    """An hour back, a year on, at every look: nothing rests on the time of day."""
+    config = replace(TINY, iterations=4)
+    steady = Run.create(tmp_path / "steady", config, store.path)
+    run_training(steady, store)
+    now, jumps = time.time(), itertools.cycle([0, -3600, 3e7, -9e7])
+    monkeypatch.setattr(time, "time", lambda: now + next(jumps))
+    monkeypatch.setattr(tqdm.std, "time", time.time)
+    jumping = Run.create(tmp_path / "jumping", config, store.path)
+    run_training(jumping, store)
+    assert (jumping.folder / "metrics.jsonl").read_bytes() == (steady.folder / "metrics.jsonl").read_bytes()
+    files = [{path.name: path.read_bytes() for path in run.latest().iterdir()} for run in (steady, jumping)]
+    assert files[0] == files[1]
+    capsys.readouterr()
+    with bar(total=3, mininterval=0) as shown:
+        for _ in range(3):
+            shown.update()
+            assert 0 <= shown.format_dict["elapsed"] < 60
+    assert capsys.readouterr().err.count("3/3") >= 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        MemoryError(),
+    ],
+)
+def test_want_of_memory_names_a_batch_that_would_fit(error, monkeypatch):
+    config = replace(TINY, batch_size=500)
+    three, six, twenty = (peak_bytes(TINY.model, n, "float32") for n in (3, 6, 20))
+    assert 0 < three < six < twenty
+    monkeypatch.setattr(memory, "free_memory", lambda device: (three + 17.5 * (six - three) / 3) / 0.9)
+    assert abs(twenty - 0.9 * memory.free_memory(None)) < 0.1 * twenty
+    with (
+        pytest.raises(UserError, match=r"--batch-size 500 does not fit in the .* on cpu: by an estimate 20 would"),
+        memory.out_of_memory_told(config, torch.device("cpu")),
+    ):
+        raise error
+
+
+def test_other_errors_are_no_want_of_memory():
+    with pytest.raises(RuntimeError, match="shapes"), memory.out_of_memory_told(TINY, torch.device("cpu")):
+        raise RuntimeError("shapes do not match")
+
+
+def train_in_little_memory(folder: Path, store: Path) -> None:
+    """As the command does, with a limit on the process's memory that 2,000 images do not fit in."""
+    taken = memory._number(Path("/proc/self/status"), "VmSize") * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 600_000_000, resource.RLIM_INFINITY))
+    main(["train", str(store), "--out", str(folder / "run"), "--config", str(folder / "large.json")])
+
+
+def test_a_real_want_of_memory_is_one_line(store, tmp_path, monkeypatch):
+    config = replace(TINY, model=replace(TINY.model, stem=256), batch_size=24)
+    (tmp_path / "large.json").write_text(to_json(config))
+    with started(train_in_little_memory, tmp_path, store.path, says=tmp_path / "said") as process:
+        process.join()
+    assert process.exitcode == 2
+    said = (tmp_path / "said").read_text().splitlines()[-1]
+    assert re.fullmatch(
+        r"lorbms-fast: --batch-size 24 does not fit in the 0\.\d GB that were free on cpu: "
+        r"(lower it|by an estimate \d+ would; the last checkpoint is as it was)",
+        said,
+    )
+
+
+@pytest.mark.parametrize("how", ["removed", "cut short"])
+def test_a_store_that_goes_while_it_is_read(how, store, tmp_path, monkeypatch):
+    config: TrainConfig = replace(TINY, sheet_every=100, checkpoint_every=100, log_every=2)
+    run = Run.create(tmp_path / "run", config, store.path)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(store.path, elsewhere)
+    batch = BatchSource.batch
+
+    def going(source: BatchSource, number: int):
+        made = batch(source, number)
+        if number == 3:
+            if how == "removed":
+                shutil.rmtree(store.path)
+            else:
+                os.truncate(store.path / "images-00000.npy", 1000)
+        return made
+
+    monkeypatch.setattr(BatchSource, "batch", going)
+    with pytest.raises(UserError) as stopped:
+        run_training(run, store)
+    monkeypatch.undo()
+    assert str(store.path / "images-00000.npy") in str(stopped.value)
+    assert "iteration 4 is saved" in str(stopped.value)
+    with pytest.raises(UserError, match=r"store"):
+        ImageStore.open(store.path)
+    shutil.rmtree(store.path, ignore_errors=True)
+    shutil.move(elsewhere, store.path)
+    assert json.loads((run.latest() / "state.json").read_text())["iteration"] == 4
+    run_training(run, ImageStore.open(store.path))
+    assert int(run.latest().name) == 6
+
+
+def test_photographs_that_go_while_they_are_streamed(photographs, tmp_path, monkeypatch):
+    from tests.conftest import store_of
+
+    copied = tmp_path / "photographs"
+    shutil.copytree(photographs, copied)
+    store = store_of(copied, tmp_path / "store")
+    config = replace(TINY, sheet_every=100, images="streamed", iterations=8)
+    run = Run.create(tmp_path / "run", config, store.path)
+    batch = BatchSource.batch
+
+    def going(source: BatchSource, number: int):
+        if number == 3:
+            shutil.rmtree(copied)
+        return batch(source, number)
+
+    monkeypatch.setattr(BatchSource, "batch", going)
+    with pytest.raises(UserError, match=r"photo\d\d\.jpg, of which .*store was made, .* missing"):
+        run_training(run, store)
+    monkeypatch.undo()
+    shutil.copytree(photographs, copied)
+    assert int(run.latest().name) in (2, 4)
+    run_training(run, store)
+    assert int(run.latest().name) == 8
+
+
+def test_nothing_but_progress_is_new_in_a_resumed_state(store, tmp_path):
+    """What state.json says can be read by anybody, and says how far the run came."""
+    run = Run.create(tmp_path / "run", replace(TINY, iterations=1), store.path)
+    run_training(run, store)
+    facts = snapshot.facts_of(run.latest())
+    assert Progress(*(facts[name] for name in Progress._fields)) == Progress(1, 1, 0)

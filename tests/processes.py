@@ -1,0 +1,54 @@
+"""Work in real processes, for signals, that begin quickly: they are forked from a server that has imported all."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from lorbms_fast.checkpoint import Run
+from lorbms_fast.commands.train import run_training
+from lorbms_fast.dataloader.store import ImageStore
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["lorbms_fast.cli", "lorbms_fast.dataloader.prepare", "tests.processes"])
+
+
+def train(folder: Path) -> None:
+    """Train a run to its end."""
+    run = Run.open(folder)
+    run_training(run, ImageStore.open(run.store))
+
+
+def _quietly(begun: Connection, work: Callable[..., None], arguments: tuple[object, ...], says: Path) -> None:
+    torch.set_num_threads(1)
+    told = os.open(says, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(told, stream)
+    begun.send(True)
+    work(*arguments)
+
+
+@contextmanager
+def started(
+    work: Callable[..., None], *arguments: object, says: Path = Path(os.devnull)
+) -> Iterator[multiprocessing.Process]:
+    """Another process at work, which has begun when the block does, and which the block's end kills.
+
+    Args:
+        work: a function of a module.
+        arguments: of it.
+        says: file that takes what it prints.
+    """
+    here, there = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=_quietly, args=(there, work, arguments, says))
+    process.start()
+    here.recv()
+    yield process
+    process.kill()
+    process.join()
+    here.close()
+    there.close()
