@@ -93,6 +93,8 @@ class Adam(torch.optim.Optimizer):
                 grad_scale=grad_scale,
                 found_inf=found_inf,
             )
+            # torch's kernel does not say so, and what was made of parameters must be known to be out of date.
+            torch.autograd.graph.increment_version(moved)
 
     def abandon(self) -> None:
         """Forget an update that was broken off before its step: gradients, and what scaler and averaging noted."""
