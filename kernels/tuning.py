@@ -24,7 +24,8 @@ def tuned(
             return [triton.Config(tiny)]
         if arguments.get("PRECISION") == "ieee":
             return [configs[exact]]
-        return configs[:1] if torch.cuda.is_current_stream_capturing() else configs
+        capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        return configs[:1] if capturing else configs
 
     def decorate(kernel: Any) -> triton.runtime.Autotuner:
         tuner: triton.runtime.Autotuner = triton.autotune(
