@@ -214,8 +214,8 @@ def _gradients(
     grad_x = torch.empty_like(x) if needs_x else x.new_empty(0)
     if needs_x and activation == "relu":
         grad_x = torch.empty_like(x, memory_format=torch.channels_last)
-    kinds = (w, b) if needs_parameters else (w[:0], b[:0])
-    return grad_x, *(torch.empty_like(kind) for kind in kinds)
+    of_w, of_b = (w, b) if needs_parameters else (w[:0], b[:0])
+    return grad_x, torch.empty_like(of_w), torch.empty_like(of_b)
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
