@@ -135,9 +135,9 @@ class Training:
                 due = self._period(after) > self._period(progress)
                 saving = done % config.checkpoint_every == 0 or done == last or (due and measure is not None)
                 stopping, gone = False, self.source.gone() if logging else None
-                if self.device.type == "cpu" or logging or saving or due:  # else a GPU would have to finish first
-                    guard.look()
+                if self._looking_is_free or logging or saving or due:
                     stopping = self.world.any(stop.came or gone is not None)
+                    guard.look(left=0 if sheet_due or saving or stopping else 1)
                 if log is not None:
                     if logging:
                         readings.send(done, report.stacked())
@@ -166,6 +166,11 @@ class Training:
             iteration=iteration,
             batches=start.batches + (iteration - start.iteration) * self.updates * self.world.size,
         )
+
+    @property
+    def _looking_is_free(self) -> bool:
+        """Numbers can be read at any time: a GPU would have to finish first."""
+        return self.device.type == "cpu"
 
     def _period(self, progress: Progress) -> int:
         """How often the networks were to be measured until then."""

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.engine import readings
+from lorbms_fast.engine.divergence import Watch
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.readings import Reading, Readings
 from lorbms_fast.engine.trainer import Training
@@ -115,13 +116,23 @@ def waits(monkeypatch):
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "float16"])
-def test_nobody_waits_between_log_points(arithmetic, waits, store, tmp_path):
+def test_nobody_waits_between_log_points(arithmetic, waits, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(Training, "_looking_is_free", False)  # as on a GPU
+    read, read_at = Watch.read, []
+
+    def noted(watch, world, left):
+        read_at.append((len(watch._before), left))
+        return read(watch, world, left)
+
+    monkeypatch.setattr(Watch, "read", noted)
     config = replace(TINY, iterations=7, log_every=3, sheet_every=4, checkpoint_every=5, precision=arithmetic)
     config = replace(config, graphs="on", images="resident")
     training = Training.of(Run.create(tmp_path / "run", config, store.path), batch_source(config, store))
     with waits:
         training.train()
     assert waits.seen == []
+    # Flaws are looked for at the log's entries 3 and 6, where they may still be on their way, checkpoint 5 and the end.
+    assert read_at == [(3, 1), (2, 0), (1, 1), (1, 0)]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
