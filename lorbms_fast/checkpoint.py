@@ -149,8 +149,10 @@ class Run:
         facts = snapshot.facts_of(path)
         try:
             return Progress(*(int(facts[name]) for name in Progress._fields))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path / snapshot.STATE} does not say how far it came ({error!r})") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"{path / snapshot.STATE} does not say how far it came ({error!r}): remove {path} to use the one before"
+            ) from error
 
     def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
         """Look for room for the checkpoints that are still to come, and one more while an old one is replaced.
@@ -180,8 +182,9 @@ def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
         device: where to put them.
     """
     run = Run.open(folder)
+    path = run.latest()  # before there are networks: a run that has none, or others, costs no memory
     networks = build(run.config.model, run.config.impl)
-    snapshot.load_weights(networks, run.latest() / snapshot.MODEL)
+    snapshot.load_weights(networks, path / snapshot.MODEL)
     return networks.to(device).eval()
 
 

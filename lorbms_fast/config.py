@@ -24,7 +24,9 @@ SHOWN = 80
 
 Impl = Literal["reference", "torch"]
 Count = Annotated[int, Field(ge=1)]
-Even = Annotated[int, Field(ge=2, multiple_of=2)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+Even = Annotated[int, Field(ge=2, le=65_536, multiple_of=2)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -55,23 +57,23 @@ class ModelConfig:
     classifier: Part = "thesis"
     """Variant whose classifier is used."""
 
-    image_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 64
     """Side of the square images in pixels, a multiple of 32."""
-    stem: Count = 48
+    stem: Size = 48
     """Maps of the encoder's first convolution."""
-    growth: Count = 16
+    growth: Size = 16
     """Maps that each layer of a dense block appends."""
-    layers: tuple[Count, Count, Count, Count, Count] = (4, 5, 7, 10, 12)
+    layers: tuple[Layers, Layers, Layers, Layers, Layers] = (4, 5, 7, 10, 12)
     """Layers of the encoder's dense blocks; the decoder has them in reverse order."""
-    chunk: Count = 192
+    chunk: Size = 192
     """Numbers that describe one quadrant."""
-    tiles: Count = 4
+    tiles: Size = 4
     """Parts of an image that are replaced each on its own: its four quadrants, or a grid of 9 or 16."""
-    discriminator_width: Count = 42
+    discriminator_width: Size = 42
     """Maps of the discriminator's first convolution; each further one doubles them."""
     classifier_widths: tuple[Even, Even, Even, Even, Even] = (96, 256, 384, 384, 256)
     """Maps of the classifier's five convolutions, even numbers: three of them work in two halves, as AlexNet's."""
-    classifier_hidden: Count = 4096
+    classifier_hidden: Size = 4096
     """Units of the classifier's two hidden fully connected layers."""
 
     @property

@@ -89,6 +89,9 @@ def facts_of(folder: Path) -> dict[str, Any]:
         )
     if state.pop("seal", None) != _seal(state):
         raise Damaged(f"{path} is damaged: its content does not fit its seal")
+    sums = state.get("sha256")
+    if not isinstance(sums, dict) or not {MODEL, OPTIMIZERS} <= sums.keys():
+        raise Damaged(f"{path} is damaged: it lacks checksums")
     return state
 
 
@@ -100,6 +103,8 @@ def check(folder: Path) -> dict[str, Any]:
         UserError: they are of another version.
     """
     facts = facts_of(folder)
+    if not isinstance(facts.get("model"), dict):
+        raise Damaged(f"{folder / STATE} is damaged: it does not say of which model")
     for name in (MODEL, OPTIMIZERS):
         try:
             found = _checksum(folder / name)

@@ -1,7 +1,7 @@
 """`make lock`: constraints-hashed.txt, the pinned set with the SHA-256 of the files that pip takes here.
 
-pip itself tells them (`pip install --dry-run --report`); nothing is installed. All files are the package index's but one:
-where the machine has no GPU, torch is the CPU build of PyTorch's own index, `torch==X+cpu`.
+pip itself tells them (`pip install --dry-run --report`); nothing is installed. All files are the package index's but
+one: where the machine has no GPU, torch is the CPU build of PyTorch's own index, `torch==X+cpu`.
 """
 
 import json

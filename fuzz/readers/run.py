@@ -29,16 +29,25 @@ def read(data: bytes, folder: Path) -> None:
     for name, content in _tensors().items():
         (folder / CHECKPOINT).mkdir(parents=True, exist_ok=True)
         (folder / CHECKPOINT / name).write_bytes(content)
-    document = json.loads(data)
-    for name in PARTS:
-        if name in document:
-            (folder / name).write_bytes(_written(name, document[name]))
+    for name, content in _contents(data).items():
+        (folder / name).write_bytes(content)
     run = Run.open(folder)
     load_networks(folder)
     networks = build(run.config.model, run.config.impl)
     progress = run.restore(networks, Optimizers.of(networks, run.config.optim))
     assert all(isinstance(number, int) for number in progress)
     curves(folder / PARTS[3])
+
+
+def _contents(data: bytes) -> dict[str, bytes]:
+    """Content of the parts; bytes that are no document of four are `run.json`'s."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        return {PARTS[0]: data}
+    return {name: _written(name, document[name]) for name in PARTS if name in document}
 
 
 def _written(name: str, part: Any) -> bytes:

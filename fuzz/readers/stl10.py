@@ -43,4 +43,4 @@ def read(data: bytes, folder: Path) -> None:
     assert found.folds.size == 0 or found.folds.max() < len(found.train)
 
 
-READER = Reader("stl10", read, seeds, (".bin", "fold_indices.txt"))
+READER = Reader("stl10", read, seeds, ("stranger-",))

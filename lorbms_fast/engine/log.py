@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from lorbms_fast.errors import UserError
 from lorbms_fast.files import whole_file
 
 RECENT = 1000
@@ -69,6 +70,18 @@ class Log:
         with whole_file(self._folder / "sheets" / f"{iteration:08d}.png") as partial:
             sheet.save(partial, format="png")
         self._board.add_image("samples", np.asarray(sheet), iteration, dataformats="HWC")
+
+
+def read_entries(metrics: Path) -> list[dict[str, float]]:
+    """The numbers of a metrics file, an entry a line.
+
+    Raises:
+        UserError: a line is something else.
+    """
+    try:
+        return [{str(name): float(n) for name, n in json.loads(line).items()} for line in read_lines(metrics)]
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{metrics} is damaged ({error}): remove it, the run goes on without") from error
 
 
 def read_lines(metrics: Path) -> list[str]:

@@ -1,13 +1,13 @@
 """Plots of a run's losses."""
 
-import json
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lorbms_fast.engine.log import read_lines
+from lorbms_fast.engine.log import read_entries
+from lorbms_fast.errors import UserError
 from lorbms_fast.files import whole_file
 from lorbms_fast.rendering.style import PLOT
 
@@ -36,9 +36,12 @@ def curves(metrics: Path) -> Figure | None:
     Returns:
         None when there is no entry yet.
     """
-    entries = [json.loads(line) for line in read_lines(metrics)]
+    entries = read_entries(metrics)
     if not entries:
         return None
+    shown = ("iteration", *(name for names in PANELS.values() for name in names))
+    if missing := [name for name in shown if any(name not in entry for entry in entries)]:
+        raise UserError(f"{metrics} has entries without {missing[0]}: remove it, the run goes on without")
     iterations = [entry["iteration"] for entry in entries]
     width = max(1, len(entries) // 50)
     with matplotlib.rc_context(PLOT):
