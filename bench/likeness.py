@@ -29,10 +29,10 @@ from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.engine.forms import FORMS, Form
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.pages import keep_pages
 from lorbms_fast.engine.report import Report
 from lorbms_fast.files import whole_file
 from lorbms_fast.models import build
+from lorbms_fast.pages import keep_pages
 from lorbms_fast.photos import shipped
 
 KEPT = Path(__file__).parent / ".likeness"
