@@ -302,8 +302,11 @@ def _solve_transposed(
         if first == middle:  # all layers behind have sent back to this one
             if rstd:
                 maps = system.maps(first, last)
-                to_y = normalise_backward(g_hat[:, maps], y_hat[:, maps], rstd[1 + first])
-                g[:, maps] = to_y if g_hat is g else g[:, maps] + to_y
+                to_y_hat, own_y_hat = g_hat[:, maps], y_hat[:, maps]
+                if g_hat is g:
+                    normalise_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
+                else:
+                    _add(g[:, maps], normalise_backward(to_y_hat, own_y_hat, rstd[1 + first]))
         else:
             read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
             a = torch.relu(y_hat[:, read])
