@@ -97,7 +97,7 @@ def licence(package: Distribution) -> str:
 
 def is_free(stated: str) -> bool:
     """Whether all parts of a licence are among `FREE`."""
-    return all(part in FREE for part in re.split(r" (?:AND|OR) ", stated.strip("()")))
+    return all(part in FREE or part.strip("()") in FREE for part in re.split(r" (?:AND|OR) ", stated))
 
 
 def page() -> str:
