@@ -98,11 +98,11 @@ def _write_onnx(generator: Generator, folder: Path) -> float:
 def _explanation(generator: Generator) -> str:
     side, chunk, tiles = generator.config.image_size, generator.config.chunk, generator.config.tiles
     chunks, of_chunk = len(generator.of_chunk), generator.of_chunk.tolist()
-    order = "top left, top right, bottom left, bottom right" if tiles == 4 else "row by row"
+    parts = "quadrants, top left, top right, bottom left, bottom right" if tiles == 4 else "tiles, row by row"
     if chunks == tiles:
-        one_each, chosen = f"one for each of {tiles} tiles, {order}", "mask"
+        one_each, chosen = f"one for each of {tiles} {parts}", "mask"
     else:
-        one_each, chosen = f"chunk i belongs to tile {of_chunk}[i] of {tiles}, {order}", f"mask[{of_chunk}]"
+        one_each, chosen = f"chunk i belongs to number {of_chunk}[i] of {tiles} {parts}", f"mask[{of_chunk}]"
     return f"""LORBMS encoder and decoder after {generator.iteration:,} training iterations.
 
 Images are float32 (N, 3, {side}, {side}), red green blue, in [-1, 1]: x = u8 * 2/255 - 1.

@@ -46,13 +46,14 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; every one must ask."""
+        if self.size == 1:
+            return flag
         return bool(self.largest(torch.tensor([flag], dtype=torch.uint8)).item())
 
     def largest(self, numbers: Tensor) -> Tensor:
         """The largest of each number in any process; every one must ask. On the CPU: no GPU has to finish for it."""
-        if self.size > 1:
-            with together():
-                dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        with together():
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers
 
 
