@@ -15,9 +15,15 @@ CPU = torch.device("cpu")
 DEMO = PRESETS["demo"]
 
 
-def losses(config, arithmetic, iterations, batch_size):
-    """L_rec_hat, L_rec_prime, L_adv, L_cls, L_D of every iteration, on four batches in turn."""
+def losses(config, arithmetic, iterations, batch_size, rounded=False):
+    """L_rec_hat, L_rec_prime, L_adv, L_cls, L_D of every iteration, averaged over ten each, on four batches in turn.
+
+    Where `rounded`, initial parameters have been through bfloat16.
+    """
     networks = build(config.model, "torch").train()
+    if rounded:
+        for parameter in networks.parameters():
+            parameter.data = parameter.data.bfloat16().float()
     optimizers = Optimizers.of(networks, config.optim, arithmetic)
     batches = [random_batch(batch_size, 64, seed) for seed in range(4)]
     rows = []
@@ -26,26 +32,25 @@ def losses(config, arithmetic, iterations, batch_size):
             report = FORMS["torch"].iterate(networks, optimizers, [batches[i % 4]] * 4, config.loss)
         FORMS["torch"].advance_u(networks, config.optim)
         rows.append([report.L_rec_hat, report.L_rec_prime, report.L_adv, report.L_cls, report.L_D])
-    return torch.tensor(rows)
-
-
-def farthest(config, arithmetic, iterations, batch_size):
-    """Largest distance of any loss, averaged over ten iterations, from float32's, relative to it."""
-    exact, rounded = (
-        losses(config, name, iterations, batch_size).unfold(0, 10, 10).mean(-1) for name in ("float32", arithmetic)
-    )
-    return ((rounded - exact).abs() / exact).max().item()
+    return torch.tensor(rows).unfold(0, 10, 10).mean(-1)
 
 
 @pytest.mark.parametrize("arithmetic", ["bfloat16", "float16"])
 def test_losses_stay_within_two_percent_of_float32(arithmetic):
-    assert 0 < farthest(TINY, arithmetic, 20, 2) < 0.02
+    exact, found = (losses(TINY, name, 20, 2) for name in ("float32", arithmetic))
+    assert 0 < ((found - exact).abs() / exact).max() < 0.02
 
 
 @pytest.mark.slow
-def test_losses_of_the_demo_stay_within_forty_percent_of_float32_over_200_iterations():
-    # Seen: 29% at the worst of 20 means of any of five losses; adversarial training amplifies every rounding.
-    assert 0 < farthest(DEMO, "bfloat16", 200, 2) < 0.4
+def test_losses_of_the_demo_are_as_near_to_float32_over_200_iterations_as_its_own_with_rounded_initial_values():
+    """Adversarial training amplifies every rounding: what one at the beginning does is the measure for one a layer."""
+    exact = losses(DEMO, "float32", 200, 2)
+    rounded_once, rounded = (
+        ((losses(DEMO, *run) - exact).abs() / exact).mean(0)
+        for run in (("float32", 200, 2, True), ("bfloat16", 200, 2))
+    )
+    assert (rounded > 0).all()
+    assert (rounded <= 2 * rounded_once).all()  # seen: 0.76, 0.76, 1.21, 0.26 and 1.19 times
 
 
 def test_auto_is_bfloat16_on_a_gpu_only():
