@@ -295,8 +295,11 @@ def _solve_transposed(
         if last - first == 1:
             if rstd:
                 maps = system.maps(first, last)
-                to_y = normalise_backward(g_hat[:, maps], y_hat[:, maps], rstd[1 + first])
-                g[:, maps] = to_y if g_hat is g else g[:, maps] + to_y
+                to_y_hat, own_y_hat = g_hat[:, maps], y_hat[:, maps]
+                if g_hat is g:
+                    normalise_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
+                else:
+                    _add(g[:, maps], normalise_backward(to_y_hat, own_y_hat, rstd[1 + first]))
             return
         middle = (first + last) // 2
         solve(middle, last)
