@@ -142,4 +142,5 @@ def follow(layers: Sequence[BatchNorm], statistics: Sequence[tuple[Tensor, Tenso
         averages = [average for layer in layers for average in (layer.running_mean, layer.running_var)]
         found = [of_kind for of_layer in statistics for of_kind in of_layer]
         for of_batch in zip(*found, strict=True):
-            torch._foreach_lerp_(averages, list(of_batch), 1 - layers[0].decay)
+            values = [value.to(average.dtype) for value, average in zip(of_batch, averages, strict=True)]
+            torch._foreach_lerp_(averages, values, 1 - layers[0].decay)
