@@ -92,7 +92,8 @@ def drawn_features(d: int) -> Extractor:
 @contextmanager
 def watched(what: str, count: int) -> Iterator[None]:
     """Print how long a block took and how much anonymous memory it took at most beyond what was there before."""
-    before, peak, done = anonymous(), 0, threading.Event()
+    before, done = anonymous(), threading.Event()
+    peak = before
 
     def look() -> None:
         nonlocal peak

@@ -5,7 +5,7 @@ Every folder holds one operation: `definition.py` says what it is, the other mod
 """
 
 from lorbms_fast.kernels.batch_assembly import assemble_batch
-from lorbms_fast.kernels.chunk_mixing import mix_by_distance, mix_chunks
+from lorbms_fast.kernels.chunk_mixing import mix_by_distance, mix_chunks, mix_used
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import (
     DenseBlock,
@@ -25,7 +25,7 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm,
     instance_norm_relu,
 )
-from lorbms_fast.kernels.loss_head import loss_head
+from lorbms_fast.kernels.loss_head import classification_loss, loss_head
 from lorbms_fast.kernels.max_pool import max_pool2x2
 from lorbms_fast.kernels.paired_conv import paired_conv2d
 from lorbms_fast.kernels.pooled_conv import pooled_conv2d
@@ -45,6 +45,7 @@ __all__ = [
     "ResizeConv2d",
     "advance_u",
     "assemble_batch",
+    "classification_loss",
     "coord_conv2d",
     "dense_block",
     "dense_block_activated",
@@ -58,6 +59,7 @@ __all__ = [
     "max_pool2x2",
     "mix_by_distance",
     "mix_chunks",
+    "mix_used",
     "pack_layers",
     "paired_conv2d",
     "pooled_conv2d",

@@ -24,7 +24,7 @@ def tuned(
             return [triton.Config(tiny)]
         if arguments.get("PRECISION") == "ieee":
             return [configs[exact]]
-        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
         return configs[:1] if capturing else configs
 
     def decorate(kernel: Any) -> triton.runtime.Autotuner:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lorbms_fast.config import LossConfig
 from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.kernels.loss_head.definition import classification_loss
 
 Gan = Literal["cross-entropy", "hinge"]
 
@@ -85,9 +86,7 @@ def classification(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Te
         mask: (N, 4) bool, True where the quadrant was replaced.
         lambdas: the four lambda_j.
     """
-    targets = torch.diag_embed(mask.to(logits.dtype)).transpose(0, 1)
-    per_candidate = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((1, 2))
-    return torch.stack([lambda_j * loss for lambda_j, loss in zip(lambdas, per_candidate, strict=True)]).sum()
+    return classification_loss(logits, mask, lambdas)
 
 
 def provenance(logits: Tensor, mask: Tensor) -> Tensor:

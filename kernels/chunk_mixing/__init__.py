@@ -46,3 +46,20 @@ def mix_by_distance(
     if resolve(impl, f_ref) == "triton":
         return triton.mix_by_distance(f_ref, f_q, distances, tau)
     return definition.mix_by_distance(f_ref, f_q, distances, tau)
+
+
+def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
+    """`mix_chunks` where only the candidates in use were encoded, in one batch behind the reference images.
+
+    Args:
+        codes: of the N reference images, then of the candidates in use, chunk by chunk, for each by sample, then of
+            anything; (N + M, chunks, size).
+        mask: (N, chunks) bool, True where the candidate's chunk is taken.
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        (N, chunks, size).
+    """
+    if resolve(impl, codes) == "triton":
+        return triton.mix_used(codes, mask)
+    return definition.mix_used(codes, mask)

@@ -34,3 +34,21 @@ def mix_by_distance(f_ref: Tensor, f_q: Tensor, distances: Tensor, tau: float) -
     """
     mask = mixing_mask(distances, tau)
     return mix_chunks(f_ref, f_q, mask), mask
+
+
+def mix_used(codes: Tensor, mask: Tensor) -> Tensor:
+    """`mix_chunks` where only the candidates in use were encoded, in one batch behind the reference images.
+
+    Args:
+        codes: of the N reference images, then of the candidates in use, chunk by chunk, for each by sample, then of
+            anything; (N + M, chunks, size).
+        mask: (N, chunks) bool, True where the candidate's chunk is taken.
+
+    Returns:
+        (N, chunks, size).
+    """
+    n, chunks = mask.shape
+    # Counting the used in the order they are listed in finds each one's place.
+    place = n - 1 + mask.T.flatten().cumsum(0).unflatten(0, (chunks, n)).T
+    code = torch.where(mask, place, torch.arange(n, device=mask.device)[:, None])
+    return codes[code, torch.arange(chunks, device=mask.device)]

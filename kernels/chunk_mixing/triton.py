@@ -71,6 +71,45 @@ def backward_program(grad_ptr, mask_ptr, df_ref_ptr, df_q_ptr, size, BLOCK: tl.c
     tl.store(df_q_ptr + row * size + at, tl.where(replaced, grad, 0.0), mask=at < size)
 
 
+@triton.jit
+def _ranks(mask_ptr, N, chunks, BLOCK: tl.constexpr):
+    """Of all mask values in the order (chunk, sample): where each lies, whether it is set, how many are up to it."""
+    i = tl.arange(0, BLOCK)
+    at = i % N * chunks + i // N
+    used = (tl.load(mask_ptr + at, mask=i < N * chunks, other=0) != 0).to(tl.int32)
+    return at, used, tl.cumsum(used, 0)
+
+
+@triton.jit
+def select_used_program(codes_ptr, mask_ptr, f_mix_ptr, N, chunks, size, BLOCK_MASK: tl.constexpr, BLOCK: tl.constexpr):
+    """One chunk of one sample, its own or the next of those in use. Grid (N * chunks, blocks of a chunk)."""
+    row = tl.program_id(0)
+    at, used, rank = _ranks(mask_ptr, N, chunks, BLOCK_MASK)
+    here = (at == row) & (used != 0)
+    replaced = tl.sum(here.to(tl.int32)) > 0
+    code = tl.where(replaced, N + tl.sum(tl.where(here, rank - 1, 0)), row // chunks)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    f = tl.load(codes_ptr + (code * chunks + row % chunks).to(tl.int64) * size + i, mask=i < size, other=0)
+    tl.store(f_mix_ptr + row.to(tl.int64) * size + i, f, mask=i < size)
+
+
+@triton.jit
+def used_backward_program(
+    grad_ptr, mask_ptr, dcodes_ptr, N, chunks, size, BLOCK_MASK: tl.constexpr, BLOCK: tl.constexpr
+):
+    """One chunk of one code: its gradient is that of the chunk it went to, or 0. Grid (codes * chunks, blocks)."""
+    code, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
+    at, used, rank = _ranks(mask_ptr, N, chunks, BLOCK_MASK)
+    of_reference = (at == tl.program_id(0)) & (used == 0)
+    of_candidate = (N + rank - 1 == code) & (used != 0) & (at % chunks == chunk)
+    here = tl.where(code < N, of_reference, of_candidate)
+    taken = tl.sum(here.to(tl.int32)) > 0
+    row = tl.sum(tl.where(here, at, 0)).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    grad = tl.load(grad_ptr + row * size + i, mask=i < tl.where(taken, size, 0), other=0)
+    tl.store(dcodes_ptr + tl.program_id(0).to(tl.int64) * size + i, grad, mask=i < size)
+
+
 @operation("mix_chunks")
 def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor) -> Tensor:
     """Documented at the package's function of this name."""
@@ -100,6 +139,28 @@ def mix_by_distance(f_ref: Tensor, f_q: Tensor, distances: Tensor, tau: float) -
     return f_mix, mask
 
 
+@operation("mix_used")
+def mix_used(codes: Tensor, mask: Tensor) -> Tensor:
+    """Documented at the package's function of this name."""
+    f_mix = _empty_used_mix(codes, mask)
+    _launch_used(select_used_program, _grid(f_mix), codes.contiguous(), mask, f_mix)
+    return f_mix
+
+
+@operation("mix_used_backward")
+def mix_used_backward(grad: Tensor, mask: Tensor, count: int) -> Tensor:
+    """Gradient of all `count` codes."""
+    dcodes = _empty_codes_gradient(grad, mask, count)
+    _launch_used(used_backward_program, _grid(dcodes), grad.contiguous(), mask, dcodes)
+    return dcodes
+
+
+def _launch_used(program: Any, grid: tuple[int, int], read: Tensor, mask: Tensor, written: Tensor) -> None:
+    (N, chunks), size = mask.shape, read.shape[2]
+    block_mask = triton.next_power_of_2(mask.numel())
+    program[grid](read, mask.contiguous(), written, N, chunks, size, block_mask, _block(size))
+
+
 @operation("mix_chunks_backward")
 def mix_chunks_backward(grad: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of f_ref and f_q."""
@@ -123,6 +184,14 @@ def _empty_mix(f_ref: Tensor, f_q: Tensor) -> Tensor:
     return f_ref.new_empty(f_ref.shape, dtype=torch.promote_types(f_ref.dtype, f_q.dtype))
 
 
+def _empty_used_mix(codes: Tensor, mask: Tensor) -> Tensor:
+    return codes.new_empty((*mask.shape, codes.shape[2]))
+
+
+def _empty_codes_gradient(grad: Tensor, mask: Tensor, count: int) -> Tensor:
+    return grad.new_empty((count, *grad.shape[1:]))
+
+
 def _empty_mask(f_ref: Tensor) -> Tensor:
     return f_ref.new_empty(f_ref.shape[:2], dtype=torch.bool)
 
@@ -135,6 +204,16 @@ def _(f_ref, f_q, mask):
 @mix_by_distance.register_fake
 def _(f_ref, f_q, distances, tau):
     return _empty_mix(f_ref, f_q), _empty_mask(f_ref)
+
+
+@mix_used.register_fake
+def _(codes, mask):
+    return _empty_used_mix(codes, mask)
+
+
+@mix_used_backward.register_fake
+def _(grad, mask, count):
+    return _empty_codes_gradient(grad, mask, count)
 
 
 @mix_chunks_backward.register_fake
@@ -159,3 +238,16 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> Any:
 
 mix_chunks.register_autograd(_backward, setup_context=_save)
 mix_by_distance.register_autograd(_backward, setup_context=_save)
+
+
+def _save_used(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    codes, mask = inputs
+    ctx.save_for_backward(mask)
+    ctx.count = len(codes)
+
+
+def _used_backward(ctx: Any, grad: Tensor) -> Any:
+    return mix_used_backward(grad, *ctx.saved_tensors, ctx.count), None
+
+
+mix_used.register_autograd(_used_backward, setup_context=_save_used)

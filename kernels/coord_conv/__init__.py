@@ -1,14 +1,38 @@
 """CoordConv (Liu et al., 2018): convolution that knows where it is.
 
-Its definition is its fastest form: convolving the constant coordinates once, and adding the result to every sample,
+Its definition is its fused form: convolving the constant coordinates once, and adding the result to every sample,
 saves two input channels' arithmetic and costs a pass over all maps (bench/RESULTS.md).
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.coord_conv.definition import coord_conv2d
+from lorbms_fast.kernels.autocast import product_dtype
+from lorbms_fast.kernels.coord_conv import definition
+from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+
+if TRITON:
+    from lorbms_fast.kernels.coord_conv import triton
 
 __all__ = ["CoordConv2d", "coord_conv2d"]
+
+
+def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Impl | None = None) -> Tensor:
+    """Convolve x with its coordinates appended, padded to keep height and width.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (O, C + 2, k, k), k odd.
+        bias: (O,) or None.
+        impl: form to run; None takes the one in force. Triton appends, torch's own convolution convolves.
+
+    Returns:
+        (N, O, H, W).
+    """
+    if resolve(impl, x) == "triton":
+        appended = triton.append_coordinates(x, product_dtype(x))
+        return F.conv2d(appended, weight, bias, padding=weight.shape[-1] // 2)
+    return definition.coord_conv2d(x, weight, bias)
 
 
 class CoordConv2d(nn.Module):
@@ -20,11 +44,12 @@ class CoordConv2d(nn.Module):
         kernel_size: odd.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, impl: Impl | None = None) -> None:
         super().__init__()
         conv = nn.Conv2d(in_channels + 2, out_channels, kernel_size)
         self.weight, self.bias = conv.weight, conv.bias
+        self.impl = impl
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
-        return coord_conv2d(x, self.weight, self.bias)
+        return coord_conv2d(x, self.weight, self.bias, self.impl)

@@ -15,7 +15,7 @@ copy that a convolution of some of the maps needs anyway. Everything is channels
 conversions, and normalising runs along memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -239,25 +239,33 @@ def _solve(system: _System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) 
         1 / deviations of each layer's maps, with a norm.
     """
     rstd = []
-
-    def solve(first: int, last: int) -> None:
-        # A layer's part of y is its own once all layers before have pushed.
-        if last - first == 1:
+    for first, middle, last in _steps(0, system.layers):
+        if first == middle:  # a layer's part of y is its own once all layers before have pushed
             if normed:
                 maps = system.maps(first, last)
                 if y_hat is not y:
                     y_hat[:, maps] = y[:, maps]
                 rstd.append(normalise_(y_hat[:, maps], eps))
-            return
-        middle = (first + last) // 2
-        solve(first, middle)
-        a = torch.relu(y_hat[:, system.maps(first, middle)])
-        rows = system.maps(middle, last)
-        _add(y[:, rows], F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding))
-        solve(middle, last)
-
-    solve(0, system.layers)
+        else:
+            a = torch.relu(y_hat[:, system.maps(first, middle)])
+            rows = system.maps(middle, last)
+            _add(y[:, rows], F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding))
     return rstd
+
+
+def _steps(first: int, last: int) -> Iterator[tuple[int, int, int]]:
+    """The order in which a blocked triangular solve goes through layers first .. last - 1.
+
+    Each step is (first, middle, last): layers first .. middle - 1 push what they made into layers middle .. last - 1;
+    or, where there are none in front of the middle, the layer itself is finished.
+    """
+    if last - first == 1:
+        yield first, first, last
+        return
+    middle = (first + last) // 2
+    yield from _steps(first, middle)
+    yield first, middle, last
+    yield from _steps(middle, last)
 
 
 def _solve_transposed(
@@ -290,25 +298,22 @@ def _solve_transposed(
     needs_x, needs_W, needs_b, *_ = needs
     blocks, gradients = [], []  # of the matrix
 
-    def solve(first: int, last: int) -> None:
-        """Make g complete for layers first .. last - 1, given what all layers from `last` on sent back to them."""
-        if last - first == 1:
+    for first, middle, last in reversed([*_steps(0, system.layers)]):
+        if first == middle:  # all layers behind have sent back to this one
             if rstd:
                 maps = system.maps(first, last)
-                to_y = normalise_backward(g_hat[:, maps], y_hat[:, maps], rstd[1 + first])
-                g[:, maps] = to_y if g_hat is g else g[:, maps] + to_y
-            return
-        middle = (first + last) // 2
-        solve(middle, last)
-        read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
-        a = torch.relu(y_hat[:, read])
-        to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
-        _add(g_hat[:, read], relu_backward_(to_a, a))
-        blocks.append((rows, columns))
-        gradients.append(to_W)
-        solve(first, middle)
-
-    solve(0, system.layers)
+                to_y_hat, own_y_hat = g_hat[:, maps], y_hat[:, maps]
+                if g_hat is g:
+                    normalise_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
+                else:
+                    _add(g[:, maps], normalise_backward(to_y_hat, own_y_hat, rstd[1 + first]))
+        else:
+            read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
+            a = torch.relu(y_hat[:, read])
+            to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
+            _add(g_hat[:, read], relu_backward_(to_a, a))
+            blocks.append((rows, columns))
+            gradients.append(to_W)
     a_0 = torch.relu(x_hat)
     to_read, to_W, grad_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
     grad_x = None

@@ -23,7 +23,7 @@ def instance_norm(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tens
         impl: form to run; None takes the one in force.
 
     Returns:
-        x's shape and dtype. The fused form returns contiguous maps, the Triton form x's layout.
+        x's shape, dtype and memory layout.
     """
     form = resolve(impl, x)
     if form == "triton":

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 
-def instance_norm(x: Tensor, eps: float) -> Tensor:
-    """(N, C, *positions) -> the same; documented at the definition. Differentiable once."""
-    result: Tensor = _InstanceNorm.apply(x, eps)
+def instance_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """(N, C, *positions) -> the same; documented at the definition. Differentiable once.
+
+    Args:
+        x: (N, C, *positions).
+        eps: added to the variance.
+        weight: scale, (C,), or None.
+        bias: shift, (C,); given if and only if weight is.
+    """
+    result: Tensor = _InstanceNorm.apply(x, weight, bias, eps)
     return result
 
 
@@ -35,24 +42,42 @@ def normalise_(x: Tensor, eps: float) -> Tensor:
     return rstd
 
 
-def normalise_backward(grad: Tensor, normalised: Tensor, rstd: Tensor) -> Tensor:
-    """`rstd (g - mean(g) - x_hat mean(g x_hat))`: the gradient of x from that of the normalised maps x_hat."""
+def normalise_backward(grad: Tensor, normalised: Tensor, rstd: Tensor, out: Tensor | None = None) -> Tensor:
+    """`rstd (g - mean(g) - x_hat mean(g x_hat))`: the gradient of x from that of the normalised maps x_hat.
+
+    It is written to `out` if that is given, which may be the gradient that came.
+    """
     positions = tuple(range(2, grad.dim()))
     g, x_hat = grad.to(rstd.dtype), normalised.to(rstd.dtype)
     along = (g * x_hat).mean(positions, keepdim=True)
-    result = (g - g.mean(positions, keepdim=True)).addcmul_(x_hat, along, value=-1).mul_(rstd)
-    return result.to(grad.dtype)
+    result = (g - g.mean(positions, keepdim=True)).addcmul_(x_hat, along, value=-1)
+    if out is None:
+        return result.mul_(rstd).to(grad.dtype)
+    # Slices of 16 bits have no fast loop for other dtypes than their own.
+    return torch.mul(result, rstd, out=out) if out.dtype == rstd.dtype else out.copy_(result.mul_(rstd))
 
 
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         normalised = x.clone()
         rstd = normalise_(normalised, eps)
-        ctx.save_for_backward(normalised, rstd)
-        return normalised
+        ctx.save_for_backward(normalised, rstd, weight)
+        if weight is None or bias is None:
+            return normalised
+        return torch.addcmul(_per_channel(bias, x), normalised, _per_channel(weight, x)).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return normalise_backward(grad, *ctx.saved_tensors), None
+        normalised, rstd, weight = ctx.saved_tensors
+        if weight is None:
+            return normalise_backward(grad, normalised, rstd), None, None, None
+        to_normalised = (grad * _per_channel(weight, grad)).to(grad.dtype)
+        dx = normalise_backward(to_normalised, normalised, rstd)
+        g, others = grad.to(rstd.dtype), [0, *range(2, grad.dim())]
+        return dx, (g * normalised).sum(others).to(weight.dtype), g.sum(others).to(weight.dtype), None
+
+
+def _per_channel(parameter: Tensor, x: Tensor) -> Tensor:
+    return parameter.view(-1, *[1] * (x.dim() - 2))

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.instance_norm import definition
-from lorbms_fast.kernels.instance_norm.keeping_layout import affine_instance_norm
+from lorbms_fast.kernels.instance_norm import definition, fused
 
 if TRITON:
     from lorbms_fast.kernels.instance_norm import triton
@@ -36,7 +35,7 @@ class _KeepingLayout(_InstanceNorm):
         if form == "triton":
             return triton.instance_norm(x, self.eps, self.weight, bias)
         if form == "torch":
-            return affine_instance_norm(x, self.weight, bias, self.eps)
+            return fused.instance_norm(x, self.eps, self.weight, bias)
         y = definition.instance_norm(x, self.eps)
         if not self.affine:
             return y

@@ -1,5 +1,7 @@
 """The losses that an iteration reads off images and patch logits, as the equations read."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,3 +24,19 @@ def loss_head(
     """
     L_adv = F.binary_cross_entropy_with_logits(D_mix, torch.full_like(D_mix, target))
     return (I_ref - I_hat).abs().mean(), (I_ref - I_prime).abs().mean(), L_adv
+
+
+def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Tensor:
+    """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`, y_j one-hot at j where m_j, else zero.
+
+    Args:
+        logits: (C, N, C): for each candidate j, for each sample, one logit a quadrant.
+        mask: (N, C) bool, True where the quadrant was replaced.
+        lambdas: the C lambda_j.
+
+    Returns:
+        A scalar.
+    """
+    targets = torch.diag_embed(mask.to(logits.dtype)).transpose(0, 1)
+    per_candidate = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((1, 2))
+    return torch.stack([lambda_j * loss for lambda_j, loss in zip(lambdas, per_candidate, strict=True)]).sum()

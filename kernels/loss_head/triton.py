@@ -174,3 +174,88 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
 
 
 losses.register_autograd(_backward, setup_context=_save)
+
+
+@triton.jit
+def _classification(logits_ptr, mask_ptr, lambdas, start, N, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Of a block of logits: places, the logits, their targets, and `lambda_j / (N C)`, which is 0 behind the last."""
+    i = start + tl.arange(0, BLOCK)
+    candidate, sample, quadrant = i // (N * C), i // C % N, i % C
+    inside = i < N * C * C
+    x = tl.load(logits_ptr + i, mask=inside, other=0).to(tl.float32)
+    own = inside & (candidate == quadrant)
+    target = (tl.load(mask_ptr + sample * C + quadrant, mask=own, other=0) != 0).to(tl.float32)
+    weight = tl.zeros((BLOCK,), tl.float32)
+    for j in tl.static_range(C):
+        weight = tl.where(inside & (candidate == j), lambdas[j] / (N * C), weight)
+    return i, x, target, weight
+
+
+@triton.jit
+def classification_program(logits_ptr, mask_ptr, loss_ptr, lambdas, N, C: tl.constexpr, BLOCK: tl.constexpr):
+    """L_cls of logits (C, N, C). One program."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, N * C * C, BLOCK):
+        _, x, target, weight = _classification(logits_ptr, mask_ptr, lambdas, start, N, C, BLOCK)
+        total += weight * (tl.maximum(x, 0.0) - x * target + tl.log(1 + tl.exp(-tl.abs(x))))
+    tl.store(loss_ptr, tl.sum(total))
+
+
+@triton.jit
+def classification_backward_program(
+    grad_ptr, logits_ptr, mask_ptr, dlogits_ptr, lambdas, N, C: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Gradient of a block of logits."""
+    i, x, target, weight = _classification(logits_ptr, mask_ptr, lambdas, tl.program_id(0) * BLOCK, N, C, BLOCK)
+    dlogits = tl.load(grad_ptr) * weight * (_sigmoid(x) - target)
+    tl.store(dlogits_ptr + i, dlogits.to(dlogits_ptr.dtype.element_ty), mask=i < N * C * C)
+
+
+@operation("classification_loss")
+def classification_loss(logits: Tensor, mask: Tensor, lambdas: list[float]) -> Tensor:
+    """A float32 scalar; documented at the package's function of this name. Differentiable once."""
+    C, N, _ = logits.shape
+    loss = _empty_loss(logits)
+    classification_program[(1,)](logits.contiguous(), mask.contiguous(), loss, tuple(lambdas), N, C, 256)
+    return loss
+
+
+@operation("classification_loss_backward")
+def classification_loss_backward(grad: Tensor, logits: Tensor, mask: Tensor, lambdas: list[float]) -> Tensor:
+    """Gradient of the logits."""
+    C, N, _ = logits.shape
+    dlogits = _empty_logits(logits)
+    classification_backward_program[(triton.cdiv(N * C * C, 256),)](
+        grad, logits.contiguous(), mask.contiguous(), dlogits, tuple(lambdas), N, C, 256
+    )
+    return dlogits
+
+
+def _empty_loss(logits: Tensor) -> Tensor:
+    return logits.new_empty((), dtype=torch.float32)
+
+
+def _empty_logits(logits: Tensor) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+@classification_loss.register_fake
+def _(logits, mask, lambdas):
+    return _empty_loss(logits)
+
+
+@classification_loss_backward.register_fake
+def _(grad, logits, mask, lambdas):
+    return _empty_logits(logits)
+
+
+def _save_logits(ctx: Any, inputs: tuple[Tensor, Tensor, list[float]], output: Tensor) -> None:
+    logits, mask, ctx.lambdas = inputs
+    ctx.save_for_backward(logits, mask)
+
+
+def _classification_backward(ctx: Any, grad: Tensor) -> Any:
+    return classification_loss_backward(grad, *ctx.saved_tensors, ctx.lambdas), None, None
+
+
+classification_loss.register_autograd(_classification_backward, setup_context=_save_logits)

@@ -46,13 +46,14 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; every one must ask."""
+        if self.size == 1:
+            return flag
         return bool(self.largest(torch.tensor([flag], dtype=torch.uint8)).item())
 
     def largest(self, numbers: Tensor) -> Tensor:
         """The largest of each number in any process; every one must ask. On the CPU: no GPU has to finish for it."""
-        if self.size > 1:
-            with together():
-                dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        with together():
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers
 
 
@@ -99,20 +100,32 @@ def agreed_name(store: Store, rank: int, size: int, patience: timedelta = START)
     if rank == 0:
         store.set("group", mine)
     while time.monotonic() < deadline:
-        group = mine if rank == 0 else _look_up(store, "group")
-        if group and rank == 0:
-            answers = [_look_up(store, f"group/{group}/{other}") for other in range(1, size)]
-            if all(answers):
-                store.set(f"group/{group}", json.dumps(answers))
-                return group
-        elif group:
-            store.set(f"group/{group}/{rank}", mine)
-            if (heard := _look_up(store, f"group/{group}")) and mine in json.loads(heard):
-                return group
+        if name := _called(store, mine, size) if rank == 0 else _answered(store, mine, rank):
+            return name
         time.sleep(0.02)
-    missing = [r for r in range(1, size) if rank == 0 and not _look_up(store, f"group/{mine}/{r}")]
-    whom = f"process {', '.join(map(str, missing))}" if missing else "process 0"
-    raise UserError(f"process {rank} waited {patience.total_seconds():g} s for {whom} of {size} to start: see its log")
+    missing = [str(r) for r in range(1, size) if not _look_up(store, f"group/{mine}/{r}")] if rank == 0 else ["0"]
+    raise UserError(
+        f"process {rank} waited {patience.total_seconds():g} s for process {', '.join(missing)} of {size} to start: "
+        "look for that one's own message"
+    )
+
+
+def _called(store: Store, group: str, size: int) -> str:
+    """The group's name once all others have answered to it; then they are listed, for them to see."""
+    answers = [_look_up(store, f"group/{group}/{rank}") for rank in range(1, size)]
+    if not all(answers):
+        return ""
+    store.set(f"group/{group}", json.dumps(answers))
+    return group
+
+
+def _answered(store: Store, mine: str, rank: int) -> str:
+    """The group's name once its first process has heard this one: a dead one's group lists others, or nobody."""
+    if not (group := _look_up(store, "group")):
+        return ""
+    store.set(f"group/{group}/{rank}", mine)
+    listed = _look_up(store, f"group/{group}")
+    return group if listed and mine in json.loads(listed) else ""
 
 
 def _look_up(store: Store, name: str) -> str:

@@ -1,12 +1,13 @@
 """Losses and gradients that are not finite: found, written down, and answered as `--on-divergence` says.
 
 Whatever the answer, Adam takes no step with such a gradient, so parameters and moments stay finite. Which losses and
-gradients were not, it notes on the device (`Adam.flawed`). On a CPU the notes are read after every iteration; on a GPU,
-where reading makes the host wait, at the log's entries and before every checkpoint, each iteration's notes being kept
-until then. A checkpoint is never written of a state that was not looked at.
+gradients were not, it notes on the device (`Adam.flawed`). On a CPU the notes are read after every iteration. A GPU
+keeps each iteration's notes and sends them off at the log's entries, to be read at the next, so that the host does not
+wait; before a checkpoint it does: none is written of a state that was not looked at.
 """
 
 import json
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lorbms_fast.checkpoint import Progress, Run
 from lorbms_fast.dataloader.batches import Batches
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.readings import Reading
 from lorbms_fast.errors import UserError
 from lorbms_fast.files import whole_folder
 from lorbms_fast.models import Networks
@@ -64,6 +66,7 @@ class Watch:
         device = optimizers.generator.t.device
         self._notes = torch.zeros((most, len(self._optimizers), 2), device=device)
         self._before: list[Progress] = []
+        self._under_way: deque[tuple[list[Progress], Reading]] = deque()
         self.in_a_row = 0
         """Flawed iterations up to the last that was read, one after the other."""
 
@@ -74,19 +77,36 @@ class Watch:
         torch._foreach_zero_(flawed)
         self._before.append(before)
 
-    def read(self, world: World) -> list[Flaw]:
-        """The flaws since the last reading, in any process; every one must ask."""
-        notes = world.largest(self._notes[: len(self._before)].cpu())
-        flawed = notes.flatten(1).any(1).tolist()
-        for one in flawed:
-            self.in_a_row = self.in_a_row + 1 if one else 0
-        flaws = [Flaw(self._before[i], self._names(notes[i])) for i, one in enumerate(flawed) if one]
-        self._before.clear()
+    def read(self, world: World, left: int = 0) -> list[Flaw]:
+        """The flaws that are known by now, each once, in any process; every one must ask.
+
+        Args:
+            world: the processes; where there are several, everything is waited for.
+            left: how many times' notes may stay on their way from the device.
+        """
+        if self._before:
+            self._under_way.append((self._before, Reading(self._notes[: len(self._before)])))
+            self._before = []
+        flaws = []
+        while self._under_way and (world.size > 1 or len(self._under_way) > left or self._under_way[0][1].here()):
+            before, reading = self._under_way.popleft()
+            notes = reading.read()
+            if world.size > 1:
+                notes = world.largest(torch.tensor(notes)).tolist()
+            for iteration, note in zip(before, notes, strict=True):
+                what = self._names(note)
+                self.in_a_row = self.in_a_row + 1 if what else 0
+                if what:
+                    flaws.append(Flaw(iteration, what))
         return flaws
 
-    def _names(self, note: Tensor) -> list[str]:
-        kinds = ("loss", "gradient")
-        return [f"{kinds[kind]} of the {[*self._optimizers][which]}" for which, kind in note.nonzero().tolist()]
+    def _names(self, note: list[list[float]]) -> list[str]:
+        return [
+            f"{kind} of the {name}"
+            for name, counts in zip(self._optimizers, note, strict=True)
+            for kind, count in zip(("loss", "gradient"), counts, strict=True)
+            if count
+        ]
 
 
 class Guard:
@@ -108,7 +128,7 @@ class Guard:
         self._world, self._batches = world, batches
         self._watch = Watch(optimizers, run.config.log_every)
         self._answers = {"stop": self._stop, "skip": self._skip, "rollback": self._roll_back}
-        self._averages = self._copied_averages()
+        self._averages = [average.clone() for average in self._running_averages()]
 
     def begin(self, start: Progress) -> None:
         """Slow the optimizers down as often as the run went back; where it may go back, let there be where to."""
@@ -124,16 +144,19 @@ class Guard:
         """Note an iteration that began at `before`; the host does not wait."""
         self._watch.note(before)
 
-    def look(self) -> None:
-        """Answer what was noted since the last look.
+    def look(self, left: int = 0) -> None:
+        """Answer what was noted.
+
+        Args:
+            left: as in `Watch.read`; 0 before anything is kept of the state.
 
         Raises:
             UserError: something was not finite, and the run is to stop, or skipping and going back did not help.
             RolledBack: the run is to go on from there.
         """
-        flaws = self._watch.read(self._world)
+        flaws = self._watch.read(self._world, left)
         if not flaws:
-            self._averages = self._copied_averages()
+            self._averages = self._finite_averages()
             return
         first = flaws[0]
         place = self._run.folder / "divergence" / f"{first.before.iteration + 1:08d}"
@@ -151,9 +174,7 @@ class Guard:
     def _skip(self, said: str, place: Path) -> None:
         if self._watch.in_a_row >= IN_A_ROW:
             self._stop(f"{said}, nor was any of the last {self._watch.in_a_row} iterations whole", place)
-        with torch.no_grad():
-            for now, kept in zip(self._running_averages(), self._averages, strict=True):
-                now.copy_(torch.where(now.isfinite(), now, kept))
+        torch._foreach_copy_(self._running_averages(), self._finite_averages())
         if self._world.first:
             tqdm.write(f"{said}: its steps were not taken; its images are in {place}")
 
@@ -213,5 +234,7 @@ class Guard:
     def _running_averages(self) -> list[Tensor]:
         return [buffer for name, buffer in self._networks.named_buffers() if "running" in name]
 
-    def _copied_averages(self) -> list[Tensor]:
-        return [average.clone() for average in self._running_averages()]
+    def _finite_averages(self) -> list[Tensor]:
+        """The running averages, those of before in place of what is not finite."""
+        pairs = zip(self._running_averages(), self._averages, strict=True)
+        return [torch.where(now.isfinite(), now, kept) for now, kept in pairs]

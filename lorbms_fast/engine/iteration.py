@@ -28,12 +28,7 @@ def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor]:
     """Encode the reference images and the candidates in use, in one batch: f_ref and f_mix, both (N, 4, chunk)."""
     quadrant, sample = used_candidates(batch.mask) if batch.used is None else batch.used
     codes = encode(torch.cat([batch.I_ref, batch.I_q[quadrant, sample]]))
-    f_ref, f_used = codes.split([len(batch.I_ref), len(sample)])
-    own_chunks = f_used.gather(1, quadrant[:, None, None].expand(-1, 1, f_used.shape[2])).squeeze(1)
-    # Counting the used in the order they are listed in finds each one's place; padding behind them is never read.
-    place = (batch.mask.T.flatten().cumsum(0) - 1).clamp(min=0).unflatten(0, (4, -1)).T
-    f_q = own_chunks.index_select(0, place.flatten()).view_as(f_ref)
-    return f_ref, kernels.mix_chunks(f_ref, f_q, batch.mask)
+    return codes[: len(batch.I_ref)], kernels.mix_used(codes, batch.mask)
 
 
 def scenes(networks: Networks, batch: Batch) -> Scenes:
@@ -56,8 +51,12 @@ def classifier_logits(networks: Networks, I_mix: Tensor, I_q: Tensor) -> Tensor:
 def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
     """The parts of L_G and what they were computed from."""
     s = scenes(networks, batch)
-    logits = classifier_logits(networks, s.I_mix, batch.I_q)
-    return losses.generation(batch.I_ref, s, networks.dsc(s.I_mix), logits, batch.mask, config), s
+    logits, D_mix = classifier_logits(networks, s.I_mix, batch.I_q), networks.dsc(s.I_mix)
+    L_rec_hat, L_rec_prime, L_adv = kernels.loss_head(batch.I_ref, s.I_hat, s.I_prime, D_mix)
+    if config.gan != "cross-entropy":
+        L_adv = losses.deception(D_mix, config.gan)
+    L_cls = kernels.classification_loss(logits, batch.mask, config.lambdas)
+    return GeneratorLosses(L_rec_hat, L_rec_prime, L_adv, L_cls), s
 
 
 def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> Report:
@@ -71,7 +70,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     with torch.no_grad():
         I_mix = networks.dec(mix(networks.enc, for_classifier)[1])
     logits = classifier_logits(networks, I_mix, for_classifier.I_q)
-    L_cls = losses.classification(logits, for_classifier.mask, config.lambdas)
+    L_cls = kernels.classification_loss(logits, for_classifier.mask, config.lambdas)
     update(optimizers.classifier, L_cls)
 
     if for_discriminator is not for_classifier:

@@ -104,6 +104,8 @@ class Adam(torch.optim.Optimizer):
                 grad_scale=grad_scale,
                 found_inf=found_inf,
             )
+            # torch's kernel does not say so, and what was made of parameters must be known to be out of date.
+            torch.autograd.graph.increment_version(moved)
 
     def _one_if_not_finite(self, gradients: list[Tensor]) -> Tensor:
         found = torch.zeros_like(self._one)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +20,11 @@ class Reading:
         """The values have arrived."""
         return self._sent is None or self._sent.query()
 
-    def read(self) -> list[float]:
-        """The values, waited for if they must be."""
+    def read(self) -> list[Any]:
+        """The values, waited for if they must be; lists of lists for more than one dimension."""
         if self._sent is not None:
             self._sent.synchronize()
-        values: list[float] = self._host.tolist()
+        values: list[Any] = self._host.tolist()
         return values
 
 

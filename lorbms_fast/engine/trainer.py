@@ -136,8 +136,8 @@ class Training:
                 saving = done % config.checkpoint_every == 0 or done == last or (due and measure is not None)
                 stopping, gone = False, self.source.gone() if logging else None
                 if self._looking_is_free or logging or saving or due:
-                    guard.look()
                     stopping = self.world.any(stop.came or gone is not None)
+                    guard.look(left=0 if sheet_due or saving or stopping else 1)
                 if log is not None:
                     if logging:
                         readings.send(done, report.stacked())

@@ -102,12 +102,13 @@ class TorchOperations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "lorbms_fast":
-            with self:  # an operation of ours may call torch's
-                return func(*args, **(kwargs or {}))
+            with self:  # what an operation of ours calls of torch's counts too
+                return func.redispatch(_CPU, *args, **(kwargs or {}))
         self.count += not (func.namespace == "profiler" or func.is_view or func.overloadpacket in FREE)
         return func(*args, **(kwargs or {}))
 
 
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 FREE = {
     torch.ops.aten.detach,
     torch.ops.aten.empty,
@@ -116,6 +117,7 @@ FREE = {
     torch.ops.aten.new_empty,
     torch.ops.aten.new_empty_strided,
     torch.ops.aten._unsafe_view,
+    torch.ops.aten.promote_types,
 }
 
 

@@ -1,5 +1,6 @@
 """How much memory an iteration's tensors take, counted as it runs once on the CPU."""
 
+import gc
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +23,7 @@ def peak_bytes(model: ModelConfig, batch_size: int, precision: Precision) -> int
         batch_size: reference images.
         precision: of the iteration; tf32 counts as float32.
     """
+    gc.collect()  # what earlier work left over is not this one's
     with Alive() as alive:
         one_iteration = step("torch", model, batch_size, "float32" if precision == "tf32" else precision)
         one_iteration()

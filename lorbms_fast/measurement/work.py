@@ -46,9 +46,8 @@ def _size(values: tuple[Any, ...]) -> float:
 
 def _convolve(a: dict[str, Any]) -> Work:
     positions, taps, item = a["images"] * a["H"] * a["W"], a["KERNEL"] ** 2, _BYTES[a["x"].dtype]
-    weights = taps * a["channels"] * a["outs"]
-    added = a["outs"] if a["add"] is not None else 0
-    return Work(2 * positions * weights, item * (positions * (a["channels"] + a["outs"] + added) + weights))
+    weights = taps * a["C"] * a["outs"]
+    return Work(2 * positions * weights, item * (positions * (a["C"] + a["outs"]) + weights))
 
 
 def _solve(a: dict[str, Any]) -> Work:
@@ -56,7 +55,7 @@ def _solve(a: dict[str, Any]) -> Work:
     item, G, MAPS = _BYTES[a["y"].dtype], a["G"], a["MAPS"]
     positions = a["y"].bytes // item // MAPS
     layers = range(a["first"], a["last"])
-    forward = "stack" in a
+    forward = "grad_y" not in a
     pairs = sum(layer if forward else MAPS // G - 1 - layer for layer in layers)
     weights = pairs * a["KERNEL"] ** 2 * G * G
     # A layer's sums in, its maps and their activations out; back, its maps and two gradients in, one out. What a layer
@@ -66,12 +65,14 @@ def _solve(a: dict[str, Any]) -> Work:
     return Work(2 * positions * weights, item * (positions * G * (own + others) + weights))
 
 
-def _weight_gradient(a: dict[str, Any]) -> Work:
-    """Every pair of a map and one that it read."""
-    positions, taps, item = a["images"] * a["H"] * a["W"], a["KERNEL"] ** 2, _BYTES[a["g"].dtype]
-    STACK, MAPS, G = a["C"] + a["MAPS"], a["MAPS"], a["G"]
-    read = sum(a["C"] + layer * G for layer in range(MAPS // G)) * G
-    return Work(2 * positions * taps * read, item * positions * (STACK + MAPS) + a["partial"].bytes)
+def _gradients(a: dict[str, Any]) -> Work:
+    """Of the input, every pair of its maps and new ones; of weights, every pair of a map and one that it read."""
+    positions, taps = a["images"] * a["H"] * a["W"], a["KERNEL"] ** 2
+    C, MAPS, G = a["C"], a["MAPS"], a["G"]
+    read = sum(C + layer * G for layer in range(MAPS // G)) * G
+    of_x, of_weights = C * MAPS if a["of_x"] else 0, read if a["of_parameters"] else 0
+    moved = _size((a["g"], a["x"], a["y"], a["stack"], a["w"], a["grad_stack"], a["grad_x"], a["to_w"], a["to_b"]))
+    return Work(2 * positions * taps * (of_x + of_weights), moved)
 
 
 def _pooled_conv(a: dict[str, Any]) -> Work:
@@ -81,18 +82,18 @@ def _pooled_conv(a: dict[str, Any]) -> Work:
 
 
 def _resize(a: dict[str, Any]) -> Work:
-    """Forward or a gradient: nine folded taps at every position of the smaller maps."""
-    return Work(2 * 9 * a["positions"] * a["C"] * a["O"], _size(tuple(a.values())))
+    """Forward or both gradients: nine folded taps at every position of the smaller maps, each time."""
+    times = a["of_x"] + (a["parts"] > 0) if "of_x" in a else 1
+    return Work(times * 2 * 9 * a["positions"] * a["C"] * a["O"], _size(tuple(a.values())))
 
 
 MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
     "dense_block.convolve": _convolve,
     "dense_block.solve": _solve,
     "dense_block.solve_transposed": _solve,
-    "dense_block.weight_gradient": _weight_gradient,
+    "dense_block.gradients": _gradients,
     "pooled_conv.forward": _pooled_conv,
     "resize_conv.forward": _resize,
-    "resize_conv.data_gradient": _resize,
-    "resize_conv.weight_gradient": _resize,
+    "resize_conv.gradients": _resize,
 }
 """Kernels that must use tensor cores."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from lorbms_fast import reference
 from lorbms_fast.kernels import paired_conv2d, relu_grouped_batch_norm
 from lorbms_fast.kernels.grouped_batch_norm.synchronised import synchronised_batch_norm
-from lorbms_fast.reference.layers import BatchNorm
+from lorbms_fast.reference.layers import BatchNorm, follow
 
 
 class Classifier(reference.Classifier):
@@ -19,26 +19,32 @@ class Classifier(reference.Classifier):
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
         """(N, 3, S, S) and (G, N, 3, S, S) -> (G, N, 4) logits, one a quadrant."""
         groups = I_q.shape[0]
+        norms = [self.bn1, self.bn2, self.bn3, self.bn4, self.bn5]
+        statistics: list[tuple[Tensor, Tensor]] = []
+
+        def relu_norm(layer: BatchNorm, x: Tensor) -> Tensor:
+            if not layer.training:
+                return layer(torch.relu(x))
+            y, means, variances = _relu_norm(layer, x, groups)
+            statistics.append((means, variances))
+            return y
+
         x = paired_conv2d(I_mix, I_q.flatten(0, 1), self.conv1.weight, self.conv1.bias, stride=2)
-        x = F.max_pool2d(_relu_norm(self.bn1, x, groups), 3, stride=2)
-        x = F.max_pool2d(_relu_norm(self.bn2, self.conv2(x), groups), 3, stride=2)
-        x = _relu_norm(self.bn3, self.conv3(x), groups)
-        x = _relu_norm(self.bn4, self.conv4(x), groups)
-        x = F.max_pool2d(_relu_norm(self.bn5, self.conv5(x), groups), 2, stride=1)
+        x = F.max_pool2d(relu_norm(self.bn1, x), 3, stride=2)
+        x = F.max_pool2d(relu_norm(self.bn2, self.conv2(x)), 3, stride=2)
+        x = relu_norm(self.bn3, self.conv3(x))
+        x = relu_norm(self.bn4, self.conv4(x))
+        x = F.max_pool2d(relu_norm(self.bn5, self.conv5(x)), 2, stride=1)
         x = x.permute(0, 2, 3, 1).flatten(1)  # the author's fully connected weights expect H, W, C order
         x = torch.relu(self.fc7(torch.relu(self.fc6(x))))
         logits: Tensor = self.fc8(x)
+        if statistics:
+            follow(norms, statistics)
         return logits.unflatten(0, (groups, -1))
 
 
-def _relu_norm(layer: BatchNorm, x: Tensor, groups: int) -> Tensor:
-    """ReLU, then the layer's batch norm with statistics of each group; its averages follow one group after another."""
-    if not layer.training:
-        return layer(torch.relu(x))
+def _relu_norm(layer: BatchNorm, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """ReLU, then the layer's batch norm with statistics of each group, (groups, C), which follow the result."""
     if layer.gather is None:
-        y, means, variances = relu_grouped_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps)
-    else:
-        x = torch.relu(x)
-        y, means, variances = synchronised_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps, layer.gather)
-    layer.follow(means, variances)
-    return y
+        return relu_grouped_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps)
+    return synchronised_batch_norm(torch.relu(x), layer.gamma, layer.beta, groups, layer.eps, layer.gather)

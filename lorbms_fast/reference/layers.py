@@ -1,6 +1,6 @@
 """The layers that torch does not have, each as its equation reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -126,13 +126,21 @@ class BatchNorm(nn.Module):
             y, means, variances = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
         else:
             y, means, variances = synchronised_batch_norm(x, self.gamma, self.beta, 1, self.eps, self.gather)
-        self.follow(means, variances)
+        follow([self], [(means, variances)])
         return y
 
-    @torch.no_grad()
-    def follow(self, means: Tensor, variances: Tensor) -> None:
-        """Move the running averages towards the statistics of one batch after the other, (batches, C) each."""
-        if self.gamma.requires_grad:
-            for mean, var in zip(means, variances, strict=True):
-                self.running_mean.lerp_(mean, 1 - self.decay)
-                self.running_var.lerp_(var, 1 - self.decay)
+
+@torch.no_grad()
+def follow(layers: Sequence[BatchNorm], statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Move running averages towards the statistics of one batch after the other, if their layers are being trained.
+
+    Args:
+        layers: all with one decay.
+        statistics: means and variances that each layer has found, both (batches, C).
+    """
+    if layers[0].gamma.requires_grad:
+        averages = [average for layer in layers for average in (layer.running_mean, layer.running_var)]
+        found = [of_kind for of_layer in statistics for of_kind in of_layer]
+        for of_batch in zip(*found, strict=True):
+            values = [value.to(average.dtype) for value, average in zip(of_batch, averages, strict=True)]
+            torch._foreach_lerp_(averages, values, 1 - layers[0].decay)

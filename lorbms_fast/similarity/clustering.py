@@ -35,10 +35,11 @@ def whitened(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32
     pca.train(features[np.sort(drawn)])
     reduced = np.empty((n, pca.d_out), np.float32)
     for start in range(0, n, BLOCK):
-        reduced[start : start + BLOCK] = pca.apply(np.ascontiguousarray(features[start : start + BLOCK]))
-    faiss.normalize_L2(reduced)
-    # A component without variance whitens to something that is no number; it says nothing either.
-    return np.nan_to_num(reduced, nan=0.0, posinf=0.0, neginf=0.0)
+        block = pca.apply(np.ascontiguousarray(features[start : start + BLOCK]))
+        faiss.normalize_L2(block)
+        # A component without variance whitens to something that is no number; it says nothing either.
+        reduced[start : start + BLOCK] = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+    return reduced
 
 
 def clusters(features: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int64]:

@@ -26,14 +26,14 @@ FINDS_FAULTS = """
 import bench.static as static
 from bench.binaries import Binary
 launches = {launch.kernel.__name__: launch for launch in static.of_a_small_block()}
-assert {"prepare", "convolve", "solve", "solve_transposed", "activate_backward", "weight_gradient"} <= set(launches)
+assert {"activate", "convolve", "solve", "solve_transposed", "activate_backward", "gradients"} <= set(launches)
 good = Binary(registers=100, local=0, shared=1000, warps=4, spills=0, tensor=8, kind="HMMA")
 spilled = Binary(registers=255, local=64, shared=1000, warps=4, spills=9, tensor=8, kind="HMMA")
 scalar = Binary(registers=100, local=0, shared=1000, warps=4, spills=0, tensor=0, kind="")
 assert static.faults_of(launches["solve"], 90, good) == []
-assert "64 bytes" in static.faults_of(launches["prepare"], 90, spilled)[0]
+assert "64 bytes" in static.faults_of(launches["activate"], 90, spilled)[0]
 assert "no tensor cores" in static.faults_of(launches["solve"], 90, scalar)[0]
-assert static.faults_of(launches["prepare"], 90, scalar) == []
+assert static.faults_of(launches["activate"], 90, scalar) == []
 work = static.work(launches["convolve"])
 print(work.flops)
 from bench.gpus import occupancy, resident
@@ -44,7 +44,7 @@ assert resident(good, 80) == 4 and occupancy(good, 80) == 0.25  # 104 registers 
 def test_faults_are_found_and_work_is_counted():
     ran = run("-c", FINDS_FAULTS)
     assert ran.returncode == 0, ran.stderr
-    # The last convolution is the backward's: 4 images of 16 x 16, 9 taps, from 48 new maps to 32 of the input.
+    # 4 images of 16 x 16, 9 taps, from 32 maps of the input to 48 new ones.
     assert float(ran.stdout) == 2 * 4 * 16 * 16 * 9 * 48 * 32
 
 

@@ -166,6 +166,25 @@ def test_mix_chunks_takes_the_masked_ones():
     assert mixed[0, :, 0].tolist() == [0, 1, 0, 1]
 
 
+@fast
+@given(st.integers(1, 5), size, size, st.integers(0, 2))
+def test_mix_used_is_mix_chunks_of_those_in_use(n, chunks, width, padding):
+    mask = draw(n, chunks, seed=2) > 0
+    f_ref, f_q = draw(n, chunks, width), draw(n, chunks, width, seed=1)
+    used = [torch.zeros(chunks, width, dtype=torch.float64).index_put((c,), f_q[s, c]) for c, s in mask.T.nonzero()]
+    codes = torch.stack([*f_ref, *used, *[torch.full((chunks, width), torch.nan, dtype=torch.float64)] * padding])
+    found, expected = kernels.mix_used(codes, mask), kernels.mix_chunks(f_ref, f_q, mask)
+    assert torch.equal(found, expected)
+    probe = draw(n, chunks, width, seed=3).detach()
+    wanted = [f_ref, f_q]
+    for f, e in zip(
+        torch.autograd.grad((found * probe).sum(), wanted, allow_unused=True),
+        torch.autograd.grad((expected * probe).sum(), wanted),
+        strict=True,
+    ):
+        assert torch.equal(torch.zeros_like(e) if f is None else f, e)
+
+
 def test_choosing_a_form():
     x = torch.ones(1)
     assert resolve(None, x) == "torch"

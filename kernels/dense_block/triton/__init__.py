@@ -1,11 +1,11 @@
-"""The dense block in three launches forward and five backward, as an operator torch.compile does not look into.
+"""The dense block in three launches forward and four backward, as an operator torch.compile does not look into.
 
 The triangular system of fused.py, on channels_last maps and packed weights. Forward: `activate` makes the stack of
 activated maps of the block's input, `convolve` gives all layers what the input contributes, `solve` substitutes
-forward, layer after layer, one program per image. Backward: `solve_transposed` substitutes back, `convolve` turns the
-result into the gradient of the input's activation, `activate_backward` into that of the input, `weight_gradient` and
-`add_parts` make the gradients of all parameters. Where the activation is ReLU alone, maps are rectified as they are
-read: there is no stack and no launch that activates.
+forward, layer after layer, one program per image. Backward: `solve_transposed` substitutes back, `gradients` turns the
+result into the gradients of the input's activation and of all parameters, whose parts `add_parts` adds, and
+`activate_backward` goes on to the input. Where the activation is ReLU alone, maps are rectified as they are read: there
+is no stack and no launch that activates.
 
 One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch of its
 own, or two with a norm, in which many programs share an image.
@@ -26,6 +26,8 @@ from lorbms_fast.kernels.operation import operation
 _TILE = 256
 _ON_ONE_SM = 1024
 _MANY = 264
+_POSITIONS = 128
+"""Of the input's gradient that a program makes at most."""
 _PROGRAMS = 512
 """That a weight gradient is divided among at most: two large GPUs' multiprocessors twice."""
 _BLOCK = 1024
@@ -76,9 +78,8 @@ def dense_block(
         )
     big = _matrix(N * H * W, MAPS, C)
     programs.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
-        stack if NORM else _channels_last(x), w, b, None, None, y, N, C, MAPS, C, H=H, W=W, KERNEL=kernel_size,
-        X_WIDTH=STACK if NORM else C, ADD_WIDTH=0, Y_WIDTH=MAPS, G=G, TRANSPOSED=False, RELU=not NORM,
-        PRECISION=_precision(w.dtype), **big,
+        stack if NORM else _channels_last(x), w, b, y, N, C, MAPS, H=H, W=W, KERNEL=kernel_size,
+        X_WIDTH=STACK if NORM else C, G=G, RELU=not NORM, PRECISION=_precision(w.dtype), **big,
     )  # fmt: skip
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
     sizes |= {"NORM": NORM, "PRECISION": _precision(w.dtype)}
@@ -162,36 +163,34 @@ def dense_block_backward(
                     None if grad_y is None else grad_y[:, own], g[:, own], g.stride(), H * W, G,
                     W=W, WIDTH=MAPS, ADD_WIDTH=MAPS, STACK=STACK, **few,
                 )  # fmt: skip
-    read = None if NORM else _channels_last(x)
+    grad_a0 = x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else grad_x
+    to_w, to_b, of_x, of_parameters, parts, part = grad_w, grad_b, 0, 0, 0, 0
+    blocks = {"BLOCK_M": _at_least_16(N * H * W, _POSITIONS), "BLOCK_C": _at_least_16(STACK, 64)}
+    blocks |= {"BLOCK_N": _at_least_16(MAPS, 64), "BLOCK_K": _at_least_16(MAPS, 32), "BLOCK_Q": 64}
     if needs_x:
-        grad_a0 = x.new_empty((N, H, W, C), dtype=y.dtype) if NORM else grad_x
-        big = _matrix(N * H * W, C, MAPS)
-        programs.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(C, big["BLOCK_N"])](
-            g, w, None, grad_stack, read, grad_a0, N, MAPS, C, C, H=H, W=W, KERNEL=k, X_WIDTH=MAPS, ADD_WIDTH=STACK,
-            Y_WIDTH=C, G=G, TRANSPOSED=True, RELU=False, PRECISION=precision, **big,
-        )  # fmt: skip
-        if NORM:
-            few = _few_channels(C, H * W)
-            programs.activate_backward[(N * triton.cdiv(C, few["BLOCK_C"]),)](
-                grad_a0, x, x.stride(), mean, rstd, None, grad_x, grad_x.stride(), H * W, C,
-                W=W, WIDTH=C, ADD_WIDTH=0, STACK=STACK, **few,
-            )  # fmt: skip
+        of_x = triton.cdiv(N * H * W, blocks["BLOCK_M"]) * triton.cdiv(C, blocks["BLOCK_C"])
     if needs_parameters:
-        blocks = {"BLOCK_C": _at_least_16(STACK, 64), "BLOCK_N": _at_least_16(MAPS, 64), "BLOCK_K": 64}
-        in_blocks = triton.cdiv(STACK, blocks["BLOCK_C"]) * triton.cdiv(MAPS, blocks["BLOCK_N"])
-        parts = max(1, min(_PROGRAMS // (in_blocks * k * k), triton.cdiv(N * H * W, 4 * blocks["BLOCK_K"])))
-        part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_K"]) * blocks["BLOCK_K"]
-        to_w, to_b = grad_w, grad_b
+        of_parameters = triton.cdiv(STACK, blocks["BLOCK_C"]) * triton.cdiv(MAPS, blocks["BLOCK_N"]) * (k * k + 1)
+        parts = max(1, min(_PROGRAMS // of_parameters, triton.cdiv(N * H * W, 4 * blocks["BLOCK_Q"])))
+        part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_Q"]) * blocks["BLOCK_Q"]
         if parts > 1:
             to_w, to_b = (x.new_empty((parts, len(total)), dtype=torch.float32) for total in (w, b))
-        programs.weight_gradient[in_blocks, k * k + 1, parts](
-            g, read, y, stack if NORM else None, to_w, to_b, N, part, len(w), H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS,
-            PRECISION=precision, **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
+    if of_x + parts * of_parameters:
+        programs.gradients[(of_x + parts * of_parameters,)](
+            g, None if NORM else _channels_last(x), y, stack if NORM else None, w, grad_stack, grad_a0, to_w, to_b,
+            N, part, len(w), of_x, of_parameters, H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, PRECISION=precision,
+            **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
         )  # fmt: skip
-        if parts > 1:
-            programs.add_parts[(triton.cdiv(len(w) + len(b), _BLOCK),)](
-                to_w, to_b, grad_w, grad_b, parts, len(w), len(b), BLOCK=_BLOCK
-            )
+    if parts > 1:
+        programs.add_parts[(triton.cdiv(len(w) + len(b), _BLOCK),)](
+            to_w, to_b, grad_w, grad_b, parts, len(w), len(b), BLOCK=_BLOCK
+        )
+    if needs_x and NORM:
+        few = _few_channels(C, H * W)
+        programs.activate_backward[(N * triton.cdiv(C, few["BLOCK_C"]),)](
+            grad_a0, x, x.stride(), mean, rstd, None, grad_x, grad_x.stride(), H * W, C,
+            W=W, WIDTH=C, ADD_WIDTH=0, STACK=STACK, **few,
+        )  # fmt: skip
     return grad_x, grad_w, grad_b
 
 
@@ -215,8 +214,8 @@ def _gradients(
     grad_x = torch.empty_like(x) if needs_x else x.new_empty(0)
     if needs_x and activation == "relu":
         grad_x = torch.empty_like(x, memory_format=torch.channels_last)
-    kinds = (w, b) if needs_parameters else (w[:0], b[:0])
-    return grad_x, *(torch.empty_like(kind) for kind in kinds)
+    of_w, of_b = (w, b) if needs_parameters else (w[:0], b[:0])
+    return grad_x, torch.empty_like(of_w), torch.empty_like(of_b)
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:

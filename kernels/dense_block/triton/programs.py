@@ -106,34 +106,23 @@ def _convolve(
 
 @triton.jit
 def convolve(
-    x, w, bias, add, sign, y, images, reads, outs, C,
-    H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, X_WIDTH: tl.constexpr, ADD_WIDTH: tl.constexpr,
-    Y_WIDTH: tl.constexpr, G: tl.constexpr, TRANSPOSED: tl.constexpr, RELU: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x, w, b, y, images, C, outs,
+    H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, X_WIDTH: tl.constexpr, G: tl.constexpr,
+    RELU: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """`y = bias + add + w * x` over all images, and 0 where `sign`, laid out as y, is not positive.
-
-    Program (block of positions, block of maps). Of bias, add and sign each may be None.
-    """
+    """`y = b + w * x` over all images, for all new maps of x's C channels: program (positions, maps)."""
     q = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     out = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = q < images * (H * W)
     image, p = (q // (H * W)).to(tl.int64), q % (H * W)
-    kept = inside[:, None] & (out < outs)[None, :]
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     sums = _convolve(
-        sums, x, w, image, p, inside, reads, 0, out, out < outs, C,
-        H, W, KERNEL, X_WIDTH, G, TRANSPOSED, RELU, PRECISION, BLOCK_K,
+        sums, x, w, image, p, inside, C, 0, out, out < outs, C,
+        H, W, KERNEL, X_WIDTH, G, False, RELU, PRECISION, BLOCK_K,
     )  # fmt: skip
-    if bias is not None:
-        sums += tl.load(bias + out, mask=out < outs, other=0.0).to(tl.float32)[None, :]
-    q = q.to(tl.int64)
-    if add is not None:
-        sums += tl.load(add + q[:, None] * ADD_WIDTH + out[None, :], mask=kept, other=0.0).to(tl.float32)
-    to = q[:, None] * Y_WIDTH + out[None, :]
-    if sign is not None:
-        sums = tl.where(tl.load(sign + to, mask=kept, other=0.0).to(tl.float32) > 0, sums, 0.0)
-    tl.store(y + to, sums.to(y.dtype.element_ty), mask=kept)
+    sums += tl.load(b + out, mask=out < outs, other=0.0).to(tl.float32)[None, :]
+    kept = inside[:, None] & (out < outs)[None, :]
+    tl.store(y + q.to(tl.int64)[:, None] * outs + out[None, :], sums.to(y.dtype.element_ty), mask=kept)
 
 
 @triton.jit
@@ -298,30 +287,84 @@ def activate_backward(
 
 
 @triton.jit
-def weight_gradient(
-    g, x, y, stack, to_w, to_b, images, part, weights,
+def gradients(
+    g, x, y, stack, w, grad_stack, grad_x, to_w, to_b, images, part, weights, of_x, of_parameters,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """Correlate g with what layers read over one part of all positions: program (block of weights, tap, part).
+    """From the complete g, both gradients that wait for it, as either alone would leave multiprocessors idle.
 
-    What they read is the stack; or, where that is None, x and y, rectified. `to_w` is (parts, weights), `to_b` (parts,
-    MAPS). Behind the last tap come the biases, weights that read a channel of ones. Blocks wholly above the diagonal,
-    where no layer reads, are left out.
+    The first `of_x` programs make that of x, or of its activation where there is a stack; from there on every
+    `of_parameters` programs make those of the parameters over one part of all positions.
+    """
+    program = tl.program_id(0)
+    if program < of_x:
+        _data_gradient(
+            g, x, stack, w, grad_stack, grad_x, images, program,
+            H, W, KERNEL, C, G, MAPS, PRECISION, BLOCK_M, BLOCK_C, BLOCK_K,
+        )  # fmt: skip
+    else:
+        of_part, number = (program - of_x) % of_parameters, (program - of_x) // of_parameters
+        _weight_gradient(
+            g, x, y, stack, to_w, to_b, images, part, weights, of_part, number,
+            H, W, KERNEL, C, G, MAPS, PRECISION, BLOCK_C, BLOCK_N, BLOCK_Q,
+        )  # fmt: skip
+
+
+@triton.jit
+def _data_gradient(
+    g, x, stack, w, grad_stack, grad_x, images, program,
+    H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """g through the transposed convolution, and what comes to the stack from outside; or, without, where x > 0."""
+    columns = tl.cdiv(C, BLOCK_C)
+    q = (program // columns) * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = (program % columns) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = q < images * (H * W)
+    image, p = (q // (H * W)).to(tl.int64), q % (H * W)
+    kept = inside[:, None] & (c < C)[None, :]
+    sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    sums = _convolve(
+        sums, g, w, image, p, inside, MAPS, 0, c, c < C, C, H, W, KERNEL, MAPS, G, True, False, PRECISION, BLOCK_K
+    )  # fmt: skip
+    q = q.to(tl.int64)
+    to = q[:, None] * C + c[None, :]
+    if grad_stack is not None:
+        at = grad_stack + q[:, None] * (C + MAPS) + c[None, :]
+        sums += tl.load(at, mask=kept, other=0.0).to(tl.float32)
+    if stack is None:
+        sums = tl.where(tl.load(x + to, mask=kept, other=0.0).to(tl.float32) > 0, sums, 0.0)
+    tl.store(grad_x + to, sums.to(grad_x.dtype.element_ty), mask=kept)
+
+
+@triton.jit
+def _weight_gradient(
+    g, x, y, stack, to_w, to_b, images, part, weights, program, number,
+    H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_Q: tl.constexpr,
+):  # fmt: skip
+    """Correlate g with what layers read over part `number` of all positions: program (tap, block of weights).
+
+    What they read is the stack; or, without one, x and y, rectified. `to_w` is (parts, weights), `to_b` (parts, MAPS).
+    Behind the last tap come the biases, weights that read a channel of ones. Blocks wholly above the diagonal, where no
+    layer reads, are left out.
     """
     STACK: tl.constexpr = C + MAPS
     TAPS: tl.constexpr = KERNEL * KERNEL
+    tap = program % (TAPS + 1)
     columns = tl.cdiv(MAPS, BLOCK_N)
-    c = (tl.program_id(0) // columns) * BLOCK_C + tl.arange(0, BLOCK_C)
-    out = (tl.program_id(0) % columns) * BLOCK_N + tl.arange(0, BLOCK_N)
-    tap = tl.program_id(1)
-    last_layer = (tl.minimum((tl.program_id(0) % columns + 1) * BLOCK_N, MAPS) - 1) // G
-    lowest = (tl.program_id(0) // columns) * BLOCK_C
+    row, column = program // (TAPS + 1) // columns, program // (TAPS + 1) % columns
+    c = row * BLOCK_C + tl.arange(0, BLOCK_C)
+    out = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    last_layer = (tl.minimum((column + 1) * BLOCK_N, MAPS) - 1) // G
+    lowest = row * BLOCK_C
     if (lowest < C + last_layer * G) and (tap < TAPS or lowest == 0):
         sums = tl.zeros((BLOCK_C, BLOCK_N), tl.float32)
-        end = tl.minimum((tl.program_id(2) + 1) * part, images * (H * W))
-        for start in range(tl.program_id(2) * part, end, BLOCK_K):
-            q = start + tl.arange(0, BLOCK_K)
+        end = tl.minimum((number + 1) * part, images * (H * W))
+        for start in range(number * part, end, BLOCK_Q):
+            q = start + tl.arange(0, BLOCK_Q)
             h = (q % (H * W)) // W + tap // KERNEL - KERNEL // 2
             v = q % W + tap % KERNEL - KERNEL // 2
             there = ((q < end) & (h >= 0) & (h < H) & (v >= 0) & (v < W))[:, None]
@@ -341,18 +384,18 @@ def weight_gradient(
             sums = tl.dot(tl.trans(read), sent, sums, input_precision=PRECISION)
         if tap < TAPS:
             kernel_at, channels = _kernel_of(out, C, G, TAPS)
-            at = tl.program_id(2).to(tl.int64) * weights + (kernel_at + tap * channels)[None, :] + c[:, None]
-            kept = (c[:, None] < channels[None, :]) & (out < MAPS)[None, :]
-            tl.store(to_w + at, sums.to(to_w.dtype.element_ty), mask=kept)
+            at_w = number.to(tl.int64) * weights + (kernel_at + tap * channels)[None, :] + c[:, None]
+            layers_read = (c[:, None] < channels[None, :]) & (out < MAPS)[None, :]
+            tl.store(to_w + at_w, sums.to(to_w.dtype.element_ty), mask=layers_read)
         else:
-            at = tl.program_id(2) * MAPS + out[None, :] + tl.zeros_like(c)[:, None]
-            kept = (c == 0)[:, None] & (out < MAPS)[None, :]
-            tl.store(to_b + at, sums.to(to_b.dtype.element_ty), mask=kept)
+            at_b = number * MAPS + out[None, :] + tl.zeros_like(c)[:, None]
+            first_row = (c == 0)[:, None] & (out < MAPS)[None, :]
+            tl.store(to_b + at_b, sums.to(to_b.dtype.element_ty), mask=first_row)
 
 
 @triton.jit
 def add_parts(w_parts, b_parts, grad_w, grad_b, parts, weights, biases, BLOCK: tl.constexpr):
-    """Add the parts of `weight_gradient`: (parts, weights) and (parts, biases) float32."""
+    """Add the parts of `gradients`: (parts, weights) and (parts, biases) float32."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     w = tl.zeros((BLOCK,), tl.float32)
     b = tl.zeros((BLOCK,), tl.float32)

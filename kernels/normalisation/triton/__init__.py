@@ -232,11 +232,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
     if grad is None:
         return (None,) * 7
-    dx, dgamma, dbeta = normalise_backward(grad, *ctx.saved_tensors, *ctx.options)
-    _, gamma, beta, _, _ = ctx.saved_tensors
-    if gamma is None:
-        return dx, *[None] * 6
-    return dx, dgamma.sum(0).to(gamma.dtype), dbeta.sum(0).to(beta.dtype), *[None] * 4
+    dx, *sums = normalise_backward(grad, *ctx.saved_tensors, *ctx.options)
+    needed = ctx.needs_input_grad[1:3]
+    dgamma, dbeta = (
+        of_groups.sum(0).to(parameter.dtype) if need else None
+        for of_groups, parameter, need in zip(sums, ctx.saved_tensors[1:3], needed, strict=True)
+    )
+    return dx, dgamma, dbeta, *[None] * 4
 
 
 normalise.register_autograd(_backward, setup_context=_save)

@@ -48,11 +48,15 @@ def pooled_conv_backward(
     found = torch.ops.aten.convolution_backward(
         g.permute(0, 3, 1, 2), x.to(g.dtype), weight.to(g.dtype), [O], ones, zeros, ones, False, zeros, 1, needs
     )
-    results = _gradients(grad, x, weight, which, needs_x, needs_parameters)
-    for result, gradient, needed in zip(results, found, needs, strict=True):
-        if needed:
-            result.copy_(gradient)
-    return results
+    promised = _gradients(grad, x, weight, which, needs_x, needs_parameters)
+    return tuple(
+        gradient if needed and _alike(gradient, result) else result.copy_(gradient) if needed else result
+        for result, gradient, needed in zip(promised, found, needs, strict=True)
+    )
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.stride() == b.stride()
 
 
 @pooled_conv_backward.register_fake

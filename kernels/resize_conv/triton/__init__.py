@@ -56,41 +56,27 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
     return y
 
 
-@operation("resize_conv_data_gradient")
-def data_gradient(grad: Tensor, taps: Tensor, x: Tensor) -> Tensor:
-    """Gradient of x, in its memory layout."""
+@operation("resize_conv_backward")
+def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of x, in its memory layout, and of the folded taps, (9, C, O); empty where not needed."""
     N, C, H, W = x.shape
-    dx = torch.empty_like(x)
+    O, positions = grad.shape[1], N * H * W
+    dx, dtaps = _empty_gradients(grad, taps, x, of_x, of_taps)
+    parts = min(MAX_PARTS, triton.cdiv(positions, POSITIONS_PER_PART)) if of_taps else 0
+    partial = dtaps if parts <= 1 else x.new_empty((parts, 9, C, O), dtype=torch.float32)
 
-    def grid(tile: dict[str, int]) -> tuple[int, int]:
-        return triton.cdiv(N * H * W, tile["BLOCK_M"]), triton.cdiv(C, tile["BLOCK_C"])
+    def grid(tile: dict[str, int]) -> tuple[int]:
+        columns = triton.cdiv(C, tile["BLOCK_C"])
+        data_programs = triton.cdiv(positions, tile["BLOCK_M"]) * columns * of_x
+        return (data_programs + 9 * parts * columns * triton.cdiv(O, tile["BLOCK_O"]),)
 
-    programs.data_gradient[grid](
-        grad, taps, dx, grad.stride(), dx.stride(), N * H * W, C, grad.shape[1], H, W, _precision(x)
-    )
-    return dx
-
-
-@operation("resize_conv_taps_gradient")
-def taps_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of the folded taps, (9, C, O), in x's dtype."""
-    N, C, H, W = x.shape
-    O = grad.shape[1]
-    positions = N * H * W
-    parts = min(MAX_PARTS, triton.cdiv(positions, POSITIONS_PER_PART))
-    positions_per_part = triton.cdiv(positions, parts)
-    total = x.new_empty((9, C, O))
-    partial = total if parts == 1 else x.new_empty((parts, 9, C, O), dtype=torch.float32)
-
-    def grid(tile: dict[str, int]) -> tuple[int, int, int]:
-        return triton.cdiv(C, tile["BLOCK_C"]), triton.cdiv(O, tile["BLOCK_O"]), 9 * parts
-
-    programs.weight_gradient[grid](
-        grad, x, partial, grad.stride(), x.stride(), positions, C, O, H, W, positions_per_part, _precision(x)
-    )
+    programs.gradients[grid](
+        grad, taps, x, dx, partial, grad.stride(), x.stride(), dx.stride() if of_x else x.stride(), positions, C, O,
+        H, W, triton.cdiv(positions, max(parts, 1)), int(of_x), parts, _precision(x),
+    )  # fmt: skip
     if parts > 1:
-        programs.add_parts[(triton.cdiv(total.numel(), FOLD_BLOCK),)](partial, total, parts, total.numel(), FOLD_BLOCK)
-    return total
+        programs.add_parts[(triton.cdiv(dtaps.numel(), FOLD_BLOCK),)](partial, dtaps, parts, dtaps.numel(), FOLD_BLOCK)
+    return dx, dtaps
 
 
 def _precision(x: Tensor) -> str:
@@ -139,14 +125,9 @@ def _(x, taps):
     return _empty_result(x, taps)
 
 
-@data_gradient.register_fake
-def _(grad, taps, x):
-    return torch.empty_like(x)
-
-
-@taps_gradient.register_fake
-def _(grad, x):
-    return x.new_empty((9, x.shape[1], grad.shape[1]))
+@backward.register_fake
+def _empty_gradients(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x) if of_x else x.new_empty(0), torch.empty_like(taps) if of_taps else taps.new_empty(0)
 
 
 def _save_weights(ctx: Any, inputs: tuple[Tensor, list[Tensor], torch.dtype], output: list[Tensor]) -> None:
@@ -167,8 +148,8 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> Any:
     x, taps = ctx.saved_tensors
     of_x, of_taps = ctx.needs_input_grad
-    dx = data_gradient(grad, taps, x) if of_x else None
-    return dx, taps_gradient(grad, x) if of_taps else None
+    dx, dtaps = backward(grad, taps, x, of_x, of_taps)
+    return dx if of_x else None, dtaps if of_taps else None
 
 
 fold.register_autograd(_backward_of_fold, setup_context=_save_weights)

@@ -162,27 +162,56 @@ def forward(
     tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
 
 
-@tuned(_tiles((32, 32, 16, 4), (32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "dx_strides"))
+@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides", "of_x", "parts"))
 @triton.jit
-def data_gradient(
+def gradients(
     grad_ptr,
     taps_ptr,
+    x_ptr,
     dx_ptr,
+    partial_ptr,
     grad_strides,
+    x_strides,
     dx_strides,
     positions,
     C,
     O,
     H,
     W,
+    positions_per_part,
+    of_x,
+    parts,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Gradient of BLOCK_M positions of BLOCK_C maps of x. Grid (position blocks, map blocks)."""
-    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    """Both gradients, as either alone would leave multiprocessors idle.
+
+    First come the programs of x, if `of_x`, then those of the taps, `parts` times.
+    """
+    data_programs = tl.cdiv(positions, BLOCK_M) * tl.cdiv(C, BLOCK_C) * of_x
+    program = tl.program_id(0)
+    if program < data_programs:
+        _data_gradient(
+            grad_ptr, taps_ptr, dx_ptr, grad_strides, dx_strides, positions, C, O, H, W, program,
+            PRECISION, BLOCK_M, BLOCK_O, BLOCK_C,
+        )  # fmt: skip
+    else:
+        _taps_gradient(
+            grad_ptr, x_ptr, partial_ptr, grad_strides, x_strides, positions, C, O, H, W, positions_per_part,
+            program - data_programs, PRECISION, BLOCK_M, BLOCK_O, BLOCK_C,
+        )  # fmt: skip
+
+
+@triton.jit
+def _data_gradient(
+    grad_ptr, taps_ptr, dx_ptr, grad_strides, dx_strides, positions, C, O, H, W, program,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Gradient of BLOCK_M positions of BLOCK_C maps of x: program (position block, map block)."""
+    m = program // tl.cdiv(C, BLOCK_C) * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = program % tl.cdiv(C, BLOCK_C) * BLOCK_C + tl.arange(0, BLOCK_C)
     n, r, s = _place(m, H, W)
     here = m < positions
     dx = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
@@ -203,33 +232,21 @@ def data_gradient(
     tl.store(dx_ptr + dx_at + c[None, :] * dx_strides[1], dx.to(dx_ptr.dtype.element_ty), mask=stored)
 
 
-@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides"))
 @triton.jit
-def weight_gradient(
-    grad_ptr,
-    x_ptr,
-    partial_ptr,
-    grad_strides,
-    x_strides,
-    positions,
-    C,
-    O,
-    H,
-    W,
-    positions_per_part,
-    PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+def _taps_gradient(
+    grad_ptr, x_ptr, partial_ptr, grad_strides, x_strides, positions, C, O, H, W, positions_per_part, program,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """Gradient of one tap over one part of the positions, (parts, 9, C, O).
 
-    Grid (map blocks of x, map blocks of y, 9 * parts).
+    Program (9 * parts, map block of x, map block of y).
     """
-    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
-    tap = tl.program_id(2) % 9
-    begin = tl.program_id(2) // 9 * positions_per_part
+    blocks = tl.cdiv(C, BLOCK_C) * tl.cdiv(O, BLOCK_O)
+    number, block = program // blocks, program % blocks
+    c = block // tl.cdiv(O, BLOCK_O) * BLOCK_C + tl.arange(0, BLOCK_C)
+    o = block % tl.cdiv(O, BLOCK_O) * BLOCK_O + tl.arange(0, BLOCK_O)
+    tap = number % 9
+    begin = number // 9 * positions_per_part
     down = tap // 6
     along = tap % 3 // 2
     dT = tl.zeros((BLOCK_C, BLOCK_O), tl.float32)
@@ -247,5 +264,5 @@ def weight_gradient(
         grad = tl.load(grad_at, mask=here[:, None] & (o < O)[None, :], other=0)
         dT = tl.dot(x, grad, dT, input_precision=PRECISION)
     stored = (c < C)[:, None] & (o < O)[None, :]
-    dT_at = partial_ptr + (tl.program_id(2) * C + c[:, None]) * O + o[None, :]
+    dT_at = partial_ptr + (number * C + c[:, None]) * O + o[None, :]
     tl.store(dT_at, dT.to(partial_ptr.dtype.element_ty), mask=stored)

@@ -176,9 +176,12 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, list[int]], output: tuple[Tens
     ctx.sizes = inputs[2]
     ctx.save_for_backward(*output)
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> Any:
+def _backward(ctx: Any, grad: Tensor | None, *_: None) -> Any:
+    if grad is None:
+        return None, None, None
     return backward(grad, *ctx.saved_tensors, ctx.sizes), None, None
 
 

@@ -61,9 +61,28 @@ def test_two_precisions_give_the_wider(agree):
     assert f_ref.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(("n", "chunks", "size", "padding"), [(3, 4, 5, 0), (1, 1, 1, 0), (2, 3, 8, 2)])
+def test_only_used_candidates_are_there(agree, monkeypatch, n, chunks, size, padding):
+    monkeypatch.setattr(in_triton, "BLOCK", 4)
+    mask = draw(n, chunks, seed=2) > 0
+    codes = draw(n + int(mask.sum()) + padding, chunks, size)
+    agree(lambda codes: kernels.mix_used(codes, mask, "triton"), lambda codes: definition.mix_used(codes, mask), codes)
+
+
+@pytest.mark.parametrize("mask", [[[False, False]], [[True, True]]])
+def test_no_candidate_or_every(agree, mask):
+    mask = torch.tensor(mask)
+    agree(
+        lambda codes: kernels.mix_used(codes, mask, "triton"),
+        lambda codes: definition.mix_used(codes, mask),
+        draw(1 + int(mask.sum()) + 1, 2, 3),
+    )
+
+
 def test_opcheck():
     f_ref, f_q, distances = draw(1, 4, 2).requires_grad_(), draw(1, 4, 2, seed=1).requires_grad_(), draw(1, 4, seed=2)
     torch.library.opcheck(in_triton.mix_chunks, (f_ref, f_q, distances > 0))
+    torch.library.opcheck(in_triton.mix_used, (draw(3, 4, 2).requires_grad_(), torch.eye(1, 4) > 0))
     torch.library.opcheck(in_triton.mix_by_distance, (f_ref, f_q, distances, 0.5))
 
 

@@ -148,24 +148,24 @@ def test_only_what_is_asked_for_gets_gradients(moved, monkeypatch):
     for name, group in groups.items():
         for tensor in tensors[group]:
             tensor.requires_grad_(name == moved)
-    launched = {name: count_launches(monkeypatch, name) for name in ("convolve", "weight_gradient")}
+    programs = programs_of_gradients(monkeypatch)
     found = results(dense_block, tensors, "relu", "triton", tensors[groups[moved]])
     doubles = exact(tensors)
     assert_close(found, results(dense_block, doubles, "relu", "reference", doubles[groups[moved]]), 2e-5)
-    assert len(launched["convolve"]) == 1 + (moved == "x")
-    assert len(launched["weight_gradient"]) == (moved != "x")
+    assert programs == [2 if moved == "x" else 10]  # 32 positions in two blocks; nine taps and the biases
 
 
-def count_launches(monkeypatch, name: str) -> list:
-    kernel, launches = getattr(form.programs, name), []
+def programs_of_gradients(monkeypatch) -> list:
+    kernel, counts = form.programs.gradients, []
 
     class Counted:
         def __getitem__(self, grid):
-            launches.append(grid)
+            counts.append(*grid)
             return kernel[grid]
 
-    monkeypatch.setattr(form.programs, name, Counted())
-    return launches
+    monkeypatch.setattr(form.programs, "gradients", Counted())
+    monkeypatch.setattr(form, "_POSITIONS", 16)
+    return counts
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -65,3 +65,22 @@ def test_compiles_without_a_break():
     torch.testing.assert_close(
         torch.compile(function, fullgraph=True, backend="aot_eager")(*inputs(1)), function(*inputs(1))
     )
+
+
+@pytest.mark.parametrize(("candidates", "n"), [(4, 3), (2, 40), (1, 1)])
+def test_classification(agree, candidates, n):
+    mask, lambdas = draw(n, candidates, seed=1) > 0, [1.0, 0.25, 3.0, 0.0][:candidates]
+    agree(
+        lambda logits: kernels.classification_loss(logits, mask, lambdas, "triton"),
+        lambda logits: definition.classification_loss(logits, mask, lambdas),
+        3 * draw(candidates, n, candidates),
+    )
+
+
+def test_classification_as_an_operation():
+    logits, mask = draw(2, 3, 2).requires_grad_(), draw(3, 2, seed=1) > 0
+    torch.library.opcheck(in_triton.classification_loss, (logits, mask, [1.0, 0.5]))
+    compiled = torch.compile(
+        lambda x: kernels.classification_loss(x, mask, (1.0, 0.5), "triton"), fullgraph=True, backend="aot_eager"
+    )
+    torch.testing.assert_close(compiled(logits), definition.classification_loss(logits, mask, (1.0, 0.5)))

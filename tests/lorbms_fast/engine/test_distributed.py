@@ -200,7 +200,7 @@ from lorbms_fast.dataloader.batches import BatchSource
 draw = BatchSource.draw
 
 def killed(source, number):
-    if number == 9 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    if number == NUMBER and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return draw(source, number)
 
@@ -209,8 +209,8 @@ main()
 """
 
 
-def torchrun(folder: Path, store: Path, restarts: int) -> subprocess.CompletedProcess:
-    (folder / "killed.py").write_text(KILLED)
+def torchrun(folder: Path, store: Path, restarts: int, killed: int) -> subprocess.CompletedProcess:
+    (folder / "killed.py").write_text(KILLED.replace("NUMBER", str(killed)))
     (folder / "tiny.json").write_text(to_json(replace(TINY, sheet_every=100)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [
@@ -230,19 +230,22 @@ def torchrun(folder: Path, store: Path, restarts: int) -> subprocess.CompletedPr
 
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_job_or_is_started_again(store, tmp_path):
-    for restarts in (0, 1):
-        folder = tmp_path / str(restarts)
+    found = []
+    for name, restarts, killed in (("ended", 0, 9), ("restarted", 1, 9), ("undisturbed", 0, -1)):
+        folder = tmp_path / name
         folder.mkdir()
-        ended = torchrun(folder, store.path, restarts)
+        ended = torchrun(folder, store.path, restarts, killed)
         run = Run.open(folder / "run")
-        entries = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-        if restarts:
-            assert ended.returncode == 0, ended.stderr
-            assert [entry["iteration"] for entry in entries] == [1, 2, 3, 4, 5, 6]
-        else:
+        if name == "ended":
             assert ended.returncode != 0
             assert "lost another process of the run" in ended.stderr
             assert [path.name for path in run.checkpoints()] == ["00000002", "00000004"]
+        else:
+            assert ended.returncode == 0, ended.stderr
+            log = (folder / "run" / "metrics.jsonl").read_bytes()
+            found.append((log, {path.name: path.read_bytes() for path in run.latest().iterdir()}))
+    assert found[0] == found[1]
+    assert [json.loads(line)["iteration"] for line in found[0][0].splitlines()] == [1, 2, 3, 4, 5, 6]
     networks = build(TINY.model, "torch")
     assert run.restore(networks, Optimizers.of(networks, TINY.optim)) == Progress(6, 12)
 

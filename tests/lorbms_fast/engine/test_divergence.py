@@ -18,6 +18,7 @@ from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.divergence import Flaw, Watch
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.engine.optimizers import Optimizers, update
+from lorbms_fast.engine.readings import Reading
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
@@ -181,6 +182,20 @@ def test_late_readings_name_the_iterations():
         if iteration % 4 == 3:
             found.append(([flaw.before.iteration for flaw in watch.read(ALONE)], watch.in_a_row))
     assert found == [([1, 2], 0), ([7], 1), ([8, 9, 10, 11], 5)]
+
+
+def test_notes_on_their_way_are_waited_for_only_when_they_must(monkeypatch):
+    optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
+    watch = Watch(optimizers, 2)
+    monkeypatch.setattr(Reading, "here", lambda reading: False)
+    found = []
+    for iteration in range(6):
+        optimizers.discriminator.flawed[0].add_(iteration % 2)
+        watch.note(Progress(iteration, iteration))
+        if iteration % 2:
+            found.append([flaw.before.iteration for flaw in watch.read(ALONE, left=1)])
+    assert found == [[], [1], [3]]
+    assert [flaw.before.iteration for flaw in watch.read(ALONE)] == [5]
 
 
 def test_what_another_process_noted_counts(monkeypatch):

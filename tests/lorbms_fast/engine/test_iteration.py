@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 
 import numpy as np
 import pytest
@@ -175,3 +176,19 @@ def test_padding_of_used_candidates_changes_nothing(extra):
         results.append([s.f_mix, s.I_mix, s.I_prime, *gradients])
     for plain, with_padding in zip(*results, strict=True):
         torch.testing.assert_close(with_padding, plain, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("impl", ["reference", "torch"])
+def test_an_iteration_leaves_no_tensors_to_the_garbage_collector(impl):
+    one_iteration = step(impl, TINY.model, 2)
+    one_iteration()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        one_iteration()
+        gc.collect()
+        left = [type(thing) for thing in gc.garbage if isinstance(thing, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert left == []

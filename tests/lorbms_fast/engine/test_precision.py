@@ -63,12 +63,13 @@ def test_tf32_is_allowed_inside_only(arithmetic, tf32):
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "tf32", "bfloat16", "float16"])
-def test_parameters_moments_averages_and_losses_stay_float32(arithmetic):
-    networks = build(TINY.model, "torch").train()
+@pytest.mark.parametrize("impl", ["torch", "reference"])
+def test_parameters_moments_averages_and_losses_stay_float32(impl, arithmetic):
+    networks = build(TINY.model, impl).train()
     optimizers = Optimizers.of(networks, TINY.optim, arithmetic)
     with precision(CPU, arithmetic):
-        report = FORMS["torch"].iterate(networks, optimizers, [random_batch(2, 64)] * 4, TINY.loss)
-    FORMS["torch"].advance_u(networks, TINY.optim)
+        report = FORMS[impl].iterate(networks, optimizers, [random_batch(2, 64)] * 4, TINY.loss)
+    FORMS[impl].advance_u(networks, TINY.optim)
     moments = [m for o in vars(optimizers).values() for state in o.state.values() for m in state.values()]
     tensors = [*networks.state_dict().values(), *moments, *vars(report).values()]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.engine import readings
-from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.divergence import Watch
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.readings import Reading, Readings
@@ -111,9 +110,7 @@ def waits(monkeypatch):
     waits = Waits()
     for method in ("tolist", "numpy", "cpu"):  # which wait on a GPU, and are no operations on a CPU
         monkeypatch.setattr(torch.Tensor, method, waits.noting(getattr(torch.Tensor, method)))
-    of_the_host = (World, "any")
-    permitted = (Reading, "read"), (Watch, "read"), (Training, "_look"), (Run, "save"), (Training, "_step"), of_the_host
-    for owner, function in permitted:
+    for owner, function in ((Reading, "read"), (Training, "_look"), (Run, "save"), (Training, "_step")):
         monkeypatch.setattr(owner, function, waits.permitting(getattr(owner, function)))
     return waits
 
@@ -122,14 +119,20 @@ def waits(monkeypatch):
 def test_nobody_waits_between_log_points(arithmetic, waits, store, tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "_looking_is_free", False)  # as on a GPU
     read, read_at = Watch.read, []
-    monkeypatch.setattr(Watch, "read", lambda watch, world: (read_at.append(len(watch._before)), read(watch, world))[1])
+
+    def noted(watch, world, left):
+        read_at.append((len(watch._before), left))
+        return read(watch, world, left)
+
+    monkeypatch.setattr(Watch, "read", noted)
     config = replace(TINY, iterations=7, log_every=3, sheet_every=4, checkpoint_every=5, precision=arithmetic)
     config = replace(config, graphs="on", images="resident")
     training = Training.of(Run.create(tmp_path / "run", config, store.path), batch_source(config, store))
     with waits:
         training.train()
     assert waits.seen == []
-    assert read_at == [3, 2, 1, 1], "flaws are looked for at log points 3 and 6, checkpoint 5 and the end only"
+    # Flaws are looked for at the log's entries 3 and 6, where they may still be on their way, checkpoint 5 and the end.
+    assert read_at == [(3, 1), (2, 0), (1, 1), (1, 0)]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
@@ -149,8 +152,7 @@ def test_cuda_finds_nobody_waiting(store, tmp_path, monkeypatch):
     ordinary = training._after
 
     def strict_from_fifty_on(start, iteration):
-        between = 50 <= iteration < 199 and iteration % config.log_every
-        torch.cuda.set_sync_debug_mode("error" if between else "default")
+        torch.cuda.set_sync_debug_mode("error" if 50 <= iteration < 199 else "default")
         return ordinary(start, iteration)
 
     monkeypatch.setattr(Training, "_after", lambda _, *where: strict_from_fifty_on(*where))

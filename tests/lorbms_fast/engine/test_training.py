@@ -19,6 +19,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.stopping import Interrupted
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
+from lorbms_fast.models import Networks
 from tests.conftest import TINY
 
 
@@ -63,6 +64,23 @@ def test_interrupting_saves_first(store, tmp_path, monkeypatch):
     assert stop.value.iteration == 4
     assert [path.name for path in run.checkpoints()] == ["00000004"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_interrupting_a_measurement_does_not_wait_for_it(store, tmp_path):
+    config = replace(TINY, iterations=100, checkpoint_every=100, sheet_every=100)
+    run = Run.create(tmp_path / "run", config, store.path)
+    came_back = []
+
+    def measure(networks: Networks, iteration: int) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        came_back.append(iteration)
+        return {}
+
+    with pytest.raises(Interrupted) as stop:
+        Training.of(run, batch_source(config, store)).train(measure=measure)
+    assert stop.value.iteration == 8  # the end of an epoch of 24 images
+    assert came_back == []
+    assert [path.name for path in run.checkpoints()] == ["00000008"]
 
 
 def test_only_the_newest_checkpoints_stay(store, tmp_path):

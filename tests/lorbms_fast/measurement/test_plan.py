@@ -52,7 +52,8 @@ def test_tensors_alive_are_summed():
 
 COUNTED = """
 small, large = (plan.count_iteration(TINY.model, n, "bfloat16") for n in (2, 4))
-assert len(small.ours) == len(large.ours) > 300, len(small.ours)
+# Larger batches add up their weights' gradients from parts, with a launch more.
+assert 300 < len(small.ours) <= len(large.ours) < 1.2 * len(small.ours), (len(small.ours), len(large.ours))
 assert 300 < len(small.torchs) < 1500, len(small.torchs)
 assert small.peak_bytes < large.peak_bytes
 assert "bf16" in {operation.arithmetic for operation in small.torchs if operation.work.flops}

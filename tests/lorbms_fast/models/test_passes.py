@@ -1,0 +1,55 @@
+"""Passes of a network share what its parameters alone decide, and nothing that is out of date."""
+
+import pytest
+import torch
+
+from lorbms_fast.engine.optimizers import Optimizers, update
+from lorbms_fast.models import build
+from lorbms_fast.models.passes import passes
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def networks():
+    return build(TINY.model, "torch").double().train()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+
+
+def test_two_passes_are_two_calls(networks, images):
+    encode, encode_again = passes(networks.enc, 2)
+    decode, decode_again = passes(networks.dec, 2)
+    shared = decode_again(encode_again(decode(encode(images))))
+    plain = networks.dec(networks.enc(networks.dec(networks.enc(images))))
+    torch.testing.assert_close(shared, plain, rtol=0, atol=0)
+    wanted = networks.generator
+    found, expected = (torch.autograd.grad(y.square().sum(), wanted) for y in (shared, plain))
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9)
+
+
+def test_a_pass_is_refused_after_an_update(networks, images):
+    """Autocast's cache once handed out weights of before an update: here nobody may."""
+    optimizers = Optimizers.of(networks, TINY.optim)
+    encode, late = passes(networks.enc, 2)
+    update(optimizers.generator, encode(images).square().sum())
+    with pytest.raises(RuntimeError, match="Encoder's parameters have changed"):
+        late(images)
+    before = passes(networks.enc, 1)[0](images)
+    update(optimizers.generator, before.square().sum())
+    assert not torch.equal(passes(networks.enc, 1)[0](images), before)
+
+
+def test_a_pass_is_refused_after_u_has_moved(networks):
+    (decode,) = passes(networks.dec, 1)
+    networks.dec.last.u.mul_(2)
+    with pytest.raises(RuntimeError, match="Decoder's parameters have changed"):
+        decode(torch.zeros(1, 4, TINY.model.chunk, dtype=torch.float64))
+
+
+def test_a_network_that_packs_nothing_is_its_own_pass():
+    network = torch.nn.Linear(2, 2)
+    assert passes(network, 2) == [network, network]
