@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lorbms_fast.config import PRESETS, read_config
 from lorbms_fast.dataloader.store import ImageStore
@@ -68,8 +68,8 @@ def search(
     rows = run_search(base, space, store, out, method=method, trials=trials, slices=slices, every=every, metric=metric)
     with whole_file(out / "search.json") as partial:
         partial.write_text(json.dumps(rows, indent=2) + "\n")
-    table = Table(*(name for name in rows[0] if name != "folder"))
+    table = Table(*(Column(name, overflow="fold") for name in rows[0] if name != "folder"))
     for row in rows:
-        table.add_row(*(f"{value:.4g}" for name, value in row.items() if name != "folder"))
+        table.add_row(*(f"{value:.3g}" for name, value in row.items() if name != "folder"))
     Console().print(table)
     print(f"{out / 'search.json'}; best run: {rows[0]['folder']}")
