@@ -73,10 +73,13 @@ def backward_program(grad_ptr, mask_ptr, df_ref_ptr, df_q_ptr, size, BLOCK: tl.c
 
 @triton.jit
 def _ranks(mask_ptr, N, chunks, BLOCK: tl.constexpr):
-    """Of all mask values in the order (chunk, sample): where each lies, whether it is set, how many are up to it."""
+    """Of all mask values in the order (chunk, sample): where each lies, whether it is set, how many are up to it.
+
+    Behind the last, -1 and not set.
+    """
     i = tl.arange(0, BLOCK)
-    at = i % N * chunks + i // N
-    used = (tl.load(mask_ptr + at, mask=i < N * chunks, other=0) != 0).to(tl.int32)
+    at = tl.where(i < N * chunks, i % N * chunks + i // N, -1)
+    used = (tl.load(mask_ptr + at, mask=at >= 0, other=0) != 0).to(tl.int32)
     return at, used, tl.cumsum(used, 0)
 
 
