@@ -45,10 +45,11 @@ lock: .audit/.installed
 	.audit/bin/pip install --quiet --requirement supply/requirements.txt
 	touch $@
 
-# Pages of all docstrings, api/index.html.
+# Pages of all docstrings, api/index.html; those of the two modules that need Ray are left out.
 api: $(READY)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[api]'
-	$(PYTHON) -m pdoc --docformat google --output-directory api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader
+	$(PYTHON) -m pdoc --docformat google --output-directory api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader \
+		'!lorbms_fast.search.t(rial|uner)'
 
 # mypy cannot follow the mapping of kernels/ and dataloader/ into the package, so it reads a folder of links.
 lint: $(READY)
