@@ -8,7 +8,7 @@ wait; before a checkpoint it does: none is written of a state that was not looke
 
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ class Guard:
         with whole_folder(place) as partial:
             (partial / "divergence.json").write_text(json.dumps(facts, indent=2) + "\n")
             if self._run.config.on_divergence != "skip" or earlier < DUMPS:
-                noticed = {"iteration": flaws[-1].before.iteration + 1}
+                noticed = {"iteration": flaws[-1].before.iteration + 1, "model": asdict(self._run.config.model)}
                 snapshot.write(partial, self._networks, self._optimizers, noticed)
 
     def _numbers(self, flaw: Flaw) -> range:
