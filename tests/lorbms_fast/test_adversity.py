@@ -71,6 +71,7 @@ def test_sigterm_saves_and_exits_within_ten_seconds(store, tmp_path):
 
 def train_slowly(folder: Path) -> None:
     """Stay in the fourth iteration for ever."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its background jobs ignore
     batch = BatchSource.batch
 
     def slowly(source: BatchSource, number: int):

@@ -56,7 +56,8 @@ def check_run(run: Run) -> str:
 def killed_while_training(folder: Path, store: ImageStore, kills: int) -> Counter[str]:
     """Kill one run after the other, each again and again until it is at its end; count when the kills came."""
     undisturbed = Run.create(folder / "undisturbed", CONFIG, store.path)
-    train(undisturbed.folder)
+    with started(train, undisturbed.folder) as process:  # with as many threads as those that are killed
+        process.join()
     counted: Counter[str] = Counter()
     number = 0
     while counted.total() < kills:
