@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lorbms_fast.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from lorbms_fast.dataloader.batches import Batch
@@ -34,6 +33,7 @@ from lorbms_fast.files import whole_file
 from lorbms_fast.models import build
 from lorbms_fast.pages import keep_pages
 from lorbms_fast.photos import shipped
+from lorbms_fast.progress import tqdm
 
 KEPT = Path(__file__).parent / ".likeness"
 CONFIG = TrainConfig(

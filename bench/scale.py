@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorbms_fast.measurement.machine import machine
+from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.similarity import algorithm2
 from lorbms_fast.similarity.clustering import COMPONENTS, PCA_ROWS, clusters, whitened
 from lorbms_fast.similarity.features.extractor import Extractor
@@ -118,8 +119,7 @@ def watched(what: str, count: int) -> Iterator[None]:
 
 def anonymous() -> int:
     """Bytes of this process that no file backs."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) << 10
+    return bytes_told("RssAnon")
 
 
 if __name__ == "__main__":

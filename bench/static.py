@@ -16,7 +16,6 @@ os.environ.pop("TRITON_INTERPRET", None)
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
-from tqdm import tqdm
 
 from bench.binaries import ARCHITECTURES, Binary, binary, compiled_before
 from bench.gpus import occupancy, resident
@@ -30,6 +29,7 @@ from lorbms_fast.measurement.launches import Launch, TorchOperations, recorded
 from lorbms_fast.measurement.step import random_batch, step
 from lorbms_fast.measurement.work import MATRIX, arithmetic, work
 from lorbms_fast.models import build
+from lorbms_fast.progress import tqdm
 
 OF_OTHERS = (86, 90)
 """What the iteration does not run is compiled for the least shared memory, and for HGMMA."""

@@ -177,7 +177,7 @@ class Batches(ABC):
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
-        return (self.read or Mapped(self.store, torch.device("cpu")))(rows)
+        return (self.read or Mapped(self.store, CPU))(rows)
 
 
 @dataclass(frozen=True)

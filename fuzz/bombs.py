@@ -18,6 +18,7 @@ from fuzz.reader import ask
 from fuzz.readers import published_weights, reader, store_index, tar, voc
 from fuzz.readers.pictures import png_claiming
 from lorbms_fast.dataloader.store import FACTS, INDEX
+from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.similarity.table import FILE
 
 ROOM = 1 << 30
@@ -68,17 +69,17 @@ def main() -> int:
     known = bombs()
     for name in sorted({name for name, _ in known.values()}):
         ask(reader(name), reader(name).seeds()[0])  # imports, caches and threads come before the limit
-    held = status("VmSize")
+    held = bytes_told("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, held + ROOM))
     faults = 0
     for title, (name, data) in known.items():
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
-        before = status("VmRSS")
+        before = bytes_told("VmRSS")
         try:
             said = str(ask(reader(name), data) or "read")
         except BaseException as error:
             said = f"FAULT {type(error).__name__}: {error}"
-        taken = status("VmHWM") - before
+        taken = bytes_told("VmHWM") - before
         fault = taken > SHARE or said.startswith("FAULT")
         faults += fault
         print(
@@ -86,12 +87,6 @@ def main() -> int:
             flush=True,
         )
     return min(faults, 1)
-
-
-def status(name: str) -> int:
-    """A number of bytes that the kernel tells of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
 
 
 def as_bytes(document: object) -> bytes:

@@ -1,6 +1,5 @@
 """The losses of the thesis (Section 3.4), each a scalar in the dtype of its inputs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,15 +77,8 @@ def discrimination(D_ref: Tensor, D_mix: Tensor, gan: Gan = "cross-entropy") -> 
     return called_real(D_ref) + called_fake(D_mix)
 
 
-def classification(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Tensor:
-    """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`, y_j one-hot at j where m_j, else zero.
-
-    Args:
-        logits: (4, N, 4): for each candidate j, for each sample, one logit a quadrant.
-        mask: (N, 4) bool, True where the quadrant was replaced.
-        lambdas: the four lambda_j.
-    """
-    return classification_loss(logits, mask, lambdas)
+classification = classification_loss
+"""L_cls, documented where it is defined."""
 
 
 def provenance(logits: Tensor, mask: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch._dynamo import lookup_backend
-from tqdm import tqdm
 
 from lorbms_fast.models import Networks
+from lorbms_fast.progress import tqdm
 
 Region = Literal["dsc", "cls"]
 CASES = 6

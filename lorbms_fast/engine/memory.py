@@ -14,6 +14,7 @@ from lorbms_fast.engine.forms import FORMS, form_of
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.peak import largest_batch, peak_bytes
+from lorbms_fast.measurement.proc import MEMORY, bytes_told
 
 _WANTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc")
 """What a RuntimeError says when a CPU has no memory left."""
@@ -54,10 +55,10 @@ def free_memory(device: torch.device) -> int:
     """Bytes that tensors can still take."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    limits = [_number(Path("/proc/meminfo"), "MemAvailable") * 1024]
+    limits = [bytes_told("MemAvailable", MEMORY)]
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
-        limits.append(soft - _number(Path("/proc/self/status"), "VmSize") * 1024)
+        limits.append(soft - bytes_told("VmSize"))
     with suppress(OSError, ValueError):  # no control group, or one without a limit
         limits.append(int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text()))
     return max(0, min(limits))
@@ -83,9 +84,3 @@ def _advice(config: TrainConfig, device: torch.device, free: int) -> str:
     if batch < 1:
         return "by an estimate not even a batch of 1 would; choose a smaller --preset or model"
     return f"by an estimate {min(batch, config.batch_size - 1)} would; the last checkpoint is as it was"
-
-
-def _number(path: Path, name: str) -> int:
-    """The number in the line of a name, as files under /proc have them."""
-    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1])

@@ -4,7 +4,6 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.pairs import paired
+from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.models import build
 from lorbms_fast.pages import keep_pages
 
@@ -67,8 +67,7 @@ def _peak(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision
     one_iteration()
     one_iteration()
     # Not getrusage: its maximum is inherited from the parent process.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024 / 1e9
+    return bytes_told("VmHWM") / 1e9
 
 
 def compare_steps(model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision) -> dict[str, Any]:

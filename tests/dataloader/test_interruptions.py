@@ -187,17 +187,6 @@ def test_a_lock_ends_with_its_block_and_survives_removal(tmp_path):
     assert folder.is_dir()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of four megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_disk_that_is_too_small_is_refused_before_work(small_disk, scenes):
     with pytest.raises(UserError, match=r"would need 0\.01 GB and 0\.00 GB are free on its disk: make room"):
         prepare(small_disk / "store", scenes)

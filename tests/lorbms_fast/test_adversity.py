@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from lorbms_fast.engine import memory
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.peak import peak_bytes
+from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.progress import tqdm as bar
 from tests.conftest import TINY
 from tests.processes import started, train
@@ -107,17 +107,6 @@ def test_two_processes_do_not_train_one_run(store, tmp_path):
         until(lambda: iterations(run) >= 1, process)
         with pytest.raises(UserError, match="another process is training"):
             run_training(run, store)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of four megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def fill(folder: Path, leaving: int) -> Path:
@@ -212,7 +201,7 @@ def test_other_errors_are_no_want_of_memory():
 
 def train_in_little_memory(folder: Path, store: Path) -> None:
     """As the command does, with a limit on the process's memory that 2,000 images do not fit in."""
-    taken = memory._number(Path("/proc/self/status"), "VmSize") * 1024
+    taken = bytes_told("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (taken + 600_000_000, resource.RLIM_INFINITY))
     main(["train", str(store), "--out", str(folder / "run"), "--config", str(folder / "large.json")])
 
