@@ -36,6 +36,7 @@ class Graphs:
         """Called by torch.compile with every graph it has not met before."""
         self.count += 1
         if self.count <= CASES:
+            tqdm.write(f"--compile {self._region}: compiling graph {self.count} of at most {CASES}")
             compiled: Callable[..., Any] = self._compile(graph, inputs)
             return compiled
         if self.count == CASES + 1:
