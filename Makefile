@@ -6,16 +6,19 @@ READY  := $(VENV)/.installed
 # ONNX Runtime for the page of `export --web`, as it was tested.
 WEB    := onnxruntime-web@1.30.0
 
+# Tests share the cores; a file's stay together, with what they set up.
+SHARED := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .PHONY: demo test test-all test-browser bench fuzz audit lock api lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
 
 test: $(READY)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(SHARED)
 
 test-all: $(READY)
-	$(PYTHON) -m pytest -m "slow or not slow"
+	$(PYTHON) -m pytest $(SHARED) -m "slow or not slow"
 
 # Real clicks in headless Chromium, and a page that computes in it: what the other two skip without a browser.
 test-browser: $(READY)
