@@ -23,13 +23,27 @@ def train(folder: Path) -> None:
     run_training(run, ImageStore.open(run.store))
 
 
-def _quietly(begun: Connection, work: Callable[..., None], arguments: tuple[object, ...], says: Path) -> None:
+def work_together(count: int, work: Callable[..., None], *arguments: object) -> None:
+    """Let `count` processes do `work(rank, *arguments)`, and wait until all have done it."""
+    processes = [PROCESSES.Process(target=_with_one_thread, args=(work, rank, *arguments)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+def _with_one_thread(work: Callable[..., None], *arguments: object) -> None:
     torch.set_num_threads(1)
+    work(*arguments)
+
+
+def _quietly(begun: Connection, work: Callable[..., None], arguments: tuple[object, ...], says: Path) -> None:
     told = os.open(says, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(told, stream)
     begun.send(True)
-    work(*arguments)
+    _with_one_thread(work, *arguments)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def numbers_of(iteration, fresh=False):
         (False, "float32", 1e-9),
         pytest.param(True, "float32", 1e-9, marks=pytest.mark.slow),
         pytest.param(False, "bfloat16", 0.05, marks=pytest.mark.slow),
-        (False, "float16", 0.02),
+        pytest.param(False, "float16", 0.02, marks=pytest.mark.slow),
     ],
 )
 def test_every_replay_is_the_uncaptured_iteration(fresh, arithmetic, rtol, store):

@@ -1,7 +1,6 @@
 """Two processes over gloo against one that sees both their batches; and what happens when one is killed."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from lorbms_fast.engine.trainer import Training
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import Networks, build
 from tests.conftest import TINY
+from tests.processes import work_together
 
 PROCESSES = 2
 FORM = FORMS["torch"]
@@ -120,13 +120,7 @@ def as_one_of_two(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=as_one_of_two, args=(rank, folder)) for rank in range(PROCESSES)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    work_together(PROCESSES, as_one_of_two, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
 
 

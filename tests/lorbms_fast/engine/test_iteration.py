@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import gc
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -21,6 +20,7 @@ from lorbms_fast.measurement.step import random_batch, step
 from lorbms_fast.models import build
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.waiting import waits
+from tests.processes import PROCESSES
 
 
 def double(batch: Batch) -> Batch:
@@ -193,5 +193,5 @@ def left_to_the_garbage_collector(impl):
 @pytest.mark.parametrize("impl", ["reference", "torch"])
 def test_an_iteration_leaves_no_tensors_to_the_garbage_collector(impl):
     # In a process of its own: what tests before this one left is not the iteration's.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
         assert pool.submit(left_to_the_garbage_collector, impl).result() == 0

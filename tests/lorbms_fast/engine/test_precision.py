@@ -1,5 +1,7 @@
 """Arithmetic by name: what it means, how near its losses stay to float32's, and what float16's scaler does."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ CPU = torch.device("cpu")
 DEMO = PRESETS["demo"]
 
 
+@cache
 def losses(config, arithmetic, iterations, batch_size, rounded=False):
     """L_rec_hat, L_rec_prime, L_adv, L_cls, L_D of every iteration, averaged over ten each, on four batches in turn.
 

@@ -1,6 +1,5 @@
 """A run that is interrupted after every single iteration, against one that nobody disturbs: bit for bit the same."""
 
-import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -17,6 +16,7 @@ from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.stopping import Interrupted
 from lorbms_fast.engine.trainer import Training
 from tests.conftest import TINY
+from tests.processes import work_together
 
 CONFIG = replace(TINY, iterations=4, sheet_every=100)
 FRESH = replace(TINY.optim, batches="fresh", sn_power_iterations=(9, 2))
@@ -87,10 +87,4 @@ def one_of_two(rank: int, folder: Path, store: Path) -> None:
 
 
 def test_two_processes_interrupted_after_every_iteration(store, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=one_of_two, args=(rank, tmp_path, store.path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    work_together(2, one_of_two, tmp_path, store.path)
