@@ -1,6 +1,5 @@
 """Area resampling, as the thesis feeds photographs to the networks (Section 4.1)."""
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,8 +31,7 @@ def _resize(image: NDArray[np.uint8], width: int, height: int, method: int) -> N
 def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, float]], side: int) -> NDArray[np.uint8]:
     """Average squares of an image, whose corners may lie inside pixels, over (side, side) equal areas, and round.
 
-    The sum over any rectangle is a difference of the integral image at its corners, which between pixels is linear in
-    each direction: the averages are exact, and all squares share one integral image.
+    A pixel counts by the part of it that lies in an area: the averages are exact but for float32's rounding.
 
     Args:
         image: (H, W, C).
@@ -43,40 +41,49 @@ def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, f
     Returns:
         (len(boxes), side, side, C).
     """
-    averages = np.empty((len(boxes), side, side, image.shape[2]), np.uint8)
-    if not boxes:
-        return averages
-    left, top = (int(min(box[axis] for box in boxes)) for axis in (0, 1))
-    right, bottom = (math.ceil(max(box[axis] + box[2] for box in boxes)) for axis in (0, 1))
-    image = image[top:bottom, left:right]
-    exact_in_int32 = image.shape[0] * image.shape[1] * 255 < 2**31
-    integral = cv2.integral(image, sdepth=cv2.CV_32S if exact_in_int32 else cv2.CV_64F)
-    for average, (x, y, width) in zip(averages, boxes, strict=True):
-        x0, y0 = int(x), int(y)
-        of_box = integral[y0 - top : math.ceil(y + width) - top + 1, x0 - left : math.ceil(x + width) - left + 1]
-        rows = _sums(of_box, *_ends(y - y0, width, side, len(of_box) - 1), axis=0)
-        sums = _sums(rows, *_ends(x - x0, width, side, of_box.shape[1] - 1), axis=1)
-        sums *= (side / width) ** 2
-        np.rint(sums, out=average, casting="unsafe")
+    height, width, channels = image.shape
+    averages = np.empty((len(boxes), side, side, channels), np.uint8)
+    by_rows = image.reshape(height, width * channels)
+    for average, (x, y, length) in zip(averages, boxes, strict=True):
+        rows = _averaged(by_rows, 0, *_shares(y, length, side, height))
+        squares = _averaged(rows, 1, *_shares(x, length, side, width, channels))
+        np.rint(squares, out=average.reshape(side, side * channels), casting="unsafe")
     return averages
 
 
-@lru_cache(maxsize=4096)
-def _ends(start: float, length: float, parts: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Where `parts` equal parts of a stretch begin and end: entries of a table, at most `last`, and how far beyond."""
-    positions = np.minimum(start + length / parts * np.arange(parts + 1), last)
-    below = np.minimum(positions.astype(np.intp), last - 1)
-    return below, (positions - below).astype(np.float32)
+@lru_cache(maxsize=1024)
+def _shares(
+    start: float, length: float, parts: int, size: int, channels: int = 1
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """How much of each of the equal parts of a stretch its pixels are.
 
+    Args:
+        start: of the stretch, among `size` pixels.
+        length: of the stretch.
+        parts: how many it has.
+        size: how many pixels there are.
+        channels: of the pixels, neighbours in memory.
 
-def _sums(table: NDArray[Any], below: NDArray[np.intp], weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """What each part adds to a running sum that is linear between its entries.
-
-    Whole entries are subtracted as they stand: float32 has to hold no more than what is between two of them.
+    Returns:
+        Places (K, parts * channels) of as many neighbours as any part has pixels, and their weights, which sum to 1.
     """
-    lower = table.take(below, axis)
-    beyond = (table.take(below + 1, axis) - lower).astype(np.float32)
-    beyond *= weight.reshape(-1, *(1,) * (table.ndim - 1 - axis))
-    sums = np.diff(lower, axis=axis).astype(np.float32)
-    sums += np.diff(beyond, axis=axis)
+    edges = start + length / parts * np.arange(parts + 1)
+    first = edges[:-1].astype(np.intp)
+    most = int((np.ceil(edges[1:]) - first).max())
+    pixels = first + np.arange(most)[:, None]
+    inside = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    weights = (inside.clip(min=0) * (parts / length)).astype(np.float32)
+    places = np.minimum(pixels, size - 1)[..., None] * channels + np.arange(channels)
+    return places.reshape(most, -1), weights.repeat(channels, axis=1)
+
+
+def _averaged(
+    table: NDArray[Any], axis: int, places: NDArray[np.intp], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Sums over the first dimension of `places`: those entries of a table along an axis, times their weights."""
+    if axis == 0:
+        weights = weights[..., None]
+    sums = np.multiply(table.take(places[0], axis), weights[0], dtype=np.float32)
+    for place, weight in zip(places[1:], weights[1:], strict=True):
+        sums += np.multiply(table.take(place, axis), weight, dtype=np.float32)
     return sums

@@ -2,17 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.making import Made
 from lorbms_fast.dataloader.photograph import Photograph
 from lorbms_fast.dataloader.sources.listing import Skipped
 from lorbms_fast.dataloader.store import FACTS, FORMAT, INDEX, SCHEMA, SKIPPED, checksum
@@ -79,15 +80,21 @@ class Workplace:
         self,
         number: int,
         photographs: Sequence[Photograph],
-        images: NDArray[np.uint8],
-        rows: list[dict[str, Any]],
-        skipped: list[Skipped],
+        side: int,
+        parts: Iterable[Made],
     ) -> None:
-        """Write a shard, then its record."""
+        """Write a shard as its parts come, then its record."""
         path = self._store / shard_name(number)
+        rows: list[dict[str, Any]] = []
+        skipped: list[Skipped] = []
         with whole_file(path) as partial, partial.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
-            file.write(images.data)  # numpy's own writing does not say that a disk is full
+            file.write(_header(0, side))
+            for part in parts:
+                file.write(part.images.data)  # numpy's own writing does not say that a disk is full
+                rows += part.rows
+                skipped += part.skipped
+            file.seek(0)
+            file.write(_header(len(rows), side))
         record = {
             "made_of": _digest(photographs),
             "sha256": checksum(path),
@@ -138,6 +145,14 @@ class Workplace:
 def shard_name(number: int) -> str:
     """File of a shard's images."""
     return f"images-{number:05d}.npy"
+
+
+def _header(count: int, side: int) -> bytes:
+    """What a .npy file of so many images begins with: numpy leaves room, so that its length is that of any count's."""
+    header = BytesIO()
+    facts = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
+    np.lib.format.write_array_header_1_0(header, facts)
+    return header.getvalue()
 
 
 def _digest(photographs: Sequence[Photograph]) -> str:
