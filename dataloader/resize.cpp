@@ -1,4 +1,4 @@
-// Averages over equal areas of a square, as `_averaged` in resize.py takes them twice: down the rows, then along them.
+// Averages over equal areas of a square, as resize.py takes them: down the rows, then along them.
 // Every product is rounded before it is added, as numpy does it, so that both give the same bytes.
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,8 @@
 #pragma GCC optimize("fp-contract=off")
 #endif
 
-// image: lines of `line` bytes. columns: one part to each channel of each area. averages: (rows.parts, columns.parts).
+// image: lines of `line` bytes. Places and weights: (taps, parts), see `Shares`; columns have a part for each channel.
+// averages: (row_parts, column_parts).
 extern "C" void average_areas(
     const uint8_t *image, int64_t line, const int64_t *row_places, const float *row_weights, int64_t row_taps,
     int64_t row_parts, const int64_t *column_places, const float *column_weights, int64_t column_taps,

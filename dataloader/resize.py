@@ -1,12 +1,18 @@
 """Area resampling, as the thesis feeds photographs to the networks (Section 4.1)."""
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from ctypes import CDLL, c_int64, c_void_p
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from lorbms_fast.compiled import library
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
 
 
 def area_resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -42,48 +48,58 @@ def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, f
         (len(boxes), side, side, C).
     """
     height, width, channels = image.shape
+    lines = np.ascontiguousarray(image).reshape(height, width * channels)
     averages = np.empty((len(boxes), side, side, channels), np.uint8)
-    by_rows = image.reshape(height, width * channels)
-    for average, (x, y, length) in zip(averages, boxes, strict=True):
-        rows = _averaged(by_rows, 0, *_shares(y, length, side, height))
-        squares = _averaged(rows, 1, *_shares(x, length, side, width, channels))
-        np.rint(squares, out=average.reshape(side, side * channels), casting="unsafe")
+    loops = library(_SOURCE)
+    for square, (x, y, length) in zip(averages.reshape(len(boxes), side, side * channels), boxes, strict=True):
+        of_rows, of_columns = _shares(y, length, side, height), _shares(x, length, side, width, channels)
+        if loops is None:
+            np.rint(_summed(_summed(lines, 0, of_rows), 1, of_columns), out=square, casting="unsafe")
+        else:  # the same bytes, three times as fast
+            _loop(loops)(
+                lines.ctypes.data, lines.shape[1], *_for_a_loop(of_rows), *_for_a_loop(of_columns), square.ctypes.data
+            )
     return averages
 
 
+class Shares(NamedTuple):
+    """How much of each of the equal parts of a stretch its pixels are."""
+
+    places: NDArray[np.int64]
+    """(K, parts) of as many neighbours as any part has pixels."""
+    weights: NDArray[np.float32]
+    """(K, parts), which sum to 1."""
+
+
 @lru_cache(maxsize=1024)
-def _shares(
-    start: float, length: float, parts: int, size: int, channels: int = 1
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """How much of each of the equal parts of a stretch its pixels are.
-
-    Args:
-        start: of the stretch, among `size` pixels.
-        length: of the stretch.
-        parts: how many it has.
-        size: how many pixels there are.
-        channels: of the pixels, neighbours in memory.
-
-    Returns:
-        Places (K, parts * channels) of as many neighbours as any part has pixels, and their weights, which sum to 1.
-    """
+def _shares(start: float, length: float, parts: int, size: int, channels: int = 1) -> Shares:
+    """The shares of a stretch that begins at `start` among `size` pixels; a part for each channel."""
     edges = start + length / parts * np.arange(parts + 1)
-    first = edges[:-1].astype(np.intp)
+    first = edges[:-1].astype(np.int64)
     most = int((np.ceil(edges[1:]) - first).max())
     pixels = first + np.arange(most)[:, None]
     inside = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
     weights = (inside.clip(min=0) * (parts / length)).astype(np.float32)
     places = np.minimum(pixels, size - 1)[..., None] * channels + np.arange(channels)
-    return places.reshape(most, -1), weights.repeat(channels, axis=1)
+    return Shares(places.reshape(most, -1), weights.repeat(channels, axis=1))
 
 
-def _averaged(
-    table: NDArray[Any], axis: int, places: NDArray[np.intp], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Sums over the first dimension of `places`: those entries of a table along an axis, times their weights."""
-    if axis == 0:
-        weights = weights[..., None]
-    sums = np.multiply(table.take(places[0], axis), weights[0], dtype=np.float32)
-    for place, weight in zip(places[1:], weights[1:], strict=True):
-        sums += np.multiply(table.take(place, axis), weight, dtype=np.float32)
+def _summed(table: NDArray[Any], axis: int, shares: Shares) -> NDArray[np.float32]:
+    """Every part's sum of its entries along an axis, times their weights."""
+    weights = shares.weights[..., None] if axis == 0 else shares.weights
+    sums = np.multiply(table.take(shares.places[0], axis), weights[0], dtype=np.float32)
+    for places, weight in zip(shares.places[1:], weights[1:], strict=True):
+        sums += np.multiply(table.take(places, axis), weight, dtype=np.float32)
     return sums
+
+
+@cache
+def _loop(loops: CDLL) -> Callable[..., None]:
+    shares = [c_void_p, c_void_p, c_int64, c_int64]
+    loops.average_areas.restype, loops.average_areas.argtypes = None, [c_void_p, c_int64, *shares, *shares, c_void_p]
+    average: Callable[..., None] = loops.average_areas
+    return average
+
+
+def _for_a_loop(shares: Shares) -> tuple[int, int, int, int]:
+    return shares.places.ctypes.data, shares.weights.ctypes.data, *shares.places.shape

@@ -1,12 +1,13 @@
 """A batch as one loop in C++ over its images, wherever each of them lies."""
 
-from ctypes import CDLL, c_bool, c_int, c_int64, c_void_p
+from collections.abc import Callable
+from ctypes import c_bool, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.native.build import library
+from lorbms_fast.compiled import library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 """As `native.cpp` numbers them."""
@@ -28,8 +29,10 @@ def assemble_batch(
         IndexError: there is no such row.
     """
     count, H, W, _ = images.shape
-    if rows.numel() and not ((lowest := int(rows.min())) >= 0 and (highest := int(rows.max())) < count):
-        raise IndexError(f"rows {lowest} to {highest} of {count} images")
+    if rows.numel():
+        lowest, highest = int(rows.min()), int(rows.max())
+        if lowest < 0 or highest >= count:
+            raise IndexError(f"rows {lowest} to {highest} of {count} images")
     return assemble_at(rows * (3 * H * W) + images.data_ptr(), (H, W), flip, dtype, channels_last)
 
 
@@ -55,7 +58,7 @@ def assemble_at(
     H, W = size
     addresses, flip = addresses.contiguous(), None if flip is None else flip.contiguous()
     batch = torch.empty((*addresses.shape, *((H, W, 3) if channels_last else (3, H, W))), dtype=dtype)
-    _loops().assemble_batch(
+    _loop()(
         DTYPES[dtype],
         torch.get_num_threads(),
         addresses.data_ptr(),
@@ -69,8 +72,9 @@ def assemble_at(
     return batch.movedim(-1, -3) if channels_last else batch
 
 
-def _loops() -> CDLL:
+def _loop() -> Callable[..., None]:
     loops = library(_SOURCE)
     assert loops is not None, "`runs` is asked first"
     loops.assemble_batch.restype, loops.assemble_batch.argtypes = None, _ARGUMENTS
-    return loops
+    assemble: Callable[..., None] = loops.assemble_batch
+    return assemble
