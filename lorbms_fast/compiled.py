@@ -1,6 +1,6 @@
 """C++ sources to libraries: compiled once for a source, a compiler and a processor, and kept in the user's cache.
 
-Without torch: processes that prepare images use it too.
+Torch is not needed: processes that prepare images do without.
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 from lorbms_fast.files import whole_file
 
 OFF = "LORBMS_FAST_NO_NATIVE"
-"""Environment variable; if it is set, nothing is compiled and the operations of libraries run."""
+"""Environment variable; if it is set, nothing is compiled, and operations of torch's and numpy's run."""
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 # torch counts threads the same way only where both use the OpenMP library that it brings along.
@@ -51,18 +51,24 @@ def native_loops(wanted: bool) -> Iterator[None]:
         _wanted = before
 
 
+def compiler() -> str | None:
+    """The machine's C++ compiler: what CXX names, or c++; None where there is none."""
+    return shutil.which(os.environ.get("CXX", "c++"))
+
+
 @cache
 def _library(source: Path, headers: Path | None) -> CDLL | None:
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if not _SYSTEM or OFF in os.environ or compiler is None:
+    command = compiler()
+    if not _SYSTEM or OFF in os.environ or command is None:
         return None
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+        version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout
         path = _cache() / f"{source.parent.name}-{_key(source, headers, version)}.so"
         if not path.exists():
             with whole_file(path) as partial:
-                command = [compiler, *FLAGS, *([f"-I{headers}"] if headers else []), str(source), "-o", str(partial)]
-                subprocess.run(command, capture_output=True, check=True)
+                where = [] if headers is None else [f"-I{headers}"]
+                arguments = [*FLAGS, *where, str(source), "-o", str(partial)]
+                subprocess.run([command, *arguments], capture_output=True, check=True)
         return CDLL(str(path))
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip() or f"exit status {error.returncode}"
@@ -82,7 +88,8 @@ def _cache() -> Path:
 
 
 def _key(source: Path, headers: Path | None, version: bytes) -> str:
-    parts = [source.read_bytes(), *(header.read_bytes() for header in sorted(headers.glob("*.h") if headers else []))]
+    included = [] if headers is None else sorted(headers.glob("*.h"))
+    parts = [source.read_bytes(), *(header.read_bytes() for header in included)]
     parts += [version, " ".join(FLAGS).encode(), _processor().encode()]
     return sha256(b"\0".join(parts)).hexdigest()[:16]
 

@@ -1,0 +1,34 @@
+"""Which maps the C++ loops can go through."""
+
+import pytest
+import torch
+
+from lorbms_fast.kernels.native.maps import lines, same_lines
+
+
+@pytest.mark.parametrize(
+    ("maps", "expected"),
+    [
+        (torch.empty(2, 5, 3, 4).contiguous(memory_format=torch.channels_last), (60, 5)),
+        (torch.empty(2, 9, 3, 4).contiguous(memory_format=torch.channels_last)[:, 2:7], (108, 9)),
+        (torch.empty(2, 5, 1, 1), (5, 1)),
+        (torch.empty(2, 1, 3, 4), (12, 1)),
+        (torch.empty(2, 5, 3, 4), None),
+        (torch.empty(2, 5, 3, 4).contiguous(memory_format=torch.channels_last)[..., 1:], None),
+        (torch.empty(2, 5, 3, 4).contiguous(memory_format=torch.channels_last).transpose(2, 3), None),
+    ],
+    ids=["whole", "slice", "one position", "one channel", "contiguous", "a column less", "transposed"],
+)
+def test_lines(maps, expected):
+    found = lines(maps)
+    assert (None if found is None else found[1:]) == expected
+
+
+def test_what_loops_cannot_go_through():
+    maps = torch.empty(2, 5, 3, 4).contiguous(memory_format=torch.channels_last)
+    assert same_lines(maps, maps)
+    assert not same_lines(maps, maps.double())
+    assert not same_lines(maps, maps[:, 1:])
+    assert not same_lines(maps.half())
+    assert not same_lines(maps.to("meta"))
+    assert not same_lines(maps.flatten(2))
