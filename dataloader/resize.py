@@ -95,7 +95,7 @@ def _summed(table: NDArray[Any], axis: int, shares: Shares) -> NDArray[np.float3
 
 @cache
 def _loop(loops: CDLL) -> Callable[..., None]:
-    shares = [c_void_p, c_void_p, c_int64, c_int64]
+    shares: list[Any] = [c_void_p, c_void_p, c_int64, c_int64]
     loops.average_areas.restype, loops.average_areas.argtypes = None, [c_void_p, c_int64, *shares, *shares, c_void_p]
     average: Callable[..., None] = loops.average_areas
     return average

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from ctypes import c_bool, c_int, c_int64, c_void_p
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from lorbms_fast.compiled import library
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 """As `native.cpp` numbers them."""
 _SOURCE = Path(__file__).with_name("native.cpp")
-_ARGUMENTS = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_bool, c_void_p]
+_ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_bool, c_void_p]
 
 
 def runs(dtype: torch.dtype) -> bool:
