@@ -17,7 +17,12 @@ OF_A_BLOCK = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv"
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
     """Mean-pooled last maps of EfficientNet-Lite0, 1,280 numbers a quadrant."""
-    network = in_fewer_passes(pretrained()).to(device, memory_format=torch.channels_last)
+    return extractor(in_fewer_passes(pretrained()).to(memory_format=torch.channels_last), device)
+
+
+def extractor(network: EfficientNet, device: torch.device) -> Extractor:
+    """The features of a network, which is moved to the device."""
+    network.to(device)
 
     def features(x: Tensor) -> Tensor:
         return network.extract_features((x - 127) / 128).mean((2, 3))
