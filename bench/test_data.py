@@ -194,6 +194,7 @@ def test_e_store_on_the_gpu(store: ImageStore, table: NeighbourTable, loading: L
 
 def test_features_in_fewer_passes(compare: Compare) -> None:
     """The four quadrants of 16 images through EfficientNet-Lite0 as it is published, and as we run it."""
+    keep_pages()  # as the neighbours command does
     images = np.random.Generator(np.random.Philox(0)).integers(256, size=(16, 224, 224, 3), dtype=np.uint8)
     published = efficientnet.extractor(efficientnet.pretrained(), CPU)
     ours = efficientnet.load(None, CPU)
