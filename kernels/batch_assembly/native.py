@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lorbms_fast.compiled import library
 
@@ -17,8 +18,13 @@ _ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_boo
 
 
 def runs(dtype: torch.dtype) -> bool:
-    """Is there such a loop on this machine? Not while torch traces: its compiler makes loops of its own."""
-    return dtype in DTYPES and not torch.compiler.is_compiling() and library(_SOURCE) is not None
+    """Is there such a loop on this machine?
+
+    Not while torch traces, as its compiler makes loops of its own; nor while operations are recorded or counted: the
+    loop is none that is seen, and a replay would have the batch of its recording.
+    """
+    watched = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    return dtype in DTYPES and not watched and library(_SOURCE) is not None
 
 
 def assemble_batch(
