@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.compiled import library
+from lorbms_fast.cpp import library
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from lorbms_fast.compiled import library
+from lorbms_fast.cpp import library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 """As `native.cpp` numbers them."""

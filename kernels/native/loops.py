@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.compiled import library
+from lorbms_fast.cpp import library
 from lorbms_fast.kernels.native.maps import DTYPES, lines, same_lines
 
 _HEADERS = Path(__file__).parent

@@ -10,8 +10,8 @@ import torch
 
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.compiled import native_loops
 from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.cpp import native_loops
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.readers import Mapped, decode_on, reader, resident, streamed

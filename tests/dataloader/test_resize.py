@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorbms_fast.compiled import native_loops
+from lorbms_fast.cpp import native_loops
 from lorbms_fast.dataloader.resize import area_resize, area_squares
 
 sides = st.integers(8, 40)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorbms_fast import kernels
-from lorbms_fast.compiled import native_loops
+from lorbms_fast.cpp import native_loops
 from lorbms_fast.kernels.batch_assembly import native
 
 size = st.integers(2, 9)
