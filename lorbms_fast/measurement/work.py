@@ -6,7 +6,7 @@ from typing import Any
 
 from lorbms_fast.measurement.launches import Array, Launch
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "i32": 4, "i64": 8, "u8": 1, "i1": 1}
+_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "i32": 4, "i64": 8, "u8": 1, "i1": 1}
 
 
 @dataclass(frozen=True)
