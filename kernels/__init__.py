@@ -25,7 +25,7 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm,
     instance_norm_relu,
 )
-from lorbms_fast.kernels.loss_head import classification_loss, loss_head
+from lorbms_fast.kernels.loss_head import classification_loss, discrimination_loss, loss_head
 from lorbms_fast.kernels.max_pool import max_pool2x2
 from lorbms_fast.kernels.paired_conv import paired_conv2d
 from lorbms_fast.kernels.pooled_conv import pooled_conv2d
@@ -51,6 +51,7 @@ __all__ = [
     "dense_block_activated",
     "dense_block_maps",
     "dense_block_pooled",
+    "discrimination_loss",
     "fold_taps",
     "grouped_batch_norm",
     "instance_norm",
