@@ -89,6 +89,12 @@ def _pooled_conv_gradients(a: dict[str, Any]) -> Work:
     return Work(of_x + of_parameters, _size((a["grad"], a["which"], a["x"], a["weight"], a["dx"], a["partial"])))
 
 
+def _output_conv(a: dict[str, Any]) -> Work:
+    """Forward, or the gradients of the stack and of the weight."""
+    times = 2 if "grad" in a else 1
+    return Work(times * 2 * a["positions"] * (a["C"] + a["D"]) * a["O"], _size(tuple(a.values())))
+
+
 def _resize(a: dict[str, Any]) -> Work:
     """Forward or both gradients: nine folded taps at every position of the smaller maps, each time."""
     times = a["of_x"] + (a["parts"] > 0) if "of_x" in a else 1
@@ -100,6 +106,8 @@ MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
     "dense_block.solve": _solve,
     "dense_block.solve_transposed": _solve,
     "dense_block.gradients": _gradients,
+    "output_conv.forward": _output_conv,
+    "output_conv.gradients": _output_conv,
     "pooled_conv.forward": _pooled_conv,
     "pooled_conv.gradients": _pooled_conv_gradients,
     "resize_conv.forward": _resize,
