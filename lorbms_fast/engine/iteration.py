@@ -44,14 +44,20 @@ def scenes(networks: Networks, batch: Batch) -> Scenes:
 
 def classifier_logits(networks: Networks, I_mix: Tensor, I_q: Tensor) -> Tensor:
     """(4, N, 4): all candidates in one run, each with its own batch statistics."""
-    logits: Tensor = networks.cls(I_mix, I_q)
-    return logits
+    (classify,) = passes(networks.cls, 1)
+    return classify(I_mix, I_q)
+
+
+def discriminator_logits(networks: Networks, images: Tensor) -> Tensor:
+    """(N, 1, S/16, S/16)."""
+    (discriminate,) = passes(networks.dsc, 1)
+    return discriminate(images)
 
 
 def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
     """The parts of L_G and what they were computed from."""
     s = scenes(networks, batch)
-    logits, D_mix = classifier_logits(networks, s.I_mix, batch.I_q), networks.dsc(s.I_mix)
+    logits, D_mix = classifier_logits(networks, s.I_mix, batch.I_q), discriminator_logits(networks, s.I_mix)
     weights = config.rec, config.adv, config.cls
     found = kernels.loss_head(
         batch.I_ref, s.I_hat, s.I_prime, D_mix, logits, batch.mask, weights, config.lambdas, config.gan
@@ -76,7 +82,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     if for_discriminator is not for_classifier:
         with torch.no_grad():
             I_mix = networks.dec(mix(networks.enc, for_discriminator)[1])
-    D = networks.dsc(torch.cat([for_discriminator.I_ref, I_mix]))
+    D = discriminator_logits(networks, torch.cat([for_discriminator.I_ref, I_mix]))
     L_D = kernels.discrimination_loss(D, config.gan)
     update(optimizers.discriminator, L_D)
 
