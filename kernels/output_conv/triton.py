@@ -179,7 +179,7 @@ def output_conv_backward(
         dx if needs_stack else None, dx.stride() if needs_stack else x.stride(),
         dmaps if needs_stack else None, dmaps.stride() if needs_stack else x.stride(),
         partial, tiles_per_part, positions, C, D, O, H, W,
-        PRECISION=_precision(y.dtype), BLOCK_M=BLOCK_M, BLOCK_O=block_o, BLOCK_C=block_c, num_warps=4, num_stages=2,
+        PRECISION=_precision(y.dtype), BLOCK_M=BLOCK_M, BLOCK_O=block_o, BLOCK_C=block_c, num_warps=8, num_stages=2,
     )  # fmt: skip
     if parts > 1:
         add_parts(partial, of_parameters)
