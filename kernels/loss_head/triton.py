@@ -278,9 +278,7 @@ def classification_backward_program(
 ):
     """Gradient of a block of logits."""
     start = tl.program_id(0) * BLOCK
-    _classification_gradient(
-        tl.load(grad_ptr), logits_ptr, mask_ptr, dlogits_ptr, lambdas, start, N, C, BLOCK
-    )  # fmt: skip
+    _classification_gradient(tl.load(grad_ptr), logits_ptr, mask_ptr, dlogits_ptr, lambdas, start, N, C, BLOCK)
 
 
 @operation("classification_loss")

@@ -55,9 +55,7 @@ def forward(
     o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
     dtype: tl.constexpr = y.dtype.element_ty
     sums = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
-    sums = _add_product(
-        sums, x, x_strides, weight, C, C + D, m, o, positions, O, H, W, dtype, PRECISION, BLOCK_K
-    )  # fmt: skip
+    sums = _add_product(sums, x, x_strides, weight, C, C + D, m, o, positions, O, H, W, dtype, PRECISION, BLOCK_K)
     sums = _add_product(
         sums, new_maps, maps_strides, weight + C, D, C + D, m, o, positions, O, H, W, dtype, PRECISION, BLOCK_K
     )
