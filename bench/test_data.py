@@ -6,6 +6,8 @@
 (d) the store on the CPU, from mapped files and from memory; also against a plain copy of as many bytes, where a byte
     read becomes a float of four bytes written;
 (e) the store in a GPU's memory, where there is one.
+
+Beside them: preparing against the best decoder, and the features that neighbours are searched by.
 """
 
 import os
@@ -36,6 +38,7 @@ from lorbms_fast.dataloader.sources import Listing, of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.pages import keep_pages
 from lorbms_fast.photos.scene import compose_scene
+from lorbms_fast.similarity.features import efficientnet
 from lorbms_fast.similarity.table import NeighbourTable
 
 PHOTOGRAPHS, STORED = 200, 20_000
@@ -187,6 +190,15 @@ def test_d_against_a_copy(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_e_store_on_the_gpu(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
     compare(loading(False), reading(store, table, resident(store, torch.device("cuda"))), ROUNDS)
+
+
+def test_features_in_fewer_passes(compare: Compare) -> None:
+    """The four quadrants of 16 images through EfficientNet-Lite0 as it is published, and as we run it."""
+    keep_pages()  # as the neighbours command does
+    images = np.random.Generator(np.random.Philox(0)).integers(256, size=(16, 224, 224, 3), dtype=np.uint8)
+    published = efficientnet.extractor(efficientnet.pretrained(), CPU)
+    ours = efficientnet.load(None, CPU)
+    compare(lambda: published.extract(images), lambda: ours.extract(images), 5)
 
 
 def test_prepare_against_the_best_decoder(photographs: Path, tmp_path: Path, compare: Compare) -> None:

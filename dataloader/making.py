@@ -1,10 +1,10 @@
 """From some photographs to some images: what a worker of `prepare` does. It imports no more than that needs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,29 @@ class Task(NamedTuple):
     photographs: Sequence[Photograph]
 
 
+class Row(NamedTuple):
+    """What the index says of an image, in the order of the store's SCHEMA."""
+
+    id: str
+    source: str
+    offset: int
+    length: int | None
+    version: int
+    flip: bool
+    crop_x: int
+    crop_y: int
+    crop_side: int
+    width: int
+    height: int
+
+
 class Made(NamedTuple):
     """What was made of some photographs."""
 
     images: NDArray[np.uint8]
     """(n, S, S, 3)."""
-    rows: list[dict[str, Any]]
-    """What the index says of each image."""
+    rows: list[Row]
+    """One for each image."""
     skipped: list[Skipped]
 
 
@@ -54,7 +70,8 @@ def make(settings: Settings, task: Task) -> Made:
     places = [photograph.place for photograph in task.photographs]
     found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))
     images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
-    rows, skipped = [], []
+    rows: list[Row] = []
+    skipped = []
     for photograph, squares in zip(task.photographs, found, strict=True):
         if isinstance(squares, BadImage):
             skipped.append(Skipped(str(photograph.place), "bad", squares.reason))
@@ -74,21 +91,8 @@ def _crops(settings: Settings, name: str, width: int, height: int) -> tuple[Crop
     return tuple(square_crop(settings.seed, name, version, width, height) for version in recipe.versions)
 
 
-def _rows(photograph: Photograph, squares: Squares, recipe: Recipe) -> list[dict[str, Any]]:
-    name, place = photograph.id, photograph.place
-    return [
-        {
-            "id": name if recipe.versions == (1,) else f"{name}_{version}",
-            "source": place.path,
-            "offset": place.offset,
-            "length": place.length,
-            "version": version,
-            "flip": crop.flip,
-            "crop_x": crop.x,
-            "crop_y": crop.y,
-            "crop_side": crop.side,
-            "width": squares.width,
-            "height": squares.height,
-        }
-        for version, crop in zip(recipe.versions, squares.crops, strict=True)
-    ]
+def _rows(photograph: Photograph, squares: Squares, recipe: Recipe) -> Iterator[Row]:
+    place, size = photograph.place, (squares.width, squares.height)
+    for version, (x, y, side, flip) in zip(recipe.versions, squares.crops, strict=True):
+        name = photograph.id if recipe.versions == (1,) else f"{photograph.id}_{version}"
+        yield Row(name, place.path, place.offset, place.length, version, flip, x, y, side, *size)

@@ -1,5 +1,6 @@
 """Where a photograph's bytes are, and squares of it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -61,15 +62,17 @@ class Place:
         if self.offset < 0 or (self.length is not None and self.length < 0):
             raise BadImage(path, f"has no {self.length} bytes from byte {self.offset} on")
         try:
-            status = path.stat()
-            if not S_ISREG(status.st_mode):
-                raise BadImage(path, "is not a file")
-            length = status.st_size if self.length is None else self.length
-            if length > MAX_BYTES:
-                raise BadImage(path, f"has {length:,} bytes, more than {MAX_BYTES:,}")
-            with path.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(length)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # no waiting for a pipe's other end
+            try:
+                status = os.fstat(descriptor)
+                if not S_ISREG(status.st_mode):
+                    raise BadImage(path, "is not a file")
+                length = status.st_size if self.length is None else self.length
+                if length > MAX_BYTES:
+                    raise BadImage(path, f"has {length:,} bytes, more than {MAX_BYTES:,}")
+                data = os.pread(descriptor, length, self.offset)
+            finally:
+                os.close(descriptor)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BadImage(path, "is missing") from error
         except OSError as error:

@@ -2,18 +2,18 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lorbms_fast.dataloader.decoders import decoder_named
-from lorbms_fast.dataloader.making import Settings, Task, make
+from lorbms_fast.dataloader.making import Made, Settings, Task, make
 from lorbms_fast.dataloader.photograph import Photograph
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
@@ -155,17 +155,16 @@ def _finish(
         in_order(partial(make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
     ) as results:
         for number, of_shard in tasks.items():
-            images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
-            rows: list[dict[str, Any]] = []
-            skipped: list[Skipped] = []
-            for made in islice(results, len(of_shard)):
-                bad = next((entry for entry in made.skipped if entry.kind == "bad"), None)
-                if bad is not None and on_bad == "stop":
-                    raise _stopped(bad)
-                images.append(made.images)
-                rows += made.rows
-                skipped += made.skipped
-            work.finish(number, shards[number], np.concatenate(images), rows, skipped)
+            made = islice(results, len(of_shard))
+            work.finish(number, shards[number], settings.image_size, _all_good(made) if on_bad == "stop" else made)
+
+
+def _all_good(made: Iterable[Made]) -> Iterator[Made]:
+    for one in made:
+        bad = next((entry for entry in one.skipped if entry.kind == "bad"), None)
+        if bad is not None:
+            raise _stopped(bad)
+        yield one
 
 
 def _tasks(number: int, photographs: list[Photograph]) -> list[Task]:

@@ -1,13 +1,18 @@
 """Area resampling, as the thesis feeds photographs to the networks (Section 4.1)."""
 
-import math
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from ctypes import CDLL, c_int64, c_void_p
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from lorbms_fast.compiled import library
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
 
 
 def area_resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -32,8 +37,7 @@ def _resize(image: NDArray[np.uint8], width: int, height: int, method: int) -> N
 def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, float]], side: int) -> NDArray[np.uint8]:
     """Average squares of an image, whose corners may lie inside pixels, over (side, side) equal areas, and round.
 
-    The sum over any rectangle is a difference of the integral image at its corners, which between pixels is linear in
-    each direction: the averages are exact, and all squares share one integral image.
+    A pixel counts by the part of it that lies in an area: the averages are exact but for float32's rounding.
 
     Args:
         image: (H, W, C).
@@ -43,40 +47,59 @@ def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, f
     Returns:
         (len(boxes), side, side, C).
     """
-    averages = np.empty((len(boxes), side, side, image.shape[2]), np.uint8)
-    if not boxes:
-        return averages
-    left, top = (int(min(box[axis] for box in boxes)) for axis in (0, 1))
-    right, bottom = (math.ceil(max(box[axis] + box[2] for box in boxes)) for axis in (0, 1))
-    image = image[top:bottom, left:right]
-    exact_in_int32 = image.shape[0] * image.shape[1] * 255 < 2**31
-    integral = cv2.integral(image, sdepth=cv2.CV_32S if exact_in_int32 else cv2.CV_64F)
-    for average, (x, y, width) in zip(averages, boxes, strict=True):
-        x0, y0 = int(x), int(y)
-        of_box = integral[y0 - top : math.ceil(y + width) - top + 1, x0 - left : math.ceil(x + width) - left + 1]
-        rows = _sums(of_box, *_ends(y - y0, width, side, len(of_box) - 1), axis=0)
-        sums = _sums(rows, *_ends(x - x0, width, side, of_box.shape[1] - 1), axis=1)
-        sums *= (side / width) ** 2
-        np.rint(sums, out=average, casting="unsafe")
+    height, width, channels = image.shape
+    lines = np.ascontiguousarray(image).reshape(height, width * channels)
+    averages = np.empty((len(boxes), side, side, channels), np.uint8)
+    loops = library(_SOURCE)
+    for square, (x, y, length) in zip(averages.reshape(len(boxes), side, side * channels), boxes, strict=True):
+        of_rows, of_columns = _shares(y, length, side, height), _shares(x, length, side, width, channels)
+        if loops is None:
+            np.rint(_summed(_summed(lines, 0, of_rows), 1, of_columns), out=square, casting="unsafe")
+        else:  # the same bytes, three times as fast
+            _loop(loops)(
+                lines.ctypes.data, lines.shape[1], *_for_a_loop(of_rows), *_for_a_loop(of_columns), square.ctypes.data
+            )
     return averages
 
 
-@lru_cache(maxsize=4096)
-def _ends(start: float, length: float, parts: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Where `parts` equal parts of a stretch begin and end: entries of a table, at most `last`, and how far beyond."""
-    positions = np.minimum(start + length / parts * np.arange(parts + 1), last)
-    below = np.minimum(positions.astype(np.intp), last - 1)
-    return below, (positions - below).astype(np.float32)
+class Shares(NamedTuple):
+    """How much of each of the equal parts of a stretch its pixels are."""
+
+    places: NDArray[np.int64]
+    """(K, parts) of as many neighbours as any part has pixels."""
+    weights: NDArray[np.float32]
+    """(K, parts), which sum to 1."""
 
 
-def _sums(table: NDArray[Any], below: NDArray[np.intp], weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """What each part adds to a running sum that is linear between its entries.
+@lru_cache(maxsize=1024)
+def _shares(start: float, length: float, parts: int, size: int, channels: int = 1) -> Shares:
+    """The shares of a stretch that begins at `start` among `size` pixels; a part for each channel."""
+    edges = start + length / parts * np.arange(parts + 1)
+    first = edges[:-1].astype(np.int64)
+    most = int((np.ceil(edges[1:]) - first).max())
+    pixels = first + np.arange(most)[:, None]
+    inside = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    weights = (inside.clip(min=0) * (parts / length)).astype(np.float32)
+    places = np.minimum(pixels, size - 1)[..., None] * channels + np.arange(channels)
+    return Shares(places.reshape(most, -1), weights.repeat(channels, axis=1))
 
-    Whole entries are subtracted as they stand: float32 has to hold no more than what is between two of them.
-    """
-    lower = table.take(below, axis)
-    beyond = (table.take(below + 1, axis) - lower).astype(np.float32)
-    beyond *= weight.reshape(-1, *(1,) * (table.ndim - 1 - axis))
-    sums = np.diff(lower, axis=axis).astype(np.float32)
-    sums += np.diff(beyond, axis=axis)
+
+def _summed(table: NDArray[Any], axis: int, shares: Shares) -> NDArray[np.float32]:
+    """Every part's sum of its entries along an axis, times their weights."""
+    weights = shares.weights[..., None] if axis == 0 else shares.weights
+    sums = np.multiply(table.take(shares.places[0], axis), weights[0], dtype=np.float32)
+    for places, weight in zip(shares.places[1:], weights[1:], strict=True):
+        sums += np.multiply(table.take(places, axis), weight, dtype=np.float32)
     return sums
+
+
+@cache
+def _loop(loops: CDLL) -> Callable[..., None]:
+    shares: list[Any] = [c_void_p, c_void_p, c_int64, c_int64]
+    loops.average_areas.restype, loops.average_areas.argtypes = None, [c_void_p, c_int64, *shares, *shares, c_void_p]
+    average: Callable[..., None] = loops.average_areas
+    return average
+
+
+def _for_a_loop(shares: Shares) -> tuple[int, int, int, int]:
+    return shares.places.ctypes.data, shares.weights.ctypes.data, *shares.places.shape

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,8 @@ class Shards:
         """Images of a row, a slice of rows, or an array of rows of any shape: (*shape of rows, S, S, 3), a copy."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
-        wanted = np.asarray(rows)
-        if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)} images")
-        flat = wanted.ravel() % len(self)
+        wanted = self._counted_from_0(np.asarray(rows))
+        flat = wanted.ravel()
         if len(self.files) == 1:
             images = self.files[0][flat]
         else:
@@ -62,6 +61,23 @@ class Shards:
             found = [self.files[file][row] for file, row in zip(shard.tolist(), from_end.tolist(), strict=True)]
             images = np.concatenate([np.empty((0, *self.shape[2:]), np.uint8), *found])
         return np.asarray(images.reshape(*wanted.shape, *self.shape[1:]))
+
+    def addresses(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Where in memory the images of some rows begin, of the rows' shape; good as long as this object lives."""
+        wanted = self._counted_from_0(rows)
+        addresses: NDArray[np.int64] = self._first_images[np.searchsorted(self.ends, wanted, side="right")]
+        return addresses + wanted * self.files[0][0].nbytes
+
+    @cached_property
+    def _first_images(self) -> NDArray[np.int64]:
+        """Where the first image of all would lie if all files lay as each of them does."""
+        starts = self.ends - [len(file) for file in self.files]
+        return np.array([file.ctypes.data for file in self.files]) - starts * self.files[0][0].nbytes
+
+    def _counted_from_0(self, rows: NDArray[np.integer]) -> NDArray[np.integer]:
+        if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} images")
+        return rows % len(self)
 
 
 def _map(path: Path, shape: Shape, again: str) -> NDArray[np.uint8]:

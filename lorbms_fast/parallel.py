@@ -1,12 +1,15 @@
 """Work shared by several processes, its results in one order."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from os import _exit
+from types import ModuleType
 from typing import TypeVar
 
 import cv2
@@ -58,13 +61,30 @@ def _made(make: Callable[[S], T], items: Sequence[S], workers: int, at_once: int
         return
     # "spawn": a forked copy of a process that has threads (torch's, OpenCV's) can hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+        with _no_main_module():
+            results = pool.map(make, items, chunksize=at_once)
         try:
-            yield from pool.map(make, items, chunksize=at_once)
+            yield from results
         except BrokenProcessPool as error:
             raise UserError(
                 f"one of {workers} workers was ended from outside, for want of memory perhaps: "
                 "run the same command again, with fewer --workers"
             ) from error
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Processes that are started inside the block do not import the program that was run.
+
+    They need nothing of it: a script of a user's might go off again in each, and a command's options take a while to
+    import.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_worker() -> None:

@@ -17,8 +17,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a file of some kilobytes can claim any size."""
 
-Image.init()  # without it Pillow does not know yet all formats that `open` is to try
-
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

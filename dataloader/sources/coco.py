@@ -3,15 +3,17 @@
 import io
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-from pycocotools.coco import COCO
+from typing import TYPE_CHECKING, Any
 
 from lorbms_fast import files
 from lorbms_fast.dataloader.photograph import Photograph, Place, is_file, is_inside
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.errors import UserError
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 
 def of_coco(root: Path, annotations: Path) -> Listing:
@@ -44,7 +46,7 @@ def find_annotations(root: Path) -> Path | None:
     )
 
 
-def _photograph(coco: COCO, folder: Path, image: dict[str, Any]) -> Photograph:
+def _photograph(coco: "COCO", folder: Path, image: dict[str, Any]) -> Photograph:
     size = (image.get("width"), image.get("height"))
     return Photograph(
         f"{image['id']:012d}",
@@ -96,10 +98,10 @@ def _folder_of_images(root: Path, annotations: Path, images: dict[int, dict[str,
     return folder
 
 
-def _indexed(images: dict[int, dict[str, Any]], annotations: list[Any]) -> COCO:
+def _indexed(images: dict[int, dict[str, Any]], annotations: list[Any]) -> "COCO":
     """pycocotools' index of the usable part: it fails on entries without ids, and prints."""
     boxes = [box for box in annotations if isinstance(box, dict) and _of_one(box, images)]
-    coco = COCO()
+    coco: COCO = import_module("pycocotools.coco").COCO()  # which not every process that reads pictures needs
     coco.dataset = {
         "images": list(images.values()),
         "annotations": [box | {"id": number} for number, box in enumerate(boxes)],

@@ -5,7 +5,7 @@ them is a pass over memory. A folder's `native.cpp` holds such chains as one loo
 operations. Where there is no compiler the same steps run as operations of torch's: slower, and otherwise the same.
 """
 
-from lorbms_fast.kernels.native.build import native_loops
+from lorbms_fast.compiled import native_loops
 from lorbms_fast.kernels.native.loops import Loops, operation
 
 __all__ = ["Loops", "native_loops", "operation"]

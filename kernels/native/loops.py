@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.native.build import library
+from lorbms_fast.compiled import library
 from lorbms_fast.kernels.native.maps import DTYPES, lines, same_lines
 
+_HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
 _HEAD = [c_int, c_int, *[c_int64] * 3]
 _MAPS = [c_void_p, c_int64, c_int64]
@@ -32,7 +33,7 @@ class Loops:
 
     def take(self, *maps: Tensor) -> bool:
         """Can they go through maps like these (of one shape and dtype) on this machine?"""
-        return same_lines(*maps) and library(self._source) is not None
+        return same_lines(*maps) and library(self._source, _HEADERS) is not None
 
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
         """Call a function; the first maps' shape and dtype count."""
@@ -43,7 +44,7 @@ class Loops:
 
     @cached_property
     def _library(self) -> CDLL:
-        loops = library(self._source)
+        loops = library(self._source, _HEADERS)
         assert loops is not None, "`take` is asked first"
         for name, (maps, others) in self._functions.items():
             function = getattr(loops, name)

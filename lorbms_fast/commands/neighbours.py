@@ -11,6 +11,7 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.files import full_disk_named, sole_process, whole_file
 from lorbms_fast.mixing import TAU
+from lorbms_fast.pages import keep_pages
 from lorbms_fast.rendering.neighbours import neighbour_sheet
 from lorbms_fast.similarity.algorithm2 import Found, find, quadrant_features
 from lorbms_fast.similarity.features import load_extractor
@@ -20,6 +21,8 @@ from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fracti
 from lorbms_fast.similarity.workplace import FOLDER, Workplace, digest_of_weights
 
 SHEET_IMAGES = 4
+KEPT = 1 << 30
+"""Freed bytes that stay for the next batch's maps: new pages must be cleared, which takes half the time."""
 
 
 def neighbours(
@@ -58,6 +61,7 @@ def neighbours(
     if tau is not None and not tau >= 0:
         raise UserError(f"--tau {tau}: use 0 or more")
     where = device_named(device)
+    keep_pages(KEPT)
     extractor = load_extractor(features, weights, where)
     work = Workplace(store / FOLDER)
     with sole_process(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):

@@ -10,6 +10,7 @@ import torch
 
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source
+from lorbms_fast.compiled import native_loops
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -43,11 +44,15 @@ def test_several_files_are_one_array(sharded):
             sharded.images[row]
 
 
-def test_resident_and_mapped_are_what_the_store_says(sharded):
+@pytest.mark.parametrize("loops", [False, True])
+def test_resident_and_mapped_are_what_the_store_says(sharded, loops):
     exact = to_network(sharded.images[ROWS])
     assert exact.shape == (2, 3, 3, 64, 64)
     for read in (Mapped(sharded, CPU), resident(sharded, CPU), reader(sharded, "auto", 64, CPU)):
-        assert torch.equal(read(ROWS), exact)
+        with native_loops(loops):
+            assert torch.equal(read(ROWS), exact)
+            with pytest.raises(IndexError):
+                read(np.array([[72]]))
 
 
 @pytest.mark.parametrize("side", [64, 96, 128, 224])

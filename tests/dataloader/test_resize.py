@@ -5,6 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorbms_fast.compiled import native_loops
 from lorbms_fast.dataloader.resize import area_resize, area_squares
 
 sides = st.integers(8, 40)
@@ -39,7 +40,19 @@ def test_squares_between_pixels_are_averaged_exactly(height, width, side, places
         assert np.abs(average - np.einsum("ih,hwc,jw->ijc", *over)).max() <= 0.501
 
 
-def test_large_images_do_not_overflow_their_integral():
+@settings(deadline=None, max_examples=50)
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(1, 8), st.floats(0, 1), st.floats(0, 1), st.integers(1, 4))
+def test_the_loop_gives_numpys_bytes(height, width, side, place, size, channels):
+    image = np.random.Generator(np.random.Philox(height)).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    length = side + size * (min(height, width) - side)
+    boxes = [(place * (width - length), (1 - place) * (height - length), length)]
+    with native_loops(False):
+        expected = area_squares(image, boxes, side)
+    for laid_out in (image, np.asfortranarray(image), image.repeat(2, 0)[::2]):
+        assert np.array_equal(area_squares(laid_out, boxes, side), expected)
+
+
+def test_white_stays_white_however_large():
     image = np.full((3000, 3000, 3), 255, np.uint8)
     assert (area_squares(image, [(0.5, 0.25, 2999)], 8) == 255).all()
 

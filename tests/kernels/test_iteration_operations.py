@@ -71,27 +71,6 @@ def test_loss_head_is_the_thesis():
     assert L_G.item() == pytest.approx(100 * 2.5 + 10 * ln2 + 4 * ln2)
 
 
-@fast
-@given(st.integers(1, 4), size, size, st.booleans(), st.booleans(), st.sampled_from((torch.float32, torch.bfloat16)))
-def test_batch_assembly(n, height, width, flipped, channels_last, dtype):
-    generator = torch.Generator().manual_seed(n)
-    images = torch.randint(256, (6, height, width, 3), dtype=torch.uint8, generator=generator)
-    rows = torch.randint(6, (5, n), generator=generator)
-    flip = torch.rand(5, n, generator=generator) < 0.5 if flipped else None
-    found, expected = (
-        kernels.assemble_batch(images, rows, flip, dtype, channels_last, impl) for impl in ("torch", "reference")
-    )
-    assert found.shape == (5, n, 3, height, width)
-    assert found.dtype == dtype
-    torch.testing.assert_close(found, expected, rtol=0, atol=0 if dtype == torch.bfloat16 else 1e-7)
-
-
-def test_a_row_that_the_store_has_not():
-    images = torch.zeros(2, 1, 1, 3, dtype=torch.uint8)
-    with pytest.raises(IndexError):
-        kernels.assemble_batch(images, torch.tensor([2]))
-
-
 def test_relu_grouped_batch_norm_is_relu_then_batch_norm():
     x, gamma, beta = draw(4, 2, 3, 3), draw(2, seed=1), draw(2, seed=2)
     found = kernels.relu_grouped_batch_norm(x, gamma, beta, 2)

@@ -1,4 +1,7 @@
-"""C++ sources to libraries: compiled once for a source, a compiler and a processor, and kept in the user's cache."""
+"""C++ sources to libraries: compiled once for a source, a compiler and a processor, and kept in the user's cache.
+
+Torch is not needed: processes that prepare images do without.
+"""
 
 import os
 import platform
@@ -16,22 +19,25 @@ from pathlib import Path
 from lorbms_fast.files import whole_file
 
 OFF = "LORBMS_FAST_NO_NATIVE"
-"""Environment variable; if it is set, nothing is compiled and torch's own operations run."""
+"""Environment variable; if it is set, nothing is compiled, and operations of torch's and numpy's run."""
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
-HEADERS = Path(__file__).parent
 # torch counts threads the same way only where both use the OpenMP library that it brings along.
 _SYSTEM = sys.platform == "linux"
 
 _wanted = True
 
 
-def library(source: Path) -> CDLL | None:
+def library(source: Path, headers: Path | None = None) -> CDLL | None:
     """The library of one source file; None without a compiler, or inside `native_loops(False)`.
 
     Warns once, and is None, if the compiler refuses the source.
+
+    Args:
+        source: the file.
+        headers: folder of the headers that it includes.
     """
-    return _library(source) if _wanted else None
+    return _library(source, headers) if _wanted else None
 
 
 @contextmanager
@@ -51,23 +57,24 @@ def compiler() -> str | None:
 
 
 @cache
-def _library(source: Path) -> CDLL | None:
+def _library(source: Path, headers: Path | None) -> CDLL | None:
     command = compiler()
     if not _SYSTEM or OFF in os.environ or command is None:
         return None
     try:
         version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout
-        path = _cache() / f"{source.parent.name}-{_key(source, version)}.so"
+        path = _cache() / f"{source.parent.name}-{_key(source, headers, version)}.so"
         if not path.exists():
             with whole_file(path) as partial:
-                arguments = [*FLAGS, f"-I{HEADERS}", str(source), "-o", str(partial)]
+                where = [] if headers is None else [f"-I{headers}"]
+                arguments = [*FLAGS, *where, str(source), "-o", str(partial)]
                 subprocess.run([command, *arguments], capture_output=True, check=True)
         return CDLL(str(path))
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip() or f"exit status {error.returncode}"
     except OSError as error:
         reason = str(error)
-    warnings.warn(f"{source.name} could not be compiled, torch's slower loops run instead: {reason}", stacklevel=2)
+    warnings.warn(f"{source.name} could not be compiled, slower loops run instead: {reason}", stacklevel=2)
     return None
 
 
@@ -80,8 +87,9 @@ def _cache() -> Path:
     return path
 
 
-def _key(source: Path, version: bytes) -> str:
-    parts = [source.read_bytes(), *(header.read_bytes() for header in sorted(HEADERS.glob("*.h")))]
+def _key(source: Path, headers: Path | None, version: bytes) -> str:
+    included = [] if headers is None else sorted(headers.glob("*.h"))
+    parts = [source.read_bytes(), *(header.read_bytes() for header in included)]
     parts += [version, " ".join(FLAGS).encode(), _processor().encode()]
     return sha256(b"\0".join(parts)).hexdigest()[:16]
 

@@ -1,0 +1,81 @@
+"""A batch as one loop in C++ over its images, wherever each of them lies."""
+
+from collections.abc import Callable
+from ctypes import c_bool, c_int, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.compiled import library
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+"""As `native.cpp` numbers them."""
+_SOURCE = Path(__file__).with_name("native.cpp")
+_ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_bool, c_void_p]
+
+
+def runs(dtype: torch.dtype) -> bool:
+    """Is there such a loop on this machine? Not while torch traces: its compiler makes loops of its own."""
+    return dtype in DTYPES and not torch.compiler.is_compiling() and library(_SOURCE) is not None
+
+
+def assemble_batch(
+    images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
+) -> Tensor:
+    """(*rows, 3, H, W); documented at the definition.
+
+    Raises:
+        IndexError: there is no such row.
+    """
+    count, H, W, _ = images.shape
+    if rows.numel():
+        lowest, highest = int(rows.min()), int(rows.max())
+        if lowest < 0 or highest >= count:
+            raise IndexError(f"rows {lowest} to {highest} of {count} images")
+    return assemble_at(rows * (3 * H * W) + images.data_ptr(), (H, W), flip, dtype, channels_last)
+
+
+def assemble_at(
+    addresses: Tensor,
+    size: tuple[int, int],
+    flip: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+) -> Tensor:
+    """The same of images that lie anywhere in memory, as in several mapped files.
+
+    Args:
+        addresses: int64 of any shape, of each image's H x W x 3 bytes. They are read as they are: nothing is checked.
+        size: (H, W).
+        flip: bool of addresses' shape, True where an image is to be mirrored left to right; None for none.
+        dtype: one of `DTYPES`.
+        channels_last: let the result's channels be neighbours in memory.
+
+    Returns:
+        (*addresses.shape, 3, H, W).
+    """
+    H, W = size
+    addresses, flip = addresses.contiguous(), None if flip is None else flip.contiguous()
+    batch = torch.empty((*addresses.shape, *((H, W, 3) if channels_last else (3, H, W))), dtype=dtype)
+    _loop()(
+        DTYPES[dtype],
+        torch.get_num_threads(),
+        addresses.data_ptr(),
+        None if flip is None else flip.data_ptr(),
+        addresses.numel(),
+        H,
+        W,
+        channels_last,
+        batch.data_ptr(),
+    )
+    return batch.movedim(-1, -3) if channels_last else batch
+
+
+def _loop() -> Callable[..., None]:
+    loops = library(_SOURCE)
+    assert loops is not None, "`runs` is asked first"
+    loops.assemble_batch.restype, loops.assemble_batch.argtypes = None, _ARGUMENTS
+    assemble: Callable[..., None] = loops.assemble_batch
+    return assemble

@@ -1,0 +1,81 @@
+"""How C++ sources become libraries, and what happens where they cannot."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from lorbms_fast import compiled
+
+SOURCE = 'extern "C" int answer() { return %d; }'
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch) -> Path:
+    """A source of its own, and a cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "loops" / "native.cpp"
+    path.parent.mkdir()
+    path.write_text(SOURCE % 42)
+    compiled._library.cache_clear()
+    yield path
+    compiled._library.cache_clear()
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache").rglob("*.so"))
+
+
+needs_compiler = pytest.mark.skipif(compiled.compiler() is None, reason="no C++ compiler")
+
+
+@needs_compiler
+def test_a_library_is_compiled_once_and_kept_for_its_owner(source, tmp_path):
+    loaded = compiled.library(source)
+    assert loaded is not None
+    assert loaded.answer() == 42
+    (path,) = kept(tmp_path)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    made = path.stat().st_mtime_ns
+    compiled._library.cache_clear()
+    assert compiled.library(source) is not None
+    assert path.stat().st_mtime_ns == made
+
+
+@needs_compiler
+def test_another_source_is_another_library(source, tmp_path):
+    compiled.library(source)
+    source.write_text(SOURCE % 43)
+    compiled._library.cache_clear()
+    loaded = compiled.library(source)
+    assert loaded is not None
+    assert loaded.answer() == 43
+    assert len(kept(tmp_path)) == 2
+
+
+@needs_compiler
+def test_a_source_that_does_not_compile_is_told_and_leaves_nothing(source, tmp_path):
+    source.write_text("not C++")
+    with pytest.warns(UserWarning, match=r"native\.cpp could not be compiled, slower loops run instead: .*not"):
+        assert compiled.library(source) is None
+    assert not kept(tmp_path)
+    assert compiled.library(source) is None  # and is told once
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written_is_told(source, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.warns(UserWarning, match="could not be compiled"):
+        assert compiled.library(source) is None
+
+
+def test_without_a_compiler_nothing_is_told(source, monkeypatch):
+    monkeypatch.setenv("CXX", "there-is-no-such-compiler")
+    assert compiled.library(source) is None
+
+
+def test_switched_off(source, monkeypatch):
+    with compiled.native_loops(False):
+        assert compiled.library(source) is None
+    monkeypatch.setenv(compiled.OFF, "1")
+    assert compiled.library(source) is None
