@@ -33,7 +33,7 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
         RuntimeError: by a pass, where a parameter has changed in the meantime.
     """
     pack: Callable[[], Any] | None = getattr(network, "packed", None)
-    call = _with_packed if pack is not None else functional_call
+    call: Callable[..., Tensor] = _with_packed if pack is not None else functional_call
     packed = pack() if pack is not None else _cast_parameters(network)
     if not packed:
         return [network] * count
