@@ -68,7 +68,7 @@ def cases(n: int = 12) -> list[Case]:
         Case("ReLU + grouped batch norm, 96 maps 29x29", _batch_norm, ((4 * n, 96, 29, 29), (96,), (96,))),
         Case("spectral norm of 17 weights", _spectral_norm, tuple((16, 112 + 16 * i, 3, 3) for i in range(17))),
         Case("mixing of chunks", _mix_chunks, ((n, 4, 192), (n, 4, 192))),
-        Case("loss head, 64x64", _loss_head, (*[(n, 3, 64, 64)] * 3, (n, 1, 4, 4))),
+        Case("loss head, 64x64", _loss_head, (*[(n, 3, 64, 64)] * 3, (n, 1, 4, 4), (4, n, 4))),
     ]
 
 
@@ -102,8 +102,10 @@ def _mix_chunks(f_ref: Tensor, f_q: Tensor, impl: Impl) -> Tensor:
     return kernels.mix_chunks(f_ref, f_q, replaced.view(f_ref.shape[:2]), impl)
 
 
-def _loss_head(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, logits: Tensor, impl: Impl) -> Tensor:
-    return torch.stack(kernels.loss_head(I_ref, I_hat, I_prime, logits, impl=impl))
+def _loss_head(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, impl: Impl) -> Tensor:
+    mask = torch.arange(logits[0].numel(), device=logits.device).view(logits[0].shape) % 3 == 0
+    weights, lambdas = (0.904, 0.052, 0.044), (1.0,) * len(logits)
+    return torch.stack(kernels.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, impl=impl))
 
 
 def error(case: Case, impl: Impl, dtype: torch.dtype, device: str) -> float:

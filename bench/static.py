@@ -111,7 +111,8 @@ def of_other_operations() -> list[Launch]:
     with recorded() as launches:
         for dtype in (torch.bfloat16, torch.float32):
             images = [_empty(N, 3, S, S, dtype=dtype) for _ in range(3)]
-            sum(kernels.loss_head(*images, _empty(N, 1, 4, 4, dtype=dtype))).backward()
+            logits, mask = (_empty(*shape, dtype=dtype) for shape in ((N, 1, 4, 4), (4, N, 4))), torch.ones(N, 4).bool()
+            kernels.loss_head(*images, *logits, mask, (1.0,) * 3, (1.0,) * 4)[0].backward()
             codes = [_empty(N, 4, 192, dtype=dtype) for _ in range(2)]
             _there_and_back(kernels.mix_by_distance(*codes, torch.empty(N, 4), 16e3)[0])
             store, rows = torch.empty((100, S, S, 3), dtype=torch.uint8), torch.empty((5, N), dtype=torch.int64)

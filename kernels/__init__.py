@@ -25,8 +25,9 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm,
     instance_norm_relu,
 )
-from lorbms_fast.kernels.loss_head import classification_loss, loss_head
+from lorbms_fast.kernels.loss_head import classification_loss, discrimination_loss, loss_head
 from lorbms_fast.kernels.max_pool import max_pool2x2
+from lorbms_fast.kernels.output_conv import output_conv2d
 from lorbms_fast.kernels.paired_conv import paired_conv2d
 from lorbms_fast.kernels.pooled_conv import pooled_conv2d
 from lorbms_fast.kernels.resize_conv import FoldedTaps, ResizeConv2d, fold_taps, resize_conv
@@ -51,6 +52,7 @@ __all__ = [
     "dense_block_activated",
     "dense_block_maps",
     "dense_block_pooled",
+    "discrimination_loss",
     "fold_taps",
     "grouped_batch_norm",
     "instance_norm",
@@ -60,6 +62,7 @@ __all__ = [
     "mix_by_distance",
     "mix_chunks",
     "mix_used",
+    "output_conv2d",
     "pack_layers",
     "paired_conv2d",
     "pooled_conv2d",

@@ -1,32 +1,54 @@
 """The losses of the thesis (Section 3.4), each a scalar in the dtype of its inputs."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig
 from lorbms_fast.engine.scenes import Scenes
-from lorbms_fast.kernels.loss_head.definition import classification_loss
+from lorbms_fast.kernels.loss_head.definition import (
+    called_fake,
+    called_real,
+    classification_loss,
+    deception,
+    discrimination,
+    total,
+)
 
-Gan = Literal["cross-entropy", "hinge"]
+__all__ = [
+    "GeneratorLosses",
+    "called_fake",
+    "called_real",
+    "classification",
+    "deception",
+    "discrimination",
+    "generation",
+    "provenance",
+    "reconstruction",
+]
+
+classification = classification_loss
+"""L_cls, documented where it is defined."""
 
 
 @dataclass(frozen=True)
 class GeneratorLosses:
-    """The parts of L_G; each a scalar tensor."""
+    """L_G and its parts; each a scalar tensor."""
 
+    L_G: Tensor
     L_rec_hat: Tensor
     L_rec_prime: Tensor
     L_adv: Tensor
     L_cls: Tensor
 
-    def total(self, config: LossConfig) -> Tensor:
-        """`L_G = lambda_rec (L_rec_hat + L_rec_prime) + lambda_adv L_adv + lambda_cls L_cls`."""
-        L_rec = self.L_rec_hat + self.L_rec_prime
-        return config.rec * L_rec + config.adv * self.L_adv + config.cls * self.L_cls
+    @classmethod
+    def of(
+        cls, L_rec_hat: Tensor, L_rec_prime: Tensor, L_adv: Tensor, L_cls: Tensor, config: LossConfig
+    ) -> "GeneratorLosses":
+        """The parts, and `L_G = lambda_rec (L_rec_hat + L_rec_prime) + lambda_adv L_adv + lambda_cls L_cls`."""
+        parts = L_rec_hat, L_rec_prime, L_adv, L_cls
+        return cls(total(*parts, (config.rec, config.adv, config.cls)), *parts)
 
 
 def generation(
@@ -42,43 +64,18 @@ def generation(
         mask: (N, 4) bool, True where the quadrant was replaced.
         config: weights of the losses.
     """
-    return GeneratorLosses(
+    return GeneratorLosses.of(
         L_rec_hat=reconstruction(I_ref, s.I_hat),
         L_rec_prime=reconstruction(I_ref, s.I_prime),
         L_adv=deception(D_mix, config.gan),
         L_cls=classification(cls_logits, mask, config.lambdas),
+        config=config,
     )
 
 
 def reconstruction(image: Tensor, reconstructed: Tensor) -> Tensor:
     """Mean absolute difference of two image batches (L_rec)."""
     return F.l1_loss(reconstructed, image)
-
-
-def called_real(logits: Tensor) -> Tensor:
-    """Mean sigmoid cross entropy of discriminator logits against 1, over samples and patches."""
-    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
-
-
-def called_fake(logits: Tensor) -> Tensor:
-    """Mean sigmoid cross entropy of discriminator logits against 0, over samples and patches."""
-    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
-
-
-def deception(D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
-    """L_adv: `bce(D(I_mix), 1)`, or `-D(I_mix)` of the hinge losses (Zhang et al., 2019), both as means."""
-    return -D_mix.mean() if gan == "hinge" else called_real(D_mix)
-
-
-def discrimination(D_ref: Tensor, D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
-    """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`, or hinge losses, `max(0, 1 - D(I_ref)) + max(0, 1 + D(I_mix))`."""
-    if gan == "hinge":
-        return torch.relu(1 - D_ref).mean() + torch.relu(1 + D_mix).mean()
-    return called_real(D_ref) + called_fake(D_mix)
-
-
-classification = classification_loss
-"""L_cls, documented where it is defined."""
 
 
 def provenance(logits: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What an iteration's losses read off images and patch logits, without intermediate tensors."""
+"""What an iteration's losses read off images, patch logits and the classifier's, without intermediate tensors."""
 
 from collections.abc import Sequence
 
@@ -6,31 +6,47 @@ from torch import Tensor
 
 from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
 from lorbms_fast.kernels.loss_head import definition, fused
+from lorbms_fast.kernels.loss_head.definition import Gan
 
 if TRITON:
     from lorbms_fast.kernels.loss_head import triton
 
 
 def loss_head(
-    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, target: float = 1.0, impl: Impl | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`mean|I_ref - I_hat|`, `mean|I_ref - I_prime|` and `bce(D(I_mix), target)` (thesis, Section 3.4).
+    I_ref: Tensor,
+    I_hat: Tensor,
+    I_prime: Tensor,
+    D_mix: Tensor,
+    logits: Tensor,
+    mask: Tensor,
+    weights: tuple[float, float, float],
+    lambdas: Sequence[float],
+    gan: Gan = "cross-entropy",
+    impl: Impl | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls` and its parts (thesis, Section 3.4).
+
+    The parts are `mean|I_ref - I_hat|`, `mean|I_ref - I_prime|`, `deception` and `classification_loss`.
 
     Args:
         I_ref: reference images, (N, 3, S, S).
         I_hat: their reconstructions, as I_ref.
         I_prime: their reconstructions through the mixed scene, as I_ref.
         D_mix: logits of the discriminator, of any shape.
-        target: 1 where the discriminator should call them real, 0 where fake.
+        logits: of the classifier, (C, N, C).
+        mask: (N, C) bool, True where the quadrant was replaced.
+        weights: w_rec, w_adv and w_cls.
+        lambdas: the C lambda_j of the classification loss.
+        gan: which adversarial loss.
         impl: form to run; None takes the one in force.
 
     Returns:
-        Three scalars: float32 from Triton, otherwise of the images' and the logits' dtype. Differentiable once.
+        L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton, otherwise of the images' and the
+        logits' dtype. Differentiable once.
     """
     form = resolve(impl, I_hat)
-    if form == "triton":
-        return triton.loss_head(I_ref, I_hat, I_prime, D_mix, target)
-    return (definition if form == "reference" else fused).loss_head(I_ref, I_hat, I_prime, D_mix, target)
+    of_form = triton if form == "triton" else definition if form == "reference" else fused
+    return of_form.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
 
 
 def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], impl: Impl | None = None) -> Tensor:
@@ -49,3 +65,20 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
         result: Tensor = triton.classification_loss(logits, mask, list(lambdas))
         return result
     return definition.classification_loss(logits, mask, lambdas)
+
+
+def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None = None) -> Tensor:
+    """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`, or with hinge losses `max(0, 1 - D(I_ref)) + max(0, 1 + D(I_mix))`.
+
+    Args:
+        D: logits of the discriminator, those of I_ref before as many of I_mix.
+        gan: which adversarial loss.
+        impl: form to run; None takes the one in force. The definition is the fused form.
+
+    Returns:
+        A scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
+    """
+    if resolve(impl, D) == "triton":
+        result: Tensor = triton.discrimination_loss(D, gan)
+        return result
+    return definition.discrimination(*D.chunk(2), gan)

@@ -1,29 +1,63 @@
-"""The losses that an iteration reads off images and patch logits, as the equations read."""
+"""The losses that an iteration reads off images and logits, as the equations read."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Gan = Literal["cross-entropy", "hinge"]
+"""Adversarial losses: sigmoid cross entropies (thesis), or hinge losses (Zhang et al., 2019)."""
+Losses = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""L_G, L_rec_hat, L_rec_prime, L_adv, L_cls."""
+
 
 def loss_head(
-    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, target: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`mean|I_ref - I_hat|`, `mean|I_ref - I_prime|` and `bce(D(I_mix), target)` (thesis, Section 3.4).
+    I_ref: Tensor,
+    I_hat: Tensor,
+    I_prime: Tensor,
+    D_mix: Tensor,
+    logits: Tensor,
+    mask: Tensor,
+    weights: tuple[float, float, float],
+    lambdas: Sequence[float],
+    gan: Gan,
+) -> Losses:
+    """L_G and its parts; documented at the package's function of this name."""
+    L_rec_hat, L_rec_prime = (I_ref - I_hat).abs().mean(), (I_ref - I_prime).abs().mean()
+    L_adv, L_cls = deception(D_mix, gan), classification_loss(logits, mask, lambdas)
+    return total(L_rec_hat, L_rec_prime, L_adv, L_cls, weights), L_rec_hat, L_rec_prime, L_adv, L_cls
 
-    Args:
-        I_ref: reference images, (N, 3, S, S).
-        I_hat: their reconstructions, as I_ref.
-        I_prime: their reconstructions through the mixed scene, as I_ref.
-        D_mix: logits of the discriminator, of any shape.
-        target: 1 where the discriminator should call them real, 0 where fake.
 
-    Returns:
-        Three scalars.
-    """
-    L_adv = F.binary_cross_entropy_with_logits(D_mix, torch.full_like(D_mix, target))
-    return (I_ref - I_hat).abs().mean(), (I_ref - I_prime).abs().mean(), L_adv
+def total(
+    L_rec_hat: Tensor, L_rec_prime: Tensor, L_adv: Tensor, L_cls: Tensor, weights: tuple[float, float, float]
+) -> Tensor:
+    """`L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls`."""
+    w_rec, w_adv, w_cls = weights
+    return w_rec * (L_rec_hat + L_rec_prime) + w_adv * L_adv + w_cls * L_cls
+
+
+def called_real(logits: Tensor) -> Tensor:
+    """Mean sigmoid cross entropy of discriminator logits against 1, over samples and patches."""
+    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+
+def called_fake(logits: Tensor) -> Tensor:
+    """Mean sigmoid cross entropy of discriminator logits against 0, over samples and patches."""
+    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+
+
+def deception(D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
+    """L_adv: `bce(D(I_mix), 1)`, or `-D(I_mix)` of the hinge losses, both as means."""
+    return -D_mix.mean() if gan == "hinge" else called_real(D_mix)
+
+
+def discrimination(D_ref: Tensor, D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
+    """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`, or hinge losses, `max(0, 1 - D(I_ref)) + max(0, 1 + D(I_mix))`."""
+    if gan == "hinge":
+        return torch.relu(1 - D_ref).mean() + torch.relu(1 + D_mix).mean()
+    return called_real(D_ref) + called_fake(D_mix)
 
 
 def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Tensor:

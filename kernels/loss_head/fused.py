@@ -1,18 +1,29 @@
 """The loss head keeping nothing but its inputs for the backward."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from lorbms_fast.kernels.loss_head.definition import Gan, Losses, classification_loss, deception, total
 
 
 def loss_head(
-    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, target: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Three scalars; documented at the definition. Differentiable once."""
+    I_ref: Tensor,
+    I_hat: Tensor,
+    I_prime: Tensor,
+    D_mix: Tensor,
+    logits: Tensor,
+    mask: Tensor,
+    weights: tuple[float, float, float],
+    lambdas: Sequence[float],
+    gan: Gan,
+) -> Losses:
+    """L_G and its parts; documented at the package's function of this name. Differentiable once."""
     L_rec_hat, L_rec_prime = _MeanDifference.apply(I_ref, I_hat), _MeanDifference.apply(I_ref, I_prime)
-    return L_rec_hat, L_rec_prime, F.binary_cross_entropy_with_logits(D_mix, torch.full_like(D_mix, target))
+    L_adv, L_cls = deception(D_mix, gan), classification_loss(logits, mask, lambdas)
+    return total(L_rec_hat, L_rec_prime, L_adv, L_cls, weights), L_rec_hat, L_rec_prime, L_adv, L_cls
 
 
 class _MeanDifference(torch.autograd.Function):

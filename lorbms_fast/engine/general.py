@@ -71,11 +71,12 @@ def generator_losses(
 ) -> tuple[GeneratorLosses, Scenes]:
     """The parts of L_G and what they were computed from."""
     s = scenes(networks, batch)
-    return GeneratorLosses(
+    return GeneratorLosses.of(
         L_rec_hat=losses.reconstruction(batch.I_ref, s.I_hat),
         L_rec_prime=losses.reconstruction(batch.I_ref, s.I_prime),
         L_adv=losses.deception(networks.dsc(s.I_mix), config.gan),
         L_cls=classification(networks, s.I_mix, batch, config, pairs),
+        config=config,
     ), s
 
 
@@ -86,7 +87,7 @@ def iterate(
     for batch in batches[:2]:
         with frozen(networks.dsc, networks.cls):
             parts, s = generator_losses(networks, batch, config, pairs=pairs)
-            update(optimizers.generator, parts.total(config))
+            update(optimizers.generator, parts.L_G)
 
     for_classifier, for_discriminator = batches[2:]
     I_mix = mixed_images(networks, for_classifier)
@@ -98,7 +99,7 @@ def iterate(
     L_D = losses.discrimination(networks.dsc(for_discriminator.I_ref), networks.dsc(I_mix), config.gan)
     update(optimizers.discriminator, L_D)
 
-    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)
+    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
 
 
 @torch.no_grad()

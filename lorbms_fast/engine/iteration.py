@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorbms_fast import kernels, losses
+from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Batch, used_candidates
 from lorbms_fast.engine.freezing import frozen
@@ -44,19 +44,25 @@ def scenes(networks: Networks, batch: Batch) -> Scenes:
 
 def classifier_logits(networks: Networks, I_mix: Tensor, I_q: Tensor) -> Tensor:
     """(4, N, 4): all candidates in one run, each with its own batch statistics."""
-    logits: Tensor = networks.cls(I_mix, I_q)
-    return logits
+    (classify,) = passes(networks.cls, 1)
+    return classify(I_mix, I_q)
+
+
+def discriminator_logits(networks: Networks, images: Tensor) -> Tensor:
+    """(N, 1, S/16, S/16)."""
+    (discriminate,) = passes(networks.dsc, 1)
+    return discriminate(images)
 
 
 def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
     """The parts of L_G and what they were computed from."""
     s = scenes(networks, batch)
-    logits, D_mix = classifier_logits(networks, s.I_mix, batch.I_q), networks.dsc(s.I_mix)
-    L_rec_hat, L_rec_prime, L_adv = kernels.loss_head(batch.I_ref, s.I_hat, s.I_prime, D_mix)
-    if config.gan != "cross-entropy":
-        L_adv = losses.deception(D_mix, config.gan)
-    L_cls = kernels.classification_loss(logits, batch.mask, config.lambdas)
-    return GeneratorLosses(L_rec_hat, L_rec_prime, L_adv, L_cls), s
+    logits, D_mix = classifier_logits(networks, s.I_mix, batch.I_q), discriminator_logits(networks, s.I_mix)
+    weights = config.rec, config.adv, config.cls
+    found = kernels.loss_head(
+        batch.I_ref, s.I_hat, s.I_prime, D_mix, logits, batch.mask, weights, config.lambdas, config.gan
+    )
+    return GeneratorLosses(*found), s
 
 
 def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> Report:
@@ -64,7 +70,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     for batch in batches[:2]:
         with frozen(networks.dsc, networks.cls):
             parts, s = generator_losses(networks, batch, config)
-            update(optimizers.generator, parts.total(config))
+            update(optimizers.generator, parts.L_G)
 
     for_classifier, for_discriminator = batches[2:]
     with torch.no_grad():
@@ -76,11 +82,11 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     if for_discriminator is not for_classifier:
         with torch.no_grad():
             I_mix = networks.dec(mix(networks.enc, for_discriminator)[1])
-    D_ref, D_mix = networks.dsc(torch.cat([for_discriminator.I_ref, I_mix])).chunk(2)
-    L_D = losses.discrimination(D_ref, D_mix, config.gan)
+    D = discriminator_logits(networks, torch.cat([for_discriminator.I_ref, I_mix]))
+    L_D = kernels.discrimination_loss(D, config.gan)
     update(optimizers.discriminator, L_D)
 
-    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)
+    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
 
 
 def advance_u(networks: Networks, config: OptimConfig) -> None:

@@ -11,6 +11,7 @@ from torch.amp import GradScaler
 from lorbms_fast.config import OptimConfig
 from lorbms_fast.engine.distributed import Averaging
 from lorbms_fast.engine.precision import Precision
+from lorbms_fast.kernels.adam import begin_step
 from lorbms_fast.models import Networks
 
 
@@ -76,36 +77,42 @@ class Adam(torch.optim.Optimizer):
             self.state[parameter] = {n: moment.copy_(self.state[parameter][n]) for n, moment in moments.items()}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step; parameters without a gradient stay. There is no closure to call."""
-        found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        for group in self.param_groups:
-            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if found_inf is None:
-                found_inf = self._one_if_not_finite([parameter.grad for parameter in moved])
-                self.flawed[1].add_(found_inf)
-            t = group["t"].add_(1 - found_inf)
-            beta1, beta2 = group["betas"]
-            rate = self.factor * group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
-            torch._fused_adam_(
-                moved,
-                [parameter.grad for parameter in moved],
-                [self.state[parameter]["exp_avg"] for parameter in moved],
-                [self.state[parameter]["exp_avg_sq"] for parameter in moved],
-                [],
-                [self._infinity] * len(moved),
-                lr=rate.float() if rate.is_cuda else rate,  # which is how the kernels read it
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=0.0,
-                eps=self.EPS,
-                amsgrad=False,
-                maximize=False,
-                grad_scale=grad_scale,
-                found_inf=found_inf,
-            )
-            # torch's kernel does not say so, and what was made of parameters must be known to be out of date.
-            torch.autograd.graph.increment_version(moved)
+    def step(self, closure: None = None, loss: Tensor | None = None) -> None:  # type: ignore[override]
+        """Take one step; parameters without a gradient stay. There is no closure to call.
+
+        Args:
+            closure: none.
+            loss: whose gradients these are; noted if it is not finite.
+        """
+        (group,) = self.param_groups
+        moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in moved]
+        of_scaler: Tensor | None = getattr(self, "found_inf", None)
+        overflow = self._one_if_not_finite(gradients) if of_scaler is None else of_scaler
+        rate = begin_step(
+            self._one if loss is None else loss, overflow, group["t"], self.flawed, group["lr"], self.factor,
+            group["betas"], expected=of_scaler is not None,
+        )  # fmt: skip
+        beta1, beta2 = group["betas"]
+        torch._fused_adam_(
+            moved,
+            gradients,
+            [self.state[parameter]["exp_avg"] for parameter in moved],
+            [self.state[parameter]["exp_avg_sq"] for parameter in moved],
+            [],
+            [self._infinity] * len(moved),
+            lr=rate.float() if rate.is_cuda else rate,  # which is how the kernels read it
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=self.EPS,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=overflow,
+        )
+        # torch's kernel does not say so, and what was made of parameters must be known to be out of date.
+        torch.autograd.graph.increment_version(moved)
 
     def _one_if_not_finite(self, gradients: list[Tensor]) -> Tensor:
         found = torch.zeros_like(self._one)
@@ -172,10 +179,9 @@ class Optimizers:
 
 def update(optimizer: Adam, loss: Tensor) -> None:
     """Move the optimizer's parameters one step down the loss."""
-    optimizer.flawed[0].add_(~loss.detach().isfinite())
     optimizer.scaler.scale(loss).backward()
     if optimizer.averaging is not None:
         optimizer.averaging.finish()
-    optimizer.scaler.step(optimizer)
+    optimizer.scaler.step(optimizer, loss=loss)
     optimizer.scaler.update()
     optimizer.zero_grad(set_to_none=True)  # now, as the classifier's gradients take more memory than many activations

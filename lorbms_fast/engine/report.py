@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.config import LossConfig
 from lorbms_fast.losses import GeneratorLosses
 
 
@@ -28,11 +27,16 @@ class Report:
 
     @classmethod
     def of(
-        cls, parts: GeneratorLosses, I_ref: Tensor, I_hat: Tensor, L_cls: Tensor, L_D: Tensor, config: LossConfig
+        cls,
+        parts: GeneratorLosses,
+        I_ref: Tensor,
+        I_hat: Tensor,
+        L_cls: Tensor,
+        L_D: Tensor,
     ) -> "Report":
         """Gather the numbers of one iteration."""
         psnr = 10 * torch.log10(4 / F.mse_loss(I_hat.detach(), I_ref))  # images span [-1, 1]: the peak is 2
-        values = (parts.total(config), parts.L_rec_hat, parts.L_rec_prime, parts.L_adv, parts.L_cls, L_cls, L_D, psnr)
+        values = (parts.L_G, parts.L_rec_hat, parts.L_rec_prime, parts.L_adv, parts.L_cls, L_cls, L_D, psnr)
         return cls(*(value.detach() for value in values))
 
     @classmethod

@@ -16,6 +16,7 @@ from triton.runtime.jit import JITFunction
 from lorbms_fast.kernels import dispatch, use_impl
 
 _NAMES = {
+    torch.float64: "fp64",
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
     torch.float16: "fp16",

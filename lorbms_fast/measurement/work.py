@@ -6,7 +6,7 @@ from typing import Any
 
 from lorbms_fast.measurement.launches import Array, Launch
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "i32": 4, "i64": 8, "u8": 1, "i1": 1}
+_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "i32": 4, "i64": 8, "u8": 1, "i1": 1}
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,20 @@ def _pooled_conv(a: dict[str, Any]) -> Work:
     return Work(8 * windows * C * O, windows * (4 * C * item + O * (item + 1)) + a["weight"].bytes)
 
 
+def _pooled_conv_gradients(a: dict[str, Any]) -> Work:
+    """Of all positions, and of parameters over them, as far as either is wanted."""
+    N, C, O = a["N"], a["C"], a["O"]
+    of_x = 2 * N * a["H"] * a["W"] * C * O if a["dx"].bytes else 0
+    of_parameters = 2 * N * a["H"] * a["W"] * C * O if a["partial"].bytes else 0
+    return Work(of_x + of_parameters, _size((a["grad"], a["which"], a["x"], a["weight"], a["dx"], a["partial"])))
+
+
+def _output_conv(a: dict[str, Any]) -> Work:
+    """Forward, or the gradients of the stack and of the weight."""
+    times = 2 if "grad" in a else 1
+    return Work(times * 2 * a["positions"] * (a["C"] + a["D"]) * a["O"], _size(tuple(a.values())))
+
+
 def _resize(a: dict[str, Any]) -> Work:
     """Forward or both gradients: nine folded taps at every position of the smaller maps, each time."""
     times = a["of_x"] + (a["parts"] > 0) if "of_x" in a else 1
@@ -92,7 +106,10 @@ MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
     "dense_block.solve": _solve,
     "dense_block.solve_transposed": _solve,
     "dense_block.gradients": _gradients,
+    "output_conv.forward": _output_conv,
+    "output_conv.gradients": _output_conv,
     "pooled_conv.forward": _pooled_conv,
+    "pooled_conv.gradients": _pooled_conv_gradients,
     "resize_conv.forward": _resize,
     "resize_conv.gradients": _resize,
 }

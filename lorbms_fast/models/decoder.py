@@ -4,12 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, pack_layers, resize_conv
+from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, output_conv2d, pack_layers, resize_conv
 from lorbms_fast.models.spectral import normalised_weights
 from lorbms_fast.reference.layers import SpectralConv2d
 
@@ -49,11 +47,7 @@ class Decoder(reference.Decoder):
         for b, (up, block) in enumerate(zip(ups[:-1], blocks[:-1], strict=True), start=1):
             x = self._maps(b, up, block, x)
         x = self._up(x, ups[-1])
-        new_maps = dense_block_maps(x, blocks[-1])
-        # A 1x1 convolution of a stack needs no stack.
-        W_last, b_last = last
-        of_x, of_maps = W_last.split([x.shape[1], new_maps.shape[1]], 1)
-        return torch.tanh(F.conv2d(x, of_x, b_last) + F.conv2d(new_maps, of_maps))
+        return output_conv2d(x, dense_block_maps(x, blocks[-1]), *last)
 
     def _packed_ups(self, W_bar: list[Tensor]) -> Sequence[Any]:
         """What `_up` takes, of the normalised weights of all transitions up."""

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from lorbms_fast import reference
 from lorbms_fast.kernels import PackedLayers, coord_conv2d, dense_block_pooled, pack_layers
+from lorbms_fast.kernels.autocast import product_dtype
+from lorbms_fast.kernels.casting import cast
 
 Conv = tuple[Tensor, Tensor]
 """Weight and bias."""
@@ -31,11 +33,14 @@ class Encoder(reference.Encoder):
     def packed(self) -> EncoderWeights:
         """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
         numbers = range(1, self.blocks + 1)
+        W_first, b_first, W_last, b_last = cast(
+            [*_conv(self.first), *_conv(self.last)], product_dtype(self.first.weight)
+        )
         return EncoderWeights(
-            _conv(self.first),
+            (W_first, b_first),
             pack_layers([layers_of(self.get_submodule(f"block{b}")) for b in numbers]),
             [_conv(self.get_submodule(f"down{b}")) for b in numbers],
-            _conv(self.last),
+            (W_last, b_last),
         )
 
     def forward(self, images: Tensor, packed: EncoderWeights | None = None) -> Tensor:

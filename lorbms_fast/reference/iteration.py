@@ -59,7 +59,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     for batch in batches[:2]:
         with frozen(networks.dsc, networks.cls):
             parts, s = generator_losses(networks, batch, config)
-            update(optimizers.generator, parts.total(config))
+            update(optimizers.generator, parts.L_G)
 
     batch = batches[2]
     with torch.no_grad():
@@ -73,7 +73,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     L_D = losses.discrimination(networks.dsc(batch.I_ref), networks.dsc(I_mix), config.gan)
     update(optimizers.discriminator, L_D)
 
-    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D, config)
+    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
 
 
 def advance_u(networks: Networks, config: OptimConfig) -> None:

@@ -57,7 +57,6 @@ def forward_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
 
         one = losses.classification(logits, batch.mask, (1.0,) * 4)
         quarter = losses.classification(logits, batch.mask, (0.25,) * 4)
-        L_G = parts.total(LossConfig())
         c = LossConfig().cls
         for name, value, tolerance in (
             ("L_rec_hat", parts.L_rec_hat, LOSS),
@@ -68,7 +67,7 @@ def forward_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
             ("L_D", losses.discrimination(D_ref, D_mix), LOSS),
             ("L_cls_one", one, CLASSIFICATION_LOSS),
             ("L_cls_quarter", quarter, CLASSIFICATION_LOSS / 4),
-            ("L_G_one", L_G, LOSS + c * CLASSIFICATION_LOSS),
-            ("L_G_quarter", L_G + c * (quarter - one), LOSS + c * CLASSIFICATION_LOSS / 4),
+            ("L_G_one", parts.L_G, LOSS + c * CLASSIFICATION_LOSS),
+            ("L_G_quarter", parts.L_G + c * (quarter - one), LOSS + c * CLASSIFICATION_LOSS / 4),
         ):
             yield Check(name, distance(value, stored[name]), tolerance)

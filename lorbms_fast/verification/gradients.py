@@ -33,7 +33,7 @@ def gradient_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
         networks = golden.networks(impl, normalise)
         for which, lambdas in LAMBDAS.items():
             if (key := f"L_G_{which}_{convention}") in golden.gradients:
-                L_G = form.generator_losses(networks, batch, LossConfig(lambdas=lambdas))[0].total(LossConfig())
+                L_G = form.generator_losses(networks, batch, LossConfig(lambdas=lambdas))[0].L_G
                 yield from _generator_checks(golden, networks, L_G, key)
 
         with torch.no_grad():

@@ -16,7 +16,7 @@ SMALL = [
     gpu.Case("grouped batch norm", gpu._batch_norm, ((8, 3, 4, 4), (3,), (3,))),
     gpu.Case("spectral norm", gpu._spectral_norm, ((3, 4, 3, 3), (3, 7, 3, 3))),
     gpu.Case("mixing", gpu._mix_chunks, ((2, 4, 3), (2, 4, 3))),
-    gpu.Case("loss head", gpu._loss_head, (*[(2, 3, 4, 4)] * 3, (2, 1, 2, 2))),
+    gpu.Case("loss head", gpu._loss_head, (*[(2, 3, 4, 4)] * 3, (2, 1, 2, 2), (4, 2, 4))),
 ]
 
 

@@ -49,21 +49,26 @@ def test_pooled_conv(n, channels, out, height, width, channels_last, ties):
 
 
 @fast
-@given(size, size, st.sampled_from((0.0, 1.0)))
-def test_loss_head(n, side, target):
-    tensors = [draw(n, 3, side, side, seed=i) for i in range(3)] + [draw(n, 4, 4, seed=4)]
+@given(size, size, st.sampled_from(("cross-entropy", "hinge")))
+def test_loss_head(n, side, gan):
+    tensors = [draw(n, 3, side, side, seed=i) for i in range(3)] + [draw(n, 4, 4, seed=4), draw(4, n, 4, seed=5)]
+    mask = draw(n, 4, seed=6) > 0
     found, expected = (
-        results(kernels.loss_head(*tensors, target=target, impl=impl), tensors) for impl in ("torch", "reference")
+        results(kernels.loss_head(*tensors, mask, (0.9, 0.2, 0.3), (1, 0, 2, 0.5), gan, impl), tensors)
+        for impl in ("torch", "reference")
     )
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e)
 
 
 def test_loss_head_is_the_thesis():
-    ones = torch.ones(1, 3, 2, 2)
-    L_rec_hat, L_rec_prime, L_adv = kernels.loss_head(ones, ones - 0.5, ones + 2, torch.zeros(1, 1, 4, 4))
-    assert (L_rec_hat, L_rec_prime) == (0.5, 2)
-    assert L_adv.item() == pytest.approx(0.6931472)
+    ones, mask = torch.ones(1, 3, 2, 2), torch.zeros(1, 4, dtype=torch.bool)
+    L_G, *parts = kernels.loss_head(
+        ones, ones - 0.5, ones + 2, torch.zeros(1, 1, 4, 4), torch.zeros(4, 1, 4), mask, (100, 10, 1), (1,) * 4
+    )
+    ln2 = 0.6931472
+    assert [part.item() for part in parts] == pytest.approx([0.5, 2, ln2, 4 * ln2])
+    assert L_G.item() == pytest.approx(100 * 2.5 + 10 * ln2 + 4 * ln2)
 
 
 def test_relu_grouped_batch_norm_is_relu_then_batch_norm():

@@ -1,4 +1,4 @@
-"""The pooled 1x1 convolution as torch.library operations: one launch forward; back, one and torch's convolution."""
+"""The pooled 1x1 convolution as torch.library operations: one launch each way, and a sum of parts."""
 
 from typing import Any
 
@@ -7,9 +7,14 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels.operation import operation
+from lorbms_fast.kernels.parts import add_parts, parts_of
 from lorbms_fast.kernels.pooled_conv.triton import programs
 
-_BLOCK = 1024
+_PROGRAMS = 96
+"""That parameters' gradients are divided among: nearly as many as a large GPU has multiprocessors. The input's come
+beside them."""
+_ROWS_PER_PART = 512
+"""At least."""
 
 
 @operation("pooled_conv")
@@ -18,13 +23,10 @@ def pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> 
     (N, C, H, W), O = x.shape, weight.shape[0]
     y, which = _results(x, weight, bias, dtype)
     windows = N * (H // 2) * (W // 2)
-    precision = "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
-    M, n, K = (
-        min(most, max(16, triton.next_power_of_2(size))) for most, size in ((128, 4 * windows), (64, O), (32, C))
-    )
+    M, n, K = (_at_least_16(size, most) for size, most in ((4 * windows, 128), (O, 64), (C, 32)))
     programs.forward[triton.cdiv(4 * windows, M), triton.cdiv(O, n)](
         x, x.stride(), weight.contiguous(), bias.contiguous(), y, which, windows, C, O, H // 2, W // 2,
-        PRECISION=precision, BLOCK_M=M, BLOCK_N=n, BLOCK_K=K, num_warps=8 if M == 128 else 4, num_stages=3,
+        PRECISION=_precision(dtype), BLOCK_M=M, BLOCK_N=n, BLOCK_K=K, num_warps=8 if M == 128 else 4, num_stages=3,
     )  # fmt: skip
     return y, which
 
@@ -39,51 +41,64 @@ def _results(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tup
 @operation("pooled_conv_backward")
 def pooled_conv_backward(
     grad: Tensor, x: Tensor, weight: Tensor, which: Tensor, needs_x: bool, needs_parameters: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias; empty where not needed."""
-    (N, _, H, W), O = x.shape, weight.shape[0]
-    g = grad.new_empty((N, H, W, O))
-    programs.spread[(triton.cdiv(g.numel(), _BLOCK),)](grad, grad.stride(), which, g, g.numel(), H, W, O, BLOCK=_BLOCK)
-    ones, zeros, needs = [1, 1], [0, 0], [needs_x, needs_parameters, needs_parameters]
-    found = torch.ops.aten.convolution_backward(
-        g.permute(0, 3, 1, 2), x.to(g.dtype), weight.to(g.dtype), [O], ones, zeros, ones, False, zeros, 1, needs
-    )
-    promised = _gradients(grad, x, weight, which, needs_x, needs_parameters)
-    return tuple(
-        gradient if needed and _alike(gradient, result) else result.copy_(gradient) if needed else result
-        for result, gradient, needed in zip(promised, found, needs, strict=True)
-    )
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x, and of weight and bias one behind the other; empty where not needed."""
+    (N, C, H, W), O = x.shape, weight.shape[0]
+    dx, of_parameters = _gradients(grad, x, weight, which, needs_x, needs_parameters)
+    rows, windows = 4 * N * (H // 2) * (W // 2), N * triton.cdiv(H, 2) * triton.cdiv(W, 2)
+    blocks = {"BLOCK_M": _at_least_16(4 * windows, 128), "BLOCK_C": _at_least_16(C, 64), "BLOCK_O": _at_least_16(O, 64)}
+    blocks |= {"BLOCK_K": _at_least_16(O, 32), "BLOCK_Q": _at_least_16(rows, 64)}
+    columns = triton.cdiv(C, blocks["BLOCK_C"])
+    of_x = triton.cdiv(4 * windows, blocks["BLOCK_M"]) * columns if needs_x else 0
+    of_part = columns * triton.cdiv(O, blocks["BLOCK_O"]) if needs_parameters else 0
+    parts = max(1, min(_PROGRAMS // of_part, triton.cdiv(rows, _ROWS_PER_PART))) if needs_parameters else 0
+    rows_per_part = triton.cdiv(triton.cdiv(rows, max(1, parts)), blocks["BLOCK_Q"]) * blocks["BLOCK_Q"]
+    partial = of_parameters if parts <= 1 else parts_of(of_parameters, parts)
+    programs.gradients[(of_x + parts * of_part,)](
+        grad, grad.stride(), which, x, x.stride(), weight.contiguous(), dx, dx.stride() if needs_x else x.stride(),
+        partial, rows_per_part, N, C, O, H, W, of_x, PRECISION=_precision(grad.dtype), **blocks,
+        num_warps=8, num_stages=3 if grad.dtype.itemsize == 2 else 2,
+    )  # fmt: skip
+    if parts > 1:
+        add_parts(partial, of_parameters)
+    return dx, of_parameters
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.stride() == b.stride()
+def _precision(dtype: torch.dtype) -> str:
+    """Of float32 products: what torch's own convolutions are allowed."""
+    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
+
+
+def _at_least_16(size: int, most: int) -> int:
+    """A power of two that covers `size` if it may, and that a matrix product can have."""
+    return int(min(most, max(16, triton.next_power_of_2(size))))
 
 
 @pooled_conv_backward.register_fake
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, which: Tensor, needs_x: bool, needs_parameters: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(x) if needs_x else x.new_empty(0),
-        torch.empty_like(weight) if needs_parameters else x.new_empty(0),
-        weight.new_empty(weight.shape[0] if needs_parameters else 0),
-    )
+) -> tuple[Tensor, Tensor]:
+    parameters = weight.numel() + weight.shape[0] if needs_parameters else 0
+    return torch.empty_like(x) if needs_x else x.new_empty(0), weight.new_empty(parameters)
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    x, weight, _, _ = inputs
+    x, weight, bias, _ = inputs
     ctx.save_for_backward(x, weight, output[1])
+    ctx.bias_dtype = bias.dtype
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad: Tensor | None, _: Any) -> Any:
     if grad is None:
-        return None, None, None, None
-    x, weight, which = ctx.saved_tensors
-    of_x, of_weight, of_bias, _ = ctx.needs_input_grad
-    grad_x, grad_W, grad_b = pooled_conv_backward(grad, x, weight, which, of_x, of_weight or of_bias)
-    return grad_x if of_x else None, grad_W if of_weight else None, grad_b if of_bias else None, None
+        return (None,) * 4
+    needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+    _, weight, _ = ctx.saved_tensors
+    dx, of_parameters = pooled_conv_backward(grad, *ctx.saved_tensors, needs_x, needs_weight or needs_bias)
+    of_weight = of_parameters[: weight.numel()].view(weight.shape) if needs_weight else None
+    of_bias = of_parameters[weight.numel() :].to(ctx.bias_dtype) if needs_bias else None
+    return dx if needs_x else None, of_weight, of_bias, None
 
 
 pooled_conv.register_autograd(_backward, setup_context=_setup)

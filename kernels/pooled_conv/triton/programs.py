@@ -37,15 +37,93 @@ def forward(
 
 
 @triton.jit
-def spread(
-    grad, grad_strides, which, spread_grad, values, H, W, O, BLOCK: tl.constexpr
+def _windows(row, H, W):
+    """Of rows in windows: sample, place in the pooled map, which of the window's four, place in the map."""
+    q = row // 4
+    image, pooled_h, pooled_v = q // (H * W), q // W % H, q % W
+    return image.to(tl.int64), pooled_h, pooled_v, row % 4, 2 * pooled_h + row % 4 // 2, 2 * pooled_v + row % 2
+
+
+@triton.jit
+def gradients(
+    grad, grad_strides, which, x, x_strides, weight, dx, dx_strides, partial, rows_per_part, N, C, O, H, W, of_x,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """Put the gradient of a window's maximum where the maximum was, and 0 elsewhere: (image, row, column, map)."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    o, v, h, image = i % O, i // O % W, i // O // W % H, i // O // W // H
-    pooled_h, pooled_v = h // 2, v // 2
-    inside = (i < values) & (pooled_h < H // 2) & (pooled_v < W // 2)
-    place = tl.load(which + ((image * (H // 2) + pooled_h) * (W // 2) + pooled_v) * O + o, mask=inside, other=4)
-    here = inside & (place == h % 2 * 2 + v % 2)
-    at = image * grad_strides[0] + o * grad_strides[1] + pooled_h * grad_strides[2] + pooled_v * grad_strides[3]
-    tl.store(spread_grad + i, tl.load(grad + at, mask=here, other=0.0), mask=i < values)
+    """All gradients, as either alone would leave multiprocessors idle: `of_x` programs of x, then those of parameters.
+
+    The gradient of a window's maximum goes to where the maximum was, as `which` tells. Parameters' come in parts, each
+    (O * C + O): the weight's, then the bias's.
+    """
+    program = tl.program_id(0)
+    if program < of_x:
+        _data_gradient(
+            grad, grad_strides, which, weight, dx, dx_strides, N, C, O, H, W, program,
+            PRECISION, BLOCK_M, BLOCK_C, BLOCK_K,
+        )  # fmt: skip
+    else:
+        _parameter_gradients(
+            grad, grad_strides, which, x, x_strides, partial, rows_per_part, N, C, O, H, W, program - of_x,
+            PRECISION, BLOCK_C, BLOCK_O, BLOCK_Q,
+        )  # fmt: skip
+
+
+@triton.jit
+def _data_gradient(
+    grad, grad_strides, which, weight, dx, dx_strides, N, C, O, H, W, program,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Program (block of rows, block of channels); windows that the pool left out at odd edges are rows too."""
+    row = program // tl.cdiv(C, BLOCK_C) * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = program % tl.cdiv(C, BLOCK_C) * BLOCK_C + tl.arange(0, BLOCK_C)
+    image, pooled_h, pooled_v, place, h, v = _windows(row, (H + 1) // 2, (W + 1) // 2)
+    here = (image < N) & (h < H) & (v < W)
+    pooled = (image < N) & (pooled_h < H // 2) & (pooled_v < W // 2)
+    at = image * grad_strides[0] + pooled_h * grad_strides[2] + pooled_v * grad_strides[3]
+    which_at = ((image * (H // 2) + pooled_h) * (W // 2) + pooled_v) * O
+    sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    for first in range(0, O, BLOCK_K):
+        o = first + tl.arange(0, BLOCK_K)
+        inside = pooled[:, None] & (o < O)[None, :]
+        greatest = tl.load(which + which_at[:, None] + o[None, :], mask=inside, other=4) == place[:, None]
+        g = tl.load(grad + at[:, None] + o[None, :] * grad_strides[1], mask=inside & greatest, other=0.0)
+        kernel = tl.load(weight + o[:, None] * C + c[None, :], mask=(o < O)[:, None] & (c < C)[None, :], other=0.0)
+        sums = tl.dot(g, kernel.to(g.dtype), sums, input_precision=PRECISION)
+    at = image * dx_strides[0] + h * dx_strides[2] + v * dx_strides[3]
+    kept = here[:, None] & (c < C)[None, :]
+    tl.store(dx + at[:, None] + c[None, :] * dx_strides[1], sums.to(dx.dtype.element_ty), mask=kept)
+
+
+@triton.jit
+def _parameter_gradients(
+    grad, grad_strides, which, x, x_strides, partial, rows_per_part, N, C, O, H, W, program,
+    PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_Q: tl.constexpr,
+):  # fmt: skip
+    """Program (part of the rows, block of maps, block of channels)."""
+    of_part = tl.cdiv(O, BLOCK_O) * tl.cdiv(C, BLOCK_C)
+    part, block = program // of_part, program % of_part
+    o = block // tl.cdiv(C, BLOCK_C) * BLOCK_O + tl.arange(0, BLOCK_O)
+    c = block % tl.cdiv(C, BLOCK_C) * BLOCK_C + tl.arange(0, BLOCK_C)
+    rows = 4 * N * (H // 2) * (W // 2)
+    begin = part * rows_per_part
+    of_weight = tl.zeros((BLOCK_O, BLOCK_C), tl.float32)
+    of_bias = tl.zeros((BLOCK_O,), tl.float32)
+    for first in range(begin, tl.minimum(begin + rows_per_part, rows), BLOCK_Q):
+        row = first + tl.arange(0, BLOCK_Q)
+        image, pooled_h, pooled_v, place, h, v = _windows(row, H // 2, W // 2)
+        at = image * grad_strides[0] + pooled_h * grad_strides[2] + pooled_v * grad_strides[3]
+        inside = (o < O)[:, None] & (row < rows)[None, :]
+        which_at = which + (row // 4).to(tl.int64)[None, :] * O + o[:, None]
+        greatest = tl.load(which_at, mask=inside, other=4) == place[None, :]
+        g = tl.load(grad + at[None, :] + o[:, None] * grad_strides[1], mask=inside & greatest, other=0.0)
+        at = image * x_strides[0] + h * x_strides[2] + v * x_strides[3]
+        read = tl.load(
+            x + at[:, None] + c[None, :] * x_strides[1], mask=(row < rows)[:, None] & (c < C)[None, :], other=0.0
+        )
+        of_weight = tl.dot(g, read.to(g.dtype), of_weight, input_precision=PRECISION)
+        of_bias += tl.sum(g.to(tl.float32), 1)
+    partial += part * (O * C + O)
+    kept = (o < O)[:, None] & (c < C)[None, :]
+    tl.store(partial + o[:, None] * C + c[None, :], of_weight.to(partial.dtype.element_ty), mask=kept)
+    if block % tl.cdiv(C, BLOCK_C) == 0:
+        tl.store(partial + O * C + o, of_bias.to(partial.dtype.element_ty), mask=o < O)

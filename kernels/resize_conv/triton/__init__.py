@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels.operation import operation
+from lorbms_fast.kernels.parts import add_parts, parts_of
 from lorbms_fast.kernels.resize_conv.triton import programs
 
 FOLD_BLOCK = 256
@@ -63,7 +64,7 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
     O, positions = grad.shape[1], N * H * W
     dx, dtaps = _empty_gradients(grad, taps, x, of_x, of_taps)
     parts = min(MAX_PARTS, triton.cdiv(positions, POSITIONS_PER_PART)) if of_taps else 0
-    partial = dtaps if parts <= 1 else x.new_empty((parts, 9, C, O), dtype=torch.float32)
+    partial = dtaps if parts <= 1 else parts_of(dtaps, parts)
 
     def grid(tile: dict[str, int]) -> tuple[int]:
         columns = triton.cdiv(C, tile["BLOCK_C"])
@@ -75,7 +76,7 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
         H, W, triton.cdiv(positions, max(parts, 1)), int(of_x), parts, _precision(x),
     )  # fmt: skip
     if parts > 1:
-        programs.add_parts[(triton.cdiv(dtaps.numel(), FOLD_BLOCK),)](partial, dtaps, parts, dtaps.numel(), FOLD_BLOCK)
+        add_parts(partial, dtaps)
     return dx, dtaps
 
 

@@ -87,17 +87,6 @@ def _unfold_gradient(grad_ptr, dw_ptr, of_o, of_c, of_row, of_column, O, C, BLOC
 
 
 @triton.jit
-def add_parts(partial_ptr, total_ptr, parts, size, BLOCK: tl.constexpr):
-    """(parts, size) float32 -> (size,)."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for _ in range(parts):
-        total += tl.load(partial_ptr + i, mask=i < size, other=0)
-        partial_ptr += size
-    tl.store(total_ptr + i, total.to(total_ptr.dtype.element_ty), mask=i < size)
-
-
-@triton.jit
 def _place(m, H, W):
     """Sample, row and column of position m of the input."""
     return m // (H * W), m // W % H, m % W

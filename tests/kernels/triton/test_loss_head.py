@@ -8,10 +8,13 @@ from lorbms_fast import kernels
 from lorbms_fast.kernels.loss_head import definition
 from lorbms_fast.kernels.loss_head import triton as in_triton
 
+WEIGHTS, LAMBDAS = (0.9, 0.2, 0.3), (1.0, 0.25, 3.0, 0.0)
+
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(in_triton, "BLOCK", 32)
+    monkeypatch.setattr(in_triton, "FEW", 16)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -21,50 +24,82 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def inputs(n: int = 2, side: int = 3) -> list[Tensor]:
     images = [draw(n, 3, side, side, seed=i) for i in range(3)]
     images[1][0, 0] = images[0][0, 0]  # no difference, no gradient
-    return [*images, 3 * draw(n, 1, 4, 4, seed=3)]
+    return [*images, 3 * draw(n, 1, 4, 4, seed=3), 3 * draw(4, n, 4, seed=4), draw(n, 4, seed=5) > 0]
 
 
-@pytest.mark.parametrize("target", [1.0, 0.0])
-def test_losses_and_gradients(agree, target):
+def in_triton_form(*tensors: Tensor, gan: str = "cross-entropy") -> tuple[Tensor, ...]:
+    return kernels.loss_head(*tensors, WEIGHTS, LAMBDAS, gan, impl="triton")
+
+
+@pytest.mark.parametrize("gan", ["cross-entropy", "hinge"])
+def test_losses_and_gradients(agree, gan):
     agree(
-        lambda *tensors: kernels.loss_head(*tensors, target=target, impl="triton"),
-        lambda *tensors: definition.loss_head(*tensors, target),
+        lambda *tensors: in_triton_form(*tensors, gan=gan),
+        lambda *tensors: definition.loss_head(*tensors, WEIGHTS, LAMBDAS, gan),
         *inputs(),
     )
 
 
+@pytest.mark.parametrize("part", range(5))
+def test_each_loss_alone_has_its_gradients(agree, part):
+    agree(
+        lambda *tensors: in_triton_form(*tensors)[part] + 0 * sum(x.sum() for x in tensors[:5]),
+        lambda *tensors: (
+            definition.loss_head(*tensors, WEIGHTS, LAMBDAS, "cross-entropy")[part]
+            + 0 * sum(x.sum() for x in tensors[:5])
+        ),
+        *inputs(1, 2),
+    )
+
+
 def test_images_of_other_layouts_and_precisions():
-    I_ref, I_hat, I_prime, D_mix = inputs(1)
-    I_hat, D_mix = I_hat.contiguous(memory_format=torch.channels_last).bfloat16(), D_mix.bfloat16()
-    found = kernels.loss_head(I_ref, I_hat, I_prime, D_mix, impl="triton")
-    exact = definition.loss_head(*(tensor.double() for tensor in (I_ref, I_hat, I_prime, D_mix)), 1.0)
+    I_ref, I_hat, I_prime, *logits, mask = inputs(1)
+    logits = [tensor.bfloat16().transpose(0, 1).contiguous().transpose(0, 1) for tensor in logits]
+    I_hat = I_hat.contiguous(memory_format=torch.channels_last).bfloat16()
+    found = in_triton_form(I_ref, I_hat, I_prime, *logits, mask)
+    exact = definition.loss_head(
+        *(tensor.double() for tensor in (I_ref, I_hat, I_prime, *logits)), mask, WEIGHTS, LAMBDAS, "cross-entropy"
+    )
     for f, e in zip(found, exact, strict=True):
         assert f.dtype == torch.float32
         torch.testing.assert_close(f, e.float())
 
 
 def test_certain_logits_overflow_nothing():
-    *images, _ = inputs(1)
-    logits = torch.tensor([[1e4, -1e4]], requires_grad=True)
-    L_adv = kernels.loss_head(*images, logits, impl="triton")[2]
+    *images, _, logits, mask = inputs(1)
+    D_mix = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    L_adv = in_triton_form(*images, D_mix, logits, mask)[3]
     assert L_adv.item() == pytest.approx(5e3)
     L_adv.backward()
-    assert logits.grad is not None
-    assert logits.grad.tolist() == [[0, -0.5]]
+    assert D_mix.grad is not None
+    assert D_mix.grad.tolist() == [[0, -0.5]]
 
 
 def test_opcheck():
-    images = [image.requires_grad_() for image in inputs(1)]
-    torch.library.opcheck(in_triton.losses, (*images, 1.0))
+    *tensors, mask = inputs(1)
+    arguments = (*(tensor.requires_grad_() for tensor in tensors), mask, list(WEIGHTS), list(LAMBDAS), "hinge")
+    torch.library.opcheck(in_triton.losses, arguments)
 
 
 def test_compiles_without_a_break():
     def function(*tensors):
-        return sum(kernels.loss_head(*tensors, impl="triton"))
+        return sum(in_triton_form(*tensors))
 
     torch.testing.assert_close(
         torch.compile(function, fullgraph=True, backend="aot_eager")(*inputs(1)), function(*inputs(1))
     )
+
+
+@pytest.mark.parametrize("gan", ["cross-entropy", "hinge"])
+@pytest.mark.parametrize("n", [2, 10])
+def test_discrimination(agree, gan, n):
+    D = 2 * draw(n, 1, 3, 2)
+    agree(
+        lambda D: kernels.discrimination_loss(D, gan, "triton"),
+        lambda D: definition.discrimination(*D.chunk(2), gan),
+        D,
+    )
+    torch.library.opcheck(in_triton.discrimination_loss, (D.requires_grad_(), gan))
 
 
 @pytest.mark.parametrize(("candidates", "n"), [(4, 3), (2, 40), (1, 1)])

@@ -19,6 +19,12 @@ def test_output_and_gradients(shape, agree):
     agree(lambda *x: pooled_conv2d(*x, impl="triton"), definition, *inputs(*shape))
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 20, 5, 6), (1, 17, 3, 9, 8)])
+def test_parameters_gradients_come_in_parts(shape, agree, monkeypatch):
+    monkeypatch.setattr(form, "_ROWS_PER_PART", 16)
+    agree(lambda *x: pooled_conv2d(*x, impl="triton"), definition, *inputs(*shape))
+
+
 def test_any_layout(agree):
     x, weight, bias = inputs(2, 5, 4, 4, 6)
     for arrange in (lambda x: x.contiguous(memory_format=torch.channels_last), lambda x: x.transpose(2, 3)):

@@ -46,7 +46,7 @@ def both() -> Batch:
 def three_losses(networks, batches):
     """L_G of a batch without L_cls, the mean of L_cls over batches with statistics of each, and L_D."""
     whole = both() if len(batches) == PROCESSES else batches[0]
-    yield "generator", FORM.generator_losses(networks, whole, LOSS)[0].total(LOSS)
+    yield "generator", FORM.generator_losses(networks, whole, LOSS)[0].L_G
     of_each = []
     for batch in batches:
         I_mix = FORM.scenes(networks, batch).I_mix.detach()
@@ -60,7 +60,7 @@ def three_losses(networks, batches):
 
 def losses_of_one_batch(networks, batch):
     """L_G, L_cls and L_D, all with the statistics of the batch."""
-    yield "generator", FORM.generator_losses(networks, batch, TINY.loss)[0].total(TINY.loss)
+    yield "generator", FORM.generator_losses(networks, batch, TINY.loss)[0].L_G
     I_mix = FORM.scenes(networks, batch).I_mix.detach()
     logits = FORM.classifier_logits(networks, I_mix, batch.I_q)
     yield "classifier", losses.classification(logits, batch.mask, TINY.loss.lambdas)

@@ -53,3 +53,18 @@ def test_a_pass_is_refused_after_u_has_moved(networks):
 def test_a_network_that_packs_nothing_is_its_own_pass():
     network = torch.nn.Linear(2, 2)
     assert passes(network, 2) == [network, network]
+
+
+@pytest.mark.parametrize("name", ["cls", "dsc"])
+def test_parameters_are_cast_once_to_what_autocast_would_make_of_them(name):
+    network = getattr(build(TINY.model, "torch").train(), name)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    inputs = (images, images.expand(4, -1, -1, -1, -1).contiguous()) if name == "cls" else (images,)
+    results = []
+    for of_network in (lambda: passes(network, 1)[0], lambda: network):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            y = of_network()(*inputs)
+        results.append([y, *torch.autograd.grad(y.float().square().sum(), list(network.parameters()))])
+    for found, expected in zip(*results, strict=True):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)

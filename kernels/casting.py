@@ -1,0 +1,43 @@
+"""Many tensors in another dtype at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Every tensor in `dtype`, its memory layout kept: one operation for all, and one for all their gradients.
+
+    Args:
+        tensors: on one device.
+        dtype: floating point.
+
+    Returns:
+        The tensors; one that has the dtype already is not copied. Differentiable once.
+    """
+    others = [tensor for tensor in tensors if tensor.dtype != dtype]
+    copies = iter(_Cast.apply(dtype, *others) if others else ())
+    return [tensor if tensor.dtype == dtype else next(copies) for tensor in tensors]
+
+
+class _Cast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        return tuple(_copies(tensors, [dtype] * len(tensors)))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        given = [(grad, dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True) if grad is not None]
+        copies = iter(_copies(*zip(*given, strict=True)) if given else ())
+        return None, *(None if grad is None else next(copies) for grad in grads)
+
+
+def _copies(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
+    torch._foreach_copy_(copies, list(tensors))
+    return copies
