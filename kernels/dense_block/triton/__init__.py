@@ -1,14 +1,17 @@
-"""The dense block in three launches forward and four backward, as an operator torch.compile does not look into.
+"""The dense block in two launches forward and two backward, as an operator torch.compile does not look into.
 
-The triangular system of fused.py, on channels_last maps and packed weights. Forward: `activate` makes the stack of
-activated maps of the block's input, `convolve` gives all layers what the input contributes, `solve` substitutes
-forward, layer after layer, one program per image. Backward: `solve_transposed` substitutes back, `gradients` turns the
-result into the gradients of the input's activation and of all parameters, whose parts `add_parts` adds, and
-`activate_backward` goes on to the input. Where the activation is ReLU alone, maps are rectified as they are read: there
-is no stack and no launch that activates.
+The triangular system of fused.py, on channels_last maps and packed weights. Forward, with a norm: `activate` makes the
+stack of activated maps of the block's input, `convolve` gives all layers what the input contributes, and of each image
+its last program to finish substitutes forward, layer after layer. Backward: `solve_transposed` substitutes back, and
+`gradients` turns the result into the gradients of the input and of all parameters. Where the activation is ReLU alone,
+maps are rectified as they are read: there is no stack and nothing to activate, and `solve`, which substitutes, is a
+launch of its own, as no launch before `convolve` could clear its counters.
 
-One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch of its
-own, or two with a norm, in which many programs share an image.
+One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch, in which
+many programs share an image; with a norm the last of them makes the layer's activation, or takes its gradient back.
+
+What needs all that some programs have stored is thus done by the last of them (`programs._last`) and not by a launch
+that follows: nobody waits for anybody, totals are added in an order of their own, and results are the same every time.
 """
 
 from collections.abc import Sequence
@@ -82,10 +85,12 @@ def dense_block(
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
     sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": _precision(w.dtype)}
     big, tile = _matrix(H * W, MAPS, C), _tile(H * W, G)
-    of_solve = tile | _launch(tile["TILE_M"] // 2, w.dtype)
+    # Where images are solved by a program each, there are few programs: what they keep in shared memory is no loss.
+    of_solve = tile | _launch(tile["TILE_M"], 3 if split else 4, w.dtype)
     programs.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
-        None if NORM else _channels_last(x), b, *maps, arrived, eps, **sizes, **big, **tile, **_launch(2 * big["BLOCK_M"], w.dtype)
-    )
+        None if NORM else _channels_last(x), b, *maps, arrived, eps,
+        **sizes, **big, **tile, **_launch(2 * big["BLOCK_M"], 3, w.dtype),
+    )  # fmt: skip
     if split:
         grid = N, triton.cdiv(H * W, tile["TILE_M"])
         for layer in range(1, L):
@@ -149,27 +154,26 @@ def dense_block_backward(
         if parts > 1:
             w_parts, b_parts = (x.new_empty((parts, len(total)), dtype=torch.float32) for total in (w, b))
 
-    split = _split(N, H * W)
     arrived = x.new_empty(N * L + N * columns + of_parameters, dtype=torch.int32)
     g = torch.empty_like(y)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
     tile = _tile(H * W, G)
-    tile |= _launch(tile["TILE_M"] // 2, y.dtype)
+    tile |= _launch(tile["TILE_M"], 3, y.dtype)
     maps = (grad_y, grad_stack, g, y, w, mean, rstd)
-    first = L - 1 if split else 0  # the last layer reads no other's gradients: one program an image suffices
-    programs.solve_transposed[N, 1](
-        *maps, None, arrived, len(arrived), first, L, **sizes, NORM=NORM, SPLIT=False, **tile
-    )
-    for layer in reversed(range(first)):
-        programs.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"])](
-            *maps, arrived[N * layer :], None, 0, layer, layer + 1, **sizes, NORM=NORM, SPLIT=True, **tile
-        )
+    # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
+    of_layers = [(layer, layer + 1, not (NORM and layer == L - 1)) for layer in reversed(range(L))]
+    for i, (first, last, shared) in enumerate(of_layers if _split(N, H * W) else [(0, L, False)]):
+        programs.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
+            *maps, arrived, 0 if i else len(arrived), N * first, first, last,
+            **sizes, NORM=NORM, SPLIT=shared, **tile,
+        )  # fmt: skip
     if of_x + parts * of_parameters:
         programs.gradients[(of_x + parts * of_parameters,)](
             g, x if NORM else _channels_last(x), x.stride() if NORM else None, y, stack if NORM else None, mean, rstd,
             w, grad_stack, x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else None,
             grad_x, grad_x.stride() if needs_x and NORM else None, w_parts, b_parts, grad_w, grad_b, arrived[N * L :],
-            N, parts, part, len(w), of_x, of_parameters, **sizes, **blocks, **_launch(_POSITIONS, y.dtype),
+            N, parts, part, len(w), of_x, of_parameters,
+            **sizes, **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
         )  # fmt: skip
     return grad_x, grad_w, grad_b
 
@@ -252,9 +256,10 @@ def _matrix(positions: int, maps: int, channels: int) -> dict[str, int]:
     }
 
 
-def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
-    """Warps, and steps of a product that are loaded ahead, of a tile with so many rows."""
-    return {"num_warps": max(1, min(8, rows // 16)), "num_stages": 3 if dtype.itemsize == 2 else 2}
+def _launch(rows: int, ahead: int, dtype: torch.dtype) -> dict[str, int]:
+    """Warps for a tile with so many rows, and how many steps of a product are loaded ahead: float32 takes registers."""
+    half = dtype.itemsize == 2
+    return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": ahead if half else 2}
 
 
 def _few_channels(channels: int, positions: int) -> dict[str, int]:

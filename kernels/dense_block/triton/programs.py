@@ -153,15 +153,14 @@ def convolve(
     kept = (p < H * W)[:, None] & (out < MAPS)[None, :]
     at = y + image * (H * W * MAPS) + p[:, None] * MAPS + out[None, :]
     tl.store(at, sums.to(y.dtype.element_ty), mask=kept)
-    if NORM:
-        if _last(arrived + image, tiles * tl.num_programs(1)):
-            if SPLIT:
-                _activate_layer(y, stack, mean, rstd, image, 0, eps, H, W, C, G, MAPS, TILE_M, TILE_G)
-            else:
-                _solve(
-                    y, stack, w, mean, rstd, image, 0, MAPS // G, 0, eps,
-                    H, W, KERNEL, C, G, MAPS, True, False, PRECISION, TILE_M, TILE_G, TILE_K,
-                )  # fmt: skip
+    if NORM and _last(arrived + image, tiles * tl.num_programs(1)):
+        if SPLIT:
+            _activate_layer(y, stack, mean, rstd, image, 0, eps, H, W, C, G, MAPS, TILE_M, TILE_G)
+        else:
+            _solve(
+                y, stack, w, mean, rstd, image, 0, MAPS // G, 0, eps,
+                H, W, KERNEL, C, G, MAPS, True, False, PRECISION, TILE_M, TILE_G, TILE_K,
+            )  # fmt: skip
 
 
 @triton.jit
@@ -177,9 +176,8 @@ def solve(
         y, stack, w, mean, rstd, image, first, last, tl.program_id(1), eps,
         H, W, KERNEL, C, G, MAPS, NORM, SPLIT, PRECISION, TILE_M, TILE_G, TILE_K,
     )  # fmt: skip
-    if NORM and SPLIT:
-        if _last(arrived + image, tl.num_programs(1)):
-            _activate_layer(y, stack, mean, rstd, image, first, eps, H, W, C, G, MAPS, TILE_M, TILE_G)
+    if NORM and SPLIT and _last(arrived + image, tl.num_programs(1)):
+        _activate_layer(y, stack, mean, rstd, image, first, eps, H, W, C, G, MAPS, TILE_M, TILE_G)
 
 
 @triton.jit
@@ -249,7 +247,7 @@ def _solve(
 
 @triton.jit
 def solve_transposed(
-    grad_y, grad_stack, g, y, w, mean, rstd, arrived, counters, count, first, last,
+    grad_y, grad_stack, g, y, w, mean, rstd, arrived, clear, own, first, last,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     NORM: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     TILE_M: tl.constexpr, TILE_G: tl.constexpr, TILE_K: tl.constexpr,
@@ -257,9 +255,9 @@ def solve_transposed(
     """Back substitution for g, the gradient of the new maps, in layers last - 1 .. first; programs as in `solve`.
 
     `grad_y` and `grad_stack` are what comes from outside to the new maps and to the activated stack; either may be
-    None. The counters are for launches that follow.
+    None. `arrived` counts for launches that follow, which find it cleared, and from `own` on for this one.
     """
-    _clear(counters, count)
+    _clear(arrived, clear)
     STACK: tl.constexpr = C + MAPS
     image = tl.program_id(0).to(tl.int64)
     new = image * (H * W * MAPS)
@@ -309,14 +307,13 @@ def solve_transposed(
                     d += tl.load(grad_y + new + at, mask=kept, other=0.0).to(tl.float32)
                 tl.store(g + new + at, d.to(g.dtype.element_ty), mask=kept)
         tl.debug_barrier()
-    if NORM and SPLIT:
-        if _last(arrived + image, tl.num_programs(1)):
-            own = first * G
-            _activate_backward(
-                g + own, y + own, (H * W * MAPS, 1, W * MAPS, MAPS), mean + C + own, rstd + C + own,
-                None if grad_y is None else grad_y + own, g + own, (H * W * MAPS, 1, W * MAPS, MAPS),
-                image, o, H * W, G, W, MAPS, MAPS, STACK, TILE_M, TILE_G,
-            )  # fmt: skip
+    if NORM and SPLIT and _last(arrived + own + image, tl.num_programs(1)):
+        at = first * G
+        _activate_backward(
+            g + at, y + at, (H * W * MAPS, 1, W * MAPS, MAPS), mean + C + at, rstd + C + at,
+            None if grad_y is None else grad_y + at, g + at, (H * W * MAPS, 1, W * MAPS, MAPS),
+            image, o, H * W, G, W, MAPS, MAPS, STACK, TILE_M, TILE_G,
+        )  # fmt: skip
 
 
 @triton.jit
