@@ -197,7 +197,7 @@ def report(
         "*Predicted*, a bound from below: the larger of operations / peak rate and bytes / bandwidth, where a grid",
         "with fewer programs than multiprocessors has only their share of the peak, and four times that share of the",
         "bandwidth. Bytes count every tensor once. `times` is launches an iteration. A dense block solves its layers",
-        "(`solve`, `solve_transposed`, and with a norm the end of `convolve`) in a chain of short dependent steps, with",
+        "(`solve`, `solve_transposed`, with a norm the end of `convolve`) in a chain of short dependent steps, with",
         "one program an image: that will take longer than its bound by more than others.",
         "",
         "| kernel | shape | times | programs | GFLOP | MB | " + " | ".join(f"{gpu.name}, us" for gpu in GPUS) + " |",
