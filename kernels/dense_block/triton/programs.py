@@ -163,7 +163,7 @@ def convolve(
             )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("first", "last"))
 def solve(
     y, stack, w, mean, rstd, arrived, first, last, eps,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
@@ -245,7 +245,7 @@ def _solve(
         tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("clear", "own", "first", "last"))
 def solve_transposed(
     grad_y, grad_stack, g, y, w, mean, rstd, arrived, clear, own, first, last,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
