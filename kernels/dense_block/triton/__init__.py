@@ -89,7 +89,7 @@ def dense_block(
     of_solve = tile | _launch(tile["TILE_M"], 3 if split else 4, w.dtype)
     programs.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
         None if NORM else _channels_last(x), b, *maps, arrived, eps,
-        **sizes, **big, **tile, **_launch(2 * big["BLOCK_M"], 3, w.dtype),
+        **sizes, **big, **tile, **_launch(max(64, 2 * big["BLOCK_M"]), 3, w.dtype),
     )  # fmt: skip
     if split:
         grid = N, triton.cdiv(H * W, tile["TILE_M"])
