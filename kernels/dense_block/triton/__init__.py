@@ -85,11 +85,14 @@ def dense_block(
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
     sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": _precision(w.dtype)}
     big, tile = _matrix(H * W, MAPS, C), _tile(H * W, G)
-    # Where images are solved by a program each, there are few programs: what they keep in shared memory is no loss.
-    of_solve = tile | _launch(tile["TILE_M"], 3 if split else 4, w.dtype)
+    of_solve = _launch(tile["TILE_M"], w.dtype)
+    of_solve |= _solving(tile, of_solve["num_warps"], not split) | tile
+    of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
+    if NORM and not split:
+        of_convolve |= _solving(tile, of_convolve["num_warps"], False)
     programs.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
         None if NORM else _channels_last(x), b, *maps, arrived, eps,
-        **sizes, **big, **tile, **_launch(max(64, 2 * big["BLOCK_M"]), 3, w.dtype),
+        **sizes, **big, **tile, **of_convolve,
     )  # fmt: skip
     if split:
         grid = N, triton.cdiv(H * W, tile["TILE_M"])
@@ -158,14 +161,15 @@ def dense_block_backward(
     g = torch.empty_like(y)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
     tile = _tile(H * W, G)
-    tile |= _launch(tile["TILE_M"], 3, y.dtype)
+    of_solve = _launch(tile["TILE_M"], y.dtype)
     maps = (grad_y, grad_stack, g, y, w, mean, rstd)
     # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
     of_layers = [(layer, layer + 1, not (NORM and layer == L - 1)) for layer in reversed(range(L))]
     for i, (first, last, shared) in enumerate(of_layers if _split(N, H * W) else [(0, L, False)]):
         programs.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
             *maps, arrived, 0 if i else len(arrived), N * first, first, last,
-            **sizes, NORM=NORM, SPLIT=shared, **tile,
+            **sizes, NORM=NORM, SPLIT=shared,
+            **tile, **of_solve, **_solving(tile, of_solve["num_warps"], not shared),
         )  # fmt: skip
     if of_x + parts * of_parameters:
         programs.gradients[(of_x + parts * of_parameters,)](
@@ -256,10 +260,19 @@ def _matrix(positions: int, maps: int, channels: int) -> dict[str, int]:
     }
 
 
-def _launch(rows: int, ahead: int, dtype: torch.dtype) -> dict[str, int]:
+def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
     """Warps for a tile with so many rows, and how many steps of a product are loaded ahead: float32 takes registers."""
     half = dtype.itemsize == 2
-    return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": ahead if half else 2}
+    return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": 3 if half else 2}
+
+
+def _solving(tile: dict[str, int], warps: int, alone: bool) -> dict[str, int]:
+    """How many registers what solves may take, as the compiler would spill some to fit another program beside it.
+
+    Programs that are `alone`, one an image and so few, may have all.
+    """
+    wanted = 255 if alone else 8 * tile["TILE_G"]
+    return {"maxnreg": min(wanted, 255, 2048 // warps)}
 
 
 def _few_channels(channels: int, positions: int) -> dict[str, int]:
