@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lorbms_fast.measurement.apart import Apart
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.pairs import seconds
 
@@ -25,7 +26,8 @@ def compare(benchmark: Any) -> Compare:
         benchmark.pedantic(fast, setup=lambda: reference_seconds.append(seconds(reference)), rounds=rounds)
         benchmark.extra_info["reference_seconds"] = reference_seconds
         benchmark.extra_info["fast_seconds"] = list(benchmark.stats.stats.data)
-        benchmark.extra_info["reference_counts"] = vars(count(reference))
-        benchmark.extra_info["fast_counts"] = vars(count(fast))
+        for name, work in (("reference", reference), ("fast", fast)):
+            counts = work.count() if isinstance(work, Apart) else count(work)
+            benchmark.extra_info[f"{name}_counts"] = vars(counts)
 
     return run

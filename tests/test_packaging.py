@@ -21,6 +21,15 @@ def test_every_package_folder_is_listed():
     assert found == set(settings["packages"])
 
 
+def test_every_source_in_cpp_is_shipped():
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    sources = [path for ending in ("cpp", "h") for path in ROOT.glob(f"[kd][ea]*/**/*.{ending}")]
+    assert sources
+    for path in sources:
+        package = "lorbms_fast." + ".".join(path.parent.relative_to(ROOT).parts)
+        assert any(path.match(pattern) for pattern in data.get(package, ())), path
+
+
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cupy": "cupy-cuda13x",

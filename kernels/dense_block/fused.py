@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels.instance_norm.fused import normalise_, normalise_backward
+from lorbms_fast.kernels import passes
 from lorbms_fast.kernels.pooled_conv.fused import convolved_and_pooled, unpooled_backward
 
 CHANNELS_LAST = torch.channels_last
@@ -97,8 +97,11 @@ class _Maps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
         system = _System(W, growth)
-        x_hat = x.clone(memory_format=CHANNELS_LAST) if normed else x.contiguous(memory_format=CHANNELS_LAST)
-        rstd = [normalise_(x_hat, eps)] if normed else []
+        x_hat = x = x.contiguous(memory_format=CHANNELS_LAST)
+        rstd = []
+        if normed:
+            x_hat = torch.empty_like(x)
+            rstd.append(passes.normalise(x, x_hat, eps))
         y = system.of_input(x_hat, b)
         y_hat = torch.empty_like(y) if normed else y
         rstd += _solve(system, y, y_hat, normed, eps)
@@ -169,8 +172,11 @@ def _normalised_stack(system: "_System", x: Tensor, b: Tensor, normed: bool, eps
     shape = (n, C + system.layers * system.growth, height, width)
     stack = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
     x_hat, y_hat = stack[:, :C], stack[:, C:]
-    x_hat.copy_(x)
-    rstd = [normalise_(x_hat, eps)] if normed else []
+    rstd = []
+    if normed:
+        rstd.append(passes.normalise(x, x_hat, eps))
+    else:
+        x_hat.copy_(x)
     y_hat.copy_(system.of_input(x_hat, b))
     return stack, rstd + _solve(system, y_hat, y_hat, normed, eps)
 
@@ -181,7 +187,7 @@ def _from_activated(
     """Gradients of x, matrix and biases from that of the activated stack."""
     C = system.in_channels
     x_hat, y_hat = stack[:, :C], stack[:, C:]
-    g = relu_backward(grad[:, C:], y_hat).contiguous(memory_format=CHANNELS_LAST)
+    g = passes.relu_backward(grad[:, C:], y_hat)
     return _solve_transposed(system, needs, g, g, grad[:, :C], x_hat, y_hat, rstd)
 
 
@@ -243,13 +249,12 @@ def _solve(system: _System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) 
         if first == middle:  # a layer's part of y is its own once all layers before have pushed
             if normed:
                 maps = system.maps(first, last)
-                if y_hat is not y:
-                    y_hat[:, maps] = y[:, maps]
-                rstd.append(normalise_(y_hat[:, maps], eps))
+                rstd.append(passes.normalise(y[:, maps], y_hat[:, maps], eps))
         else:
             a = torch.relu(y_hat[:, system.maps(first, middle)])
             rows = system.maps(middle, last)
-            _add(y[:, rows], F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding))
+            pushed = F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding)
+            passes.add_(y[:, rows], pushed)
     return rstd
 
 
@@ -303,50 +308,33 @@ def _solve_transposed(
             if rstd:
                 maps = system.maps(first, last)
                 to_y_hat, own_y_hat = g_hat[:, maps], y_hat[:, maps]
-                if g_hat is g:
-                    normalise_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
-                else:
-                    _add(g[:, maps], normalise_backward(to_y_hat, own_y_hat, rstd[1 + first]))
+                to_y = passes.normalise_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
+                if g_hat is not g:
+                    passes.add_(g[:, maps], to_y)
         else:
             read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
             a = torch.relu(y_hat[:, read])
             to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
-            _add(g_hat[:, read], relu_backward_(to_a, a))
+            passes.add_relu_backward_(g_hat[:, read], to_a, a)
             blocks.append((rows, columns))
             gradients.append(to_W)
     a_0 = torch.relu(x_hat)
     to_read, to_W, grad_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
-        grad_x = relu_backward_(to_read if to_a0 is None else to_read.add_(to_a0), a_0)
-        if rstd:
-            grad_x = normalise_backward(grad_x, x_hat, rstd[0])
+        if to_a0 is None:
+            grad_x = passes.relu_backward(to_read, x_hat, out=to_read)
+            if rstd:
+                passes.normalise_backward(grad_x, x_hat, rstd[0], out=grad_x)
+        elif rstd:
+            grad_x = passes.relu_normalise_backward(to_read, to_a0, x_hat, rstd[0], out=to_read)
+        else:
+            grad_x = passes.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
     grad_W = None
     if needs_W:
         grad_W = torch.zeros_like(system.W)
         torch._foreach_copy_([grad_W[:, :C], *(grad_W[block] for block in blocks)], [to_W, *gradients])
     return grad_x, grad_W, grad_b if needs_b else None
-
-
-def _add(maps: Tensor, values: Tensor) -> None:
-    """`maps += values` for some maps of a stack, channels_last."""
-    if maps.element_size() < 4:
-        # torch's loop over so few channels of 16 bits has no vector instructions unless both lie together.
-        maps.copy_(values.add_(maps.contiguous(memory_format=CHANNELS_LAST)))
-    else:
-        maps += values
-
-
-def relu_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of x from that of ReLU(x)."""
-    result: Tensor = torch.ops.aten.threshold_backward(grad, x, 0)
-    return result
-
-
-def relu_backward_(grad: Tensor, x: Tensor) -> Tensor:
-    """The same in the gradient's place."""
-    result: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, x, 0, grad_input=grad)
-    return result
 
 
 def _conv2d_backward(g: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels.passes import normalise, normalise_backward
+
 
 def instance_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """(N, C, *positions) -> the same; documented at the definition. Differentiable once.
@@ -28,40 +30,11 @@ def instance_norm_relu(x: Tensor, eps: float) -> Tensor:
     return torch.relu(instance_norm(x, eps))
 
 
-def normalise_(x: Tensor, eps: float) -> Tensor:
-    """Normalise maps in place; returns 1 / deviations, (N, C, 1, ...). Statistics of 16-bit maps are float32."""
-    if x.dtype in (torch.bfloat16, torch.float16):
-        exact = x.float()
-        rstd = normalise_(exact, eps)
-        x.copy_(exact)
-        return rstd
-    positions = tuple(range(2, x.dim()))
-    x -= x.mean(positions, keepdim=True)
-    rstd = x.square().mean(positions, keepdim=True).add_(eps).rsqrt_()
-    x *= rstd
-    return rstd
-
-
-def normalise_backward(grad: Tensor, normalised: Tensor, rstd: Tensor, out: Tensor | None = None) -> Tensor:
-    """`rstd (g - mean(g) - x_hat mean(g x_hat))`: the gradient of x from that of the normalised maps x_hat.
-
-    It is written to `out` if that is given, which may be the gradient that came.
-    """
-    positions = tuple(range(2, grad.dim()))
-    g, x_hat = grad.to(rstd.dtype), normalised.to(rstd.dtype)
-    along = (g * x_hat).mean(positions, keepdim=True)
-    result = (g - g.mean(positions, keepdim=True)).addcmul_(x_hat, along, value=-1)
-    if out is None:
-        return result.mul_(rstd).to(grad.dtype)
-    # Slices of 16 bits have no fast loop for other dtypes than their own.
-    return torch.mul(result, rstd, out=out) if out.dtype == rstd.dtype else out.copy_(result.mul_(rstd))
-
-
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        normalised = x.clone()
-        rstd = normalise_(normalised, eps)
+        normalised = torch.empty_like(x)
+        rstd = normalise(x, normalised, eps)
         ctx.save_for_backward(normalised, rstd, weight)
         if weight is None or bias is None:
             return normalised
@@ -72,9 +45,9 @@ class _InstanceNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         normalised, rstd, weight = ctx.saved_tensors
         if weight is None:
-            return normalise_backward(grad, normalised, rstd), None, None, None
+            return normalise_backward(grad, normalised, rstd, torch.empty_like(grad)), None, None, None
         to_normalised = (grad * _per_channel(weight, grad)).to(grad.dtype)
-        dx = normalise_backward(to_normalised, normalised, rstd)
+        dx = normalise_backward(to_normalised, normalised, rstd, to_normalised)
         g, others = grad.to(rstd.dtype), [0, *range(2, grad.dim())]
         return dx, (g * normalised).sum(others).to(weight.dtype), g.sum(others).to(weight.dtype), None
 

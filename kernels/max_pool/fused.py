@@ -1,7 +1,4 @@
-"""Maximum over squares of four that remembers in one byte, not eight, which of the four it was.
-
-Not for channels_last maps, for which torch's own pool is faster on a CPU.
-"""
+"""Maximum over squares of four that remembers in one byte, not eight, which of the four it was."""
 
 from typing import Any
 
@@ -9,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.kernels.max_pool import native
+
 
 def max_pool2x2(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, H // 2, W // 2); documented at the definition. Differentiable once."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return F.max_pool2d(x, 2)
     result: Tensor = _MaxPool.apply(x)
     return result
 
@@ -21,24 +18,58 @@ def max_pool2x2(x: Tensor) -> Tensor:
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        upper_left, upper_right, lower_left, lower_right = _corners(x)
-        upper, lower = torch.maximum(upper_left, upper_right), torch.maximum(lower_left, lower_right)
-        y = torch.maximum(upper, lower)
-        # The first of equal values counts, as in torch's own pool.
-        right = torch.where(lower > upper, lower_right > lower_left, upper_right > upper_left)
-        which = (lower > upper).to(torch.uint8).mul_(2).add_(right)
-        ctx.save_for_backward(which)
-        ctx.like = torch.empty_like(x, device="meta")
+        y, places = pooled(x)
+        ctx.save_for_backward(places)
+        ctx.size = x.shape[2:]
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        (which,) = ctx.saved_tensors
-        dx = torch.zeros_like(ctx.like, dtype=grad.dtype, device=grad.device)
-        for i, corner in enumerate(_corners(dx)):
-            torch.mul(grad, which == i, out=corner)
-        return dx
+        (places,) = ctx.saved_tensors
+        return unpooled(grad, places, *ctx.size)
+
+
+def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The result, and where the greatest of each square was, as the form that `x` takes says it.
+
+    The first of equal values counts, and what is not a number, as in torch's own pool.
+    """
+    if _channels_last(x):
+        if native.LOOPS.take(x):
+            y, places = native.pooled(x)
+            return y, places
+        # torch's own is faster here than passes over corners. Its places are positions in the map, of eight bytes.
+        y, positions = F.max_pool2d(x, 2, return_indices=True)
+        few = x.shape[2] * x.shape[3] <= torch.iinfo(torch.int16).max
+        return y, positions.to(torch.int16 if few else torch.int32)
+    upper_left, upper_right, lower_left, lower_right = _corners(x)
+    upper, lower = torch.maximum(upper_left, upper_right), torch.maximum(lower_left, lower_right)
+    right = torch.where(lower > upper, lower_right > lower_left, upper_right > upper_left)
+    return torch.maximum(upper, lower), (lower > upper).to(torch.uint8).mul_(2).add_(right)
+
+
+def unpooled(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+    """Gradient of x, (N, C, height, width), from that of the result and the places that `pooled` gave."""
+    shape = *grad.shape[:2], height, width
+    if places.dtype != torch.uint8:
+        # All that torch asks of what was pooled is its shape and layout.
+        maps = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
+        squares: tuple[Any, ...] = [2, 2], [2, 2], [0, 0], [1, 1], False
+        return torch.ops.aten.max_pool2d_with_indices_backward(grad, maps, *squares, places.long())
+    if _channels_last(places):
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        if native.LOOPS.take(grad):
+            to_x: Tensor = native.unpooled(grad, places, height, width)
+            return to_x
+    to_x = torch.zeros(shape, dtype=grad.dtype, device=grad.device)
+    for i, corner in enumerate(_corners(to_x)):
+        torch.mul(grad, places == i, out=corner)
+    return to_x
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _corners(x: Tensor) -> list[Tensor]:

@@ -8,8 +8,8 @@ import tyro
 from lorbms_fast.config import PRESETS
 from lorbms_fast.engine.precision import Precision
 from lorbms_fast.errors import UserError
+from lorbms_fast.measurement.apart import compare_steps
 from lorbms_fast.measurement.machine import machine
-from lorbms_fast.measurement.step import compare_steps
 
 
 def bench(
@@ -24,8 +24,8 @@ def bench(
 ) -> None:
     """Time whole training iterations (generator twice, classifier, discriminator), reference and fast in turns.
 
-    The reference computes in float32. Besides the medians, operations, bytes and the peak memory of a process of
-    each are counted. `make bench` measures every layer and network as well.
+    Each runs in a process of its own, the reference in float32. Besides the medians, operations, bytes and the peak
+    memory of both processes are counted. `make bench` measures every layer and network as well.
 
     Args:
         what: step, a whole iteration.

@@ -7,6 +7,8 @@ from statistics import median
 
 import torch
 
+from lorbms_fast.progress import tqdm
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -49,10 +51,8 @@ def paired(a: Callable[[], object], b: Callable[[], object], rounds: int, warm_u
         rounds: timed calls of each.
         warm_up: calls of each before.
     """
-    for _ in range(warm_up):
-        a()
-        b()
-    rows = [(seconds(a), seconds(b)) for _ in range(rounds)]
+    turns = tqdm(range(warm_up + rounds), unit="round", desc="in turns")
+    rows = [(seconds(a), seconds(b)) for _ in turns][warm_up:]
     return Pair([row[0] for row in rows], [row[1] for row in rows])
 
 

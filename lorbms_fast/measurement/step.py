@@ -1,10 +1,6 @@
 """A whole training iteration, ready to be measured."""
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -13,9 +9,6 @@ from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
-from lorbms_fast.measurement.counts import count
-from lorbms_fast.measurement.pairs import paired
-from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.models import build
 from lorbms_fast.pages import keep_pages
 
@@ -54,31 +47,3 @@ def step(
         return report
 
     return one_iteration
-
-
-def peak_memory(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32") -> float:
-    """Gigabytes (10^9) of memory that a fresh process holds at most during two iterations, itself included."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, impl, model, batch_size, arithmetic).result()
-
-
-def _peak(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision) -> float:
-    one_iteration = step(impl, model, batch_size, arithmetic)
-    one_iteration()
-    one_iteration()
-    # Not getrusage: its maximum is inherited from the parent process.
-    return bytes_told("VmHWM") / 1e9
-
-
-def compare_steps(model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision) -> dict[str, Any]:
-    """Reference (float32) and fast iterations in turns: medians in seconds, their ratio, counts and peak memory."""
-    # First, as this process will keep the memory that it asks for.
-    peaks = peak_memory("reference", model, batch_size), peak_memory("torch", model, batch_size, arithmetic)
-    reference, fast = step("reference", model, batch_size), step("torch", model, batch_size, arithmetic)
-    pair = paired(reference, fast, rounds)
-    return {
-        "ratio": pair.ratio,
-        "rounds": rounds,
-        "reference": {"seconds": pair.median_a, **asdict(count(reference)), "peak_memory_gb": peaks[0]},
-        "fast": {"seconds": pair.median_b, **asdict(count(fast)), "peak_memory_gb": peaks[1]},
-    }

@@ -1,0 +1,35 @@
+"""The pool of channels_last maps as C++ loops, registered as operations of torch's. Documented at `fused`."""
+
+from ctypes import c_int64
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels.native import Loops, operation
+
+LOOPS = Loops(Path(__file__).with_name("native.cpp"), {"pool": (3, [c_int64]), "unpool": (3, [c_int64])})
+
+
+@operation("pool_maps(Tensor x) -> (Tensor, Tensor)")
+def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Result, and which of the four it was."""
+    n, channels, height, width = x.shape
+    y = _empty(x, (n, channels, height // 2, width // 2))
+    which = torch.empty_like(y, dtype=torch.uint8)
+    LOOPS.run("pool", (y, which, x), width)
+    return y, which
+
+
+@operation("unpool_maps(Tensor grad, Tensor which, int height, int width) -> Tensor")
+def unpooled(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
+    """Gradient of x."""
+    to_x = _empty(grad, (*grad.shape[:2], height, width))
+    if height % 2 or width % 2:
+        to_x.zero_()
+    LOOPS.run("unpool", (grad, which, to_x), width)
+    return to_x
+
+
+def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)

@@ -1,0 +1,64 @@
+"""The loops of a source as Python functions, and operations of torch's that call them."""
+
+from collections.abc import Callable, Sequence
+from ctypes import CDLL, c_int, c_int64, c_void_p
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels.native.build import library
+from lorbms_fast.kernels.native.maps import DTYPES, lines, same_lines
+
+_LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
+_HEAD = [c_int, c_int, *[c_int64] * 3]
+_MAPS = [c_void_p, c_int64, c_int64]
+
+
+class Loops:
+    """The functions that a C++ source exports.
+
+    Each takes a dtype's number, the threads to use, samples, positions, channels, the lines of some maps, and others.
+
+    Args:
+        source: the file.
+        functions: by name, how many maps each takes and the C types of what comes after them.
+    """
+
+    def __init__(self, source: Path, functions: dict[str, tuple[int, list[Any]]]) -> None:
+        self._source, self._functions = source, functions
+
+    def take(self, *maps: Tensor) -> bool:
+        """Can they go through maps like these (of one shape and dtype) on this machine?"""
+        return same_lines(*maps) and library(self._source) is not None
+
+    def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
+        """Call a function; the first maps' shape and dtype count."""
+        n, channels, height, width = maps[0].shape
+        where = [number for each in maps for number in lines(each) or ()]
+        head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, height * width, channels
+        getattr(self._library, name)(*head, *where, *others)
+
+    @cached_property
+    def _library(self) -> CDLL:
+        loops = library(self._source)
+        assert loops is not None, "`take` is asked first"
+        for name, (maps, others) in self._functions.items():
+            function = getattr(loops, name)
+            function.restype, function.argtypes = None, [*_HEAD, *_MAPS * maps, *others]
+        return loops
+
+
+def operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as `torch.ops.lorbms_fast.<name in the schema>`: profilers and counts see one operation."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        name, _, _ = schema.partition("(")
+        _LIBRARY.define(schema)
+        _LIBRARY.impl(name, function, "CPU")
+        registered: Callable[..., Any] = getattr(torch.ops.lorbms_fast, name).default
+        return registered
+
+    return decorate

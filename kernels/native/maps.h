@@ -1,0 +1,105 @@
+// Loops over channels_last maps of several samples, a line of channels after another.
+//
+// Everything is computed in `Real<T>`: float for float and bfloat16, double for double. A sample's results do not
+// depend on how many threads there are.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// bfloat16 as it lies in memory: the upper half of a float.
+struct BFloat16 {
+    uint16_t bits;
+};
+
+template <class T> struct RealOf { using type = T; };
+template <> struct RealOf<BFloat16> { using type = float; };
+template <class T> using Real = typename RealOf<T>::type;
+
+inline float read(float x) { return x; }
+inline double read(double x) { return x; }
+inline float read(BFloat16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+inline void write(float &to, float x) { to = x; }
+inline void write(double &to, double x) { to = x; }
+inline void write(BFloat16 &to, float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    uint32_t nearest_even = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+    to.bits = uint16_t(x != x ? 0x7fc0u : nearest_even);
+}
+
+// (N, C, positions): channel c of position p of sample n is at data[n * sample + p * line + c].
+template <class T> struct Maps {
+    T *data;
+    int64_t sample, line;
+    T *at(int64_t n, int64_t p) const { return data + n * sample + p * line; }
+};
+
+struct Shape {
+    int64_t samples, positions, channels;
+    int64_t size() const { return samples * positions * channels; }
+};
+
+// Fewer elements than this are not worth a second thread.
+constexpr int64_t FEW = 1 << 13;
+
+// Channels that are worked on together: two vectors of 16 floats, a line of a processor's cache of bfloat16.
+constexpr int64_t BLOCK = 32;
+
+// body(n, c, width): `width` channels of one sample from c on, for all of them. Full blocks have a constant width, so
+// that the compiler makes vectors of them.
+template <class Body> void of_blocks(Shape shape, int threads, Body body) {
+    const int64_t blocks = (shape.channels + BLOCK - 1) / BLOCK;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (shape.size() > FEW)
+    for (int64_t n = 0; n < shape.samples; n++)
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t c = block * BLOCK, width = shape.channels - c;
+            if (width >= BLOCK)
+                body(n, c, std::integral_constant<int64_t, BLOCK>());
+            else if (width == BLOCK / 2)
+                body(n, c, std::integral_constant<int64_t, BLOCK / 2>());
+            else
+                body(n, c, width);
+        }
+}
+
+// Positions of a sample that a thread goes through before it takes others.
+constexpr int64_t RUN = 64;
+
+// body(n, p, c, width): as `of_blocks`, but for elementwise work, which may be divided between positions.
+template <class Body> void of_lines(Shape shape, int threads, Body body) {
+    const int64_t runs = (shape.positions + RUN - 1) / RUN, odd = shape.channels % (BLOCK / 2);
+    const int64_t in_blocks = shape.channels / BLOCK * BLOCK, even = shape.channels - odd;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (shape.size() > FEW)
+    for (int64_t n = 0; n < shape.samples; n++)
+        for (int64_t run = 0; run < runs; run++)
+            for (int64_t p = run * RUN; p < std::min((run + 1) * RUN, shape.positions); p++) {
+                for (int64_t c = 0; c < in_blocks; c += BLOCK) body(n, p, c, std::integral_constant<int64_t, BLOCK>());
+                if (in_blocks < even) body(n, p, in_blocks, std::integral_constant<int64_t, BLOCK / 2>());
+                if (odd) body(n, p, even, odd);
+            }
+}
+
+// Call a function template for a dtype's number; see maps.py.
+#define FOR_DTYPE(number, T, ...)                                                                                      \
+    switch (number) {                                                                                                  \
+    case 0: { using T = float; __VA_ARGS__; break; }                                                                   \
+    case 1: { using T = BFloat16; __VA_ARGS__; break; }                                                                \
+    case 2: { using T = double; __VA_ARGS__; break; }                                                                  \
+    }
+
+// What all exported functions take, and maps among it.
+#define SHAPE int dtype, int threads, int64_t samples, int64_t positions, int64_t channels
+#define MAPS(name) void *name##_data, int64_t name##_sample, int64_t name##_line
+#define AS(T, name) Maps<T>{static_cast<T *>(name##_data), name##_sample, name##_line}

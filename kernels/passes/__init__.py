@@ -1,0 +1,56 @@
+"""What happens to maps between the convolutions of a block: one pass over memory each, where the CPU has a compiler.
+
+Maps are (N, C, H, W) of one shape and dtype in a call, usually some channels of a channels_last stack. What is written
+is a given tensor, which may be one of those that are read. Outside the C++ loops' case (see `native`) operations of
+torch's do the same. There is no autograd here.
+"""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels.passes import fused, native
+
+
+def normalise(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
+    """`x_hat = (x - mean) / sqrt(var + eps)` of every map; returns 1 / deviations, (N, C, 1, 1).
+
+    Statistics are float32 for 16-bit maps, and safe for maps that lie far from zero. The torch form takes maps of any
+    number of dimensions.
+    """
+    rstd: Tensor = _form(x, x_hat).normalise(x, x_hat, eps)
+    return rstd
+
+
+def normalise_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> Tensor:
+    """`out = rstd (g - mean(g) - x_hat mean(g x_hat))`: x's gradient from that of its normalised maps; returns out."""
+    _form(grad, x_hat, out).normalise_backward(grad, x_hat, rstd, out)
+    return out
+
+
+def relu_normalise_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> Tensor:
+    """x's gradient if the normalised maps went through ReLU and two readers sent gradients back; returns out."""
+    _form(grad, other, x_hat, out).relu_normalise_backward(grad, other, x_hat, rstd, out)
+    return out
+
+
+def relu_backward(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """x's gradient from that of ReLU(x), which may be given instead of x; if not into `out`, then without gaps."""
+    result = torch.empty_like(grad, memory_format=torch.channels_last) if out is None else out
+    _form(grad, x, result).relu_backward(grad, x, result)
+    return result
+
+
+def add_(out: Tensor, values: Tensor) -> None:
+    """`out += values`."""
+    _form(out, values).add_(out, values)
+
+
+def add_relu_backward_(out: Tensor, grad: Tensor, x: Tensor) -> None:
+    """`out += relu_backward(grad, x)`."""
+    _form(out, grad, x).add_relu_backward_(out, grad, x)
+
+
+def _form(*maps: Tensor) -> ModuleType:
+    return native if native.LOOPS.take(*maps) else fused

@@ -1,0 +1,166 @@
+// What happens to maps between convolutions. Maps of one call have one shape and dtype; an output may be an input.
+#include "maps.h"
+
+// As torch has it: what is not a number stays so.
+template <class R> R through_relu(R grad, R x) { return x <= 0 ? R(0) : grad; }
+
+// Positions whose sums are taken before they join those of all others: few enough to stay in the nearest cache.
+constexpr int64_t PART = 64;
+
+// x_hat = (x - mean) / sqrt(var + eps). Each part's mean and squares about it are joined to those of the parts before
+// (Chan, Golub and LeVeque, 1979); everything is relative to the first position, so that a flat map is exactly zero.
+template <class T>
+void normalised(Shape shape, Maps<T> x, Maps<T> x_hat, Real<T> *rstd_of, double eps, int threads) {
+    using R = Real<T>;
+    of_blocks(shape, threads, [=](int64_t n, int64_t c, auto width) {
+        R first[BLOCK], mean[BLOCK] = {}, squares[BLOCK] = {}, rstd[BLOCK];
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) first[i] = read(x.at(n, 0)[c + i]);
+        for (int64_t begin = 0; begin < shape.positions; begin += PART) {
+            const int64_t end = std::min(begin + PART, shape.positions);
+            R part_mean[BLOCK] = {}, part_squares[BLOCK] = {};
+            for (int64_t p = begin; p < end; p++)
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++) part_mean[i] += read(x.at(n, p)[c + i]) - first[i];
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) part_mean[i] /= R(end - begin);
+            for (int64_t p = begin; p < end; p++)
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++) {
+                    const R centred = read(x.at(n, p)[c + i]) - first[i] - part_mean[i];
+                    part_squares[i] += centred * centred;
+                }
+            const R part = R(end - begin) / R(end);
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                const R apart = part_mean[i] - mean[i];
+                mean[i] += apart * part;
+                squares[i] += part_squares[i] + apart * apart * part * R(begin);
+            }
+        }
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) {
+            rstd[i] = 1 / std::sqrt(squares[i] / R(shape.positions) + R(eps));
+            rstd_of[n * shape.channels + c + i] = rstd[i];
+        }
+        for (int64_t p = 0; p < shape.positions; p++)
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++)
+                write(x_hat.at(n, p)[c + i], (read(x.at(n, p)[c + i]) - first[i] - mean[i]) * rstd[i]);
+    });
+}
+
+// out = rstd (g - mean(g) - x_hat mean(g x_hat)) of the gradient g that `gradient(n, p, c)` gives.
+template <class T, class Gradient>
+void through_normalise(
+    Shape shape, Gradient gradient, Maps<T> x_hat, const Real<T> *rstd_of, Maps<T> out, int threads
+) {
+    using R = Real<T>;
+    of_blocks(shape, threads, [=](int64_t n, int64_t c, auto width) {
+        R mean[BLOCK] = {}, along[BLOCK] = {};
+        for (int64_t begin = 0; begin < shape.positions; begin += PART) {
+            const int64_t end = std::min(begin + PART, shape.positions);
+            R part_mean[BLOCK] = {}, part_along[BLOCK] = {};
+            for (int64_t p = begin; p < end; p++)
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++) {
+                    const R g = gradient(n, p, c + i);
+                    part_mean[i] += g;
+                    part_along[i] += g * read(x_hat.at(n, p)[c + i]);
+                }
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                mean[i] += part_mean[i];
+                along[i] += part_along[i];
+            }
+        }
+        const R *rstd = rstd_of + n * shape.channels + c;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) {
+            mean[i] /= R(shape.positions);
+            along[i] /= R(shape.positions);
+        }
+        for (int64_t p = 0; p < shape.positions; p++)
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                const R g = gradient(n, p, c + i), normalised = read(x_hat.at(n, p)[c + i]);
+                write(out.at(n, p)[c + i], rstd[i] * (g - mean[i] - normalised * along[i]));
+            }
+    });
+}
+
+EXPORT void normalise(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, normalised<T>(shape, AS(T, x), AS(T, x_hat), static_cast<Real<T> *>(rstd), eps, threads))
+}
+
+EXPORT void normalise_backward(
+    SHAPE, MAPS(grad), MAPS(x_hat), MAPS(out), const void *rstd
+) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        const auto grad = AS(T, grad);
+        const auto gradient = [=](int64_t n, int64_t p, int64_t c) { return read(grad.at(n, p)[c]); };
+        through_normalise<T>(
+            shape, gradient, AS(T, x_hat), static_cast<const Real<T> *>(rstd), AS(T, out), threads
+        );
+    })
+}
+
+// The same behind a ReLU, whose result sent back `grad + other`.
+EXPORT void relu_normalise_backward(
+    SHAPE, MAPS(grad), MAPS(other), MAPS(x_hat), MAPS(out), const void *rstd
+) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        const auto grad = AS(T, grad), other = AS(T, other), x_hat = AS(T, x_hat);
+        const auto gradient = [=](int64_t n, int64_t p, int64_t c) {
+            const Real<T> both = read(grad.at(n, p)[c]) + read(other.at(n, p)[c]);
+            return through_relu(both, read(x_hat.at(n, p)[c]));
+        };
+        through_normalise<T>(shape, gradient, x_hat, static_cast<const Real<T> *>(rstd), AS(T, out), threads);
+    })
+}
+
+// out = value(n, p, c) of every element.
+template <class T, class Value> void elementwise(Shape shape, Value value, Maps<T> out, int threads) {
+    of_lines(shape, threads, [=](int64_t n, int64_t p, int64_t c, auto width) {
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) write(out.at(n, p)[c + i], value(n, p, c + i));
+    });
+}
+
+EXPORT void relu_backward(SHAPE, MAPS(grad), MAPS(x), MAPS(out)) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        const auto grad = AS(T, grad), x = AS(T, x);
+        const auto value = [=](int64_t n, int64_t p, int64_t c) {
+            return through_relu(read(grad.at(n, p)[c]), read(x.at(n, p)[c]));
+        };
+        elementwise<T>(shape, value, AS(T, out), threads);
+    })
+}
+
+// out += values
+EXPORT void add(SHAPE, MAPS(values), MAPS(out)) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        const auto values = AS(T, values), out = AS(T, out);
+        const auto value = [=](int64_t n, int64_t p, int64_t c) {
+            return read(out.at(n, p)[c]) + read(values.at(n, p)[c]);
+        };
+        elementwise<T>(shape, value, out, threads);
+    })
+}
+
+// out += what ReLU(x) sent back
+EXPORT void add_relu_backward(SHAPE, MAPS(grad), MAPS(x), MAPS(out)) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        const auto grad = AS(T, grad), x = AS(T, x), out = AS(T, out);
+        const auto value = [=](int64_t n, int64_t p, int64_t c) {
+            return read(out.at(n, p)[c]) + through_relu(read(grad.at(n, p)[c]), read(x.at(n, p)[c]));
+        };
+        elementwise<T>(shape, value, out, threads);
+    })
+}
