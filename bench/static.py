@@ -75,11 +75,12 @@ def main(arguments: list[str]) -> int:
 
 
 def of_a_small_block() -> list[Launch]:
-    """Launches of one small dense block with instance norm, forward and backward, in bfloat16."""
+    """Launches of one small dense block, with instance norm forward and backward, with ReLU forward, in bfloat16."""
     x = torch.empty((4, 32, 16, 16), dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     with recorded() as launches:
         y = DenseBlock(32, 3, activation="instance_norm_relu")(x.requires_grad_())
         y.backward(torch.empty_like(y))
+        DenseBlock(32, 3)(x.detach())
     return launches
 
 
@@ -160,7 +161,7 @@ def faults_of(launch: Launch, architecture: int, compiled: Binary) -> list[str]:
 def shape(launch: Launch) -> str:
     """The whole numbers among its constants, without block sizes."""
     names = [parameter.name for parameter in launch.kernel.params if parameter.is_constexpr]
-    sizes = {name: launch.arguments[name] for name in names if not name.startswith("BLOCK")}
+    sizes = {name: launch.arguments[name] for name in names if not name.startswith(("BLOCK", "TILE"))}
     return " ".join(f"{name}={value}" for name, value in sizes.items() if isinstance(value, int | bool))
 
 
@@ -196,8 +197,9 @@ def report(
         "",
         "*Predicted*, a bound from below: the larger of operations / peak rate and bytes / bandwidth, where a grid",
         "with fewer programs than multiprocessors has only their share of the peak, and four times that share of the",
-        "bandwidth. Bytes count every tensor once. `times` is launches an iteration. A dense block's `solve` is a",
-        "chain of short dependent steps: it will take longer than its bound by more than others.",
+        "bandwidth. Bytes count every tensor once. `times` is launches an iteration. A dense block solves its layers",
+        "(`solve`, `solve_transposed`, with a norm the end of `convolve`) in a chain of short dependent steps, with",
+        "one program an image: that will take longer than its bound by more than others.",
         "",
         "| kernel | shape | times | programs | GFLOP | MB | " + " | ".join(f"{gpu.name}, us" for gpu in GPUS) + " |",
         "|---|---|---:|---:|---:|---:|" + "---:|" * len(GPUS),

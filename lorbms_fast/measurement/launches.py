@@ -144,7 +144,7 @@ def _launch(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dict[
             name = f"*{_NAMES[value.dtype]}"
         else:
             divisible = value % 16 == 0
-            name = "i32" if abs(value) < 2**31 else "i64"
+            name = _whole(value)
         if divisible:
             attributes[place] = [["tt.divisibility", 16]]
         return name
@@ -154,10 +154,16 @@ def _launch(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dict[
         if parameter.is_constexpr:
             constants[(i,)] = value
             signature[parameter.name] = "constexpr"
+        elif parameter.do_not_specialize:
+            signature[parameter.name] = _whole(value)
         else:
             signature[parameter.name] = typed(value, (i,))
     arguments = {name: _kept(value) for name, value in bound.arguments.items()}
     return Launch(kernel, tuple(grid), arguments, signature, constants, attributes, options)
+
+
+def _whole(value: int) -> str:
+    return "i32" if abs(value) < 2**31 else "i64"
 
 
 def _kept(value: Any) -> Any:

@@ -45,15 +45,27 @@ def _size(values: tuple[Any, ...]) -> float:
 
 
 def _convolve(a: dict[str, Any]) -> Work:
-    positions, taps, item = a["images"] * a["H"] * a["W"], a["KERNEL"] ** 2, _BYTES[a["x"].dtype]
-    weights = taps * a["C"] * a["outs"]
-    return Work(2 * positions * weights, item * (positions * (a["C"] + a["outs"]) + weights))
+    """What the input contributes to all new maps; and, of whole images with a norm, all that layers then do."""
+    item, C, MAPS = _BYTES[a["y"].dtype], a["C"], a["MAPS"]
+    weights = a["KERNEL"] ** 2 * C * MAPS
+    positions = _positions(a)
+    own = Work(2 * positions * weights, item * (positions * (C + MAPS) + weights))
+    if not a["NORM"]:
+        return own
+    layers = range(1 if a["SPLIT"] else MAPS // a["G"])
+    then = _solve(a | {"first": layers.start, "last": layers.stop})
+    return Work(own.flops + then.flops, own.bytes + then.bytes)
+
+
+def _positions(a: dict[str, Any]) -> int:
+    """Of all images together."""
+    return int(a["y"].bytes // _BYTES[a["y"].dtype] // a["MAPS"])
 
 
 def _solve(a: dict[str, Any]) -> Work:
     """Forward or back: a layer reads the maps of all before (after) it, in all images."""
     item, G, MAPS = _BYTES[a["y"].dtype], a["G"], a["MAPS"]
-    positions = a["y"].bytes // item // MAPS
+    positions = _positions(a)
     layers = range(a["first"], a["last"])
     forward = "grad_y" not in a
     pairs = sum(layer if forward else MAPS // G - 1 - layer for layer in layers)
@@ -67,11 +79,11 @@ def _solve(a: dict[str, Any]) -> Work:
 
 def _gradients(a: dict[str, Any]) -> Work:
     """Of the input, every pair of its maps and new ones; of weights, every pair of a map and one that it read."""
-    positions, taps = a["images"] * a["H"] * a["W"], a["KERNEL"] ** 2
+    positions, taps = _positions(a), a["KERNEL"] ** 2
     C, MAPS, G = a["C"], a["MAPS"], a["G"]
     read = sum(C + layer * G for layer in range(MAPS // G)) * G
     of_x, of_weights = C * MAPS if a["of_x"] else 0, read if a["of_parameters"] else 0
-    moved = _size((a["g"], a["x"], a["y"], a["stack"], a["w"], a["grad_stack"], a["grad_x"], a["to_w"], a["to_b"]))
+    moved = _size(tuple(a.values()))
     return Work(2 * positions * taps * (of_x + of_weights), moved)
 
 

@@ -1,14 +1,17 @@
-"""The dense block in three launches forward and four backward, as an operator torch.compile does not look into.
+"""The dense block in two launches forward and two backward, as an operator torch.compile does not look into.
 
-The triangular system of fused.py, on channels_last maps and packed weights. Forward: `activate` makes the stack of
-activated maps of the block's input, `convolve` gives all layers what the input contributes, `solve` substitutes
-forward, layer after layer, one program per image. Backward: `solve_transposed` substitutes back, `gradients` turns the
-result into the gradients of the input's activation and of all parameters, whose parts `add_parts` adds, and
-`activate_backward` goes on to the input. Where the activation is ReLU alone, maps are rectified as they are read: there
-is no stack and no launch that activates.
+The triangular system of fused.py, on channels_last maps and packed weights. Forward, with a norm: `activate` makes the
+stack of activated maps of the block's input, `convolve` gives all layers what the input contributes, and of each image
+its last program to finish substitutes forward, layer after layer. Backward: `solve_transposed` substitutes back, and
+`gradients` turns the result into the gradients of the input and of all parameters. Where the activation is ReLU alone,
+maps are rectified as they are read: there is no stack and nothing to activate, and `solve`, which substitutes, is a
+launch of its own, as no launch before `convolve` could clear its counters.
 
-One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch of its
-own, or two with a norm, in which many programs share an image.
+One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch, in which
+many programs share an image; with a norm the last of them makes the layer's activation, or takes its gradient back.
+
+What needs all that some programs have stored is thus done by the last of them (`programs._last`) and not by a launch
+that follows: nobody waits for anybody, totals are added in an order of their own, and results are the same every time.
 """
 
 from collections.abc import Sequence
@@ -71,34 +74,32 @@ def dense_block(
     L, MAPS, NORM = layers, len(b), activation != "relu"
     G, STACK = MAPS // L, C + MAPS
     y, stack, mean, rstd = _results(x, w, b, layers, kernel_size, activation, eps)
+    split = _split(N, H * W)
+    arrived = x.new_empty((L if split else 1, N), dtype=torch.int32)
     if NORM:
         few = _few_channels(C, H * W)
         programs.activate[(N * triton.cdiv(C, few["BLOCK_C"]),)](
-            x, x.stride(), stack, mean, rstd, H * W, C, eps, W=W, STACK=STACK, **few
+            x, x.stride(), stack, mean, rstd, arrived, arrived.numel(), H * W, C, eps, W=W, STACK=STACK, **few
         )
-    big = _matrix(N * H * W, MAPS, C)
-    programs.convolve[triton.cdiv(N * H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
-        stack if NORM else _channels_last(x), w, b, y, N, C, MAPS, H=H, W=W, KERNEL=kernel_size,
-        X_WIDTH=STACK if NORM else C, G=G, RELU=not NORM, PRECISION=_precision(w.dtype), **big,
-    )  # fmt: skip
+    maps = (y, stack, w, mean, rstd)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
-    sizes |= {"NORM": NORM, "PRECISION": _precision(w.dtype)}
-    tile = _tile(H * W, G, w.dtype)
-    of_solve = (y, stack if NORM else None, w, mean, rstd)
-    if not _split(N, H * W):
-        programs.solve[N, 1](*of_solve, 0, L, eps, SPLIT=False, **sizes, **tile)
-        return y, stack, mean, rstd
-    for layer in range(L):
-        if layer > 0:
-            programs.solve[N, triton.cdiv(H * W, tile["BLOCK_M"])](
-                *of_solve, layer, layer + 1, eps, SPLIT=True, **sizes, **tile
-            )
-        if NORM:
-            at, few = C + layer * G, _few_channels(G, H * W)
-            programs.activate[(N * triton.cdiv(G, few["BLOCK_C"]),)](
-                y[:, layer * G :], y.stride(), stack[:, at:], mean[:, at:], rstd[:, at:], H * W, G, eps,
-                W=W, STACK=STACK, **few,
-            )  # fmt: skip
+    sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": _precision(w.dtype)}
+    big, tile = _matrix(H * W, MAPS, C), _tile(H * W, G)
+    of_solve = _launch(tile["TILE_M"], w.dtype)
+    of_solve |= _solving(tile, of_solve["num_warps"], not split) | tile
+    of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
+    if NORM and not split:
+        of_convolve |= _solving(tile, of_convolve["num_warps"], False)
+    programs.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
+        None if NORM else _channels_last(x), b, *maps, arrived, eps,
+        **sizes, **big, **tile, **of_convolve,
+    )  # fmt: skip
+    if split:
+        grid = N, triton.cdiv(H * W, tile["TILE_M"])
+        for layer in range(1, L):
+            programs.solve[grid](*maps, arrived[layer], layer, layer + 1, eps, **sizes, **of_solve)
+    elif not NORM:
+        programs.solve[N, 1](*maps, arrived, 0, L, eps, **sizes, **of_solve)
     return y, stack, mean, rstd
 
 
@@ -143,53 +144,40 @@ def dense_block_backward(
     grad_y = None if grad_y is None else _channels_last(grad_y)
     grad_stack = None if grad_stack is None else _channels_last(grad_stack)
 
-    g = torch.empty_like(y)
-    sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS}
-    sizes |= {"NORM": NORM, "PRECISION": precision}
-    tile = _tile(H * W, G, y.dtype)
-    if not _split(N, H * W):
-        programs.solve_transposed[N, 1](
-            grad_y, grad_stack, g, y, w, mean, rstd, 0, L, SPLIT=False, **sizes, **tile
-        )  # fmt: skip
-    else:
-        for layer in reversed(range(L)):
-            programs.solve_transposed[N, triton.cdiv(H * W, tile["BLOCK_M"])](
-                grad_y, grad_stack, g, y, w, mean, rstd, layer, layer + 1, SPLIT=True, **sizes, **tile
-            )
-            if NORM:
-                at, few, own = C + layer * G, _few_channels(G, H * W), slice(layer * G, None)
-                programs.activate_backward[(N * triton.cdiv(G, few["BLOCK_C"]),)](
-                    g[:, own], y[:, own], y.stride(), mean[:, at:], rstd[:, at:],
-                    None if grad_y is None else grad_y[:, own], g[:, own], g.stride(), H * W, G,
-                    W=W, WIDTH=MAPS, ADD_WIDTH=MAPS, STACK=STACK, **few,
-                )  # fmt: skip
-    grad_a0 = x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else grad_x
-    to_w, to_b, of_x, of_parameters, parts, part = grad_w, grad_b, 0, 0, 0, 0
-    blocks = {"BLOCK_M": _at_least_16(N * H * W, _POSITIONS), "BLOCK_C": _at_least_16(STACK, 64)}
+    blocks = {"BLOCK_M": _at_least_16(H * W, _POSITIONS), "BLOCK_C": _at_least_16(STACK, 64)}
     blocks |= {"BLOCK_N": _at_least_16(MAPS, 64), "BLOCK_K": _at_least_16(MAPS, 32), "BLOCK_Q": 64}
+    columns = triton.cdiv(C, blocks["BLOCK_C"])
+    w_parts, b_parts, of_x, of_parameters, parts, part = None, None, 0, 0, 0, 0
     if needs_x:
-        of_x = triton.cdiv(N * H * W, blocks["BLOCK_M"]) * triton.cdiv(C, blocks["BLOCK_C"])
+        of_x = N * triton.cdiv(H * W, blocks["BLOCK_M"]) * columns
     if needs_parameters:
         of_parameters = triton.cdiv(STACK, blocks["BLOCK_C"]) * triton.cdiv(MAPS, blocks["BLOCK_N"]) * (k * k + 1)
         parts = max(1, min(_PROGRAMS // of_parameters, triton.cdiv(N * H * W, 4 * blocks["BLOCK_Q"])))
         part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_Q"]) * blocks["BLOCK_Q"]
         if parts > 1:
-            to_w, to_b = (x.new_empty((parts, len(total)), dtype=torch.float32) for total in (w, b))
+            w_parts, b_parts = (x.new_empty((parts, len(total)), dtype=torch.float32) for total in (w, b))
+
+    arrived = x.new_empty(N * L + N * columns + of_parameters, dtype=torch.int32)
+    g = torch.empty_like(y)
+    sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
+    tile = _tile(H * W, G)
+    of_solve = _launch(tile["TILE_M"], y.dtype)
+    maps = (grad_y, grad_stack, g, y, w, mean, rstd)
+    # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
+    of_layers = [(layer, layer + 1, not (NORM and layer == L - 1)) for layer in reversed(range(L))]
+    for i, (first, last, shared) in enumerate(of_layers if _split(N, H * W) else [(0, L, False)]):
+        programs.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
+            *maps, arrived, 0 if i else len(arrived), N * first, first, last,
+            **sizes, NORM=NORM, SPLIT=shared,
+            **tile, **of_solve, **_solving(tile, of_solve["num_warps"], not shared),
+        )  # fmt: skip
     if of_x + parts * of_parameters:
         programs.gradients[(of_x + parts * of_parameters,)](
-            g, None if NORM else _channels_last(x), y, stack if NORM else None, w, grad_stack, grad_a0, to_w, to_b,
-            N, part, len(w), of_x, of_parameters, H=H, W=W, KERNEL=k, C=C, G=G, MAPS=MAPS, PRECISION=precision,
-            **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
-        )  # fmt: skip
-    if parts > 1:
-        programs.add_parts[(triton.cdiv(len(w) + len(b), _BLOCK),)](
-            to_w, to_b, grad_w, grad_b, parts, len(w), len(b), BLOCK=_BLOCK
-        )
-    if needs_x and NORM:
-        few = _few_channels(C, H * W)
-        programs.activate_backward[(N * triton.cdiv(C, few["BLOCK_C"]),)](
-            grad_a0, x, x.stride(), mean, rstd, None, grad_x, grad_x.stride(), H * W, C,
-            W=W, WIDTH=C, ADD_WIDTH=0, STACK=STACK, **few,
+            g, x if NORM else _channels_last(x), x.stride() if NORM else None, y, stack if NORM else None, mean, rstd,
+            w, grad_stack, x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else None,
+            grad_x, grad_x.stride() if needs_x and NORM else None, w_parts, b_parts, grad_w, grad_b, arrived[N * L :],
+            N, parts, part, len(w), of_x, of_parameters,
+            **sizes, **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
         )  # fmt: skip
     return grad_x, grad_w, grad_b
 
@@ -257,27 +245,34 @@ def _at_least_16(size: int, most: int) -> int:
     return int(min(most, max(16, triton.next_power_of_2(size))))
 
 
-def _tile(positions: int, growth: int, dtype: torch.dtype) -> dict[str, int]:
-    """Block sizes of the kernels that solve: small images take more channels at a step."""
+def _tile(positions: int, growth: int) -> dict[str, int]:
+    """Block sizes of what solves: small images take more channels at a step."""
     block = _at_least_16(positions, _TILE)
+    return {"TILE_M": block, "TILE_G": _at_least_16(growth, 256), "TILE_K": 64 if block <= 64 else 32}
+
+
+def _matrix(positions: int, maps: int, channels: int) -> dict[str, int]:
+    """Block sizes of a convolution as a matrix product; a block lies in one image."""
     return {
-        "BLOCK_M": block,
-        "BLOCK_G": _at_least_16(growth, 256),
-        "BLOCK_K": 64 if block <= 64 else 32,
-        "num_warps": max(1, block // 32),
-        "num_stages": 3 if dtype.itemsize == 2 else 2,
+        "BLOCK_M": _at_least_16(positions, 128),
+        "BLOCK_N": _at_least_16(maps, 64),
+        "BLOCK_K": _at_least_16(channels, 32),
     }
 
 
-def _matrix(rows: int, columns: int, inner: int) -> dict[str, int]:
-    """Block sizes of a convolution as a matrix product."""
-    return {
-        "BLOCK_M": _at_least_16(rows, 128),
-        "BLOCK_N": _at_least_16(columns, 64),
-        "BLOCK_K": _at_least_16(inner, 32),
-        "num_warps": 4,
-        "num_stages": 3,
-    }
+def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
+    """Warps for a tile with so many rows, and how many steps of a product are loaded ahead: float32 takes registers."""
+    half = dtype.itemsize == 2
+    return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": 3 if half else 2}
+
+
+def _solving(tile: dict[str, int], warps: int, alone: bool) -> dict[str, int]:
+    """How many registers what solves may take, as the compiler would spill some to fit another program beside it.
+
+    Programs that are `alone`, one an image and so few, may have all.
+    """
+    wanted = 255 if alone else 8 * tile["TILE_G"]
+    return {"maxnreg": min(wanted, 255, 2048 // warps)}
 
 
 def _few_channels(channels: int, positions: int) -> dict[str, int]:

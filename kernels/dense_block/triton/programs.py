@@ -19,15 +19,38 @@ def _rectified(x):
 
 
 @triton.jit
+def _clear(counters, count):
+    """Set counters to 0, each by one program of the grid's first axis."""
+    for i in range(tl.program_id(0), count, tl.num_programs(0)):
+        tl.store(counters + i, 0)
+
+
+@triton.jit
+def _last(counter, programs):
+    """Count this program in: is it the last of so many? Then it sees what the others have stored, and no one waits."""
+    tl.debug_barrier()
+    return tl.atomic_add(counter, 1, sem="acq_rel") == programs - 1
+
+
+@triton.jit
 def activate(
-    x, x_strides, stack, mean, rstd, positions, C, eps,
+    x, x_strides, stack, mean, rstd, counters, count, positions, C, eps,
     W: tl.constexpr, STACK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Normalise and rectify C maps: program (image, block of channels)."""
-    program = tl.program_id(0)
+    """Normalise and rectify C maps: program (image, block of channels). The counters are for launches that follow."""
+    _clear(counters, count)
     blocks = tl.cdiv(C, BLOCK_C)
-    image = (program // blocks).to(tl.int64)
-    c = (program % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    c = (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    _activate(x, x_strides, stack, mean, rstd, image, c, positions, C, eps, W, STACK, BLOCK_M, BLOCK_C)
+
+
+@triton.jit
+def _activate(
+    x, x_strides, stack, mean, rstd, image, c, positions, C, eps,
+    W: tl.constexpr, STACK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Statistics of channels c of one image, which go to mean and rstd, then their activation, into the stack."""
     maps = x + image * x_strides[0] + c[None, :] * x_strides[1]
     stack += image * positions * STACK
     average = tl.zeros((BLOCK_C,), tl.float32)
@@ -106,45 +129,90 @@ def _convolve(
 
 @triton.jit
 def convolve(
-    x, w, b, y, images, C, outs,
-    H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, X_WIDTH: tl.constexpr, G: tl.constexpr,
-    RELU: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x, b, y, stack, w, mean, rstd, arrived, eps,
+    H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
+    NORM: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    TILE_M: tl.constexpr, TILE_G: tl.constexpr, TILE_K: tl.constexpr,
 ):  # fmt: skip
-    """`y = b + w * x` over all images, for all new maps of x's C channels: program (positions, maps)."""
-    q = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    """What the block's input contributes to all new maps, `y = b + w * x`: program (image and tile, new maps).
+
+    With a norm, x's activation is read from the stack, and the last program of an image goes on to `_solve`; or, where
+    the other layers are launches of their own (`SPLIT`), to the first layer's activation.
+    """
+    tiles: tl.constexpr = (H * W + BLOCK_M - 1) // BLOCK_M
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    p = (tl.program_id(0) % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     out = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = q < images * (H * W)
-    image, p = (q // (H * W)).to(tl.int64), q % (H * W)
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     sums = _convolve(
-        sums, x, w, image, p, inside, C, 0, out, out < outs, C,
-        H, W, KERNEL, X_WIDTH, G, False, RELU, PRECISION, BLOCK_K,
+        sums, stack if NORM else x, w, image, p, p < H * W, C, 0, out, out < MAPS, C,
+        H, W, KERNEL, C + MAPS if NORM else C, G, False, not NORM, PRECISION, BLOCK_K,
     )  # fmt: skip
-    sums += tl.load(b + out, mask=out < outs, other=0.0).to(tl.float32)[None, :]
-    kept = inside[:, None] & (out < outs)[None, :]
-    tl.store(y + q.to(tl.int64)[:, None] * outs + out[None, :], sums.to(y.dtype.element_ty), mask=kept)
+    sums += tl.load(b + out, mask=out < MAPS, other=0.0).to(tl.float32)[None, :]
+    kept = (p < H * W)[:, None] & (out < MAPS)[None, :]
+    at = y + image * (H * W * MAPS) + p[:, None] * MAPS + out[None, :]
+    tl.store(at, sums.to(y.dtype.element_ty), mask=kept)
+    if NORM and _last(arrived + image, tiles * tl.num_programs(1)):
+        if SPLIT:
+            _activate_layer(y, stack, mean, rstd, image, 0, eps, H, W, C, G, MAPS, TILE_M, TILE_G)
+        else:
+            _solve(
+                y, stack, w, mean, rstd, image, 0, MAPS // G, 0, eps,
+                H, W, KERNEL, C, G, MAPS, True, False, PRECISION, TILE_M, TILE_G, TILE_K,
+            )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=("first", "last"))
+def solve(
+    y, stack, w, mean, rstd, arrived, first, last, eps,
+    H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
+    NORM: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    TILE_M: tl.constexpr, TILE_G: tl.constexpr, TILE_K: tl.constexpr,
+):  # fmt: skip
+    """`_solve`: program (image,); or (image, tile) if `SPLIT`, of which an image's last goes on to the activation."""
+    image = tl.program_id(0).to(tl.int64)
+    _solve(
+        y, stack, w, mean, rstd, image, first, last, tl.program_id(1), eps,
+        H, W, KERNEL, C, G, MAPS, NORM, SPLIT, PRECISION, TILE_M, TILE_G, TILE_K,
+    )  # fmt: skip
+    if NORM and SPLIT and _last(arrived + image, tl.num_programs(1)):
+        _activate_layer(y, stack, mean, rstd, image, first, eps, H, W, C, G, MAPS, TILE_M, TILE_G)
 
 
 @triton.jit
-def solve(
-    y, stack, w, mean, rstd, first, last, eps,
+def _activate_layer(
+    y, stack, mean, rstd, image, layer, eps,
+    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """`_activate` for one layer's maps of an image, which are complete."""
+    at = C + layer * G
+    _activate(
+        y + layer * G, (H * W * MAPS, 1, W * MAPS, MAPS), stack + at, mean + at, rstd + at, image,
+        tl.arange(0, BLOCK_C), H * W, G, eps, W, C + MAPS, BLOCK_M, BLOCK_C,
+    )  # fmt: skip
+
+
+@triton.jit
+def _solve(
+    y, stack, w, mean, rstd, image, first, last, own_tile, eps,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     NORM: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Forward substitution in layers first .. last - 1 of one image: program (image,), or (image, tile) if `SPLIT`.
+    """Forward substitution in layers first .. last - 1 of one image, or of one of its tiles if `SPLIT`.
 
     y comes with what the block's input contributes and leaves complete. A layer reads what earlier ones stored, so a
-    barrier parts them; a `SPLIT` launch computes one layer, and leaves a norm to `activate`. Without a norm, layers
-    read y itself, and there is no stack.
+    barrier parts them; `SPLIT` is for one layer, and leaves a norm undone. Without a norm, layers read y itself, and
+    there is no stack.
     """
     STACK: tl.constexpr = C + MAPS
-    image = tl.program_id(0).to(tl.int64)
     y += image * (H * W * MAPS)
     if NORM:
         stack += image * (H * W * STACK)
     o = tl.arange(0, BLOCK_G)
-    from_tile = tl.program_id(1) if SPLIT else 0
+    from_tile = own_tile if SPLIT else 0
     to_tile = from_tile + 1 if SPLIT else tl.cdiv(H * W, BLOCK_M)
     for layer in range(first, last):
         average = tl.zeros((BLOCK_G,), tl.float32)
@@ -160,7 +228,7 @@ def solve(
             )  # fmt: skip
             maps = sums.to(y.dtype.element_ty)
             tl.store(at_y, maps, mask=kept)
-            if NORM:
+            if NORM and not SPLIT:
                 n = tl.minimum(BLOCK_M, H * W - tile * BLOCK_M)
                 average, squares = _joined(average, squares, tile * BLOCK_M, maps.to(tl.float32), kept, n)
         if NORM and not SPLIT:
@@ -177,84 +245,87 @@ def solve(
         tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("clear", "own", "first", "last"))
 def solve_transposed(
-    grad_y, grad_stack, g, y, w, mean, rstd, first, last,
+    grad_y, grad_stack, g, y, w, mean, rstd, arrived, clear, own, first, last,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     NORM: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_K: tl.constexpr,
+    TILE_M: tl.constexpr, TILE_G: tl.constexpr, TILE_K: tl.constexpr,
 ):  # fmt: skip
     """Back substitution for g, the gradient of the new maps, in layers last - 1 .. first; programs as in `solve`.
 
     `grad_y` and `grad_stack` are what comes from outside to the new maps and to the activated stack; either may be
-    None. A `SPLIT` launch leaves in g what arrives at the layer's activation, and a norm to `activate_backward`.
+    None. `arrived` counts for launches that follow, which find it cleared, and from `own` on for this one.
     """
+    _clear(arrived, clear)
     STACK: tl.constexpr = C + MAPS
     image = tl.program_id(0).to(tl.int64)
     new = image * (H * W * MAPS)
-    g += new
-    y += new
-    o = tl.arange(0, BLOCK_G)
+    o = tl.arange(0, TILE_G)
     from_tile = tl.program_id(1) if SPLIT else 0
-    to_tile = from_tile + 1 if SPLIT else tl.cdiv(H * W, BLOCK_M)
+    to_tile = from_tile + 1 if SPLIT else tl.cdiv(H * W, TILE_M)
     for step in range(first, last):
         layer = last - 1 - (step - first)
-        sum_d = tl.zeros((BLOCK_G,), tl.float32)
-        sum_dz = tl.zeros((BLOCK_G,), tl.float32)
-        average = tl.zeros((BLOCK_G,), tl.float32)
+        sum_d = tl.zeros((TILE_G,), tl.float32)
+        sum_dz = tl.zeros((TILE_G,), tl.float32)
+        average = tl.zeros((TILE_G,), tl.float32)
         r = average + 1
         if NORM and not SPLIT:
             average = tl.load(mean + image * STACK + C + layer * G + o, mask=o < G, other=0.0)
             r = tl.load(rstd + image * STACK + C + layer * G + o, mask=o < G, other=0.0)
         for tile in range(from_tile, to_tile):
-            p = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+            p = tile * TILE_M + tl.arange(0, TILE_M)
             kept = (p < H * W)[:, None] & (o < G)[None, :]
             at = p[:, None] * MAPS + layer * G + o[None, :]
-            sums = tl.zeros((BLOCK_M, BLOCK_G), tl.float32)
+            sums = tl.zeros((TILE_M, TILE_G), tl.float32)
             if grad_stack is not None:
                 of_image = grad_stack + image * (H * W * STACK) + C + layer * G
                 sums += tl.load(of_image + p[:, None] * STACK + o[None, :], mask=kept, other=0.0).to(tl.float32)
             sums = _convolve(
-                sums, g + (layer + 1) * G, w, 0, p, p < H * W, MAPS - (layer + 1) * G, (layer + 1) * G,
-                C + layer * G + o, o < G, C, H, W, KERNEL, MAPS, G, True, False, PRECISION, BLOCK_K,
+                sums, g + new + (layer + 1) * G, w, 0, p, p < H * W, MAPS - (layer + 1) * G, (layer + 1) * G,
+                C + layer * G + o, o < G, C, H, W, KERNEL, MAPS, G, True, False, PRECISION, TILE_K,
             )  # fmt: skip
             if not (NORM and SPLIT):
-                z = (tl.load(y + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
+                z = (tl.load(y + new + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
                 sums = tl.where(kept & (z > 0), sums, 0.0)
                 if NORM:
                     sum_d += tl.sum(sums, 0)
                     sum_dz += tl.sum(sums * z, 0)
                 elif grad_y is not None:
                     sums += tl.load(grad_y + new + at, mask=kept, other=0.0).to(tl.float32)
-            tl.store(g + at, sums.to(g.dtype.element_ty), mask=kept)
+            tl.store(g + new + at, sums.to(g.dtype.element_ty), mask=kept)
         if NORM and not SPLIT:
             tl.debug_barrier()
             for tile in range(from_tile, to_tile):
-                p = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+                p = tile * TILE_M + tl.arange(0, TILE_M)
                 kept = (p < H * W)[:, None] & (o < G)[None, :]
                 at = p[:, None] * MAPS + layer * G + o[None, :]
-                z = (tl.load(y + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
-                d = tl.load(g + at, mask=kept, other=0.0).to(tl.float32)
+                z = (tl.load(y + new + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
+                d = tl.load(g + new + at, mask=kept, other=0.0).to(tl.float32)
                 d = r[None, :] * (d - (sum_d / (H * W))[None, :] - z * (sum_dz / (H * W))[None, :])
                 if grad_y is not None:
                     d += tl.load(grad_y + new + at, mask=kept, other=0.0).to(tl.float32)
-                tl.store(g + at, d.to(g.dtype.element_ty), mask=kept)
+                tl.store(g + new + at, d.to(g.dtype.element_ty), mask=kept)
         tl.debug_barrier()
+    if NORM and SPLIT and _last(arrived + own + image, tl.num_programs(1)):
+        at = first * G
+        _activate_backward(
+            g + at, y + at, (H * W * MAPS, 1, W * MAPS, MAPS), mean + C + at, rstd + C + at,
+            None if grad_y is None else grad_y + at, g + at, (H * W * MAPS, 1, W * MAPS, MAPS),
+            image, o, H * W, G, W, MAPS, MAPS, STACK, TILE_M, TILE_G,
+        )  # fmt: skip
 
 
 @triton.jit
-def activate_backward(
-    grad, x, x_strides, mean, rstd, add, grad_x, grad_x_strides, positions, C,
+def _activate_backward(
+    grad, x, x_strides, mean, rstd, add, grad_x, grad_x_strides, image, c, positions, C,
     W: tl.constexpr, WIDTH: tl.constexpr, ADD_WIDTH: tl.constexpr, STACK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """`grad_x = add + activate'(x) grad` for C maps: program (image, block of channels). add may be None.
+    """`grad_x = add + activate'(x) grad` for channels c of one image. add may be None.
 
     grad and grad_x may be the same memory.
     """
-    blocks = tl.cdiv(C, BLOCK_C)
-    image = (tl.program_id(0) // blocks).to(tl.int64)
-    c = (tl.program_id(0) % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
     x += image * x_strides[0]
     grad_x += image * grad_x_strides[0]
     grad += image * positions * WIDTH
@@ -265,19 +336,13 @@ def activate_backward(
     for start in range(0, positions, BLOCK_M):
         p = start + tl.arange(0, BLOCK_M)
         kept = (p < positions)[:, None] & (c < C)[None, :]
-        at = ((p // W) * x_strides[2] + (p % W) * x_strides[3])[:, None] + c[None, :] * x_strides[1]
-        z = (tl.load(x + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
-        d = tl.load(grad + p[:, None] * WIDTH + c[None, :], mask=kept, other=0.0).to(tl.float32)
-        d = tl.where(kept & (z > 0), d, 0.0)
+        d, z = _at_norm(grad, x, x_strides, average, r, p, c, kept, W, WIDTH)
         sum_d += tl.sum(d, 0)
         sum_dz += tl.sum(d * z, 0)
     for start in range(0, positions, BLOCK_M):
         p = start + tl.arange(0, BLOCK_M)
         kept = (p < positions)[:, None] & (c < C)[None, :]
-        at = ((p // W) * x_strides[2] + (p % W) * x_strides[3])[:, None] + c[None, :] * x_strides[1]
-        z = (tl.load(x + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
-        d = tl.load(grad + p[:, None] * WIDTH + c[None, :], mask=kept, other=0.0).to(tl.float32)
-        d = tl.where(z > 0, d, 0.0)
+        d, z = _at_norm(grad, x, x_strides, average, r, p, c, kept, W, WIDTH)
         d = r[None, :] * (d - (sum_d / positions)[None, :] - z * (sum_dz / positions)[None, :])
         if add is not None:
             q = image * positions + p
@@ -287,69 +352,91 @@ def activate_backward(
 
 
 @triton.jit
+def _at_norm(grad, x, x_strides, average, r, p, c, kept, W: tl.constexpr, WIDTH: tl.constexpr):
+    """What arrives at the norm of one image's positions p and channels c through the rectifier; normalised maps."""
+    at = ((p // W) * x_strides[2] + (p % W) * x_strides[3])[:, None] + c[None, :] * x_strides[1]
+    z = (tl.load(x + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
+    d = tl.load(grad + p[:, None] * WIDTH + c[None, :], mask=kept, other=0.0).to(tl.float32)
+    return tl.where(kept & (z > 0), d, 0.0), z
+
+
+@triton.jit
 def gradients(
-    g, x, y, stack, w, grad_stack, grad_x, to_w, to_b, images, part, weights, of_x, of_parameters,
+    g, x, x_strides, y, stack, mean, rstd, w, grad_stack, grad_a0, grad_x, grad_x_strides,
+    w_parts, b_parts, grad_w, grad_b, arrived, images, parts, part, weights, of_x, of_parameters,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
     """From the complete g, both gradients that wait for it, as either alone would leave multiprocessors idle.
 
-    The first `of_x` programs make that of x, or of its activation where there is a stack; from there on every
-    `of_parameters` programs make those of the parameters over one part of all positions.
+    The first `of_x` programs make that of x; from there on every `of_parameters` programs make those of the parameters
+    over one of `parts` parts of all positions, (parts, weights) and (parts, MAPS), of which the last programs make the
+    sums. `arrived` counts both: first (image, block of x's channels), then the parts' (block of weights).
     """
     program = tl.program_id(0)
     if program < of_x:
         _data_gradient(
-            g, x, stack, w, grad_stack, grad_x, images, program,
+            g, x, x_strides, stack, mean, rstd, w, grad_stack, grad_a0, grad_x, grad_x_strides, arrived, program,
             H, W, KERNEL, C, G, MAPS, PRECISION, BLOCK_M, BLOCK_C, BLOCK_K,
         )  # fmt: skip
     else:
+        columns: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
         of_part, number = (program - of_x) % of_parameters, (program - of_x) // of_parameters
         _weight_gradient(
-            g, x, y, stack, to_w, to_b, images, part, weights, of_part, number,
+            g, x, y, stack, w_parts, b_parts, grad_w, grad_b, arrived + images * columns, images, parts, part, weights,
+            of_part, number,
             H, W, KERNEL, C, G, MAPS, PRECISION, BLOCK_C, BLOCK_N, BLOCK_Q,
         )  # fmt: skip
 
 
 @triton.jit
 def _data_gradient(
-    g, x, stack, w, grad_stack, grad_x, images, program,
+    g, x, x_strides, stack, mean, rstd, w, grad_stack, grad_a0, grad_x, grad_x_strides, arrived, program,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """g through the transposed convolution, and what comes to the stack from outside; or, without, where x > 0."""
-    columns = tl.cdiv(C, BLOCK_C)
-    q = (program // columns) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = (program % columns) * BLOCK_C + tl.arange(0, BLOCK_C)
-    inside = q < images * (H * W)
-    image, p = (q // (H * W)).to(tl.int64), q % (H * W)
-    kept = inside[:, None] & (c < C)[None, :]
+    """g through the transposed convolution, then back through x's activation: program (image and tile, channels).
+
+    With a stack, grad_a0 holds the activation's gradient until an image's last program takes it through the norm.
+    """
+    columns: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
+    tiles: tl.constexpr = (H * W + BLOCK_M - 1) // BLOCK_M
+    image, column = (program // columns // tiles).to(tl.int64), program % columns
+    p = (program // columns % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = column * BLOCK_C + tl.arange(0, BLOCK_C)
+    kept = (p < H * W)[:, None] & (c < C)[None, :]
     sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     sums = _convolve(
-        sums, g, w, image, p, inside, MAPS, 0, c, c < C, C, H, W, KERNEL, MAPS, G, True, False, PRECISION, BLOCK_K
+        sums, g, w, image, p, p < H * W, MAPS, 0, c, c < C, C, H, W, KERNEL, MAPS, G, True, False, PRECISION, BLOCK_K
     )  # fmt: skip
-    q = q.to(tl.int64)
+    q = image * (H * W) + p
     to = q[:, None] * C + c[None, :]
-    if grad_stack is not None:
-        at = grad_stack + q[:, None] * (C + MAPS) + c[None, :]
-        sums += tl.load(at, mask=kept, other=0.0).to(tl.float32)
     if stack is None:
         sums = tl.where(tl.load(x + to, mask=kept, other=0.0).to(tl.float32) > 0, sums, 0.0)
-    tl.store(grad_x + to, sums.to(grad_x.dtype.element_ty), mask=kept)
+        tl.store(grad_x + to, sums.to(grad_x.dtype.element_ty), mask=kept)
+    else:
+        if grad_stack is not None:
+            at = grad_stack + q[:, None] * (C + MAPS) + c[None, :]
+            sums += tl.load(at, mask=kept, other=0.0).to(tl.float32)
+        tl.store(grad_a0 + to, sums.to(grad_a0.dtype.element_ty), mask=kept)
+        if _last(arrived + image * columns + column, tiles):
+            _activate_backward(
+                grad_a0, x, x_strides, mean, rstd, None, grad_x, grad_x_strides, image, c, H * W, C,
+                W, C, 0, C + MAPS, BLOCK_M, BLOCK_C,
+            )  # fmt: skip
 
 
 @triton.jit
 def _weight_gradient(
-    g, x, y, stack, to_w, to_b, images, part, weights, program, number,
+    g, x, y, stack, w_parts, b_parts, grad_w, grad_b, arrived, images, parts, part, weights, program, number,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
     """Correlate g with what layers read over part `number` of all positions: program (tap, block of weights).
 
-    What they read is the stack; or, without one, x and y, rectified. `to_w` is (parts, weights), `to_b` (parts, MAPS).
-    Behind the last tap come the biases, weights that read a channel of ones. Blocks wholly above the diagonal, where no
-    layer reads, are left out.
+    What they read is the stack; or, without one, x and y, rectified. Behind the last tap come the biases, weights that
+    read a channel of ones. Blocks wholly above the diagonal, where no layer reads, are left out.
     """
     STACK: tl.constexpr = C + MAPS
     TAPS: tl.constexpr = KERNEL * KERNEL
@@ -384,26 +471,25 @@ def _weight_gradient(
             sums = tl.dot(tl.trans(read), sent, sums, input_precision=PRECISION)
         if tap < TAPS:
             kernel_at, channels = _kernel_of(out, C, G, TAPS)
-            at_w = number.to(tl.int64) * weights + (kernel_at + tap * channels)[None, :] + c[:, None]
+            at_w = (kernel_at + tap * channels)[None, :] + c[:, None]
             layers_read = (c[:, None] < channels[None, :]) & (out < MAPS)[None, :]
-            tl.store(to_w + at_w, sums.to(to_w.dtype.element_ty), mask=layers_read)
+            _store_total(sums, w_parts, grad_w, at_w, layers_read, weights, number, parts, arrived + program)
         else:
-            at_b = number * MAPS + out[None, :] + tl.zeros_like(c)[:, None]
+            at_b = out[None, :] + tl.zeros_like(c)[:, None]
             first_row = (c == 0)[:, None] & (out < MAPS)[None, :]
-            tl.store(to_b + at_b, sums.to(to_b.dtype.element_ty), mask=first_row)
+            _store_total(sums, b_parts, grad_b, at_b, first_row, MAPS, number, parts, arrived + program)
 
 
 @triton.jit
-def add_parts(w_parts, b_parts, grad_w, grad_b, parts, weights, biases, BLOCK: tl.constexpr):
-    """Add the parts of `gradients`: (parts, weights) and (parts, biases) float32."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    w = tl.zeros((BLOCK,), tl.float32)
-    b = tl.zeros((BLOCK,), tl.float32)
-    j = i - weights
-    for _ in range(parts):
-        w += tl.load(w_parts + i, mask=i < weights, other=0.0)
-        b += tl.load(b_parts + j, mask=(j >= 0) & (j < biases), other=0.0)
-        w_parts += weights
-        b_parts += biases
-    tl.store(grad_w + i, w.to(grad_w.dtype.element_ty), mask=i < weights)
-    tl.store(grad_b + j, b.to(grad_b.dtype.element_ty), mask=(j >= 0) & (j < biases))
+def _store_total(sums, partial, total, at, kept, size, number, parts, arrived):
+    """Store the total of sums that come in parts, which the last program adds up in their order; or of the only one."""
+    if partial is not None:
+        tl.store(partial + number.to(tl.int64) * size + at, sums, mask=kept)
+        if _last(arrived, parts):
+            added = tl.zeros_like(sums)
+            for _ in range(parts):
+                added += tl.load(partial + at, mask=kept, other=0.0)
+                partial += size
+            tl.store(total + at, added.to(total.dtype.element_ty), mask=kept)
+    else:
+        tl.store(total + at, sums.to(total.dtype.element_ty), mask=kept)
