@@ -81,4 +81,5 @@ def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None
     if resolve(impl, D) == "triton":
         result: Tensor = triton.discrimination_loss(D, gan)
         return result
-    return definition.discrimination(*D.chunk(2), gan)
+    D_ref, D_mix = D.chunk(2)
+    return definition.discrimination(D_ref, D_mix, gan)

@@ -234,8 +234,10 @@ def _empty_losses(like: Tensor) -> tuple[Tensor, Tensor]:
     return like.new_empty((), dtype=torch.float32), like.new_empty(4, dtype=torch.float32)
 
 
-def _empty_gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(tensor) for tensor in tensors)
+def _empty_gradients(
+    I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(I_hat), torch.empty_like(I_prime), torch.empty_like(D_mix), torch.empty_like(logits)
 
 
 @losses.register_fake
