@@ -14,6 +14,8 @@ from lorbms_fast.kernels.operation import operation
 BLOCK = 4096
 FEW = 256
 """Of logits, at a time."""
+REGISTERS = 64
+"""The gradients' program may have: left to itself, the compiler spills one to fit more programs on a multiprocessor."""
 
 
 @triton.jit
@@ -225,7 +227,7 @@ def losses_backward(
     grad_parts = None if grad_parts is None else grad_parts.contiguous()
     backward_program[(triton.cdiv(I_ref.numel(), BLOCK) + 1,)](
         grad, grad_parts, I_ref, I_hat, I_prime, D_mix, logits, mask, *gradients, I_ref.numel(), D_mix.numel(),
-        tuple(weights), tuple(lambdas), N, C, gan == "hinge", BLOCK, FEW, num_warps=8,
+        tuple(weights), tuple(lambdas), N, C, gan == "hinge", BLOCK, FEW, num_warps=8, maxnreg=REGISTERS,
     )  # fmt: skip
     return gradients
 

@@ -261,9 +261,13 @@ def _matrix(positions: int, maps: int, channels: int) -> dict[str, int]:
 
 
 def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
-    """Warps for a tile with so many rows, and how many steps of a product are loaded ahead: float32 takes registers."""
+    """Warps for a tile with so many rows, and how many steps of a product are loaded ahead: float32 takes registers.
+
+    Exact float32 products leave none for it, and are too slow themselves to wait for memory.
+    """
     half = dtype.itemsize == 2
-    return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": 3 if half else 2}
+    stages = 3 if half else 2 if _precision(dtype) == "tf32" else 1
+    return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": stages}
 
 
 def _solving(tile: dict[str, int], warps: int, alone: bool) -> dict[str, int]:
