@@ -6,6 +6,7 @@ Torch is not needed: processes that prepare images do without.
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import warnings
@@ -82,8 +83,11 @@ def _cache() -> Path:
     """The user's, where nobody else may write: what lies there is executed."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorbms-fast" / "native"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid != os.getuid():
+    found = path.stat()
+    if found.st_uid != os.getuid():
         raise PermissionError(f"{path} belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"others may write into {path}: chmod 700 it")
     return path
 
 

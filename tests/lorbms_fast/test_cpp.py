@@ -63,6 +63,16 @@ def test_a_source_that_does_not_compile_is_told_and_leaves_nothing(source, tmp_p
 
 
 @needs_compiler
+def test_a_cache_that_others_may_write_is_not_loaded_from(source, tmp_path):
+    cpp.library(source)
+    (path,) = kept(tmp_path)
+    path.parent.chmod(0o777)
+    cpp._library.cache_clear()
+    with pytest.warns(UserWarning, match="others may write into .*: chmod 700 it"):
+        assert cpp.library(source) is None
+
+
+@needs_compiler
 def test_a_cache_that_cannot_be_written_is_told(source, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.warns(UserWarning, match="could not be compiled"):
