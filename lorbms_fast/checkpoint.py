@@ -20,7 +20,7 @@ from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import clear_partials, remove_whole, whole_file, whole_folder
+from lorbms_fast.files import clear_partials, remove_whole, sole_process, whole_file, whole_folder
 from lorbms_fast.models import Networks, build
 
 FORMAT = {"format": "lorbms-fast run", "version": 2}
@@ -50,18 +50,22 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
-        """Make a new run's folder.
+        """Make a new run's folder, or that of a run anew which failed before it had anything to lose.
 
         Raises:
-            UserError: there is one already.
+            UserError: there is a run with checkpoints or metrics already, or another process is about to train one.
         """
-        if (folder / "run.json").exists():
-            raise UserError(f"{folder} is a run already: continue it with --resume {folder}, or choose another --out")
-        with whole_file(folder / "config.json") as partial:
-            partial.write_text(to_json(config) + "\n")
-        with whole_file(folder / "run.json") as partial:
-            partial.write_text(json.dumps(FORMAT | {"store": str(store.resolve())}, indent=2) + "\n")
-        return cls(folder, config, store)
+        run = cls(folder, config, store)
+        with sole_process(folder, f"is training {folder}"):
+            if (folder / "run.json").exists() and (run.checkpoints() or (folder / "metrics.jsonl").exists()):
+                raise UserError(
+                    f"{folder} is a run already: continue it with --resume {folder}, or choose another --out"
+                )
+            with whole_file(folder / "config.json") as partial:
+                partial.write_text(to_json(config) + "\n")
+            with whole_file(folder / "run.json") as partial:
+                partial.write_text(json.dumps(FORMAT | {"store": str(store.resolve())}, indent=2) + "\n")
+        return run
 
     @classmethod
     def open(cls, folder: Path) -> "Run":

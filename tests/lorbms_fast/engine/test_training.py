@@ -19,6 +19,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.stopping import Interrupted
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
+from lorbms_fast.files import sole_process
 from lorbms_fast.models import Networks
 from tests.conftest import TINY
 
@@ -130,6 +131,18 @@ def train(*arguments: object) -> int:
     with pytest.raises(SystemExit) as exit_:
         main(["train", *map(str, arguments)])
     return exit_.value.code or 0
+
+
+def test_a_mistake_before_the_first_iteration_can_be_mended_in_place(store, tmp_path, capsys):
+    (tmp_path / "tiny.json").write_text(to_json(TINY))
+    asked = (store.path, "--out", tmp_path / "run", "--config", tmp_path / "tiny.json", "--iterations", 1)
+    assert train(*asked, "--variant", "hu") == 2
+    assert "use an even one" in capsys.readouterr().err
+    with sole_process(tmp_path / "run", "is training it"):
+        assert train(*asked) == 2
+    assert "another process is training" in capsys.readouterr().err
+    main(["train", *map(str, asked)])
+    assert Run.open(tmp_path / "run").config == replace(TINY, iterations=1)
 
 
 def test_the_command_takes_settings_from_everywhere(store, tmp_path, capsys):
