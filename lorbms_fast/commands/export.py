@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator, Transfer, plain_generator
 from lorbms_fast.files import whole_folder
+from lorbms_fast.kernels import use_impl
 from lorbms_fast.tiles import is_grid
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -47,7 +48,9 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
             f"the {generator.config.tiles} tiles of {run} have no place in the picture, so there is nothing to click: "
             "leave --web out"
         )
-    with Console(stderr=True).status("exporting and checking: about a minute"), whole_folder(out) as partial:
+    status = Console(stderr=True).status("exporting and checking: about a minute")
+    # The networks of variants have no plain form of their own, and no other program knows our fast operations.
+    with status, use_impl("reference"), whole_folder(out) as partial:
         _write_weights(generator, partial / "generator.safetensors")
         _write_program(generator, partial / "transfer.pt2")
         worst = _write_onnx(generator, partial)

@@ -31,6 +31,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        f, g, h = (part(x).flatten(2).transpose(1, 2) for part in (self.f, self.g, self.h))
-        o = F.scaled_dot_product_attention(g, f, h, scale=1.0)
+        # (N, 1, positions, channels): ONNX wants an axis of heads.
+        f, g, h = (part(x).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.f, self.g, self.h))
+        o = F.scaled_dot_product_attention(g, f, h, scale=1.0).squeeze(1)
         return x + self.gamma * self.v(o.transpose(1, 2).unflatten(2, x.shape[2:]))

@@ -21,7 +21,7 @@ from lorbms_fast.models.initial_values import Rule, normal
 from lorbms_fast.models.joint_classifier import JointClassifier
 from lorbms_fast.reference.layers import SpectralNorm
 
-INITIAL_VALUES: dict[str, Rule] = {r"dec\.(code|conv\d)\.weight": normal(0, 0.02)}
+INITIAL_VALUES: dict[str, Rule] = {r"dec\.(fc|conv\d)\.weight": normal(0, 0.02)}
 CHUNKS = 8
 LAYERS = 4
 
@@ -42,14 +42,14 @@ class Encoder(nn.Module):
         for i, width in enumerate(_widths(config), start=1):
             self.add_module(f"conv{i}", nn.Conv2d(channels, width, 4, stride=2, padding=1))
             channels = width
-        self.code = nn.Linear(channels * (config.image_size // 2**LAYERS) ** 2, config.tiles * config.chunk)
+        self.fc = nn.Linear(channels * (config.image_size // 2**LAYERS) ** 2, config.tiles * config.chunk)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) images in [-1, 1] -> (N, chunks, chunk)."""
         x = images
         for i in range(1, LAYERS + 1):
             x = instance_norm_relu(self.get_submodule(f"conv{i}")(x))
-        code: Tensor = self.code(x.flatten(1))
+        code: Tensor = self.fc(x.flatten(1))
         return code.unflatten(1, (self.chunks, -1))
 
 
@@ -60,13 +60,13 @@ class Decoder(nn.Module):
         super().__init__()
         widths = _widths(config)
         self.side = config.image_size // 2**LAYERS
-        self.code = nn.Linear(config.tiles * config.chunk, widths[-1] * self.side**2)
+        self.fc = nn.Linear(config.tiles * config.chunk, widths[-1] * self.side**2)
         for i, (channels, width) in enumerate(zip(reversed(widths), [*reversed(widths[:-1]), 3], strict=True), start=1):
             self.add_module(f"conv{i}", nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1))
 
     def forward(self, f: Tensor) -> Tensor:
         """Decode (N, chunks, chunk) as (N, 3, S, S) images in [-1, 1]."""
-        x = self.code(f.flatten(1)).unflatten(1, (-1, self.side, self.side))
+        x = self.fc(f.flatten(1)).unflatten(1, (-1, self.side, self.side))
         for i in range(1, LAYERS + 1):
             x = self.get_submodule(f"conv{i}")(instance_norm_relu(x))
         return torch.tanh(x)

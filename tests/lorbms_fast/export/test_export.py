@@ -13,16 +13,19 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.checkpoint import Progress, Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands import export as command
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import plain_generator
 from lorbms_fast.mixing import parse_mask
+from lorbms_fast.models import build
+from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.transfer import transfer
-from tests.conftest import run_of
+from tests.conftest import TINY, run_of
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX here: pip install 'lorbms-fast[export]'")
 pytest.importorskip("onnxscript")
@@ -68,6 +71,23 @@ def test_onnx_files_agree_with_the_run(count, run, exported, images):
     assert difference(networks.enc, exported / "encoder.onnx", images[:count]) < 1e-4
     assert difference(networks.dec, exported / "decoder.onnx", f) < 1e-4
     assert f.abs().max() > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variant", ["rf46-encoder", "hu", "attention-decoder", "transposed-decoder", "broadcast-decoder"]
+)
+def test_generators_of_variants_are_exported(variant, tmp_path, capsys):
+    config = with_variant(TINY, variant)
+    run = Run.create(tmp_path / "run", config, tmp_path)
+    networks = build(config.model, "torch")
+    for name, parameter in networks.named_parameters():
+        if name.endswith("attention.gamma"):
+            parameter.data.fill_(1)  # 0 would leave the attention out
+    run.save(Progress(iteration=1), networks, Optimizers.of(networks, config.optim))
+    main(["export", str(run.folder), "--out", str(tmp_path / "exported")])  # compares ONNX with PyTorch itself
+    assert "agree within" in capsys.readouterr().out
+    assert (tmp_path / "exported" / "decoder.onnx").exists()
 
 
 @pytest.mark.slow
