@@ -1,6 +1,7 @@
 """The `lorbms-fast` command: finds the subcommand, reads its options, and turns users' mistakes into one line."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,8 +38,20 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `lorbms-fast ARGUMENTS` (default: those of the process) and exit.
 
-    Exit status: 0 done, 1 a check failed, 2 a mistake in the options or the data, 130 interrupted.
+    Exit status: 0 done, 1 a check failed, 2 a mistake in the options or the data, 130 interrupted, 141 nobody reads the
+    output any more, as with `| head`.
     """
+    try:
+        try:
+            _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        sys.exit(141)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(_help())

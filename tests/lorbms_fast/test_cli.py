@@ -1,5 +1,9 @@
 """The command line's front door."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from lorbms_fast.cli import COMMANDS, main
@@ -32,3 +36,13 @@ def test_unknown_command(capsys):
 def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
     assert run(*arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("info", "--json")])
+def test_output_that_nobody_reads_is_no_error(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lorbms_fast", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
