@@ -16,7 +16,7 @@ FORMS = ["auto", "reference", pytest.param("triton", marks=pytest.mark.skipif(no
 @pytest.mark.parametrize("impl", FORMS)
 def test_the_examples(impl):
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     torch.manual_seed(0)
     names: dict = {}
     with use_impl(impl):
