@@ -54,20 +54,17 @@ api: $(READY)
 	$(PYTHON) -m pdoc --docformat google --output-directory api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader \
 		'!lorbms_fast.search.t(rial|uner)'
 
-# mypy cannot follow the mapping of kernels/ and dataloader/ into the package, so it reads a folder of links.
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	rm -rf .typecheck && mkdir -p .typecheck/lorbms_fast
-	ln -s $(CURDIR)/lorbms_fast/* $(CURDIR)/kernels $(CURDIR)/dataloader .typecheck/lorbms_fast/
-	$(VENV)/bin/mypy .typecheck/lorbms_fast
+	$(VENV)/bin/mypy lorbms_fast
 
 format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .audit .typecheck build dist *.egg-info demo api
+	rm -rf $(VENV) .audit build dist *.egg-info demo api
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

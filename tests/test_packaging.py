@@ -6,28 +6,13 @@ import subprocess
 import sys
 import tomllib
 import venv
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-
-
-def test_every_package_folder_is_listed():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    found = {"lorbms_fast." + ".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("[kd][ea]*/**/__init__.py")}
-    found |= {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("lorbms_fast/**/__init__.py")}
-    assert found == set(settings["packages"])
-
-
-def test_every_source_in_cpp_is_shipped():
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    sources = [path for ending in ("cpp", "h") for path in ROOT.glob(f"[kd][ea]*/**/*.{ending}")]
-    assert sources
-    for path in sources:
-        package = "lorbms_fast." + ".".join(path.parent.relative_to(ROOT).parts)
-        assert any(path.match(pattern) for pattern in data.get(package, ())), path
 
 
 DISTRIBUTIONS = {
@@ -83,16 +68,42 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with our wheel and nothing else."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that is built from the source distribution, as from a clone, and nothing that lay about here."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
     subprocess.run(build, check=True, capture_output=True)
-    venv.create(folder / "venv", with_pip=True)
-    python = folder / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--no-deps", "--no-index", *folder.glob("*.whl")]
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path) -> Path:
+    """A fresh environment with our wheel and nothing else."""
+    folder = wheel.parent / "venv"
+    venv.create(folder, with_pip=True)
+    install = [folder / "bin" / "python", "-m", "pip", "install", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, capture_output=True)
-    return folder / "venv"
+    return folder
+
+
+def _of_package(folder: Path, name: str) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield f"{name}/{path.relative_to(folder)}"
+
+
+def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
+    expected = {
+        *_of_package(ROOT / "lorbms_fast", "lorbms_fast"),
+        *_of_package(ROOT / "kernels", "lorbms_fast/kernels"),
+        *_of_package(ROOT / "dataloader", "lorbms_fast/dataloader"),
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert files == expected
+    endings = {Path(name).suffix for name in expected}
+    assert {".py", ".cpp", ".h", ".typed", ".npz", ".html", ".js", ".jpg", ".webp", ".txt"} <= endings
 
 
 def test_wheel_installs_only_our_import_name(environment):
@@ -112,9 +123,17 @@ def test_wheel_installs_only_our_import_name(environment):
     assert list((site / "lorbms_fast" / "photos" / "data" / "licences").iterdir())
 
 
-def test_folders_are_not_top_level_names(environment):
-    probe = "from importlib.util import find_spec as f; print([n for n in ('kernels', 'dataloader', 'bench') if f(n)])"
-    ran = subprocess.run(
-        [environment / "bin" / "python", "-c", probe], check=True, capture_output=True, text=True, cwd=environment
-    )
-    assert ran.stdout.strip() == "[]"
+@pytest.mark.parametrize("where", ["wheel", "here"])
+def test_folders_are_not_top_level_names(where, request, tmp_path):
+    python = sys.executable if where == "here" else request.getfixturevalue("environment") / "bin" / "python"
+    names = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier())
+    assert {"bench", "dataloader", "kernels", "lorbms_fast", "tests"} <= set(names)
+    probe = f"from importlib.util import find_spec as f; print([n for n in {names} if f(n)])"
+    ran = subprocess.run([python, "-c", probe], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.stdout.strip() == "['lorbms_fast']"
+
+
+def test_links_lead_to_the_folders_at_the_top():
+    for name in ("kernels", "dataloader"):
+        assert (ROOT / "lorbms_fast" / name).readlink() == Path("..", name)
+        assert not (ROOT / name).is_symlink()
