@@ -14,7 +14,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lorbms_fast.files import whole_file
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.measurement.launches import Launch
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -65,7 +65,7 @@ def binary(launch: Launch, architecture: int) -> Binary:
     target = GPUTarget("cuda", architecture, 32)
     compiled = triton.compile(_source(launch), target=target, options=dict(launch.options))
     found = _read(compiled.asm["cubin"], compiled.metadata.shared, compiled.metadata.num_warps)
-    with whole_file(_place(launch, architecture)) as partial:
+    with atomic_write(_place(launch, architecture)) as partial:
         partial.write_text(json.dumps(asdict(found)))
     return found
 

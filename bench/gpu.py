@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.raw import RAW
 from lorbms_fast import kernels
-from lorbms_fast.files import whole_file
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.kernels.dispatch import Impl
 from lorbms_fast.measurement.machine import machine
 
@@ -188,7 +188,7 @@ def main() -> int:
         "",
         *raw_lines(),
     ]
-    with whole_file(GPU) as partial:
+    with atomic_write(GPU) as partial:
         partial.write_text("\n".join(text) + "\n")
     print(f"{GPU} is new")
     return 1 if wrong else 0

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.dataloader.decoders import read_rgb
@@ -28,10 +29,9 @@ from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.engine.forms import FORMS, Form
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.report import Report
-from lorbms_fast.files import whole_file
+from lorbms_fast.engine.step_metrics import StepMetrics
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
-from lorbms_fast.pages import keep_pages
 from lorbms_fast.photos import shipped
 from lorbms_fast.progress import tqdm
 
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(report(options.seeds))
         return
     KEPT.mkdir(exist_ok=True)
-    keep_pages()
+    retain_freed_memory()
     images = photographs()
     parts = range(PART, options.iterations + 1, PART)
     runs = list(product(parts, options.seeds, options.ways))
@@ -204,14 +204,14 @@ def train(way: str, seed: int, images: Tensor, until: int) -> NDArray[np.float64
         networks.load_state_dict(state["networks"])
         for name, optimizer in vars(optimizers).items():
             optimizer.load_state_dict(state[name])
-    columns = [Report.names().index(name) for name in LOSSES]
+    columns = [StepMetrics.names().index(name) for name in LOSSES]
     for number in range(len(losses), until):
         report = form.iterate(networks, optimizers, [batch(images, seed, number)] * 4, loss)
         form.advance_u(networks, optim)
         losses.append(report.stacked()[columns])
     state = {"losses": torch.stack(losses), "networks": networks.state_dict()}
     state |= {name: optimizer.state_dict() for name, optimizer in vars(optimizers).items()}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         torch.save(state, partial)
     return state["losses"].numpy()
 

@@ -20,8 +20,8 @@ import torch
 from bench.binaries import ARCHITECTURES, Binary, binary, compiled_before
 from bench.gpus import occupancy, resident
 from lorbms_fast import kernels
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.files import whole_file
 from lorbms_fast.kernels import DenseBlock, use_impl
 from lorbms_fast.kernels.dispatch import Impl
 from lorbms_fast.measurement.gpus import GPUS
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         for fault in faults_of(launch, architecture, found[launch.variant, architecture])
     ]
     if not options.check:
-        with whole_file(STATIC) as partial:
+        with atomic_write(STATIC) as partial:
             partial.write_text(report(launches, others, architectures, found, faults))
         print(f"{STATIC} is new: {len(found)} binaries")
     print("\n".join(faults) or "no spilled registers, and tensor cores in every matrix product")

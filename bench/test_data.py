@@ -36,7 +36,7 @@ from lorbms_fast.dataloader.readers import Mapped, Reader, decode_on, resident, 
 from lorbms_fast.dataloader.recipes import Recipe, square_crop
 from lorbms_fast.dataloader.sources import Listing, of_folder
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.pages import keep_pages
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.photos.scene import compose_scene
 from lorbms_fast.similarity.features import efficientnet
 from lorbms_fast.similarity.table import NeighbourTable
@@ -171,7 +171,7 @@ def test_d_against_a_copy(
     They go through two arrays several times as large as the processor's cache, as STREAM has it. The bytes that we read
     are not in the cache either; what we write may be there, as the memory of the last batch is used again.
     """
-    keep_pages()  # as the train command does
+    retain_freed_memory()  # as the train command does
     batches = 100
     moved = batches * BATCH * 5 * 3 * SIDE**2 * (1 + 4)
     a = torch.ones(64 << 20)
@@ -194,7 +194,7 @@ def test_e_store_on_the_gpu(store: ImageStore, table: NeighbourTable, loading: L
 
 def test_features_in_fewer_passes(compare: Compare) -> None:
     """The four quadrants of 16 images through EfficientNet-Lite0 as it is published, and as we run it."""
-    keep_pages()  # as the neighbours command does
+    retain_freed_memory()  # as the neighbours command does
     images = np.random.Generator(np.random.Philox(0)).integers(256, size=(16, 224, 224, 3), dtype=np.uint8)
     published = efficientnet.extractor(efficientnet.pretrained(), CPU)
     ours = efficientnet.load(None, CPU)

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.making import Made, Settings, Task, make
 from lorbms_fast.dataloader.photograph import Photograph
@@ -19,8 +20,7 @@ from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.dataloader.workplace import Workplace
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import full_disk_named, sole_process
-from lorbms_fast.parallel import in_order
+from lorbms_fast.parallel import ordered_map
 
 SHARD_BYTES = 64 << 20
 TASK = 32
@@ -88,7 +88,7 @@ def prepare_store(
     """
     work = Workplace(out.with_name(f"{out.name}.partial"))
     if out.exists() and work.folder.exists():  # a kill came between the store's getting its name and the end
-        with sole_process(work.folder, f"is preparing {out}"):
+        with exclusive_lock(work.folder, f"is preparing {out}"):
             shutil.rmtree(work.folder)
     _refuse_existing(out)
     decoder_named(decoder)
@@ -101,7 +101,7 @@ def prepare_store(
     chosen = choose(listing.photographs, recipe, seed)
     in_a_shard = max(1, shard_bytes // settings.bytes_of_one)
     shards = [chosen.photographs[i : i + in_a_shard] for i in range(0, len(chosen.photographs), in_a_shard)]
-    with sole_process(work.folder, f"is preparing {out}"), full_disk_named(out):
+    with exclusive_lock(work.folder, f"is preparing {out}"), full_disk_named(out):
         try:
             _refuse_existing(out)  # the process that had the lock before may have made it
             work.begin(asdict(settings) | {"root": str(root.resolve())}, len(shards))
@@ -152,7 +152,9 @@ def _finish(
     in_one_row = [task for of_shard in tasks.values() for task in of_shard]
     # Closed on the way out, so that the progress bar ends before an error is told.
     with closing(
-        in_order(partial(make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
+        ordered_map(
+            partial(make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs)
+        )
     ) as results:
         for number, of_shard in tasks.items():
             made = islice(results, len(of_shard))

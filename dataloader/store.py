@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lorbms_fast.atomic_io import read_json
 from lorbms_fast.dataloader.decoders import BadImage, Crops, Decoder, decoder_named, read_squares
 from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.photograph import Place
 from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import read_json
 
 FORMAT = {"format": "lorbms-fast image store", "version": 1}
 INDEX, FACTS, SKIPPED = "index.parquet", "store.json", "skipped.jsonl"

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lorbms_fast.atomic_io import atomic_write, sync
 from lorbms_fast.dataloader.making import Made, Row
 from lorbms_fast.dataloader.photograph import Photograph
 from lorbms_fast.dataloader.sources.listing import Skipped
 from lorbms_fast.dataloader.store import FACTS, FORMAT, INDEX, SCHEMA, SKIPPED, checksum
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import sync, whole_file
 
 SETTINGS = "settings.json"
 
@@ -51,7 +51,7 @@ class Workplace:
         for file in self._store.iterdir():
             if file.name not in kept:
                 file.unlink()
-        with whole_file(self.folder / SETTINGS) as partial:
+        with atomic_write(self.folder / SETTINGS) as partial:
             partial.write_text(json.dumps(settings))
 
     def records(self) -> list[Path]:
@@ -87,7 +87,7 @@ class Workplace:
         path = self._store / shard_name(number)
         rows: list[Row] = []
         skipped: list[Skipped] = []
-        with whole_file(path) as partial, partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             file.write(_header(0, side))
             for part in parts:
                 file.write(part.images.data)  # numpy's own writing does not say that a disk is full
@@ -101,7 +101,7 @@ class Workplace:
             "rows": rows,
             "skipped": [asdict(entry) for entry in skipped],
         }
-        with whole_file(self._record(number)) as partial:
+        with atomic_write(self._record(number)) as partial:
             partial.write_text(json.dumps(record))
 
     def record(self, number: int) -> dict[str, Any]:

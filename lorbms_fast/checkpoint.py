@@ -1,224 +1,217 @@
-"""Runs and their checkpoints: everything needed to go on as if nothing had happened, in formats that hold no code.
+"""One state of networks and optimizers as a folder of files that hold no code and vouch for each other.
 
-`RUN/checkpoints/00001000/` is the state after 1,000 iterations, a folder as `lorbms_fast.snapshot` writes them. Batches
-are functions of their number and nothing else is random: there are no generator states to keep.
+`model.safetensors` has parameters, u vectors and running averages, `optimizers.safetensors` Adam's moments
+(`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`), `state.json` format, facts, the SHA-256 of both,
+and, under `seal`, that of everything else it says.
 """
 
 import json
+import os
 import re
-import shutil
-import sys
-from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from lorbms_fast import snapshot
-from lorbms_fast.config import TrainConfig, read_config, to_json
+from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.config import ModelConfig
 from lorbms_fast.differences import differences
-from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import clear_partials, remove_whole, sole_process, whole_file, whole_folder
-from lorbms_fast.models import Networks, build
+from lorbms_fast.models import Networks
 
-FORMAT = {"format": "lorbms-fast run", "version": 2}
-
-
-class Progress(NamedTuple):
-    """How far a run came."""
-
-    iteration: int = 0
-    """Finished iterations."""
-    batches: int = 0
-    """Batches that they took: as many an iteration as there were processes, four times that with fresh ones."""
-    rollbacks: int = 0
-    """How often the run went back to a checkpoint since it diverged; each time it learns more slowly."""
+FORMAT = {"format": "lorbms-fast checkpoint", "version": 2}
+MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
+_SCALER = ("scale", "_growth_tracker")
+_SHOWN = 8
+"""How many tensors that do not fit are named."""
 
 
-BEGINNING = Progress()
+class Damaged(UserError):
+    """A file is missing, or is not what was written."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run's folder: its settings, the store it learns from and its checkpoints."""
-
-    folder: Path
-    config: TrainConfig
-    store: Path
-
-    @classmethod
-    def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
-        """Make a new run's folder, or that of a run anew which failed before it had anything to lose.
-
-        Raises:
-            UserError: there is a run with checkpoints or metrics already, or another process is about to train one.
-        """
-        run = cls(folder, config, store)
-        with sole_process(folder, f"is training {folder}"):
-            if (folder / "run.json").exists() and (run.checkpoints() or (folder / "metrics.jsonl").exists()):
-                raise UserError(
-                    f"{folder} is a run already: continue it with --resume {folder}, or choose another --out"
-                )
-            with whole_file(folder / "config.json") as partial:
-                partial.write_text(to_json(config) + "\n")
-            with whole_file(folder / "run.json") as partial:
-                partial.write_text(json.dumps(FORMAT | {"store": str(store.resolve())}, indent=2) + "\n")
-        return run
-
-    @classmethod
-    def open(cls, folder: Path) -> "Run":
-        """Open an existing run.
-
-        Raises:
-            UserError: it is none, or one of another format.
-        """
-        path = folder / "run.json"
-        try:
-            facts = json.loads(path.read_text())
-            found, store = {name: facts.get(name, "absent") for name in FORMAT}, Path(facts["store"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{folder} is not a run: name a folder that `lorbms-fast train` wrote") from error
-        if found != FORMAT:
-            raise UserError(
-                f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
-                "lorbms-fast that wrote it, or begin a new run"
-            )
-        return cls(folder, read_config(folder / "config.json", TrainConfig()), store)
-
-    def checkpoints(self) -> list[Path]:
-        """Finished checkpoints, oldest first."""
-        found = (path for path in self.folder.glob("checkpoints/*") if re.fullmatch(r"\d{8,}", path.name))
-        return sorted(found, key=lambda path: int(path.name))
-
-    def latest(self) -> Path:
-        """The newest checkpoint whose files are what was written; damaged newer ones are told of.
-
-        Raises:
-            UserError: there is none yet, or the newest that can be read is of another version or model.
-        """
-        damaged = []
-        for path in reversed(self.checkpoints()):
-            try:
-                facts = _checked(path, _stamp(path))
-            except snapshot.Damaged as error:
-                damaged.append(str(error))
-                continue
-            snapshot.check_model(path, facts["model"], self.config.model)
-            for message in damaged:
-                _tell_once(f"lorbms-fast: {message}: using the checkpoint before it, {path}")
-            return path
-        if damaged:
-            raise UserError(f"{self.folder} has no checkpoint that is whole: {'; '.join(damaged)}")
-        raise UserError(f"{self.folder} has no checkpoint yet: train it first")
-
-    def best(self) -> Path | None:
-        """The checkpoint with the lowest L_rec_hat over the iterations before it; None where none has such a number."""
-        found = [(error, path) for path in self.checkpoints() if (error := _L_rec_hat(path)) is not None]
-        return min(found)[1] if found else None
-
-    def save(
-        self, progress: Progress, networks: Networks, optimizers: Optimizers, L_rec_hat: float | None = None
-    ) -> Path:
-        """Write the checkpoint of this progress, and drop the oldest beyond `keep_checkpoints`, but not the best.
-
-        Args:
-            progress: how far the run came; checkpoints of this and later iterations, damaged ones say, are set aside.
-            networks: whose state to keep.
-            optimizers: theirs.
-            L_rec_hat: mean over the iterations before, by which the best is known.
-        """
-        path = self.folder / "checkpoints" / f"{progress.iteration:08d}"
-        for abandoned in self.checkpoints():
-            if int(abandoned.name) >= progress.iteration:
-                _set_aside(abandoned)
-        with whole_folder(path) as partial:
-            facts = progress._asdict() | {"L_rec_hat": L_rec_hat, "model": asdict(self.config.model)}
-            snapshot.write(partial, networks, optimizers, facts)
-        kept = {self.best(), *self.checkpoints()[-self.config.keep_checkpoints :]}
-        for old in self.checkpoints():
-            if old not in kept:
-                remove_whole(old)
-        return path
-
-    def restore(self, networks: Networks, optimizers: Optimizers) -> Progress:
-        """Load the newest whole checkpoint into networks and optimizers, and say how far it came.
-
-        Raises:
-            UserError: there is none, or it is of another version or model.
-        """
-        path = self.latest()
-        snapshot.restore(path, networks, optimizers)
-        facts = snapshot.facts_of(path)
-        try:
-            return Progress(*(int(facts[name]) for name in Progress._fields))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"{path / snapshot.STATE} does not say how far it came ({error!r}): remove {path} to use the one before"
-            ) from error
-
-    def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
-        """Look for room for the checkpoints that are still to come, and one more while an old one is replaced.
-
-        Raises:
-            UserError: the disk is too small.
-        """
-        missing = max(1, self.config.keep_checkpoints + 2 - len(self.checkpoints()))
-        needed, free = missing * snapshot.size(networks, optimizers), shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise UserError(
-                f"{self.folder} needs {needed / 1e9:.2f} GB for checkpoints and {free / 1e9:.2f} GB are free on its "
-                "disk: make room, or lower --keep-checkpoints"
-            )
-
-    def tidy(self) -> None:
-        """Remove what processes that were killed left half written."""
-        for name in (".", "checkpoints", "divergence", "sheets"):
-            clear_partials(self.folder / name)
-
-
-def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
-    """The networks of a run's newest whole checkpoint, for evaluation.
+def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mapping[str, Any]) -> None:
+    """Fill a folder.
 
     Args:
-        folder: the run.
-        device: where to put them.
+        folder: exists; its caller sees to it that it gets its name when it is whole.
+        networks: whose state to keep.
+        optimizers: theirs.
+        facts: plain values that JSON can hold.
+
+    Raises:
+        OSError: the disk is full, or gone.
     """
-    run = Run.open(folder)
-    path = run.latest()  # before there are networks: a run that has none, or others, costs no memory
-    networks = build(run.config.model, run.config.impl)
-    snapshot.load_weights(networks, path / snapshot.MODEL)
-    return networks.to(device).eval()
+    _save(_contiguous(networks.state_dict()), folder / MODEL)
+    _save(_contiguous(dict(_optimizer_tensors(networks, optimizers))), folder / OPTIMIZERS)
+    seal(folder, facts)
 
 
-def _L_rec_hat(path: Path) -> float | None:
+def size(networks: Networks, optimizers: Optimizers) -> int:
+    """Approximate bytes of a checkpoint."""
+    tensors = [*networks.state_dict().values(), *dict(_optimizer_tensors(networks, optimizers)).values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def seal(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `state.json` for the files that are there, in place of an older one."""
+    state = FORMAT | dict(facts) | {"sha256": {name: _checksum(folder / name) for name in (MODEL, OPTIMIZERS)}}
+    with atomic_write(folder / STATE) as partial:
+        partial.write_text(json.dumps(state | {"seal": _seal(state)}, indent=2) + "\n")
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What was noted beside the tensors, and their files' checksums.
+
+    Raises:
+        Damaged: `state.json` is missing or not what was written.
+        UserError: it is of another version; each difference is told.
+    """
+    path = folder / STATE
     try:
-        found = snapshot.facts_of(path).get("L_rec_hat")
-    except UserError:
-        return None
-    return found if isinstance(found, float) else None
+        state = json.loads(path.read_text())
+        if not isinstance(state, dict):
+            raise ValueError("no table")
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is missing or damaged ({error})") from error
+    found = {name: state.get(name, "absent") for name in FORMAT}
+    if found != FORMAT:
+        raise UserError(
+            f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
+            "lorbms-fast that wrote it, or begin a new run"
+        )
+    if state.pop("seal", None) != _seal(state):
+        raise Damaged(f"{path} is damaged: its content does not fit its seal")
+    sums = state.get("sha256")
+    if not isinstance(sums, dict) or not {MODEL, OPTIMIZERS} <= sums.keys():
+        raise Damaged(f"{path} is damaged: it lacks checksums")
+    return state
 
 
-def _set_aside(checkpoint: Path) -> None:
-    """Give a checkpoint a name that is none."""
-    aside = checkpoint.with_name(f"{checkpoint.name}.aside")
-    if aside.exists():
-        remove_whole(aside)
-    checkpoint.rename(aside)
+def check(folder: Path) -> dict[str, Any]:
+    """Read all files once, compare them with their checksums, and return the facts.
+
+    Raises:
+        Damaged: a file is missing or not what was written; it is named.
+        UserError: they are of another version.
+    """
+    facts = facts_of(folder)
+    if not isinstance(facts.get("model"), dict):
+        raise Damaged(f"{folder / STATE} is damaged: it does not say of which model")
+    for name in (MODEL, OPTIMIZERS):
+        try:
+            found = _checksum(folder / name)
+        except OSError as error:
+            raise Damaged(f"{folder / name} cannot be read ({error.strerror})") from error
+        if found != facts["sha256"][name]:
+            raise Damaged(f"{folder / name} is damaged: its content does not fit its checksum")
+    return facts
 
 
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a folder's files do, without reading them."""
-    return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir()))
+def check_model(path: Path, found: Mapping[str, Any], expected: ModelConfig) -> None:
+    """Compare the model that a checkpoint was made of with the one that it is wanted for.
+
+    Raises:
+        UserError: they differ; each difference is told.
+    """
+    if differing := list(differences(found, json.loads(json.dumps(asdict(expected))), "model")):
+        raise UserError(f"{path} belongs to another model: {'; '.join(differing)}")
 
 
-@lru_cache(maxsize=64)
-def _checked(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
-    """`snapshot.check`, once for files that stay as they are: a page asks for the newest checkpoint all the time."""
-    return snapshot.check(path)
+def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
+    """Fill networks and optimizers, in place.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another model.
+    """
+    load_weights(networks, folder / MODEL)
+    _restore_optimizers(networks, optimizers, folder / OPTIMIZERS)
 
 
-@cache
-def _tell_once(message: str) -> None:
-    print(message, file=sys.stderr)
+def load_weights(networks: nn.Module, path: Path) -> None:
+    """Fill networks from a safetensors file.
+
+    Raises:
+        UserError: it is missing, damaged, or of a model with other layers or sizes; the differences are named.
+    """
+    weights = _read_tensors(path)
+    expected = networks.state_dict()
+    _compare_shapes(path, weights, expected)
+    networks.load_state_dict({name: weights[name] for name in expected})
+
+
+def _compare_shapes(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    if differing := list(differences(_shapes(found), _shapes(expected))):
+        more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        raise UserError(f"{path} belongs to another model: {'; '.join(differing[:_SHOWN])}{more}")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[tuple[str, Tensor]]:
+    for name, optimizer, parameters in _optimized(networks, optimizers):
+        yield f"{name}/step", optimizer.t
+        if optimizer.scaler.is_enabled():
+            yield f"{name}/scaler", torch.tensor([optimizer.scaler.state_dict()[key] for key in _SCALER])
+        for parameter_name, parameter in parameters:
+            for key, value in optimizer.state[parameter].items():
+                yield f"{name}/{parameter_name}/{key}", value
+
+
+def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) -> None:
+    found = _read_tensors(path)
+    scalers = {name: found.pop(f"{name}/scaler", None) for name in vars(optimizers)}
+    expected = {n: t for n, t in _optimizer_tensors(networks, optimizers) if not n.endswith("/scaler")}
+    _compare_shapes(path, found, expected)
+    for name, tensor in expected.items():
+        tensor.copy_(found[name])
+    for name, optimizer in vars(optimizers).items():
+        if optimizer.scaler.is_enabled() and (scaler := scalers[name]) is not None:
+            kept = dict(zip(_SCALER, scaler.tolist(), strict=True))
+            optimizer.scaler.load_state_dict(optimizer.scaler.state_dict() | kept)
+
+
+def _optimized(
+    networks: Networks, optimizers: Optimizers
+) -> Iterator[tuple[str, Adam, list[tuple[str, nn.Parameter]]]]:
+    names = {id(parameter): name for name, parameter in networks.named_parameters()}
+    for name, optimizer in vars(optimizers).items():
+        yield name, optimizer, [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error  # a full disk, most likely
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise Damaged(f"{path} is missing or damaged ({error})") from error
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _seal(state: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -17,7 +17,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from lorbms_fast.files import whole_file
+from lorbms_fast.atomic_io import atomic_write
 
 OFF = "LORBMS_FAST_NO_NATIVE"
 """Environment variable; if it is set, nothing is compiled, and operations of torch's and numpy's run."""
@@ -66,7 +66,7 @@ def _library(source: Path, headers: Path | None) -> CDLL | None:
         version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout
         path = _cache() / f"{source.parent.name}-{_key(source, headers, version)}.so"
         if not path.exists():
-            with whole_file(path) as partial:
+            with atomic_write(path) as partial:
                 where = [] if headers is None else [f"-I{headers}"]
                 arguments = [*FLAGS, *where, str(source), "-o", str(partial)]
                 subprocess.run([command, *arguments], capture_output=True, check=True)

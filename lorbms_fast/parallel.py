@@ -15,7 +15,7 @@ from typing import TypeVar
 import cv2
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.pages import keep_pages
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.progress import tqdm
 
 KEPT = 256 << 20
@@ -25,7 +25,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def in_order(
+def ordered_map(
     make: Callable[[S], T],
     items: Sequence[S],
     workers: int,
@@ -90,7 +90,7 @@ def _no_main_module() -> Iterator[None]:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool
     cv2.setNumThreads(1)
-    keep_pages(KEPT)
+    retain_freed_memory(KEPT)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

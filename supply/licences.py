@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from lorbms_fast.files import whole_file
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.photos import shipped
 
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
@@ -51,7 +51,7 @@ EXCUSED = {
 
 def main() -> None:
     """Write the page."""
-    with whole_file(PAGE) as partial:
+    with atomic_write(PAGE) as partial:
         partial.write_text(page())
     print(f"{PAGE} is new: {len(dependencies())} packages")
 

@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lorbms_fast import snapshot
-from lorbms_fast.checkpoint import Run
+from lorbms_fast import checkpoint
 from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.run import Run
 from lorbms_fast.similarity.table import NeighbourTable
 
 TINY = TrainConfig(
@@ -84,10 +84,10 @@ def run_of(photographs: Path, folder: Path, name: str = "run") -> Path:
     run = Run.create(folder / name, TINY, store.path)
     run_training(run, store)
     path = run.latest()
-    facts, weights = snapshot.facts_of(path), load_file(path / snapshot.MODEL)
+    facts, weights = checkpoint.facts_of(path), load_file(path / checkpoint.MODEL)
     larger = {f"enc.last.{part}": 1000 * weights[f"enc.last.{part}"] for part in ("weight", "bias")}
-    save_file(weights | larger, path / snapshot.MODEL)
-    snapshot.seal(path, facts)
+    save_file(weights | larger, path / checkpoint.MODEL)
+    checkpoint.seal(path, facts)
     return run.folder
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorbms_fast import files
+from lorbms_fast import atomic_io
 from lorbms_fast.dataloader.photograph import Photograph, Place, is_file, is_inside
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.errors import UserError
@@ -123,7 +123,7 @@ def read_json(path: Path) -> Any:
         UserError: it cannot be read, or is not JSON.
     """
     try:
-        return files.read_json(path)
+        return atomic_io.read_json(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except ValueError as error:

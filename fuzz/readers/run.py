@@ -12,16 +12,16 @@ from typing import Any
 from fuzz.material import as_json
 from fuzz.reader import Reader
 from fuzz.readers.weights import SMALL
-from lorbms_fast import snapshot
-from lorbms_fast.checkpoint import Progress, Run, load_networks
+from lorbms_fast import checkpoint
 from lorbms_fast.config import OptimConfig, TrainConfig
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.report import Report
+from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.models import build
 from lorbms_fast.rendering.curves import curves
+from lorbms_fast.run import Progress, Run, load_networks
 
 CHECKPOINT = "checkpoints/00000001"
-PARTS = ("run.json", "config.json", f"{CHECKPOINT}/{snapshot.STATE}", "metrics.jsonl")
+PARTS = ("run.json", "config.json", f"{CHECKPOINT}/{checkpoint.STATE}", "metrics.jsonl")
 
 
 def read(data: bytes, folder: Path) -> None:
@@ -53,7 +53,7 @@ def _contents(data: bytes) -> dict[str, bytes]:
 def _written(name: str, part: Any) -> bytes:
     if name == PARTS[2] and isinstance(part, dict):
         part = {key: value for key, value in part.items() if key != "seal"}
-        part |= {"seal": snapshot._seal(part)}
+        part |= {"seal": checkpoint._seal(part)}
     if name == PARTS[3] and isinstance(part, list):
         return b"".join(as_json(line) + b"\n" for line in part)
     return as_json(part)
@@ -66,7 +66,7 @@ def _tensors() -> dict[str, bytes]:
 
 def _document() -> dict[str, Any]:
     files = _files()
-    log = [{"iteration": i + 1} | dict.fromkeys(Report.names(), 0.5) for i in range(3)]
+    log = [{"iteration": i + 1} | dict.fromkeys(StepMetrics.names(), 0.5) for i in range(3)]
     return {name: json.loads(files[Path(name).name]) for name in PARTS[:3]} | {PARTS[3]: log}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from safetensors.torch import save
 
 from fuzz.reader import Reader
+from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.models import Networks, build
-from lorbms_fast.snapshot import MODEL, load_weights
 
 SMALL = ModelConfig(
     stem=1,

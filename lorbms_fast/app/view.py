@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.app.pictures import of_address, photograph_of, png_address
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.dataloader.store import ImageStore
@@ -22,6 +21,7 @@ from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models import Networks
 from lorbms_fast.rendering.scenes import collage
+from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.kept import kept, nearest_to

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.compose import compose
 from lorbms_fast.commands.neighbours import neighbours
 from lorbms_fast.commands.prepare import prepare
@@ -15,6 +14,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.photos.coco import IMAGES
 from lorbms_fast.photos.composed import COCO
+from lorbms_fast.run import Run
 
 
 def demo(*, out: Path = Path("demo"), scenes: int = 300) -> None:

@@ -11,9 +11,9 @@ import tyro
 from rich.console import Console
 from safetensors.torch import save_file
 
+from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator, Transfer, plain_generator
-from lorbms_fast.files import whole_folder
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.tiles import is_grid
 
@@ -50,7 +50,7 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
         )
     status = Console(stderr=True).status("exporting and checking: about a minute")
     # The networks of variants have no plain form of their own, and no other program knows our fast operations.
-    with status, use_impl("reference"), whole_folder(out) as partial:
+    with status, use_impl("reference"), atomic_folder(out) as partial:
         _write_weights(generator, partial / "generator.safetensors")
         _write_program(generator, partial / "transfer.pt2")
         worst = _write_onnx(generator, partial)

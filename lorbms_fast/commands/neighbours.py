@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import full_disk_named, sole_process, whole_file
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.mixing import TAU
-from lorbms_fast.pages import keep_pages
 from lorbms_fast.rendering.neighbours import neighbour_sheet
 from lorbms_fast.similarity.algorithm2 import Found, find, quadrant_features
 from lorbms_fast.similarity.features import load_extractor
@@ -61,10 +61,10 @@ def neighbours(
     if tau is not None and not tau >= 0:
         raise UserError(f"--tau {tau}: use 0 or more")
     where = device_named(device)
-    keep_pages(KEPT)
+    retain_freed_memory(KEPT)
     extractor = load_extractor(features, weights, where)
     work = Workplace(store / FOLDER)
-    with sole_process(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):
+    with exclusive_lock(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):
         work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
         found = find(quadrant_features(opened, extractor, work), clusters, seed, work, where)
         threshold, why = _threshold(found, features, tau)
@@ -79,7 +79,7 @@ def neighbours(
         path = table.save(opened)
         keep(opened, work.features_file)
         shutil.rmtree(work.folder)
-    with whole_file(opened.path / "neighbours.png") as partial:
+    with atomic_write(opened.path / "neighbours.png") as partial:
         images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
         neighbour_sheet(opened, table, images).save(partial, format="png")
     print(_report(found, threshold, why))

@@ -9,10 +9,10 @@ from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import PRESETS, Impl
 from lorbms_fast.engine.precision import Precision, chosen_precision
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.step import step
 
@@ -52,7 +52,7 @@ def profile(
     with profiler(activities=activities) as found:
         for _ in range(iterations):
             one_iteration()
-    with whole_file(out) as partial:
+    with atomic_write(out) as partial:
         found.export_chrome_trace(str(partial))
     events = slowest(list(found.key_averages()), device)
     whole = sum(_own(event, device) for event in events)

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 import tyro
 
-from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.forms import form_of
-from lorbms_fast.files import whole_file
 from lorbms_fast.rendering.scenes import interpolation_sheet, mixed_scene_sheet
 from lorbms_fast.rendering.transfer import interpolation
+from lorbms_fast.run import Run, load_networks
 
 STEPS = 9
 
@@ -52,6 +52,6 @@ def render(
     else:
         target, sheet = run / "mixed_scenes.png", mixed_scene_sheet(batch, scenes.I_mix)
     target = out or target
-    with whole_file(target) as partial:
+    with atomic_write(target) as partial:
         sheet.save(partial, format="png")
     print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the tiles replaced")

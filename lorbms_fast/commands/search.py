@@ -10,10 +10,10 @@ import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import PRESETS, read_config
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.search.space import Space
 
@@ -66,7 +66,7 @@ def search(
     base = PRESETS[preset] if config is None else read_config(config, PRESETS[preset])
     base = replace(with_variant(base, variant), device=device)
     rows = run_search(base, space, store, out, method=method, trials=trials, slices=slices, every=every, metric=metric)
-    with whole_file(out / "search.json") as partial:
+    with atomic_write(out / "search.json") as partial:
         partial.write_text(json.dumps(rows, indent=2) + "\n")
     table = Table(*(Column(name, overflow="fold") for name in rows[0] if name != "folder"))
     for row in rows:

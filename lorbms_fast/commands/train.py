@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lorbms_fast.checkpoint import BEGINNING, Progress, Run
+from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
 from lorbms_fast.config import PRESETS, TrainConfig, read_config
 from lorbms_fast.dataloader.batches import Batches, BatchSource
 from lorbms_fast.dataloader.readers import Reader, reader
@@ -19,17 +19,17 @@ from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.distributed import ALONE, World, joined, restarted
-from lorbms_fast.engine.memory import out_of_memory_told
-from lorbms_fast.engine.stopping import Interrupted
+from lorbms_fast.engine.oom import out_of_memory_told
+from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
-from lorbms_fast.files import full_disk_named, sole_process
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import images_at_once, with_variant
-from lorbms_fast.pages import keep_pages
 from lorbms_fast.rendering.curves import draw_curves
+from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.similarity.table import NeighbourTable
 
 READ_AHEAD = 2
@@ -117,12 +117,12 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
         UserError: another process is training it, or something the user can mend came in between.
     """
     with (
-        sole_process(run.folder, f"is training {run.folder}") if world.first else nullcontext(),
+        exclusive_lock(run.folder, f"is training {run.folder}") if world.first else nullcontext(),
         full_disk_named(run.folder),
     ):
         if world.first:
             run.tidy()
-        keep_pages()
+        retain_freed_memory()
         source = batch_source(run.config, store)
         with out_of_memory_told(run.config, device_named(run.config.device)):
             _train(run, source, world)

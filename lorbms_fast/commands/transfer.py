@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 import tyro
 
-from lorbms_fast.checkpoint import Run, load_networks
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.square import central_square
-from lorbms_fast.files import whole_file
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.scenes import transfer_sheet
 from lorbms_fast.rendering.transfer import transfer as transfer_objects
+from lorbms_fast.run import Run, load_networks
 
 
 def transfer(
@@ -35,7 +35,7 @@ def transfer(
     I_obj, I_ref = (_photo(path, model.image_size) for path in (object, scene))
     I_mix = transfer_objects(load_networks(run), I_obj[None], I_ref[None], chosen[None])[0]
     target = out or run / "transfer.png"
-    with whole_file(target) as partial:
+    with atomic_write(target) as partial:
         transfer_sheet(I_obj, I_ref, chosen, I_mix).save(partial, format="png")
     print(target)
 

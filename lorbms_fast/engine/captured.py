@@ -21,7 +21,7 @@ from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.drawn import DrawnAhead, unpacked
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
-from lorbms_fast.engine.report import Report
+from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
 
@@ -104,7 +104,7 @@ class CapturedIteration:
         self._drawn = DrawnAhead(drawing, batch_size, batches, images.device)
         self._iteration = torch.zeros(1, dtype=torch.int64, device=images.device)
         self._expected = 0
-        self._numbers = torch.zeros(len(Report.names()), dtype=torch.float64, device=images.device)
+        self._numbers = torch.zeros(len(StepMetrics.names()), dtype=torch.float64, device=images.device)
         self._seen: set[int] = set()
         self._replays: dict[int, Work] = {}
 
@@ -113,7 +113,7 @@ class CapturedIteration:
         """Numbers of candidates that there are graphs for."""
         return sorted({-(-self._n * quarters // 4) for quarters in (6, 8, 10, 12)})
 
-    def __call__(self, iteration: int, numbers: range) -> Report:
+    def __call__(self, iteration: int, numbers: range) -> StepMetrics:
         """Do one iteration.
 
         Args:
@@ -128,7 +128,7 @@ class CapturedIteration:
             self._iteration.fill_(iteration)
         self._expected = iteration + 1
         self._do(next(size for size in self.sizes if size >= used))
-        return Report.unstacked(self._numbers)
+        return StepMetrics.unstacked(self._numbers)
 
     def _do(self, size: int) -> None:
         work = partial(self._work, size)

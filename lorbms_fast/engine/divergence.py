@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast import snapshot
-from lorbms_fast.checkpoint import Progress, Run
+from lorbms_fast import checkpoint
+from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.dataloader.batches import Batches
+from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.readings import Reading
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_folder
 from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
+from lorbms_fast.run import Progress, Run
 
 FACTOR = 0.5
 """On the learning rates, for every time that a run went back."""
@@ -66,7 +66,7 @@ class Watch:
         device = optimizers.generator.t.device
         self._notes = torch.zeros((most, len(self._optimizers), 2), device=device)
         self._before: list[Progress] = []
-        self._under_way: deque[tuple[list[Progress], Reading]] = deque()
+        self._under_way: deque[tuple[list[Progress], HostCopy]] = deque()
         self.in_a_row = 0
         """Flawed iterations up to the last that was read, one after the other."""
 
@@ -85,7 +85,7 @@ class Watch:
             left: how many times' notes may stay on their way from the device.
         """
         if self._before:
-            self._under_way.append((self._before, Reading(self._notes[: len(self._before)])))
+            self._under_way.append((self._before, HostCopy(self._notes[: len(self._before)])))
             self._before = []
         flaws = []
         while self._under_way and (world.size > 1 or len(self._under_way) > left or self._under_way[0][1].here()):
@@ -186,7 +186,7 @@ class Guard:
             self._stop(f"{said}, though the run went back {ROLLBACKS} times already", place)
         self._world.wait()  # until all have read it
         if self._world.first:
-            snapshot.seal(path, snapshot.facts_of(path) | start._asdict())
+            checkpoint.seal(path, checkpoint.facts_of(path) | start._asdict())
             tqdm.write(
                 f"{said}: back to iteration {start.iteration:,}, learning rates times {FACTOR**start.rollbacks:g}; "
                 f"its images are in {place}"
@@ -216,11 +216,11 @@ class Guard:
             "begin_again_from": max((path.name for path in self._run.checkpoints()), default=None),
         }
         earlier = len(list(place.parent.glob("[0-9]*"))) if place.parent.exists() else 0
-        with whole_folder(place) as partial:
+        with atomic_folder(place) as partial:
             (partial / "divergence.json").write_text(json.dumps(facts, indent=2) + "\n")
             if self._run.config.on_divergence != "skip" or earlier < DUMPS:
                 noticed = {"iteration": flaws[-1].before.iteration + 1, "model": asdict(self._run.config.model)}
-                snapshot.write(partial, self._networks, self._optimizers, noticed)
+                checkpoint.write(partial, self._networks, self._optimizers, noticed)
 
     def _numbers(self, flaw: Flaw) -> range:
         return range(flaw.before.batches, flaw.before.batches + self._batches)

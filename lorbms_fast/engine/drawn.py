@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.dataloader.batches import Drawing, padded_candidates
-from lorbms_fast.engine.readings import Reading
+from lorbms_fast.engine.async_metrics import HostCopy
 
 AHEAD = 64
 """Iterations that are drawn at a time; the next as many are there before the first of these begins."""
@@ -27,7 +27,7 @@ class DrawnAhead:
         self._drawing, self._n, self._batches = drawing, batch_size, batches
         self.slots = torch.zeros((2 * AHEAD, batches, 15 * batch_size), dtype=torch.int64, device=device)
         """Of iteration i at i modulo their number. Of each batch 5 N rows, 4 N of the mask, 2 x 3 N used candidates."""
-        self._sent: dict[int, Reading] = {}
+        self._sent: dict[int, HostCopy] = {}
         self._counts: list[float] = []
         self._next: tuple[int, range] | None = None
 
@@ -52,7 +52,7 @@ class DrawnAhead:
             self._counts = self._sent.pop(part).read()
         return int(self._counts[place])
 
-    def _draw(self, first: int, end: int, numbers: range) -> Reading:
+    def _draw(self, first: int, end: int, numbers: range) -> HostCopy:
         """Fill the slots of iterations `first` to `end`, of one part of the ring; numbers are those of `first`."""
         all_numbers = range(numbers.start, _shifted(numbers, end - first).start, numbers.step)
         rows, mask = self._drawing(all_numbers)
@@ -62,7 +62,7 @@ class DrawnAhead:
         self.slots[start : start + end - first] = packed.unflatten(0, (-1, self._batches))
         counts = self.slots.new_zeros(AHEAD)
         counts[first - end :] = mask.flatten(1).sum(1).unflatten(0, (-1, self._batches)).amax(1)
-        return Reading(counts)
+        return HostCopy(counts)
 
 
 def unpacked(slot: Tensor, n: int, size: int) -> tuple[Tensor, Tensor, Tensor]:

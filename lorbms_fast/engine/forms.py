@@ -12,8 +12,8 @@ from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine import general
 from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import images_at_once
@@ -27,7 +27,7 @@ class Form:
     scenes: Callable[[Networks, Batch], Scenes]
     generator_losses: Callable[[Networks, Batch, LossConfig], tuple[GeneratorLosses, Scenes]]
     classifier_logits: Callable[[Networks, Tensor, Tensor], Tensor]
-    iterate: Callable[[Networks, Optimizers, Sequence[Batch], LossConfig], Report]
+    iterate: Callable[[Networks, Optimizers, Sequence[Batch], LossConfig], StepMetrics]
     advance_u: Callable[[Networks, OptimConfig], None]
 
 

@@ -15,8 +15,8 @@ from lorbms_fast.config import LossConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.kernels import mix_chunks
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
@@ -82,7 +82,7 @@ def generator_losses(
 
 def iterate(
     networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig, *, pairs: Logits
-) -> Report:
+) -> StepMetrics:
     """Update generator, generator, classifier, discriminator; documented at the reference's function of this name."""
     for batch in batches[:2]:
         with frozen(networks.dsc, networks.cls):
@@ -99,7 +99,7 @@ def iterate(
     L_D = losses.discrimination(networks.dsc(for_discriminator.I_ref), networks.dsc(I_mix), config.gan)
     update(optimizers.discriminator, L_D)
 
-    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
+    return StepMetrics.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Batch, used_candidates
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
 from lorbms_fast.models.passes import Pass, passes
@@ -65,7 +65,7 @@ def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tu
     return GeneratorLosses(*found), s
 
 
-def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> Report:
+def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> StepMetrics:
     """Update generator, generator, classifier, discriminator; documented at the reference's function of this name."""
     for batch in batches[:2]:
         with frozen(networks.dsc, networks.cls):
@@ -86,7 +86,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     L_D = kernels.discrimination_loss(D, config.gan)
     update(optimizers.discriminator, L_D)
 
-    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
+    return StepMetrics.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
 
 
 def advance_u(networks: Networks, config: OptimConfig) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
 
 RECENT = 1000
 """Entries that means are taken over at most."""
@@ -27,7 +27,7 @@ class Log:
         self._folder = folder
         metrics = folder / "metrics.jsonl"
         kept = [line for line in read_lines(metrics) if json.loads(line)["iteration"] <= start]
-        with whole_file(metrics) as partial:
+        with atomic_write(metrics) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept))
         self._recent = deque((json.loads(line) for line in kept[-RECENT:]), RECENT)
         self._metrics = metrics.open("a")
@@ -67,7 +67,7 @@ class Log:
 
     def sheet(self, iteration: int, sheet: Image.Image) -> None:
         """Keep a sample sheet."""
-        with whole_file(self._folder / "sheets" / f"{iteration:08d}.png") as partial:
+        with atomic_write(self._folder / "sheets" / f"{iteration:08d}.png") as partial:
             sheet.save(partial, format="png")
         self._board.add_image("samples", np.asarray(sheet), iteration, dataformats="HWC")
 

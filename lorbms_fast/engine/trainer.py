@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 import torch
 
-from lorbms_fast.checkpoint import BEGINNING, Progress, Run
 from lorbms_fast.dataloader.batches import Batches, BatchSource
 from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
-from lorbms_fast.engine.compiled import compile_regions
 from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
 from lorbms_fast.engine.divergence import Guard, RolledBack
 from lorbms_fast.engine.forms import FORMS, form_of
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
-from lorbms_fast.engine.readings import Readings
-from lorbms_fast.engine.report import Report
-from lorbms_fast.engine.stopping import Interrupted, StopRequests, stop_requests
+from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
+from lorbms_fast.engine.step_metrics import StepMetrics
+from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
 from lorbms_fast.models import Networks, build
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import training_sheet
+from lorbms_fast.run import BEGINNING, Progress, Run
 
 SHEET_ROWS = 8
 SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
@@ -104,7 +104,7 @@ class Training:
     def _train(
         self,
         start: Progress,
-        step: Callable[[Progress], Report],
+        step: Callable[[Progress], StepMetrics],
         guard: Guard,
         stop: StopRequests,
         measure: Measure | None,
@@ -113,7 +113,7 @@ class Training:
         config = self.run.config
         last = self.last_iteration(start)
         guard.begin(start)
-        readings = Readings()
+        readings = AsyncMetrics()
         with (
             Log(self.run.folder, start.iteration) if self.world.first else nullcontext() as log,
             tqdm(
@@ -142,7 +142,7 @@ class Training:
                     if logging:
                         readings.send(done, report.stacked())
                     for read, values in readings.arrived(left=0 if sheet_due or saving or stopping else 1):
-                        numbers = dict(zip(Report.names(), values, strict=True))
+                        numbers = dict(zip(StepMetrics.names(), values, strict=True))
                         log.write(read, numbers)
                         bar.set_postfix({name: f"{numbers[name]:.3f}" for name in SHOWN}, refresh=False)
                     if sheet_due:
@@ -181,7 +181,7 @@ class Training:
         first, step = progress.batches + self.world.rank, self.world.size
         return range(first, first + self.updates * step, step)
 
-    def _step(self) -> Callable[[Progress], Report]:
+    def _step(self) -> Callable[[Progress], StepMetrics]:
         """What does an iteration: one CUDA graph where there can be, else operation after operation."""
         config, source, on_gpu = self.run.config, self.source, self.device.type == "cuda"
         read, fast = source.read, form_of(config.model, config.impl) is FORMS["torch"]
@@ -208,7 +208,7 @@ class Training:
         )
         return lambda progress: captured(progress.iteration, self.numbers(progress))
 
-    def _iterate(self, progress: Progress) -> Report:
+    def _iterate(self, progress: Progress) -> StepMetrics:
         config = self.run.config
         form = form_of(config.model, config.impl)
         self.optimizers.set_rates(config.optim, progress.iteration)

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.evaluation.views import row_batches
-from lorbms_fast.files import whole_file
 from lorbms_fast.progress import tqdm
 
 BATCH = 128
@@ -48,7 +48,7 @@ def pseudo_labels(
     kmeans.train(features)
     assigned = kmeans.index.search(features, 1)[1][:, 0]
     labels = np.unique(assigned, return_inverse=True)[1].astype(np.int64)
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.save(file, labels)
     return labels
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
-from lorbms_fast.files import whole_file
 from lorbms_fast.progress import tqdm
 
 BATCH = 64
@@ -84,7 +84,7 @@ def cached_features(
                 raise UserError(f"features of {trunk.__class__.__name__} are no numbers or beyond 65,504: train anew")
             if i == 0:
                 _check_space(folder, len(train) * found.shape[1] * 2 * len(missing))
-            with whole_file(folder / name) as partial, partial.open("wb") as file:
+            with atomic_write(folder / name) as partial, partial.open("wb") as file:
                 np.save(file, array)
             bar.update(len(data))
     return FeatureCache(folder, views)

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.batches import BatchSource, generator
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.within_batch import Halves
@@ -26,7 +27,6 @@ from lorbms_fast.evaluation.image_features import Described, ImageFeatures
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached, read_result
 from lorbms_fast.evaluation.views import row_batches
-from lorbms_fast.files import whole_file
 from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.style import PLOT
@@ -138,7 +138,7 @@ def draw_generation_curves(run: Path) -> Path | None:
             axes.set_xlabel("iteration")
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center")
-        with whole_file(target) as partial:
+        with atomic_write(target) as partial:
             figure.savefig(partial, format="png", dpi=110)
     return target
 
@@ -159,7 +159,7 @@ def _real(folder: Path, source: BatchSource | Halves, features: ImageFeatures) -
     batches = (np.asarray(store.images[rows.start : rows.stop]) for rows in row_batches(len(store), BATCH))
     real = describe_all(batches, len(store), features, "real images")
     arrays = {name: array for name, array in real._asdict().items() if array is not None}
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
     return real
 

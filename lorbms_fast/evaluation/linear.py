@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
@@ -36,6 +35,7 @@ from lorbms_fast.evaluation.supervised import (
 from lorbms_fast.evaluation.trunks import DiscriminatorTrunk, EncoderTrunk
 from lorbms_fast.models import build
 from lorbms_fast.reference import Discriminator
+from lorbms_fast.run import Run, load_networks
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
+from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.checkpoint import load_weights
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
 from lorbms_fast.evaluation.clusters import pseudo_labels
@@ -29,8 +31,6 @@ from lorbms_fast.evaluation.supervised import (
     train_supervised,
 )
 from lorbms_fast.evaluation.trunks import AlexNetTrunk, EncoderTrunk
-from lorbms_fast.files import whole_file
-from lorbms_fast.snapshot import load_weights
 
 PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY = 1e-3, 0.5, 10_000
 """As Krähenbühl et al. (ICLR 2016) train on PASCAL; the thesis gives momentum and 80,000 iterations only."""
@@ -137,9 +137,9 @@ class Pretraining:
         loss = train_supervised(
             network, data, np.arange(len(data)), schedule, self.device, title=f"pretraining {name}", state=state
         )
-        with whole_file(weights) as partial:
+        with atomic_write(weights) as partial:
             save_file({key: value.detach().cpu().contiguous() for key, value in trunk.state_dict().items()}, partial)
-        with whole_file(facts) as partial:
+        with atomic_write(facts) as partial:
             partial.write_text(json.dumps({"setting": setting, "last_loss": loss}, indent=2) + "\n")
         return trunk.eval()
 

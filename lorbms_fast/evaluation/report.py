@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorbms_fast.checkpoint import Run
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.ablation import ablation_rows
@@ -16,7 +16,7 @@ from lorbms_fast.evaluation.linear import ROWS
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, read_result
 from lorbms_fast.evaluation.words import interval, percentage, spread
-from lorbms_fast.files import whole_file
+from lorbms_fast.run import Run
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -65,7 +65,7 @@ def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> 
     body = "\n".join(_shown(section) for section in sections)
     title = html.escape(f"LORBMS run {run.resolve().name}")
     head = f'<head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
-    with whole_file(target) as partial:
+    with atomic_write(target) as partial:
         page = f'<!doctype html>\n<html lang="en">{head}\n<body><h1>{title}</h1>\n{body}\n</body></html>\n'
         partial.write_text(page, encoding="utf-8")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lorbms_fast.files import whole_file
+from lorbms_fast.atomic_io import atomic_write
 
 Result = dict[str, Any]
 
@@ -24,7 +24,7 @@ def cached(path: Path, setting: Result, make: Callable[[], Result]) -> Result:
     if (found := read_result(path)) is not None and found.get("setting") == setting:
         return found
     result = make() | {"setting": setting}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n")
     return result
 

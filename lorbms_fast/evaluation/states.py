@@ -7,15 +7,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
 from lorbms_fast.similarity.features.weights import read_checkpoint
 
 
 def save_state(path: Path, iteration: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Write what a training needs to go on after `iteration` iterations."""
     states = [optimizer.state_dict() for optimizer in optimizers]
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         torch.save({"iteration": iteration, "network": network.state_dict(), "optimizers": states}, partial)
 
 

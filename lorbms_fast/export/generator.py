@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.checkpoint import Run
+from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import build
 from lorbms_fast.models.spectral import unnormalised
 from lorbms_fast.reference.layers import SpectralWeight
-from lorbms_fast.snapshot import MODEL, load_weights
+from lorbms_fast.run import Run
 from lorbms_fast.tiles import tile_of_chunk
 
 

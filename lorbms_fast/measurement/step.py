@@ -9,8 +9,8 @@ from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
-from lorbms_fast.pages import keep_pages
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def step(
     device: torch.device = CPU,
 ) -> Callable[[], object]:
     """A function that does one iteration (generator twice, classifier, discriminator) on one fixed batch."""
-    keep_pages()  # as the train command does
+    retain_freed_memory()  # as the train command does
     config = TrainConfig(model=model, impl=impl)
     networks = build(model, impl).to(device).train()
     optimizers = Optimizers.of(networks, config.optim, arithmetic)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from lorbms_fast.parallel import in_order
+from lorbms_fast.parallel import ordered_map
 from lorbms_fast.photos import shipped
 from lorbms_fast.photos.draws import Stream, generator
 from lorbms_fast.photos.scene import compose_scene
@@ -47,7 +47,7 @@ def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, w
     The files are the same for the same `scenes` and `seed`, whatever the number of `workers`.
     """
     (folder / IMAGES).mkdir(parents=True)
-    composed = list(in_order(partial(_write_scene, folder / IMAGES, seed), range(scenes), workers, "scenes"))
+    composed = list(ordered_map(partial(_write_scene, folder / IMAGES, seed), range(scenes), workers, "scenes"))
     images = [image for image, _ in composed]
     if photographs:
         images += _copy_photographs(folder / IMAGES, first_id=scenes + 1)

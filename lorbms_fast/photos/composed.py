@@ -4,8 +4,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_folder
 from lorbms_fast.photos import shipped
 from lorbms_fast.photos.coco import CocoCounts, write_coco
 from lorbms_fast.photos.stl10 import Split, check_sizes, write_stl10
@@ -30,7 +30,7 @@ def write_composed(
     Raises `UserError` when `out` exists or a number makes no sense.
     """
     _check(scenes, train, test, seed, workers)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         coco = write_coco(folder / COCO, scenes, seed, photographs, workers) if scenes else None
         stl10 = write_stl10(folder / STL10, train, test, seed, workers) if train or test else None
         (folder / CREDITS).mkdir()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.parallel import in_order
+from lorbms_fast.parallel import ordered_map
 from lorbms_fast.photos import shipped
 from lorbms_fast.photos.collage import background, cutout, object_size, paste
 from lorbms_fast.photos.draws import Stream, generator
@@ -99,7 +99,7 @@ def _write_pictures(
     objects = []
     with file.open("wb") as planes:
         make = partial(_picture, seed, stream)
-        for photo, picture in in_order(make, list(enumerate(candidates)), workers, file.stem):
+        for photo, picture in ordered_map(make, list(enumerate(candidates)), workers, file.stem):
             planes.write(picture.transpose(2, 1, 0).tobytes())
             objects.append(photo.file)
     return objects

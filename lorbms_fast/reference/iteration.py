@@ -10,8 +10,8 @@ from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.engine.report import Report
 from lorbms_fast.engine.scenes import Scenes
+from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.losses import GeneratorLosses
 from lorbms_fast.models import Networks
@@ -47,7 +47,7 @@ def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tu
     return losses.generation(batch.I_ref, s, networks.dsc(s.I_mix), logits, batch.mask, config), s
 
 
-def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> Report:
+def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], config: LossConfig) -> StepMetrics:
     """Update generator, generator, classifier, discriminator, each with the parameters that the last one left.
 
     Args:
@@ -73,7 +73,7 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     L_D = losses.discrimination(networks.dsc(batch.I_ref), networks.dsc(I_mix), config.gan)
     update(optimizers.discriminator, L_D)
 
-    return Report.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
+    return StepMetrics.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)
 
 
 def advance_u(networks: Networks, config: OptimConfig) -> None:

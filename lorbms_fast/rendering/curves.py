@@ -6,9 +6,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.engine.log import read_entries
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
 from lorbms_fast.rendering.style import PLOT
 
 PANELS = {
@@ -23,7 +23,7 @@ def draw_curves(metrics: Path, target: Path) -> None:
     """Write `curves` as a PNG. A run too short for its first entry gets no plot."""
     figure = curves(metrics)
     if figure is not None:
-        with whole_file(target) as partial:
+        with atomic_write(target) as partial:
             figure.savefig(partial, format="png", dpi=110)
 
 

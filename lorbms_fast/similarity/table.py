@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
 
 NEIGHBOURS = 10
 QUADRANTS = 4
@@ -51,7 +51,7 @@ class NeighbourTable:
             columns[f"q{q + 1}_distances"] = _lists(pa.array(self.distances[:, q].ravel(), pa.float32()))
         facts = self.facts | {"tau": self.tau, "features": self.features}
         table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(facts)})
-        with whole_file(store.path / FILE) as partial:
+        with atomic_write(store.path / FILE) as partial:
             pq.write_table(table, partial)
         return store.path / FILE
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import whole_file
 
 FOLDER = "neighbours.partial"
 
@@ -36,7 +36,7 @@ class Workplace:
         if path.is_file() and (found := json.loads(path.read_text())) != features_of:
             changed = ", ".join(name for name in features_of if found.get(name) != features_of[name])
             raise UserError(f"{self.folder} holds features of another {changed}: remove it, or go on with the same")
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(json.dumps(features_of))
 
     def features(self, n: int, d: int) -> NDArray[np.float32]:
@@ -69,7 +69,7 @@ class Workplace:
 
     def note_done(self, images: int) -> None:
         """Note how many images' features are on the disk."""
-        with whole_file(self.folder / "done") as partial:
+        with atomic_write(self.folder / "done") as partial:
             partial.write_text(str(images))
 
     def load(self, name: str, settings: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
@@ -84,7 +84,7 @@ class Workplace:
 
     def save(self, name: str, settings: dict[str, Any], **arrays: NDArray[Any]) -> None:
         """Save a result."""
-        with whole_file(self.folder / f"{name}.npz") as partial, partial.open("wb") as file:
+        with atomic_write(self.folder / f"{name}.npz") as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, settings=np.array(json.dumps(settings)), **arrays)
 
 

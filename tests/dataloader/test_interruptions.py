@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from lorbms_fast import parallel
+from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader import prepare as module
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -24,7 +25,6 @@ from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore, damaged
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import sole_process
 from lorbms_fast.photos import shipped
 
 PREPARE = """
@@ -187,12 +187,12 @@ def test_two_processes_on_one_store(tmp_path, scenes, undisturbed):
 def test_a_lock_ends_with_its_block_and_survives_removal(tmp_path):
     folder = tmp_path / "work"
     for _ in range(2):
-        with sole_process(folder, "works"):
+        with exclusive_lock(folder, "works"):
             shutil.rmtree(folder)
             with (
-                sole_process(folder, "works again"),
+                exclusive_lock(folder, "works again"),
                 pytest.raises(UserError, match="another process is here"),
-                sole_process(folder, "is here"),
+                exclusive_lock(folder, "is here"),
             ):
                 pass
     assert folder.is_dir()
@@ -285,7 +285,7 @@ def test_a_folder_that_cannot_be_read_is_named():
 
 def test_a_worker_that_dies_is_told():
     with pytest.raises(UserError, match="one of 2 workers was ended from outside"):
-        list(parallel.in_order(os._exit, [1, 1], 2, "dying"))
+        list(parallel.ordered_map(os._exit, [1, 1], 2, "dying"))
 
 
 def test_check_command(tmp_path, undisturbed, capsys):

@@ -16,19 +16,19 @@ import pytest
 import torch
 import tqdm
 
-from lorbms_fast import snapshot
-from lorbms_fast.checkpoint import Progress, Run
+from lorbms_fast import checkpoint
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import TrainConfig, to_json
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine import memory
+from lorbms_fast.engine import oom
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.peak import peak_bytes
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.progress import tqdm as bar
+from lorbms_fast.run import Progress, Run
 from tests.conftest import TINY
 from tests.processes import started, train
 
@@ -96,7 +96,7 @@ def test_a_second_sigint_does_not_wait(store, tmp_path):
         process.join(60)
         assert process.exitcode == 1
     assert [path.name for path in run.checkpoints()] == ["00000002"]
-    snapshot.check(run.latest())
+    checkpoint.check(run.latest())
     run_training(replace(run, config=replace(TINY, iterations=4)), store)
     assert iterations(run) == 4
 
@@ -172,10 +172,10 @@ def test_want_of_memory_names_a_batch_that_would_fit(monkeypatch):
     config = replace(TINY, batch_size=500)
     three, six = (peak_bytes(TINY.model, n, "float32") for n in (3, 6))
     assert 0 < three < six
-    monkeypatch.setattr(memory, "free_memory", lambda device: (three + 17.5 * (six - three) / 3) / 0.9)
+    monkeypatch.setattr(oom, "free_memory", lambda device: (three + 17.5 * (six - three) / 3) / 0.9)
     with (  # 20 but for what waits for the garbage collector, which counts too
         pytest.raises(UserError, match=r"--batch-size 500 does not fit in the .* on cpu: by an estimate [123]\d would"),
-        memory.out_of_memory_told(config, torch.device("cpu")),
+        oom.out_of_memory_told(config, torch.device("cpu")),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -191,11 +191,11 @@ def test_want_of_memory_names_a_batch_that_would_fit(monkeypatch):
     ],
 )
 def test_want_of_memory_is_told_from_other_errors(error, wanting):
-    assert memory.is_want_of_memory(error) == wanting
+    assert oom.is_want_of_memory(error) == wanting
 
 
 def test_other_errors_are_no_want_of_memory():
-    with pytest.raises(RuntimeError, match="shapes"), memory.out_of_memory_told(TINY, torch.device("cpu")):
+    with pytest.raises(RuntimeError, match="shapes"), oom.out_of_memory_told(TINY, torch.device("cpu")):
         raise RuntimeError("shapes do not match")
 
 
@@ -281,5 +281,5 @@ def test_nothing_but_progress_is_new_in_a_resumed_state(store, tmp_path):
     """What state.json says can be read by anybody, and says how far the run came."""
     run = Run.create(tmp_path / "run", replace(TINY, iterations=1), store.path)
     run_training(run, store)
-    facts = snapshot.facts_of(run.latest())
+    facts = checkpoint.facts_of(run.latest())
     assert Progress(*(facts[name] for name in Progress._fields)) == Progress(1, 1, 0)

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorbms_fast import snapshot
-from lorbms_fast.checkpoint import Progress, Run, load_networks
+from lorbms_fast import checkpoint
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import Networks, build
+from lorbms_fast.run import Progress, Run, load_networks
 from tests.conftest import TINY
 
 
@@ -61,12 +61,12 @@ def test_everything_comes_back(tmp_path):
     assert same(networks, others)
     again = run.folder / "again"
     again.mkdir()
-    snapshot.write(again, others, theirs, Progress(3, 12)._asdict())
-    for name in (snapshot.MODEL, snapshot.OPTIMIZERS):
+    checkpoint.write(again, others, theirs, Progress(3, 12)._asdict())
+    for name in (checkpoint.MODEL, checkpoint.OPTIMIZERS):
         assert (again / name).read_bytes() == (path / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", [snapshot.MODEL, snapshot.OPTIMIZERS, snapshot.STATE])
+@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.OPTIMIZERS, checkpoint.STATE])
 @pytest.mark.parametrize("damage", ["one byte", "cut", "gone"])
 def test_a_damaged_newest_is_named_and_the_one_before_is_used(name, damage, tmp_path, capsys):
     run = saved(tmp_path, {2: 0.2, 4: 0.1})
@@ -94,14 +94,14 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_used(name, damage, tmp_
 def test_nothing_but_damage_is_said_of_all(tmp_path):
     run = saved(tmp_path, {2: 0.2, 4: 0.1})
     for path in run.checkpoints():
-        (path / snapshot.MODEL).write_bytes(b"")
+        (path / checkpoint.MODEL).write_bytes(b"")
     with pytest.raises(UserError, match=r"no checkpoint that is whole: .*00000004.*; .*00000002/model\.safetensors"):
         run.latest()
 
 
 def test_a_damaged_later_one_does_not_push_out_the_new(tmp_path):
     run = saved(tmp_path, {2: None, 4: None}, replace(TINY, keep_checkpoints=1))
-    (run.latest() / snapshot.STATE).unlink()
+    (run.latest() / checkpoint.STATE).unlink()
     run.save(Progress(3, 3), *fresh())
     assert names(run) == [3]
     assert [path.name for path in (run.folder / "checkpoints").iterdir() if "aside" in path.name] == ["00000004.aside"]
@@ -109,7 +109,7 @@ def test_a_damaged_later_one_does_not_push_out_the_new(tmp_path):
 
 def test_another_version_is_refused_field_by_field(tmp_path):
     run = saved(tmp_path, {2: 0.2})
-    path = run.latest() / snapshot.STATE
+    path = run.latest() / checkpoint.STATE
     path.write_text(json.dumps({"iteration": 2, "batches": 2}))  # as version 1 had it
     said = r"state\.json is of another version: format is absent, not lorbms-fast checkpoint; version is absent, not 2;"
     with pytest.raises(UserError, match=said):
@@ -135,15 +135,15 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
     run = saved(tmp_path, {2: 0.2})
     networks = build(replace(TINY.model, chunk=5), "torch")
     with pytest.raises(UserError, match=r"model\.safetensors belongs to another model: .* is \[.*\], not \[.*\]; "):
-        snapshot.load_weights(networks, run.latest() / snapshot.MODEL)
+        checkpoint.load_weights(networks, run.latest() / checkpoint.MODEL)
 
 
 def test_loading_runs_no_code(tmp_path):
     """A pickle under a checkpoint's name is damage, even under a checksum that fits it."""
     run = saved(tmp_path, {2: 0.2})
     path = run.latest()
-    torch.save({"enc": print}, path / snapshot.MODEL)
-    snapshot.seal(path, {name: value for name, value in snapshot.facts_of(path).items() if name != "sha256"})
+    torch.save({"enc": print}, path / checkpoint.MODEL)
+    checkpoint.seal(path, {name: value for name, value in checkpoint.facts_of(path).items() if name != "sha256"})
     with pytest.raises(UserError, match=r"model\.safetensors is missing or damaged"):
         load_networks(run.folder)
 
@@ -152,7 +152,7 @@ def test_what_killed_writers_left_is_removed(tmp_path):
     run = saved(tmp_path, {2: 0.2})
     left = run.folder / "checkpoints" / ".00000004.99999999.partial"
     left.mkdir()
-    (left / snapshot.MODEL).write_bytes(b"half")
+    (left / checkpoint.MODEL).write_bytes(b"half")
     foreign = run.folder / ".notes.partial"
     foreign.write_text("nobody's")
     run.tidy()

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lorbms_fast import snapshot
-from lorbms_fast.checkpoint import Run
+from lorbms_fast import checkpoint
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore, checksum
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.errors import UserError
+from lorbms_fast.run import Run
 from tests.conftest import TINY
 from tests.processes import started, train
 
@@ -38,7 +38,7 @@ def check_run(run: Run) -> str:
         When the kill came.
     """
     for path in run.checkpoints():
-        snapshot.check(path)
+        checkpoint.check(path)
     for path in run.folder.glob("*.json"):
         json.loads(path.read_text())
     for path in run.folder.rglob("[!.]*.png"):

@@ -8,7 +8,6 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.commands.evaluate.base import base_config
 from lorbms_fast.commands.train import neighbour_batches, run_training
 from lorbms_fast.config import TrainConfig
@@ -21,6 +20,7 @@ from lorbms_fast.evaluation.generation import measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.evaluation.linear import Sources, evaluate_row
 from lorbms_fast.evaluation.settings import LinearConfig
+from lorbms_fast.run import Run, load_networks
 
 
 def ablation(

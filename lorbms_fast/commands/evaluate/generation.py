@@ -6,7 +6,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.checkpoint import Run
+from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.commands.train import scene_batches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -14,7 +14,7 @@ from lorbms_fast.evaluation.generation import draw_generation_curves, measure_ge
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.evaluation.words import interval
 from lorbms_fast.models import build
-from lorbms_fast.snapshot import MODEL, load_weights
+from lorbms_fast.run import Run
 
 
 def generation(

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
@@ -21,7 +22,6 @@ from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.states import restore_state, save_state
 from lorbms_fast.evaluation.views import row_batches
-from lorbms_fast.files import whole_file
 from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import initialise
@@ -155,7 +155,7 @@ def _train(
                 curve.append({"iteration": done, "l1": found.l1, "psnr": found.psnr, "L_D": float(L_D)})
                 bar.set_postfix({"L1": f"{float(L1):.3f}", "PSNR held out": f"{found.psnr:.2f} dB"}, refresh=False)
             if done % save_every == 0 and done < iterations:
-                with whole_file(points) as partial:
+                with atomic_write(points) as partial:
                     partial.write_text(json.dumps(curve))
                 save_state(state, done, networks, optimizers)
     for path in (state, points):

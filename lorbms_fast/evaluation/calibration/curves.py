@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.evaluation.results import Result
-from lorbms_fast.files import whole_file
 from lorbms_fast.rendering.style import PLOT
 
 
@@ -22,5 +22,5 @@ def draw_calibration(results: Sequence[Result], target: Path) -> None:
             axes.set(title=f"{title}, held-out images", xlabel="iteration")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend()
-        with whole_file(target) as partial:
+        with atomic_write(target) as partial:
             figure.savefig(partial, format="png", dpi=110)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.errors import UserError
+from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features.extractor import Extractor
 
 

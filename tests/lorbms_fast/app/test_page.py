@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from lorbms_fast.app.server import serve
 from lorbms_fast.app.view import RunView
-from lorbms_fast.checkpoint import Run
 from lorbms_fast.cli import main
+from lorbms_fast.run import Run
 from tests.clicks import Keys, changes, drop, find, find_all, shown, until
 from tests.conftest import run_of
 

@@ -18,7 +18,6 @@ from werkzeug.test import Client
 from lorbms_fast.app.pictures import png_address, square_of
 from lorbms_fast.app.server import MAX_UPLOAD, application, serve
 from lorbms_fast.app.view import RunView
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
@@ -27,6 +26,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.transfer import transfer
+from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 from tests.conftest import run_of
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorbms_fast import snapshot
-from lorbms_fast.checkpoint import BEGINNING, Progress, Run
+from lorbms_fast import checkpoint
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.batches import Batch, BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine import divergence
+from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.divergence import Flaw, Watch
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.engine.readings import Reading
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
+from lorbms_fast.run import BEGINNING, Progress, Run
 from tests.conftest import TINY
 
 QUIET = replace(TINY, sheet_every=100, iterations=5)
@@ -73,7 +73,7 @@ def test_stopping_at_the_iteration_itself(spoilt, store, tmp_path):
     assert images["batch"] == 2
     assert images["reference"] == [store.ids[row] for row in rows[0]]
     assert images["candidates"] == [[store.ids[row] for row in kind] for kind in rows[1:]]
-    assert snapshot.check(place)["iteration"] == 3
+    assert checkpoint.check(place)["iteration"] == 3
     assert [path.name for path in t.run.checkpoints()] == ["00000002"]
 
 
@@ -111,7 +111,7 @@ def test_going_back_learns_more_slowly(spoilt, store, tmp_path, capsys):
     assert [entry["iteration"] for entry in found] == [1, 2, 3, 4, 5]
     assert found[:2] == expected[:2]
     assert found[2]["psnr"] != expected[2]["psnr"]  # the second generator update followed a shorter first
-    assert snapshot.facts_of(t.run.latest())["rollbacks"] == 1
+    assert checkpoint.facts_of(t.run.latest())["rollbacks"] == 1
 
 
 def test_going_back_to_the_beginning_and_not_for_ever(spoilt, store, tmp_path):
@@ -187,7 +187,7 @@ def test_late_readings_name_the_iterations():
 def test_notes_on_their_way_are_waited_for_only_when_they_must(monkeypatch):
     optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
     watch = Watch(optimizers, 2)
-    monkeypatch.setattr(Reading, "here", lambda reading: False)
+    monkeypatch.setattr(HostCopy, "here", lambda reading: False)
     found = []
     for iteration in range(6):
         optimizers.discriminator.flawed[0].add_(iteration % 2)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
+from lorbms_fast.run import Run, load_networks
 from tests.conftest import TINY
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lorbms_fast.checkpoint import Run
+from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
 from lorbms_fast.dataloader.batches import Batch, BatchSource
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.stopping import Interrupted
+from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
-from lorbms_fast.files import sole_process
 from lorbms_fast.models import Networks
+from lorbms_fast.run import Run
 from tests.conftest import TINY
 
 
@@ -138,7 +138,7 @@ def test_a_mistake_before_the_first_iteration_can_be_mended_in_place(store, tmp_
     asked = (store.path, "--out", tmp_path / "run", "--config", tmp_path / "tiny.json", "--iterations", 1)
     assert train(*asked, "--variant", "hu") == 2
     assert "use an even one" in capsys.readouterr().err
-    with sole_process(tmp_path / "run", "is training it"):
+    with exclusive_lock(tmp_path / "run", "is training it"):
         assert train(*asked) == 2
     assert "another process is training" in capsys.readouterr().err
     main(["train", *map(str, asked)])

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import EvaluationConfig
@@ -28,6 +27,7 @@ from lorbms_fast.evaluation.generation import (
 )
 from lorbms_fast.evaluation.image_features import extractor_features, image_features
 from lorbms_fast.evaluation.inception import Inception
+from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 from tests.conftest import TINY
 

@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lorbms_fast.checkpoint import Progress, Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands import export as command
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
@@ -25,6 +24,7 @@ from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.transfer import transfer
+from lorbms_fast.run import Progress, Run, load_networks
 from tests.conftest import TINY, run_of
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX here: pip install 'lorbms-fast[export]'")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.parallel import in_order
+from lorbms_fast.parallel import ordered_map
 from lorbms_fast.photos import stl10
 from lorbms_fast.photos.composed import write_composed
 from lorbms_fast.photos.shipped import DATA
@@ -103,6 +103,6 @@ def _square(index: int) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order_and_exceptions_come_through(workers: int):
-    assert list(in_order(_square, range(20), workers, "squares")) == [index * index for index in range(20)]
+    assert list(ordered_map(_square, range(20), workers, "squares")) == [index * index for index in range(20)]
     with pytest.raises(ValueError, match="the thirtieth"):
-        list(in_order(_square, range(40), workers, "squares"))
+        list(ordered_map(_square, range(40), workers, "squares"))

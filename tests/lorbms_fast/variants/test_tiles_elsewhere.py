@@ -17,7 +17,6 @@ from werkzeug.test import Client
 from lorbms_fast.app.pictures import png_address
 from lorbms_fast.app.server import application
 from lorbms_fast.app.view import RunView
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, scene_batches
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
@@ -29,6 +28,7 @@ from lorbms_fast.export.generator import Transfer, plain_generator
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.transfer import transfer
+from lorbms_fast.run import Run, load_networks
 from tests.conftest import TINY, store_of
 
 CPU = torch.device("cpu")

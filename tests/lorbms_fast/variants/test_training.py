@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lorbms_fast.checkpoint import Run, load_networks
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -22,6 +21,7 @@ from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
+from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.variants import VARIANTS
 from tests.conftest import TINY

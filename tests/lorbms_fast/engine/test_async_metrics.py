@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.checkpoint import Run
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.engine import readings
+from lorbms_fast.engine import async_metrics
+from lorbms_fast.engine.async_metrics import AsyncMetrics, HostCopy
 from lorbms_fast.engine.divergence import Watch
 from lorbms_fast.engine.log import Log
-from lorbms_fast.engine.readings import Reading, Readings
 from lorbms_fast.engine.trainer import Training
+from lorbms_fast.run import Run
 from tests.conftest import TINY
 from tests.lorbms_fast.engine import waiting
 
 
-class Slow(readings.Reading):
+class Slow(async_metrics.HostCopy):
     """A reading that is there only when somebody has waited, or says so."""
 
     waited = 0
@@ -33,13 +33,13 @@ class Slow(readings.Reading):
 
 @pytest.fixture
 def slow(monkeypatch):
-    monkeypatch.setattr(readings, "Reading", Slow)
+    monkeypatch.setattr(async_metrics, "HostCopy", Slow)
     monkeypatch.setattr(Slow, "waited", 0)
     monkeypatch.setattr(Slow, "arrived", frozenset())
 
 
 def test_readings_come_in_order_and_one_late_at_most(slow):
-    under_way, seen = Readings(), []
+    under_way, seen = AsyncMetrics(), []
     for i in range(4):
         values = torch.tensor([float(i)])
         under_way.send(i, values)
@@ -53,7 +53,7 @@ def test_readings_come_in_order_and_one_late_at_most(slow):
 
 def test_a_reading_that_is_there_is_given_out_at_once(slow):
     Slow.arrived = frozenset([1.0, 2.0])
-    under_way = Readings()
+    under_way = AsyncMetrics()
     for i in (1, 2, 3):
         under_way.send(i, torch.tensor([float(i)]))
     assert list(under_way.arrived(left=3)) == [(1, [1.0]), (2, [2.0])]
@@ -110,7 +110,7 @@ def waits(monkeypatch):
     waits = Waits()
     for method in ("tolist", "numpy", "cpu"):  # which wait on a GPU, and are no operations on a CPU
         monkeypatch.setattr(torch.Tensor, method, waits.noting(getattr(torch.Tensor, method)))
-    for owner, function in ((Reading, "read"), (Training, "_look"), (Run, "save"), (Training, "_step")):
+    for owner, function in ((HostCopy, "read"), (Training, "_look"), (Run, "save"), (Training, "_step")):
         monkeypatch.setattr(owner, function, waits.permitting(getattr(owner, function)))
     return waits
 
@@ -141,7 +141,7 @@ def test_the_audit_sees_what_waits(waits):
     with waits:
         for wait in (lambda: x[0].item(), lambda: bool(x[0]), lambda: x.tolist(), lambda: x.numpy(), lambda: x[x > 0]):
             wait()
-        Readings().send(1, x)
+        AsyncMetrics().send(1, x)
     assert len(waits.seen) == 5
 
 

@@ -5,7 +5,7 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
-def keep_pages(at_most: int = -1) -> None:
+def retain_freed_memory(at_most: int = -1) -> None:
     """Have glibc reuse freed memory instead of handing it back; elsewhere do nothing.
 
     Large blocks otherwise come as fresh pages, which the system must clear, each time they are asked for: about a

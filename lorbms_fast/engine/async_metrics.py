@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Reading:
+class HostCopy:
     """A tensor's values of now, sent off to the host; only who reads them before they are there has to wait."""
 
     def __init__(self, numbers: Tensor) -> None:
@@ -28,15 +28,15 @@ class Reading:
         return values
 
 
-class Readings:
-    """Readings of iterations, in their order."""
+class AsyncMetrics:
+    """Copies of the metrics of iterations, in their order."""
 
     def __init__(self) -> None:
-        self._under_way: deque[tuple[int, Reading]] = deque()
+        self._under_way: deque[tuple[int, HostCopy]] = deque()
 
     def send(self, iteration: int, numbers: Tensor) -> None:
         """Send an iteration's numbers off."""
-        self._under_way.append((iteration, Reading(numbers)))
+        self._under_way.append((iteration, HostCopy(numbers)))
 
     def arrived(self, left: int = 1) -> Iterator[tuple[int, list[float]]]:
         """Iterations and their numbers, each once: all that are here, and waited for until only `left` are not."""

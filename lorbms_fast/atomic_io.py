@@ -17,7 +17,7 @@ _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced to disk and takes `path`'s name.
 
     If the block raises, nothing is left and an older `path` stays as it was.
@@ -35,7 +35,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` to fill; on success it is synced to disk and takes `path`'s name.
 
     If the block raises, nothing is left. Raises `UserError` when `path` exists already.
@@ -86,7 +86,7 @@ def _alive(process: int) -> bool:
 
 
 @contextmanager
-def sole_process(folder: Path, doing: str) -> Iterator[None]:
+def exclusive_lock(folder: Path, doing: str) -> Iterator[None]:
     """Make `folder`, unless it is there, and keep other processes out of it until the block ends.
 
     The lock is the kernel's: it ends with the process, however that ends. What is in the folder stays.

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lorbms_fast.engine import compiled
-from lorbms_fast.engine.compiled import compile_regions
+from lorbms_fast.engine import torch_compile
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
+from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
 from tests.conftest import TINY
@@ -52,7 +52,7 @@ def test_nothing_is_compiled_after_warming_up_and_all_is_the_same(both):
 
 def test_other_sizes_are_counted_and_no_more_than_some_compiled(both, monkeypatch, capsys):
     _, run = both
-    monkeypatch.setattr(compiled, "CASES", 3)
+    monkeypatch.setattr(torch_compile, "CASES", 3)
     run.iterate(0)
     run.iterate(0, n=4)
     assert run.counts() == {"dsc": 4, "cls": 4}

@@ -10,7 +10,7 @@ from lorbms_fast.losses import GeneratorLosses
 
 
 @dataclass(frozen=True)
-class Report:
+class StepMetrics:
     """Losses before the update they drove (the second of the generator's two), and the PSNR of I_hat in dB.
 
     Detached scalars that stay on the device until somebody asks for `numbers`.
@@ -33,7 +33,7 @@ class Report:
         I_hat: Tensor,
         L_cls: Tensor,
         L_D: Tensor,
-    ) -> "Report":
+    ) -> "StepMetrics":
         """Gather the numbers of one iteration."""
         psnr = 10 * torch.log10(4 / F.mse_loss(I_hat.detach(), I_ref))  # images span [-1, 1]: the peak is 2
         values = (parts.L_G, parts.L_rec_hat, parts.L_rec_prime, parts.L_adv, parts.L_cls, L_cls, L_D, psnr)
@@ -45,7 +45,7 @@ class Report:
         return [field.name for field in fields(cls)]
 
     @classmethod
-    def unstacked(cls, values: Tensor) -> "Report":
+    def unstacked(cls, values: Tensor) -> "StepMetrics":
         """The inverse of `stacked`, without a copy."""
         return cls(*values.unbind())
 
