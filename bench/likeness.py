@@ -23,17 +23,16 @@ from torch import Tensor
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.engine.forms import FORMS, Form
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
 from lorbms_fast.photos import shipped
 from lorbms_fast.progress import tqdm
+from lorbms_fast.types import Batch, StepMetrics
 
 KEPT = Path(__file__).parent / ".likeness"
 CONFIG = TrainConfig(

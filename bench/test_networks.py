@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from bench.conftest import Compare
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.engine.forms import FORMS
-from lorbms_fast.models import Networks, build
+from lorbms_fast.models import build
+from lorbms_fast.types import Networks
 
 BATCH = 12
 ROUNDS = 5

@@ -1,8 +1,7 @@
 """Batches: a reference image, one candidate for each of its quadrants, and the mask that says which are used.
 
 A batch is a function of its number alone. Nothing needs to be saved to go on where a run stopped, and nothing
-depends on how many workers there are, or on the device that draws. Images and mask are tensors and offer DLPack: CuPy,
-JAX and numpy take them without a copy (`cupy.from_dlpack(batch.I_ref)`).
+depends on how many workers there are, or on the device that draws.
 """
 
 from abc import ABC, abstractmethod
@@ -22,8 +21,9 @@ from lorbms_fast.dataloader.ahead import ReadAhead
 from lorbms_fast.dataloader.readers import Mapped, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.mixing import mixing_mask
+from lorbms_fast.mixing import mixing_mask, used_candidates
 from lorbms_fast.similarity.table import NeighbourTable
+from lorbms_fast.types import Batch
 
 AUTHOR_RANKS = 9
 """The author's program draws from the nearest nine of the ten neighbours."""
@@ -43,63 +43,6 @@ class Draw(NamedTuple):
 
 Drawing = Callable[[range], Draw]
 """From numbers of batches to what they are made of, (number, ...)."""
-
-
-class Batch(NamedTuple):
-    """Reference images, a candidate for each of their quadrants, and which quadrants the candidates replace."""
-
-    I_ref: Tensor
-    """(N, 3, S, S) float32 in [-1, 1]."""
-    I_q: Tensor
-    """(4, N, 3, S, S) float32 in [-1, 1]: the candidates for quadrant 1, then those for quadrant 2, 3, 4. Variants: one
-    for each tile, or one for all, (1, N, 3, S, S)."""
-    mask: Tensor
-    """(N, 4) bool, True where the quadrant is replaced (m_i = 1); in variants (N, tiles)."""
-    used: Tensor | None = None
-    """(2, K) int64, `used_candidates(mask)`, possibly padded; where it is None the mask is searched for it, which on a
-    GPU makes the host wait."""
-
-    def first(self, n: int) -> "Batch":
-        """The first n samples."""
-        return Batch(self.I_ref[:n], self.I_q[:, :n], self.mask[:n])
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device, the search of its mask made before."""
-        used = used_candidates(self.mask) if self.used is None else self.used
-        tensors = [self.I_ref, self.I_q, self.mask, used]
-        if torch.device(device).type == "cuda":  # the host goes on at once only from pinned memory
-            tensors = [tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors]
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
-
-
-def used_candidates(mask: Tensor) -> Tensor:
-    """Quadrant and sample of every candidate that a mask uses, by quadrant, then by sample.
-
-    Args:
-        mask: (N, 4) bool; on a GPU the host waits for it.
-
-    Returns:
-        (2, K) int64, K the number of replaced quadrants.
-    """
-    return mask.T.nonzero().T
-
-
-def padded_candidates(mask: Tensor, size: int) -> Tensor:
-    """`used_candidates`, the first repeated behind them, for any number of masks; no host waits.
-
-    Args:
-        mask: (..., N, 4) bool.
-        size: how many to list, no less than a mask uses.
-
-    Returns:
-        (..., 2, size) int64.
-    """
-    by_quadrant = mask.transpose(-1, -2).flatten(-2)
-    used_first = by_quadrant.logical_not().byte().argsort(stable=True)[..., :size]
-    is_used = torch.arange(size, device=mask.device) < by_quadrant.sum(-1, keepdim=True)
-    place = torch.where(is_used, used_first, used_first[..., :1])
-    n = mask.shape[-2]
-    return torch.stack([place // n, place % n], -2)
 
 
 class Batches(ABC):

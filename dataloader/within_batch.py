@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import Batch, Batches, generator, random_rows
+from lorbms_fast.dataloader.batches import Batches, generator, random_rows
 from lorbms_fast.dataloader.readers import Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask
+from lorbms_fast.types import Batch
 
 
 @dataclass(frozen=True)

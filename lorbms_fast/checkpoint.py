@@ -24,7 +24,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.errors import UserError
-from lorbms_fast.models import Networks
+from lorbms_fast.types import Networks
 
 FORMAT = {"format": "lorbms-fast checkpoint", "version": 2}
 MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"

@@ -1,12 +1,9 @@
 """The losses of the thesis (Section 3.4), each a scalar in the dtype of its inputs."""
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig
-from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.kernels.loss_head.definition import (
     called_fake,
     called_real,
@@ -15,9 +12,9 @@ from lorbms_fast.kernels.loss_head.definition import (
     discrimination,
     total,
 )
+from lorbms_fast.types import GeneratorLosses, Scenes
 
 __all__ = [
-    "GeneratorLosses",
     "called_fake",
     "called_real",
     "classification",
@@ -26,29 +23,19 @@ __all__ = [
     "generation",
     "provenance",
     "reconstruction",
+    "weighted",
 ]
 
 classification = classification_loss
 """L_cls, documented where it is defined."""
 
 
-@dataclass(frozen=True)
-class GeneratorLosses:
-    """L_G and its parts; each a scalar tensor."""
-
-    L_G: Tensor
-    L_rec_hat: Tensor
-    L_rec_prime: Tensor
-    L_adv: Tensor
-    L_cls: Tensor
-
-    @classmethod
-    def of(
-        cls, L_rec_hat: Tensor, L_rec_prime: Tensor, L_adv: Tensor, L_cls: Tensor, config: LossConfig
-    ) -> "GeneratorLosses":
-        """The parts, and `L_G = lambda_rec (L_rec_hat + L_rec_prime) + lambda_adv L_adv + lambda_cls L_cls`."""
-        parts = L_rec_hat, L_rec_prime, L_adv, L_cls
-        return cls(total(*parts, (config.rec, config.adv, config.cls)), *parts)
+def weighted(
+    L_rec_hat: Tensor, L_rec_prime: Tensor, L_adv: Tensor, L_cls: Tensor, config: LossConfig
+) -> GeneratorLosses:
+    """`L_G = lambda_rec (L_rec_hat + L_rec_prime) + lambda_adv L_adv + lambda_cls L_cls`, and its terms."""
+    terms = L_rec_hat, L_rec_prime, L_adv, L_cls
+    return GeneratorLosses(total(*terms, (config.rec, config.adv, config.cls)), *terms)
 
 
 def generation(
@@ -64,7 +51,7 @@ def generation(
         mask: (N, 4) bool, True where the quadrant was replaced.
         config: weights of the losses.
     """
-    return GeneratorLosses.of(
+    return weighted(
         L_rec_hat=reconstruction(I_ref, s.I_hat),
         L_rec_prime=reconstruction(I_ref, s.I_prime),
         L_adv=deception(D_mix, config.gan),

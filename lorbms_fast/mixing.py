@@ -35,6 +35,36 @@ def author_mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
     return ~((farthest | (distances > tau)) & ~nearest)
 
 
+def used_candidates(mask: Tensor) -> Tensor:
+    """Quadrant and sample of every candidate that a mask uses, by quadrant, then by sample.
+
+    Args:
+        mask: (N, 4) bool; on a GPU the host waits for it.
+
+    Returns:
+        (2, K) int64, K the number of replaced quadrants.
+    """
+    return mask.T.nonzero().T
+
+
+def padded_candidates(mask: Tensor, size: int) -> Tensor:
+    """`used_candidates`, the first repeated behind them, for any number of masks; no host waits.
+
+    Args:
+        mask: (..., N, 4) bool.
+        size: how many to list, no less than a mask uses.
+
+    Returns:
+        (..., 2, size) int64.
+    """
+    by_quadrant = mask.transpose(-1, -2).flatten(-2)
+    used_first = by_quadrant.logical_not().byte().argsort(stable=True)[..., :size]
+    is_used = torch.arange(size, device=mask.device) < by_quadrant.sum(-1, keepdim=True)
+    place = torch.where(is_used, used_first, used_first[..., :1])
+    n = mask.shape[-2]
+    return torch.stack([place // n, place % n], -2)
+
+
 def parse_mask(text: str, tiles: int = 4) -> Tensor:
     """Read a mask such as `0010`: quadrants q1 q2 q3 q4, or other tiles row by row; 1 takes the object image's chunk.
 

@@ -15,10 +15,10 @@ from fuzz.readers.weights import SMALL
 from lorbms_fast import checkpoint
 from lorbms_fast.config import OptimConfig, TrainConfig
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.models import build
 from lorbms_fast.rendering.curves import curves
 from lorbms_fast.run import Progress, Run, load_networks
+from lorbms_fast.types import StepMetrics
 
 CHECKPOINT = "checkpoints/00000001"
 PARTS = ("run.json", "config.json", f"{CHECKPOINT}/{checkpoint.STATE}", "metrics.jsonl")

@@ -9,7 +9,8 @@ from safetensors.torch import save
 from fuzz.reader import Reader
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.models import Networks, build
+from lorbms_fast.models import build
+from lorbms_fast.types import Networks
 
 SMALL = ModelConfig(
     stem=1,

@@ -19,7 +19,6 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
 from lorbms_fast.mixing import parse_mask
-from lorbms_fast.models import Networks
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
@@ -27,6 +26,7 @@ from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.kept import kept, nearest_to
 from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.tiles import is_grid, replaced_chunks
+from lorbms_fast.types import Networks
 
 
 @dataclass

@@ -26,11 +26,11 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.malloc import retain_freed_memory
-from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import images_at_once, with_variant
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.similarity.table import NeighbourTable
+from lorbms_fast.types import Networks
 
 READ_AHEAD = 2
 """Batches of photographs that are decoded while one is trained on."""

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
-from lorbms_fast.dataloader.batches import Batch, Drawing
+from lorbms_fast.dataloader.batches import Drawing
 from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.drawn import DrawnAhead, unpacked
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
-from lorbms_fast.engine.step_metrics import StepMetrics
-from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
+from lorbms_fast.types import Batch, Networks, StepMetrics
 
 UPDATES = 4
 Work = Callable[[], None]

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import Form
 from lorbms_fast.engine.freezing import frozen
-from lorbms_fast.models import Networks
 from lorbms_fast.models.joint_classifier import JointClassifier
+from lorbms_fast.types import Batch, Networks
 
 WARMED_UP = 1000
 """Iterations after which classifier and discriminator should tell samples apart."""

@@ -22,9 +22,9 @@ from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
-from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
 from lorbms_fast.run import Progress, Run
+from lorbms_fast.types import Networks
 
 FACTOR = 0.5
 """On the learning rates, for every time that a run went back."""

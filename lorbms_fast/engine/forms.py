@@ -8,16 +8,12 @@ from types import ModuleType
 from torch import Tensor
 
 from lorbms_fast.config import Impl, LossConfig, ModelConfig, OptimConfig
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine import general
 from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.scenes import Scenes
-from lorbms_fast.engine.step_metrics import StepMetrics
-from lorbms_fast.losses import GeneratorLosses
-from lorbms_fast.models import Networks
 from lorbms_fast.models.variants import images_at_once
 from lorbms_fast.reference import iteration as reference
+from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,13 @@ from torch import Tensor
 
 from lorbms_fast import losses
 from lorbms_fast.config import LossConfig
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.engine.scenes import Scenes
-from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.kernels import mix_chunks
-from lorbms_fast.losses import GeneratorLosses
-from lorbms_fast.models import Networks
 from lorbms_fast.models.joint_classifier import JointClassifier
 from lorbms_fast.models.passes import Pass, passes
 from lorbms_fast.tiles import replaced_chunks, tile_of_chunk
+from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
 Logits = Callable[[Networks, Tensor, Tensor], Tensor]
 """`(networks, I_mix, I_q) -> (4, N, 4)`: a form's `classifier_logits`, for classifiers of pairs."""
@@ -71,7 +67,7 @@ def generator_losses(
 ) -> tuple[GeneratorLosses, Scenes]:
     """The parts of L_G and what they were computed from."""
     s = scenes(networks, batch)
-    return GeneratorLosses.of(
+    return losses.weighted(
         L_rec_hat=losses.reconstruction(batch.I_ref, s.I_hat),
         L_rec_prime=losses.reconstruction(batch.I_ref, s.I_prime),
         L_adv=losses.deception(networks.dsc(s.I_mix), config.gan),

@@ -13,15 +13,12 @@ from torch import Tensor
 
 from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
-from lorbms_fast.dataloader.batches import Batch, used_candidates
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.engine.scenes import Scenes
-from lorbms_fast.engine.step_metrics import StepMetrics
-from lorbms_fast.losses import GeneratorLosses
-from lorbms_fast.models import Networks
+from lorbms_fast.mixing import used_candidates
 from lorbms_fast.models.passes import Pass, passes
 from lorbms_fast.models.spectral import spectral_layers
+from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
 
 def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from lorbms_fast.config import OptimConfig
 from lorbms_fast.engine.distributed import Averaging
 from lorbms_fast.engine.precision import Precision
 from lorbms_fast.kernels.adam import begin_step
-from lorbms_fast.models import Networks
+from lorbms_fast.types import Networks
 
 
 class Adam(torch.optim.Optimizer):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import lookup_backend
 
-from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
+from lorbms_fast.types import Networks
 
 Region = Literal["dsc", "cls"]
 CASES = 6

@@ -20,14 +20,14 @@ from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
-from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
-from lorbms_fast.models import Networks, build
+from lorbms_fast.models import build
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import training_sheet
 from lorbms_fast.run import BEGINNING, Progress, Run
+from lorbms_fast.types import Networks, StepMetrics
 
 SHEET_ROWS = 8
 SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")

@@ -27,9 +27,9 @@ from lorbms_fast.evaluation.image_features import Described, ImageFeatures
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached, read_result
 from lorbms_fast.evaluation.views import row_batches
-from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.style import PLOT
+from lorbms_fast.types import Networks
 
 BATCH = 32
 MIXED_SCENES = 7

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 
 from lorbms_fast.config import Impl, ModelConfig, TrainConfig
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
+from lorbms_fast.types import Batch
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,6 @@ Networks that a variant of Appendix D brings along have one class for both.
 from typing import Any
 
 import torch
-from torch import nn
 
 from lorbms_fast import reference
 from lorbms_fast.config import Impl, ModelConfig
@@ -14,27 +13,7 @@ from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import fast, variants
 from lorbms_fast.models.initial_values import initialise
 from lorbms_fast.reference.layers import SpectralNorm
-
-
-class Networks(nn.Module):
-    """Enc, Dec, D and Cls of the equations; their parameters' names begin with `enc.`, `dec.`, `dsc.`, `cls.`."""
-
-    enc: nn.Module
-    dec: nn.Module
-    dsc: nn.Module
-    cls: nn.Module
-
-    def __init__(self, enc: nn.Module, dec: nn.Module, dsc: nn.Module, cls: nn.Module) -> None:
-        super().__init__()
-        self.enc = enc
-        self.dec = dec
-        self.dsc = dsc
-        self.cls = cls
-
-    @property
-    def generator(self) -> list[nn.Parameter]:
-        """Parameters that L_G moves: encoder's and decoder's."""
-        return [*self.enc.parameters(), *self.dec.parameters()]
+from lorbms_fast.types import Networks
 
 
 def build(config: ModelConfig, impl: Impl, seed: int = 0, normalise: SpectralNorm = spectral_norm) -> Networks:

@@ -7,15 +7,11 @@ from torch import Tensor
 
 from lorbms_fast import losses
 from lorbms_fast.config import LossConfig, OptimConfig
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.engine.scenes import Scenes
-from lorbms_fast.engine.step_metrics import StepMetrics
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
-from lorbms_fast.losses import GeneratorLosses
-from lorbms_fast.models import Networks
 from lorbms_fast.reference.layers import SpectralWeight
+from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
 
 def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.dataloader.pixels import to_pixels
-from lorbms_fast.engine.scenes import Scenes
 from lorbms_fast.rendering.sheet import sheet
 from lorbms_fast.tiles import is_grid, tile_of_chunk
+from lorbms_fast.types import Batch, Scenes
 
 
 def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
-from lorbms_fast.models import Networks
 from lorbms_fast.tiles import replaced_chunks
+from lorbms_fast.types import Networks
 
 
 @torch.inference_mode()

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lorbms_fast.config import Impl, ModelConfig
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.errors import UserError
-from lorbms_fast.models import Networks, build
+from lorbms_fast.models import build
 from lorbms_fast.reference.layers import SpectralNorm
+from lorbms_fast.types import Batch, Networks
 from lorbms_fast.verification.fill import fill, fill_image, to_torch_layout
 
 SHIPPED = Path(__file__).parent / "golden"

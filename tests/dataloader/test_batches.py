@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lorbms_fast.dataloader.ahead import ReadAhead
-from lorbms_fast.dataloader.batches import CPU, BatchSource, padded_candidates, used_candidates
+from lorbms_fast.dataloader.batches import CPU, BatchSource
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.errors import UserError
-from lorbms_fast.mixing import mixing_mask
+from lorbms_fast.mixing import mixing_mask, padded_candidates, used_candidates
 from lorbms_fast.similarity.table import NeighbourTable
 
 

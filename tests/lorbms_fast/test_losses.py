@@ -41,7 +41,7 @@ def test_discrimination():
 
 def test_generator_total_has_the_weights_of_the_thesis():
     parts = (torch.tensor(v, dtype=torch.float64) for v in (1.0, 10.0, 100.0, 1000.0))
-    L_G = losses.GeneratorLosses.of(*parts, LossConfig()).L_G
+    L_G = losses.weighted(*parts, LossConfig()).L_G
     assert L_G.item() == pytest.approx(0.904 * 11 + 0.052 * 100 + 0.044 * 1000, rel=1e-12)
 
 

@@ -23,8 +23,8 @@ from lorbms_fast.evaluation.parts import part_photographs
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.trunks import EncoderTrunk
-from lorbms_fast.models import Networks
 from lorbms_fast.similarity.features.extractor import Extractor
+from lorbms_fast.types import Networks
 
 
 def measure_scenes(

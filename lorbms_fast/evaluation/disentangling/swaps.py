@@ -12,10 +12,10 @@ from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
-from lorbms_fast.models import Networks
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.tiles import replaced_chunks
+from lorbms_fast.types import Networks
 
 BATCH = 32
 SWAPS = 12

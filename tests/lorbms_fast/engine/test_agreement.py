@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig, ModelConfig, OptimConfig
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.mixing import mixing_mask
 from lorbms_fast.models import build
+from lorbms_fast.types import Batch
 
 RTOL = 1e-9
 ITERATIONS = 2

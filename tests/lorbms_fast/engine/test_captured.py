@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.dataloader.readers import resident
 from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.engine.precision import precision
 from lorbms_fast.models import build
+from lorbms_fast.types import Batch
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.tape import Tape
 

@@ -14,15 +14,15 @@ import torch.distributed as dist
 from lorbms_fast import losses
 from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
-from lorbms_fast.dataloader.batches import Batch
 from lorbms_fast.engine import distributed
 from lorbms_fast.engine.distributed import Averaging, World
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.measurement.step import random_batch
-from lorbms_fast.models import Networks, build
+from lorbms_fast.models import build
 from lorbms_fast.run import BEGINNING, Progress, Run
+from lorbms_fast.types import Batch, Networks
 from tests.conftest import TINY
 from tests.processes import work_together
 

@@ -10,7 +10,7 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import TrainConfig
-from lorbms_fast.dataloader.batches import Batch, BatchSource
+from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine import divergence
 from lorbms_fast.engine.async_metrics import HostCopy
@@ -22,6 +22,7 @@ from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
 from lorbms_fast.run import BEGINNING, Progress, Run
+from lorbms_fast.types import Batch
 from tests.conftest import TINY
 
 QUIET = replace(TINY, sheet_every=100, iterations=5)

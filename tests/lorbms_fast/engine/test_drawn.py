@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.dataloader.batches import padded_candidates
 from lorbms_fast.engine import drawn
 from lorbms_fast.engine.drawn import DrawnAhead, unpacked
+from lorbms_fast.mixing import padded_candidates
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.dataloader.batches import Batch, padded_candidates, used_candidates
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.step import random_batch, step
+from lorbms_fast.mixing import padded_candidates, used_candidates
 from lorbms_fast.models import build
+from lorbms_fast.types import Batch
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.waiting import waits
 from tests.processes import PROCESSES

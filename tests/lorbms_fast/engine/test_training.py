@@ -14,13 +14,13 @@ from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
-from lorbms_fast.dataloader.batches import Batch, BatchSource
+from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
-from lorbms_fast.models import Networks
 from lorbms_fast.run import Run
+from lorbms_fast.types import Batch, Networks
 from tests.conftest import TINY
 
 
