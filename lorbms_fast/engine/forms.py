@@ -8,8 +8,8 @@ from types import ModuleType
 from torch import Tensor
 
 from lorbms_fast.config import Impl, LossConfig, ModelConfig, OptimConfig
-from lorbms_fast.engine import general
 from lorbms_fast.engine import iteration as fast
+from lorbms_fast.engine import tiled
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.models.variants import images_at_once
 from lorbms_fast.reference import iteration as reference
@@ -49,8 +49,8 @@ def _general(impl: Impl) -> Form:
     pairs = FORMS[impl].classifier_logits
     return replace(
         FORMS["reference"],
-        scenes=general.scenes,
-        generator_losses=partial(general.generator_losses, pairs=pairs),
+        scenes=tiled.scenes,
+        generator_losses=partial(tiled.generator_losses, pairs=pairs),
         classifier_logits=pairs,
-        iterate=partial(general.iterate, pairs=pairs),
+        iterate=partial(tiled.iterate, pairs=pairs),
     )

@@ -11,8 +11,8 @@ from lorbms_fast.dataloader.batches import Batches, BatchSource
 from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.async_metrics import AsyncMetrics
-from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
+from lorbms_fast.engine.cuda_graph import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
 from lorbms_fast.engine.divergence import Guard, RolledBack
 from lorbms_fast.engine.forms import FORMS, form_of

@@ -14,7 +14,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.batches import BatchSource, generator
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.within_batch import Halves
-from lorbms_fast.engine.general import mixed_images
+from lorbms_fast.engine.tiled import mixed_images
 from lorbms_fast.evaluation.distances import (
     frechet,
     halves,

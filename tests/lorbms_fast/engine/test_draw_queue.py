@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.engine import drawn
-from lorbms_fast.engine.drawn import DrawnAhead, unpacked
+from lorbms_fast.engine import draw_queue
+from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.mixing import padded_candidates
 from tests.conftest import TINY
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("begin", [0, 3, 4, 9])
 @pytest.mark.parametrize(("rank", "processes", "updates"), [(0, 1, 1), (1, 3, 1), (1, 2, 4)])
 def test_every_iteration_finds_its_own(begin, rank, processes, updates, store, monkeypatch):
-    monkeypatch.setattr(drawn, "AHEAD", 4)
+    monkeypatch.setattr(draw_queue, "AHEAD", 4)
     source, n = batch_source(TINY, store), TINY.batch_size
     calls = []
 
@@ -23,7 +23,7 @@ def test_every_iteration_finds_its_own(begin, rank, processes, updates, store, m
         calls.append(len(numbers) // updates)
         return source.drawing(CPU)(numbers)
 
-    ahead = DrawnAhead(drawing, n, updates, CPU)
+    ahead = DrawQueue(drawing, n, updates, CPU)
     for iteration in range(begin, begin + 14):
         first = 100 + (iteration - begin) * processes * updates + rank
         numbers = range(first, first + updates * processes, processes)
@@ -41,7 +41,7 @@ def test_every_iteration_finds_its_own(begin, rank, processes, updates, store, m
 
 def test_a_jump_draws_anew(store):
     source = batch_source(TINY, store)
-    ahead = DrawnAhead(source.drawing(CPU), TINY.batch_size, 1, CPU)
+    ahead = DrawQueue(source.drawing(CPU), TINY.batch_size, 1, CPU)
     for iteration, number in ((0, 0), (1, 1), (70, 70), (71, 9), (2, 2)):
         ahead.ready(iteration, range(number, number + 1))
         rows, *_ = unpacked(ahead.slots[iteration % len(ahead.slots), 0], TINY.batch_size, 1)

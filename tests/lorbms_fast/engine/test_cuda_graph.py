@@ -7,7 +7,7 @@ import torch
 
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.readers import resident
-from lorbms_fast.engine.captured import UPDATES, CapturedIteration, CudaGraphs
+from lorbms_fast.engine.cuda_graph import UPDATES, CapturedIteration, CudaGraphs
 from lorbms_fast.engine.forms import FORMS
 from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.engine.precision import precision

@@ -11,7 +11,7 @@ AHEAD = 64
 """Iterations that are drawn at a time; the next as many are there before the first of these begins."""
 
 
-class DrawnAhead:
+class DrawQueue:
     """A ring of draws on the device, and on the host the number of candidates that each of them uses.
 
     That number decides which graph an iteration takes, so the host must know it; it is sent off when the draws are

@@ -18,7 +18,7 @@ from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Drawing
 from lorbms_fast.engine import iteration as fast
-from lorbms_fast.engine.drawn import DrawnAhead, unpacked
+from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
 from lorbms_fast.progress import tqdm
@@ -100,7 +100,7 @@ class CapturedIteration:
         self._n, self._losses, self._optim, self._arithmetic = batch_size, losses, optim, arithmetic
         self._recorder = recorder
         self._dtype = next(networks.parameters()).dtype
-        self._drawn = DrawnAhead(drawing, batch_size, batches, images.device)
+        self._drawn = DrawQueue(drawing, batch_size, batches, images.device)
         self._iteration = torch.zeros(1, dtype=torch.int64, device=images.device)
         self._expected = 0
         self._numbers = torch.zeros(len(StepMetrics.names()), dtype=torch.float64, device=images.device)
