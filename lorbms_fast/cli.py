@@ -4,12 +4,9 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
-import tyro
-from pydantic import ValidationError
-
-from lorbms_fast.config import describe
 from lorbms_fast.errors import UserError
 
 # command -> what it does. `lorbms_fast.commands.<command>` holds a function of the same name, imported only when
@@ -33,6 +30,8 @@ COMMANDS = {
     "info": "print every network's layers, shapes and parameter counts",
     "verify": "compare this installation with the numbers of the author's program",
 }
+OF_EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "ray": "search"}
+"""Modules that `train` does not bring, and the extras, named as the commands, that do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,21 +51,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if name in ("-h", "--help"):
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    layers_only = find_spec("tyro") is None
+    if layers_only and not name:
+        _fail(f"only the layers are installed, no command: {_install('train', 'tyro')}")
+    if name in ("", "-h", "--help"):
         print(_help())
+        if layers_only:
+            print(f"None of them is installed, only the layers: {_install('train', 'tyro')}")
         sys.exit(0)
     if name not in COMMANDS:
         _fail(f"'{name}' is not a command: choose one of {', '.join(COMMANDS)}")
     try:
-        tyro.cli(_load(name, rest), prog=f"lorbms-fast {name}", args=rest)
+        _call(name, rest)
     except UserError as error:
         _fail(str(error))
-    except ValidationError as error:
-        _fail(describe(error))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "lorbms_fast").partition(".")[0]
+        if missing == "lorbms_fast":
+            raise
+        _fail(f"'{name}' needs {missing}, which is not installed: {_install(name, missing)}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _call(name: str, arguments: Sequence[str]) -> None:
+    import tyro  # here, not above: where only the layers are installed, neither of the two is
+    from pydantic import ValidationError
+
+    from lorbms_fast.config import describe
+
+    try:
+        tyro.cli(_load(name, arguments), prog=f"lorbms-fast {name}", args=arguments)
+    except ValidationError as error:
+        _fail(describe(error))
+
+
+def _install(command: str, missing: str) -> str:
+    if missing in OF_EXTRAS:
+        extras = OF_EXTRAS[missing]
+    else:
+        extras = f"train,{command}" if command in OF_EXTRAS.values() else "train"
+    return f"pip install 'lorbms-fast[{extras}]'"
 
 
 def _load(name: str, arguments: Sequence[str]) -> Callable[..., Any]:

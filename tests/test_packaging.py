@@ -1,16 +1,20 @@
 """What a wheel puts into somebody's environment."""
 
 import ast
+import email
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import PackageMetadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,7 +64,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     distributions = {DISTRIBUTIONS.get(name, name) for name in needed}
     of_users = extras.keys() - {"dev", "api", "fuzz"}
     for_users = [*project["dependencies"], *(r for name in of_users for r in extras[name])]
-    assert distributions == _declared(for_users) - NOT_IMPORTED.keys()
+    assert distributions == _declared(for_users) - NOT_IMPORTED.keys() - {"lorbms-fast"}
     assert _declared(extras["fuzz"]) <= set(_imported("fuzz"))
     ours = {"lorbms_fast", "bench", "tests", "fuzz", "supply"}
     for_tests = set(_imported("tests")) - sys.stdlib_module_names - ours
@@ -73,6 +77,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
     subprocess.run(build, check=True, capture_output=True)
+    shutil.rmtree(ROOT / "lorbms_fast.egg-info")  # Python started here would take it for what is installed
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -85,6 +90,111 @@ def environment(wheel: Path) -> Path:
     install = [folder / "bin" / "python", "-m", "pip", "install", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> PackageMetadata:
+    """What the wheel says of itself."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
+
+
+def _brought_by(extra: str, metadata: PackageMetadata) -> set[str]:
+    """Distributions that are asked for under an extra (none: ""), those of the extras that it names included."""
+    found = set()
+    for requirement in map(Requirement, metadata.get_all("Requires-Dist")):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            if requirement.name == "lorbms-fast":
+                found = found.union(*(_brought_by(inner, metadata) for inner in requirement.extras))
+            else:
+                found.add(requirement.name)
+    return found
+
+
+def test_the_layers_need_torch_and_numpy_only(metadata):
+    assert _brought_by("", metadata) == {"torch", "numpy"}
+
+
+def test_exactly_one_faiss_is_installed_with_the_system(metadata):
+    train, cuda = _brought_by("train", metadata), _brought_by("cuda", metadata)
+    assert {name for name in train if "faiss" in name} == {"faiss-cpu"}
+    assert {name for name in cuda if "faiss" in name} == {"faiss-gpu-cu13-cuvs"}
+    assert train - {"faiss-cpu"} < cuda
+    for extra in set(metadata.get_all("Provides-Extra")) - {"train", "cuda", "dev"}:
+        assert not {name for name in _brought_by(extra, metadata) if "faiss" in name}, f"{extra} comes beside another"
+    assert train | _brought_by("export", metadata) | {"triton"} <= _brought_by("dev", metadata)
+
+
+BARE = """
+import sys
+from importlib.metadata import packages_distributions, requires
+from packaging.requirements import Requirement
+
+def closure(name):
+    lines = [Requirement(line) for line in requires(name) or ()]
+    return {name}.union(*(closure(r.name) for r in lines if r.marker is None or r.marker.evaluate({"extra": ""})))
+
+there = closure("torch") | closure("numpy") | {"lorbms-fast"}
+normal = lambda name: name.lower().replace("_", "-")
+for module, names in packages_distributions().items():
+    if not any(normal(name) in there for name in names):
+        sys.modules[module] = None
+for module in ("packaging", "triton"):
+    sys.modules[module] = None
+"""
+"""Hides all modules but torch's, numpy's and ours, as in an environment that `pip install lorbms-fast` makes."""
+
+
+def _bare(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", BARE + program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_layers_run_with_torch_and_numpy_only():
+    ran = _bare("""
+import torch
+from lorbms_fast.kernels import DenseBlock, InstanceNorm2d
+x = torch.randn(2, 8, 8, 8, requires_grad=True)
+InstanceNorm2d(16)(DenseBlock(8, 4, 2)(x)).square().sum().backward()
+print(x.grad.shape, "tyro" in [name for name, module in sys.modules.items() if module])
+""")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "torch.Size([2, 8, 8, 8]) False\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extras"),
+    [
+        ((), "train"),
+        (("train", "store", "--out", "run"), "train"),
+        (("neighbours", "--help"), "train"),
+        (("export", "run"), "train,export"),
+        (("search", "store"), "train,search"),
+    ],
+)
+def test_a_command_without_its_extra_says_what_to_type(arguments, extras):
+    ran = _bare("from lorbms_fast.cli import main; main()", *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.endswith(f": pip install 'lorbms-fast[{extras}]'\n")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_help_without_an_extra_lists_the_commands_and_says_what_to_type():
+    ran = _bare("from lorbms_fast.cli import main; main()", "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "neighbours" in ran.stdout
+    assert "pip install 'lorbms-fast[train]'" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [("faiss", ("neighbours", "--help"), "train"), ("onnx", ("export", "run", "--out", "out"), "export")],
+)
+def test_beside_the_system_only_what_is_missing_is_named(module, arguments, extra):
+    program = f"import sys; sys.modules['{module}'] = None; from lorbms_fast.cli import main; main({arguments})"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.endswith(f": pip install 'lorbms-fast[{extra}]'\n")
 
 
 def _of_package(folder: Path, name: str) -> Iterator[str]:

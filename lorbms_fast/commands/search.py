@@ -1,6 +1,5 @@
 """`lorbms-fast search`: find good hyperparameters."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +53,6 @@ def search(
         device: `cpu`, `cuda`; auto takes a GPU when there is one.
         space: Lowest and highest value of each setting.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise UserError("search needs Ray Tune: pip install 'lorbms-fast[search]'")
     if preset not in PRESETS:
         raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
     if min(trials, slices, every) < 1:
