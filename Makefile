@@ -29,23 +29,22 @@ test-browser: $(READY)
 bench: $(READY)
 	$(PYTHON) -m bench
 
-# Needs minutes: `make fuzz SECONDS=300` asks each reader of files for five.
-SECONDS := 60
+# Needs minutes: other damaged files for every reader than `make test` takes, and more of them.
+EXAMPLES := 2000
 fuzz: $(READY)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
-	$(PYTHON) -m fuzz --seconds $(SECONDS)
+	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest $(SHARED) tests/fuzz/test_readers.py
 
 # Known vulnerabilities of what is pinned; says NOT CHECKED where the service that knows them cannot be reached.
 audit: .audit/.installed
-	TOOLS=.audit supply/audit.sh
+	TOOLS=.audit tools/audit.sh
 
 # Renew constraints-hashed.txt after a change of constraints.txt.
 lock: .audit/.installed
-	.audit/bin/python supply/lock.py constraints.txt constraints-hashed.txt
+	.audit/bin/python tools/lock.py constraints.txt constraints-hashed.txt
 
-.audit/.installed: supply/requirements.txt
+.audit/.installed: tools/requirements.txt
 	python3 -m venv .audit
-	.audit/bin/pip install --quiet --requirement supply/requirements.txt
+	.audit/bin/pip install --quiet --requirement tools/requirements.txt
 	touch $@
 
 # Pages of all docstrings, api/index.html; those of the two modules that need Ray are left out.

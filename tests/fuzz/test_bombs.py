@@ -7,7 +7,7 @@ import sys
 
 def test_nothing_is_taken_for_what_a_header_claims():
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz.bombs"],
+        [sys.executable, "-m", "tests.fuzz.bombs"],
         capture_output=True,
         text=True,
         env=os.environ | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"},

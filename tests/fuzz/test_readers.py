@@ -1,23 +1,26 @@
 """Readers of strangers' files, asked with damaged ones: they read them or say on one line what is wrong."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.damage import damaged, twisted
-from fuzz.reader import ask
-from fuzz.readers import NAMES, reader
+from tests.fuzz.damage import damaged, twisted
+from tests.fuzz.reader import ask
+from tests.fuzz.readers import NAMES, reader
 
-EXAMPLES = 60
-"""A reader and kind of damage. `make fuzz` asks many more."""
+MORE = os.environ.get("FUZZ_EXAMPLES")
+EXAMPLES = int(MORE or 60)
+"""A reader and kind of damage. `make fuzz` asks many more, others at every call."""
 
 
 def bounded(examples: int) -> settings:
-    """The same examples at every call, however long they take."""
+    """The same examples at every call but those of `make fuzz`, however long they take."""
     return settings(
         max_examples=examples,
         deadline=None,
-        derandomize=True,
+        derandomize=MORE is None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

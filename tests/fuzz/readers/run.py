@@ -9,9 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fuzz.material import as_json
-from fuzz.reader import Reader
-from fuzz.readers.weights import SMALL
 from lorbms_fast import checkpoint
 from lorbms_fast.config import OptimConfig, TrainConfig
 from lorbms_fast.engine.optimizers import Optimizers
@@ -19,6 +16,9 @@ from lorbms_fast.models import build
 from lorbms_fast.rendering.curves import curves
 from lorbms_fast.run import Progress, Run, load_networks
 from lorbms_fast.types import StepMetrics
+from tests.fuzz.material import as_json
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers.weights import SMALL
 
 CHECKPOINT = "checkpoints/00000001"
 PARTS = ("run.json", "config.json", f"{CHECKPOINT}/{checkpoint.STATE}", "metrics.jsonl")

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from fuzz.material import picture, prepared
-from fuzz.reader import Reader
 from lorbms_fast.dataloader.sources import photographs_in
 from lorbms_fast.evaluation.datasets.voc import read_voc
+from tests.fuzz.material import picture, prepared
+from tests.fuzz.reader import Reader
 
 BETWEEN = b"-----"
 RIGHT = b"""<annotation><size><width>7</width><height>6</height></size>

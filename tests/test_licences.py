@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lorbms_fast.photos import shipped
-from supply.licences import EXCUSED, PAGE, UNSTATED, dependencies, is_free, licence
+from tools.licences import EXCUSED, PAGE, UNSTATED, dependencies, is_free, licence
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def test_every_dependency_has_a_free_licence():
@@ -34,7 +34,7 @@ def test_the_page_lists_all_of_them():
     listed = dict(re.findall(r"^\| ([a-z0-9-]+) \| (.*?)(?: \(1\))? \|$", PAGE.read_text(), re.MULTILINE))
     missing = {name for name, package in dependencies().items() if listed.get(name) != licence(package)}
     # The environment comes with a setuptools of its own, which may say less of itself.
-    assert missing <= {"lorbms-fast", "setuptools"}, f"run  python -m supply.licences  for {missing}"
+    assert missing <= {"lorbms-fast", "setuptools"}, f"run  python -m tools.licences  for {missing}"
 
 
 def test_every_photograph_has_a_licence_and_its_text():

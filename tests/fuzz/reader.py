@@ -1,4 +1,4 @@
-"""What a fuzzed reader is, and what is asked of it."""
+"""Readers of strangers' files; each has to read a damaged file or to say on one line what is wrong."""
 
 import tempfile
 from collections.abc import Callable, Sequence

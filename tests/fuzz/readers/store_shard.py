@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from fuzz.material import lay_store, store_files
-from fuzz.reader import Reader
 from lorbms_fast.dataloader.store import ImageStore
+from tests.fuzz.material import lay_store, store_files
+from tests.fuzz.reader import Reader
 
 SHARD = "images-00000.npy"
 

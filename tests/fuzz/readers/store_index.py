@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fuzz.material import IMAGES, SIDE, lay_photographs, lay_store, store_files
-from fuzz.reader import Reader
 from lorbms_fast.dataloader.store import INDEX, ImageStore
+from tests.fuzz.material import IMAGES, SIDE, lay_photographs, lay_store, store_files
+from tests.fuzz.reader import Reader
 
 
 def seeds() -> list[bytes]:

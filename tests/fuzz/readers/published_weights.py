@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from fuzz.reader import Reader
 from lorbms_fast.similarity.features.weights import fill, read_checkpoint
+from tests.fuzz.reader import Reader
 
 FILE = "checkpoint.pth.tar"
 BARE = b"pickle:"

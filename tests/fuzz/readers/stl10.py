@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from fuzz.material import prepared
-from fuzz.reader import Reader
 from lorbms_fast.dataloader.sources import photographs_in
 from lorbms_fast.dataloader.sources.stl10 import BYTES, CLASSES
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
+from tests.fuzz.material import prepared
+from tests.fuzz.reader import Reader
 
 BETWEEN = b"-----"
 

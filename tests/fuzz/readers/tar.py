@@ -4,9 +4,9 @@ import io
 import tarfile
 from pathlib import Path
 
-from fuzz.material import picture, prepared
-from fuzz.reader import Reader
 from lorbms_fast.dataloader.sources import photographs_in
+from tests.fuzz.material import picture, prepared
+from tests.fuzz.reader import Reader
 
 ARCHIVE = "shard.tar"
 BLOCK = 512

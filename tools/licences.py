@@ -1,4 +1,4 @@
-"""`python -m supply.licences`: docs/licences.md, the licences of what is installed with us or shipped by us."""
+"""`python -m tools.licences`: docs/licences.md, the licences of what is installed with us or shipped by us."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.photos import shipped
 
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
-EXTRAS = ("dev", "export", "timm", "search", "triton", "fuzz")
+EXTRAS = ("dev", "export", "timm", "search", "triton")
 """Extras of ours whose packages are listed where they are installed; those of `cuda` are not tested here."""
 UNSTATED = "not stated"
 FREE = frozenset(
@@ -112,7 +112,7 @@ def page() -> str:
         [
             "# Licences",
             "",
-            "Written by `python -m supply.licences`; a test fails where it is out of date or a package of a licence "
+            "Written by `python -m tools.licences`; a test fails where it is out of date or a package of a licence "
             "that is not known here comes in.",
             "",
             "## What this repository ships",

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from fuzz.material import as_json, lay_store, store_files
-from fuzz.reader import Reader
 from lorbms_fast.dataloader.store import FACTS, ImageStore, damaged
+from tests.fuzz.material import as_json, lay_store, store_files
+from tests.fuzz.reader import Reader
 
 
 def seeds() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Damage to bytes and to JSON documents, drawn by a function that chooses: hypothesis's or atheris's."""
+"""Damage to bytes and to JSON documents, drawn by a function that chooses (hypothesis's, in the tests)."""
 
 import copy
 import math

@@ -2,7 +2,7 @@
 
 import importlib
 
-from fuzz.reader import Reader
+from tests.fuzz.reader import Reader
 
 NAMES = (
     "store_facts",
@@ -22,6 +22,6 @@ NAMES = (
 
 
 def reader(name: str) -> Reader:
-    """The reader of a name, imported when it is asked for: atheris watches only what is imported under it."""
-    found: Reader = importlib.import_module(f"fuzz.readers.{name}").READER
+    """The reader of a name."""
+    found: Reader = importlib.import_module(f"tests.fuzz.readers.{name}").READER
     return found

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from fuzz.material import as_json
-from fuzz.reader import Reader
 from lorbms_fast.config import PRESETS, TrainConfig, read_config, to_json
+from tests.fuzz.material import as_json
+from tests.fuzz.reader import Reader
 
 TOML = b"""
 batch_size = 4

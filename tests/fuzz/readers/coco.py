@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from fuzz.material import as_json, picture, prepared
-from fuzz.reader import Reader
 from lorbms_fast.dataloader.sources import photographs_in
+from tests.fuzz.material import as_json, picture, prepared
+from tests.fuzz.reader import Reader
 
 FILE = "annotations/instances_train2017.json"
 

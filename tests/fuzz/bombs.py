@@ -1,7 +1,7 @@
 """Small files that claim, or become, much: each is read in a process of little memory.
 
-`python -m fuzz.bombs` prints, for each, the memory that it took and what was said; the exit status is 1 where it took
-more than its share or died of something else than a UserError.
+`python -m tests.fuzz.bombs` prints, for each, the memory that it took and what was said; the exit status is 1 where it
+took more than its share or died of something else than a UserError.
 """
 
 import json
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fuzz.material import IMAGES, picture, store_files
-from fuzz.reader import ask
-from fuzz.readers import published_weights, reader, store_index, tar, voc
-from fuzz.readers.pictures import png_claiming
 from lorbms_fast.dataloader.store import FACTS, INDEX
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.similarity.table import FILE
+from tests.fuzz.material import IMAGES, picture, store_files
+from tests.fuzz.reader import ask
+from tests.fuzz.readers import published_weights, reader, store_index, tar, voc
+from tests.fuzz.readers.pictures import png_claiming
 
 ROOM = 1 << 30
 """Bytes of address space that reading may take: a picture of the 100,000,000 pixels that are allowed takes most."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from fuzz.reader import Reader
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.models import build
 from lorbms_fast.types import Networks
+from tests.fuzz.reader import Reader
 
 SMALL = ModelConfig(
     stem=1,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from fuzz.material import colours, picture
-from fuzz.reader import Reader
 from lorbms_fast.app.pictures import square_of
 from lorbms_fast.dataloader.decoders import BadImage, decoder_named, read_rgb, read_squares
 from lorbms_fast.dataloader.photograph import Place
 from lorbms_fast.dataloader.recipes import Crop
+from tests.fuzz.material import colours, picture
+from tests.fuzz.reader import Reader
 
 SIDE = 8
 
