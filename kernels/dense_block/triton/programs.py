@@ -106,11 +106,14 @@ def _convolve(
     TAPS: tl.constexpr = KERNEL * KERNEL
     row, column = p // W, p % W
     blocks = tl.cdiv(reads, BLOCK_K)
+    # The first loads go out ahead of a loop's condition, also where `reads` is 0: without the maximum they divide by 0,
+    # and Triton before 3.9 fails on a constant divided by what begins at a literal 0 (`for l in range(0, 4): 1 // l`).
+    per_tap = tl.maximum(blocks, 1)
     if not TRANSPOSED:
         of_out, width = _kernel_of(out, C, G, TAPS)
     for i in range(0, TAPS * blocks):
-        tap = i // blocks
-        c = (i % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
+        tap = i // per_tap
+        c = (i % per_tap) * BLOCK_K + tl.arange(0, BLOCK_K)
         h, v = row + tap // KERNEL - KERNEL // 2, column + tap % KERNEL - KERNEL // 2
         there = inside & (h >= 0) & (h < H) & (v >= 0) & (v < W)
         at = (image * (H * W) + h * W + v) * X_WIDTH
