@@ -104,6 +104,15 @@ class Batches(ABC):
     def sample(self, n: int, draw: int = 0) -> Batch:
         """n images at random, with random candidates: for looking at, beside the run's own batches."""
 
+    def complete(self, batch: Batch, encode: Callable[[Tensor], Tensor]) -> Batch:
+        """Choose the candidates and masks that depend on the networks; where none do, the batch is as it was.
+
+        Args:
+            batch: one of this source's, on the networks' device.
+            encode: the encoder as it is now, (N, 3, S, S) -> (N, chunks, chunk).
+        """
+        return batch
+
     def gone(self) -> Path | None:
         """A file that batches are still to be read from and that is not there any more, or not whole."""
         mapped = self.read is None or isinstance(self.read, Mapped)

@@ -1,6 +1,6 @@
-"""Batches whose candidates come from the batch itself: no neighbour search is needed (thesis, Appendix D)."""
+"""Batches whose candidates come from the batch itself: no neighbour search is needed (Appendix D.1 and D.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +13,23 @@ from lorbms_fast.dataloader.batches import Batches, generator, random_rows
 from lorbms_fast.dataloader.readers import Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.mixing import mixing_mask
+from lorbms_fast.mixing import threshold_mask
+from lorbms_fast.tiles import tile_of_chunk
 from lorbms_fast.types import Batch
 
 
 @dataclass(frozen=True)
 class NearestInBatch(Batches):
-    """The candidate of a quadrant is the image of the batch whose quadrant has the least L2 from it, by pixels."""
+    """The candidate of a quadrant is the image of the batch whose quadrant's code has the least L2 from its own.
+
+    Codes are the networks' business, so a batch replaces nothing until `complete` has seen them.
+    """
 
     store: ImageStore
     batch_size: int
     seed: int
     tau: float | None = None
-    """Threshold on the squared L2 of pixels in [-1, 1]; None: the median of each batch."""
+    """Threshold on the squared L2 of codes; None: the median of each batch."""
     read: Reader | None = None
     ahead: int = 0
 
@@ -35,12 +39,16 @@ class NearestInBatch(Batches):
             raise UserError("--batch-size 1 leaves no other image to take quadrants from: use 2 or more")
 
     def _make(self, number: int) -> Batch:
-        return nearest_in_batch(self.images(self.rows(number)), self.tau)
+        return _unmixed(self.images(self.rows(number)))
 
     def sample(self, n: int, draw: int = 0) -> Batch:
-        """n images at random, candidates among a batch's worth of others."""
-        rows = random_rows(self.seed, draw, max(n, self.batch_size), len(self.store))
-        return nearest_in_batch(self.images(rows), self.tau).first(n)
+        """n images at random or, for candidates to be among them, a batch's worth of images."""
+        return _unmixed(self.images(random_rows(self.seed, draw, max(n, self.batch_size), len(self.store))))
+
+    @torch.no_grad()
+    def complete(self, batch: Batch, encode: Callable[[Tensor], Tensor]) -> Batch:
+        """Choose each quadrant's candidate, and by the threshold whether it replaces the quadrant."""
+        return nearest_in_batch(batch.I_ref, encode(batch.I_ref), self.tau)
 
 
 @dataclass(frozen=True)
@@ -88,19 +96,37 @@ class Halves(Batches):
         return torch.from_numpy(random_mask(generator(self.seed, purpose, number), n, self.tiles))
 
 
-def nearest_in_batch(images: Tensor, tau: float | None) -> Batch:
-    """All images of a batch with their candidates and, by Algorithm 1, masks.
+def nearest_in_batch(images: Tensor, codes: Tensor, tau: float | None, tiles: int = 4) -> Batch:
+    """Choose all images' candidates in a batch and their masks (Appendix D.2).
 
     Args:
         images: (N, 3, S, S), N > 1.
-        tau: threshold on the squared L2 of quadrants' pixels; None: their median.
+        codes: (N, chunks, chunk), their representations.
+        tau: threshold on the squared L2 between two codes of a tile; None: the median of the least ones.
+        tiles: how many tiles the chunks belong to.
     """
-    half = images.shape[-1] // 2
-    quadrants = images.unfold(2, half, half).unfold(3, half, half).permute(2, 3, 0, 1, 4, 5).flatten(3).flatten(0, 1)
-    between = torch.cdist(quadrants, quadrants).square()  # (4, N, N)
+    between = distances_between(codes, tiles)
     nearest = between.masked_fill(torch.eye(len(images), dtype=torch.bool, device=images.device), torch.inf).min(2)
-    distances = nearest.values.T
-    return Batch(images, images[nearest.indices], mixing_mask(distances, distances.median() if tau is None else tau))
+    least = nearest.values.T
+    return Batch(images, images[nearest.indices], threshold_mask(least, least.median() if tau is None else tau))
+
+
+def distances_between(codes: Tensor, tiles: int = 4) -> Tensor:
+    """Compute the squared L2 between the codes of every tile of any two images, (tiles, N, N) float32.
+
+    Args:
+        codes: (N, chunks, chunk).
+        tiles: how many tiles the chunks belong to.
+    """
+    by_chunk = codes.transpose(0, 1).float()
+    squared = torch.cdist(by_chunk, by_chunk, compute_mode="donot_use_mm_for_euclid_dist").square()
+    between = squared.new_zeros(tiles, len(codes), len(codes))
+    return between.index_add(0, tile_of_chunk(len(by_chunk), tiles, codes.device), squared)
+
+
+def _unmixed(images: Tensor) -> Batch:
+    """A batch of images of which nothing is replaced."""
+    return Batch(images, images[None], torch.zeros(len(images), 4, dtype=torch.bool))
 
 
 def random_mask(draw: np.random.Generator, n: int, tiles: int) -> NDArray[np.bool_]:

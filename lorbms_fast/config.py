@@ -15,7 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 
 from lorbms_fast.errors import UserError, one_line
-from lorbms_fast.variants import VARIANTS
+from lorbms_fast.variants import VARIANTS, current_name
 
 LONGEST = 16 << 10
 """Bytes of a settings file: ten times what all settings take; parsing some nonsense takes the square of its length."""
@@ -33,9 +33,9 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _known_variant(name: str) -> str:
-    if name not in VARIANTS:
+    if (current := current_name(name)) not in VARIANTS:
         raise ValueError(f"choose one of {', '.join(VARIANTS)}")
-    return name
+    return current
 
 
 Part = Annotated[str, AfterValidator(_known_variant)]
@@ -122,8 +122,8 @@ class MixingConfig:
     """Threshold on squared L2 distances; by default the one stored with the neighbours."""
     candidates: Literal["independent", "shared-rank", "batch", "halves"] = "independent"
     """Draw each quadrant's candidate from its ten neighbours on its own (thesis), or one rank of the nearest nine for
-    all four (the author's program); take the nearest of the batch, by pixels; or mix each image of the batch's first
-    half with its counterpart in the second, by a random mask."""
+    all four (the author's program); take the nearest of the batch by their codes; or mix each image of the batch's
+    first half with its counterpart in the second, by a random mask."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -65,6 +65,29 @@ def padded_candidates(mask: Tensor, size: int) -> Tensor:
     return torch.stack([place // n, place % n], -2)
 
 
+def threshold_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
+    """Decide which quadrants are replaced inside a batch (Appendix D.2): those below tau, though one stays.
+
+    Where all are below, the farthest stays, the first of equals. Nothing forces a replacement.
+
+    Args:
+        distances: (N, tiles), squared L2 between the representations of the reference's tiles and of their candidates.
+        tau: threshold on the same scale.
+
+    Returns:
+        (N, tiles) bool, True where the tile is replaced.
+
+    Example:
+        >>> threshold_mask(torch.tensor([[1.0, 9, 2, 9], [1, 4, 2, 3], [8, 9, 8, 9]]), tau=5).int()
+        tensor([[1, 0, 1, 0],
+                [1, 0, 1, 1],
+                [0, 0, 0, 0]], dtype=torch.int32)
+    """
+    mask = distances < tau
+    farthest = torch.arange(distances.shape[1], device=distances.device) == distances.argmax(1, keepdim=True)
+    return mask & ~(mask.all(1, keepdim=True) & farthest)
+
+
 def parse_mask(text: str, tiles: int = 4) -> Tensor:
     """Read a mask such as `0010`: quadrants q1 q2 q3 q4, or other tiles row by row; 1 takes the object image's chunk.
 

@@ -11,7 +11,6 @@ from rich.table import Table
 from lorbms_fast.config import PRESETS, ModelConfig
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
-from lorbms_fast.models.joint_classifier import JointClassifier
 from lorbms_fast.models.layout import Layer, layout
 from lorbms_fast.models.receptive_field import receptive_field, sees_everything, windows_of
 from lorbms_fast.models.variants import with_variant
@@ -59,8 +58,7 @@ def describe(config: ModelConfig) -> dict[str, list[Layer]]:
     networks = build(config, "reference")
     image = torch.zeros(1, 3, config.image_size, config.image_size)
     code = networks.enc(image)
-    # A joint classifier sees the reference and the candidates where another sees one candidate.
-    others = networks.cls.channels - 3 if isinstance(networks.cls, JointClassifier) else 3
+    others = 3 * (networks.cls.images - 1)  # channels of all that the classifier sees beside the mixed image
     return {
         "encoder": layout(networks.enc, image),
         "decoder": layout(networks.dec, code),

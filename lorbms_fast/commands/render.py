@@ -42,7 +42,7 @@ def render(
     opened = Run.open(run)
     networks = load_networks(run)
     source = batch_source(opened.config, ImageStore.open(store or opened.store))
-    batch = source.sample(samples, draw)
+    batch = source.complete(source.sample(samples, draw), networks.enc).first(samples)
     with torch.inference_mode():
         scenes = form_of(opened.config.model, opened.config.impl).scenes(networks, batch)
     if interpolate:

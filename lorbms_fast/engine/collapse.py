@@ -3,6 +3,9 @@
 The thesis saw this with SqueezeNet as classifier (Appendix D.8). Two numbers tell of a classifier: how far its answers
 differ between samples, and how much better it does than whoever knows no image but how often each answer is right; and
 two of a discriminator: how far its answers differ between images, and between real and mixed ones on average.
+
+A classifier that says exactly 0.5 of everything is dead, after its first update as well as later: its logits are all 0.
+SqueezeNet's are averages of what a ReLU lets through, so they are all 0 where that whole layer is.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from lorbms_fast.engine.forms import Form
 from lorbms_fast.engine.freezing import frozen
-from lorbms_fast.models.joint_classifier import JointClassifier
+from lorbms_fast.reference.classifier import PAIR
 from lorbms_fast.types import Batch, Networks
 
 WARMED_UP = 1000
@@ -33,17 +36,19 @@ def classifier_state(networks: Networks, form: Form, I_mix: Tensor, batch: Batch
 
     Returns:
         `spread`, the standard deviation over samples of the probabilities, averaged over candidates and tiles, 0 when
-        all samples get the same answer; `gain`, the cross entropy of the best constant answer less the classifier's,
-        in nats a logit, 0 or less when it has learned nothing.
+        all samples get the same answer; `certainty`, how far the probabilities get from 0.5 at most; `gain`, the cross
+        entropy of the best constant answer less the classifier's, in nats a logit, 0 or less when it has learned
+        nothing.
     """
     with frozen(networks.cls):
-        if isinstance(networks.cls, JointClassifier):
+        if networks.cls.images > PAIR:
             logits = networks.cls.all_at_once(I_mix, batch.I_ref, batch.I_q)[None]
             targets = batch.mask[None].to(logits.dtype)
         else:
             logits = form.classifier_logits(networks, I_mix, batch.I_q)
             targets = torch.diag_embed(batch.mask.to(logits.dtype)).transpose(0, 1)
-    return {"spread": spread(logits).item(), "gain": gain(logits, targets).item()}
+    certainty = (logits.float().sigmoid() - 0.5).abs().max()
+    return {"spread": spread(logits).item(), "certainty": certainty.item(), "gain": gain(logits, targets).item()}
 
 
 @torch.no_grad()
@@ -60,9 +65,11 @@ def discriminator_state(networks: Networks, I_ref: Tensor, I_mix: Tensor) -> dic
 
 
 def collapsed(iteration: int, states: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """A line for each network, by name, whose state tells that it has collapsed after so many iterations."""
+    """Say on a line for each network, by name, whose state tells so, that it has collapsed after so many iterations."""
     for name, state in states.items():
-        if iteration >= WARMED_UP and state["spread"] < COLLAPSED:
+        if state.get("certainty") == 0:
+            yield f"iteration {iteration:,}: the {name} says 0.5 of everything (all logits are 0): it has collapsed"
+        elif iteration >= WARMED_UP and state["spread"] < COLLAPSED:
             yield (
                 f"iteration {iteration:,}: the {name} gives all samples the same answer "
                 f"(spread {state['spread']:.4f}): it has collapsed"

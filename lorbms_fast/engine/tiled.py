@@ -15,8 +15,8 @@ from lorbms_fast.config import LossConfig
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
 from lorbms_fast.kernels import mix_chunks
-from lorbms_fast.models.joint_classifier import JointClassifier
 from lorbms_fast.models.passes import Pass, passes
+from lorbms_fast.reference.classifier import PAIR
 from lorbms_fast.tiles import replaced_chunks, tile_of_chunk
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
@@ -57,7 +57,7 @@ def scenes(networks: Networks, batch: Batch) -> Scenes:
 
 def classification(networks: Networks, I_mix: Tensor, batch: Batch, config: LossConfig, pairs: Logits) -> Tensor:
     """L_cls of a classifier of either kind."""
-    if isinstance(networks.cls, JointClassifier):
+    if networks.cls.images > PAIR:
         return losses.provenance(networks.cls.all_at_once(I_mix, batch.I_ref, batch.I_q), batch.mask)
     return losses.classification(pairs(networks, I_mix, batch.I_q), batch.mask, config.lambdas)
 

@@ -27,7 +27,7 @@ from lorbms_fast.models import build
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import training_sheet
 from lorbms_fast.run import BEGINNING, Progress, Run
-from lorbms_fast.types import Networks, StepMetrics
+from lorbms_fast.types import Batch, Networks, StepMetrics
 
 SHEET_ROWS = 8
 SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
@@ -145,8 +145,8 @@ class Training:
                         numbers = dict(zip(StepMetrics.names(), values, strict=True))
                         log.write(read, numbers)
                         bar.set_postfix({name: f"{numbers[name]:.3f}" for name in SHOWN}, refresh=False)
-                    if sheet_due:
-                        self._look(log, done)
+                    if sheet_due or done == 1:
+                        self._look(log, done, sheet=sheet_due)
                     if saving or stopping:
                         self._keep(log, after)
                     if measure is not None and due and not stopping:
@@ -212,11 +212,14 @@ class Training:
         config = self.run.config
         form = form_of(config.model, config.impl)
         self.optimizers.set_rates(config.optim, progress.iteration)
-        batches = [self.source.batch(number).to(self.device) for number in self.numbers(progress)]
         with self._precision():
+            batches = [self._batch(number) for number in self.numbers(progress)]
             report = form.iterate(self.networks, self.optimizers, batches * (UPDATES // self.updates), config.loss)
         form.advance_u(self.networks, config.optim)
         return report
+
+    def _batch(self, number: int) -> Batch:
+        return self.source.complete(self.source.batch(number).to(self.device), self.networks.enc)
 
     def _precision(self) -> AbstractContextManager[None]:
         return precision(self.device, self.arithmetic)
@@ -229,18 +232,19 @@ class Training:
         self.run.save(progress, self.networks, self.optimizers, log.mean("L_rec_hat", since))
 
     @torch.no_grad()
-    def _look(self, log: Log, iteration: int) -> None:
-        """Keep a sheet of samples, and note whether classifier and discriminator tell them apart."""
+    def _look(self, log: Log, iteration: int, sheet: bool) -> None:
+        """Note whether classifier and discriminator tell samples apart, and keep a sheet of them."""
         config = self.run.config
-        batch = self.source.batch(0).first(SHEET_ROWS).to(self.device)
         form = form_of(config.model, config.impl)
         with self._precision(), on_its_own(self.networks.cls):
+            batch = self._batch(0).first(SHEET_ROWS)
             scenes = form.scenes(self.networks, batch)
             states = {
                 "classifier": classifier_state(self.networks, form, scenes.I_mix, batch),
                 "discriminator": discriminator_state(self.networks, batch.I_ref, scenes.I_mix),
             }
-        log.sheet(iteration, training_sheet(batch, scenes))
+        if sheet:
+            log.sheet(iteration, training_sheet(batch, scenes))
         log.board(iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()})
         for message in collapsed(iteration, states):
             tqdm.write(message)

@@ -7,9 +7,15 @@ from torch import Tensor, nn
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.reference.layers import BatchNorm
 
+PAIR = 2
+"""Images that the thesis's classifier sees in one run: the mixed one and one of its candidates."""
+
 
 class Classifier(nn.Module):
     """Tells at which quadrant, if any, a candidate's chunk went into the mixed image."""
+
+    images = PAIR
+    """Images it sees in one run; more than a pair are all that the mixed one was made of."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

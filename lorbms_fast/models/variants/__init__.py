@@ -1,16 +1,78 @@
-"""What each variant of `lorbms_fast.variants` is made of: a module each, found by its name."""
+"""Every variant of `lorbms_fast.variants`: its networks, its settings, and rules for tensors that only it has."""
 
-import importlib
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.errors import UserError
+from lorbms_fast.models import attention
 from lorbms_fast.models.initial_values import Rule
-from lorbms_fast.variants import VARIANTS
+from lorbms_fast.models.variants import (
+    attention_decoder,
+    attention_discriminator,
+    broadcast_decoder,
+    coordconv_discriminator,
+    global_local_discriminator,
+    hu,
+    rf46_encoder,
+    settings,
+    squeezenet_classifier,
+    tile_encoder,
+    transposed_decoder,
+)
+from lorbms_fast.models.variants.joint_classifier import SixImageClassifier, ThreeImageClassifier
+from lorbms_fast.reference.classifier import PAIR
+from lorbms_fast.variants import current_name
 
 Kind = Literal["Encoder", "Decoder", "Discriminator", "Classifier"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a system differs from the thesis's."""
+
+    networks: Mapping[Kind, Any] = field(default_factory=dict)
+    """Networks of its own; a run of the variant uses all of them."""
+    settings: Callable[[TrainConfig], TrainConfig] = lambda config: config
+    """Further settings, from those of a run without the variant."""
+    initial_values: Mapping[str, Rule] = field(default_factory=dict)
+    """Rules for the tensors that the thesis's networks do not have, by patterns of their names."""
+
+
+_VARIANTS: dict[str, Variant] = {
+    "thesis": Variant(),
+    "author": Variant(settings=settings.author),
+    "hinge": Variant(settings=settings.hinge),
+    "coordconv-discriminator": Variant(
+        {"Discriminator": coordconv_discriminator.Discriminator}, initial_values=attention.INITIAL_VALUES
+    ),
+    "attention-discriminator": Variant(
+        {"Discriminator": attention_discriminator.Discriminator}, initial_values=attention.INITIAL_VALUES
+    ),
+    "attention-decoder": Variant({"Decoder": attention_decoder.Decoder}, initial_values=attention.INITIAL_VALUES),
+    "attention": Variant(settings=settings.attention),
+    "global-local-discriminator": Variant(
+        {"Discriminator": global_local_discriminator.Discriminator},
+        initial_values=global_local_discriminator.INITIAL_VALUES,
+    ),
+    "broadcast-decoder": Variant({"Decoder": broadcast_decoder.Decoder}),
+    "transposed-decoder": Variant({"Decoder": transposed_decoder.Decoder}),
+    "rf46-encoder": Variant({"Encoder": rf46_encoder.Encoder}),
+    "squeezenet-classifier": Variant(
+        {"Classifier": squeezenet_classifier.Classifier}, initial_values=squeezenet_classifier.INITIAL_VALUES
+    ),
+    "six-image-classifier": Variant({"Classifier": SixImageClassifier}),
+    "nine-tiles": Variant({"Encoder": tile_encoder.Encoder, "Classifier": ThreeImageClassifier}, settings.nine_tiles),
+    "batch-tiles": Variant(settings=settings.batch_tiles),
+    "size-96": Variant(settings=settings.size_96),
+    "size-128": Variant(settings=settings.size_128),
+    "hu": Variant(
+        {"Encoder": hu.Encoder, "Decoder": hu.Decoder, "Classifier": ThreeImageClassifier},
+        settings.hu,
+        hu.INITIAL_VALUES,
+    ),
+}
 
 
 def with_variant(config: TrainConfig, name: str) -> TrainConfig:
@@ -18,9 +80,14 @@ def with_variant(config: TrainConfig, name: str) -> TrainConfig:
 
     Raises:
         UserError: there is no such variant.
+
+    Example:
+        >>> with_variant(TrainConfig(), "attention-decoder").model.decoder
+        'attention-decoder'
     """
-    settings: Callable[[TrainConfig], TrainConfig] = _module(name).settings
-    return settings(config)
+    variant = _variant(name)
+    parts = {kind.lower(): current_name(name) for kind in variant.networks}
+    return variant.settings(replace(config, model=replace(config.model, **parts)))
 
 
 def network(kind: Kind, name: str) -> Any:
@@ -29,29 +96,30 @@ def network(kind: Kind, name: str) -> Any:
     Raises:
         UserError: the variant has no network of this kind.
     """
-    module = _module(name)
-    if not hasattr(module, kind):
-        having = [other for other in VARIANTS if hasattr(_module(other), kind)]
+    found = _variant(name).networks.get(kind)
+    if found is None:
+        having = [other for other, variant in _VARIANTS.items() if kind in variant.networks]
         raise UserError(
             f"the variant '{name}' has no {kind.lower()} of its own: name thesis, {', '.join(sorted(having))}"
         )
-    return getattr(module, kind)
+    return found
 
 
 def images_at_once(classifier: str) -> int | None:
     """How many images a variant's classifier sees in one run; None if it sees the mixed one with each candidate."""
-    return getattr(getattr(_module(classifier), "Classifier", None), "images", None)
+    found = _variant(classifier).networks.get("Classifier")
+    return None if found is None or found.images == PAIR else found.images
 
 
 def initial_values(config: ModelConfig) -> dict[str, Rule]:
     """Rules for the tensors that only variants have, by patterns of their names."""
     rules: dict[str, Rule] = {}
     for name in (config.encoder, config.decoder, config.discriminator, config.classifier):
-        rules |= getattr(_module(name), "INITIAL_VALUES", {})
+        rules |= _variant(name).initial_values
     return rules
 
 
-def _module(name: str) -> ModuleType:
-    if name not in VARIANTS:
-        raise UserError(f"there is no variant '{name}': choose one of {', '.join(VARIANTS)}")
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+def _variant(name: str) -> Variant:
+    if (current := current_name(name)) not in _VARIANTS:
+        raise UserError(f"there is no variant '{name}': choose one of {', '.join(_VARIANTS)}")
+    return _VARIANTS[current]

@@ -1,17 +1,15 @@
 """Self-attention in the decoder, where its maps are half as wide as the image."""
 
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import PackedLayers
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import attention, fast
 from lorbms_fast.reference.layers import SpectralNorm
 
-INITIAL_VALUES = attention.INITIAL_VALUES
 STAGE = 4
 
 
@@ -26,8 +24,3 @@ class Decoder(fast.Decoder):
         """Transition up and dense block b: the new maps, all that the next one reads."""
         new_maps = super()._maps(b, up, block, x)
         return self.attention(new_maps) if b == STAGE else new_maps
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Another decoder."""
-    return replace(config, model=replace(config.model, decoder="attention-decoder"))

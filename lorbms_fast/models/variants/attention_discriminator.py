@@ -1,16 +1,12 @@
 """Self-attention in the discriminator, where its maps are half as wide as the image."""
 
-from dataclasses import replace
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import attention, fast
 from lorbms_fast.reference.layers import SpectralNorm
-
-INITIAL_VALUES = attention.INITIAL_VALUES
 
 
 class Discriminator(fast.Discriminator):
@@ -28,8 +24,3 @@ class Discriminator(fast.Discriminator):
         for conv in (self.conv2, self.conv3, self.conv4):
             x = F.leaky_relu(conv(x), 0.2)
         return x
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Another discriminator."""
-    return replace(config, model=replace(config.model, discriminator="attention-discriminator"))

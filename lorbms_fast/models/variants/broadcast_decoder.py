@@ -1,12 +1,10 @@
 """Spatial broadcast decoder (Watters et al., 2019): the code at every pixel, with the pixel's coordinates."""
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import coord_conv2d
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models.spectral import normalised_weights
@@ -40,8 +38,3 @@ class Decoder(nn.Module):
         for name, layer in (("second", self.second), ("third", self.third), ("fourth", self.fourth)):
             x = torch.relu(F.conv2d(x, W_bar[name], layer.bias, padding=1))
         return torch.tanh(F.conv2d(x, W_bar["last"], self.last.bias))
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Another decoder."""
-    return replace(config, model=replace(config.model, decoder="broadcast-decoder"))

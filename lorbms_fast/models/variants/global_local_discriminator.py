@@ -1,43 +1,82 @@
-"""A discriminator that judges every quadrant in the light of the whole image (after Iizuka et al., 2017)."""
-
-from dataclasses import replace
+"""A discriminator that judges the whole image and a random patch of it (Appendix D.7; after Iizuka et al., 2017)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.dataloader import counted
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models import fast
+from lorbms_fast.models.initial_values import Rule
 from lorbms_fast.reference.layers import SpectralNorm
 
 
-class Discriminator(nn.Module):
-    """A global and a local network like the PatchGAN's convolutions; one logit from both for each quadrant.
+def _anywhere(values: Tensor, generator: Generator) -> Tensor:
+    """A random integer: where the run's random numbers begin."""
+    return values.random_(generator=generator)
 
-    The global one sees the image, the local one a quadrant at a time. What they say is averaged over positions, put
-    side by side and weighed by one linear layer, as in image completion the local region's and the whole image's.
+
+INITIAL_VALUES: dict[str, Rule] = {r"dsc\.drawn": _anywhere}
+
+
+class Discriminator(nn.Module):
+    """One logit an image, from a global network on all of it and a local one on a random patch of half its side.
+
+    Both are the PatchGAN's convolutions, averaged over positions, put side by side and weighed by one linear layer.
+    A patch's place is a random number of `drawn`, the number of patches before it. As a buffer it begins where the
+    run's seed says and is part of every checkpoint, so a resumed run draws the same places. It moves on with passes
+    that record gradients; looking at a network leaves it alone.
     """
 
     sees_everything = True
+    drawn: Tensor
 
     def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         self.whole = _Convolutions(config, normalise)
         self.local = _Convolutions(config, normalise)
         self.weigh = nn.Linear(2 * 8 * config.discriminator_width, 1)
+        self.register_buffer("drawn", torch.zeros((), dtype=torch.int64))
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 8 width, S/16, S/16): what the global network says."""
+        """Compute the global network's (N, 8 width, S/16, S/16) maps from (N, 3, S, S) images in [-1, 1]."""
         return self.whole.features(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 1, 2, 2) logits, one a quadrant, positive for real."""
-        half = images.shape[-1] // 2
-        quadrants = images.unfold(2, half, half).unfold(3, half, half).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        local = self.local.features(quadrants).mean((2, 3)).unflatten(0, (-1, 4))
-        whole = self.features(images).mean((2, 3))[:, None].expand_as(local)
-        logits: Tensor = self.weigh(torch.cat([whole, local], dim=2))
-        return logits.unflatten(1, (1, 2, 2)).squeeze(4)
+        """Compute (N, 1, 1, 1) logits, positive for real, from (N, 3, S, S) images in [-1, 1]."""
+        patches = patches_at(images, self.corners(len(images), images.shape[-1]))
+        if self.training and torch.is_grad_enabled():
+            self.drawn += len(images)
+        maps = [self.features(images), self.local.features(patches)]
+        logits: Tensor = self.weigh(torch.cat([m.mean((2, 3)) for m in maps], dim=1))
+        return logits[..., None, None]
+
+    def corners(self, count: int, side: int) -> Tensor:
+        """Draw the top left corners of the next patches in images of a side: (2, count) int64, rows and columns."""
+        number = self.drawn + torch.arange(count, device=self.drawn.device)
+        places = side - side // 2 + 1
+        return torch.stack([counted.below(places, counted.key(axis), number) for axis in (0, 1)])
+
+
+def patches_at(images: Tensor, corners: Tensor) -> Tensor:
+    """Cut a patch of half the side out of every image.
+
+    Args:
+        images: (N, C, S, S).
+        corners: (2, N) int64, row and column of the patches' top left pixels.
+
+    Returns:
+        (N, C, S/2, S/2).
+
+    Example:
+        >>> patches_at(torch.arange(16.0).view(1, 1, 4, 4), torch.tensor([[1], [2]]))
+        tensor([[[[ 6.,  7.],
+                  [10., 11.]]]])
+    """
+    along = torch.arange(images.shape[-1] // 2, device=images.device)
+    rows, columns = corners[..., None] + along
+    every = torch.arange(len(images), device=images.device)
+    return images[every[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 class _Convolutions(fast.Discriminator):
@@ -46,8 +85,3 @@ class _Convolutions(fast.Discriminator):
     def __init__(self, config: ModelConfig, normalise: SpectralNorm) -> None:
         super().__init__(config, normalise)
         del self.conv5
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Another discriminator."""
-    return replace(config, model=replace(config.model, discriminator="global-local-discriminator"))

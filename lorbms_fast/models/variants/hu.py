@@ -9,20 +9,16 @@ is L_rec: an L1 norm of two terms, where the program squares differences and has
 is one for the whole batch, ours one a sample.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import instance_norm_relu
 from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
 from lorbms_fast.models.initial_values import Rule, normal
-from lorbms_fast.models.joint_classifier import JointClassifier
 from lorbms_fast.reference.layers import SpectralNorm
 
 INITIAL_VALUES: dict[str, Rule] = {r"dec\.(fc|conv\d)\.weight": normal(0, 0.02)}
-CHUNKS = 8
 LAYERS = 4
 
 
@@ -70,23 +66,3 @@ class Decoder(nn.Module):
         for i in range(1, LAYERS + 1):
             x = self.get_submodule(f"conv{i}")(instance_norm_relu(x))
         return torch.tanh(x)
-
-
-class Classifier(JointClassifier):
-    """AlexNet on three images, 9 channels: the mixed one and both it was made of."""
-
-    images = 3
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Other networks but the discriminator, halves of the batch, weights 10, 1, 1, and one learning rate."""
-    model = replace(
-        config.model, encoder="hu", decoder="hu", classifier="hu", tiles=CHUNKS, chunk=-(-config.model.chunk // 3)
-    )
-    return replace(
-        config,
-        model=model,
-        loss=replace(config.loss, rec=10.0, adv=1.0, cls=1.0),
-        mixing=replace(config.mixing, candidates="halves"),
-        optim=replace(config.optim, discriminator_lr=config.optim.generator_lr),
-    )

@@ -1,10 +1,8 @@
 """An encoder that sees no more of the image at once than the discriminator does."""
 
-from dataclasses import replace
-
 from torch import Tensor, nn
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import coord_conv2d, instance_norm_relu
 
 BLOCKS = 3
@@ -44,8 +42,3 @@ class Encoder(nn.Module):
 
 def _down(in_channels: int, out_channels: int) -> list[nn.Conv2d]:
     return [nn.Conv2d(in_channels, out_channels, 1), nn.Conv2d(out_channels, out_channels, 2, stride=2)]
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Another encoder."""
-    return replace(config, model=replace(config.model, encoder="rf46-encoder"))

@@ -1,13 +1,12 @@
-"""SqueezeNet (Iandola et al., 2016) as classifier; the thesis saw such a one collapse (Appendix D.8)."""
-
-from dataclasses import replace
+"""SqueezeNet (Iandola et al., 2016) as classifier; the thesis saw it collapse (Appendix D.8)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.config import ModelConfig
 from lorbms_fast.models.initial_values import Rule, constant, glorot
+from lorbms_fast.reference.classifier import PAIR
 
 INITIAL_VALUES: dict[str, Rule] = {
     r"cls\.(first|last|fire\d\..*)\.weight": glorot,
@@ -31,11 +30,14 @@ class Fire(nn.Module):
 
 
 class Classifier(nn.Module):
-    """SqueezeNet 1.1 on an image pair: eight fire modules, logits by an average over positions.
+    """SqueezeNet 1.1 on an image pair: eight fire modules, a 1x1 convolution, ReLU, logits by averages over positions.
 
-    Differences: no dropout, as nothing else in training is random; and no ReLU on the logits, which may be negative.
-    Without batch statistics, samples do not see each other: candidates can share a run.
+    As published, but for the dropout before the last convolution. Its last ReLU makes logits that are not negative;
+    once all it lets through is 0, so are they, probabilities are 0.5, and no gradient comes back: the collapse of
+    Appendix D.8. Without batch statistics, samples do not see each other: candidates can share a run.
     """
+
+    images = PAIR
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -56,9 +58,4 @@ class Classifier(nn.Module):
             if i in (0, 2, 4):
                 x = F.max_pool2d(x, 3, stride=2)
             x = self.get_submodule(f"fire{i}")(x)
-        return self.last(x).mean((2, 3)).unflatten(0, I_q.shape[:-3])
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Another classifier."""
-    return replace(config, model=replace(config.model, classifier="squeezenet-classifier"))
+        return torch.relu(self.last(x)).mean((2, 3)).unflatten(0, I_q.shape[:-3])

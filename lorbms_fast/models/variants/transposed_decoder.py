@@ -1,11 +1,8 @@
 """The thesis's decoder with transposed convolutions instead of resize convolutions (Section 3.6.1)."""
 
-from dataclasses import replace
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.config import TrainConfig
 from lorbms_fast.models import fast
 
 
@@ -22,8 +19,3 @@ class Decoder(fast.Decoder):
     def _up(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, 2 H, 2 W): every pixel adds a 3x3 patch around twice its place."""
         return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=1, output_padding=1)
-
-
-def settings(config: TrainConfig) -> TrainConfig:
-    """Another decoder."""
-    return replace(config, model=replace(config.model, decoder="transposed-decoder"))

@@ -67,3 +67,17 @@ def test_a_collapsed_discriminator_is_seen(name):
     assert [*collapsed(WARMED_UP - 1, states)] == []
     (told,) = collapsed(WARMED_UP, states)
     assert "the discriminator gives all samples the same answer" in told
+
+
+def test_a_classifier_that_says_a_half_of_everything_is_seen_from_the_first_iteration():
+    """Appendix D.8: SqueezeNet's last ReLU lets nothing through."""
+    model: ModelConfig = with_variant(TINY, "squeezenet-classifier").model
+    networks, form, batch = build(model, "torch").train(), form_of(model, "torch"), random_batch(3, 64)
+    alive = {"classifier": classifier_state(networks, form, batch.I_ref, batch)}
+    assert [*collapsed(1, alive)] == []
+    with torch.no_grad():
+        networks.cls.last.bias.fill_(-100)
+    dead = {"classifier": classifier_state(networks, form, batch.I_ref, batch)}
+    assert dead["classifier"]["certainty"] == 0
+    (told,) = collapsed(1, dead)
+    assert told == "iteration 1: the classifier says 0.5 of everything (all logits are 0): it has collapsed"

@@ -79,6 +79,25 @@ def test_every_variant_trains_and_comes_back(name, bright_store, tmp_path):
         assert (run.folder / "mixed_scenes.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("name", ["global-local-discriminator", "batch-tiles"])
+def test_random_patches_and_candidates_by_codes_resume_bit_for_bit(name, bright_store, tmp_path):
+    config = with_variant(SHORT, name)
+    store = bright_store(64)
+    whole = Run.create(tmp_path / "whole", config, store.path)
+    Training.of(whole, batch_source(config, store)).train()
+    parts = Run.create(tmp_path / "parts", replace(config, iterations=2), store.path)
+    Training.of(parts, batch_source(config, store)).train()
+    parts = replace(parts, config=config)
+    resumed = Training.of(parts, batch_source(config, store))
+    resumed.train(parts.restore(resumed.networks, resumed.optimizers))
+    expected, state = (load_networks(run.folder).state_dict() for run in (whole, parts))
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in state.items())
+    if name == "global-local-discriminator":
+        begun = build(config.model, config.impl, config.seed).state_dict()["dsc.drawn"]
+        # An iteration's two generator updates see 4 mixed images each, the discriminator's 4 real and 4 mixed ones.
+        assert state["dsc.drawn"] == begun + 4 * 16
+
+
 def test_the_general_form_is_the_thesis_where_both_apply(store):
     """One step of each in float64: the same losses, and the same parameters afterwards."""
     batch = batch_source(SHORT, store).batch(0)

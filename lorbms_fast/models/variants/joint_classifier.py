@@ -1,0 +1,35 @@
+"""Classifiers that see all images of a mix at once and name the origin of every tile."""
+
+import torch
+from torch import Tensor, nn
+
+from lorbms_fast import reference
+from lorbms_fast.config import ModelConfig
+
+
+class JointClassifier(reference.Classifier):
+    """The thesis's AlexNet on mixed image, reference and candidates, stacked on channels.
+
+    One logit a tile, positive where it came from the tile's candidate, negative where from the reference.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.conv1 = nn.Conv2d(3 * self.images, config.classifier_widths[0], 8, stride=2)
+
+    def all_at_once(self, I_mix: Tensor, I_ref: Tensor, I_q: Tensor) -> Tensor:
+        """Compute logits (N, tiles) from (N, 3, S, S) twice and (candidates, N, 3, S, S)."""
+        logits: Tensor = self(torch.cat([I_mix, I_ref], dim=1), I_q.transpose(0, 1).flatten(1, 2))
+        return logits
+
+
+class ThreeImageClassifier(JointClassifier):
+    """AlexNet on 9 channels: the mixed image and both that it was made of."""
+
+    images = 3
+
+
+class SixImageClassifier(JointClassifier):
+    """AlexNet on 18 channels: I_mix, I_ref and the four I_q (Appendix D.3)."""
+
+    images = 6

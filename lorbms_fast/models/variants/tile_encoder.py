@@ -1,0 +1,41 @@
+"""An encoder that sees one tile of a picture at a time (Appendix D.1)."""
+
+import math
+
+from torch import Tensor
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.errors import UserError
+from lorbms_fast.models import fast
+from lorbms_fast.models.encoder import EncoderWeights
+
+SMALLEST = 32
+"""Side in pixels of a tile that becomes a single chunk."""
+
+
+class Encoder(fast.Encoder):
+    """The encoder of Table 3.1 on every tile of a grid by itself: a tile's code depends on no other tile.
+
+    Raises:
+        UserError: the image cannot be cut into such tiles of a multiple of 32 pixels.
+    """
+
+    sees_everything = True  # of its tile: its receptive field ends where the tile does
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.per_side = math.isqrt(config.tiles)
+        if self.per_side**2 != config.tiles or config.image_size % (SMALLEST * self.per_side):
+            raise UserError(
+                f"images of {config.image_size} px cannot be cut into {config.tiles} square tiles of a multiple of "
+                f"{SMALLEST} px: change --model.image-size or --model.tiles"
+            )
+
+    def forward(self, images: Tensor, packed: EncoderWeights | None = None) -> Tensor:
+        """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk), chunks row by row over the whole image."""
+        t = self.per_side
+        tiles = images.unflatten(2, (t, -1)).unflatten(4, (t, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        codes = super().forward(tiles, packed)  # (N t^2, chunks of a tile, chunk)
+        side = math.isqrt(codes.shape[1])
+        by_place = codes.unflatten(0, (-1, t, t)).unflatten(3, (side, side))
+        return by_place.transpose(2, 3).flatten(1, 4)
