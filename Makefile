@@ -56,7 +56,7 @@ api: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy lorbms_fast
+	$(VENV)/bin/mypy lorbms_fast tools
 
 format: $(READY)
 	$(VENV)/bin/ruff check --fix .

@@ -15,31 +15,30 @@ EXTRAS = ("dev", "export", "timm", "search", "triton")
 """Extras of ours whose packages are listed where they are installed; those of `cuda` are not tested here."""
 UNSTATED = "not stated"
 FREE = frozenset(
-    name.strip()
-    for name in [
-        "\n    0BSD",
-        " Apache",
-        " Apache 2.0",
-        " Apache Software License",
-        " Apache-2.0",
-        " Apache-2.0 WITH LLVM-exception",
-        " BSD",
-        " BSD License",
-        "\n    BSD-2-Clause",
-        " BSD-3-Clause",
-        " BSL-1.0",
-        " 3-Clause BSD License",
-        " CC0-1.0",
-        " FreeBSD",
-        " MIT",
-        " MIT License",
-        " MIT-CMU",
-        " MPL-2.0",
-        "\n    Mozilla Public License 2.0 (MPL 2.0)",
-        " PSF-2.0",
-        " Python Software Foundation License",
-        " Zlib\n    ",
-    ]
+    {
+        "0BSD",
+        "3-Clause BSD License",
+        "Apache",
+        "Apache 2.0",
+        "Apache Software License",
+        "Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+        "BSD",
+        "BSD License",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSL-1.0",
+        "CC0-1.0",
+        "FreeBSD",
+        "MIT",
+        "MIT License",
+        "MIT-CMU",
+        "Mozilla Public License 2.0 (MPL 2.0)",
+        "MPL-2.0",
+        "PSF-2.0",
+        "Python Software Foundation License",
+        "Zlib",
+    }
 )
 """Licences under which anybody may use a package together with ours, as packages write them."""
 EXCUSED = {
