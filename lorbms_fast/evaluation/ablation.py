@@ -6,9 +6,9 @@ from typing import Any
 
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.formatting import interval, spread
 from lorbms_fast.evaluation.generation import generation_results
 from lorbms_fast.evaluation.results import read_result
-from lorbms_fast.evaluation.words import interval, spread
 
 
 @dataclass(frozen=True)

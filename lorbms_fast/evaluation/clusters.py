@@ -12,8 +12,8 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.features import weights_fingerprint
-from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.progress import tqdm
 
 BATCH = 128
@@ -21,17 +21,17 @@ ITERATIONS = 20
 
 
 def pseudo_labels(
-    folder: Path, trunk: nn.Module, store: ImageStore, k: int, seed: int, device: torch.device
+    folder: Path, backbone: nn.Module, store: ImageStore, k: int, seed: int, device: torch.device
 ) -> NDArray[np.int64]:
     """The cluster of every image of a store, (N,) numbers 0, 1, ... without gaps; kept in the folder.
 
     Args:
         folder: for the result, under a name of all it depends on.
-        trunk: images to (B, D), in evaluation mode.
+        backbone: images to (B, D), in evaluation mode.
         store: the images.
         k: clusters.
         seed: of k-means.
-        device: where the trunk is.
+        device: where the backbone is.
 
     Raises:
         UserError: there are fewer images than clusters.
@@ -39,11 +39,11 @@ def pseudo_labels(
     if len(store) < k:
         raise UserError(f"{store.path} has {len(store)} images for {k} clusters: lower --clusters")
     images = store.digest[:16]
-    path = folder / f"clusters-{weights_fingerprint(trunk)}-{images}-{k}-{seed}.npy"
+    path = folder / f"clusters-{weights_fingerprint(backbone)}-{images}-{k}-{seed}.npy"
     if path.exists():
         labels: NDArray[np.int64] = np.load(path)
         return labels
-    features = store_features(trunk, store, device)
+    features = store_features(backbone, store, device)
     kmeans = faiss.Kmeans(features.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
     kmeans.train(features)
     assigned = kmeans.index.search(features, 1)[1][:, 0]
@@ -54,12 +54,12 @@ def pseudo_labels(
 
 
 @torch.inference_mode()
-def store_features(trunk: nn.Module, store: ImageStore, device: torch.device) -> NDArray[np.float32]:
+def store_features(backbone: nn.Module, store: ImageStore, device: torch.device) -> NDArray[np.float32]:
     """Features of all images of a store, (N, D), on its own side."""
     found = []
     with tqdm(total=len(store), desc="features", unit="images") as bar:
         for rows in row_batches(len(store), BATCH):
             images = to_network(np.array(store.images[rows.start : rows.stop])).to(device)
-            found.append(trunk(images).float().cpu().numpy())
+            found.append(backbone(images).float().cpu().numpy())
             bar.update(len(rows))
     return np.concatenate(found)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.crops import ahead, central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
-from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
 from lorbms_fast.progress import tqdm
 
 BATCH = 64
@@ -40,7 +40,7 @@ class FeatureCache:
 
 def cached_features(
     folder: Path,
-    trunk: nn.Module,
+    backbone: nn.Module,
     train: Labelled,
     test: Labelled,
     *,
@@ -53,13 +53,13 @@ def cached_features(
 
     Args:
         folder: of the cache; should name all that the features depend on.
-        trunk: images to (B, D), in evaluation mode.
+        backbone: images to (B, D), in evaluation mode.
         train: training pictures.
         test: test pictures.
         views: how many random views of the training pictures.
         side: of the views in pixels.
         seed: of the views.
-        device: where the trunk is.
+        device: where the backbone is.
 
     Raises:
         UserError: the disk is too small.
@@ -68,9 +68,9 @@ def cached_features(
     @torch.inference_mode()
     def of_view(data: Labelled, view: int | None) -> Tensor:
         def make(rows: range) -> Tensor:
-            return central_views(data, rows, side) if view is None else training_views(data, rows, side, seed, view)
+            return central_crops(data, rows, side) if view is None else training_crops(data, rows, side, seed, view)
 
-        return torch.cat([trunk(x.to(device)).float().cpu() for x in ahead(make, row_batches(len(data), BATCH))])
+        return torch.cat([backbone(x.to(device)).float().cpu() for x in ahead(make, row_batches(len(data), BATCH))])
 
     wanted: list[tuple[str, Labelled, int | None]] = [("test.npy", test, None)]
     wanted += [(f"view_{view:04d}.npy", train, view) for view in range(views)]
@@ -81,7 +81,7 @@ def cached_features(
             found = of_view(data, view)
             array = found.numpy() if view is None else found.half().numpy()
             if not np.isfinite(array).all():
-                raise UserError(f"features of {trunk.__class__.__name__} are no numbers or beyond 65,504: train anew")
+                raise UserError(f"features of {type(backbone).__name__} are no numbers or beyond 65,504: train anew")
             if i == 0:
                 _check_space(folder, len(train) * found.shape[1] * 2 * len(missing))
             with atomic_write(folder / name) as partial, partial.open("wb") as file:

@@ -15,6 +15,7 @@ from lorbms_fast.dataloader.batches import BatchSource, generator
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.within_batch import Halves
 from lorbms_fast.engine.tiled import mixed_images
+from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.distances import (
     frechet,
     halves,
@@ -26,7 +27,6 @@ from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.evaluation.image_features import Described, ImageFeatures
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached, read_result
-from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.style import PLOT
 from lorbms_fast.types import Networks

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.similarity.features.weights import fill, read_checkpoint
+from lorbms_fast.weights import fill, read_checkpoint
 
 SIDE, CLASSES = 299, 1008
 

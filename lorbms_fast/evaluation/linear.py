@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, EncoderBackbone
 from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
 from lorbms_fast.evaluation.datasets.stl10 import Stl10
 from lorbms_fast.evaluation.datasets.voc import read_voc
@@ -32,7 +33,6 @@ from lorbms_fast.evaluation.supervised import (
     predictions,
     train_supervised,
 )
-from lorbms_fast.evaluation.trunks import DiscriminatorTrunk, EncoderTrunk
 from lorbms_fast.models import build
 from lorbms_fast.reference import Discriminator
 from lorbms_fast.run import Run, load_networks
@@ -66,12 +66,12 @@ class Sources:
         return _reading(build(config.model, config.impl, self.config.probe.seed).enc, side)
 
     def encoder(self) -> nn.Module:
-        """The run's encoder as a trunk."""
-        return EncoderTrunk(_reading(load_networks(self.run).enc, self.config.side))
+        """The run's encoder as a backbone."""
+        return EncoderBackbone(_reading(load_networks(self.run).enc, self.config.side))
 
     def discriminator(self) -> nn.Module:
-        """The run's discriminator as a trunk."""
-        return DiscriminatorTrunk(cast(Discriminator, load_networks(self.run).dsc))
+        """The run's discriminator as a backbone."""
+        return DiscriminatorBackbone(cast(Discriminator, load_networks(self.run).dsc))
 
     def store(self) -> ImageStore:
         """The images that the run learned from."""
@@ -92,7 +92,7 @@ class Row:
     title: str
     thesis: tuple[float, float]
     """Mean and standard deviation of the accuracy, in percent."""
-    trunk: Callable[[Sources], nn.Module]
+    backbone: Callable[[Sources], nn.Module]
     finetuned: bool = False
 
 
@@ -112,12 +112,12 @@ def _imagenet_alexnet(s: Sources) -> nn.Module:
     return s.pretraining.large_alexnet("imagenet-alexnet", read_class_folders(s.imagenet))
 
 
-def _transferred(name: str, trunk: Callable[[Sources], nn.Module]) -> Callable[[Sources], nn.Module]:
-    return lambda s: s.pretraining.knowledge_transfer(name, trunk(s).to(s.device).eval(), s.store())
+def _transferred(name: str, backbone: Callable[[Sources], nn.Module]) -> Callable[[Sources], nn.Module]:
+    return lambda s: s.pretraining.knowledge_transfer(name, backbone(s).to(s.device).eval(), s.store())
 
 
 def _random(s: Sources) -> nn.Module:
-    return EncoderTrunk(s.fresh_encoder(s.config.side))
+    return EncoderBackbone(s.fresh_encoder(s.config.side))
 
 
 ROWS = {
@@ -164,10 +164,10 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
     if name not in ROWS:
         raise UserError(f"there is no row '{name}': choose of {', '.join(ROWS)}")
     row, config, stl10 = ROWS[name], sources.config, sources.stl10
-    trunk = row.trunk(sources).to(sources.device).eval()
+    backbone = row.backbone(sources).to(sources.device).eval()
     setting = {
         "row": name,
-        "weights": weights_fingerprint(trunk),
+        "weights": weights_fingerprint(backbone),
         "pictures": [stl10.train.fingerprint(), stl10.test.fingerprint()],
         "folds": list(stl10.folds.shape),
         "config": asdict(config),
@@ -176,9 +176,9 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
     def make() -> Result:
         began = time.perf_counter()
         if row.finetuned:
-            folds = _finetuned(name, trunk, sources, setting)
+            folds = _finetuned(name, backbone, sources, setting)
         else:
-            folds = _frozen(name, trunk, sources, keep_features)
+            folds = _frozen(name, backbone, sources, keep_features)
         mean, sd = mean_and_sd(folds)
         return {
             "row": name,
@@ -187,7 +187,7 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
             "sd": sd,
             "folds": folds,
             "thesis": row.thesis,
-            "classifier_parameters": classifier_parameters(trunk, config.side, len(stl10.train.classes)),
+            "classifier_parameters": classifier_parameters(backbone, config.side, len(stl10.train.classes)),
             "pictures": stl10.train.source,
             "lengths": in_words(name, config),
             "seconds": round(time.perf_counter() - began, 1),
@@ -196,9 +196,9 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
     return cached(sources.folder / f"{name}.json", setting, make)
 
 
-def classifier_parameters(trunk: nn.Module, side: int, classes: int) -> int:
+def classifier_parameters(backbone: nn.Module, side: int, classes: int) -> int:
     """Weights and biases of the linear classifier: 17,290 for the encoder, 120,970 and 40,970 for the others."""
-    return (feature_size(trunk, side) + 1) * classes
+    return (feature_size(backbone, side) + 1) * classes
 
 
 def in_words(name: str, config: LinearConfig) -> str:
@@ -221,13 +221,14 @@ def in_words(name: str, config: LinearConfig) -> str:
     )
 
 
-def _frozen(name: str, trunk: nn.Module, s: Sources, keep_features: bool) -> list[float]:
+def _frozen(name: str, backbone: nn.Module, s: Sources, keep_features: bool) -> list[float]:
     config, data = s.config, s.stl10
     pictures = f"{data.train.fingerprint()[:8]}-{data.test.fingerprint()[:8]}"
-    folder = s.folder / "features" / f"{name}-{weights_fingerprint(trunk)}-{pictures}-{config.side}-{config.probe.seed}"
+    of = f"{name}-{weights_fingerprint(backbone)}-{pictures}-{config.side}-{config.probe.seed}"
+    folder = s.folder / "features" / of
     cache = cached_features(
         folder,
-        trunk,
+        backbone,
         data.train,
         data.test,
         views=min(config.views or config.probe.epochs, config.probe.epochs),
@@ -244,8 +245,8 @@ def _frozen(name: str, trunk: nn.Module, s: Sources, keep_features: bool) -> lis
     return found
 
 
-def _finetuned(name: str, trunk: nn.Module, s: Sources, setting: Result) -> list[float]:
-    """Trunk and classifier trained together, fold by fold; each fold's accuracy is kept until all are there."""
+def _finetuned(name: str, backbone: nn.Module, s: Sources, setting: Result) -> list[float]:
+    """Backbone and classifier trained together, fold by fold; each fold's accuracy is kept until all are there."""
     config, data = s.config, s.stl10
     schedule = Schedule(
         epochs(config.probe.epochs, data.folds.shape[1], config.finetune_batch),
@@ -257,7 +258,7 @@ def _finetuned(name: str, trunk: nn.Module, s: Sources, setting: Result) -> list
     )
 
     def of_fold(fold: int) -> Result:
-        network = WithLinear(copy.deepcopy(trunk), config.side, len(data.train.classes), fold).to(s.device)
+        network = WithLinear(copy.deepcopy(backbone), config.side, len(data.train.classes), fold).to(s.device)
         train_supervised(
             network,
             data.train,

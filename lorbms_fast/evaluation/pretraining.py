@@ -1,4 +1,4 @@
-"""The pretrainings that rows of Table 4.3 need; each gives a trunk, kept as `<name>.safetensors` for the next time."""
+"""The pretrainings that rows of Table 4.3 need; each gives a backbone, kept as `<name>.safetensors`."""
 
 import json
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.checkpoint import load_weights
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
+from lorbms_fast.evaluation.backbones import AlexNetBackbone, EncoderBackbone
 from lorbms_fast.evaluation.clusters import pseudo_labels
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.results import read_result
@@ -30,7 +31,6 @@ from lorbms_fast.evaluation.supervised import (
     staircase,
     train_supervised,
 )
-from lorbms_fast.evaluation.trunks import AlexNetTrunk, EncoderTrunk
 
 PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY = 1e-3, 0.5, 10_000
 """As Krähenbühl et al. (ICLR 2016) train on PASCAL; the thesis gives momentum and 80,000 iterations only."""
@@ -49,15 +49,15 @@ class Pretraining:
     def encoder_on_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
         """Encoder and linear classifier on STL-10's training set: 150 epochs of Adam."""
         config = self.config
-        trunk = EncoderTrunk(encoder).to(self.device)
-        network = WithLinear(trunk, config.side, len(data.classes), config.probe.seed).to(self.device)
-        return self._kept(name, trunk, network, data, self._stl10_schedule(data))
+        backbone = EncoderBackbone(encoder).to(self.device)
+        network = WithLinear(backbone, config.side, len(data.classes), config.probe.seed).to(self.device)
+        return self._kept(name, backbone, network, data, self._stl10_schedule(data))
 
     def encoder_on_several_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
         """Encoder and linear classifier on PASCAL: sigmoid cross entropy, momentum, 80,000 iterations, 224 px."""
         config = self.config
-        trunk = EncoderTrunk(encoder).to(self.device)
-        network = WithLinear(trunk, config.large_side, len(data.classes), config.probe.seed).to(self.device)
+        backbone = EncoderBackbone(encoder).to(self.device)
+        network = WithLinear(backbone, config.large_side, len(data.classes), config.probe.seed).to(self.device)
         schedule = Schedule(
             config.pascal_iterations,
             config.pascal_batch,
@@ -66,12 +66,12 @@ class Pretraining:
             staircase(PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY),
             config.probe.seed,
         )
-        return self._kept(name, trunk, network, data, schedule)
+        return self._kept(name, backbone, network, data, schedule)
 
     def small_alexnet(self, name: str, data: Labelled) -> nn.Module:
         """AlexNet on STL-10's training set, trained as the encoder is."""
         network = self._alexnet(len(data.classes), self.config.side)
-        return self._kept(name, AlexNetTrunk(network.convs), network, data, self._stl10_schedule(data))
+        return self._kept(name, AlexNetBackbone(network.convs), network, data, self._stl10_schedule(data))
 
     def large_alexnet(self, name: str, data: Labelled) -> nn.Module:
         """AlexNet on 224 px, batch 128, 60 epochs: on ImageNet's classes or on clusters."""
@@ -86,20 +86,20 @@ class Pretraining:
             staircase(ALEXNET_LR, ALEXNET_DECAY, max(1, iterations // ALEXNET_DECAYS)),
             config.probe.seed,
         )
-        return self._kept(name, AlexNetTrunk(network.convs), network, data, schedule)
+        return self._kept(name, AlexNetBackbone(network.convs), network, data, schedule)
 
-    def knowledge_transfer(self, name: str, trunk: nn.Module, store: ImageStore) -> nn.Module:
+    def knowledge_transfer(self, name: str, backbone: nn.Module, store: ImageStore) -> nn.Module:
         """Noroozi et al. (CVPR 2018): cluster a network's features of all images, and teach AlexNet the clusters."""
-        labels = pseudo_labels(self.folder, trunk, store, self.config.clusters, self.config.probe.seed, self.device)
+        labels = pseudo_labels(self.folder, backbone, store, self.config.clusters, self.config.probe.seed, self.device)
         classes = tuple(f"cluster {i}" for i in range(labels.max() + 1))
         data = Labelled(Squares(store, self.config.large_side), labels, classes, f"clusters of {store.path.name}")
         return self.large_alexnet(name, data)
 
     def alexnet_from_file(self, path: Path) -> nn.Module:
         """conv1-5 of an AlexNet that an earlier evaluation kept."""
-        trunk = AlexNetTrunk(AlexNetConvs(self.config.alexnet_widths))
-        load_weights(trunk, path)
-        return trunk.to(self.device).eval()
+        backbone = AlexNetBackbone(AlexNetConvs(self.config.alexnet_widths))
+        load_weights(backbone, path)
+        return backbone.to(self.device).eval()
 
     def _stl10_schedule(self, data: Labelled) -> Schedule:
         config = self.config
@@ -116,8 +116,10 @@ class Pretraining:
         config = self.config
         return AlexNet(classes, side, config.probe.seed, config.alexnet_widths, config.alexnet_hidden).to(self.device)
 
-    def _kept(self, name: str, trunk: nn.Module, network: nn.Module, data: Labelled, schedule: Schedule) -> nn.Module:
-        """The trunk trained as a part of the network, or as it was left by the same training before."""
+    def _kept(
+        self, name: str, backbone: nn.Module, network: nn.Module, data: Labelled, schedule: Schedule
+    ) -> nn.Module:
+        """The backbone trained as a part of the network, or as it was left by the same training before."""
         weights, facts = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
         setting: dict[str, Any] = {
             "pictures": data.source,
@@ -131,17 +133,17 @@ class Pretraining:
         }
         found = read_result(facts)
         if found is not None and found.get("setting") == setting and weights.exists():
-            load_weights(trunk, weights)
-            return trunk.eval()
+            load_weights(backbone, weights)
+            return backbone.eval()
         state = self.folder / f"{name}-{data.fingerprint()}-{schedule.iterations}.state"
         loss = train_supervised(
             network, data, np.arange(len(data)), schedule, self.device, title=f"pretraining {name}", state=state
         )
         with atomic_write(weights) as partial:
-            save_file({key: value.detach().cpu().contiguous() for key, value in trunk.state_dict().items()}, partial)
+            save_file({key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}, partial)
         with atomic_write(facts) as partial:
             partial.write_text(json.dumps({"setting": setting, "last_loss": loss}, indent=2) + "\n")
-        return trunk.eval()
+        return backbone.eval()
 
 
 class Squares(Sequence[NDArray[np.uint8]]):

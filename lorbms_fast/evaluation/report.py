@@ -11,11 +11,11 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.ablation import ablation_rows
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
+from lorbms_fast.evaluation.formatting import interval, percentage, spread
 from lorbms_fast.evaluation.generation import draw_generation_curves, generation_results
 from lorbms_fast.evaluation.linear import ROWS
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, read_result
-from lorbms_fast.evaluation.words import interval, percentage, spread
 from lorbms_fast.run import Run
 
 STYLE = """

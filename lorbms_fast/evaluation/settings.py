@@ -23,7 +23,7 @@ class LinearConfig:
     side: Annotated[int, Field(ge=64, multiple_of=32)] = 96
     """Of the pictures in pixels."""
     finetune_batch: Count = 100
-    """Pictures a step where the trunk is trained too; the thesis does not say."""
+    """Pictures a step where the backbone is trained too; the thesis does not say."""
     stl10_epochs: Count = 150
     """Passes over STL-10's training set in the pretrainings on it."""
     stl10_batch: Count = 100

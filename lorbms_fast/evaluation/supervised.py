@@ -13,10 +13,10 @@ from torch.optim import SGD, Optimizer
 
 from lorbms_fast.engine.optimizers import Adam
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.crops import ahead, central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
-from lorbms_fast.evaluation.states import restore_state, save_state
-from lorbms_fast.evaluation.views import ahead, central_views, row_batches, training_views
+from lorbms_fast.evaluation.training_state import restore_state, save_state
 from lorbms_fast.progress import tqdm
 from lorbms_fast.reference.layers import SpectralWeight
 
@@ -57,35 +57,35 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class WithLinear(nn.Module):
-    """A trunk and a linear classifier on its features.
+    """A backbone and a linear classifier on its features.
 
     Args:
-        trunk: images to (N, D).
+        backbone: images to (N, D).
         side: of the images, from which D follows.
         classes: logits to give.
         seed: of the classifier's initial values.
     """
 
-    def __init__(self, trunk: nn.Module, side: int, classes: int, seed: int) -> None:
+    def __init__(self, backbone: nn.Module, side: int, classes: int, seed: int) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.linear = nn.Linear(feature_size(trunk, side), classes)
+        self.backbone = backbone
+        self.linear = nn.Linear(feature_size(backbone, side), classes)
         nn.init.normal_(self.linear.weight, 0, WEIGHT_STD, generator=torch.Generator().manual_seed(seed))
         nn.init.constant_(self.linear.bias, BIAS)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1] -> (N, classes)."""
-        logits: Tensor = self.linear(self.trunk(images))
+        logits: Tensor = self.linear(self.backbone(images))
         return logits
 
 
 @torch.no_grad()
-def feature_size(trunk: nn.Module, side: int) -> int:
-    """D of a trunk's features (N, D) for images of a side."""
-    device = next(trunk.parameters()).device
-    training = trunk.training
-    size = int(trunk.eval()(torch.zeros(1, 3, side, side, device=device)).shape[1])
-    trunk.train(training)
+def feature_size(backbone: nn.Module, side: int) -> int:
+    """D of a backbone's features (N, D) for images of a side."""
+    device = next(backbone.parameters()).device
+    training = backbone.training
+    size = int(backbone.eval()(torch.zeros(1, 3, side, side, device=device)).shape[1])
+    backbone.train(training)
     return size
 
 
@@ -123,7 +123,7 @@ def train_supervised(
 
     def make(iteration: int) -> tuple[Tensor, Tensor]:
         epoch, chosen = _batch(rows, schedule, iteration)
-        views = training_views(data, chosen, schedule.side, schedule.seed, epoch)
+        views = training_crops(data, chosen, schedule.side, schedule.seed, epoch)
         return views, torch.from_numpy(np.ascontiguousarray(data.labels[chosen]))
 
     with tqdm(total=schedule.iterations, initial=start, desc=title, unit="it", disable=not numbers) as bar:
@@ -147,7 +147,7 @@ def train_supervised(
 @torch.inference_mode()
 def predictions(network: nn.Module, data: Labelled, side: int, device: torch.device) -> Tensor:
     """The class of every picture's central view, (N,) int64 on the CPU."""
-    views = ahead(lambda rows: central_views(data, rows, side), row_batches(len(data), TEST_BATCH))
+    views = ahead(lambda rows: central_crops(data, rows, side), row_batches(len(data), TEST_BATCH))
     return torch.cat([network(x.to(device)).argmax(1).cpu() for x in views])
 
 

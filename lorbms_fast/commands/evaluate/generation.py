@@ -10,9 +10,9 @@ from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.commands.train import scene_batches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
+from lorbms_fast.evaluation.formatting import interval
 from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
-from lorbms_fast.evaluation.words import interval
 from lorbms_fast.models import build
 from lorbms_fast.run import Run
 

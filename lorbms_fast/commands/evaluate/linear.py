@@ -10,9 +10,9 @@ from rich.table import Table
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
+from lorbms_fast.evaluation.formatting import spread
 from lorbms_fast.evaluation.linear import ROWS, Sources, evaluate_row
 from lorbms_fast.evaluation.settings import LinearConfig
-from lorbms_fast.evaluation.words import spread
 
 
 def linear(

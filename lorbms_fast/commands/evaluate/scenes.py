@@ -11,7 +11,7 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import read_quadrant_objects
 from lorbms_fast.evaluation.disentangling.measure import measure_scenes
-from lorbms_fast.evaluation.words import percentage
+from lorbms_fast.evaluation.formatting import percentage
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 

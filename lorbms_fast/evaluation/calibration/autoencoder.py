@@ -17,11 +17,11 @@ from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Adam, update
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration.decoders import DECODERS, start_without_norm
-from lorbms_fast.evaluation.parts import Parts, part_photographs
+from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
-from lorbms_fast.evaluation.states import restore_state, save_state
-from lorbms_fast.evaluation.views import row_batches
+from lorbms_fast.evaluation.split import Split, split_photographs
+from lorbms_fast.evaluation.training_state import restore_state, save_state
 from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import initialise
@@ -66,9 +66,9 @@ def calibrate(
         raise UserError(f"there is no variant '{name}': choose of {', '.join(DECODERS)}")
     if store.side != config.model.image_size:
         raise UserError(f"{store.path} has images of {store.side} px, the model takes {config.model.image_size}")
-    parts = part_photographs(store, LEARNED, config.seed)
-    if len(parts.train) < config.batch_size:
-        raise UserError(f"{store.path} has {len(parts.train)} images to learn from: lower --batch-size")
+    split = split_photographs(store, LEARNED, config.seed)
+    if len(split.train) < config.batch_size:
+        raise UserError(f"{store.path} has {len(split.train)} images to learn from: lower --batch-size")
     setting = {
         "variant": name,
         "model": asdict(config.model),
@@ -82,7 +82,7 @@ def calibrate(
 
     def make() -> Result:
         networks = autoencoder(name, config).to(device)
-        curve = _train(networks, config, store, parts, iterations, out / f"{name}.state", name)
+        curve = _train(networks, config, store, split, iterations, out / f"{name}.state", name)
         return {
             "variant": name,
             "iterations": iterations,
@@ -126,7 +126,7 @@ def _train(
     networks: nn.ModuleDict,
     config: TrainConfig,
     store: ImageStore,
-    parts: Parts,
+    split: Split,
     iterations: int,
     state: Path,
     title: str,
@@ -146,12 +146,12 @@ def _train(
     every, save_every = max(1, iterations // CURVE_POINTS), max(1, iterations // SAVES)
     with tqdm(total=iterations, initial=start, desc=f"calibrating {title}", unit="it") as bar:
         for iteration in range(start, iterations):
-            I = to_network(store.images[_rows(parts.train, config, iteration)]).to(device)
+            I = to_network(store.images[_rows(split.train, config, iteration)]).to(device)
             L1, L_D = _step(networks, optimizers, I, config)
             done = iteration + 1
             bar.update()
             if done % every == 0 or done == iterations:
-                found = quality(networks, store, parts.test, device)
+                found = quality(networks, store, split.test, device)
                 curve.append({"iteration": done, "l1": found.l1, "psnr": found.psnr, "L_D": float(L_D)})
                 bar.set_postfix({"L1": f"{float(L1):.3f}", "PSNR held out": f"{found.psnr:.2f} dB"}, refresh=False)
             if done % save_every == 0 and done < iterations:

@@ -5,26 +5,26 @@ from numpy.typing import NDArray
 
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
-from lorbms_fast.evaluation.disentangling.rates import majority, rate
-from lorbms_fast.evaluation.parts import Parts
+from lorbms_fast.evaluation.disentangling.proportions import majority, rate
 from lorbms_fast.evaluation.results import Result
+from lorbms_fast.evaluation.split import Split
 from lorbms_fast.tiles import tile_of_chunk
 
 
-def chunk_to_category(codes: NDArray[np.floating], objects: QuadrantObjects, parts: Parts) -> dict[str, Result]:
+def chunk_to_category(codes: NDArray[np.floating], objects: QuadrantObjects, split: Split) -> dict[str, Result]:
     """Accuracy on the test half, from a quadrant's own chunk and from the chunk of the quadrant opposite.
 
     Args:
         codes: (N, chunks, chunk), of real images; a quadrant of several chunks is read by their mean.
         objects: labels (N, 4).
-        parts: to learn from, to test on.
+        split: to learn from, to test on.
     """
-    train, test = (objects.labels[rows] != NONE for rows in (parts.train, parts.test))
-    y_train, y_test = objects.labels[parts.train][train], objects.labels[parts.test][test]
+    train, test = (objects.labels[rows] != NONE for rows in (split.train, split.test))
+    y_train, y_test = objects.labels[split.train][train], objects.labels[split.test][test]
     found = {}
     of_chunk = tile_of_chunk(codes.shape[1], 4).numpy()
     by_quadrant = np.stack([codes[:, of_chunk == q].mean(1) for q in range(4)], axis=1)
     for name, chunks in (("own chunk", by_quadrant), ("opposite chunk", by_quadrant[:, ::-1])):
-        classifier = fit_logistic(chunks[parts.train][train], y_train, len(objects.classes))
-        found[name] = rate(classifier.predict(chunks[parts.test][test]) == y_test)
-    return found | {"majority": majority(objects.labels, parts)}
+        classifier = fit_logistic(chunks[split.train][train], y_train, len(objects.classes))
+        found[name] = rate(classifier.predict(chunks[split.test][test]) == y_test)
+    return found | {"majority": majority(objects.labels, split)}

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from lorbms_fast.dataloader.resize import area_resize
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
 from lorbms_fast.evaluation.disentangling.logistic import Logistic, fit_logistic
 from lorbms_fast.evaluation.disentangling.swaps import BATCH
-from lorbms_fast.evaluation.views import row_batches
 from lorbms_fast.progress import tqdm
 from lorbms_fast.similarity.features.extractor import Extractor
 

@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.evaluation.backbones import EncoderBackbone
 from lorbms_fast.evaluation.clusters import store_features
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
 from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
 from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
-from lorbms_fast.evaluation.disentangling.rates import majority, rate
+from lorbms_fast.evaluation.disentangling.proportions import majority, rate
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
 from lorbms_fast.evaluation.features import weights_fingerprint
-from lorbms_fast.evaluation.parts import part_photographs
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
-from lorbms_fast.evaluation.trunks import EncoderTrunk
+from lorbms_fast.evaluation.split import split_photographs
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.types import Networks
 
@@ -69,19 +69,19 @@ def measure_scenes(
     }
 
     def make() -> Result:
-        parts = part_photographs(store, 0.5, seed)
+        split = split_photographs(store, 0.5, seed)
         with torch.inference_mode():
             chunks = networks.enc(to_network(store.images[:1]).to(device)).shape[1]
-        codes = store_features(EncoderTrunk(networks.enc), store, device).reshape(len(store), chunks, -1)
-        judge = train_judge(store, objects, extractor, parts.train)
-        tested = objects.labels[parts.test]
-        real = (judge.sees_in_store(store, parts.test) == tested)[tested != NONE]
+        codes = store_features(EncoderBackbone(networks.enc), store, device).reshape(len(store), chunks, -1)
+        judge = train_judge(store, objects, extractor, split.train)
+        tested = objects.labels[split.test]
+        real = (judge.sees_in_store(store, split.test) == tested)[tested != NONE]
         answers: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
         sums: dict[str, float] = defaultdict(float)
-        for swaps, made in swap(networks, store, draw_swaps(parts.test, pairs, seed), device):
+        for swaps, made in swap(networks, store, draw_swaps(split.test, pairs, seed), device):
             for name, right in verdicts(swaps, made, objects, judge).items():
                 answers[name].append(right)
-            for name, value in changes(swaps, made, codes[parts.test].mean(0)).items():
+            for name, value in changes(swaps, made, codes[split.test].mean(0)).items():
                 sums[name] += value
         return {
             "iteration": iteration,
@@ -93,10 +93,10 @@ def measure_scenes(
             "transfer_accuracy": {
                 "real: all quadrants": rate(real),
                 **{name: rate(np.concatenate(right)) for name, right in answers.items()},
-                "majority": majority(objects.labels, parts),
+                "majority": majority(objects.labels, split),
             },
             "chunk_invariance": invariance(sums),
-            "chunk_to_category": chunk_to_category(codes, objects, parts),
+            "chunk_to_category": chunk_to_category(codes, objects, split),
         }
 
     return cached(run / "evaluation" / "scenes" / f"{iteration:08d}-{store.path.name}.json", setting, make)

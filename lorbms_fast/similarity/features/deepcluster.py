@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.errors import UserError
 from lorbms_fast.similarity.features.extractor import Extractor, imagenet_normalised, of_quadrants
-from lorbms_fast.similarity.features.weights import fill, read_checkpoint
+from lorbms_fast.weights import fill, read_checkpoint
 
 
 class DeepClusterAlexNet(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lorbms_fast.similarity.features.weights import fill, read_checkpoint
+from lorbms_fast.weights import fill, read_checkpoint
 from tests.fuzz.reader import Reader
 
 FILE = "checkpoint.pth.tar"

@@ -14,10 +14,10 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation import linear
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
+from lorbms_fast.evaluation.backbones import AlexNetBackbone, DiscriminatorBackbone, EncoderBackbone
 from lorbms_fast.evaluation.linear import ROWS, Sources, classifier_parameters, evaluate_row
 from lorbms_fast.evaluation.probe import ProbeConfig
 from lorbms_fast.evaluation.settings import LinearConfig
-from lorbms_fast.evaluation.trunks import AlexNetTrunk, DiscriminatorTrunk, EncoderTrunk
 from lorbms_fast.models import build
 from lorbms_fast.reference import Discriminator
 from tests.lorbms_fast.evaluation.datasets.test_voc import write_voc
@@ -43,16 +43,16 @@ SHORT = LinearConfig(
 @pytest.mark.parametrize("impl", ["reference", "torch"])
 def test_classifiers_have_the_sizes_of_the_thesis(impl):
     networks = build(ModelConfig(), impl)
-    assert classifier_parameters(EncoderTrunk(networks.enc), 96, 10) == 17_290
-    assert classifier_parameters(DiscriminatorTrunk(networks.dsc), 96, 10) == 120_970
-    assert classifier_parameters(AlexNetTrunk(AlexNetConvs()), 96, 10) == 40_970
+    assert classifier_parameters(EncoderBackbone(networks.enc), 96, 10) == 17_290
+    assert classifier_parameters(DiscriminatorBackbone(networks.dsc), 96, 10) == 120_970
+    assert classifier_parameters(AlexNetBackbone(AlexNetConvs()), 96, 10) == 40_970
 
 
 def test_discriminator_features_are_those_before_its_logits(tmp_path):
     dsc = build(ModelConfig(discriminator_width=3), "torch").dsc
     assert isinstance(dsc, Discriminator)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
-    maps = DiscriminatorTrunk(dsc)(images).unflatten(1, (-1, 4, 4))
+    maps = DiscriminatorBackbone(dsc)(images).unflatten(1, (-1, 4, 4))
     torch.testing.assert_close(dsc.conv5(maps), dsc(images))
 
 

@@ -16,10 +16,10 @@ from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
 from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
-from lorbms_fast.evaluation.disentangling.rates import majority, rate
+from lorbms_fast.evaluation.disentangling.proportions import majority, rate
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
-from lorbms_fast.evaluation.parts import Parts
+from lorbms_fast.evaluation.split import Split
 from lorbms_fast.similarity.features.extractor import Extractor
 
 CPU = torch.device("cpu")
@@ -160,7 +160,7 @@ def test_chunks_that_hold_their_own_category_only():
     codes = np.eye(3)[labels] + generator.normal(0, 0.2, (300, 4, 3))
     labels[::7, 1] = -1
     found = chunk_to_category(
-        codes, QuadrantObjects(labels, ("a", "b", "c")), Parts(np.arange(150), np.arange(150, 300))
+        codes, QuadrantObjects(labels, ("a", "b", "c")), Split(np.arange(150), np.arange(150, 300))
     )
     assert found["own chunk"]["percent"] > 95
     assert found["opposite chunk"]["percent"] < 45
@@ -186,7 +186,7 @@ def test_rates():
     assert (found["low"], found["high"]) == (pytest.approx(49.02, abs=0.01), pytest.approx(94.33, abs=0.01))
     assert rate(np.array([], bool))["percent"] is None
     labels = np.array([[0, 1, 1, -1], [1, 0, 0, -1]])
-    assert majority(labels, Parts(np.array([0]), np.array([1])))["percent"] == pytest.approx(100 / 3)
+    assert majority(labels, Split(np.array([0]), np.array([1])))["percent"] == pytest.approx(100 / 3)
 
 
 def test_the_command(run, composed_store, capsys):

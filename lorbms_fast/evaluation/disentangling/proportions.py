@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE
 from lorbms_fast.evaluation.distances import NORMAL_95
-from lorbms_fast.evaluation.parts import Parts
 from lorbms_fast.evaluation.results import Result
+from lorbms_fast.evaluation.split import Split
 
 
 def rate(right: NDArray[np.bool_]) -> Result:
@@ -20,7 +20,7 @@ def rate(right: NDArray[np.bool_]) -> Result:
     return {"percent": 100 * p, "low": 100 * (middle - reach), "high": 100 * (middle + reach), "of": n}
 
 
-def majority(labels: NDArray[np.int64], parts: Parts) -> Result:
+def majority(labels: NDArray[np.int64], split: Split) -> Result:
     """The rate of always naming the category that is most frequent in the learned half, (N, 4) labels."""
-    learned, tested = (labels[rows][labels[rows] != NONE] for rows in (parts.train, parts.test))
+    learned, tested = (labels[rows][labels[rows] != NONE] for rows in (split.train, split.test))
     return rate(tested == np.bincount(learned).argmax())

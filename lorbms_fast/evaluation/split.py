@@ -1,4 +1,4 @@
-"""A store parted into images to learn from and images to test on."""
+"""Split a store into images to learn from and images to test on."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 
-PARTS = 11
+SPLIT = 11
 """Distinguishes this random draw from others."""
 
 
 @dataclass(frozen=True)
-class Parts:
+class Split:
     """Rows of a store; all versions of one photograph are in the same part."""
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
 
 
-def part_photographs(store: ImageStore, share: float, seed: int) -> Parts:
+def split_photographs(store: ImageStore, share: float, seed: int) -> Split:
     """Deal a store's photographs: a share to learn from, at least one photograph on either side.
 
     Raises:
@@ -30,7 +30,7 @@ def part_photographs(store: ImageStore, share: float, seed: int) -> Parts:
     photographs = np.unique(sources)
     if len(photographs) < 4:
         raise UserError(f"{store.path} has {len(photographs)} photographs, too few to test on some: prepare more")
-    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, PARTS)))).permutation(len(photographs))
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SPLIT)))).permutation(len(photographs))
     count = min(max(1, round(share * len(photographs))), len(photographs) - 1)
     learned = np.isin(sources, photographs[order[:count]])
-    return Parts(np.flatnonzero(learned), np.flatnonzero(~learned))
+    return Split(np.flatnonzero(learned), np.flatnonzero(~learned))

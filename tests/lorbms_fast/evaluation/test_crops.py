@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lorbms_fast.evaluation import views
+from lorbms_fast.evaluation import crops
+from lorbms_fast.evaluation.crops import Patch, ahead, central_crops, random_patch, saturated, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
-from lorbms_fast.evaluation.views import Patch, ahead, central_views, random_patch, saturated, training_views
 
 
 def labelled(pictures: np.ndarray) -> Labelled:
@@ -21,13 +21,13 @@ def pictures() -> Labelled:
 
 
 def test_views_depend_on_seed_view_and_picture_alone(pictures):
-    together = training_views(pictures, range(6), 32, seed=3, view=7)
+    together = training_crops(pictures, range(6), 32, seed=3, view=7)
     assert together.shape == (6, 3, 32, 32)
     assert together.dtype == torch.float32
     assert together.abs().max() <= 1
-    assert torch.equal(training_views(pictures, [4], 32, seed=3, view=7)[0], together[4])
+    assert torch.equal(training_crops(pictures, [4], 32, seed=3, view=7)[0], together[4])
     for other in ({"seed": 4, "view": 7}, {"seed": 3, "view": 8}):
-        assert not torch.equal(training_views(pictures, range(6), 32, **other), together)
+        assert not torch.equal(training_crops(pictures, range(6), 32, **other), together)
 
 
 def test_patches_have_the_areas_and_aspects_of_the_protocol():
@@ -46,14 +46,14 @@ def test_patches_have_the_areas_and_aspects_of_the_protocol():
 def test_half_of_the_views_are_mirrored_and_each_resize_is_used(monkeypatch):
     """A picture that grows brighter to the right, seen whole."""
     ramp = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, 0).repeat(3, 2)
-    monkeypatch.setattr(views, "random_patch", lambda height, width, generator: Patch(0, 0, height, width))
-    seen = training_views(labelled(np.stack([ramp] * 400)), range(400), 48, seed=0, view=0).mean((1, 2))
+    monkeypatch.setattr(crops, "random_patch", lambda height, width, generator: Patch(0, 0, height, width))
+    seen = training_crops(labelled(np.stack([ramp] * 400)), range(400), 48, seed=0, view=0).mean((1, 2))
     assert 150 < (seen[:, 0] > seen[:, -1]).sum() < 250
     methods = []
-    monkeypatch.setattr(views, "_resized", lambda p, patch, side, method: methods.append(method) or np.float32(p) / 255)
-    training_views(labelled(np.stack([ramp] * 400)), range(400), 48, seed=0, view=0)
-    assert set(methods) == {views.cv2.INTER_LINEAR, views.cv2.INTER_CUBIC}
-    assert 150 < methods.count(views.cv2.INTER_CUBIC) < 250
+    monkeypatch.setattr(crops, "_resized", lambda p, patch, side, method: methods.append(method) or np.float32(p) / 255)
+    training_crops(labelled(np.stack([ramp] * 400)), range(400), 48, seed=0, view=0)
+    assert set(methods) == {crops.cv2.INTER_LINEAR, crops.cv2.INTER_CUBIC}
+    assert 150 < methods.count(crops.cv2.INTER_CUBIC) < 250
 
 
 def test_saturation_is_that_of_hsv():
@@ -72,9 +72,9 @@ def test_saturation_is_that_of_hsv():
 def test_the_central_view_leaves_out_the_border():
     picture = np.full((1, 100, 100, 3), 255, np.uint8)
     picture[:, 7:93, 7:93] = 0
-    assert (central_views(labelled(picture), [0], 64) == -1).all()
+    assert (central_crops(labelled(picture), [0], 64) == -1).all()
     picture[:, 7, 50] = 255
-    assert (central_views(labelled(picture), [0], 86) > -1).any()
+    assert (central_crops(labelled(picture), [0], 86) > -1).any()
 
 
 def test_ahead_keeps_the_order_and_tells_of_errors():

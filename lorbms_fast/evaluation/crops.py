@@ -35,7 +35,7 @@ class Patch(NamedTuple):
     width: int
 
 
-def training_views(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int, seed: int, view: int) -> Tensor:
+def training_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int, seed: int, view: int) -> Tensor:
     """One random view of each picture: patch, resize, flip, brightness and saturation.
 
     The patch covers 1/3 to 1 of the picture's area at an aspect of 3/4 to 4/3 and is resized bilinearly or
@@ -71,7 +71,7 @@ def training_views(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side
     return x.clamp(0, 1) * 2 - 1
 
 
-def central_views(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int) -> Tensor:
+def central_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int) -> Tensor:
     """The central 85% of each side, resized bilinearly: (len(rows), 3, side, side) float32 in [-1, 1]."""
     views = []
     for row in rows:

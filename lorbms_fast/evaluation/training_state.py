@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
-from lorbms_fast.similarity.features.weights import read_checkpoint
+from lorbms_fast.weights import read_checkpoint
 
 
 def save_state(path: Path, iteration: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> None:

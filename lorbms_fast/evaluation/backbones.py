@@ -6,7 +6,7 @@ from lorbms_fast.evaluation.alexnet import AlexNetConvs
 from lorbms_fast.reference import Discriminator
 
 
-class EncoderTrunk(nn.Module):
+class EncoderBackbone(nn.Module):
     """The encoder's code; 96x96 pixels give 3x3x192 = 1,728 numbers."""
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -19,7 +19,7 @@ class EncoderTrunk(nn.Module):
         return codes.flatten(1)
 
 
-class DiscriminatorTrunk(nn.Module):
+class DiscriminatorBackbone(nn.Module):
     """The discriminator's maps before its last layer; 96x96 pixels give 6x6x336 = 12,096 numbers."""
 
     def __init__(self, discriminator: Discriminator) -> None:
@@ -31,7 +31,7 @@ class DiscriminatorTrunk(nn.Module):
         return self.discriminator.features(images).flatten(1)
 
 
-class AlexNetTrunk(nn.Module):
+class AlexNetBackbone(nn.Module):
     """AlexNet's conv5; 96x96 pixels give 4x4x256 = 4,096 numbers."""
 
     def __init__(self, convs: AlexNetConvs) -> None:
