@@ -14,7 +14,8 @@ from torch import Tensor
 from bench.raw import RAW
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.kernels.dispatch import Impl
+from lorbms_fast.kernels import lorbms
+from lorbms_fast.kernels._common.dispatch import Impl
 from lorbms_fast.measurement.machine import machine
 
 GPU = Path(__file__).parent / "GPU.md"
@@ -81,7 +82,7 @@ def _resize_conv(x: Tensor, weight: Tensor, impl: Impl) -> Tensor:
 
 
 def _pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl) -> Tensor:
-    return kernels.pooled_conv2d(x, weight, bias, impl)
+    return lorbms.pooled_conv2d(x, weight, bias, impl)
 
 
 def _max_pool(x: Tensor, impl: Impl) -> Tensor:
@@ -99,13 +100,13 @@ def _spectral_norm(*weights: Tensor, impl: Impl) -> Tensor:
 
 def _mix_chunks(f_ref: Tensor, f_q: Tensor, impl: Impl) -> Tensor:
     replaced = torch.arange(f_ref.shape[0] * f_ref.shape[1], device=f_ref.device) % 3 == 0
-    return kernels.mix_chunks(f_ref, f_q, replaced.view(f_ref.shape[:2]), impl)
+    return lorbms.mix_chunks(f_ref, f_q, replaced.view(f_ref.shape[:2]), impl)
 
 
 def _loss_head(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, impl: Impl) -> Tensor:
     mask = torch.arange(logits[0].numel(), device=logits.device).view(logits[0].shape) % 3 == 0
     weights, lambdas = (0.904, 0.052, 0.044), (1.0,) * len(logits)
-    return torch.stack(kernels.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, impl=impl))
+    return torch.stack(lorbms.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, impl=impl))
 
 
 def error(case: Case, impl: Impl, dtype: torch.dtype, device: str) -> float:
@@ -147,7 +148,7 @@ def timed(case: Case, dtype: torch.dtype) -> dict[str, float]:
     torch._dynamo.reset()
     times["definition"] = milliseconds(step(case.run, "reference"))
     times["definition, compiled"] = milliseconds(step(torch.compile(case.run), "reference"))
-    times["fused torch"] = milliseconds(step(case.run, "torch"))
+    times["fused torch"] = milliseconds(step(case.run, "fused"))
     times["Triton"] = milliseconds(step(case.run, "triton"))
     return times
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast import kernels
+from lorbms_fast.kernels import lorbms
 
 _INSTANCE_NORM_RELU = r"""
 extern "C" __global__ void instance_norm_relu(const float* x, float* y, int positions, float eps) {
@@ -74,7 +75,7 @@ def mix_chunks(cupy: Any) -> Pair:
             kernel(((n + 255) // 256,), (256,), (*arrays, cupy.int32(192), cupy.int32(n)))
         return f_mix
 
-    return raw, lambda: kernels.mix_chunks(f_ref, f_q, mask)
+    return raw, lambda: lorbms.mix_chunks(f_ref, f_q, mask)
 
 
 def _same_stream(cupy: Any) -> Any:

@@ -22,8 +22,8 @@ from bench.gpus import occupancy, resident
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels import DenseBlock, use_impl
-from lorbms_fast.kernels.dispatch import Impl
+from lorbms_fast.kernels import DenseBlock, lorbms, use_impl
+from lorbms_fast.kernels._common.dispatch import Impl
 from lorbms_fast.measurement.gpus import GPUS
 from lorbms_fast.measurement.launches import Launch, TorchOperations, recorded
 from lorbms_fast.measurement.step import random_batch, step
@@ -113,12 +113,10 @@ def of_other_operations() -> list[Launch]:
         for dtype in (torch.bfloat16, torch.float32):
             images = [_empty(N, 3, S, S, dtype=dtype) for _ in range(3)]
             logits, mask = (_empty(*shape, dtype=dtype) for shape in ((N, 1, 4, 4), (4, N, 4))), torch.ones(N, 4).bool()
-            kernels.loss_head(*images, *logits, mask, (1.0,) * 3, (1.0,) * 4)[0].backward()
-            codes = [_empty(N, 4, 192, dtype=dtype) for _ in range(2)]
-            _there_and_back(kernels.mix_by_distance(*codes, torch.empty(N, 4), 16e3)[0])
+            lorbms.loss_head(*images, *logits, mask, (1.0,) * 3, (1.0,) * 4)[0].backward()
             store, rows = torch.empty((100, S, S, 3), dtype=torch.uint8), torch.empty((5, N), dtype=torch.int64)
             for layout in layouts:
-                kernels.assemble_batch(store, rows, dtype=dtype, channels_last=layout == torch.channels_last)
+                lorbms.assemble_batch(store, rows, dtype=dtype, channels_last=layout == torch.channels_last)
                 for C, side in ((112, 64), (192, 32), (304, 16), (464, 8), (656, 4)):
                     x = _empty(2 * N, C, side, side, dtype=dtype, layout=layout)
                     _there_and_back(kernels.max_pool2x2(kernels.instance_norm_relu(x)))

@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.conftest import Compare
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels import lorbms
 
 BATCH = 12
 ROUNDS = 5
@@ -34,7 +35,7 @@ def _there_and_back(operation: Callable[..., Tensor], tensors: Sequence[Tensor],
 
 def _compare(compare: Compare, operation: Callable[..., Tensor], *tensors: Tensor) -> None:
     run = partial(_there_and_back, operation, tensors)
-    compare(partial(run, "reference"), partial(run, "torch"), ROUNDS)
+    compare(partial(run, "reference"), partial(run, "fused"), ROUNDS)
 
 
 def _dense(form: Callable[..., Tensor], activation: str, layers: int, *tensors: Tensor, impl: kernels.Impl) -> Tensor:
@@ -71,7 +72,7 @@ def test_resize_conv(block: int, compare: Compare) -> None:
 @pytest.mark.parametrize("block", range(5))
 def test_pooled_conv(block: int, compare: Compare) -> None:
     width = MODEL.encoder_widths[block]
-    _compare(compare, kernels.pooled_conv2d, _maps(width, SIDES[block]), _draw(width, width, 1, 1), _draw(width))
+    _compare(compare, lorbms.pooled_conv2d, _maps(width, SIDES[block]), _draw(width, width, 1, 1), _draw(width))
 
 
 @pytest.mark.parametrize("block", range(5))
@@ -85,7 +86,7 @@ def test_paired_conv(compare: Compare) -> None:
 
 
 def _paired(shared: Tensor, each: Tensor, weight: Tensor, bias: Tensor, groups: int, impl: kernels.Impl) -> Tensor:
-    return kernels.paired_conv2d(shared, torch.cat(each.chunk(groups, 1)), weight, bias, stride=2, impl=impl)
+    return lorbms.paired_conv2d(shared, torch.cat(each.chunk(groups, 1)), weight, bias, stride=2, impl=impl)
 
 
 def test_grouped_batch_norm(compare: Compare) -> None:
@@ -109,4 +110,4 @@ def test_spectral_norm_of_the_decoder(compare: Compare) -> None:
         normalised = kernels.spectral_norm_all(weights, us, impl)
         torch.autograd.grad(sum(W.square().sum() for W in normalised), weights)
 
-    compare(partial(run, "reference"), partial(run, "torch"), ROUNDS)
+    compare(partial(run, "reference"), partial(run, "fused"), ROUNDS)

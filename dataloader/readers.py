@@ -18,7 +18,7 @@ from lorbms_fast.dataloader.decoders import dali, decoder_named
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels.batch_assembly import assemble_batch, native
+from lorbms_fast.kernels.lorbms.batch_assembly import assemble_batch, cpp
 from lorbms_fast.progress import tqdm
 
 Reader = Callable[[NDArray[np.int64]], Tensor]
@@ -65,8 +65,8 @@ class Mapped:
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Documented at `Reader`."""
-        if self.device.type == "cpu" and native.runs(torch.float32):
-            return native.assemble_at(torch.from_numpy(self.store.images.addresses(rows)), self.store.images.shape[1:3])
+        if self.device.type == "cpu" and cpp.runs(torch.float32):
+            return cpp.assemble_at(torch.from_numpy(self.store.images.addresses(rows)), self.store.images.shape[1:3])
         images = torch.from_numpy(self.store.images[rows])
         if self.device.type == "cuda":  # bytes travel, not the four times larger floats
             images = images.pin_memory().to(self.device, non_blocking=True)

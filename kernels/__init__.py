@@ -1,11 +1,11 @@
 """Layers that compute what their plain definitions compute, with less work. Import them into any model.
 
 Every folder holds one operation: `definition.py` says what it is, the other modules compute it faster. Functions take
-`impl="auto" | "reference" | "torch" | "triton"`; `use_impl` sets it for a block of code.
+`impl="auto" | "reference" | "fused" | "triton"`; `use_impl` sets it for a block of code.
 """
 
-from lorbms_fast.kernels.batch_assembly import assemble_batch
-from lorbms_fast.kernels.chunk_mixing import mix_by_distance, mix_chunks, mix_used
+from lorbms_fast.kernels._common.dispatch import Impl, use_impl
+from lorbms_fast.kernels._common.grad_fanout import fan_out
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import (
     DenseBlock,
@@ -13,10 +13,8 @@ from lorbms_fast.kernels.dense_block import (
     dense_block,
     dense_block_activated,
     dense_block_maps,
-    dense_block_pooled,
     pack_layers,
 )
-from lorbms_fast.kernels.dispatch import Impl, use_impl
 from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.instance_norm import (
     InstanceNorm2d,
@@ -25,13 +23,8 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm,
     instance_norm_relu,
 )
-from lorbms_fast.kernels.loss_head import classification_loss, discrimination_loss, loss_head
 from lorbms_fast.kernels.max_pool import max_pool2x2
-from lorbms_fast.kernels.output_conv import output_conv2d
-from lorbms_fast.kernels.paired_conv import paired_conv2d
-from lorbms_fast.kernels.pooled_conv import pooled_conv2d
 from lorbms_fast.kernels.resize_conv import FoldedTaps, ResizeConv2d, fold_taps, resize_conv
-from lorbms_fast.kernels.sharing import share
 from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
 
 __all__ = [
@@ -45,30 +38,19 @@ __all__ = [
     "PackedLayers",
     "ResizeConv2d",
     "advance_u",
-    "assemble_batch",
-    "classification_loss",
     "coord_conv2d",
     "dense_block",
     "dense_block_activated",
     "dense_block_maps",
-    "dense_block_pooled",
-    "discrimination_loss",
+    "fan_out",
     "fold_taps",
     "grouped_batch_norm",
     "instance_norm",
     "instance_norm_relu",
-    "loss_head",
     "max_pool2x2",
-    "mix_by_distance",
-    "mix_chunks",
-    "mix_used",
-    "output_conv2d",
     "pack_layers",
-    "paired_conv2d",
-    "pooled_conv2d",
     "relu_grouped_batch_norm",
     "resize_conv",
-    "share",
     "spectral_norm",
     "spectral_norm_all",
     "spectral_norm_through",

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig
-from lorbms_fast.kernels.loss_head.definition import (
+from lorbms_fast.kernels.lorbms.loss_head.reference import (
     called_fake,
     called_real,
     classification_loss,

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import triton
 
-from lorbms_fast.kernels.dispatch import INTERPRETED
+from lorbms_fast.kernels._common.dispatch import INTERPRETED
 
 
-def tuned(
+def autotune(
     configs: Sequence[triton.Config], tiny: dict[str, int], key: Sequence[str], exact: int = 0
 ) -> Callable[[Any], triton.runtime.Autotuner]:
     """Decorate a kernel: the fastest of `configs` for each new value of its arguments `key`.
@@ -20,16 +20,16 @@ def tuned(
     """
 
     def candidates(configs: list[triton.Config], arguments: dict[str, Any], **_: Any) -> list[triton.Config]:
-        if INTERPRETED:
-            return [triton.Config(tiny)]
         if arguments.get("PRECISION") == "ieee":
             return [configs[exact]]
         capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
         return configs[:1] if capturing else configs
 
     def decorate(kernel: Any) -> triton.runtime.Autotuner:
+        # Triton before 3.9 times even a single candidate, for which the interpreter has no clock.
+        tried = [triton.Config(tiny)] if INTERPRETED else list(configs)
         tuner: triton.runtime.Autotuner = triton.autotune(
-            list(configs), list(key), prune_configs_by={"early_config_prune": candidates}, cache_results=True
+            tried, list(key), prune_configs_by={"early_config_prune": candidates}, cache_results=True
         )(kernel)
         return tuner
 

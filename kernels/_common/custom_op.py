@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
 
-def operation(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
+def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
     """Register a function of tensors, numbers and lists as `torch.ops.lorbms_fast.<name>`; it changes no argument.
 
     `torch.compile` and `torch.export` see one operator and break no graph. Kernels are launched on the device of the

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Form = Literal["reference", "torch", "triton"]
-Impl = Literal["auto", "reference", "torch", "triton"]
+Form = Literal["reference", "fused", "triton"]
+Impl = Literal["auto", "reference", "fused", "triton"]
 """How an operation may be asked for: its definition, fused PyTorch, a Triton kernel, or the fastest that runs here."""
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -24,7 +24,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _chosen: Impl = "auto"
 
 
-def resolve(impl: Impl | None, x: Tensor) -> Form:
+def select_impl(impl: Impl | None, x: Tensor) -> Form:
     """Name the form to run for a call's `impl`; None means what `use_impl` set, and `auto` the fastest here.
 
     `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `torch`. An operation without a Triton kernel
@@ -41,7 +41,7 @@ def resolve(impl: Impl | None, x: Tensor) -> Form:
     if chosen not in get_args(Impl):
         raise ValueError(f"impl '{chosen}': choose one of {', '.join(get_args(Impl))}")
     if chosen == "auto":
-        return "triton" if TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES else "torch"
+        return "triton" if TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES else "fused"
     if chosen == "triton":
         if not TRITON:
             raise ValueError("impl 'triton' needs the package triton, which is missing: choose torch or auto")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+def foreach_cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Every tensor in `dtype`, its memory layout kept: one operation for all, and one for all their gradients.
 
     Args:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
-def share(values: Any, uses: int) -> list[Any]:
+def fan_out(values: Any, uses: int) -> list[Any]:
     """Hand the same values to several uses.
 
     Autograd adds up the gradients of a tensor that is used twice, with an operation for each tensor. If each use takes
@@ -24,7 +24,7 @@ def share(values: Any, uses: int) -> list[Any]:
     moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
     if uses == 1 or not moving or not torch.is_grad_enabled():
         return [values] * uses
-    views = _Share.apply(uses, *(leaves[i] for i in moving))
+    views = _FanOut.apply(uses, *(leaves[i] for i in moving))
     result = []
     for use in range(uses):
         for i, view in zip(moving, views[use * len(moving) :], strict=False):
@@ -33,7 +33,7 @@ def share(values: Any, uses: int) -> list[Any]:
     return result
 
 
-class _Share(torch.autograd.Function):
+class _FanOut(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, uses: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)

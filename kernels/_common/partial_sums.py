@@ -8,18 +8,18 @@ from torch import Tensor
 BLOCK = 256
 
 
-def parts_of(total: Tensor, parts: int) -> Tensor:
+def empty_partials(total: Tensor, parts: int) -> Tensor:
     """Where programs write their parts, (parts, *total.shape) float32."""
     return total.new_empty((parts, *total.shape), dtype=torch.float32)
 
 
-def add_parts(partial: Tensor, total: Tensor) -> None:
+def reduce_partials(partial: Tensor, total: Tensor) -> None:
     """Add the parts up, in their order, in one launch."""
-    add_program[(triton.cdiv(total.numel(), BLOCK),)](partial, total, len(partial), total.numel(), BLOCK)
+    add_kernel[(triton.cdiv(total.numel(), BLOCK),)](partial, total, len(partial), total.numel(), BLOCK)
 
 
 @triton.jit
-def add_program(partial_ptr, total_ptr, parts, size, BLOCK: tl.constexpr):
+def add_kernel(partial_ptr, total_ptr, parts, size, BLOCK: tl.constexpr):
     """(parts, size) float32 -> (size,)."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), tl.float32)

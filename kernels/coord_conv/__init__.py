@@ -7,12 +7,12 @@ saves two input channels' arithmetic and costs a pass over all maps (bench/RESUL
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.autocast import product_dtype
-from lorbms_fast.kernels.coord_conv import definition
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.coord_conv import reference
 
 if TRITON:
-    from lorbms_fast.kernels.coord_conv import triton
+    from lorbms_fast.kernels.coord_conv.triton import ops as triton_ops
 
 __all__ = ["CoordConv2d", "coord_conv2d"]
 
@@ -29,10 +29,10 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
     Returns:
         (N, O, H, W).
     """
-    if resolve(impl, x) == "triton":
-        appended = triton.append_coordinates(x, product_dtype(x))
+    if select_impl(impl, x) == "triton":
+        appended = triton_ops.append_coordinates(x, compute_dtype(x))
         return F.conv2d(appended, weight, bias, padding=weight.shape[-1] // 2)
-    return definition.coord_conv2d(x, weight, bias)
+    return reference.coord_conv2d(x, weight, bias)
 
 
 class CoordConv2d(nn.Module):

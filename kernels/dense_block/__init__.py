@@ -12,14 +12,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.autocast import product_dtype
-from lorbms_fast.kernels.dense_block import definition, fused
-from lorbms_fast.kernels.dispatch import TRITON, Form, Impl, resolve
-from lorbms_fast.kernels.instance_norm.definition import instance_norm_relu
-from lorbms_fast.kernels.pooled_conv import pooled_conv2d
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
+from lorbms_fast.kernels.dense_block import fused, reference
+from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
 if TRITON:
-    from lorbms_fast.kernels.dense_block import triton
+    from lorbms_fast.kernels.dense_block.triton import ops as triton_ops
 
 ActivationName = Literal["relu", "instance_norm_relu"]
 EPS = 1e-9
@@ -49,12 +48,12 @@ def pack_layers(
         impl: form to pack for; None takes the one in force.
     """
     first = blocks[0][0][0]
-    dtype, form = dtype or product_dtype(first), resolve(impl, first)
+    dtype, form = dtype or compute_dtype(first), select_impl(impl, first)
     weights: Sequence[Any] = [Ws for Ws, _ in blocks]
     biases: Sequence[Any] = [bs for _, bs in blocks]
     if form != "reference":
         biases = torch.cat([b for bs in biases for b in bs]).split([sum(map(len, bs)) for bs in biases])
-        weights = triton.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
+        weights = triton_ops.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
     return [
         PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form)
         for w, b, (Ws, _) in zip(weights, biases, blocks, strict=True)
@@ -84,7 +83,7 @@ def dense_block(
     """
     packed = _packed(x, weights, biases, impl)
     if packed.form == "reference":
-        return definition.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
+        return reference.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
     return torch.cat([x, _new_maps(x, packed, activation, eps)], 1)
 
 
@@ -99,7 +98,7 @@ def dense_block_maps(
     """As `dense_block`, but only the new maps: (N, L * growth, H, W)."""
     packed = _packed(x, weights, biases, impl)
     if packed.form == "reference":
-        stack = definition.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
+        stack = reference.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
         return stack[:, x.shape[1] :]
     return _new_maps(x, packed, activation, eps)
 
@@ -116,39 +115,10 @@ def dense_block_activated(
     w, b, layers, kernel_size, form = _packed(x, weights, biases, impl)
     if form == "reference":
         function = _function(activation, eps)
-        return function(definition.dense_block(x, w, b, function))
+        return function(reference.dense_block(x, w, b, function))
     if form == "triton":
-        return triton.activated(x, w, b, layers, kernel_size, activation, eps)
+        return triton_ops.activated(x, w, b, layers, kernel_size, activation, eps)
     return fused.activated(x, w, b, layers, activation, eps)
-
-
-def dense_block_pooled(
-    x: Tensor,
-    layers: PackedLayers,
-    weight: Tensor,
-    bias: Tensor,
-    activation: ActivationName = "relu",
-    eps: float = EPS,
-) -> Tensor:
-    """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.
-
-    Together the two keep one copy of the stack for their backward and not two.
-
-    Args:
-        x: (N, C, H, W).
-        layers: `pack_layers` made them; their form runs.
-        weight: (O, C + L * growth, 1, 1) of the convolution.
-        bias: (O,) of the convolution.
-        activation: as of the block.
-        eps: of the instance norm.
-
-    Returns:
-        (N, O, H // 2, W // 2). Differentiable once.
-    """
-    if layers.form == "torch":
-        packed = layers.weights, layers.biases, layers.layers
-        return fused.pooled(x, *packed, activation, eps, weight, bias)
-    return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, layers.form)
 
 
 def _packed(
@@ -156,13 +126,13 @@ def _packed(
 ) -> PackedLayers:
     if isinstance(weights, PackedLayers):
         return weights
-    return pack_layers([(weights, biases)], product_dtype(x), resolve(impl, x))[0]
+    return pack_layers([(weights, biases)], compute_dtype(x), select_impl(impl, x))[0]
 
 
 def _new_maps(x: Tensor, packed: PackedLayers, activation: ActivationName, eps: float) -> Tensor:
     w, b, layers, kernel_size, form = packed
     if form == "triton":
-        return triton.maps(x, w, b, layers, kernel_size, activation, eps)
+        return triton_ops.maps(x, w, b, layers, kernel_size, activation, eps)
     return fused.maps(x, w, b, layers, activation, eps)
 
 
@@ -205,5 +175,5 @@ class DenseBlock(nn.Module):
         return dense_block(x, weights, biases, self.activation, self.eps, self.impl)  # type: ignore[arg-type]
 
 
-def _function(activation: ActivationName, eps: float) -> definition.Activation:
+def _function(activation: ActivationName, eps: float) -> reference.Activation:
     return torch.relu if activation == "relu" else partial(instance_norm_relu, eps=eps)

@@ -10,7 +10,7 @@ solved by halves: solve the first half of the layers, push its maps into all lay
 convolution, solve the second half. The backward is the transposed system: second half, one transposed push, first
 half, and at last one convolution backward for x.
 
-Only normalised maps are kept for the backward; ReLU is applied again as they are read, which costs no more than the
+Only normalized maps are kept for the backward; ReLU is applied again as they are read, which costs no more than the
 copy that a convolution of some of the maps needs anyway. Everything is channels_last: convolutions then need no
 conversions, and normalising runs along memory.
 """
@@ -22,37 +22,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels import passes
-from lorbms_fast.kernels.pooled_conv.fused import convolved_and_pooled, unpooled_backward
+from lorbms_fast.kernels._common import norm_relu
 
 CHANNELS_LAST = torch.channels_last
 
 
 def pack(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """The layers' weights as the system's matrix (see `_System`)."""
+    """The layers' weights as the system's matrix (see `System`)."""
     matrix: Tensor = _Pack.apply(dtype, *weights)
     return matrix
 
 
 def maps(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
     """The new maps y_0 .. y_{L-1}, (N, L * growth, H, W)."""
-    return _apply(_Maps, x, W, b, layers, activation, eps)
+    return apply(_Maps, x, W, b, layers, activation, eps)
 
 
 def activated(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
     """The activated stack [a_0, .., a_L], (N, C + L * growth, H, W): what the next layer would activate again."""
-    return _apply(_Activated, x, W, b, layers, activation, eps)
+    return apply(_Activated, x, W, b, layers, activation, eps)
 
 
-def pooled(
-    x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float, weight: Tensor, bias: Tensor
-) -> Tensor:
-    """The activated stack through a 1x1 convolution with 2x2 max pool, (N, O, H // 2, W // 2)."""
-    down = weight.to(W.dtype), bias.to(W.dtype)
-    return _apply(_Pooled, x, W, b, layers, activation, eps, *down)
-
-
-def _apply(
+def apply(
     function: type[torch.autograd.Function],
     x: Tensor,
     W: Tensor,
@@ -77,7 +68,7 @@ class _Pack(torch.autograd.Function):
         growth, layers = weights[0].shape[0], len(weights)
         shape = (layers * growth, *weights[-1].shape[1:])
         W = torch.empty(shape, dtype=dtype, device=weights[0].device, memory_format=CHANNELS_LAST)
-        torch._foreach_copy_(_System(W, growth).weights(), weights)
+        torch._foreach_copy_(System(W, growth).weights(), weights)
         ctx.growth = growth
         ctx.like = [torch.empty_like(weight, device="meta") for weight in weights]
         return W
@@ -87,7 +78,7 @@ class _Pack(torch.autograd.Function):
     def backward(ctx: Any, grad_W: Tensor) -> Any:
         # Dense and laid out as the parameters, so that autograd keeps them and copies nothing.
         grads = [torch.empty_like(weight, device=grad_W.device) for weight in ctx.like]
-        torch._foreach_copy_(grads, _System(grad_W, ctx.growth).weights())
+        torch._foreach_copy_(grads, System(grad_W, ctx.growth).weights())
         return None, *grads
 
 
@@ -96,12 +87,12 @@ class _Maps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
-        system = _System(W, growth)
+        system = System(W, growth)
         x_hat = x = x.contiguous(memory_format=CHANNELS_LAST)
         rstd = []
         if normed:
             x_hat = torch.empty_like(x)
-            rstd.append(passes.normalise(x, x_hat, eps))
+            rstd.append(norm_relu.normalize(x, x_hat, eps))
         y = system.of_input(x_hat, b)
         y_hat = torch.empty_like(y) if normed else y
         rstd += _solve(system, y, y_hat, normed, eps)
@@ -116,7 +107,7 @@ class _Maps(torch.autograd.Function):
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
         g_hat = torch.zeros_like(g) if rstd else g
-        grads = _solve_transposed(_System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
+        grads = _solve_transposed(System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
         return *grads, None, None, None
 
 
@@ -125,7 +116,7 @@ class _Activated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
-        stack, rstd = _normalised_stack(_System(W, growth), x, b, normed, eps)
+        stack, rstd = normalized_stack(System(W, growth), x, b, normed, eps)
         ctx.save_for_backward(W, stack, *rstd)
         ctx.growth = growth
         return torch.relu(stack)
@@ -134,64 +125,36 @@ class _Activated(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         W, stack, *rstd = ctx.saved_tensors
-        grads = _from_activated(_System(W, ctx.growth), ctx.needs_input_grad, grad, stack, rstd)
+        grads = from_activated(System(W, ctx.growth), ctx.needs_input_grad, grad, stack, rstd)
         return *grads, None, None, None
 
 
-class _Pooled(torch.autograd.Function):
-    """x, matrix, biases, weight and bias of a 1x1 convolution -> the activated stack convolved and pooled.
-
-    It keeps the stack as it is before ReLU, for itself and for the convolution. It cannot be differentiated twice.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, W: Tensor, b: Tensor, weight: Tensor, bias: Tensor, growth: int, normed: bool, eps: float
-    ) -> Tensor:
-        stack, rstd = _normalised_stack(_System(W, growth), x, b, normed, eps)
-        y, places = convolved_and_pooled(torch.relu(stack), weight, bias)
-        ctx.save_for_backward(W, weight, stack, places, *rstd)
-        ctx.growth = growth
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        W, weight, stack, places, *rstd = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        to_a, *grads_down = unpooled_backward(grad, torch.relu(stack), weight, places, (any(needs[:3]), *needs[3:5]))
-        if to_a is None:
-            return None, None, None, *grads_down, None, None, None
-        grads = _from_activated(_System(W, ctx.growth), needs, to_a, stack, rstd)
-        return *grads, *grads_down, None, None, None
-
-
-def _normalised_stack(system: "_System", x: Tensor, b: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
-    """Solve the system in one stack, (N, C + L * growth, H, W): x and y, normalised; and 1 / deviations if they are."""
+def normalized_stack(system: "System", x: Tensor, b: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
+    """Solve the system in one stack, (N, C + L * growth, H, W): x and y, normalized; and 1 / deviations if they are."""
     n, C, height, width = x.shape
     shape = (n, C + system.layers * system.growth, height, width)
     stack = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
     x_hat, y_hat = stack[:, :C], stack[:, C:]
     rstd = []
     if normed:
-        rstd.append(passes.normalise(x, x_hat, eps))
+        rstd.append(norm_relu.normalize(x, x_hat, eps))
     else:
         x_hat.copy_(x)
     y_hat.copy_(system.of_input(x_hat, b))
     return stack, rstd + _solve(system, y_hat, y_hat, normed, eps)
 
 
-def _from_activated(
-    system: "_System", needs: Sequence[bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
+def from_activated(
+    system: "System", needs: Sequence[bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, matrix and biases from that of the activated stack."""
     C = system.in_channels
     x_hat, y_hat = stack[:, :C], stack[:, C:]
-    g = passes.relu_backward(grad[:, C:], y_hat)
+    g = norm_relu.relu_backward(grad[:, C:], y_hat)
     return _solve_transposed(system, needs, g, g, grad[:, :C], x_hat, y_hat, rstd)
 
 
-class _System(NamedTuple):
+class System(NamedTuple):
     """The triangular system's matrix, whose entries are convolutions.
 
     `W` is (L * growth, C + (L - 1) * growth, k, k): a row of blocks for each layer, first the block that reads x, then
@@ -203,14 +166,17 @@ class _System(NamedTuple):
 
     @property
     def layers(self) -> int:
+        """L."""
         return self.W.shape[0] // self.growth
 
     @property
     def in_channels(self) -> int:
+        """C."""
         return self.W.shape[1] - (self.layers - 1) * self.growth
 
     @property
     def padding(self) -> int:
+        """Rows and columns around the maps that keep their height and width."""
         return self.W.shape[-1] // 2
 
     def of_input(self, x_hat: Tensor, b: Tensor) -> Tensor:
@@ -231,13 +197,13 @@ class _System(NamedTuple):
         return [row[:, : self.in_channels + layer * self.growth] for layer, row in enumerate(rows)]
 
 
-def _solve(system: _System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -> list[Tensor]:
+def _solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -> list[Tensor]:
     """Solve the system in place.
 
     Args:
         system: the matrix.
         y: what each layer has received from x; becomes the new maps.
-        y_hat: where they go normalised; y itself where only that is wanted, or where there is no norm.
+        y_hat: where they go normalized; y itself where only that is wanted, or where there is no norm.
         normed: whether there is one.
         eps: of the norm.
 
@@ -249,12 +215,12 @@ def _solve(system: _System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) 
         if first == middle:  # a layer's part of y is its own once all layers before have pushed
             if normed:
                 maps = system.maps(first, last)
-                rstd.append(passes.normalise(y[:, maps], y_hat[:, maps], eps))
+                rstd.append(norm_relu.normalize(y[:, maps], y_hat[:, maps], eps))
         else:
             a = torch.relu(y_hat[:, system.maps(first, middle)])
             rows = system.maps(middle, last)
             pushed = F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding)
-            passes.add_(y[:, rows], pushed)
+            norm_relu.add_(y[:, rows], pushed)
     return rstd
 
 
@@ -274,7 +240,7 @@ def _steps(first: int, last: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _solve_transposed(
-    system: _System,
+    system: System,
     needs: Sequence[bool],
     g: Tensor,
     g_hat: Tensor,
@@ -292,8 +258,8 @@ def _solve_transposed(
         g_hat: the same of y_hat. It may be g itself: then a layer's part holds the one until the layer's turn comes,
             and the other after.
         to_a0: gradient of x's activation from outside, if any.
-        x_hat: x normalised.
-        y_hat: y normalised.
+        x_hat: x normalized.
+        y_hat: y normalized.
         rstd: 1 / deviations of x and of each layer's maps; empty without a norm.
 
     Returns:
@@ -308,14 +274,14 @@ def _solve_transposed(
             if rstd:
                 maps = system.maps(first, last)
                 to_y_hat, own_y_hat = g_hat[:, maps], y_hat[:, maps]
-                to_y = passes.normalise_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
+                to_y = norm_relu.normalize_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
                 if g_hat is not g:
-                    passes.add_(g[:, maps], to_y)
+                    norm_relu.add_(g[:, maps], to_y)
         else:
             read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
             a = torch.relu(y_hat[:, read])
             to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
-            passes.add_relu_backward_(g_hat[:, read], to_a, a)
+            norm_relu.add_relu_backward_(g_hat[:, read], to_a, a)
             blocks.append((rows, columns))
             gradients.append(to_W)
     a_0 = torch.relu(x_hat)
@@ -323,13 +289,13 @@ def _solve_transposed(
     grad_x = None
     if needs_x:
         if to_a0 is None:
-            grad_x = passes.relu_backward(to_read, x_hat, out=to_read)
+            grad_x = norm_relu.relu_backward(to_read, x_hat, out=to_read)
             if rstd:
-                passes.normalise_backward(grad_x, x_hat, rstd[0], out=grad_x)
+                norm_relu.normalize_backward(grad_x, x_hat, rstd[0], out=grad_x)
         elif rstd:
-            grad_x = passes.relu_normalise_backward(to_read, to_a0, x_hat, rstd[0], out=to_read)
+            grad_x = norm_relu.relu_normalize_backward(to_read, to_a0, x_hat, rstd[0], out=to_read)
         else:
-            grad_x = passes.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
+            grad_x = norm_relu.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
     grad_W = None
     if needs_W:
         grad_W = torch.zeros_like(system.W)

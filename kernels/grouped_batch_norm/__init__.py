@@ -1,19 +1,19 @@
-"""Batch normalisation of several batches that lie in one tensor, each with its own statistics."""
+"""Batch normalization of several batches that lie in one tensor, each with its own statistics."""
 
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.grouped_batch_norm import definition, fused
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.grouped_batch_norm import fused, reference
 
 if TRITON:
-    from lorbms_fast.kernels.normalisation.triton import normalise
+    from lorbms_fast.kernels._common.normalization.triton.ops import normalize
 
 
 def grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
+    """Normalize each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
 
     Args:
         x: (groups * N, C, H, W).
@@ -29,10 +29,10 @@ def grouped_batch_norm(
     Raises:
         ValueError: the batch is not a multiple of `groups`.
     """
-    form = resolve(impl, x)
+    form = select_impl(impl, x)
     if form == "triton":
         return _normalise(x, gamma, beta, groups, eps, relu_before=False)
-    y, means, variances = (definition if form == "reference" else fused).grouped_batch_norm(x, gamma, beta, groups, eps)
+    y, means, variances = (reference if form == "reference" else fused).grouped_batch_norm(x, gamma, beta, groups, eps)
     return y, means.detach(), variances.detach()
 
 
@@ -40,7 +40,7 @@ def relu_grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`grouped_batch_norm(ReLU(x), ...)`: means and variances are those of the rectified values."""
-    if resolve(impl, x) == "triton":
+    if select_impl(impl, x) == "triton":
         return _normalise(x, gamma, beta, groups, eps, relu_before=True)
     return grouped_batch_norm(torch.relu(x), gamma, beta, groups, eps, impl)
 
@@ -50,5 +50,5 @@ def _normalise(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if x.shape[0] % groups:
         raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
-    result: tuple[Tensor, Tensor, Tensor] = normalise(x, gamma, beta, groups, eps, relu_before, False)
+    result: tuple[Tensor, Tensor, Tensor] = normalize(x, gamma, beta, groups, eps, relu_before, False)
     return result

@@ -1,4 +1,4 @@
-"""Batch normalisation of groups with torch's own kernel, once a group."""
+"""Batch normalization of groups with torch's own kernel, once a group."""
 
 import torch
 from torch import Tensor

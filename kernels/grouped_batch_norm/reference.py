@@ -1,4 +1,4 @@
-"""Batch normalisation of several batches that lie in one tensor, each with its own statistics."""
+"""Batch normalization of several batches that lie in one tensor, each with its own statistics."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 def grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
+    """Normalize each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
 
     Args:
         x: (groups * N, C, H, W).
@@ -27,8 +27,8 @@ def grouped_batch_norm(
     parts, means, variances = [], [], []
     for part in x.chunk(groups):
         var, mean = torch.var_mean(part, (0, 2, 3), correction=0)
-        normalised = (part - mean.view(1, -1, 1, 1)) / torch.sqrt(var + eps).view(1, -1, 1, 1)
-        parts.append(normalised * gamma.view(1, -1, 1, 1) + beta.view(1, -1, 1, 1))
+        normalized = (part - mean.view(1, -1, 1, 1)) / torch.sqrt(var + eps).view(1, -1, 1, 1)
+        parts.append(normalized * gamma.view(1, -1, 1, 1) + beta.view(1, -1, 1, 1))
         means.append(mean)
         variances.append(var)
     return torch.cat(parts), torch.stack(means), torch.stack(variances)

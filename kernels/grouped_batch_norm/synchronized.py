@@ -1,4 +1,4 @@
-"""Batch normalisation of groups with the statistics of several processes' batches together."""
+"""Batch normalization of groups with the statistics of several processes' batches together."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Gather = Callable[[Tensor], Tensor]
 """From what this process has to what all have, along a new first dimension; differentiable."""
 
 
-def synchronised_batch_norm(
+def synchronized_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float, gather: Gather
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`grouped_batch_norm`, as if each group held the samples that all processes have of it.

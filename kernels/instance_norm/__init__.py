@@ -1,13 +1,13 @@
-"""Instance normalisation without parameters (Ulyanov et al., 2016), alone or followed by ReLU."""
+"""Instance normalization without parameters (Ulyanov et al., 2016), alone or followed by ReLU."""
 
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.instance_norm import definition, fused
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.instance_norm import fused, reference
 from lorbms_fast.kernels.instance_norm.modules import InstanceNorm2d, InstanceNorm3d
 
 if TRITON:
-    from lorbms_fast.kernels.instance_norm import triton
+    from lorbms_fast.kernels.instance_norm.triton import ops as triton_ops
 
 __all__ = ["InstanceNorm2d", "InstanceNorm3d", "InstanceNormReLU", "instance_norm", "instance_norm_relu"]
 
@@ -25,18 +25,18 @@ def instance_norm(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tens
     Returns:
         x's shape, dtype and memory layout.
     """
-    form = resolve(impl, x)
+    form = select_impl(impl, x)
     if form == "triton":
-        return triton.instance_norm(x, eps)
-    return (definition if form == "reference" else fused).instance_norm(x, eps)
+        return triton_ops.instance_norm(x, eps)
+    return (reference if form == "reference" else fused).instance_norm(x, eps)
 
 
 def instance_norm_relu(x: Tensor, eps: float = EPS, impl: Impl | None = None) -> Tensor:
     """`ReLU(instance_norm(x))`, in one pass over x; arguments and result as `instance_norm`'s."""
-    form = resolve(impl, x)
+    form = select_impl(impl, x)
     if form == "triton":
-        return triton.instance_norm_relu(x, eps)
-    return (definition if form == "reference" else fused).instance_norm_relu(x, eps)
+        return triton_ops.instance_norm_relu(x, eps)
+    return (reference if form == "reference" else fused).instance_norm_relu(x, eps)
 
 
 class InstanceNormReLU(nn.Module):

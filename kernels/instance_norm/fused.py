@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.passes import normalise, normalise_backward
+from lorbms_fast.kernels._common.norm_relu import normalize, normalize_backward
 
 
 def instance_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -33,23 +33,23 @@ def instance_norm_relu(x: Tensor, eps: float) -> Tensor:
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        normalised = torch.empty_like(x)
-        rstd = normalise(x, normalised, eps)
-        ctx.save_for_backward(normalised, rstd, weight)
+        normalized = torch.empty_like(x)
+        rstd = normalize(x, normalized, eps)
+        ctx.save_for_backward(normalized, rstd, weight)
         if weight is None or bias is None:
-            return normalised
-        return torch.addcmul(_per_channel(bias, x), normalised, _per_channel(weight, x)).to(x.dtype)
+            return normalized
+        return torch.addcmul(_per_channel(bias, x), normalized, _per_channel(weight, x)).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        normalised, rstd, weight = ctx.saved_tensors
+        normalized, rstd, weight = ctx.saved_tensors
         if weight is None:
-            return normalise_backward(grad, normalised, rstd, torch.empty_like(grad)), None, None, None
+            return normalize_backward(grad, normalized, rstd, torch.empty_like(grad)), None, None, None
         to_normalised = (grad * _per_channel(weight, grad)).to(grad.dtype)
-        dx = normalise_backward(to_normalised, normalised, rstd, to_normalised)
+        dx = normalize_backward(to_normalised, normalized, rstd, to_normalised)
         g, others = grad.to(rstd.dtype), [0, *range(2, grad.dim())]
-        return dx, (g * normalised).sum(others).to(weight.dtype), g.sum(others).to(weight.dtype), None
+        return dx, (g * normalized).sum(others).to(weight.dtype), g.sum(others).to(weight.dtype), None
 
 
 def _per_channel(parameter: Tensor, x: Tensor) -> Tensor:

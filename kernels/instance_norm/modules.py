@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.instance_norm import definition, fused
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.instance_norm import fused, reference
 
 if TRITON:
-    from lorbms_fast.kernels.instance_norm import triton
+    from lorbms_fast.kernels.instance_norm.triton import ops as triton_ops
 
 
 class _KeepingLayout(_InstanceNorm):
@@ -31,12 +31,12 @@ class _KeepingLayout(_InstanceNorm):
         if channel == 0:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         bias = torch.zeros_like(self.weight) if self.affine and self.bias is None else self.bias
-        form = resolve(self.impl, x)
+        form = select_impl(self.impl, x)
         if form == "triton":
-            return triton.instance_norm(x, self.eps, self.weight, bias)
-        if form == "torch":
+            return triton_ops.instance_norm(x, self.eps, self.weight, bias)
+        if form == "fused":
             return fused.instance_norm(x, self.eps, self.weight, bias)
-        y = definition.instance_norm(x, self.eps)
+        y = reference.instance_norm(x, self.eps)
         if not self.affine:
             return y
         per_channel = (-1,) + (1,) * (x.dim() - 2)

@@ -1,11 +1,11 @@
-"""Instance normalisation as the equation reads."""
+"""Instance normalization as the equation reads."""
 
 import torch
 from torch import Tensor
 
 
 def instance_norm(x: Tensor, eps: float = 1e-9) -> Tensor:
-    """Normalise every map of every sample to mean 0 and variance 1, without affine parameters.
+    """Normalize every map of every sample to mean 0 and variance 1, without affine parameters.
 
     `(x - mean) / sqrt(var + eps)`, mean and biased variance over the positions of one map (Ulyanov et al., 2016).
 

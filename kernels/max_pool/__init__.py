@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.max_pool import definition, fused
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.max_pool import fused, reference
 
 if TRITON:
-    from lorbms_fast.kernels.max_pool import triton
+    from lorbms_fast.kernels.max_pool.triton import ops as triton_ops
 
 
 def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
@@ -19,7 +19,7 @@ def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
     Returns:
         (N, C, H // 2, W // 2): an odd last row or column is left out. Differentiable once.
     """
-    form = resolve(impl, x)
+    form = select_impl(impl, x)
     if form == "triton":
-        return triton.max_pool2x2(x)
-    return (definition if form == "reference" else fused).max_pool2x2(x)
+        return triton_ops.max_pool2x2(x)
+    return (reference if form == "reference" else fused).max_pool2x2(x)

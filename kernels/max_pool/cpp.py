@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.native import Loops, operation
+from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 
-LOOPS = Loops(Path(__file__).with_name("native.cpp"), {"pool": (3, [c_int64]), "unpool": (3, [c_int64])})
+LOOPS = Loops(Path(__file__).with_name("loops.cpp"), {"pool": (3, [c_int64]), "unpool": (3, [c_int64])})
 
 
-@operation("pool_maps(Tensor x) -> (Tensor, Tensor)")
+@cpp_op("pool_maps(Tensor x) -> (Tensor, Tensor)")
 def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     """Result, and which of the four it was."""
     n, channels, height, width = x.shape
@@ -21,7 +21,7 @@ def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     return y, which
 
 
-@operation("unpool_maps(Tensor grad, Tensor which, int height, int width) -> Tensor")
+@cpp_op("unpool_maps(Tensor grad, Tensor which, int height, int width) -> Tensor")
 def unpooled(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
     """Gradient of x."""
     to_x = _empty(grad, (*grad.shape[:2], height, width))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels.max_pool import native
+from lorbms_fast.kernels.max_pool import cpp
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
@@ -36,8 +36,8 @@ def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     The first of equal values counts, and what is not a number, as in torch's own pool.
     """
     if _channels_last(x):
-        if native.LOOPS.take(x):
-            y, places = native.pooled(x)
+        if cpp.LOOPS.take(x):
+            y, places = cpp.pooled(x)
             return y, places
         # torch's own is faster here than passes over corners. Its places are positions in the map, of eight bytes.
         y, positions = F.max_pool2d(x, 2, return_indices=True)
@@ -59,8 +59,8 @@ def unpooled(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
         return torch.ops.aten.max_pool2d_with_indices_backward(grad, maps, *squares, places.long())
     if _channels_last(places):
         grad = grad.contiguous(memory_format=torch.channels_last)
-        if native.LOOPS.take(grad):
-            to_x: Tensor = native.unpooled(grad, places, height, width)
+        if cpp.LOOPS.take(grad):
+            to_x: Tensor = cpp.unpooled(grad, places, height, width)
             return to_x
     to_x = torch.zeros(shape, dtype=grad.dtype, device=grad.device)
     for i, corner in enumerate(_corners(to_x)):

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.autocast import product_dtype
-from lorbms_fast.kernels.dispatch import TRITON, Form, Impl, resolve
-from lorbms_fast.kernels.resize_conv import definition, fused
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
+from lorbms_fast.kernels.resize_conv import fused, reference
 
 if TRITON:
-    from lorbms_fast.kernels.resize_conv import triton
+    from lorbms_fast.kernels.resize_conv.triton import ops as triton_ops
 
 
 class FoldedTaps(NamedTuple):
@@ -36,10 +36,10 @@ def fold_taps(
         dtype: that products are computed in; None takes autocast's inside its context, else the weights' own.
         impl: form to fold for; None takes the one in force.
     """
-    dtype, form = dtype or product_dtype(weights[0]), resolve(impl, weights[0])
+    dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0])
     if form == "triton":
-        taps = triton.fold(weights[0], list(weights[1:]), dtype)
-    elif form == "torch":
+        taps = triton_ops.fold(weights[0], list(weights[1:]), dtype)
+    elif form == "fused":
         taps = [fused.fold(weight, dtype) for weight in weights]
     else:
         taps = list(weights)
@@ -58,12 +58,12 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
         (N, O, 2 H, 2 W).
     """
     if isinstance(weight, Tensor):
-        (weight,) = fold_taps([weight], product_dtype(x), resolve(impl, x))
+        (weight,) = fold_taps([weight], compute_dtype(x), select_impl(impl, x))
     taps, form = weight
     if form == "reference":
-        return definition.resize_conv(x, taps)
+        return reference.resize_conv(x, taps)
     if form == "triton":
-        result: Tensor = triton.resize_conv(x.to(taps.dtype), taps)
+        result: Tensor = triton_ops.resize_conv(x.to(taps.dtype), taps)
         return result
     return fused.resize_conv(x.to(taps.dtype), taps)
 

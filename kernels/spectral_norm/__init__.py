@@ -1,16 +1,16 @@
-"""Spectral normalisation (Miyato et al., 2018), of one weight or of all of a network's at once."""
+"""Spectral normalization (Miyato et al., 2018), of one weight or of all of a network's at once."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels.spectral_norm import fused
-from lorbms_fast.kernels.spectral_norm.definition import power_step, spectral_norm, spectral_norm_through
+from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm, spectral_norm_through
 
 if TRITON:
-    from lorbms_fast.kernels.spectral_norm import triton
+    from lorbms_fast.kernels.spectral_norm.triton import ops as triton_ops
 
 __all__ = ["advance_u", "power_step", "spectral_norm", "spectral_norm_all", "spectral_norm_through"]
 
@@ -28,9 +28,9 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
     Returns:
         `W / sigma` of each weight. Differentiable once.
     """
-    form = resolve(impl, weights[0])
+    form = select_impl(impl, weights[0])
     if form == "triton":
-        return triton.spectral_norm_all(weights, us)
+        return triton_ops.spectral_norm_all(weights, us)
     if form == "reference":
         return [spectral_norm(weight, u)[0] for weight, u in zip(weights, us, strict=True)]
     return fused.spectral_norm_all(weights, us)
@@ -45,8 +45,8 @@ def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None
         us: (1, O), one a weight.
         impl: form to run; None takes the one in force.
     """
-    if resolve(impl, weights[0]) == "triton":
-        u_next = triton.next_us(weights, us)
+    if select_impl(impl, weights[0]) == "triton":
+        u_next = triton_ops.next_us(weights, us)
     else:
         u_next = [u.unsqueeze(0) for u in fused.power_steps(weights, us)[0]]
     torch._foreach_copy_(list(us), u_next)

@@ -1,4 +1,4 @@
-"""Spectral normalisation of a list of weights with few dispatched operations."""
+"""Spectral normalization of a list of weights with few dispatched operations."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Spectral normalisation of one weight, with one step of the power iteration."""
+"""Spectral normalization of one weight, with one step of the power iteration."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         u: (1, O), the persistent estimate of the right singular vector.
 
     Returns:
-        u' (1, O) and v (1, everything else): `v = normalise(u W^T)`, `u' = normalise(v W)`.
+        u' (1, O) and v (1, everything else): `v = normalize(u W^T)`, `u' = normalize(v W)`.
     """
     W = weight.flatten(1).T
     v = _normalise(u @ W.T)
@@ -27,7 +27,7 @@ def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         u: (1, O). It is read, not advanced.
 
     Returns:
-        The normalised weight, of weight's shape, and the scalar `sigma = v W u'^T`.
+        The normalized weight, of weight's shape, and the scalar `sigma = v W u'^T`.
     """
     with torch.no_grad():
         u_next, v = power_step(weight, u)

@@ -17,7 +17,7 @@ from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
+from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.run import Run, load_networks

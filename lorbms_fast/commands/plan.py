@@ -10,7 +10,7 @@ from rich.table import Table
 from lorbms_fast.config import PRESETS
 from lorbms_fast.engine.precision import Precision
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import TRITON
 
 IMAGES = 338_865
 """Of tr_v5, on which the thesis trained."""

@@ -14,13 +14,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Drawing
 from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, precision
+from lorbms_fast.kernels import lorbms
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, Networks, StepMetrics
 
@@ -163,5 +163,5 @@ class CapturedIteration:
 
     def _batch(self, slot: Tensor, size: int) -> Batch:
         rows, mask, used = unpacked(slot, self._n, size)
-        images = kernels.assemble_batch(self._images, rows, dtype=self._dtype, channels_last=True)
+        images = lorbms.assemble_batch(self._images, rows, dtype=self._dtype, channels_last=True)
         return Batch(images[0], images[1:], mask, used)

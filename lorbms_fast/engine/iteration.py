@@ -15,6 +15,7 @@ from lorbms_fast import kernels
 from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
+from lorbms_fast.kernels import lorbms
 from lorbms_fast.mixing import used_candidates
 from lorbms_fast.models.passes import Pass, passes
 from lorbms_fast.models.spectral import spectral_layers
@@ -25,7 +26,7 @@ def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor]:
     """Encode the reference images and the candidates in use, in one batch: f_ref and f_mix, both (N, 4, chunk)."""
     quadrant, sample = used_candidates(batch.mask) if batch.used is None else batch.used
     codes = encode(torch.cat([batch.I_ref, batch.I_q[quadrant, sample]]))
-    return codes[: len(batch.I_ref)], kernels.mix_used(codes, batch.mask)
+    return codes[: len(batch.I_ref)], lorbms.mix_used(codes, batch.mask)
 
 
 def scenes(networks: Networks, batch: Batch) -> Scenes:
@@ -35,7 +36,7 @@ def scenes(networks: Networks, batch: Batch) -> Scenes:
     f_ref, f_mix = mix(encode, batch)
     I_hat, I_mix = decode(torch.cat([f_ref, f_mix])).chunk(2)
     f_mix_hat = encode_mix(I_mix)
-    f_ref_hat = kernels.mix_chunks(f_mix_hat, f_ref, batch.mask)
+    f_ref_hat = lorbms.mix_chunks(f_mix_hat, f_ref, batch.mask)
     return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
 
 
@@ -56,7 +57,7 @@ def generator_losses(networks: Networks, batch: Batch, config: LossConfig) -> tu
     s = scenes(networks, batch)
     logits, D_mix = classifier_logits(networks, s.I_mix, batch.I_q), discriminator_logits(networks, s.I_mix)
     weights = config.rec, config.adv, config.cls
-    found = kernels.loss_head(
+    found = lorbms.loss_head(
         batch.I_ref, s.I_hat, s.I_prime, D_mix, logits, batch.mask, weights, config.lambdas, config.gan
     )
     return GeneratorLosses(*found), s
@@ -73,14 +74,14 @@ def iterate(networks: Networks, optimizers: Optimizers, batches: Sequence[Batch]
     with torch.no_grad():
         I_mix = networks.dec(mix(networks.enc, for_classifier)[1])
     logits = classifier_logits(networks, I_mix, for_classifier.I_q)
-    L_cls = kernels.classification_loss(logits, for_classifier.mask, config.lambdas)
+    L_cls = lorbms.classification_loss(logits, for_classifier.mask, config.lambdas)
     update(optimizers.classifier, L_cls)
 
     if for_discriminator is not for_classifier:
         with torch.no_grad():
             I_mix = networks.dec(mix(networks.enc, for_discriminator)[1])
     D = discriminator_logits(networks, torch.cat([for_discriminator.I_ref, I_mix]))
-    L_D = kernels.discrimination_loss(D, config.gan)
+    L_D = lorbms.discrimination_loss(D, config.gan)
     update(optimizers.discriminator, L_D)
 
     return StepMetrics.of(parts, batches[1].I_ref, s.I_hat, L_cls, L_D)

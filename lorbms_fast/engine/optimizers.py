@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from lorbms_fast.config import OptimConfig
 from lorbms_fast.engine.distributed import Averaging
 from lorbms_fast.engine.precision import Precision
-from lorbms_fast.kernels.adam import begin_step
+from lorbms_fast.kernels.lorbms.adam import step_size
 from lorbms_fast.types import Networks
 
 
@@ -89,7 +89,7 @@ class Adam(torch.optim.Optimizer):
         gradients = [parameter.grad for parameter in moved]
         of_scaler: Tensor | None = getattr(self, "found_inf", None)
         overflow = self._one_if_not_finite(gradients) if of_scaler is None else of_scaler
-        rate = begin_step(
+        rate = step_size(
             self._one if loss is None else loss, overflow, group["t"], self.flawed, group["lr"], self.factor,
             group["betas"], expected=of_scaler is not None,
         )  # fmt: skip

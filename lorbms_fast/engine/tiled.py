@@ -14,7 +14,7 @@ from lorbms_fast import losses
 from lorbms_fast.config import LossConfig
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.kernels import mix_chunks
+from lorbms_fast.kernels.lorbms import mix_chunks
 from lorbms_fast.models.passes import Pass, passes
 from lorbms_fast.reference.classifier import PAIR
 from lorbms_fast.tiles import replaced_chunks, tile_of_chunk

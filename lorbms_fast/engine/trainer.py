@@ -22,7 +22,7 @@ from lorbms_fast.engine.precision import Precision, chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 from lorbms_fast.models import build
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import training_sheet

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import build
 from lorbms_fast.models.spectral import unnormalised
 from lorbms_fast.reference.layers import SpectralWeight

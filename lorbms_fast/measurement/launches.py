@@ -44,8 +44,8 @@ class Launch:
     @property
     def name(self) -> str:
         """Operation and kernel: `dense_block.solve`."""
-        module = str(self.kernel.fn.__module__).removeprefix("lorbms_fast.kernels.")
-        return f"{module.split('.')[0]}.{self.kernel.__name__}"
+        folder = str(self.kernel.fn.__module__).removesuffix(".triton.kernels")
+        return f"{folder.rpartition('.')[2]}.{self.kernel.__name__}"
 
     @property
     def programs(self) -> int:

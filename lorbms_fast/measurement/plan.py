@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.engine.precision import Precision
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels.dispatch import INTERPRETED
+from lorbms_fast.kernels._common.dispatch import INTERPRETED
 from lorbms_fast.measurement.gpus import Gpu
 from lorbms_fast.measurement.launches import FREE, Launch, recorded
 from lorbms_fast.measurement.peak import Alive

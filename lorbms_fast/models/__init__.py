@@ -9,7 +9,7 @@ import torch
 
 from lorbms_fast import reference
 from lorbms_fast.config import Impl, ModelConfig
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import fast, variants
 from lorbms_fast.models.initial_values import initialise
 from lorbms_fast.reference.layers import SpectralNorm

@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import paired_conv2d, relu_grouped_batch_norm
-from lorbms_fast.kernels.grouped_batch_norm.synchronised import synchronised_batch_norm
+from lorbms_fast.kernels import relu_grouped_batch_norm
+from lorbms_fast.kernels.grouped_batch_norm.synchronized import synchronized_batch_norm
+from lorbms_fast.kernels.lorbms import paired_conv2d
 from lorbms_fast.reference.layers import BatchNorm, follow
 
 
@@ -47,4 +48,4 @@ def _relu_norm(layer: BatchNorm, x: Tensor, groups: int) -> tuple[Tensor, Tensor
     """ReLU, then the layer's batch norm with statistics of each group, (groups, C), which follow the result."""
     if layer.gather is None:
         return relu_grouped_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps)
-    return synchronised_batch_norm(torch.relu(x), layer.gamma, layer.beta, groups, layer.eps, layer.gather)
+    return synchronized_batch_norm(torch.relu(x), layer.gamma, layer.beta, groups, layer.eps, layer.gather)

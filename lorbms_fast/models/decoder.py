@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, output_conv2d, pack_layers, resize_conv
+from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, pack_layers, resize_conv
+from lorbms_fast.kernels.lorbms import output_conv2d
 from lorbms_fast.models.spectral import normalised_weights
 from lorbms_fast.reference.layers import SpectralConv2d
 

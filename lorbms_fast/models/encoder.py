@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast import reference
-from lorbms_fast.kernels import PackedLayers, coord_conv2d, dense_block_pooled, pack_layers
-from lorbms_fast.kernels.autocast import product_dtype
-from lorbms_fast.kernels.casting import cast
+from lorbms_fast.kernels import PackedLayers, coord_conv2d, pack_layers
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.foreach_cast import foreach_cast
+from lorbms_fast.kernels.lorbms import dense_block_pooled
 
 Conv = tuple[Tensor, Tensor]
 """Weight and bias."""
@@ -33,8 +34,8 @@ class Encoder(reference.Encoder):
     def packed(self) -> EncoderWeights:
         """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
         numbers = range(1, self.blocks + 1)
-        W_first, b_first, W_last, b_last = cast(
-            [*_conv(self.first), *_conv(self.last)], product_dtype(self.first.weight)
+        W_first, b_first, W_last, b_last = foreach_cast(
+            [*_conv(self.first), *_conv(self.last)], compute_dtype(self.first.weight)
         )
         return EncoderWeights(
             (W_first, b_first),

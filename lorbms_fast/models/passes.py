@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lorbms_fast.kernels import share
-from lorbms_fast.kernels.autocast import product_dtype
-from lorbms_fast.kernels.casting import cast
+from lorbms_fast.kernels import fan_out
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.foreach_cast import foreach_cast
 from lorbms_fast.reference.layers import SpectralConv2d
 
 Pass = Callable[..., Tensor]
@@ -38,7 +38,7 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
     if not packed:
         return [network] * count
     versions = _versions(network)
-    return [partial(_pass, network, versions, call, of_pass) for of_pass in share(packed, count)]
+    return [partial(_pass, network, versions, call, of_pass) for of_pass in fan_out(packed, count)]
 
 
 def _pass(network: nn.Module, versions: list[int], call: Callable[..., Tensor], packed: Any, *inputs: Tensor) -> Tensor:
@@ -61,10 +61,10 @@ def _cast_parameters(network: nn.Module) -> dict[str, Tensor]:
         layer = network.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, nn.Conv2d | nn.Linear) or (isinstance(layer, SpectralConv2d) and name.endswith("bias")):
             found[name] = parameter
-    if all(product_dtype(parameter) == parameter.dtype for parameter in found.values()):
+    if all(compute_dtype(parameter) == parameter.dtype for parameter in found.values()):
         return {}
     names, parameters = zip(*found.items(), strict=True)
-    return dict(zip(names, cast(parameters, product_dtype(parameters[0])), strict=True))
+    return dict(zip(names, foreach_cast(parameters, compute_dtype(parameters[0])), strict=True))
 
 
 def _versions(network: nn.Module) -> list[int]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lorbms_fast.kernels.dispatch import use_impl
+from lorbms_fast.kernels._common.dispatch import use_impl
 
 
 class Window(NamedTuple):

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels.coord_conv.definition import append_coordinates
-from lorbms_fast.kernels.instance_norm.definition import instance_norm_relu
+from lorbms_fast.kernels.coord_conv.reference import append_coordinates
+from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 from lorbms_fast.reference.layers import DenseBlock
 
 

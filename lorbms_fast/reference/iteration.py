@@ -9,7 +9,7 @@ from lorbms_fast import losses
 from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.optimizers import Optimizers, update
-from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
+from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
 from lorbms_fast.reference.layers import SpectralWeight
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.grouped_batch_norm.definition import grouped_batch_norm
-from lorbms_fast.kernels.grouped_batch_norm.synchronised import Gather, synchronised_batch_norm
-from lorbms_fast.kernels.resize_conv.definition import resize_conv
-from lorbms_fast.kernels.spectral_norm.definition import power_step, spectral_norm
+from lorbms_fast.kernels.grouped_batch_norm.reference import grouped_batch_norm
+from lorbms_fast.kernels.grouped_batch_norm.synchronized import Gather, synchronized_batch_norm
+from lorbms_fast.kernels.resize_conv.reference import resize_conv
+from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm
 
 SpectralNorm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`(weight, u) -> (weight / sigma, sigma)`: whether u' and v are constants in the backward is its choice."""
@@ -125,7 +125,7 @@ class BatchNorm(nn.Module):
         if self.gather is None:
             y, means, variances = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
         else:
-            y, means, variances = synchronised_batch_norm(x, self.gamma, self.beta, 1, self.eps, self.gather)
+            y, means, variances = synchronized_batch_norm(x, self.gamma, self.beta, 1, self.eps, self.gather)
         follow([self], [(means, variances)])
         return y
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
+from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
 from lorbms_fast.tiles import replaced_chunks
 from lorbms_fast.types import Networks
 

@@ -7,7 +7,7 @@ import torch
 from lorbms_fast import losses
 from lorbms_fast.config import Impl, LossConfig
 from lorbms_fast.engine.forms import FORMS
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.mixing import author_mixing_mask
 from lorbms_fast.verification.check import Check, distance, nhwc
 from lorbms_fast.verification.golden import IMAGES, Golden

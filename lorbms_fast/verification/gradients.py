@@ -11,7 +11,7 @@ from torch import Tensor
 from lorbms_fast import losses
 from lorbms_fast.config import Impl, LossConfig
 from lorbms_fast.engine.forms import FORMS
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm, spectral_norm_through
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 from lorbms_fast.types import Networks
 from lorbms_fast.verification.check import Check, hwio
 from lorbms_fast.verification.golden import Golden

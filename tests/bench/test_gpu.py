@@ -22,7 +22,7 @@ SMALL = [
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_right_results_pass(case):
-    assert gpu.error(case, "torch", torch.float32, "cpu") < gpu.TOLERANCES[torch.float32]
+    assert gpu.error(case, "fused", torch.float32, "cpu") < gpu.TOLERANCES[torch.float32]
 
 
 @pytest.mark.parametrize("wrong", [lambda y: 1.001 * y, lambda y: y.detach() + (1.001 * y - 1.001 * y.detach())])
@@ -31,7 +31,7 @@ def test_wrong_results_and_wrong_gradients_do_not(wrong):
         y = kernels.instance_norm_relu(x, 1e-5, impl)
         return y if impl == "reference" else wrong(y)
 
-    assert gpu.error(gpu.Case("", run, ((2, 3, 4, 4),)), "torch", torch.float32, "cpu") > gpu.TOLERANCES[torch.float32]
+    assert gpu.error(gpu.Case("", run, ((2, 3, 4, 4),)), "fused", torch.float32, "cpu") > gpu.TOLERANCES[torch.float32]
 
 
 def test_without_a_gpu_it_says_so(capsys, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lorbms_fast.kernels import DenseBlock, use_impl
-from lorbms_fast.kernels.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import TRITON
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
 FORMS = ["auto", "reference", pytest.param("triton", marks=pytest.mark.skipif(not TRITON, reason="no Triton here"))]

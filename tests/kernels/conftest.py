@@ -1,4 +1,4 @@
-"""Triton kernels run in the interpreter against definitions in float64; whatever they do not write is NaN.
+"""Tests of Triton forms run in the interpreter, against definitions in float64; whatever kernels do not write is NaN.
 
 A program of a grid takes some hundredths of a second there: tiny shapes, few programs.
 """
@@ -10,11 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-tl = pytest.importorskip("triton.language")
-interpreter = pytest.importorskip("triton.runtime.interpreter")
+from lorbms_fast.kernels._common.dispatch import TRITON
+
+collect_ignore_glob = [] if TRITON else ["*_triton.py"]
 
 
 @pytest.fixture(autouse=True)
+def in_the_interpreter(request: pytest.FixtureRequest) -> None:
+    """Prepare the tests of Triton forms, which are in files of this name."""
+    if request.path.stem.endswith("_triton"):
+        for fixture in ("poisoned", "bfloat16_as_on_a_gpu"):
+            request.getfixturevalue(fixture)
+
+
+@pytest.fixture
 def poisoned() -> Iterator[None]:
     """Fill new tensors with NaN (integers with their greatest value) before kernels write to them."""
     torch.use_deterministic_algorithms(True)
@@ -24,9 +33,12 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def bfloat16_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton 3.9's interpreter multiplies bfloat16's bits as integers, and cuts to it instead of rounding."""
+    import triton.language as tl
+    from triton.runtime import interpreter
+
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
     dot, cast = builder.create_dot, builder.cast_impl
 

@@ -6,6 +6,6 @@ operations. Where there is no compiler the same steps run as operations of torch
 """
 
 from lorbms_fast.cpp import native_loops
-from lorbms_fast.kernels.native.loops import Loops, operation
+from lorbms_fast.kernels._common.cpp.loops import Loops, cpp_op
 
-__all__ = ["Loops", "native_loops", "operation"]
+__all__ = ["Loops", "cpp_op", "native_loops"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.cpp import library
-from lorbms_fast.kernels.native.maps import DTYPES, lines, same_lines
+from lorbms_fast.kernels._common.cpp.lines import DTYPES, lines, same_lines
 
 _HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
@@ -52,7 +52,7 @@ class Loops:
         return loops
 
 
-def operation(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def cpp_op(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as `torch.ops.lorbms_fast.<name in the schema>`: profilers and counts see one operation."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,28 +10,28 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.passes import fused, native
+from lorbms_fast.kernels._common.norm_relu import cpp, fused
 
 
-def normalise(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
+def normalize(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
     """`x_hat = (x - mean) / sqrt(var + eps)` of every map; returns 1 / deviations, (N, C, 1, 1).
 
     Statistics are float32 for 16-bit maps, and safe for maps that lie far from zero. The torch form takes maps of any
     number of dimensions.
     """
-    rstd: Tensor = _form(x, x_hat).normalise(x, x_hat, eps)
+    rstd: Tensor = _form(x, x_hat).normalize(x, x_hat, eps)
     return rstd
 
 
-def normalise_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> Tensor:
-    """`out = rstd (g - mean(g) - x_hat mean(g x_hat))`: x's gradient from that of its normalised maps; returns out."""
-    _form(grad, x_hat, out).normalise_backward(grad, x_hat, rstd, out)
+def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> Tensor:
+    """`out = rstd (g - mean(g) - x_hat mean(g x_hat))`: x's gradient from that of its normalized maps; returns out."""
+    _form(grad, x_hat, out).normalize_backward(grad, x_hat, rstd, out)
     return out
 
 
-def relu_normalise_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> Tensor:
-    """x's gradient if the normalised maps went through ReLU and two readers sent gradients back; returns out."""
-    _form(grad, other, x_hat, out).relu_normalise_backward(grad, other, x_hat, rstd, out)
+def relu_normalize_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> Tensor:
+    """x's gradient if the normalized maps went through ReLU and two readers sent gradients back; returns out."""
+    _form(grad, other, x_hat, out).relu_normalize_backward(grad, other, x_hat, rstd, out)
     return out
 
 
@@ -53,4 +53,4 @@ def add_relu_backward_(out: Tensor, grad: Tensor, x: Tensor) -> None:
 
 
 def _form(*maps: Tensor) -> ModuleType:
-    return native if native.LOOPS.take(*maps) else fused
+    return cpp if cpp.LOOPS.take(*maps) else fused

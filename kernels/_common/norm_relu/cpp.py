@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.native import Loops, operation
+from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 
 LOOPS = Loops(
-    Path(__file__).with_name("native.cpp"),
+    Path(__file__).with_name("loops.cpp"),
     {
-        "normalise": (2, [c_void_p, c_double]),
-        "normalise_backward": (3, [c_void_p]),
-        "relu_normalise_backward": (4, [c_void_p]),
+        "normalize": (2, [c_void_p, c_double]),
+        "normalize_backward": (3, [c_void_p]),
+        "relu_normalize_backward": (4, [c_void_p]),
         "relu_backward": (3, []),
         "add": (2, []),
         "add_relu_backward": (3, []),
@@ -21,39 +21,39 @@ LOOPS = Loops(
 )
 
 
-@operation("normalise_maps(Tensor x, Tensor(a!) x_hat, float eps) -> Tensor")
-def normalise(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
+@cpp_op("normalize_maps(Tensor x, Tensor(a!) x_hat, float eps) -> Tensor")
+def normalize(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
     """1 / deviations."""
     rstd = x.new_empty((*x.shape[:2], 1, 1), dtype=torch.promote_types(x.dtype, torch.float32))
-    LOOPS.run("normalise", (x, x_hat), rstd.data_ptr(), eps)
+    LOOPS.run("normalize", (x, x_hat), rstd.data_ptr(), eps)
     return rstd
 
 
-@operation("normalise_maps_backward(Tensor grad, Tensor x_hat, Tensor rstd, Tensor(a!) out) -> ()")
-def normalise_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
+@cpp_op("normalize_maps_backward(Tensor grad, Tensor x_hat, Tensor rstd, Tensor(a!) out) -> ()")
+def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
     """Into `out`."""
-    LOOPS.run("normalise_backward", (grad, x_hat, out), rstd.data_ptr())
+    LOOPS.run("normalize_backward", (grad, x_hat, out), rstd.data_ptr())
 
 
-@operation("relu_normalise_maps_backward(Tensor grad, Tensor other, Tensor x_hat, Tensor rstd, Tensor(a!) out) -> ()")
-def relu_normalise_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
+@cpp_op("relu_normalize_maps_backward(Tensor grad, Tensor other, Tensor x_hat, Tensor rstd, Tensor(a!) out) -> ()")
+def relu_normalize_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
     """Into `out`."""
-    LOOPS.run("relu_normalise_backward", (grad, other, x_hat, out), rstd.data_ptr())
+    LOOPS.run("relu_normalize_backward", (grad, other, x_hat, out), rstd.data_ptr())
 
 
-@operation("relu_maps_backward(Tensor grad, Tensor x, Tensor(a!) out) -> ()")
+@cpp_op("relu_maps_backward(Tensor grad, Tensor x, Tensor(a!) out) -> ()")
 def relu_backward(grad: Tensor, x: Tensor, out: Tensor) -> None:
     """Into `out`."""
     LOOPS.run("relu_backward", (grad, x, out))
 
 
-@operation("add_maps(Tensor(a!) out, Tensor values) -> ()")
+@cpp_op("add_maps(Tensor(a!) out, Tensor values) -> ()")
 def add_(out: Tensor, values: Tensor) -> None:
     """To `out`."""
     LOOPS.run("add", (values, out))
 
 
-@operation("add_relu_maps_backward(Tensor(a!) out, Tensor grad, Tensor x) -> ()")
+@cpp_op("add_relu_maps_backward(Tensor(a!) out, Tensor grad, Tensor x) -> ()")
 def add_relu_backward_(out: Tensor, grad: Tensor, x: Tensor) -> None:
     """To `out`."""
     LOOPS.run("add_relu_backward", (grad, x, out))

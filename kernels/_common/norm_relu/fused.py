@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 
-def normalise(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
+def normalize(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
     """1 / deviations."""
     positions = tuple(range(2, x.dim()))
     if x.dtype in (torch.bfloat16, torch.float16):
         exact = x.float()
-        rstd = normalise(exact, exact, eps)
+        rstd = normalize(exact, exact, eps)
         x_hat.copy_(exact)
         return rstd
     if x_hat is not x:
@@ -21,22 +21,22 @@ def normalise(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
     return rstd
 
 
-def normalise_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
+def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
     """Into `out`."""
     positions = tuple(range(2, grad.dim()))
-    g, normalised = grad.to(rstd.dtype), x_hat.to(rstd.dtype)
-    along = (g * normalised).mean(positions, keepdim=True)
-    result = (g - g.mean(positions, keepdim=True)).addcmul_(normalised, along, value=-1)
+    g, normalized = grad.to(rstd.dtype), x_hat.to(rstd.dtype)
+    along = (g * normalized).mean(positions, keepdim=True)
+    result = (g - g.mean(positions, keepdim=True)).addcmul_(normalized, along, value=-1)
     if out.dtype == rstd.dtype:
         torch.mul(result, rstd, out=out)
     else:  # slices of 16 bits have no fast loop for other dtypes than their own
         out.copy_(result.mul_(rstd))
 
 
-def relu_normalise_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
+def relu_normalize_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
     """Into `out`."""
     g = torch.ops.aten.threshold_backward(grad + other, x_hat, 0)
-    normalise_backward(g, x_hat, rstd, out)
+    normalize_backward(g, x_hat, rstd, out)
 
 
 def relu_backward(grad: Tensor, x: Tensor, out: Tensor) -> None:

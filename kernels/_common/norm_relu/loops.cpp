@@ -10,7 +10,7 @@ constexpr int64_t PART = 64;
 // x_hat = (x - mean) / sqrt(var + eps). Each part's mean and squares about it are joined to those of the parts before
 // (Chan, Golub and LeVeque, 1979); everything is relative to the first position, so that a flat map is exactly zero.
 template <class T>
-void normalised(Shape shape, Maps<T> x, Maps<T> x_hat, Real<T> *rstd_of, double eps, int threads) {
+void normalized(Shape shape, Maps<T> x, Maps<T> x_hat, Real<T> *rstd_of, double eps, int threads) {
     using R = Real<T>;
     of_blocks(shape, threads, [=](int64_t n, int64_t c, auto width) {
         R first[BLOCK], mean[BLOCK] = {}, squares[BLOCK] = {}, rstd[BLOCK];
@@ -52,7 +52,7 @@ void normalised(Shape shape, Maps<T> x, Maps<T> x_hat, Real<T> *rstd_of, double 
 
 // out = rstd (g - mean(g) - x_hat mean(g x_hat)) of the gradient g that `gradient(n, p, c)` gives.
 template <class T, class Gradient>
-void through_normalise(
+void through_normalize(
     Shape shape, Gradient gradient, Maps<T> x_hat, const Real<T> *rstd_of, Maps<T> out, int threads
 ) {
     using R = Real<T>;
@@ -83,32 +83,32 @@ void through_normalise(
         for (int64_t p = 0; p < shape.positions; p++)
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) {
-                const R g = gradient(n, p, c + i), normalised = read(x_hat.at(n, p)[c + i]);
-                write(out.at(n, p)[c + i], rstd[i] * (g - mean[i] - normalised * along[i]));
+                const R g = gradient(n, p, c + i), normalized = read(x_hat.at(n, p)[c + i]);
+                write(out.at(n, p)[c + i], rstd[i] * (g - mean[i] - normalized * along[i]));
             }
     });
 }
 
-EXPORT void normalise(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps) {
+EXPORT void normalize(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps) {
     const Shape shape{samples, positions, channels};
-    FOR_DTYPE(dtype, T, normalised<T>(shape, AS(T, x), AS(T, x_hat), static_cast<Real<T> *>(rstd), eps, threads))
+    FOR_DTYPE(dtype, T, normalized<T>(shape, AS(T, x), AS(T, x_hat), static_cast<Real<T> *>(rstd), eps, threads))
 }
 
-EXPORT void normalise_backward(
+EXPORT void normalize_backward(
     SHAPE, MAPS(grad), MAPS(x_hat), MAPS(out), const void *rstd
 ) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         const auto grad = AS(T, grad);
         const auto gradient = [=](int64_t n, int64_t p, int64_t c) { return read(grad.at(n, p)[c]); };
-        through_normalise<T>(
+        through_normalize<T>(
             shape, gradient, AS(T, x_hat), static_cast<const Real<T> *>(rstd), AS(T, out), threads
         );
     })
 }
 
 // The same behind a ReLU, whose result sent back `grad + other`.
-EXPORT void relu_normalise_backward(
+EXPORT void relu_normalize_backward(
     SHAPE, MAPS(grad), MAPS(other), MAPS(x_hat), MAPS(out), const void *rstd
 ) {
     const Shape shape{samples, positions, channels};
@@ -118,7 +118,7 @@ EXPORT void relu_normalise_backward(
             const Real<T> both = read(grad.at(n, p)[c]) + read(other.at(n, p)[c]);
             return through_relu(both, read(x_hat.at(n, p)[c]));
         };
-        through_normalise<T>(shape, gradient, x_hat, static_cast<const Real<T> *>(rstd), AS(T, out), threads);
+        through_normalize<T>(shape, gradient, x_hat, static_cast<const Real<T> *>(rstd), AS(T, out), threads);
     })
 }
 

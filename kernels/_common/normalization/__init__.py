@@ -1,1 +1,1 @@
-"""What instance norm and batch norm have in common on CUDA: channels normalised by statistics of groups of samples."""
+"""What instance norm and batch norm have in common on CUDA: channels normalized by statistics of groups of samples."""

@@ -37,7 +37,7 @@ def activate(
     x, x_strides, stack, mean, rstd, counters, count, positions, C, eps,
     W: tl.constexpr, STACK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Normalise and rectify C maps: program (image, block of channels). The counters are for launches that follow."""
+    """Normalize and rectify C maps: program (image, block of channels). The counters are for launches that follow."""
     _clear(counters, count)
     blocks = tl.cdiv(C, BLOCK_C)
     image = (tl.program_id(0) // blocks).to(tl.int64)
@@ -356,7 +356,7 @@ def _activate_backward(
 
 @triton.jit
 def _at_norm(grad, x, x_strides, average, r, p, c, kept, W: tl.constexpr, WIDTH: tl.constexpr):
-    """What arrives at the norm of one image's positions p and channels c through the rectifier; normalised maps."""
+    """What arrives at the norm of one image's positions p and channels c through the rectifier; normalized maps."""
     at = ((p // W) * x_strides[2] + (p % W) * x_strides[3])[:, None] + c[None, :] * x_strides[1]
     z = (tl.load(x + at, mask=kept, other=0.0).to(tl.float32) - average[None, :]) * r[None, :]
     d = tl.load(grad + p[:, None] * WIDTH + c[None, :], mask=kept, other=0.0).to(tl.float32)

@@ -21,8 +21,8 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block.triton import programs
-from lorbms_fast.kernels.operation import operation
+from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels.dense_block.triton import kernels
 
 # A tile has at most this many positions. An image with more than `_ON_ONE_SM` of them is split, unless there are so
 # many images that they fill a large GPU twice. From counting a program's steps (bench/STATIC.md), not measured.
@@ -55,7 +55,7 @@ def activated(x: Tensor, w: Tensor, b: Tensor, layers: int, kernel_size: int, ac
     return torch.relu(torch.cat([x.to(y.dtype), y], 1)) if activation == "relu" else stack
 
 
-@operation("dense_block")
+@triton_op("dense_block")
 def dense_block(
     x: Tensor, w: Tensor, b: Tensor, layers: int, kernel_size: int, activation: str, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -78,7 +78,7 @@ def dense_block(
     arrived = x.new_empty((L if split else 1, N), dtype=torch.int32)
     if NORM:
         few = _few_channels(C, H * W)
-        programs.activate[(N * triton.cdiv(C, few["BLOCK_C"]),)](
+        kernels.activate[(N * triton.cdiv(C, few["BLOCK_C"]),)](
             x, x.stride(), stack, mean, rstd, arrived, arrived.numel(), H * W, C, eps, W=W, STACK=STACK, **few
         )
     maps = (y, stack, w, mean, rstd)
@@ -90,16 +90,16 @@ def dense_block(
     of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
     if NORM and not split:
         of_convolve |= _solving(tile, of_convolve["num_warps"], False)
-    programs.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
+    kernels.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
         None if NORM else _channels_last(x), b, *maps, arrived, eps,
         **sizes, **big, **tile, **of_convolve,
     )  # fmt: skip
     if split:
         grid = N, triton.cdiv(H * W, tile["TILE_M"])
         for layer in range(1, L):
-            programs.solve[grid](*maps, arrived[layer], layer, layer + 1, eps, **sizes, **of_solve)
+            kernels.solve[grid](*maps, arrived[layer], layer, layer + 1, eps, **sizes, **of_solve)
     elif not NORM:
-        programs.solve[N, 1](*maps, arrived, 0, L, eps, **sizes, **of_solve)
+        kernels.solve[N, 1](*maps, arrived, 0, L, eps, **sizes, **of_solve)
     return y, stack, mean, rstd
 
 
@@ -117,7 +117,7 @@ def _results(
     )
 
 
-@operation("dense_block_backward")
+@triton_op("dense_block_backward")
 def dense_block_backward(
     x: Tensor,
     grad_y: Tensor | None,
@@ -166,13 +166,13 @@ def dense_block_backward(
     # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
     of_layers = [(layer, layer + 1, not (NORM and layer == L - 1)) for layer in reversed(range(L))]
     for i, (first, last, shared) in enumerate(of_layers if _split(N, H * W) else [(0, L, False)]):
-        programs.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
+        kernels.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
             *maps, arrived, 0 if i else len(arrived), N * first, first, last,
             **sizes, NORM=NORM, SPLIT=shared,
             **tile, **of_solve, **_solving(tile, of_solve["num_warps"], not shared),
         )  # fmt: skip
     if of_x + parts * of_parameters:
-        programs.gradients[(of_x + parts * of_parameters,)](
+        kernels.gradients[(of_x + parts * of_parameters,)](
             g, x if NORM else _channels_last(x), x.stride() if NORM else None, y, stack if NORM else None, mean, rstd,
             w, grad_stack, x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else None,
             grad_x, grad_x.stride() if needs_x and NORM else None, w_parts, b_parts, grad_w, grad_b, arrived[N * L :],

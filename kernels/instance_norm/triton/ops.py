@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
-from lorbms_fast.kernels.normalisation.triton import normalise
+from lorbms_fast.kernels._common.normalization.triton.ops import normalize
 
 
 def instance_norm(
     x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, relu: bool = False
 ) -> Tensor:
     """(N, C, *positions) -> the same, in x's memory layout; documented at the definition. Differentiable once."""
-    y, _, _ = normalise(x, weight, bias, x.shape[0], eps, False, relu)
+    y, _, _ = normalize(x, weight, bias, x.shape[0], eps, False, relu)
     return y
 
 

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.adam import definition
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.lorbms.adam import reference
 
 if TRITON:
-    from lorbms_fast.kernels.adam import triton
+    from lorbms_fast.kernels.lorbms.adam.triton import ops as triton_ops
 
 
 @torch.no_grad()
-def begin_step(
+def step_size(
     loss: Tensor,
     overflow: Tensor,
     t: Tensor,
@@ -39,5 +39,5 @@ def begin_step(
         `factor lr sqrt(1 - beta2^t) / (1 - beta1^t)`, a scalar: float32 from Triton, else float64. Where no step was
         ever taken it is not finite.
     """
-    form = triton if resolve(impl, overflow) == "triton" else definition
-    return form.begin_step(loss, overflow, t, flawed, lr, factor, betas, expected)
+    form = triton_ops if select_impl(impl, overflow) == "triton" else reference
+    return form.step_size(loss, overflow, t, flawed, lr, factor, betas, expected)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def begin_step(
+def step_size(
     loss: Tensor,
     overflow: Tensor,
     t: Tensor,

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.batch_assembly import definition, fused
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.lorbms.batch_assembly import fused, reference
 
 if TRITON:
-    from lorbms_fast.kernels.batch_assembly import triton
+    from lorbms_fast.kernels.lorbms.batch_assembly.triton import ops as triton_ops
 
 
 def assemble_batch(
@@ -34,7 +34,7 @@ def assemble_batch(
     Returns:
         (*rows, 3, H, W). Not differentiable.
     """
-    form = resolve(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
+    form = select_impl(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
     if form == "triton":
-        return triton.assemble_batch(images, rows, flip, dtype, channels_last)
-    return (definition if form == "reference" else fused).assemble_batch(images, rows, flip, dtype, channels_last)
+        return triton_ops.assemble_batch(images, rows, flip, dtype, channels_last)
+    return (reference if form == "reference" else fused).assemble_batch(images, rows, flip, dtype, channels_last)

@@ -13,7 +13,7 @@ from lorbms_fast.cpp import library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 """As `native.cpp` numbers them."""
-_SOURCE = Path(__file__).with_name("native.cpp")
+_SOURCE = Path(__file__).with_name("loops.cpp")
 _ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_bool, c_void_p]
 
 

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.batch_assembly import native
+from lorbms_fast.kernels.lorbms.batch_assembly import cpp
 
 
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
     """(*rows, 3, H, W); documented at the definition."""
-    if images.is_cpu and images.is_contiguous() and native.runs(dtype):
-        return native.assemble_batch(images, rows, flip, dtype, channels_last)
+    if images.is_cpu and images.is_contiguous() and cpp.runs(dtype):
+        return cpp.assemble_batch(images, rows, flip, dtype, channels_last)
     picked = images.index_select(0, rows.flatten())
     if flip is not None:
         picked = torch.where(flip.flatten()[:, None, None, None], picked.flip(2), picked)

@@ -1,12 +1,12 @@
-"""Mixing of codes, chunk by chunk. One torch operation selects: the fused form is the definition."""
+"""Mixing of codes, chunk by chunk. One torch operation selects: the fused form is the reference."""
 
 from torch import Tensor
 
-from lorbms_fast.kernels.chunk_mixing import definition
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.lorbms.chunk_mixing import reference
 
 if TRITON:
-    from lorbms_fast.kernels.chunk_mixing import triton
+    from lorbms_fast.kernels.lorbms.chunk_mixing.triton import ops as triton_ops
 
 
 def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
@@ -23,29 +23,9 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = Non
     Returns:
         (N, chunks, size).
     """
-    if resolve(impl, f_ref) == "triton":
-        return triton.mix_chunks(f_ref, f_q, mask)
-    return definition.mix_chunks(f_ref, f_q, mask)
-
-
-def mix_by_distance(
-    f_ref: Tensor, f_q: Tensor, distances: Tensor, tau: float, impl: Impl | None = None
-) -> tuple[Tensor, Tensor]:
-    """Algorithm 1 whole, in one launch on CUDA: decide by distance which chunks are replaced, and replace them.
-
-    Args:
-        f_ref: codes of the reference images, (N, chunks, size).
-        f_q: chunk i of the code of candidate i, (N, chunks, size).
-        distances: of each chunk's image from its candidate, (N, chunks), squared L2; no NaN.
-        tau: threshold on the same scale.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        f_mix (N, chunks, size); the mask (N, chunks) bool, True where a chunk was replaced.
-    """
-    if resolve(impl, f_ref) == "triton":
-        return triton.mix_by_distance(f_ref, f_q, distances, tau)
-    return definition.mix_by_distance(f_ref, f_q, distances, tau)
+    if select_impl(impl, f_ref) == "triton":
+        return triton_ops.mix_chunks(f_ref, f_q, mask)
+    return reference.mix_chunks(f_ref, f_q, mask)
 
 
 def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
@@ -60,6 +40,6 @@ def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     Returns:
         (N, chunks, size).
     """
-    if resolve(impl, codes) == "triton":
-        return triton.mix_used(codes, mask)
-    return definition.mix_used(codes, mask)
+    if select_impl(impl, codes) == "triton":
+        return triton_ops.mix_used(codes, mask)
+    return reference.mix_used(codes, mask)

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.mixing import mixing_mask
-
 
 def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor) -> Tensor:
     """`f_mix[i] = m_i ? f_q[i] : f_ref[i]` (thesis, Algorithm 1).
@@ -18,22 +16,6 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor) -> Tensor:
         (N, chunks, size).
     """
     return torch.where(mask.unsqueeze(-1), f_q, f_ref)
-
-
-def mix_by_distance(f_ref: Tensor, f_q: Tensor, distances: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """Algorithm 1 whole: decide by distance which chunks are replaced, and replace them.
-
-    Args:
-        f_ref: codes of the reference images, (N, chunks, size).
-        f_q: chunk i of the code of candidate i, (N, chunks, size).
-        distances: of each chunk's image from its candidate, (N, chunks), squared L2.
-        tau: threshold on the same scale.
-
-    Returns:
-        f_mix (N, chunks, size); the mask (N, chunks) bool, True where a chunk was replaced.
-    """
-    mask = mixing_mask(distances, tau)
-    return mix_chunks(f_ref, f_q, mask), mask
 
 
 def mix_used(codes: Tensor, mask: Tensor) -> Tensor:

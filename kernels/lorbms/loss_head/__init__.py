@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.loss_head import definition, fused
-from lorbms_fast.kernels.loss_head.definition import Gan
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.lorbms.loss_head import fused, reference
+from lorbms_fast.kernels.lorbms.loss_head.reference import Gan
 
 if TRITON:
-    from lorbms_fast.kernels.loss_head import triton
+    from lorbms_fast.kernels.lorbms.loss_head.triton import ops as triton_ops
 
 
 def loss_head(
@@ -44,8 +44,8 @@ def loss_head(
         L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton, otherwise of the images' and the
         logits' dtype. Differentiable once.
     """
-    form = resolve(impl, I_hat)
-    of_form = triton if form == "triton" else definition if form == "reference" else fused
+    form = select_impl(impl, I_hat)
+    of_form = triton_ops if form == "triton" else reference if form == "reference" else fused
     return of_form.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
 
 
@@ -61,10 +61,10 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
     Returns:
         A scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
     """
-    if resolve(impl, logits) == "triton":
-        result: Tensor = triton.classification_loss(logits, mask, list(lambdas))
+    if select_impl(impl, logits) == "triton":
+        result: Tensor = triton_ops.classification_loss(logits, mask, list(lambdas))
         return result
-    return definition.classification_loss(logits, mask, lambdas)
+    return reference.classification_loss(logits, mask, lambdas)
 
 
 def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None = None) -> Tensor:
@@ -78,8 +78,8 @@ def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None
     Returns:
         A scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
     """
-    if resolve(impl, D) == "triton":
-        result: Tensor = triton.discrimination_loss(D, gan)
+    if select_impl(impl, D) == "triton":
+        result: Tensor = triton_ops.discrimination_loss(D, gan)
         return result
     D_ref, D_mix = D.chunk(2)
-    return definition.discrimination(D_ref, D_mix, gan)
+    return reference.discrimination(D_ref, D_mix, gan)

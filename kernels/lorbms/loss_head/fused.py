@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.loss_head.definition import Gan, Losses, classification_loss, deception, total
+from lorbms_fast.kernels.lorbms.loss_head.reference import Gan, Losses, classification_loss, deception, total
 
 
 def loss_head(

@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from lorbms_fast.kernels.autocast import product_dtype
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.output_conv import definition, fused
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.lorbms.output_conv import fused, reference
 
 if TRITON:
-    from lorbms_fast.kernels.output_conv import triton
+    from lorbms_fast.kernels.lorbms.output_conv.triton import ops as triton_ops
 
 
 def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = None) -> Tensor:
@@ -23,8 +23,8 @@ def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, imp
     Returns:
         (N, O, H, W); the Triton form's is channels_last, and it is differentiable once.
     """
-    form = resolve(impl, x)
+    form = select_impl(impl, x)
     if form == "triton":
-        result: Tensor = triton.output_conv(x, new_maps, weight, bias, product_dtype(x))
+        result: Tensor = triton_ops.output_conv(x, new_maps, weight, bias, compute_dtype(x))
         return result
-    return (definition if form == "reference" else fused).output_conv2d(x, new_maps, weight, bias)
+    return (reference if form == "reference" else fused).output_conv2d(x, new_maps, weight, bias)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lorbms_fast.kernels.dispatch import Impl, resolve
-from lorbms_fast.kernels.paired_conv import definition, fused
+from lorbms_fast.kernels._common.dispatch import Impl, select_impl
+from lorbms_fast.kernels.lorbms.paired_conv import fused, reference
 
 
 def paired_conv2d(
@@ -22,6 +22,6 @@ def paired_conv2d(
     Returns:
         (G * N, O, H', W').
     """
-    return (definition if resolve(impl, shared) == "reference" else fused).paired_conv2d(
+    return (reference if select_impl(impl, shared) == "reference" else fused).paired_conv2d(
         shared, each, weight, bias, stride
     )

@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from lorbms_fast.kernels.autocast import product_dtype
-from lorbms_fast.kernels.dispatch import TRITON, Impl, resolve
-from lorbms_fast.kernels.pooled_conv import definition, fused
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels.lorbms.pooled_conv import fused, reference
 
 if TRITON:
-    from lorbms_fast.kernels.pooled_conv import triton
+    from lorbms_fast.kernels.lorbms.pooled_conv.triton import ops as triton_ops
 
 
 def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = None) -> Tensor:
@@ -22,7 +22,7 @@ def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = N
     Returns:
         (N, O, H // 2, W // 2); the Triton form's is channels_last. The fast forms are differentiable once.
     """
-    form = resolve(impl, x)
+    form = select_impl(impl, x)
     if form == "triton":
-        return triton.pooled_conv(x, weight, bias, product_dtype(x))[0]
-    return (definition if form == "reference" else fused).pooled_conv2d(x, weight, bias)
+        return triton_ops.pooled_conv(x, weight, bias, compute_dtype(x))[0]
+    return (reference if form == "reference" else fused).pooled_conv2d(x, weight, bias)

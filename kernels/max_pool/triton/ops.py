@@ -4,75 +4,12 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from lorbms_fast.kernels.operation import operation
+from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels.max_pool.triton import kernels
 
 BLOCK = 1024
-
-
-@triton.jit
-def _place(i, C, H, W, CHANNELS_LAST: tl.constexpr):
-    """Sample, channel, row and column of the i-th value in memory."""
-    if CHANNELS_LAST:
-        return i // (H * W * C), i % C, i // (W * C) % H, i // C % W
-    else:
-        return i // (C * H * W), i // (H * W) % C, i // W % H, i % W
-
-
-@triton.jit
-def _at(n, c, h, w, strides):
-    return n.to(tl.int64) * strides[0] + c * strides[1] + h * strides[2] + w * strides[3]
-
-
-@triton.jit
-def _greater(x, best):
-    """Later values count only if greater; NaN counts, once, as greatest."""
-    return (x > best) | ((x != x) & (best == best))
-
-
-@triton.jit
-def forward_program(
-    x_ptr, y_ptr, which_ptr, x_strides, size, C, H, W, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr
-):
-    """BLOCK values of y; H and W are y's."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    n, c, h, w = _place(i, C, H, W, CHANNELS_LAST)
-    corner = x_ptr + _at(n, c, 2 * h, 2 * w, x_strides)
-    best = tl.load(corner, mask=i < size, other=0).to(tl.float32)
-    which = tl.zeros((BLOCK,), tl.uint8)
-    for k in tl.static_range(1, 4):
-        at = corner + (k // 2) * x_strides[2] + (k % 2) * x_strides[3]
-        x = tl.load(at, mask=i < size, other=0).to(tl.float32)
-        which = tl.where(_greater(x, best), k, which).to(tl.uint8)
-        best = tl.where(_greater(x, best), x, best)
-    tl.store(y_ptr + i, best.to(y_ptr.dtype.element_ty), mask=i < size)
-    tl.store(which_ptr + i, which, mask=i < size)
-
-
-@triton.jit
-def backward_program(
-    grad_ptr,
-    which_ptr,
-    dx_ptr,
-    grad_strides,
-    which_strides,
-    size,
-    C,
-    H,
-    W,
-    CHANNELS_LAST: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """BLOCK values of dx; H and W are x's."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    n, c, h, w = _place(i, C, H, W, CHANNELS_LAST)
-    pooled = (i < size) & (h < H // 2 * 2) & (w < W // 2 * 2)
-    which = tl.load(which_ptr + _at(n, c, h // 2, w // 2, which_strides), mask=pooled, other=4)
-    chosen = which == h % 2 * 2 + w % 2
-    grad = tl.load(grad_ptr + _at(n, c, h // 2, w // 2, grad_strides), mask=pooled & chosen, other=0)
-    tl.store(dx_ptr + i, grad, mask=i < size)
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
@@ -81,7 +18,7 @@ def max_pool2x2(x: Tensor) -> Tensor:
     return y
 
 
-@operation("max_pool2x2")
+@triton_op("max_pool2x2")
 def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     """The greatest of each square; and which of its four it was, in reading order, uint8."""
     if x.numel() >= 2**31:
@@ -89,15 +26,15 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     y, which = _empty_pooled(x)
     _, C, H, W = y.shape
     grid = (triton.cdiv(y.numel(), BLOCK),)
-    forward_program[grid](x, y, which, x.stride(), y.numel(), C, H, W, _is_channels_last(y), BLOCK)
+    kernels.forward[grid](x, y, which, x.stride(), y.numel(), C, H, W, _is_channels_last(y), BLOCK)
     return y, which
 
 
-@operation("max_pool2x2_backward")
+@triton_op("max_pool2x2_backward")
 def pool_backward(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
     """Gradient of x, (N, C, height, width), in the pooled maps' memory layout."""
     dx = _empty_gradient(grad, which, height, width)
-    backward_program[(triton.cdiv(dx.numel(), BLOCK),)](
+    kernels.backward[(triton.cdiv(dx.numel(), BLOCK),)](
         grad,
         which,
         dx,

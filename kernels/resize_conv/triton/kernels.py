@@ -13,7 +13,7 @@ Positions (n, r, s) of the input are the rows of the matrix products, output map
 import triton
 import triton.language as tl
 
-from lorbms_fast.kernels.tuning import tuned
+from lorbms_fast.kernels._common.autotune import autotune
 
 TINY = {"BLOCK_M": 16, "BLOCK_O": 16, "BLOCK_C": 16}
 KEY = ("positions", "C", "O", "PRECISION")
@@ -92,7 +92,7 @@ def _place(m, H, W):
     return m // (H * W), m // W % H, m % W
 
 
-@tuned(_tiles((32, 32, 32, 4), (32, 32, 16, 8), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"), exact=1)
+@autotune(_tiles((32, 32, 32, 4), (32, 32, 16, 8), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"), exact=1)
 @triton.jit
 def forward(
     x_ptr,
@@ -151,7 +151,7 @@ def forward(
     tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
 
 
-@tuned(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides", "of_x", "parts"))
+@autotune(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides", "of_x", "parts"))
 @triton.jit
 def gradients(
     grad_ptr,

@@ -6,9 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.operation import operation
-from lorbms_fast.kernels.parts import add_parts, parts_of
-from lorbms_fast.kernels.resize_conv.triton import programs
+from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
+from lorbms_fast.kernels.resize_conv.triton import kernels
 
 FOLD_BLOCK = 256
 POSITIONS_PER_PART = 2_048
@@ -16,19 +16,19 @@ POSITIONS_PER_PART = 2_048
 MAX_PARTS = 16
 
 
-@operation("resize_conv_fold")
+@triton_op("resize_conv_fold")
 def fold(first: Tensor, others: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Folded taps (9, C, O) of several weights (O, C, 3, 3), all in one launch."""
     taps = _empty_taps(first, others, dtype)
-    _launch_for_all(programs.fold_taps, [first, *others], taps, of_strides=[first, *others])
+    _launch_for_all(kernels.fold_taps, [first, *others], taps, of_strides=[first, *others])
     return taps
 
 
-@operation("resize_conv_unfold")
+@triton_op("resize_conv_unfold")
 def unfold(first: Tensor, others: list[Tensor], channels_last: list[bool], dtype: torch.dtype) -> list[Tensor]:
     """Gradients of several weights (O, C, 3, 3), contiguous or channels_last each, from those of their taps."""
     dws = _empty_weights(first, others, channels_last, dtype)
-    _launch_for_all(programs.unfold_gradients, [grad.contiguous() for grad in (first, *others)], dws, of_strides=dws)
+    _launch_for_all(kernels.unfold_gradients, [grad.contiguous() for grad in (first, *others)], dws, of_strides=dws)
     return dws
 
 
@@ -41,7 +41,7 @@ def _launch_for_all(program: Any, sources: list[Tensor], results: list[Tensor], 
     )
 
 
-@operation("resize_conv")
+@triton_op("resize_conv")
 def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
     """(N, C, H, W) and folded taps (9, C, O) -> (N, O, 2 H, 2 W), channels_last if x is."""
     N, C, H, W = x.shape
@@ -53,30 +53,30 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
     def grid(tile: dict[str, int]) -> tuple[int, int]:
         return triton.cdiv(N * H * W, tile["BLOCK_M"]), triton.cdiv(O, tile["BLOCK_O"])
 
-    programs.forward[grid](x, taps, y, x.stride(), y.stride(), N * H * W, C, O, H, W, _precision(x))
+    kernels.forward[grid](x, taps, y, x.stride(), y.stride(), N * H * W, C, O, H, W, _precision(x))
     return y
 
 
-@operation("resize_conv_backward")
+@triton_op("resize_conv_backward")
 def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -> tuple[Tensor, Tensor]:
     """Gradients of x, in its memory layout, and of the folded taps, (9, C, O); empty where not needed."""
     N, C, H, W = x.shape
     O, positions = grad.shape[1], N * H * W
     dx, dtaps = _empty_gradients(grad, taps, x, of_x, of_taps)
     parts = min(MAX_PARTS, triton.cdiv(positions, POSITIONS_PER_PART)) if of_taps else 0
-    partial = dtaps if parts <= 1 else parts_of(dtaps, parts)
+    partial = dtaps if parts <= 1 else empty_partials(dtaps, parts)
 
     def grid(tile: dict[str, int]) -> tuple[int]:
         columns = triton.cdiv(C, tile["BLOCK_C"])
         data_programs = triton.cdiv(positions, tile["BLOCK_M"]) * columns * of_x
         return (data_programs + 9 * parts * columns * triton.cdiv(O, tile["BLOCK_O"]),)
 
-    programs.gradients[grid](
+    kernels.gradients[grid](
         grad, taps, x, dx, partial, grad.stride(), x.stride(), dx.stride() if of_x else x.stride(), positions, C, O,
         H, W, triton.cdiv(positions, max(parts, 1)), int(of_x), parts, _precision(x),
     )  # fmt: skip
     if parts > 1:
-        add_parts(partial, dtaps)
+        reduce_partials(partial, dtaps)
     return dx, dtaps
 
 

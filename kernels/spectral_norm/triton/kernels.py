@@ -3,7 +3,7 @@
 Weight i is a matrix (O, K), cut into tiles of BLOCK_K columns; every program has one tile of one weight. Row i of the
 table holds O, K, where W, u and v begin in their packings, its first tile, and where its partial sums begin.
 
-With `t = W^T u` (v before it is normalised), `W t` is a sum over tiles of columns, so a program that has its part of t
+With `t = W^T u` (v before it is normalized), `W t` is a sum over tiles of columns, so a program that has its part of t
 can go on to its part of `W t` at once: one launch for the power step. What divides then adds the parts up.
 """
 

@@ -1,4 +1,4 @@
-"""Spectral normalisation of all weights of a network in two launches, on weights packed one after the other."""
+"""Spectral normalization of all weights of a network in two launches, on weights packed one after the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.operation import operation
-from lorbms_fast.kernels.spectral_norm.triton import programs
+from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels.spectral_norm.triton import kernels
 
 BLOCK_O, BLOCK_K = 32, 128
 
 
 def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
     """Every W / sigma, u' and v constants in the backward; documented at the package's function of this name."""
-    W_bar, _, _, _ = normalise(_packed(weights), _packed(us).detach(), _sizes(weights))
+    W_bar, _, _, _ = normalize(_packed(weights), _packed(us).detach(), _sizes(weights))
     parts = W_bar.split([weight.numel() for weight in weights])
     return [_restored(part, weight) for part, weight in zip(parts, weights, strict=True)]
 
@@ -101,12 +101,12 @@ def _plan(sizes: tuple[int, ...], block_k: int, device: torch.device) -> _Plan:
 def _power_step(W: Tensor, u: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tensor]:
     """t, parts of |t|^2, and parts of W t."""
     t, norms, sums = (_float32(W, size) for size in (plan.v_size, plan.tiles, plan.sums_size))
-    programs.power_step[(plan.tiles,)](W, u, *plan.tensors, t, norms, sums, BLOCK_O, BLOCK_K)
+    kernels.power_step[(plan.tiles,)](W, u, *plan.tensors, t, norms, sums, BLOCK_O, BLOCK_K)
     return t, norms, sums
 
 
-@operation("spectral_norm")
-def normalise(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@triton_op("spectral_norm")
+def normalize(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Divide packed weights by their sigma.
 
     Args:
@@ -120,32 +120,30 @@ def normalise(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, T
     plan = _plan(tuple(sizes), BLOCK_K, W.device)
     t, norms, sums = _power_step(W, u, plan)
     W_bar, u_next, v, sigma = _empty_results(W, u, sizes)
-    programs.divide[(plan.tiles,)](
+    kernels.divide[(plan.tiles,)](
         W, *plan.tensors, norms, sums, t, W_bar, u_next, v, sigma, BLOCK_O, BLOCK_K, plan.most_tiles
     )
     return W_bar, u_next, v, sigma
 
 
-@operation("spectral_norm_backward")
+@triton_op("spectral_norm_backward")
 def backward(grad: Tensor, W_bar: Tensor, u_next: Tensor, v: Tensor, sigma: Tensor, sizes: list[int]) -> Tensor:
     """Gradient of the packed weights: `(g - <g, W_bar> u' v^T) / sigma`."""
     plan = _plan(tuple(sizes), BLOCK_K, grad.device)
     grad = grad.contiguous()
     inner, dW = _float32(grad, plan.tiles), torch.empty_like(W_bar)
-    programs.inner_products[(plan.tiles,)](grad, W_bar, *plan.tensors, inner, BLOCK_O, BLOCK_K)
-    programs.backward[(plan.tiles,)](
-        grad, *plan.tensors, inner, u_next, v, sigma, dW, BLOCK_O, BLOCK_K, plan.most_tiles
-    )
+    kernels.inner_products[(plan.tiles,)](grad, W_bar, *plan.tensors, inner, BLOCK_O, BLOCK_K)
+    kernels.backward[(plan.tiles,)](grad, *plan.tensors, inner, u_next, v, sigma, dW, BLOCK_O, BLOCK_K, plan.most_tiles)
     return dW
 
 
-@operation("spectral_norm_power_step")
+@triton_op("spectral_norm_power_step")
 def power_step(W: Tensor, u: Tensor, sizes: list[int]) -> Tensor:
-    """u' of packed weights, packed as u. Arguments as of `normalise`."""
+    """u' of packed weights, packed as u. Arguments as of `normalize`."""
     plan = _plan(tuple(sizes), BLOCK_K, W.device)
     _, norms, sums = _power_step(W, u, plan)
     u_next = torch.empty_like(u)
-    programs.next_u[(plan.tiles,)](*plan.tensors, norms, sums, u_next, BLOCK_O, plan.most_tiles)
+    kernels.next_u[(plan.tiles,)](*plan.tensors, norms, sums, u_next, BLOCK_O, plan.most_tiles)
     return u_next
 
 
@@ -157,7 +155,7 @@ def _empty_results(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tens
     return torch.empty_like(W), _float32(u, len(u)), _float32(W, sum(sizes[1::2])), _float32(W, len(sizes) // 2)
 
 
-@normalise.register_fake
+@normalize.register_fake
 def _(W, u, sizes):
     return _empty_results(W, u, sizes)
 
@@ -185,4 +183,4 @@ def _backward(ctx: Any, grad: Tensor | None, *_: None) -> Any:
     return backward(grad, *ctx.saved_tensors, ctx.sizes), None, None
 
 
-normalise.register_autograd(_backward, setup_context=_save)
+normalize.register_autograd(_backward, setup_context=_save)

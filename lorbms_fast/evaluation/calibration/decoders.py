@@ -7,7 +7,7 @@ import torch
 from torch import Generator, nn
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import fast
 from lorbms_fast.models.spectral import unnormalised
 from lorbms_fast.models.variants import transposed_decoder

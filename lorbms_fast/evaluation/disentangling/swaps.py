@@ -11,7 +11,7 @@ from torch import Tensor
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.crops import row_batches
-from lorbms_fast.kernels.chunk_mixing.definition import mix_chunks
+from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.tiles import replaced_chunks

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import coord_conv2d
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models.spectral import normalised_weights
 from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
 

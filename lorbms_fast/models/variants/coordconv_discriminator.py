@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels.coord_conv.definition import append_coordinates
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.coord_conv.reference import append_coordinates
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models.attention import SelfAttention
 from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
 

@@ -5,7 +5,7 @@ from torch import Generator, Tensor, nn
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.dataloader import counted
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import Rule
 from lorbms_fast.reference.layers import SpectralNorm

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import instance_norm_relu
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models.initial_values import Rule, normal
 from lorbms_fast.reference.layers import SpectralNorm
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorbms_fast.kernels.native.maps import lines, same_lines
+from lorbms_fast.kernels._common.cpp.lines import lines, same_lines
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.kernels.casting import cast
+from lorbms_fast.kernels._common.foreach_cast import foreach_cast
 
 
 class Counting(TorchDispatchMode):
@@ -28,7 +28,7 @@ def tensors() -> list[torch.Tensor]:
 def test_values_layouts_and_gradients():
     leaves = tensors()
     with Counting() as counted:
-        found = cast(leaves, torch.bfloat16)
+        found = foreach_cast(leaves, torch.bfloat16)
     assert counted.names.count("_foreach_copy_") == 1
     assert "_to_copy" not in counted.names
     assert found[3] is leaves[3]
@@ -45,4 +45,4 @@ def test_values_layouts_and_gradients():
 
 def test_what_needs_no_cast_is_not_touched():
     leaves = [tensor.detach().float() for tensor in tensors()]
-    assert all(f is leaf for f, leaf in zip(cast(leaves, torch.float32), leaves, strict=True))
+    assert all(f is leaf for f, leaf in zip(foreach_cast(leaves, torch.float32), leaves, strict=True))

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorbms_fast.kernels import passes
+from lorbms_fast.kernels._common import norm_relu
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.norm_relu import cpp
 from lorbms_fast.kernels.max_pool.fused import pooled, unpooled
-from lorbms_fast.kernels.native import native_loops
-from lorbms_fast.kernels.passes import native
 
 CHANNELS_LAST = torch.channels_last
 EPS = 1e-9
@@ -26,7 +26,7 @@ beside = st.tuples(st.integers(0, 3), st.integers(0, 3))
 @pytest.fixture(params=[True, False], ids=["C++", "torch"], scope="module", autouse=True)
 def form(request) -> Iterator[None]:
     with native_loops(request.param):
-        if request.param and not native.LOOPS.take(torch.zeros(1, 2, 3, 4).contiguous(memory_format=CHANNELS_LAST)):
+        if request.param and not cpp.LOOPS.take(torch.zeros(1, 2, 3, 4).contiguous(memory_format=CHANNELS_LAST)):
             pytest.skip("no C++ compiler")
         yield
 
@@ -40,7 +40,7 @@ def stack(shape: tuple[int, ...], around: tuple[int, int], dtype: torch.dtype, s
     return whole.to(dtype).contiguous(memory_format=CHANNELS_LAST)[:, before : before + channels]
 
 
-def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
+def normalized(x: Tensor) -> tuple[Tensor, Tensor]:
     var, mean = torch.var_mean(x.double(), (2, 3), correction=0, keepdim=True)
     rstd = (var + EPS).rsqrt()
     return (x.double() - mean) * rstd, rstd
@@ -53,12 +53,12 @@ def close(found: Tensor, expected: Tensor, scale: float = 1.0) -> bool:
 
 @settings(deadline=None, max_examples=40)
 @given(shape=shapes, around=beside, dtype=dtypes, in_place=st.booleans())
-def test_normalise(shape, around, dtype, in_place):
+def test_normalize(shape, around, dtype, in_place):
     x = stack(shape, around, dtype, 0)
-    expected, rstd = normalised(x)
+    expected, rstd = normalized(x)
     out = x if in_place else stack(shape, around, dtype, 1)
     neighbours = out._base.clone() if out._base is not None else None
-    found = passes.normalise(x, out, EPS)
+    found = norm_relu.normalize(x, out, EPS)
     assert found.dtype == torch.promote_types(dtype, torch.float32)
     # A map of one or two positions may have next to no variance, which amplifies rounding.
     amplified = 1 + rstd.max().item()
@@ -75,22 +75,22 @@ def test_normalise(shape, around, dtype, in_place):
 def test_a_flat_map_becomes_zero(value):
     x = torch.full((2, 40, 7, 9), value).contiguous(memory_format=CHANNELS_LAST)
     # torch's mean of equal numbers is not always that number.
-    rounding = 0.0 if native.LOOPS.take(x) else abs(value) * 2**-23
-    passes.normalise(x, x, EPS)
+    rounding = 0.0 if cpp.LOOPS.take(x) else abs(value) * 2**-23
+    norm_relu.normalize(x, x, EPS)
     assert x.abs().max().item() <= rounding / EPS**0.5
 
 
 def test_a_map_far_from_zero():
     x = 1e4 + stack((2, 17, 16, 16), (0, 0), torch.float32, 3)
-    expected, _ = normalised(x)
-    passes.normalise(x, x, EPS)
+    expected, _ = normalized(x)
+    norm_relu.normalize(x, x, EPS)
     assert (x.double() - expected).abs().max().item() < 1e-3
 
 
 @settings(deadline=None, max_examples=40)
 @given(shape=shapes, around=beside, dtype=dtypes, in_place=st.booleans(), behind_relu=st.booleans())
-def test_normalise_backward(shape, around, dtype, in_place, behind_relu):
-    x_hat, rstd = normalised(stack(shape, (0, 0), torch.float64, 4))
+def test_normalize_backward(shape, around, dtype, in_place, behind_relu):
+    x_hat, rstd = normalized(stack(shape, (0, 0), torch.float64, 4))
     rstd = rstd.clamp(max=10).to(torch.promote_types(dtype, torch.float32))
     kept = stack(shape, around, dtype, 5).copy_(x_hat)
     grad, other = stack(shape, around, dtype, 6), stack(shape, (0, 0), dtype, 7)
@@ -101,9 +101,9 @@ def test_normalise_backward(shape, around, dtype, in_place, behind_relu):
     expected = rstd.double() * (g - g.mean((2, 3), keepdim=True) - kept.double() * along)
     out = grad if in_place else torch.empty_like(grad, memory_format=CHANNELS_LAST)
     if behind_relu:
-        found = passes.relu_normalise_backward(grad, other, kept, rstd, out)
+        found = norm_relu.relu_normalize_backward(grad, other, kept, rstd, out)
     else:
-        found = passes.normalise_backward(grad, kept, rstd, out)
+        found = norm_relu.normalize_backward(grad, kept, rstd, out)
     assert found is out
     assert close(out, expected, 10.0)
 
@@ -113,12 +113,12 @@ def test_normalise_backward(shape, around, dtype, in_place, behind_relu):
 def test_relu_backward_and_sums(shape, around, dtype):
     grad, x, total = (stack(shape, around, dtype, seed) for seed in range(3))
     of_x = grad.double() * (x > 0)
-    assert torch.equal(passes.relu_backward(grad, x).double(), of_x)
+    assert torch.equal(norm_relu.relu_backward(grad, x).double(), of_x)
     values = stack(shape, (0, 0), dtype, 3)
     expected = (total.double() + values.double()).to(dtype)
-    passes.add_(total, values)
+    norm_relu.add_(total, values)
     assert torch.equal(total, expected)
-    passes.add_relu_backward_(total, grad, x)
+    norm_relu.add_relu_backward_(total, grad, x)
     assert torch.equal(total, (expected.double() + of_x).to(dtype))
 
 
@@ -127,9 +127,9 @@ def test_what_is_not_a_number_is_not_hidden():
     for dtype in TOLERANCES:
         x, grad = stack(shape, (0, 0), dtype, 0), stack(shape, (0, 0), dtype, 1)
         x[0, 3, 2, 1] = torch.nan
-        assert passes.relu_backward(grad, x)[0, 3, 2, 1] == grad[0, 3, 2, 1]
+        assert norm_relu.relu_backward(grad, x)[0, 3, 2, 1] == grad[0, 3, 2, 1]
         assert pooled(x)[0][0, 3, 1, 0].isnan()
-        passes.normalise(x, x, EPS)
+        norm_relu.normalize(x, x, EPS)
         assert x[0, 3].isnan().all()
         assert x.isnan().sum() == 16
 
@@ -141,12 +141,12 @@ def test_the_number_of_threads_changes_nothing():
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             x, grad = stack((5, 48, 17, 16), (3, 5), torch.float32, 0), stack((5, 48, 17, 16), (0, 0), torch.float32, 1)
-            rstd = passes.normalise(x, x, EPS)
-            passes.normalise_backward(grad, x, rstd, grad)
+            rstd = norm_relu.normalize(x, x, EPS)
+            norm_relu.normalize_backward(grad, x, rstd, grad)
             found.append((x, rstd, grad))
     finally:
         torch.set_num_threads(threads)
-    if native.LOOPS.take(found[0][0]):
+    if cpp.LOOPS.take(found[0][0]):
         assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 

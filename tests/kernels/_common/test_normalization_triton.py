@@ -7,9 +7,9 @@ from torch import Tensor
 
 from lorbms_fast import kernels
 from lorbms_fast.kernels import InstanceNorm2d, InstanceNorm3d
-from lorbms_fast.kernels.grouped_batch_norm import definition as batch_norm
-from lorbms_fast.kernels.instance_norm import definition as instance_norm
-from lorbms_fast.kernels.normalisation import triton as normalisation
+from lorbms_fast.kernels._common.normalization.triton import ops as normalization
+from lorbms_fast.kernels.grouped_batch_norm import reference as batch_norm
+from lorbms_fast.kernels.instance_norm import reference as instance_norm
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 LAYOUTS = (CONTIGUOUS, CHANNELS_LAST)
@@ -19,8 +19,8 @@ LAYOUTS = (CONTIGUOUS, CHANNELS_LAST)
 def tiling(request, monkeypatch) -> None:
     """Both ways of dividing the work, at sizes the interpreter can do."""
     if request.param == "parts":
-        monkeypatch.setattr(normalisation, "WHOLE_TILE", {True: 8, False: 8})
-        monkeypatch.setattr(normalisation, "TILE", 16)
+        monkeypatch.setattr(normalization, "WHOLE_TILE", {True: 8, False: 8})
+        monkeypatch.setattr(normalization, "TILE", 16)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -106,7 +106,7 @@ def test_grouped_batch_norm_of_an_uneven_batch_is_refused():
         kernels.grouped_batch_norm(torch.ones(5, 1, 2, 2), torch.ones(1), torch.zeros(1), 2, impl="triton")
 
 
-@pytest.mark.parametrize("impl", ["reference", "torch", "triton"])
+@pytest.mark.parametrize("impl", ["reference", "fused", "triton"])
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_modules_are_drop_in_and_keep_the_layout(agree, impl, affine, dimensions):
@@ -125,7 +125,7 @@ def test_modules_are_drop_in_and_keep_the_layout(agree, impl, affine, dimensions
     agree(ours, theirs, x)
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", ["fused", "triton"])
 def test_module_parameters_get_gradients(impl):
     ours, theirs = InstanceNorm2d(3, affine=True), torch.nn.InstanceNorm2d(3, affine=True)
     ours.impl = impl
@@ -143,7 +143,7 @@ def test_modules_with_running_statistics_are_torchs():
     assert torch.equal(ours.running_mean, theirs.running_mean)
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", ["fused", "triton"])
 def test_modules_refuse_what_torchs_refuse(impl):
     layer = InstanceNorm2d(3, affine=True)
     layer.impl = impl
@@ -157,7 +157,7 @@ def test_modules_refuse_what_torchs_refuse(impl):
 def test_opcheck(affine):
     x = draw(2, 3, 2, 2).requires_grad_()
     parameters = (draw(3).requires_grad_(), draw(3).requires_grad_()) if affine else (None, None)
-    torch.library.opcheck(normalisation.normalise, (x, *parameters, 2, 1e-5, False, True))
+    torch.library.opcheck(normalization.normalize, (x, *parameters, 2, 1e-5, False, True))
 
 
 def test_compiles_without_a_break():

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from lorbms_fast import kernels
-from lorbms_fast.kernels.coord_conv import definition
-from lorbms_fast.kernels.coord_conv import triton as in_triton
+from lorbms_fast.kernels.coord_conv import reference
+from lorbms_fast.kernels.coord_conv.triton import ops as in_triton
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -22,14 +22,14 @@ def run(x, weight, bias):
 def test_output_and_gradients(agree, monkeypatch, n, channels, height, width, layout):
     monkeypatch.setattr(in_triton, "BLOCK", 16)
     x = draw(n, channels, height, width).contiguous(memory_format=layout)
-    agree(run, definition.coord_conv2d, x, draw(2, channels + 2, 3, 3, seed=1), draw(2, seed=2))
+    agree(run, reference.coord_conv2d, x, draw(2, channels + 2, 3, 3, seed=1), draw(2, seed=2))
 
 
 def test_of_strange_strides(agree):
     x = draw(1, 4, 2, 3)
     agree(
         lambda x: in_triton.append_coordinates(x.transpose(2, 3)[:, 1:], x.dtype),
-        lambda x: definition.append_coordinates(x.transpose(2, 3)[:, 1:]),
+        lambda x: reference.append_coordinates(x.transpose(2, 3)[:, 1:]),
         x,
     )
 
@@ -37,7 +37,7 @@ def test_of_strange_strides(agree):
 def test_autocast_as_a_convolution():
     x, weight = draw(1, 3, 4, 4).requires_grad_(), draw(2, 5, 3, 3, seed=1).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        found, expected = run(x, weight, None), definition.coord_conv2d(x, weight)
+        found, expected = run(x, weight, None), reference.coord_conv2d(x, weight)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
     found.float().sum().backward()

@@ -13,11 +13,10 @@ from lorbms_fast.kernels import (
     dense_block,
     dense_block_activated,
     dense_block_maps,
-    dense_block_pooled,
     pack_layers,
-    pooled_conv2d,
 )
-from lorbms_fast.kernels.native import native_loops
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.lorbms import dense_block_pooled, pooled_conv2d
 
 ACTIVATIONS = ("relu", "instance_norm_relu")
 FORMS = (dense_block, dense_block_maps, dense_block_activated)
@@ -70,7 +69,7 @@ def test_output_and_gradients(form, activation, n, channels, layers, growth, hei
     wanted = [x, *weights, *biases]
     expected = results(form, arranged, weights, biases, activation, "reference", wanted)
     with native_loops(native):
-        found = results(form, arranged, weights, biases, activation, "torch", wanted)
+        found = results(form, arranged, weights, biases, activation, "fused", wanted)
     # Instance norm of few, nearly equal values divides by almost nothing: rounding is amplified in both.
     assert_close(found, expected, 1e-7 if activation == "instance_norm_relu" else 1e-12)
 
@@ -104,7 +103,7 @@ def test_block_and_transition_together(activation, n, channels, layers, growth, 
 
     wanted = [tensor for name in sorted(moved) for tensor in groups[name]]
     expected = results(expected_form, arranged, weights, biases, activation, "reference", wanted)
-    for impl in ("torch", "reference"):
+    for impl in ("fused", "reference"):
         found = results(found_form, arranged, weights, biases, activation, impl, wanted)
         assert_close(found, expected, 1e-7 if activation == "instance_norm_relu" else 1e-12)
 
@@ -115,7 +114,7 @@ def test_gradcheck(form, activation):
     x, weights, biases = inputs(2, 2, 3, 2, 4, 3, 3)
 
     def run(x, *parameters):
-        return form(x, parameters[:3], parameters[3:], activation, impl="torch")
+        return form(x, parameters[:3], parameters[3:], activation, impl="fused")
 
     assert torch.autograd.gradcheck(run, (x, *weights, *biases))
 
@@ -129,14 +128,14 @@ def test_only_what_is_asked_for_gets_gradients(activation, moved):
     for name, tensors in groups.items():
         for tensor in tensors:
             tensor.requires_grad_(name == moved)
-    assert_close(results(dense_block, x, weights, biases, activation, "torch", groups[moved]), expected, 1e-9)
+    assert_close(results(dense_block, x, weights, biases, activation, "fused", groups[moved]), expected, 1e-9)
 
 
 def test_bfloat16_under_autocast_is_as_near_as_bfloat16_can_be():
     x, weights, biases = inputs(2, 8, 4, 4, 8, 8, 3, dtype=torch.float32)
     expected = dense_block(x, weights, biases, "instance_norm_relu", impl="reference")
     with torch.autocast("cpu", torch.bfloat16):
-        found = dense_block(x, weights, biases, "instance_norm_relu", impl="torch")
+        found = dense_block(x, weights, biases, "instance_norm_relu", impl="fused")
         plain = dense_block(x, weights, biases, "instance_norm_relu", impl="reference")
     error, plain_error = ((y.float() - expected).norm() / expected.norm() for y in (found, plain))
     assert error < max(0.02, 3 * plain_error)
@@ -159,7 +158,7 @@ def test_even_kernels_are_refused():
 
 def test_second_derivatives_are_refused_rather_than_wrong():
     x, weights, biases = inputs(1, 2, 2, 2, 3, 3, 3)
-    y = dense_block(x, weights, biases, impl="torch")
+    y = dense_block(x, weights, biases, impl="fused")
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lorbms_fast.kernels import DenseBlock, dense_block, dense_block_activated, dense_block_maps
-from lorbms_fast.kernels.dense_block import triton as form
+from lorbms_fast.kernels.dense_block.triton import ops as form
 
 ACTIVATIONS = ("relu", "instance_norm_relu")
 FORMS = (dense_block, dense_block_maps, dense_block_activated)
@@ -108,7 +108,7 @@ def assert_as_near_as_torch(found, plain, expected) -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_half_precision_is_as_near_as_torchs(activation, dtype):
     tensors = inputs(2, 8, 3, 4, 6, 6, dtype=dtype)
-    found, plain = (results(dense_block, tensors, activation, impl) for impl in ("triton", "torch"))
+    found, plain = (results(dense_block, tensors, activation, impl) for impl in ("triton", "fused"))
     assert {tensor.dtype for tensor in found} == {dtype}
     assert_as_near_as_torch(found, plain, results(dense_block, exact(tensors), activation, "reference"))
 
@@ -116,7 +116,7 @@ def test_half_precision_is_as_near_as_torchs(activation, dtype):
 def test_autocast_leaves_parameters_as_they_are():
     tensors = inputs(2, 8, 3, 4, 6, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        found, plain = (results(dense_block_maps, tensors, "instance_norm_relu", impl) for impl in ("triton", "torch"))
+        found, plain = (results(dense_block_maps, tensors, "instance_norm_relu", impl) for impl in ("triton", "fused"))
     assert [tensor.dtype for tensor in found] == [torch.bfloat16, *(tensor.dtype for tensor in tensors)]
     expected = results(dense_block_maps, exact(tensors), "instance_norm_relu", "reference")
     assert_as_near_as_torch(found, plain, expected)

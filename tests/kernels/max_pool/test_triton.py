@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from lorbms_fast import kernels
-from lorbms_fast.kernels.max_pool import definition
-from lorbms_fast.kernels.max_pool import triton as in_triton
+from lorbms_fast.kernels.max_pool import reference
+from lorbms_fast.kernels.max_pool.triton import ops as in_triton
 
 
 @pytest.fixture(autouse=True)
@@ -28,25 +28,25 @@ def run(x):
 def test_output_and_gradients(agree, shape, layout):
     x = draw(*shape).contiguous(memory_format=layout)
     assert run(x).is_contiguous(memory_format=layout)
-    agree(run, definition.max_pool2x2, x)
+    agree(run, reference.max_pool2x2, x)
 
 
 def test_of_strange_strides(agree):
     agree(
         lambda x: run(x.transpose(2, 3)[:, 1:]),
-        lambda x: definition.max_pool2x2(x.transpose(2, 3)[:, 1:]),
+        lambda x: reference.max_pool2x2(x.transpose(2, 3)[:, 1:]),
         draw(1, 3, 4, 2),
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(agree, dtype):
-    agree(run, definition.max_pool2x2, draw(1, 2, 2, 4).to(dtype), tolerance=1e-2)
+    agree(run, reference.max_pool2x2, draw(1, 2, 2, 4).to(dtype), tolerance=1e-2)
 
 
 def test_nan_is_greatest():
     x = torch.tensor([[1.0, torch.nan], [5, 2]]).view(1, 1, 2, 2)
-    for impl in ("triton", "torch", "reference"):
+    for impl in ("triton", "fused", "reference"):
         assert kernels.max_pool2x2(x, impl).isnan()
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from lorbms_fast import kernels
-from lorbms_fast.kernels.resize_conv import definition
-from lorbms_fast.kernels.resize_conv import triton as in_triton
+from lorbms_fast.kernels.resize_conv import reference
+from lorbms_fast.kernels.resize_conv.triton import ops as in_triton
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -22,24 +22,24 @@ def run(x, weight):
 def test_output_and_gradients(agree, n, channels, out, height, width, layout):
     x = draw(n, channels, height, width).contiguous(memory_format=layout)
     assert run(x, draw(out, channels, 3, 3)).is_contiguous(memory_format=layout)
-    agree(run, definition.resize_conv, x, draw(out, channels, 3, 3, seed=1))
+    agree(run, reference.resize_conv, x, draw(out, channels, 3, 3, seed=1))
 
 
 def test_weight_gradient_summed_in_parts(agree, monkeypatch):
     monkeypatch.setattr(in_triton, "POSITIONS_PER_PART", 5)
-    agree(run, definition.resize_conv, draw(3, 2, 2, 2), draw(2, 2, 3, 3, seed=1))
+    agree(run, reference.resize_conv, draw(3, 2, 2, 2), draw(2, 2, 3, 3, seed=1))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(agree, dtype):
     x, weight = draw(1, 3, 2, 2).to(dtype), draw(2, 3, 3, 3, seed=1).to(dtype)
-    agree(run, definition.resize_conv, x, weight, tolerance=2 * torch.finfo(dtype).eps)
+    agree(run, reference.resize_conv, x, weight, tolerance=2 * torch.finfo(dtype).eps)
 
 
 def test_of_strange_strides(agree):
     agree(
         lambda x, weight: run(x.transpose(2, 3)[:, 1:], weight),
-        lambda x, weight: definition.resize_conv(x.transpose(2, 3)[:, 1:], weight),
+        lambda x, weight: reference.resize_conv(x.transpose(2, 3)[:, 1:], weight),
         *(draw(1, 3, 2, 3), draw(2, 2, 3, 3, seed=1)),
     )
 
@@ -56,7 +56,7 @@ def test_autocast_as_a_convolution():
 
 def test_weight_and_its_gradient_in_channels_last(agree):
     weight = draw(2, 3, 3, 3, seed=1).contiguous(memory_format=torch.channels_last).requires_grad_()
-    agree(run, definition.resize_conv, draw(1, 3, 2, 2), weight)
+    agree(run, reference.resize_conv, draw(1, 3, 2, 2), weight)
     run(draw(1, 3, 2, 2), weight).sum().backward()
     assert weight.grad is not None
     assert weight.grad.stride() == weight.stride()
@@ -86,7 +86,7 @@ def test_several_weights_folded_at_once(agree):
         )
 
     def defined(first, second):
-        return torch.cat([definition.resize_conv(x.double(), weight) for weight in (first, second)], 1)
+        return torch.cat([reference.resize_conv(x.double(), weight) for weight in (first, second)], 1)
 
     second = draw(2, 3, 3, 3, seed=2).contiguous(memory_format=torch.channels_last)
     agree(folded, defined, draw(4, 3, 3, 3, seed=1), second)

@@ -1,12 +1,12 @@
-"""Spectral normalisation of a list of weights in Triton's interpreter."""
+"""Spectral normalization of a list of weights in Triton's interpreter."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from lorbms_fast import kernels
-from lorbms_fast.kernels.spectral_norm import definition
-from lorbms_fast.kernels.spectral_norm import triton as in_triton
+from lorbms_fast.kernels.spectral_norm import reference
+from lorbms_fast.kernels.spectral_norm.triton import ops as in_triton
 
 SHAPES = [(9, 2, 3, 3), (3, 5, 1, 1), (1, 1, 1, 1)]
 
@@ -32,7 +32,7 @@ def test_output_and_gradients(agree, shapes):
     weights, us = weights_and_us(shapes)
 
     def exact(*weights):
-        return [definition.spectral_norm(W, u.to(W.dtype))[0] for W, u in zip(weights, us, strict=True)]
+        return [reference.spectral_norm(W, u.to(W.dtype))[0] for W, u in zip(weights, us, strict=True)]
 
     agree(lambda *weights: kernels.spectral_norm_all(weights, us, "triton"), exact, *weights)
 
@@ -42,7 +42,7 @@ def test_gradient_of_channels_last_weights(agree):
     assert kernels.spectral_norm_all([weight], [u], "triton")[0].stride() == weight.stride()
     agree(
         lambda W: kernels.spectral_norm_all([W], [u], "triton"),
-        lambda W: definition.spectral_norm(W, u.double())[0],
+        lambda W: reference.spectral_norm(W, u.double())[0],
         weight,
     )
 
@@ -51,7 +51,7 @@ def test_bfloat16_weights(agree):
     weight, u = draw(3, 4).bfloat16(), draw(1, 3, seed=1)
     agree(
         lambda W: kernels.spectral_norm_all([W], [u], "triton"),
-        lambda W: definition.spectral_norm(W, u.double())[0],
+        lambda W: reference.spectral_norm(W, u.double())[0],
         weight,
         tolerance=torch.finfo(torch.bfloat16).eps,
     )
@@ -59,7 +59,7 @@ def test_bfloat16_weights(agree):
 
 def test_advancing_u():
     weights, us = weights_and_us()
-    expected = [definition.power_step(W.double(), u.double())[0] for W, u in zip(weights, us, strict=True)]
+    expected = [reference.power_step(W.double(), u.double())[0] for W, u in zip(weights, us, strict=True)]
     kernels.advance_u(weights, us, impl="triton")
     for found, exact in zip(us, expected, strict=True):
         torch.testing.assert_close(found, exact.float(), rtol=1e-5, atol=1e-6)
@@ -68,7 +68,7 @@ def test_advancing_u():
 def test_opcheck():
     weights, us = weights_and_us(SHAPES[:1])
     arguments = (weights[0].flatten().requires_grad_(), us[0].flatten(), [9, 18])
-    torch.library.opcheck(in_triton.normalise, arguments)
+    torch.library.opcheck(in_triton.normalize, arguments)
     torch.library.opcheck(in_triton.power_step, (arguments[0].detach(), *arguments[1:]))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorbms_fast.kernels import mix_chunks
+from lorbms_fast.kernels.lorbms import mix_chunks
 from lorbms_fast.models import build
 from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.rendering.sheet import sheet

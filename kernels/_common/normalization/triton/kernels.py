@@ -1,4 +1,4 @@
-"""Triton programs that normalise by groups of samples.
+"""Triton programs that normalize by groups of samples.
 
 A group is S samples of P positions each: Q = S * P values a channel. A tile holds BLOCK_C channels of one group by
 BLOCK_Q of its positions. Strides are (sample, channel, position) and may be anything: neighbours in memory are
@@ -55,7 +55,7 @@ def _merge(mean_a, squares_a, count_a, mean_b, squares_b, count_b):
 
 
 @triton.jit
-def normalise_whole(
+def normalize_whole(
     x_ptr,
     gamma_ptr,
     beta_ptr,
@@ -140,7 +140,7 @@ def partial_statistics(
 
 
 @triton.jit
-def normalise_by_parts(
+def normalize_by_parts(
     x_ptr,
     gamma_ptr,
     beta_ptr,
@@ -215,7 +215,7 @@ def _recomputed(
     RELU_AFTER: tl.constexpr,
     ONE_SAMPLE: tl.constexpr,
 ):
-    """A tile's x, its normalised values n, and the gradient g of what scale and shift made of n."""
+    """A tile's x, its normalized values n, and the gradient g of what scale and shift made of n."""
     x = tl.load(x_ptr + _offsets(c, q, P, x_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
     grad = tl.load(grad_ptr + _offsets(c, q, P, grad_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
     n = (_rectified(x, RELU_BEFORE) - mean[:, None]) * rstd[:, None]

@@ -1,4 +1,4 @@
-"""`normalise`: instance norm, and batch norm of groups of samples, as one torch.library operation on Triton."""
+"""`normalize`: instance norm, and batch norm of groups of samples, as one torch.library operation on Triton."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +7,8 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.normalisation.triton import programs
-from lorbms_fast.kernels.operation import operation
+from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.normalization.triton import kernels
 
 WHOLE_TILE = {True: 16_384, False: 4_096}
 """Values of a tile up to which a program keeps all positions of its channels in registers: where a group's positions
@@ -61,11 +61,11 @@ def _warps(values: int, values_per_thread: int) -> int:
     return max(1, min(16, values // (32 * values_per_thread)))
 
 
-@operation("normalise")
-def normalise(
+@triton_op("normalize")
+def normalize(
     x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, relu_after: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise every channel of each of `groups` consecutive, equal parts of the batch; scale; shift.
+    """Normalize every channel of each of `groups` consecutive, equal parts of the batch; scale; shift.
 
     `y = relu_after(gamma (relu_before(x) - mean) / sqrt(var + eps) + beta)`.
 
@@ -75,7 +75,7 @@ def normalise(
         beta: shift, (C,); given if and only if gamma is.
         groups: N for instance norm, 1 for batch norm.
         eps: added to the variance.
-        relu_before: take statistics of, and normalise, ReLU(x).
+        relu_before: take statistics of, and normalize, ReLU(x).
         relu_after: rectify the result.
 
     Returns:
@@ -91,12 +91,12 @@ def normalise(
     flags = (relu_before, relu_after, layout.samples == 1, t.block_c, t.block_q)
     columns = triton.cdiv(x.shape[1], t.block_c)
     if not t.parts:
-        programs.normalise_whole[(groups, columns)](
+        kernels.normalize_whole[(groups, columns)](
             maps, gamma, beta, y, mean, var, x_strides, y_strides, *layout.sizes, eps, *flags, num_warps=t.num_warps
         )
         return y.view(x.shape), mean, var
     means, squares = _empty_statistics(x, t.parts * groups, 2)
-    programs.partial_statistics[(groups, columns, t.parts)](
+    kernels.partial_statistics[(groups, columns, t.parts)](
         maps,
         means,
         squares,
@@ -106,7 +106,7 @@ def normalise(
         *(relu_before, *flags[2:]),
         num_warps=t.num_warps,
     )
-    programs.normalise_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
+    kernels.normalize_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
         maps,
         gamma,
         beta,
@@ -127,8 +127,8 @@ def normalise(
     return y.view(x.shape), mean, var
 
 
-@operation("normalise_backward")
-def normalise_backward(
+@triton_op("normalize_backward")
+def normalize_backward(
     grad: Tensor,
     x: Tensor,
     gamma: Tensor | None,
@@ -154,15 +154,15 @@ def normalise_backward(
     saved = (grad_maps, maps, gamma, beta, mean, var)
     results = (dx, sum_grad, sum_grad_n)
     if not t.parts:
-        programs.backward_whole[(groups, columns)](
+        kernels.backward_whole[(groups, columns)](
             *saved, *results, *strides, *layout.sizes, eps, *flags, num_warps=t.num_warps
         )
         return dx.view(x.shape), sum_grad_n, sum_grad
     sums = _empty_statistics(x, t.parts * groups, 2)
-    programs.partial_gradient_sums[(groups, columns, t.parts)](
+    kernels.partial_gradient_sums[(groups, columns, t.parts)](
         *saved, *sums, *strides[:2], *layout.sizes, t.positions_per_part, eps, *flags, num_warps=t.num_warps
     )
-    programs.backward_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
+    kernels.backward_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
         *saved, *sums, *results, *strides, *layout.sizes, t.parts, eps, *flags, num_warps=t.num_warps
     )
     return dx.view(x.shape), sum_grad_n, sum_grad
@@ -211,12 +211,12 @@ def _empty_statistics(x: Tensor, rows: int, count: int) -> list[Tensor]:
     return [x.new_empty((rows, x.shape[1]), dtype=torch.float32) for _ in range(count)]
 
 
-@normalise.register_fake
+@normalize.register_fake
 def _(x, gamma, beta, groups, eps, relu_before, relu_after):
     return _empty_like_maps(x).view(x.shape), *_empty_statistics(x, groups, 2)
 
 
-@normalise_backward.register_fake
+@normalize_backward.register_fake
 def _(grad, x, gamma, beta, mean, var, eps, relu_before, relu_after):
     return _empty_like_maps(x).view(x.shape), *_empty_statistics(x, mean.shape[0], 2)
 
@@ -232,7 +232,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
     if grad is None:
         return (None,) * 7
-    dx, *sums = normalise_backward(grad, *ctx.saved_tensors, *ctx.options)
+    dx, *sums = normalize_backward(grad, *ctx.saved_tensors, *ctx.options)
     needed = ctx.needs_input_grad[1:3]
     dgamma, dbeta = (
         of_groups.sum(0).to(parameter.dtype) if need else None
@@ -241,4 +241,4 @@ def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
     return dx, dgamma, dbeta, *[None] * 4
 
 
-normalise.register_autograd(_backward, setup_context=_save)
+normalize.register_autograd(_backward, setup_context=_save)

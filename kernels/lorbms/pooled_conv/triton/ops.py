@@ -6,9 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels.operation import operation
-from lorbms_fast.kernels.parts import add_parts, parts_of
-from lorbms_fast.kernels.pooled_conv.triton import programs
+from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
+from lorbms_fast.kernels.lorbms.pooled_conv.triton import kernels
 
 _PROGRAMS = 96
 """That parameters' gradients are divided among: nearly as many as a large GPU has multiprocessors. The input's come
@@ -17,14 +17,14 @@ _ROWS_PER_PART = 512
 """At least."""
 
 
-@operation("pooled_conv")
+@triton_op("pooled_conv")
 def pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """y of `dtype`, and which position of each window it comes from, (N, H // 2, W // 2, O) bytes."""
     (N, C, H, W), O = x.shape, weight.shape[0]
     y, which = _results(x, weight, bias, dtype)
     windows = N * (H // 2) * (W // 2)
     M, n, K = (_at_least_16(size, most) for size, most in ((4 * windows, 128), (O, 64), (C, 32)))
-    programs.forward[triton.cdiv(4 * windows, M), triton.cdiv(O, n)](
+    kernels.forward[triton.cdiv(4 * windows, M), triton.cdiv(O, n)](
         x, x.stride(), weight.contiguous(), bias.contiguous(), y, which, windows, C, O, H // 2, W // 2,
         PRECISION=_precision(dtype), BLOCK_M=M, BLOCK_N=n, BLOCK_K=K, num_warps=8 if M == 128 else 4, num_stages=3,
     )  # fmt: skip
@@ -38,7 +38,7 @@ def _results(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tup
     return x.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2), x.new_empty(shape, dtype=torch.uint8)
 
 
-@operation("pooled_conv_backward")
+@triton_op("pooled_conv_backward")
 def pooled_conv_backward(
     grad: Tensor, x: Tensor, weight: Tensor, which: Tensor, needs_x: bool, needs_parameters: bool
 ) -> tuple[Tensor, Tensor]:
@@ -53,14 +53,14 @@ def pooled_conv_backward(
     of_part = columns * triton.cdiv(O, blocks["BLOCK_O"]) if needs_parameters else 0
     parts = max(1, min(_PROGRAMS // of_part, triton.cdiv(rows, _ROWS_PER_PART))) if needs_parameters else 0
     rows_per_part = triton.cdiv(triton.cdiv(rows, max(1, parts)), blocks["BLOCK_Q"]) * blocks["BLOCK_Q"]
-    partial = of_parameters if parts <= 1 else parts_of(of_parameters, parts)
-    programs.gradients[(of_x + parts * of_part,)](
+    partial = of_parameters if parts <= 1 else empty_partials(of_parameters, parts)
+    kernels.gradients[(of_x + parts * of_part,)](
         grad, grad.stride(), which, x, x.stride(), weight.contiguous(), dx, dx.stride() if needs_x else x.stride(),
         partial, rows_per_part, N, C, O, H, W, of_x, PRECISION=_precision(grad.dtype), **blocks,
         num_warps=8, num_stages=3 if grad.dtype.itemsize == 2 else 2,
     )  # fmt: skip
     if parts > 1:
-        add_parts(partial, of_parameters)
+        reduce_partials(partial, of_parameters)
     return dx, of_parameters
 
 

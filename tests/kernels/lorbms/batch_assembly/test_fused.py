@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorbms_fast import kernels
 from lorbms_fast.cpp import native_loops
-from lorbms_fast.kernels.batch_assembly import native
+from lorbms_fast.kernels import lorbms
+from lorbms_fast.kernels.lorbms.batch_assembly import cpp
 
 size = st.integers(2, 9)
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
@@ -21,8 +21,8 @@ def test_forms_agree_with_the_definition(n, height, width, flipped, channels_las
     rows = torch.randint(6, (n + 1, 5), generator=generator).T  # not contiguous
     flip = torch.rand(n + 1, 5, generator=generator).T < 0.5 if flipped else None
     with native_loops(loops):
-        found = kernels.assemble_batch(images, rows, flip, dtype, channels_last)
-    expected = kernels.assemble_batch(images, rows, flip, dtype, channels_last, impl="reference")
+        found = lorbms.assemble_batch(images, rows, flip, dtype, channels_last)
+    expected = lorbms.assemble_batch(images, rows, flip, dtype, channels_last, impl="reference")
     assert torch.equal(found, expected)
     assert found.dtype == dtype
     assert found[0, 0].stride() == expected[0, 0].stride()
@@ -32,20 +32,20 @@ def test_every_byte_in_every_dtype():
     images = torch.arange(256 * 3).view(256, 1, 1, 3).to(torch.uint8)
     for dtype in DTYPES:
         rows = torch.arange(256)
-        assert torch.equal(*(kernels.assemble_batch(images, rows, dtype=dtype, impl=i) for i in ("torch", "reference")))
+        assert torch.equal(*(lorbms.assemble_batch(images, rows, dtype=dtype, impl=i) for i in ("fused", "reference")))
 
 
 @pytest.mark.parametrize("loops", [False, True])
 @pytest.mark.parametrize("row", [2, -1])
 def test_rows_that_are_not_there(row, loops):
     with native_loops(loops), pytest.raises(IndexError):
-        kernels.assemble_batch(torch.zeros(2, 1, 1, 3, dtype=torch.uint8), torch.tensor([0, row]))
+        lorbms.assemble_batch(torch.zeros(2, 1, 1, 3, dtype=torch.uint8), torch.tensor([0, row]))
 
 
 def test_images_anywhere_in_memory():
     images = [torch.randint(256, (4, 5, 3), dtype=torch.uint8) for _ in range(3)]
-    if not native.runs(torch.float32):
+    if not cpp.runs(torch.float32):
         pytest.skip("no compiler")
     addresses = torch.tensor([images[i].data_ptr() for i in (2, 0, 2)])
-    expected = kernels.assemble_batch(torch.stack(images), torch.tensor([2, 0, 2]), impl="reference")
-    assert torch.equal(native.assemble_at(addresses, (4, 5)), expected)
+    expected = lorbms.assemble_batch(torch.stack(images), torch.tensor([2, 0, 2]), impl="reference")
+    assert torch.equal(cpp.assemble_at(addresses, (4, 5)), expected)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lorbms_fast import kernels
-from lorbms_fast.kernels.batch_assembly import triton as in_triton
+from lorbms_fast.kernels import lorbms
+from lorbms_fast.kernels.lorbms.batch_assembly.triton import ops as in_triton
 
 IMAGES = torch.arange(4 * 3 * 5 * 3, dtype=torch.uint8).view(4, 3, 5, 3)
 ROWS = torch.tensor([[3, 0, 2]])
@@ -19,7 +19,7 @@ def small_blocks(monkeypatch) -> None:
 @pytest.mark.parametrize("flip", [None, torch.tensor([[True, False, True]])])
 def test_against_the_definition(flip, channels_last):
     found, exact = (
-        kernels.assemble_batch(IMAGES, ROWS, flip, channels_last=channels_last, impl=impl)
+        lorbms.assemble_batch(IMAGES, ROWS, flip, channels_last=channels_last, impl=impl)
         for impl in ("triton", "reference")
     )
     assert found.shape == (1, 3, 3, 3, 5)
@@ -29,13 +29,13 @@ def test_against_the_definition(flip, channels_last):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(dtype):
-    found, exact = (kernels.assemble_batch(IMAGES, ROWS, dtype=dtype, impl=impl) for impl in ("triton", "reference"))
+    found, exact = (lorbms.assemble_batch(IMAGES, ROWS, dtype=dtype, impl=impl) for impl in ("triton", "reference"))
     assert found.dtype == dtype
     assert (found.float() - exact.float()).abs().max() <= torch.finfo(dtype).eps
 
 
 def test_rows_that_are_not_there_are_nan():
-    batch = kernels.assemble_batch(IMAGES, torch.tensor([4, 1, -1]), impl="triton")
+    batch = lorbms.assemble_batch(IMAGES, torch.tensor([4, 1, -1]), impl="triton")
     assert batch.isnan().flatten(1).all(1).tolist() == [True, False, True]
 
 
@@ -45,6 +45,6 @@ def test_opcheck():
 
 def test_compiles_without_a_break():
     def function(rows):
-        return kernels.assemble_batch(IMAGES, rows, impl="triton") + 1
+        return lorbms.assemble_batch(IMAGES, rows, impl="triton") + 1
 
     assert torch.equal(torch.compile(function, fullgraph=True, backend="aot_eager")(ROWS), function(ROWS))

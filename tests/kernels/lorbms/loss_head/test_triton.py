@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorbms_fast import kernels
-from lorbms_fast.kernels.loss_head import definition
-from lorbms_fast.kernels.loss_head import triton as in_triton
+from lorbms_fast.kernels import lorbms
+from lorbms_fast.kernels.lorbms.loss_head import reference
+from lorbms_fast.kernels.lorbms.loss_head.triton import ops as in_triton
 
 WEIGHTS, LAMBDAS = (0.9, 0.2, 0.3), (1.0, 0.25, 3.0, 0.0)
 
@@ -28,14 +28,14 @@ def inputs(n: int = 2, side: int = 3) -> list[Tensor]:
 
 
 def in_triton_form(*tensors: Tensor, gan: str = "cross-entropy") -> tuple[Tensor, ...]:
-    return kernels.loss_head(*tensors, WEIGHTS, LAMBDAS, gan, impl="triton")
+    return lorbms.loss_head(*tensors, WEIGHTS, LAMBDAS, gan, impl="triton")
 
 
 @pytest.mark.parametrize("gan", ["cross-entropy", "hinge"])
 def test_losses_and_gradients(agree, gan):
     agree(
         lambda *tensors: in_triton_form(*tensors, gan=gan),
-        lambda *tensors: definition.loss_head(*tensors, WEIGHTS, LAMBDAS, gan),
+        lambda *tensors: reference.loss_head(*tensors, WEIGHTS, LAMBDAS, gan),
         *inputs(),
     )
 
@@ -45,7 +45,7 @@ def test_each_loss_alone_has_its_gradients(agree, part):
     agree(
         lambda *tensors: in_triton_form(*tensors)[part] + 0 * sum(x.sum() for x in tensors[:5]),
         lambda *tensors: (
-            definition.loss_head(*tensors, WEIGHTS, LAMBDAS, "cross-entropy")[part]
+            reference.loss_head(*tensors, WEIGHTS, LAMBDAS, "cross-entropy")[part]
             + 0 * sum(x.sum() for x in tensors[:5])
         ),
         *inputs(1, 2),
@@ -57,7 +57,7 @@ def test_images_of_other_layouts_and_precisions():
     logits = [tensor.bfloat16().transpose(0, 1).contiguous().transpose(0, 1) for tensor in logits]
     I_hat = I_hat.contiguous(memory_format=torch.channels_last).bfloat16()
     found = in_triton_form(I_ref, I_hat, I_prime, *logits, mask)
-    exact = definition.loss_head(
+    exact = reference.loss_head(
         *(tensor.double() for tensor in (I_ref, I_hat, I_prime, *logits)), mask, WEIGHTS, LAMBDAS, "cross-entropy"
     )
     for f, e in zip(found, exact, strict=True):
@@ -95,8 +95,8 @@ def test_compiles_without_a_break():
 def test_discrimination(agree, gan, n):
     D = 2 * draw(n, 1, 3, 2)
     agree(
-        lambda D: kernels.discrimination_loss(D, gan, "triton"),
-        lambda D: definition.discrimination(*D.chunk(2), gan),
+        lambda D: lorbms.discrimination_loss(D, gan, "triton"),
+        lambda D: reference.discrimination(*D.chunk(2), gan),
         D,
     )
     torch.library.opcheck(in_triton.discrimination_loss, (D.requires_grad_(), gan))
@@ -106,8 +106,8 @@ def test_discrimination(agree, gan, n):
 def test_classification(agree, candidates, n):
     mask, lambdas = draw(n, candidates, seed=1) > 0, [1.0, 0.25, 3.0, 0.0][:candidates]
     agree(
-        lambda logits: kernels.classification_loss(logits, mask, lambdas, "triton"),
-        lambda logits: definition.classification_loss(logits, mask, lambdas),
+        lambda logits: lorbms.classification_loss(logits, mask, lambdas, "triton"),
+        lambda logits: reference.classification_loss(logits, mask, lambdas),
         3 * draw(candidates, n, candidates),
     )
 
@@ -116,6 +116,6 @@ def test_classification_as_an_operation():
     logits, mask = draw(2, 3, 2).requires_grad_(), draw(3, 2, seed=1) > 0
     torch.library.opcheck(in_triton.classification_loss, (logits, mask, [1.0, 0.5]))
     compiled = torch.compile(
-        lambda x: kernels.classification_loss(x, mask, (1.0, 0.5), "triton"), fullgraph=True, backend="aot_eager"
+        lambda x: lorbms.classification_loss(x, mask, (1.0, 0.5), "triton"), fullgraph=True, backend="aot_eager"
     )
-    torch.testing.assert_close(compiled(logits), definition.classification_loss(logits, mask, (1.0, 0.5)))
+    torch.testing.assert_close(compiled(logits), reference.classification_loss(logits, mask, (1.0, 0.5)))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lorbms_fast.kernels import output_conv2d
-from lorbms_fast.kernels.output_conv import triton as form
-from lorbms_fast.kernels.output_conv.definition import output_conv2d as definition
+from lorbms_fast.kernels.lorbms import output_conv2d
+from lorbms_fast.kernels.lorbms.output_conv.reference import output_conv2d as definition
+from lorbms_fast.kernels.lorbms.output_conv.triton import ops as form
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_output_and_gradients(shape, agree):
     agree(lambda *x: output_conv2d(*x, impl="triton"), definition, *inputs(*shape))
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", ["fused", "triton"])
 def test_any_layout(agree, impl):
     def arranged(x, maps, *parameters):
         return x.contiguous(memory_format=torch.channels_last), maps.transpose(2, 3), *parameters

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lorbms_fast.kernels import pooled_conv2d
-from lorbms_fast.kernels.pooled_conv import triton as form
-from lorbms_fast.kernels.pooled_conv.definition import pooled_conv2d as definition
+from lorbms_fast.kernels.lorbms import pooled_conv2d
+from lorbms_fast.kernels.lorbms.pooled_conv.reference import pooled_conv2d as definition
+from lorbms_fast.kernels.lorbms.pooled_conv.triton import ops as form
 
 
 def inputs(n, channels, out, height, width, dtype=torch.float32):

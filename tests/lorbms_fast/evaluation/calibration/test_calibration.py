@@ -13,7 +13,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration import autoencoder as module
 from lorbms_fast.evaluation.calibration.autoencoder import autoencoder, calibrate, quality
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
-from lorbms_fast.kernels.spectral_norm.definition import spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

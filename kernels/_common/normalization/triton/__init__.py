@@ -1,0 +1,1 @@
+"""Triton form of normalization: `kernels.py` has the kernels, `ops.py` launches and registers them."""

@@ -1,0 +1,1 @@
+"""Triton form of the dense block: `kernels.py` has the kernels, `ops.py` launches and registers them."""

@@ -1,0 +1,1 @@
+"""Triton form of instance norm."""

@@ -1,0 +1,36 @@
+"""A dense block and the transition down behind it, which together keep one copy of the stack for their backward."""
+
+from torch import Tensor
+
+from lorbms_fast.kernels.dense_block import EPS, ActivationName, PackedLayers, dense_block_activated
+from lorbms_fast.kernels.lorbms.dense_block_pooled import fused
+from lorbms_fast.kernels.lorbms.pooled_conv import pooled_conv2d
+
+
+def dense_block_pooled(
+    x: Tensor,
+    layers: PackedLayers,
+    weight: Tensor,
+    bias: Tensor,
+    activation: ActivationName = "relu",
+    eps: float = EPS,
+) -> Tensor:
+    """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.
+
+    Together the two keep one copy of the stack for their backward and not two.
+
+    Args:
+        x: (N, C, H, W).
+        layers: `pack_layers` made them; their form runs.
+        weight: (O, C + L * growth, 1, 1) of the convolution.
+        bias: (O,) of the convolution.
+        activation: as of the block.
+        eps: of the instance norm.
+
+    Returns:
+        (N, O, H // 2, W // 2). Differentiable once.
+    """
+    if layers.form == "fused":
+        packed = layers.weights, layers.biases, layers.layers
+        return fused.dense_block_pooled(x, *packed, activation, eps, weight, bias)
+    return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, layers.form)

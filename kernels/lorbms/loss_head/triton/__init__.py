@@ -1,0 +1,1 @@
+"""Triton form of the loss head: `kernels.py` has the kernels, `ops.py` launches and registers them."""

@@ -1,0 +1,1 @@
+"""Triton form of the output convolution: `kernels.py` has the kernels, `ops.py` launches and registers them."""

@@ -1,0 +1,53 @@
+"""Which form of an operation runs."""
+
+import pytest
+import torch
+
+from lorbms_fast import kernels
+from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.kernels._common.dispatch import select_impl
+
+
+def test_choosing_a_form():
+    x = torch.ones(1)
+    assert select_impl(None, x) == "fused"
+    with kernels.use_impl("reference"):
+        assert select_impl(None, x) == "reference"
+        assert select_impl("fused", x) == "fused"
+    assert select_impl(None, x) == "fused"
+    with pytest.raises(ValueError, match="impl 'cuda'"):
+        select_impl("cuda", x)
+
+
+def test_triton_is_refused_where_it_cannot_run(monkeypatch):
+    x = torch.ones(1)
+    monkeypatch.setattr(dispatch, "TRITON", False)
+    with pytest.raises(ValueError, match="needs the package triton"):
+        select_impl("triton", x)
+    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(dispatch, "INTERPRETED", False)
+    with pytest.raises(ValueError, match="not on cpu"):
+        select_impl("triton", x)
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)
+    assert select_impl("triton", x) == "triton"
+    with pytest.raises(ValueError, match="float64"):
+        select_impl("triton", x.double())
+
+
+def test_auto_is_triton_on_cuda_only(monkeypatch):
+    class OnCuda(torch.Tensor):
+        is_cuda = True
+
+    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(dispatch, "INTERPRETED", False)
+    assert select_impl("auto", torch.ones(1)) == "fused"
+    assert select_impl("auto", torch.ones(1).as_subclass(OnCuda)) == "triton"
+    assert select_impl("auto", torch.ones(1, dtype=torch.float64).as_subclass(OnCuda)) == "fused"
+
+
+def test_choosing_breaks_no_graph():
+    def chosen(x):
+        return x + len(select_impl("auto", x)) + len(select_impl(None, x))
+
+    x = torch.ones(2)
+    assert torch.equal(torch.compile(chosen, backend="eager", fullgraph=True)(x), chosen(x))

@@ -1,0 +1,43 @@
+"""Instance norm against the definition in float64, outputs and gradients."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorbms_fast import kernels
+from lorbms_fast.kernels.instance_norm.reference import instance_norm
+from tests.kernels.forms import assert_forms_agree, draw, fast, size
+
+
+@fast
+@given(size, size, size, st.integers(2, 6), st.sampled_from(("contiguous", "channels_last")))
+def test_instance_norm(n, channels, height, width, layout):
+    x = draw(n, channels, height, width)
+    arranged = x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
+    assert_forms_agree(lambda impl: kernels.instance_norm(arranged, 1e-3, impl), [x])
+    assert_forms_agree(lambda impl: kernels.instance_norm_relu(arranged, 1e-3, impl), [x])
+
+
+def test_instance_norm_with_a_channels_last_gradient_of_one_sample():
+    x = draw(1, 2, 2, 4)
+    grad = draw(1, 2, 4, 2, seed=1).detach().permute(0, 3, 1, 2)[:, :2, :2].expand(1, 2, 2, 4)
+    expected, found = (
+        torch.autograd.grad(kernels.instance_norm(x, impl=impl), x, grad)[0] for impl in ("reference", "fused")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_instance_norm_of_a_constant_map_is_zero():
+    assert kernels.instance_norm(torch.full((2, 3, 1, 1), 5.0), impl="fused").abs().max() == 0
+
+
+def test_instance_norm_of_volumes():
+    x = draw(2, 3, 4, 3, 5)
+    assert_forms_agree(lambda impl: kernels.instance_norm(x, impl=impl), [x], 1e-8)
+
+
+def test_instance_norm_far_from_zero():
+    x = (torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 1000).float()
+    torch.testing.assert_close(
+        kernels.instance_norm(x, impl="fused"), instance_norm(x.double()).float(), atol=2e-3, rtol=0
+    )

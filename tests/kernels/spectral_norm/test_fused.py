@@ -1,0 +1,25 @@
+"""Spectral norms against the definition in float64, outputs and gradients."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorbms_fast import kernels
+from tests.kernels.forms import assert_forms_agree, draw, fast, size
+
+
+@fast
+@given(st.lists(st.tuples(size, size, st.sampled_from((1, 3))), min_size=1, max_size=5))
+def test_spectral_norm_of_all_weights(shapes):
+    weights = [draw(out, channels, k, k, seed=i) for i, (out, channels, k) in enumerate(shapes)]
+    us = [draw(1, out, seed=99 + i).detach() for i, (out, _, _) in enumerate(shapes)]
+    assert_forms_agree(lambda impl: kernels.spectral_norm_all(weights, us, impl), weights)
+
+
+def test_power_iteration_converges_to_the_largest_singular_value():
+    weights, us = [draw(6, 4, 3, 3)], [draw(1, 6, seed=1).detach()]
+    for _ in range(200):
+        kernels.advance_u(weights, us)
+    (normalized,) = kernels.spectral_norm_all(weights, us)
+    assert torch.linalg.matrix_norm(normalized.flatten(1), 2).item() == pytest.approx(1, abs=1e-6)
