@@ -225,7 +225,7 @@ def test_wheel_installs_only_our_import_name(environment):
         "distutils-precedence.pth",
     }
     assert {name for name in names if not name.endswith(".dist-info")} == {"lorbms_fast"}
-    assert (site / "lorbms_fast" / "kernels" / "dense_block" / "definition.py").is_file()
+    assert (site / "lorbms_fast" / "kernels" / "dense_block" / "reference.py").is_file()
     assert (site / "lorbms_fast" / "dataloader" / "batches.py").is_file()
     assert (site / "lorbms_fast" / "verification" / "golden" / "forward.npz").is_file()
     assert list((site / "lorbms_fast" / "photos" / "data" / "scenes").glob("*.jpg"))

@@ -1,6 +1,7 @@
 """Which form of an operation runs: its definition, the fused PyTorch form, or (where there is one) a Triton kernel."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -27,7 +28,7 @@ _chosen: Impl = "auto"
 def select_impl(impl: Impl | None, x: Tensor) -> Form:
     """Name the form to run for a call's `impl`; None means what `use_impl` set, and `auto` the fastest here.
 
-    `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `torch`. An operation without a Triton kernel
+    `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `fused`. An operation without a Triton kernel
     runs its fused PyTorch form for `triton`.
 
     Args:
@@ -37,19 +38,31 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
     Raises:
         ValueError: there is no such form, or Triton cannot run on this tensor.
     """
-    chosen = _chosen if impl is None else impl
-    if chosen not in get_args(Impl):
-        raise ValueError(f"impl '{chosen}': choose one of {', '.join(get_args(Impl))}")
+    chosen = checked_impl(_chosen if impl is None else impl)
     if chosen == "auto":
         return "triton" if TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES else "fused"
     if chosen == "triton":
         if not TRITON:
-            raise ValueError("impl 'triton' needs the package triton, which is missing: choose torch or auto")
+            raise ValueError("impl 'triton' needs the package triton, which is missing: choose fused or auto")
         if not (x.is_cuda or INTERPRETED):
-            raise ValueError(f"impl 'triton' runs on CUDA, not on {x.device.type}: choose torch or auto")
+            raise ValueError(f"impl 'triton' runs on CUDA, not on {x.device.type}: choose fused or auto")
         if x.dtype not in _DTYPES:
-            raise ValueError(f"impl 'triton' computes in float32, bfloat16 and float16, not {x.dtype}: choose torch")
+            raise ValueError(f"impl 'triton' computes in float32, bfloat16 and float16, not {x.dtype}: choose fused")
     return chosen
+
+
+def checked_impl(impl: Impl) -> Impl:
+    """`impl`, if there is such a form. The old name `torch` of the fused form is still understood.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if impl == "torch":  # type: ignore[comparison-overlap]
+        warnings.warn("impl 'torch' is now called 'fused'", DeprecationWarning, stacklevel=3)
+        return "fused"
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl '{impl}': choose one of {', '.join(get_args(Impl))}")
+    return impl
 
 
 @contextmanager
@@ -60,7 +73,7 @@ def use_impl(impl: Impl) -> Iterator[None]:
         y = model(x)
     """
     global _chosen
-    before, _chosen = _chosen, impl
+    before, _chosen = _chosen, checked_impl(impl)
     try:
         yield
     finally:

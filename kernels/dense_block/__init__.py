@@ -5,6 +5,7 @@ calls with the same parameters share that work, and what autograd adds up, if al
 It holds copies: after parameters have changed, pack again.
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -141,8 +142,8 @@ class DenseBlock(nn.Module):
 
     Args:
         in_channels: maps of the input.
-        layers: how many layers.
-        growth: maps each layer appends.
+        num_layers: how many layers; `layers` is its old name.
+        growth_rate: maps each layer appends; `growth` is its old name.
         activation: ReLU, or instance norm without parameters and ReLU, before each convolution.
         kernel_size: odd.
         eps: of the instance norm.
@@ -152,24 +153,31 @@ class DenseBlock(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        layers: int,
-        growth: int = 16,
+        num_layers: int | None = None,
+        growth_rate: int | None = None,
         *,
         activation: ActivationName = "relu",
         kernel_size: int = 3,
         eps: float = EPS,
         impl: Impl | None = None,
+        layers: int | None = None,
+        growth: int | None = None,
     ) -> None:
         super().__init__()
+        num_layers = _renamed("layers", layers, "num_layers", num_layers)
+        growth_rate = _renamed("growth", growth, "growth_rate", growth_rate)
+        if num_layers is None:
+            raise TypeError("DenseBlock needs num_layers")
+        growth_rate = 16 if growth_rate is None else growth_rate
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} is even: height and width could not stay as they are")
         self.activation: ActivationName = activation
         self.eps, self.impl = eps, impl
-        for i in range(layers):
-            self.add_module(f"layer{i}", nn.Conv2d(in_channels + i * growth, growth, kernel_size))
+        for i in range(num_layers):
+            self.add_module(f"layer{i}", nn.Conv2d(in_channels + i * growth_rate, growth_rate, kernel_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, in_channels + layers * growth, H, W)."""
+        """(N, in_channels, H, W) -> (N, in_channels + num_layers * growth_rate, H, W)."""
         layers = list(self.children())
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         return dense_block(x, weights, biases, self.activation, self.eps, self.impl)  # type: ignore[arg-type]
@@ -177,3 +185,13 @@ class DenseBlock(nn.Module):
 
 def _function(activation: ActivationName, eps: float) -> reference.Activation:
     return torch.relu if activation == "relu" else partial(instance_norm_relu, eps=eps)
+
+
+def _renamed(old: str, old_value: int | None, new: str, value: int | None) -> int | None:
+    """A keyword's value, given by its new name or its old."""
+    if old_value is None:
+        return value
+    if value is not None:
+        raise TypeError(f"{new} was given twice, also by its old name {old}")
+    warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)
+    return old_value

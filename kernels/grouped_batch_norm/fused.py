@@ -7,7 +7,7 @@ from torch import Tensor
 def grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Result, means and biased variances; documented at the definition."""
+    """Result, means and biased variances; documented in `reference.py`."""
     if x.shape[0] % groups:
         raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
     parts = [torch.native_batch_norm(part, gamma, beta, None, None, True, 0.0, eps) for part in x.chunk(groups)]

@@ -13,7 +13,7 @@ from lorbms_fast.kernels._common.norm_relu import normalize, normalize_backward
 
 
 def instance_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """(N, C, *positions) -> the same; documented at the definition. Differentiable once.
+    """(N, C, *positions) -> the same; documented in `reference.py`. Differentiable once.
 
     Args:
         x: (N, C, *positions).

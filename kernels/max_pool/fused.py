@@ -10,7 +10,7 @@ from lorbms_fast.kernels.max_pool import cpp
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H // 2, W // 2); documented at the definition. Differentiable once."""
+    """(N, C, H, W) -> (N, C, H // 2, W // 2); documented in `reference.py`. Differentiable once."""
     result: Tensor = _MaxPool.apply(x)
     return result
 

@@ -19,7 +19,7 @@ CHANNELS_LAST = torch.channels_last
 
 
 def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
-    """(N, C, H, W) and folded taps (O, 9, C) -> (N, O, 2 H, 2 W), channels_last; documented at the definition."""
+    """(N, C, H, W) and folded taps (O, 9, C) -> (N, O, 2 H, 2 W), channels_last; documented in `reference.py`."""
     with torch.autocast(x.device.type, enabled=False):
         result: Tensor = _Phases.apply(x, taps)
     return result

@@ -14,7 +14,7 @@ BLOCK = 1024
 
 @triton_op("append_coordinates")
 def append_coordinates(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(N, C, H, W) -> (N, C + 2, H, W), channels_last, of `dtype`; documented at the definition."""
+    """(N, C, H, W) -> (N, C + 2, H, W), channels_last, of `dtype`; documented in `reference.py`."""
     _, C, H, W = x.shape
     y = _empty_result(x, dtype)
     if y.numel() >= 2**31:

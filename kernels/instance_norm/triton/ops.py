@@ -8,7 +8,7 @@ from lorbms_fast.kernels._common.normalization.triton.ops import normalize
 def instance_norm(
     x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    """(N, C, *positions) -> the same, in x's memory layout; documented at the definition. Differentiable once."""
+    """(N, C, *positions) -> the same, in x's memory layout; documented in `reference.py`. Differentiable once."""
     y, _, _ = normalize(x, weight, bias, x.shape[0], eps, False, relu)
     return y
 

@@ -30,7 +30,7 @@ def runs(dtype: torch.dtype) -> bool:
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
-    """(*rows, 3, H, W); documented at the definition.
+    """(*rows, 3, H, W); documented in `reference.py`.
 
     Raises:
         IndexError: there is no such row.

@@ -13,7 +13,7 @@ BLOCK = 1024
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H // 2, W // 2), in x's memory layout; documented at the definition."""
+    """(N, C, H, W) -> (N, C, H // 2, W // 2), in x's memory layout; documented in `reference.py`."""
     y, _ = pool(x)
     return y
 

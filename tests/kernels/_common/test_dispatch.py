@@ -51,3 +51,13 @@ def test_choosing_breaks_no_graph():
 
     x = torch.ones(2)
     assert torch.equal(torch.compile(chosen, backend="eager", fullgraph=True)(x), chosen(x))
+
+
+def test_the_old_name_of_the_fused_form_is_understood():
+    with pytest.warns(DeprecationWarning, match="now called 'fused'"):
+        assert select_impl("torch", torch.ones(1)) == "fused"
+
+
+def test_an_unknown_form_is_refused_at_once():
+    with pytest.raises(ValueError, match="impl 'cuda'"), kernels.use_impl("cuda"):
+        pass

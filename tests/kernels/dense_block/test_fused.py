@@ -143,7 +143,7 @@ def test_bfloat16_under_autocast_is_as_near_as_bfloat16_can_be():
 
 def test_module_in_a_strangers_model():
     torch.manual_seed(0)
-    block = DenseBlock(5, layers=3, growth=4)
+    block = DenseBlock(5, num_layers=3, growth_rate=4)
     assert set(block.state_dict()) == {f"layer{i}.{name}" for i in range(3) for name in ("weight", "bias")}
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), block, torch.nn.Conv2d(17, 1, 1))
     loss = model(torch.randn(2, 3, 9, 6)).square().mean()
@@ -162,3 +162,12 @@ def test_second_derivatives_are_refused_rather_than_wrong():
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def test_old_names_of_keywords_are_understood():
+    with pytest.warns(DeprecationWarning, match="layers is now called num_layers"):
+        assert len([*DenseBlock(3, layers=2).children()]) == 2
+    with pytest.warns(DeprecationWarning, match="growth is now called growth_rate"):
+        assert DenseBlock(3, 1, growth=4).layer0.weight.shape[0] == 4
+    with pytest.raises(TypeError, match="given twice"):
+        DenseBlock(3, 2, layers=2)

@@ -14,7 +14,7 @@ BLOCK = 1024
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
-    """(*rows, 3, H, W); documented at the definition."""
+    """(*rows, 3, H, W); documented in `reference.py`."""
     count, H, W, _ = images.shape
     batch = _empty_batch(images, rows, dtype, channels_last)
     block = min(BLOCK, triton.next_power_of_2(3 * H * W))
