@@ -6,10 +6,10 @@ depends on how many workers there are, or on the device that draws.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -59,6 +59,8 @@ class Batches(ABC):
     """How images are read; None: from the mapped files."""
     ahead: int
     """How many of the next batches are made in the background while one is used."""
+    first_image: int
+    """Images that were passed when the run went on, perhaps with another batch size than before."""
 
     def __post_init__(self) -> None:
         if self.batch_size > len(self.store):
@@ -72,6 +74,34 @@ class Batches(ABC):
         """Full batches in one pass over the store."""
         return len(self.store) // self.batch_size
 
+    def batch_number(self, images: int) -> int:
+        """Number of the next batch after as many images, N in each pass over a store of N.
+
+        Of the pass that is under way as many batches are left as its remaining images fill.
+        """
+        epoch, position = divmod(images, len(self.store))
+        return (epoch + 1) * self.batches_per_epoch - (len(self.store) - position) // self.batch_size
+
+    def images_after(self, images: int, batches: int) -> int:
+        """Images passed after some more batches; those that a pass left over count as passed."""
+        number = self.batch_number(images) + batches
+        epoch, position = divmod(number, self.batches_per_epoch)
+        if epoch == images // len(self.store):
+            return images + batches * self.batch_size
+        return epoch * len(self.store) + position * self.batch_size
+
+    def going_on(self, images: int) -> Self:
+        """The same batches for a run that has passed some images: the next one begins with the image after them."""
+        return replace(self, first_image=images)  # type: ignore[type-var]  # its subclasses are dataclasses
+
+    def _start(self, number: int) -> tuple[int, int]:
+        """The pass that a batch belongs to, and where in its order the batch begins."""
+        epoch, position = divmod(number, self.batches_per_epoch)
+        pass_under_way, passed = divmod(self.first_image, len(self.store))
+        if epoch == pass_under_way and (since := number - self.batch_number(self.first_image)) >= 0:
+            return epoch, passed + since * self.batch_size
+        return epoch, position * self.batch_size
+
     def rows(self, number: int) -> NDArray[np.int64]:
         """Rows in the store of a batch's images, (batch_size,)."""
         rows: NDArray[np.int64] = self._rows(range(number, number + 1), CPU)[0].numpy()
@@ -79,10 +109,9 @@ class Batches(ABC):
 
     def _rows(self, numbers: range, device: torch.device) -> Tensor:
         """Rows of several batches' images, (len(numbers), batch_size)."""
-        places = [divmod(number, self.batches_per_epoch) for number in numbers]
+        places = [self._start(number) for number in numbers]
         orders = {epoch: _order(self.seed, epoch, len(self.store), device) for epoch, _ in places}
-        n = self.batch_size
-        return torch.stack([orders[epoch][position * n : (position + 1) * n] for epoch, position in places])
+        return torch.stack([orders[epoch][start : start + self.batch_size] for epoch, start in places])
 
     def involved(self, number: int) -> NDArray[np.int64]:
         """Rows in the store of all the images that a batch is made of, (kinds, batch_size), reference images first."""
@@ -144,6 +173,7 @@ class BatchSource(Batches):
     candidates: Literal["independent", "shared-rank"] = "independent"
     read: Reader | None = None
     ahead: int = 0
+    first_image: int = 0
 
     def draw(self, number: int) -> Draw:
         """What batch `number`, counted from 0 over the whole run, is made of, on the host."""

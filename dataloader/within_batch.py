@@ -32,6 +32,7 @@ class NearestInBatch(Batches):
     """Threshold on the squared L2 of codes; None: the median of each batch."""
     read: Reader | None = None
     ahead: int = 0
+    first_image: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +62,7 @@ class Halves(Batches):
     tiles: int
     read: Reader | None = None
     ahead: int = 0
+    first_image: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

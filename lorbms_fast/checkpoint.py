@@ -26,7 +26,9 @@ from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.types import Networks
 
-FORMAT = {"format": "lorbms-fast checkpoint", "version": 2}
+FORMAT = {"format": "lorbms-fast checkpoint", "version": 3}
+_BEFORE = FORMAT | {"version": 2}
+"""Counted the batches that a run took, of any size, instead of its images."""
 MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
 _SCALER = ("scale", "_growth_tracker")
 _SHOWN = 8
@@ -82,7 +84,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{path} is missing or damaged ({error})") from error
     found = {name: state.get(name, "absent") for name in FORMAT}
-    if found != FORMAT:
+    if found not in (FORMAT, _BEFORE):
         raise UserError(
             f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
             "lorbms-fast that wrote it, or begin a new run"
@@ -92,7 +94,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     sums = state.get("sha256")
     if not isinstance(sums, dict) or not {MODEL, OPTIMIZERS} <= sums.keys():
         raise Damaged(f"{path} is damaged: it lacks checksums")
-    return state
+    return {name: value for name, value in state.items() if name not in FORMAT}
 
 
 def check(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, exclusive_lock, remove_whole
 from lorbms_fast.config import TrainConfig, read_config, to_json
+from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
@@ -32,8 +34,9 @@ class Progress(NamedTuple):
 
     iteration: int = 0
     """Finished iterations."""
-    batches: int = 0
-    """Batches that they took: as many an iteration as there were processes, four times that with fresh ones."""
+    images: int = 0
+    """Images of the store that they passed, in all processes together; those that a pass left over count too, so that
+    each pass over a store of N images counts N, whatever the batch size."""
     rollbacks: int = 0
     """How often the run went back to a checkpoint since it diverged; each time it learns more slowly."""
 
@@ -48,6 +51,8 @@ class Run:
     folder: Path
     config: TrainConfig
     store: Path
+    digest: str | None = None
+    """Of the store's images; None: nobody has noted it, as in runs of before 28 November 2026."""
 
     @classmethod
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
@@ -58,15 +63,41 @@ class Run:
         """
         run = cls(folder, config, store)
         with exclusive_lock(folder, f"is training {folder}"):
-            if (folder / "run.json").exists() and (run.checkpoints() or (folder / "metrics.jsonl").exists()):
-                raise UserError(
-                    f"{folder} is a run already: continue it with --resume {folder}, or choose another --out"
-                )
-            with atomic_write(folder / "config.json") as partial:
-                partial.write_text(to_json(config) + "\n")
-            with atomic_write(folder / "run.json") as partial:
-                partial.write_text(json.dumps(FORMAT | {"store": str(store.resolve())}, indent=2) + "\n")
+            run._check_new()
+            run._write()
         return run
+
+    def fork(self, folder: Path) -> "Run":
+        """Make another run's folder that goes on from this one's newest whole checkpoint; this run stays as it is.
+
+        Raises:
+            UserError: there is a run in that folder already, or this one has no checkpoint.
+        """
+        newest = self.latest()
+        forked = replace(self, folder=folder)
+        with exclusive_lock(folder, f"is training {folder}"):
+            forked._check_new()
+            with atomic_folder(folder / "checkpoints" / newest.name) as partial:
+                shutil.copytree(newest, partial, dirs_exist_ok=True)
+            if (metrics := self.folder / "metrics.jsonl").exists():
+                with atomic_write(folder / metrics.name) as partial:
+                    shutil.copyfile(metrics, partial)
+            forked._write()
+        return forked
+
+    def _check_new(self) -> None:
+        if (self.folder / "run.json").exists() and (self.checkpoints() or (self.folder / "metrics.jsonl").exists()):
+            raise UserError(
+                f"{self.folder} is a run already: continue it with --resume {self.folder}, or choose another --out"
+            )
+
+    def _write(self) -> None:
+        """Write settings and store; run.json last, which makes the folder a run."""
+        with atomic_write(self.folder / "config.json") as partial:
+            partial.write_text(to_json(self.config) + "\n")
+        facts = FORMAT | {"store": str(self.store.resolve())} | ({"images": self.digest} if self.digest else {})
+        with atomic_write(self.folder / "run.json") as partial:
+            partial.write_text(json.dumps(facts, indent=2) + "\n")
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -79,6 +110,7 @@ class Run:
         try:
             facts = json.loads(path.read_text())
             found, store = {name: facts.get(name, "absent") for name in FORMAT}, Path(facts["store"])
+            digest = None if facts.get("images") is None else str(facts["images"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{folder} is not a run: name a folder that `lorbms-fast train` wrote") from error
         if found != FORMAT:
@@ -86,7 +118,56 @@ class Run:
                 f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
                 "lorbms-fast that wrote it, or begin a new run"
             )
-        return cls(folder, read_config(folder / "config.json", TrainConfig()), store)
+        return cls(folder, read_config(folder / "config.json", TrainConfig()), store, digest)
+
+    def open_store(self, moved_to: Path | None = None) -> ImageStore:
+        """Open the store that the run learns from.
+
+        Args:
+            moved_to: where it is now; None: where it was.
+
+        Raises:
+            UserError: there is none.
+        """
+        if moved_to is None and not self.store.exists():
+            raise UserError(
+                f"the store of {self.folder} is not at {self.store} any more: where it was moved to, tell once with  "
+                f"lorbms-fast train STORE --resume {self.folder}  or each time with --store"
+            )
+        return ImageStore.open(moved_to or self.store)
+
+    def on(self, store: ImageStore, other_images: bool = False) -> "Run":
+        """The same run, learning from a store, which may have moved since.
+
+        Args:
+            store: where it is now.
+            other_images: whether it may hold other images than the run has learned from.
+
+        Raises:
+            UserError: it does, and may not.
+        """
+        digest = self.digest
+        if digest is None and self.store.exists() and self.store.resolve() != store.path.resolve():
+            digest = ImageStore.open(self.store).digest
+        if digest not in (None, store.digest) and self.checkpoints() and not other_images:
+            raise UserError(
+                f"{store.path} holds other images than those of {self.store} that {self.folder} has learned from: "
+                "name a store of the same images, wherever it is now, or say --other-images to go on with these"
+            )
+        return replace(self, store=store.path, digest=store.digest)
+
+    def keep(self) -> None:
+        """Write down settings and store where they are other than in the folder, and say which."""
+        kept = Run.open(self.folder)
+        self._count_images()  # by the batch size that is still kept
+        if changed := list(differences(asdict(self.config), asdict(kept.config))):
+            print(f"from now on kept in {self.folder / 'config.json'}: {'; '.join(changed)}")
+        if self.store.resolve() != kept.store.resolve():
+            print(f"from now on kept in {self.folder / 'run.json'}: the store is {self.store}, not {kept.store}")
+        if kept.digest not in (None, self.digest):
+            print(f"{self.folder} goes on with other images than before, those of {self.store}")
+        if self != kept:
+            self._write()
 
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
@@ -153,12 +234,28 @@ class Run:
         checkpoint.restore(path, networks, optimizers)
         facts = checkpoint.facts_of(path)
         try:
+            if "images" not in facts:
+                facts["images"] = self._images_of(int(facts["batches"]))
             return Progress(*(int(facts[name]) for name in Progress._fields))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{path / checkpoint.STATE} does not say how far it came ({error!r}): "
                 f"remove {path} to use the one before"
             ) from error
+
+    def _count_images(self) -> None:
+        """Note in checkpoints of version 2 how many images they stand for."""
+        for path in self.checkpoints():
+            with suppress(checkpoint.Damaged):
+                facts = checkpoint.facts_of(path)
+                if "images" not in facts:
+                    checkpoint.seal(path, facts | {"images": self._images_of(int(facts["batches"]))})
+
+    def _images_of(self, batches: int) -> int:
+        """Images passed after some batches of the size that the run was begun with."""
+        count, size = len(self.open_store()), Run.open(self.folder).config.batch_size
+        epochs, position = divmod(batches, count // size)
+        return epochs * count + position * size
 
     def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
         """Look for room for the checkpoints that are still to come, and one more while an old one is replaced.

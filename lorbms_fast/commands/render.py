@@ -7,7 +7,6 @@ import tyro
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.forms import form_of
 from lorbms_fast.rendering.scenes import interpolation_sheet, mixed_scene_sheet
 from lorbms_fast.rendering.transfer import interpolation
@@ -41,7 +40,7 @@ def render(
     """
     opened = Run.open(run)
     networks = load_networks(run)
-    source = batch_source(opened.config, ImageStore.open(store or opened.store))
+    source = batch_source(opened.config, opened.open_store(store))
     batch = source.complete(source.sample(samples, draw), networks.enc).first(samples)
     with torch.inference_mode():
         scenes = form_of(opened.config.model, opened.config.impl).scenes(networks, batch)

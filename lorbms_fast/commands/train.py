@@ -41,19 +41,22 @@ OF_HALVES = 3
 def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
     """The command, its settings starting from the preset, the settings file or the run that the arguments name."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="thesis")
-    first.add_argument("--variant", default="thesis")
+    first.add_argument("--preset")
+    first.add_argument("--variant")
     first.add_argument("--config", type=Path)
     first.add_argument("--resume", type=Path)
     named, _ = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
-    if named.preset not in PRESETS:
-        raise UserError(f"there is no preset '{named.preset}': choose one of {', '.join(PRESETS)}")
-    base = PRESETS[named.preset]
+    if named.resume is not None and (given := [n for n in ("preset", "variant") if getattr(named, n) is not None]):
+        raise UserError(
+            f"{' and '.join(f'--{name} {getattr(named, name)}' for name in given)} would begin another run than "
+            f"{named.resume}, which has settings of its own: leave it out, and change single ones by their names"
+        )
+    base = _base(named.preset, named.resume)
     if named.config is not None:
         base = read_config(named.config, base)
-    if named.resume is not None:
-        base = Run.open(named.resume).config
-    base = with_variant(base, named.variant)
+    if named.variant is not None:
+        base = with_variant(base, named.variant)
+    preset_named, variant_named = named.preset or "thesis", named.variant or "thesis"
 
     def train(
         store: tyro.conf.Positional[Path | None] = None,
@@ -61,8 +64,9 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         *,
         out: Path | None = None,
         resume: Path | None = None,
-        preset: str = named.preset,
-        variant: str = named.variant,
+        other_images: bool = False,
+        preset: str = preset_named,
+        variant: str = variant_named,
         config: Path | None = None,
         settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
     ) -> None:
@@ -74,48 +78,71 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         takes its own batches of --batch-size images, and the run may be resumed by another number of processes.
 
         Args:
-            store: Image store made by `lorbms-fast prepare`, with neighbours by `lorbms-fast neighbours`.
-            out: Folder of the new run.
-            resume: Folder of a run to continue; it remembers its store and settings.
+            store: Image store made by `lorbms-fast prepare`, with neighbours by `lorbms-fast neighbours`; for a run
+                that is resumed, the place where its store is now.
+            out: Folder of the new run; with --resume, of a copy that goes on from the newest checkpoint instead of the
+                run itself.
+            resume: Folder of a run to continue; it remembers its store and its settings, also those given here.
+            other_images: Let a run that is resumed go on with a store of other images.
             preset: Settings to start from: thesis (the headline run) or demo (small networks, minutes on a CPU).
             variant: What to change in these settings for a system of Appendix D: `lorbms-fast info` lists them.
-            config: TOML or JSON file with settings that replace the preset's.
+            config: TOML or JSON file with settings that replace the preset's, or those of the run that is resumed.
             settings: Any single setting.
         """
         with joined() as world:
             if resume is not None:
-                opened = Run.open(resume)
-                run = replace(opened, config=settings)
-                begun, wanted = asdict(opened.config.model), asdict(settings.model)
+                run = Run.open(resume)
+                begun, wanted = asdict(run.config.model), asdict(settings.model)
                 if changed := list(differences(wanted, begun, "model")):
                     raise UserError(
                         f"{resume} was begun with another model: {'; '.join(changed)}; start a new run with --out"
                     )
+                images = run.open_store(store)
+                run.on(images, other_images)
+                if out is not None and out.resolve() != resume.resolve():
+                    run = _new(out, world, run.fork)
             elif store is None or out is None:
                 raise UserError(
                     "name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)"
                 )
             else:
-                run = _begin(out, settings, store, world)
-            run_training(run, ImageStore.open(store or run.store), world)
+                images = ImageStore.open(store)
+                run = _new(out, world, lambda folder: Run.create(folder, settings, store))
+            run_training(replace(run, config=settings), images, world, other_images)
 
     return train
 
 
-def _begin(out: Path, settings: TrainConfig, store: Path, world: World) -> Run:
+def _base(preset: str | None, resumed: Path | None) -> TrainConfig:
+    """The settings that the command line changes."""
+    if resumed is not None:
+        return Run.open(resumed).config
+    if preset not in (None, *PRESETS):
+        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[preset or "thesis"]
+
+
+def _new(out: Path, world: World, make: Callable[[Path], Run]) -> Run:
     """The new run's folder, made by the first process; the run itself where torchrun starts a failed one again."""
     if world.first and not (restarted() and (out / "run.json").exists()):
-        Run.create(out, settings, store)
+        make(out)
     world.wait()
     return Run.open(out)
 
 
-def run_training(run: Run, store: ImageStore, world: World = ALONE) -> None:
+def run_training(run: Run, store: ImageStore, world: World = ALONE, other_images: bool = False) -> None:
     """Train a run to its end, from its newest checkpoint if it has one, and draw its curves.
+
+    Args:
+        run: its folder, settings and progress.
+        store: the images; where they are now is noted in the run.
+        world: the processes that train together.
+        other_images: whether they may be others than before.
 
     Raises:
         UserError: another process is training it, or something the user can mend came in between.
     """
+    run = run.on(store, other_images)
     with (
         exclusive_lock(run.folder, f"is training {run.folder}") if world.first else nullcontext(),
         full_disk_named(run.folder),
@@ -134,7 +161,12 @@ def _train(run: Run, source: Batches, world: World) -> None:
         run.check_space(training.networks, training.optimizers)
     start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
     world.wait()  # until all have read the checkpoint, which the first may soon replace
+    if training.last_iteration(start) <= start.iteration:
+        if world.first:
+            print(_nothing_to_do(training, start))
+        return
     if world.first:
+        run.keep()
         print(_summary(training, start))
     stopped = 0
     try:
@@ -212,6 +244,15 @@ def _reading(config: TrainConfig, store: ImageStore) -> tuple[Reader, int]:
     """How to read a store's images, and how many batches ahead."""
     read = reader(store, config.images, config.model.image_size, device_named(config.device))
     return read, READ_AHEAD if config.images == "streamed" else 0
+
+
+def _nothing_to_do(training: Training, start: Progress) -> str:
+    config = training.run.config
+    end = f"--epochs {config.epochs:g}" if config.iterations is None else f"--iterations {config.iterations}"
+    return (
+        f"nothing to do: {training.run.folder} has finished {start.iteration:,} iterations, "
+        f"and {end} asks for no more: raise it to go on"
+    )
 
 
 def _summary(training: Training, start: Progress) -> str:

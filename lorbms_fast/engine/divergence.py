@@ -223,7 +223,8 @@ class Guard:
                 checkpoint.write(partial, self._networks, self._optimizers, noticed)
 
     def _numbers(self, flaw: Flaw) -> range:
-        return range(flaw.before.batches, flaw.before.batches + self._batches)
+        first = self._source.batch_number(flaw.before.images)
+        return range(first, first + self._batches)
 
     def _ids(self, number: int) -> dict[str, Any]:
         rows = self._source.involved(number)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -76,7 +76,8 @@ class Training:
         config = self.run.config
         if config.iterations is not None:
             return config.iterations
-        left = max(1, round(config.epochs * self.source.batches_per_epoch)) - start.batches
+        last = max(1, round(config.epochs * self.source.batches_per_epoch))
+        left = max(0, last - self.source.batch_number(start.images))
         return start.iteration + math.ceil(left / (self.updates * self.world.size))
 
     def train(self, start: Progress = BEGINNING, measure: Measure | None = None) -> None:
@@ -91,12 +92,10 @@ class Training:
             UserError: another process of the run is gone.
         """
         self.networks.train()
-        step = self._step()
-        guard = Guard(self.run, self.source, self.networks, self.optimizers, self.world, self.updates * self.world.size)
         with stop_requests() as stop:
             while True:
                 try:
-                    self._train(start, step, guard, stop, measure)
+                    replace(self, source=self.source.going_on(start.images))._train(start, stop, measure)
                     return
                 except RolledBack as back:
                     start = back.start
@@ -104,14 +103,14 @@ class Training:
     def _train(
         self,
         start: Progress,
-        step: Callable[[Progress], StepMetrics],
-        guard: Guard,
         stop: StopRequests,
         measure: Measure | None,
     ) -> None:
         """Train from `start` to the end of the run, or until it is to go back."""
         config = self.run.config
         last = self.last_iteration(start)
+        step = self._step()
+        guard = Guard(self.run, self.source, self.networks, self.optimizers, self.world, self.updates * self.world.size)
         guard.begin(start)
         readings = AsyncMetrics()
         with (
@@ -162,10 +161,8 @@ class Training:
 
     def _after(self, start: Progress, iteration: int) -> Progress:
         """Where a run that goes on from `start` is after `iteration` iterations."""
-        return start._replace(
-            iteration=iteration,
-            batches=start.batches + (iteration - start.iteration) * self.updates * self.world.size,
-        )
+        batches = (iteration - start.iteration) * self.updates * self.world.size
+        return start._replace(iteration=iteration, images=self.source.images_after(start.images, batches))
 
     @property
     def _looking_is_free(self) -> bool:
@@ -174,11 +171,11 @@ class Training:
 
     def _period(self, progress: Progress) -> int:
         """How often the networks were to be measured until then."""
-        return progress.batches // (self.source.batches_per_epoch * self.run.config.evaluation.epochs)
+        return progress.images // (len(self.source.store) * self.run.config.evaluation.epochs)
 
     def numbers(self, progress: Progress) -> range:
         """Numbers of the batches that this process takes next: processes take turns."""
-        first, step = progress.batches + self.world.rank, self.world.size
+        first, step = self.source.batch_number(progress.images) + self.world.rank, self.world.size
         return range(first, first + self.updates * step, step)
 
     def _step(self) -> Callable[[Progress], StepMetrics]:

@@ -75,7 +75,7 @@ class Sources:
 
     def store(self) -> ImageStore:
         """The images that the run learned from."""
-        return ImageStore.open(Run.open(self.run).store)
+        return Run.open(self.run).open_store()
 
 
 def _reading(encoder: nn.Module, side: int) -> nn.Module:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.ablation import ablation_rows
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
@@ -75,7 +74,7 @@ def _about(run: Path) -> Section:
     config, iteration = opened.config, int(opened.latest().name)
     weights = config.loss
     try:
-        source = store_source(ImageStore.open(opened.store))
+        source = store_source(opened.open_store())
     except UserError as error:
         source = str(error)
     rows = [

@@ -112,7 +112,7 @@ def test_another_version_is_refused_field_by_field(tmp_path):
     run = saved(tmp_path, {2: 0.2})
     path = run.latest() / checkpoint.STATE
     path.write_text(json.dumps({"iteration": 2, "batches": 2}))  # as version 1 had it
-    said = r"state\.json is of another version: format is absent, not lorbms-fast checkpoint; version is absent, not 2;"
+    said = r"state\.json is of another version: format is absent, not lorbms-fast checkpoint; version is absent, not 3;"
     with pytest.raises(UserError, match=said):
         load_networks(run.folder)
     facts = json.loads((run.folder / "run.json").read_text())

@@ -6,7 +6,6 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import read_quadrant_objects
@@ -50,7 +49,7 @@ def scenes(
         raise UserError(
             f"{run} mixes {tiles} tiles, and objects are told by quadrant: measure a run that mixes quadrants"
         )
-    images = ImageStore.open(store or opened.store)
+    images = opened.open_store(store)
     objects = read_quadrant_objects(images, annotations)
     extractor = load_extractor(features, weights, where)
     networks, iteration = load_networks(run, where), int(opened.latest().name)

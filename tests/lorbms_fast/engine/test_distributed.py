@@ -176,7 +176,7 @@ def test_processes_share_the_batches_without_duplicates(store, tmp_path):
     for iteration in range(4):
         taken += [n for s in shares for n in s.numbers(s._after(BEGINNING, iteration))]
     progress = shares[0]._after(BEGINNING, 4)
-    assert progress == Progress(4, 12)
+    assert progress == Progress(4, 36)
     assert shares[0].last_iteration(BEGINNING) == 6
     # Two go on where three stopped.
     shares = [replace(alone, world=World(rank, 2)) for rank in range(2)]
@@ -241,7 +241,7 @@ def test_a_killed_worker_ends_the_job_or_is_started_again(store, tmp_path):
     assert found[0] == found[1]
     assert [json.loads(line)["iteration"] for line in found[0][0].splitlines()] == [1, 2, 3, 4, 5, 6]
     networks = build(TINY.model, "torch")
-    assert run.restore(networks, Optimizers.of(networks, TINY.optim)) == Progress(6, 12)
+    assert run.restore(networks, Optimizers.of(networks, TINY.optim)) == Progress(6, 36)
 
 
 def test_one_process_under_torchruns_variables_is_a_world(monkeypatch, store, tmp_path):

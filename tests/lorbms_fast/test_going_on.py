@@ -1,0 +1,174 @@
+"""`--resume`: with another batch size, other settings, into another folder, on a store that moved or is another one."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lorbms_fast import checkpoint
+from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.cli import main
+from lorbms_fast.commands.train import batch_source
+from lorbms_fast.config import to_json
+from lorbms_fast.run import Run
+from tests.conftest import TINY, store_of
+
+
+@pytest.fixture
+def run(store, tmp_path, monkeypatch) -> Path:
+    """Two iterations of batches of 3, in a store of 24 images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.json").write_text(to_json(replace(TINY, iterations=2, sheet_every=100)))
+    train(store.path, "--out", "run", "--config", "tiny.json")
+    return tmp_path / "run"
+
+
+def train(*arguments: object) -> None:
+    main(["train", *map(str, arguments)])
+
+
+def refused(capsys, *arguments: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        train(*arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def iterations(run: Path) -> list[int]:
+    return [int(path.name) for path in Run.open(run).checkpoints()]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "epochs", "expected"),
+    [(3, 1, 8), (6, 1, 5), (9, 1, 4), (18, 1, 3), (5, 1, 5), (6, 2, 9), (24, 1, 2), (24, 2, 3)],
+)
+def test_a_pass_ends_when_its_images_do(batch_size, epochs, expected, run, capsys):
+    """6 of 24 images have been seen: (24 - 6) // batch_size more batches are in the first pass."""
+    train("--resume", run, "--iterations", "None", "--epochs", epochs, "--batch-size", batch_size)
+    assert iterations(run)[-1] == expected
+    assert ("nothing to do" in capsys.readouterr().out) == (expected == 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 5, 7, 9, 11, 24])
+def test_no_image_is_taken_twice_in_a_pass(batch_size, store):
+    for before in (2, 3, 5):
+        first = batch_source(replace(TINY, batch_size=before), store)
+        for taken in range(first.batches_per_epoch):
+            images = first.images_after(0, taken)
+            assert images == taken * before
+            second = batch_source(replace(TINY, batch_size=batch_size), store).going_on(images)
+            number, left = second.batch_number(images), (24 - images) // batch_size
+            assert second.batches_per_epoch - number == left
+            seen = [row for n in range(taken) for row in first.rows(n).tolist()]
+            rows = [row for n in range(number, number + left) for row in second.rows(n).tolist()]
+            assert len({*seen, *rows}) == taken * before + left * batch_size
+            assert second.images_after(images, left) == 24
+            if left > 1:  # interrupted on its way, it goes on with the same batches
+                after = second.images_after(images, 1)
+                again = second.going_on(after)
+                assert again.batch_number(after) == number + 1
+                assert again.rows(number + 1).tolist() == second.rows(number + 1).tolist()
+            assert second.rows(number + left).tolist() == replace(second, first_image=0).rows(number + left).tolist()
+
+
+def test_settings_given_on_resume_are_kept_and_said(run, capsys):
+    train("--resume", run, "--iterations", 3, "--batch-size", 6)
+    assert "batch_size is 6, not 3; iterations is 3, not 2" in capsys.readouterr().out
+    assert Run.open(run).config == replace(TINY, iterations=3, batch_size=6, sheet_every=100)
+    train("--resume", run, "--iterations", 4)
+    said = capsys.readouterr().out
+    assert "batch 6," in said
+    assert "batch_size is" not in said
+
+
+def test_a_run_at_its_end_has_nothing_to_do(run, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    train("--resume", run, "--iterations", 1, "--batch-size", 6)
+    said = capsys.readouterr().out
+    assert "nothing to do" in said
+    assert "has finished 2 iterations, and --iterations 1 asks for no more" in said
+    assert "done" not in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("option", ["--preset demo", "--preset=thesis", "--variant hinge"])
+def test_presets_are_for_beginnings(option, run, capsys):
+    assert "would begin another run than" in refused(capsys, "--resume", run, *option.split())
+
+
+def test_a_settings_file_changes_what_it_names(run):
+    Path("few.json").write_text(json.dumps({"iterations": 3}))
+    train("--resume", run, "--config", "few.json")
+    assert Run.open(run).config == replace(TINY, iterations=3, sheet_every=100)
+
+
+def test_a_fork_goes_on_elsewhere(run, capsys):
+    train("--resume", run, "--out", "fork", "--iterations", 4)
+    train("--resume", run, "--iterations", 4)
+    assert iterations(Path("fork")) == [2, 4]
+    logs = [(folder / "metrics.jsonl").read_bytes() for folder in (run, Path("fork"))]
+    newest = [(Run.open(folder).latest() / checkpoint.MODEL).read_bytes() for folder in (run, Path("fork"))]
+    assert logs[0] == logs[1]
+    assert newest[0] == newest[1]
+    assert "fork is a run already" in refused(capsys, "--resume", run, "--out", "fork")
+
+
+def test_a_fork_leaves_the_run_as_it_was(run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    train("--resume", run, "--out", "fork", "--iterations", 3)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_store_that_moved_is_asked_for_and_noted(run, store, tmp_path, capsys):
+    store.path.rename(tmp_path / "moved")
+    assert "--resume" in (said := refused(capsys, "--resume", run, "--iterations", 3))
+    assert f"is not at {store.path} any more" in said
+    train("moved", "--resume", run, "--iterations", 3)
+    assert f"the store is moved, not {store.path}" in capsys.readouterr().out
+    train("--resume", run, "--iterations", 4)
+    assert iterations(run)[-1] == 4
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_other_images_are_refused_unless_asked_for(noted, run, photographs, tmp_path, capsys):
+    if not noted:  # as in runs of before
+        facts = json.loads((run / "run.json").read_text())
+        del facts["images"]
+        (run / "run.json").write_text(json.dumps(facts))
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(photographs.iterdir())[:12]:
+        shutil.copy(path, few)
+    store_of(few, tmp_path / "other")
+    assert "holds other images" in refused(capsys, "other", "--resume", run, "--iterations", 3)
+    assert "holds other images" in refused(capsys, "other", "--resume", run, "--out", "fork", "--iterations", 3)
+    assert not (tmp_path / "fork").exists()
+    train("other", "--resume", run, "--iterations", 3, "--other-images")
+    assert Run.open(run).store == tmp_path / "other"
+    train("--resume", run, "--iterations", 4)
+
+
+def test_a_store_that_was_made_anew_in_its_place_is_noticed(run, store, photographs, tmp_path, capsys):
+    shutil.rmtree(store.path)
+    store_of(photographs, store.path, side=32)
+    assert "holds other images" in refused(capsys, "--resume", run, "--iterations", 3)
+
+
+@pytest.mark.parametrize("batch_size", [3, 5])
+def test_checkpoints_that_counted_batches_go_on_as_before(batch_size, run, store):
+    """As version 2 wrote them: batches of the size that the run was begun with."""
+    config = replace(Run.open(run).config, batch_size=batch_size, iterations=8)
+    (run / "config.json").write_text(to_json(config))
+    path = Run.open(run).latest()
+    facts = checkpoint.facts_of(path)
+    del facts["images"]
+    state = {"format": "lorbms-fast checkpoint", "version": 2} | facts | {"batches": 6}
+    with atomic_write(path / checkpoint.STATE) as partial:
+        partial.write_text(json.dumps(state | {"seal": checkpoint._seal(state)}))
+    expected = {3: 18, 5: 24 + 10}[batch_size]  # four batches of 5 in a pass of 24
+    train("--resume", run, "--batch-size", 12, "--iterations", 3)
+    assert checkpoint.facts_of(path)["images"] == expected
+    source = batch_source(replace(config, batch_size=12), store)
+    assert checkpoint.facts_of(Run.open(run).latest())["images"] == source.images_after(expected, 1)
