@@ -8,24 +8,44 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lorbms_fast.errors import UserError
 
 LOCK = "lock"
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+    *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG),
+}
+"""What the operating system answers where nothing can be written."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced to disk and takes `path`'s name.
 
-    If the block raises, nothing is left and an older `path` stays as it was.
+    If the block raises, nothing is left and an older `path` stays as it was. A link stays one: what it leads to is
+    written. What is no file, such as /dev/null or a pipe, is written to and not replaced.
+
+    Raises:
+        UserError: there is a folder of this name, or nothing can be written there.
     """
     with full_disk_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: name a file")
+        if path.exists() and not path.is_file():
+            with TemporaryDirectory() as aside:
+                yield (content := Path(aside) / "content")
+                with path.open("wb") as device:
+                    device.write(content.read_bytes())
+            return
+        path = path.resolve() if path.is_symlink() else path
+        _make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
+            with _creating(partial):
+                partial.touch()
             yield partial
             sync(partial)
             partial.replace(path)
@@ -40,12 +60,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     If the block raises, nothing is left. Raises `UserError` when `path` exists already.
     """
-    if path.exists():
-        raise UserError(f"{path} exists already: choose another name or remove it first")
     with full_disk_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            raise UserError(f"{path} exists already: choose another name or remove it first")
+        _make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.mkdir()
+        _make_folder(partial)
         try:
             yield partial
             for file in partial.rglob("*"):
@@ -108,7 +128,7 @@ def exclusive_lock(folder: Path, doing: str) -> Iterator[None]:
 
 def _locked(folder: Path, doing: str) -> int:
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # the process before has just removed the folder
@@ -125,13 +145,27 @@ def _locked(folder: Path, doing: str) -> int:
         os.close(descriptor)
 
 
+def _make_folder(folder: Path) -> None:
+    with _creating(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _creating(path: Path) -> Iterator[None]:
+    """Call a refusal one, also where the files are the system's, as in /proc, which then misses them."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
+
+
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write into a `UserError` that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        if error.errno not in UNWRITABLE:
             raise
         raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
 

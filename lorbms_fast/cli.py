@@ -1,12 +1,14 @@
 """The `lorbms-fast` command: finds the subcommand, reads its options, and turns users' mistakes into one line."""
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from lorbms_fast.atomic_io import UNWRITABLE
 from lorbms_fast.errors import UserError
 
 # command -> what it does. `lorbms_fast.commands.<command>` holds a function of the same name, imported only when
@@ -40,14 +42,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 done, 1 a check failed, 2 a mistake in the options or the data, 130 interrupted, 141 nobody reads the
     output any more, as with `| head`.
     """
+    _open_standard_streams()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says that it caches fonts elsewhere without a home
     try:
         try:
             _run(arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        _discard_output()
         sys.exit(141)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # rich's way out
+            _discard_output()
+            sys.exit(141)
+        raise
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        _discard_output()
+        _fail(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+
+
+def _open_standard_streams() -> None:
+    """Have somewhere to write where the caller closed a stream: files would be opened in its place otherwise."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+            setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123
+
+
+def _discard_output() -> None:
+    """Python flushes once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str] | None) -> None:

@@ -16,6 +16,7 @@ from ctypes import CDLL
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lorbms_fast.atomic_io import atomic_write
 
@@ -64,19 +65,38 @@ def _library(source: Path, headers: Path | None) -> CDLL | None:
         return None
     try:
         version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout
-        path = _cache() / f"{source.parent.name}-{_key(source, headers, version)}.so"
-        if not path.exists():
-            with atomic_write(path) as partial:
-                where = [] if headers is None else [f"-I{headers}"]
-                arguments = [*FLAGS, *where, str(source), "-o", str(partial)]
-                subprocess.run([command, *arguments], capture_output=True, check=True)
-        return CDLL(str(path))
+        with _folder() as folder:
+            path = folder / f"{source.parent.name}-{_key(source, headers, version)}.so"
+            if not path.exists():
+                with atomic_write(path) as partial:
+                    where = [] if headers is None else [f"-I{headers}"]
+                    arguments = [*FLAGS, *where, str(source), "-o", str(partial)]
+                    subprocess.run([command, *arguments], capture_output=True, check=True)
+            return CDLL(str(path))
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip() or f"exit status {error.returncode}"
     except OSError as error:
         reason = str(error)
     warnings.warn(f"{source.name} could not be compiled, slower loops run instead: {reason}", stacklevel=2)
     return None
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Where libraries are kept; where none can be, one for the moment of loading."""
+    try:
+        path = _cache()
+    except OSError as error:
+        with TemporaryDirectory() as aside:
+            yield Path(aside)
+        _warn_once(f"C++ loops are compiled anew by each process: {error}; name another place in XDG_CACHE_HOME")
+    else:
+        yield path
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def _cache() -> Path:
@@ -88,6 +108,8 @@ def _cache() -> Path:
         raise PermissionError(f"{path} belongs to another user")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"others may write into {path}: chmod 700 it")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} cannot be written")
     return path
 
 

@@ -1,14 +1,49 @@
-"""Progress bars that do not mind when somebody sets the clock."""
+"""Progress bars that leave readable logs, and do not mind when somebody sets the clock."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import tqdm as plain
 
+BETWEEN_LINES = 60.0
+"""Seconds between two lines in a log."""
+
 
 class tqdm(plain.tqdm):  # noqa: N801
-    """tqdm by a clock that only goes forward: its own, set back an hour, would show nothing for an hour."""
+    """tqdm that writes a line a minute where its output is no terminal, such as the log of a run of days.
+
+    Its clock only goes forward: tqdm's own, set back an hour, would show nothing for an hour.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._in_lines = not (kwargs.get("file") or sys.stderr).isatty()
+        if self._in_lines:
+            kwargs = {"mininterval": BETWEEN_LINES, "maxinterval": BETWEEN_LINES} | kwargs
+        super().__init__(*args, **kwargs)
+
+    def status_printer(self, file: Any) -> Callable[[str], None]:  # type: ignore[override]
+        """A function that shows a state: over the last one, or below it."""
+        if not self._in_lines:
+            over: Callable[[str], None] = plain.tqdm.status_printer(file)
+            return over
+
+        last = ""
+
+        def below(state: str) -> None:
+            nonlocal last
+            if state.strip() and state != last:
+                last = state
+                file.write(f"{state}\n")
+                file.flush()
+
+        return below
+
+    def clear(self, *args: Any, **kwargs: Any) -> None:
+        """Make room for a message; lines stay."""
+        if not self._in_lines:
+            super().clear(*args, **kwargs)
 
     @property
     def _time(self) -> Callable[[], float]:

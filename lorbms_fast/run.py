@@ -19,7 +19,7 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, exclusive_lock, remove_whole
 from lorbms_fast.config import TrainConfig, read_config, to_json
-from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
@@ -86,6 +86,8 @@ class Run:
         return forked
 
     def _check_new(self) -> None:
+        if (self.folder / FACTS).exists():
+            raise UserError(f"{self.folder} is an image store: choose another --out")
         if (self.folder / "run.json").exists() and (self.checkpoints() or (self.folder / "metrics.jsonl").exists()):
             raise UserError(
                 f"{self.folder} is a run already: continue it with --resume {self.folder}, or choose another --out"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, LengthRequired, NotFound, RequestEntityTooLarge
 from werkzeug.routing import Map, Rule
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
@@ -81,12 +81,18 @@ def application(view: RunView) -> Callable[..., Any]:
         request.max_content_length = MAX_UPLOAD
         try:
             request.host  # noqa: B018 - raises for other names
+            if "Transfer-Encoding" in request.headers:
+                raise LengthRequired
             endpoint, arguments = rules.bind_to_environ(request.environ).match()
             response: Response = endpoint(request, **arguments)
         except UserError as error:
             response = _json({"error": str(error)}, 400)
         except RequestEntityTooLarge:
             response = _json({"error": f"this file has more than {MAX_UPLOAD // 2**20} MB: choose a smaller one"}, 413)
+        except LengthRequired:
+            response = _json({"error": "this upload does not say how long it is: send Content-Length"}, 411)
+        except RecursionError:
+            response = _json({"error": "this request is nested too deeply"}, 400)
         except HTTPException as error:
             response = _json({"error": f"{error.code} {error.name}"}, error.code or 500)
         response.headers.update(_HEADERS)
@@ -96,7 +102,10 @@ def application(view: RunView) -> Callable[..., Any]:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Prints no line for every request."""
+    """Prints no line for every request, and waits for nobody who stops sending or reading."""
+
+    timeout = 5
+    """Seconds."""
 
     def log(self, type: str, message: str, *args: Any) -> None:
         if type == "error":

@@ -59,6 +59,8 @@ def prepare(
     """
     if image_size < 2 or workers < 1 or (limit is not None and limit < 1):
         raise UserError(f"--image-size {image_size} --workers {workers} --limit {limit}: these must be positive")
+    if not out.name:
+        raise UserError(f"--out '{out}' names no folder that could be made: choose another")
     listing = photographs_in(source, layout_of(source) if layout == "auto" else layout, annotations, split)
     base = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
     chosen = _adjusted(base, min_side, limit)

@@ -1,6 +1,9 @@
 """Files and folders appear whole or not at all."""
 
 import errno
+import os
+import stat
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +59,36 @@ def test_full_disk_is_told_without_a_traceback(tmp_path):
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
         (tmp_path / "absent").read_text()
+
+
+def write(path):
+    with atomic_write(path) as partial:
+        partial.write_text("new")
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").readlink() == Path("file")
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write(tmp_path / "pipe")
+    assert os.read(reader, 10) == b"new"
+    os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["", ".", "folder", "/proc/x", "/proc/x/y", "file/x", "n" * 300])
+def test_odd_places_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError):
+        write(Path(name))
+    with pytest.raises(UserError), atomic_folder(Path(name)):
+        pass

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("info", "--json")])
+@pytest.mark.parametrize("arguments", [("--help",), ("info", "--json"), ("info",)])
 def test_output_that_nobody_reads_is_no_error(arguments):
     read, write = os.pipe()
     os.close(read)
@@ -46,3 +47,18 @@ def test_output_that_nobody_reads_is_no_error(arguments):
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("info", "--preset", "demo")])
+def test_output_that_cannot_be_written_is_told_on_one_line(arguments):
+    command = [sys.executable, "-m", "lorbms_fast", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "lorbms-fast: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(closed):
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m lorbms_fast --help {closed}"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -18,6 +18,7 @@ def source(tmp_path, monkeypatch) -> Path:
     path.parent.mkdir()
     path.write_text(SOURCE % 42)
     cpp._library.cache_clear()
+    cpp._warn_once.cache_clear()
     yield path
     cpp._library.cache_clear()
 
@@ -68,15 +69,25 @@ def test_a_cache_that_others_may_write_is_not_loaded_from(source, tmp_path):
     (path,) = kept(tmp_path)
     path.parent.chmod(0o777)
     cpp._library.cache_clear()
+    path.write_bytes(b"strange")
     with pytest.warns(UserWarning, match="others may write into .*: chmod 700 it"):
-        assert cpp.library(source) is None
+        loaded = cpp.library(source)
+    assert loaded is not None
+    assert loaded.answer() == 42
 
 
 @needs_compiler
-def test_a_cache_that_cannot_be_written_is_told(source, tmp_path):
+@pytest.mark.parametrize("place", ["a file", "/proc"])
+def test_without_a_place_to_keep_it_a_library_is_compiled_for_this_process(place, source, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file")
-    with pytest.warns(UserWarning, match="could not be compiled"):
-        assert cpp.library(source) is None
+    if place == "/proc":
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+        monkeypatch.setenv("HOME", "/proc")
+    with pytest.warns(UserWarning, match="compiled anew by each process: .*XDG_CACHE_HOME"):
+        loaded = cpp.library(source)
+    assert loaded is not None
+    assert loaded.answer() == 42
+    assert (tmp_path / "cache").read_text() == "a file"
 
 
 def test_without_a_compiler_nothing_is_told(source, monkeypatch):

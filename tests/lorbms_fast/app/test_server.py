@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from werkzeug.test import Client
 
+from lorbms_fast.app import server
 from lorbms_fast.app.pictures import png_address, square_of
 from lorbms_fast.app.server import MAX_UPLOAD, application, serve
 from lorbms_fast.app.view import RunView
@@ -218,11 +220,11 @@ def test_no_other_file_is_given_out(address, copy, tmp_path):
 @pytest.fixture(scope="module")
 def served(run: Path) -> Iterator[int]:
     """Port of a real server."""
-    server = serve(RunView.open(run), 0)
-    thread = threading.Thread(target=server.serve_forever)
+    listening = serve(RunView.open(run), 0)
+    thread = threading.Thread(target=listening.serve_forever)
     thread.start()
-    yield server.port
-    server.shutdown()
+    yield listening.port
+    listening.shutdown()
     thread.join()
 
 
@@ -294,9 +296,9 @@ def test_a_run_that_goes_on_is_shown_as_it_is(copy, store):
 
 
 def test_mistakes_of_the_command(run, tmp_path, capsys):
-    server = serve(RunView.open(run), 0)
+    listening = serve(RunView.open(run), 0)
     for arguments, message in (
-        ([str(run), "--port", str(server.port)], "cannot be had"),
+        ([str(run), "--port", str(listening.port)], "cannot be had"),
         ([str(run), "--port", "70000"], "port 70000"),
         ([str(tmp_path)], "is not a run"),
     ):
@@ -304,5 +306,30 @@ def test_mistakes_of_the_command(run, tmp_path, capsys):
             main(["app", *arguments])
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
-    assert server.server_address[0] == "127.0.0.1"
-    server.server_close()
+    assert listening.server_address[0] == "127.0.0.1"
+    listening.server_close()
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"mask":' * 100_000, b"[" * 1_000_000])
+def test_requests_that_are_nested_too_deeply_are_refused(content, client):
+    answer = client.post("/transfer", data=content, content_type="application/json")
+    assert (answer.status_code, answer.json) == (400, {"error": "this request is nested too deeply"})
+
+
+@pytest.mark.parametrize("body", [b"5\r\nhello\r\n0\r\n\r\n", b"zz", b"100000\r\n" + b"x" * 2**20 + b"\r\n", b""])
+@pytest.mark.parametrize("path", ["/square", "/transfer", "/neighbours", "/elsewhere"])
+def test_uploads_of_unsaid_length_are_refused_and_the_connection_closed(body, path, served):
+    with socket.create_connection(("127.0.0.1", served), timeout=20) as browser:
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{served}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        browser.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: browser.recv(2**16), b""))  # until the other side closes
+    assert answer.startswith(b"HTTP/1.1 411 ")
+    assert b"\r\nConnection: close\r\n" in answer
+    assert b"send Content-Length" in answer
+
+
+def test_nobody_waits_for_those_who_stop_sending(served, monkeypatch):
+    monkeypatch.setattr(server._Quiet, "timeout", 0.2)
+    with socket.create_connection(("127.0.0.1", served), timeout=20) as browser:
+        browser.sendall(b"POST /square HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhalf")
+        assert b"HTTP/1.1 200" not in b"".join(iter(lambda: browser.recv(2**16), b""))
