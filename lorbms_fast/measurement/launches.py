@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
-from lorbms_fast.kernels import dispatch, use_impl
+from lorbms_fast.kernels import use_impl
+from lorbms_fast.kernels._common import dispatch
 
 _NAMES = {
     torch.float64: "fp64",
