@@ -9,7 +9,7 @@ WEB    := onnxruntime-web@1.30.0
 # Tests share the cores; a file's stay together, with what they set up.
 SHARED := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all test-browser bench fuzz audit lock api lint format clean
+.PHONY: demo test test-all test-browser bench fuzz audit lock docs lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -47,10 +47,13 @@ lock: .audit/.installed
 	.audit/bin/pip install --quiet --requirement tools/requirements.txt
 	touch $@
 
-# Pages of all docstrings, api/index.html; those of the two modules that need Ray are left out.
-api: $(READY)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[api]'
-	$(PYTHON) -m pdoc --docformat google --output-directory api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader \
+# site/index.html: the pages of docs/ and one for every module; those of the two modules that need Ray are left out.
+docs: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	rm -rf build/docs && mkdir -p build/docs
+	cp --parents *.md docs/* bench/*.md bench/*.png LICENSE examples/*.py build/docs
+	$(VENV)/bin/mkdocs build --quiet --strict
+	$(PYTHON) -m pdoc --docformat google --output-directory site/api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader \
 		'!lorbms_fast.search.t(rial|uner)'
 
 lint: $(READY)
@@ -63,7 +66,7 @@ format: $(READY)
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .audit build dist *.egg-info demo api
+	rm -rf $(VENV) .audit build dist *.egg-info demo site
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

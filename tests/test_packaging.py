@@ -62,7 +62,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     installed = set().union(*(_imported(folder) for folder in ("lorbms_fast", "kernels", "dataloader", "bench")))
     needed = installed - sys.stdlib_module_names - {"lorbms_fast", "bench", "pytest"} - OF_OTHERS.keys()
     distributions = {DISTRIBUTIONS.get(name, name) for name in needed}
-    of_users = extras.keys() - {"dev", "api"}
+    of_users = extras.keys() - {"dev", "docs"}
     for_users = [*project["dependencies"], *(r for name in of_users for r in extras[name])]
     assert distributions == _declared(for_users) - NOT_IMPORTED.keys() - {"lorbms-fast"}
     ours = {"lorbms_fast", "bench", "tests", "tools"}
