@@ -1,10 +1,13 @@
 """`lorbms-fast neighbours`: find each quadrant's visually similar images."""
 
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
 from lorbms_fast.dataloader.store import ImageStore
@@ -13,14 +16,18 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.mixing import TAU
 from lorbms_fast.rendering.neighbours import neighbour_sheet
-from lorbms_fast.similarity.algorithm2 import Found, find, quadrant_features
+from lorbms_fast.similarity.algorithm2 import Method, Quadrant, Settings, find, quadrant_features
+from lorbms_fast.similarity.copies import TOLERANCE, originals
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.kept import keep
-from lorbms_fast.similarity.table import NeighbourTable
+from lorbms_fast.similarity.kmeans import told_faiss
+from lorbms_fast.similarity.table import NEIGHBOURS, NeighbourTable
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
 from lorbms_fast.similarity.workplace import FOLDER, Workplace, digest_of_weights
 
 SHEET_IMAGES = 4
+WANTED = 0.9
+"""Part of the ten nearest that is to be found."""
 KEPT = 1 << 30
 """Freed bytes that stay for the next batch's maps: new pages must be cleared, which takes half the time."""
 
@@ -31,12 +38,16 @@ def neighbours(
     *,
     features: str = "efficientnet-lite0",
     weights: Path | None = None,
+    method: Method = "nearest",
     clusters: int | None = None,
     tau: float | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
     """Find the ten visually most similar images for every quadrant of every image (Algorithm 2).
+
+    Copies count once: images whose pixels agree within a few levels, as a photograph under two names or frames of a
+    video that does not move, are no neighbours of each other, and one of them stands for all in other images' lists.
 
     Writes neighbours.parquet and a contact sheet, neighbours.png, into the store's folder. Features wait in a mapped
     file there meanwhile (16 bytes for each number of an image's features) and stay as features.npy if they take no
@@ -49,11 +60,15 @@ def neighbours(
             the installation), descriptor (colours and gradients, no weights), encoder (a LORBMS run), timm:MODEL or
             torchvision:MODEL.
         weights: File (or, for encoder, the run's folder) with the weights of deepcluster, encoder, timm or torchvision.
-        clusters: Clusters for k-means; one to 80 images by default, as in the thesis.
+        method: nearest finds the ten nearest of all: exactly among 32,768 images or fewer, of more at least 90% of
+            them, which is measured and printed. whitened-256 searches clusters as the author's program did for
+            135,000 images (PCA to 256 dimensions, whitening, k-means); on small sets it finds a fifth of them.
+        clusters: Clusters for k-means. By default all images are searched; of more than 32,768, as many of the clusters
+            of about 2,000 as are needed. For whitened-256 one to 80 images, as in the thesis.
         tau: Threshold of mixing on squared distances; by default 16,000 for deepcluster, else the quantile at which
             half the quadrants are replaced.
-        seed: Seed of k-means.
-        device: Where the features are computed: cpu, cuda; auto takes a GPU when there is one.
+        seed: Seed of k-means and of the sample that is measured.
+        device: Where features and distances are computed: cpu, cuda; auto takes a GPU when there is one.
     """
     opened = ImageStore.open(store)
     if clusters is not None and clusters < 1:
@@ -66,44 +81,75 @@ def neighbours(
     work = Workplace(store / FOLDER)
     with exclusive_lock(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):
         work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
-        found = find(quadrant_features(opened, extractor, work), clusters, seed, work, where)
-        threshold, why = _threshold(found, features, tau)
+        pictures = originals(opened)
+        features_of_all = quadrant_features(opened, extractor, work)
+        found = find(features_of_all, pictures, Settings(method, clusters, seed), work, where)
+        distances = np.stack([quadrant.distances for quadrant in found], axis=1)
+        threshold, why = _threshold(distances, features, tau)
         facts = {
-            "clusters": [len(sizes) for sizes in found.cluster_sizes],
-            "recall": found.recall,
+            "method": method,
+            "clusters": [len(quadrant.sizes) for quadrant in found],
+            "searched": [quadrant.probes for quadrant in found],
+            "recall": [quadrant.recall for quadrant in found],
+            "pictures": len(np.unique(pictures)),
             "seed": seed,
             "tau_chosen": why,
             "weights": None if weights is None else str(weights.resolve()),
         }
-        table = NeighbourTable(found.rows, found.distances, threshold, features, facts)
+        rows = np.stack([quadrant.rows for quadrant in found], axis=1)
+        table = NeighbourTable(rows, distances, threshold, features, facts)
         path = table.save(opened)
         keep(opened, work.features_file)
         shutil.rmtree(work.folder)
     with atomic_write(opened.path / "neighbours.png") as partial:
         images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
         neighbour_sheet(opened, table, images).save(partial, format="png")
-    print(_report(found, threshold, why))
+    print(_report(found, distances, threshold, why))
+    print(f"Faiss: {told_faiss(where)}")
     print(f"{path}, {opened.path / 'neighbours.png'}")
+    for warning in _warnings(found, pictures):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
-def _threshold(found: Found, features: str, asked: float | None) -> tuple[float, str]:
+def _threshold(distances: NDArray[np.float32], features: str, asked: float | None) -> tuple[float, str]:
     if asked is not None:
         return asked, "as asked"
     if features == "deepcluster":
         return TAU, "the thesis's threshold for these features"
-    return half_replacing_tau(
-        found.distances
-    ), "half the quadrants are replaced; the thesis's 16,000 is on another scale"
+    return half_replacing_tau(distances), "half the quadrants are replaced; the thesis's 16,000 is on another scale"
 
 
-def _report(found: Found, tau: float, why: str) -> str:
-    sizes = ", ".join(f"q{q}: {len(s)} of {s.min()} to {s.max()}" for q, s in enumerate(found.cluster_sizes, start=1))
-    low, middle, high = np.quantile(found.distances, (0.05, 0.5, 0.95))
-    fraction = replaced_fraction(draw(found.distances, seed=1), tau)
-    recalls = ", ".join(f"q{q}: {recall:.1%}" for q, recall in enumerate(found.recall, start=1))
+def _report(found: list[Quadrant], distances: NDArray[np.float32], tau: float, why: str) -> str:
+    clusters = ", ".join(f"q{q}: {_of_clusters(quadrant)}" for q, quadrant in enumerate(found, start=1))
+    recalls = ", ".join(f"q{q}: {quadrant.recall:.1%}" for q, quadrant in enumerate(found, start=1))
+    low, middle, high = np.quantile(distances, (0.05, 0.5, 0.95))
+    fraction = replaced_fraction(draw(distances, seed=1), tau)
     return (
-        f"clusters of images: {sizes}\n"
-        f"of the ten nearest of all, found within the cluster (a sample): {recalls}\n"
+        f"clusters searched for each image: {clusters}\n"
+        f"of the ten nearest of all, found (recall, on a sample): {recalls}\n"
         f"squared distances: 5% below {low:,.1f}, half below {middle:,.1f}, 95% below {high:,.1f}\n"
         f"tau = {tau:,.1f} ({why}); {fraction:.0%} of the quadrants are replaced"
     )
+
+
+def _of_clusters(quadrant: Quadrant) -> str:
+    sizes = quadrant.sizes
+    if len(sizes) == 1:
+        return f"all {sizes[0]:,} images"
+    return f"{quadrant.probes} of {len(sizes):,} (of {sizes.min():,} to {sizes.max():,} images)"
+
+
+def _warnings(found: list[Quadrant], pictures: NDArray[np.int64]) -> Iterator[str]:
+    count = len(np.unique(pictures))
+    if count < len(pictures):
+        yield (
+            f"{len(pictures) - count:,} of {len(pictures):,} images are copies of others (the same picture within "
+            f"{TOLERANCE:.0f} of 255 levels): {count:,} pictures are left, and copies are nobody's neighbours"
+            + (", except where there are too few others" if count <= NEIGHBOURS else "")
+        )
+    if count <= NEIGHBOURS:
+        have = f"{count - 1} other pictures" if count > 1 else "no other picture"
+        yield f"every image has {have}, {NEIGHBOURS} are wanted: copies fill the lists; prepare more different images"
+    low = [f"q{q}: {quadrant.recall:.1%}" for q, quadrant in enumerate(found, start=1) if quadrant.recall < WANTED]
+    if low:
+        yield f"less than {WANTED:.0%} of the nearest images were found ({', '.join(low)}): use --method nearest"

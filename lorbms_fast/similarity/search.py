@@ -1,16 +1,17 @@
-"""Exact nearest neighbours, inside clusters (Algorithm 2, step 4) and among all for comparison."""
+"""The nearest neighbours by squared L2 on raw features, in cells and among all (Algorithm 2, step 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from lorbms_fast.similarity.cells import Cells
 from lorbms_fast.similarity.table import NEIGHBOURS
 
-QUERIES, TARGETS = 1024, 4096
-"""Rows that are compared at a time: memory is bounded by them, not by the size of a cluster."""
+CHUNK, QUERIES, TARGETS = 16_384, 1024, 4096
+"""Rows that are searched for, of these compared at a time, and with how many: memory is bounded by them."""
 SPARE = 6
 """Neighbours beyond ten that take part in the last, precise comparison."""
 PRECISE = 64
@@ -18,102 +19,159 @@ PRECISE = 64
 
 CPU = torch.device("cpu")
 
-
-def neighbours(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    device: torch.device = CPU,
-    found: Callable[[int], object] = lambda images: None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ten nearest rows in the same cluster, by squared L2 on raw features, the row itself excluded.
-
-    Args:
-        features: (N, D), may be mapped.
-        labels: (N,) cluster numbers, each of at least eleven members.
-        device: where distances are computed.
-        found: called with the number of rows done, now and then.
-
-    Returns:
-        Rows (N, 10), nearest first, and their squared distances (N, 10).
-    """
-    rows = np.empty((len(features), NEIGHBOURS), np.int64)
-    distances = np.empty((len(features), NEIGHBOURS), np.float32)
-    by_cluster = np.argsort(labels, kind="stable")
-    for members in np.split(by_cluster, np.flatnonzero(np.diff(labels[by_cluster])) + 1):
-        rows[members], distances[members] = nearest(features, members, members, device)
-        found(len(members))
-    return rows, distances
+Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Rows (Q, 10), nearest first, and their squared distances (Q, 10)."""
 
 
 def nearest(
-    features: NDArray[np.float32], queries: NDArray[np.int64], among: NDArray[np.int64], device: torch.device = CPU
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ten rows of `among` nearest to each of `queries`, itself excluded; of equally near ones the first rows.
+    features: NDArray[np.float32],
+    queries: NDArray[np.int64],
+    cells: Cells,
+    probes: int,
+    pictures: NDArray[np.int64],
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    done: Callable[[int], object] = lambda images: None,
+) -> Neighbours:
+    """The ten rows nearest to each of some rows, in the cells that are nearest to it, its own picture excluded.
 
-    Differences are squared and summed as they stand, not expanded into products: an exact duplicate is at distance 0.
+    Candidates are found by products of matrices; the distances of the sixteen best are then differences squared and
+    summed in float64. Of equally near ones the first rows count. Where the cells hold fewer than ten others, all do.
 
     Args:
         features: (N, D), may be mapped.
         queries: (Q,) rows.
-        among: (M,) rows, at least eleven.
-        device: where distances are computed.
-
-    Returns:
-        Rows (Q, 10), nearest first, and their squared distances (Q, 10).
+        cells: of the rows to find: one of each picture, more than ten.
+        probes: cells that are searched for each row.
+        pictures: (N,) equal for rows that are copies of each other.
+        device: where candidates are looked for.
+        dtype: what their distances are computed in.
+        done: called with the number of rows done, now and then.
     """
     rows = np.empty((len(queries), NEIGHBOURS), np.int64)
     distances = np.empty((len(queries), NEIGHBOURS), np.float32)
-    for start in range(0, len(queries), QUERIES):
-        block = slice(start, start + QUERIES)
-        candidates = _candidates(features, queries[block], among, device)
-        for first in range(0, len(candidates), PRECISE):
-            part = slice(start + first, min(start + first + PRECISE, start + len(candidates)))
-            rows[part], distances[part] = _ordered(features, queries[part], candidates[first : first + PRECISE])
+    by_cell = np.argsort(cells.closest(queries, 1)[:, 0], kind="stable")
+    for chunk in _blocks(by_cell, CHUNK):
+        candidates = _candidates(features, queries[chunk], cells, probes, pictures, device, dtype)
+        for part, some in zip(_blocks(chunk, PRECISE), _blocks(candidates, PRECISE), strict=True):
+            rows[part], distances[part] = _ordered(features, queries[part], some)
+        done(len(chunk))
+    lacking = np.flatnonzero(np.isinf(distances[:, -1]))
+    if len(lacking) and len(cells) > 1:
+        everything = Cells.undivided(features, np.sort(np.concatenate(cells.members)))
+        rows[lacking], distances[lacking] = nearest(features, queries[lacking], everything, 1, pictures, device, dtype)
     return rows, distances
 
 
-def recall(
-    features: NDArray[np.float32], distances: NDArray[np.float32], sample: NDArray[np.int64], device: torch.device = CPU
-) -> float:
-    """How many of the ten nearest of all, the search in clusters finds: a mean over a sample.
+def nearest_of_few(features: NDArray[np.float32], pictures: NDArray[np.int64]) -> Neighbours:
+    """Ten neighbours for every row where there are no more than ten pictures: only copies make them ten.
+
+    Each list takes one image of every other picture, the nearest first, then their copies in turn, and only if these
+    are too few, copies of the image itself.
 
     Args:
-        features: (N, D).
-        distances: (N, 10), of the neighbours found.
-        sample: rows to compare.
-        device: where distances are computed.
+        features: (N, D), N at least eleven, may be mapped.
+        pictures: (N,) equal for rows that are copies of each other.
     """
-    _, exact = nearest(features, sample, np.arange(len(features)), device)
-    return float((distances[sample] <= exact[:, -1:]).mean())
+    copies = [np.flatnonzero(pictures == picture)[: NEIGHBOURS + 1] for picture in np.unique(pictures)]
+    among = np.concatenate(copies)
+    turn = np.concatenate([np.arange(len(rows)) for rows in copies])
+    rows = np.empty((len(features), NEIGHBOURS), np.int64)
+    distances = np.empty((len(features), NEIGHBOURS), np.float32)
+    for queries in _blocks(np.arange(len(features)), PRECISE):
+        candidates = np.broadcast_to(among, (len(queries), len(among)))
+        to_all = _distances(features, queries, candidates)
+        last = np.where(pictures[queries][:, None] == pictures[among], 1.0, 0.0)
+        last[queries[:, None] == among] = 2
+        chosen = np.lexsort((to_all, np.broadcast_to(turn, to_all.shape), last), axis=1)[:, :NEIGHBOURS]
+        rows[queries], distances[queries] = _sorted(among[chosen], np.take_along_axis(to_all, chosen, 1))
+    return rows, distances
+
+
+def recall(distances: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
+    """Part of the ten nearest of all that was found, a mean over rows.
+
+    Args:
+        distances: (S, 10), of the neighbours found.
+        exact: (S, 10), of the nearest of all.
+    """
+    return float((distances <= exact[:, -1:]).mean())
 
 
 def _candidates(
-    features: NDArray[np.float32], queries: NDArray[np.int64], among: NDArray[np.int64], device: torch.device
+    features: NDArray[np.float32],
+    queries: NDArray[np.int64],
+    cells: Cells,
+    probes: int,
+    pictures: NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> NDArray[np.int64]:
-    """Rows (Q, 16 or fewer) that hold the ten nearest, by distances in float32."""
-    a, own = torch.from_numpy(features[queries]).to(device), torch.from_numpy(queries).to(device)[:, None]
-    best, rows = a.new_empty((len(queries), 0)), own[:, :0]
-    for start in range(0, len(among), TARGETS):
-        block = among[start : start + TARGETS]
-        targets = torch.from_numpy(block).to(device)
-        distances = _distances(a, torch.from_numpy(features[block]).to(device))
-        distances.masked_fill_(own == targets, torch.inf)
-        all_distances, all_rows = torch.cat([best, distances], 1), torch.cat([rows, targets.expand(len(own), -1)], 1)
-        best, places = all_distances.topk(min(NEIGHBOURS + SPARE, all_distances.shape[1]), 1, largest=False)
-        rows = all_rows.gather(1, places)
-    return rows.cpu().numpy()
+    """Rows (Q, 16) that hold the ten nearest, -1 where there are fewer, by distances in a dtype."""
+    closest = _closest_by_faiss if device.type == "cpu" and dtype == torch.float32 else _closest_by_torch
+    best = np.full((len(queries), NEIGHBOURS + SPARE), np.inf)
+    rows = np.full(best.shape, -1)
+    probed = cells.closest(queries, probes)
+    for cell in np.unique(probed):
+        those = np.flatnonzero((probed == cell).any(1))
+        for targets in _blocks(cells.members[cell], TARGETS):
+            b = features[targets]
+            origin = b.mean(0)  # far from it, differences of squares would lose their digits
+            b -= origin
+            for block in _blocks(those, QUERIES):
+                a = features[queries[block]] - origin
+                near, places = closest(a, b, min(best.shape[1] + 1, len(targets)), device, dtype)
+                near_rows = targets[places]
+                near[pictures[near_rows] == pictures[queries[block]][:, None]] = np.inf
+                all_best, all_rows = np.hstack([best[block], near]), np.hstack([rows[block], near_rows])
+                order = np.argpartition(all_best, best.shape[1] - 1, axis=1)[:, : best.shape[1]]
+                best[block] = np.take_along_axis(all_best, order, 1)
+                rows[block] = np.take_along_axis(all_rows, order, 1)
+    rows[np.isinf(best)] = -1
+    return rows
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+Closest = tuple[NDArray[np.floating], NDArray[np.int64]]
+"""Squared distances to the nearest few rows of another array, and their places there."""
 
 
-def _ordered(
+def _closest_by_faiss(
+    a: NDArray[np.float32], b: NDArray[np.float32], count: int, device: torch.device, dtype: torch.dtype
+) -> Closest:
+    distances, places = faiss.knn(a, b, count)
+    return distances, places
+
+
+def _closest_by_torch(
+    a: NDArray[np.float32], b: NDArray[np.float32], count: int, device: torch.device, dtype: torch.dtype
+) -> Closest:
+    x, y = (torch.from_numpy(array).to(device, dtype) for array in (a, b))
+    squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
+    distances, places = squared.topk(count, 1, largest=False)
+    return distances.cpu().numpy(), places.cpu().numpy()
+
+
+def _ordered(features: NDArray[np.float32], queries: NDArray[np.int64], candidates: NDArray[np.int64]) -> Neighbours:
+    """The ten nearest of some candidates, -1 being none."""
+    distances = _distances(features, queries, candidates)
+    distances[candidates < 0] = np.inf
+    rows, distances = _sorted(candidates, distances)
+    return rows[:, :NEIGHBOURS], distances[:, :NEIGHBOURS]
+
+
+def _distances(
     features: NDArray[np.float32], queries: NDArray[np.int64], candidates: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ten nearest of some candidates by distances in float64."""
+) -> NDArray[np.float64]:
+    """Squared distances (Q, C) as they stand, not expanded into products: an exact duplicate is at distance 0."""
     differences = features[candidates].astype(np.float64) - features[queries][:, None]
-    distances = np.einsum("qkd,qkd->qk", differences, differences)
-    distances[candidates == queries[:, None]] = np.inf
-    order = np.lexsort((candidates, distances), axis=1)[:, :NEIGHBOURS]
-    return np.take_along_axis(candidates, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32)
+    result: NDArray[np.float64] = np.einsum("qkd,qkd->qk", differences, differences)
+    return result
+
+
+def _sorted(rows: NDArray[np.int64], distances: NDArray[np.float64]) -> Neighbours:
+    order = np.lexsort((rows, distances), axis=1)
+    return np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32)
+
+
+def _blocks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -1,4 +1,4 @@
-"""Algorithm 2: clusters, neighbours, the threshold and their table."""
+"""Algorithm 2: features, neighbours, the threshold and their table."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from PIL import Image
 
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -15,14 +14,12 @@ from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import Listing, of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.similarity import algorithm2, search
-from lorbms_fast.similarity.algorithm2 import find, quadrant_features
-from lorbms_fast.similarity.clustering import SMALLEST, clusters, merged, whitened
+from lorbms_fast.similarity import algorithm2
+from lorbms_fast.similarity.algorithm2 import Settings, find, find_for_quadrant, quadrant_features
 from lorbms_fast.similarity.features import EXTRACTORS, load_extractor
 from lorbms_fast.similarity.features.deepcluster import DeepClusterAlexNet
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.quadrants import quadrant
-from lorbms_fast.similarity.search import nearest, neighbours, recall
 from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
 from lorbms_fast.similarity.workplace import Workplace
@@ -37,111 +34,115 @@ def test_quadrants_in_reading_order():
     assert [int(quadrant(image, q)[0, 0, 0]) for q in range(4)] == [0, 2, 8, 10]
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000), st.integers(11, 80), st.integers(1, 20))
-def test_merging_leaves_no_small_cluster_and_splits_none(seed, n, k):
-    generator = np.random.Generator(np.random.Philox(seed))
-    assigned = generator.integers(k, size=n)
-    labels = merged(assigned, normal(k, 3, seed=seed))
-    assert np.bincount(labels).min() >= SMALLEST
-    assert all(len(set(labels[assigned == cluster])) <= 1 for cluster in range(k))
-
-
-def test_whitening():
-    features = normal(400, 5) @ np.diag([1, 10, 100, 3, 7]).astype(np.float32)
-    reduced = whitened(features)
-    np.testing.assert_allclose(np.linalg.norm(reduced, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose((reduced**2).mean(0), 0.2, atol=0.03)
-
-
-def test_clusters_find_what_is_apart():
-    groups = np.concatenate([normal(30, 4, seed=i) * 0.01 + 5 * np.eye(4, dtype=np.float32)[i] for i in range(3)])
-    labels = clusters(groups, 3, seed=0)
-    assert [len(set(labels[30 * i : 30 * i + 30])) for i in range(3)] == [1, 1, 1]
-    assert len(set(labels)) == 3
-    assert np.array_equal(labels, clusters(groups, 3, seed=0))
-
-
-def test_neighbours_are_the_nearest_of_the_same_cluster():
-    features, labels = normal(60, 8), np.arange(60) % 3
-    rows, distances = neighbours(features, labels)
-    exact = np.square(features[:, None].astype(np.float64) - features).sum(2)
-    for i in range(60):
-        others = [j for j in range(60) if labels[j] == labels[i] and j != i]
-        expected = sorted(others, key=lambda j: exact[i, j])[:10]
-        assert rows[i].tolist() == expected
-        np.testing.assert_allclose(distances[i], exact[i, expected], rtol=1e-6)
-
-
-@pytest.mark.parametrize("far", [0, 1000])
-def test_blocks_do_not_change_what_is_nearest(far, monkeypatch):
-    """Nor does an origin far away, where the expanded form of the distance would lose all its digits."""
-    features = normal(90, 8) + np.float32(far)
-    queries, among = np.arange(0, 90, 4), np.arange(90)
-    whole = nearest(features, queries, among)
-    for name, size in (("QUERIES", 7), ("TARGETS", 13), ("PRECISE", 3)):
-        monkeypatch.setattr(search, name, size)
-    parts = nearest(features, queries, among)
-    assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
-    exact = np.square(features[queries, None].astype(np.float64) - features).sum(2)
-    exact[np.arange(len(queries)), queries] = np.inf
-    assert np.array_equal(parts[0], np.argsort(exact, axis=1)[:, :10])
-    np.testing.assert_allclose(parts[1], np.sort(exact, axis=1)[:, :10], rtol=1e-6)
-
-
-def test_recall_is_the_part_that_exhaustive_search_confirms():
-    features = normal(60, 4)
-    sample = np.arange(0, 60, 3)
-    _, everywhere = neighbours(features, np.zeros(60, np.int64))
-    assert recall(features, everywhere, sample) == 1
-    labels = np.arange(60) % 2
-    rows, inside = neighbours(features, labels)
-    exact = np.square(features[:, None] - features).sum(2) + np.diag(np.full(60, np.inf))
-    best = np.argsort(exact, axis=1)[:, :10]
-    expected = np.mean([len(set(best[i]) & set(rows[i])) / 10 for i in sample])
-    assert recall(features, inside, sample) == pytest.approx(expected)
-    assert expected < 1
-
-
-@pytest.mark.parametrize("copies", [2, 15])
-def test_duplicates_are_neighbours_and_nothing_is_its_own(copies):
-    features = np.concatenate([normal(20, 6), np.repeat(normal(1, 6, seed=1), copies, axis=0)])
-    rows, distances = neighbours(features, np.zeros(len(features), np.int64))
-    assert not (rows == np.arange(len(features))[:, None]).any()
-    assert set(rows[-1, : copies - 1]) <= set(range(20, 20 + copies)) - {len(features) - 1}
-    assert (distances[-1, : copies - 1] == 0).all()
-
-
 @pytest.fixture
 def work(tmp_path):
     (tmp_path / "work").mkdir()
     return Workplace(tmp_path / "work")
 
 
-def test_principal_components_of_a_part_of_many_images(monkeypatch):
-    monkeypatch.setattr("lorbms_fast.similarity.clustering.PCA_ROWS", 300)
-    monkeypatch.setattr("lorbms_fast.similarity.clustering.BLOCK", 70)
-    features = normal(1000, 5) @ np.diag([1, 10, 100, 3, 7]).astype(np.float32)
-    reduced = whitened(features)
-    assert reduced.shape == (1000, 5)
-    np.testing.assert_allclose((reduced**2).mean(0), 0.2, atol=0.05)
-
-
 def test_finished_quadrants_are_not_searched_again(work, monkeypatch):
-    features = normal(4, 60, 3)
-    whole = find(features, 2, 0, work)
+    features, pictures = normal(4, 60, 3), np.arange(60)
+    whole = find(features, pictures, Settings(k=2), work)
     (work.folder / "quadrant-3.npz").unlink()
     searched = []
     monkeypatch.setattr(
-        algorithm2, "clusters", lambda features, k, seed: searched.append(k) or clusters(features, k, seed)
+        algorithm2,
+        "find_for_quadrant",
+        lambda features, pictures, settings, *more: (
+            searched.append(settings) or find_for_quadrant(features, pictures, settings, *more)
+        ),
     )
-    again = find(features, 2, 0, work)
-    assert searched == [2]
-    assert np.array_equal(again.rows, whole.rows)
-    assert np.array_equal(again.distances, whole.distances)
-    assert again.recall == whole.recall
-    find(features, 2, 1, work)
+    again = find(features, pictures, Settings(k=2), work)
+    assert len(searched) == 1
+    for before, after in zip(whole, again, strict=True):
+        assert np.array_equal(after.rows, before.rows)
+        assert np.array_equal(after.distances, before.distances)
+        assert (after.recall, after.probes) == (before.recall, before.probes)
+    find(features, pictures, Settings(k=2, seed=1), work)
     assert len(searched) == 5  # another seed is another search
+    find(features, np.arange(60) // 2 * 2, Settings(k=2, seed=1), work)
+    assert len(searched) == 9  # so are other copies
+
+
+def like_photographs(n: int, d: int, seed: int = 0) -> np.ndarray:
+    """Features as networks give them: many numbers that depend on few, rectified, with noise; in loose groups."""
+    generator = np.random.Generator(np.random.Philox(seed))
+    causes = normal(20, 24)[generator.integers(20, size=n)] + normal(n, 24, seed=seed + 1)
+    return np.maximum(causes @ normal(24, d), 0) + normal(n, d, seed=seed + 2) * np.float32(0.3)
+
+
+def part_found(features: np.ndarray, rows: np.ndarray, sample: np.ndarray) -> float:
+    """Which part of the ten nearest of all, by rows, is among those found."""
+    x = features.astype(np.float64)
+    squared = np.square(x[sample]).sum(1)[:, None] + np.square(x).sum(1) - 2 * x[sample] @ x.T
+    squared[np.arange(len(sample)), sample] = np.inf
+    best = np.argpartition(squared, 9, axis=1)[:, :10]
+    return float(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(best, rows[sample], strict=True)]))
+
+
+@pytest.mark.parametrize("d", [1280, 4096])
+@pytest.mark.parametrize("n", [11, 48, 200, 632, 5000])
+def test_the_nearest_are_found_in_small_and_middle_stores(n, d):
+    features = like_photographs(n, d)
+    found = find_for_quadrant(features, np.arange(n), Settings())
+    assert part_found(features, found.rows, np.arange(0, n, max(1, n // 100))) > 0.999
+    assert found.recall == 1
+
+
+def test_the_nearest_are_found_in_cells(monkeypatch):
+    monkeypatch.setattr(algorithm2, "EXACT", 1000)
+    monkeypatch.setattr(algorithm2, "IMAGES_PER_CELL", 200)
+    features = like_photographs(5000, 1280)
+    found = find_for_quadrant(features, np.arange(5000), Settings())
+    assert len(found.sizes) == 25
+    assert 1 <= found.probes <= 12
+    part = part_found(features, found.rows, np.arange(0, 5000, 25))
+    assert part >= 0.9
+    assert found.recall == pytest.approx(part, abs=0.05)
+
+
+def test_where_cells_say_nothing_all_are_searched(monkeypatch):
+    monkeypatch.setattr(algorithm2, "EXACT", 100)
+    monkeypatch.setattr(algorithm2, "IMAGES_PER_CELL", 100)
+    features = normal(1500, 300)
+    found = find_for_quadrant(features, np.arange(1500), Settings())
+    assert found.sizes.tolist() == [1500]
+    assert part_found(features, found.rows, np.arange(0, 1500, 15)) > 0.999
+
+
+@pytest.mark.slow
+def test_the_nearest_are_found_among_many():
+    features = like_photographs(60_000, 256)
+    found = find_for_quadrant(features, np.arange(60_000), Settings())
+    assert len(found.sizes) == 30
+    assert part_found(features, found.rows, np.arange(0, 60_000, 300)) >= 0.9
+
+
+def test_the_authors_way_stays_by_name_and_its_recall_is_told():
+    features = like_photographs(632, 1280)
+    found = find_for_quadrant(features, np.arange(632), Settings("whitened-256"))
+    assert len(found.sizes) == 7
+    assert found.recall < 0.9
+    assert found.recall == pytest.approx(part_found(features, found.rows, np.arange(632)), abs=0.05)
+
+
+@pytest.mark.parametrize("method", ["nearest", "whitened-256"])
+@pytest.mark.parametrize("k", [None, 7])
+@pytest.mark.parametrize(("scenes", "frames"), [(6, 5), (1, 30), (20, 40)])
+def test_repeated_pictures(method, k, scenes, frames):
+    """No list holds the image's own copies where others exist, nor two copies of one picture where ten are there."""
+    n = scenes * frames
+    features = np.repeat(like_photographs(scenes, 1280), frames, axis=0)
+    for pictures in (np.arange(n) // frames * frames, np.arange(n)):  # also if nobody noticed that they are copies
+        found = find_for_quadrant(features, pictures, Settings(method, k))
+        assert np.isfinite(found.distances).all()
+        assert not (found.rows == np.arange(n)[:, None]).any()
+        assert all(len(set(row)) == 10 for row in found.rows.tolist())
+        if pictures[-1] != n - 1:
+            scene_of = found.rows // frames
+            assert (found.distances > 0).all() or scenes == 1
+            assert not (scene_of == np.arange(n)[:, None] // frames).any() or scenes == 1
+            assert all(len(set(row)) == min(10, max(1, scenes - 1)) for row in scene_of.tolist())
 
 
 def counted(calls: list) -> Extractor:
@@ -188,6 +189,19 @@ def test_no_room_for_features(work, monkeypatch):
         work.features(338_865, 4096)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e20])
+def test_features_that_are_no_numbers_are_refused(value, store, work):
+    def extract(images: np.ndarray) -> np.ndarray:
+        features = np.ones((len(images), 4, 3), np.float32)
+        features[5, 2, 1] = value
+        return features
+
+    with pytest.raises(
+        UserError, match=r"features of .*05\.\w+ hold .*, whose distances cannot be told: check the weights"
+    ):
+        quadrant_features(store, Extractor(32, extract), work)
+
+
 def test_too_few_images(photographs, tmp_path, work):
     few = of_folder(photographs).photographs[:10]
     prepare_store(tmp_path / "s", photographs, Listing(few), Recipe())
@@ -228,12 +242,35 @@ def test_command_end_to_end(store, capsys):
     main(["neighbours", str(store.path), "--features", "descriptor"])
     out = capsys.readouterr().out
     assert "of the quadrants are replaced" in out
-    assert "found within the cluster (a sample): q1: 100.0%" in out
+    assert "of the ten nearest of all, found (recall, on a sample): q1: 100.0%" in out
+    assert "clusters searched for each image: q1: all 24 images" in out
+    assert "Faiss: faiss-cpu" in out
     assert not (store.path / "neighbours.partial").exists()
     assert (store.path / "neighbours.png").stat().st_size > 1000
     table = NeighbourTable.load(ImageStore.open(store.path))
     assert table.features == "descriptor"
     assert (np.diff(table.distances) >= 0).all()
+    assert table.facts["recall"] == [1.0] * 4
+
+
+def test_command_warns_of_copies_and_of_a_low_recall(photographs, tmp_path, capsys):
+    folder = tmp_path / "repeated"
+    folder.mkdir()
+    for i, one in enumerate(sorted(photographs.iterdir())[:4]):
+        square = Image.open(one).convert("RGB").resize((96, 96))
+        for copy in range(4):
+            square.save(folder / f"{i}-{copy}.png")
+    prepare_store(tmp_path / "s", folder, of_folder(folder), Recipe())
+    main(["neighbours", str(tmp_path / "s"), "--features", "descriptor"])
+    error = capsys.readouterr().err
+    assert "warning: 12 of 16 images are copies of others" in error
+    assert "warning: every image has 3 other pictures, 10 are wanted" in error
+    table = NeighbourTable.load(ImageStore.open(tmp_path / "s"))
+    of_others = table.rows // 4 != (np.arange(16) // 4)[:, None, None]
+    assert of_others.all()
+    prepare_store(tmp_path / "t", photographs, of_folder(photographs), Recipe())
+    main(["neighbours", str(tmp_path / "t"), "--features", "descriptor", "--method", "whitened-256", "--clusters", "2"])
+    assert "warning: less than 90% of the nearest images were found" in capsys.readouterr().err
 
 
 def test_efficientnet_works_as_installed():

@@ -1,0 +1,133 @@
+"""Cells that features are divided into, so that a search need not look at all of them (Algorithm 2, step 3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lorbms_fast.similarity.kmeans import trained_kmeans
+from lorbms_fast.similarity.table import NEIGHBOURS
+
+EXACT = 32_768
+"""Images up to which there is one cell: 2.7 10^12 operations for a quadrant of 1,280 numbers, a minute of one core."""
+IMAGES_PER_CELL = 2000
+"""Above. More would cost more to search, fewer would part more images from their nearest ones."""
+IMAGES_PER_CLUSTER = 80
+"""The author's k = 1,700 for about 135,000 images."""
+COMPONENTS = 256
+"""The author's principal components."""
+PCA_ROWS = 32_768
+"""Images at most that the principal components are computed from, drawn at random."""
+TRAINED_ON = 64
+"""Images at most that a cell's centroid is trained on: for 169 cells of 4,096 numbers a copy of 0.18 GB."""
+FLOOR = 1e-6
+"""Of the largest variance, added to all before whitening: what has none would become noise of any size."""
+BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows divided by the nearest of some centroids."""
+
+    space: NDArray[np.float32]
+    """(N, d), what is compared with the centroids; may be mapped."""
+    centroids: NDArray[np.float32]
+    """(k, d)."""
+    members: list[NDArray[np.int64]]
+    """The rows of each cell, ascending."""
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @classmethod
+    def divide(cls, space: NDArray[np.float32], centroids: NDArray[np.float32], rows: NDArray[np.int64]) -> "Cells":
+        """Divide rows of a space."""
+        labels = _closest(space, centroids, rows, 1)[:, 0]
+        return cls(space, centroids, [rows[labels == cell] for cell in range(len(centroids))])
+
+    @classmethod
+    def undivided(cls, features: NDArray[np.float32], rows: NDArray[np.int64]) -> "Cells":
+        """One cell."""
+        return cls(features, features[rows[:1]], [rows])
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Rows in each cell."""
+        return np.array([len(members) for members in self.members])
+
+    def closest(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """The cells that are searched for some rows, nearest centroid first, (len(rows), count)."""
+        if len(self) == 1:
+            return np.zeros((len(rows), 1), np.int64)
+        return _closest(self.space, self.centroids, rows, count)
+
+
+def plain_cells(
+    features: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: int, device: torch.device
+) -> Cells:
+    """k-means on the features as they are, trained on 64 images a cell."""
+    k = _at_most(k, rows)
+    if k == 1:
+        return Cells.undivided(features, rows)
+    drawn = np.random.Generator(np.random.Philox(seed)).permutation(rows)[: k * TRAINED_ON]
+    centroids = trained_kmeans(features[np.sort(drawn)], k, seed, device).centroids
+    return Cells.divide(features, np.asarray(centroids), rows)
+
+
+def whitened_cells(
+    features: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: int, device: torch.device
+) -> Cells:
+    """k-means on whitened principal components, as the author's program for 135,000 images; unfit for small sets."""
+    space = whitened(features, seed)
+    centroids = trained_kmeans(space[rows], _at_most(k, rows), seed, device).centroids
+    return Cells.divide(space, np.asarray(centroids), rows)
+
+
+def whitened(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
+    """PCA to 256 dimensions (fewer where there are fewer features or images) with whitening, then L2 normalization.
+
+    Needs memory for 32,768 D + 256 N numbers, whatever N.
+
+    Args:
+        features: (N, D), may be mapped.
+        seed: of the images that the components are computed from.
+
+    Returns:
+        (N, min(256, D, N)).
+    """
+    n, d = features.shape
+    pca = faiss.PCAMatrix(d, min(COMPONENTS, d, n), -0.5)
+    drawn = np.random.Generator(np.random.Philox(seed)).permutation(n)[:PCA_ROWS]
+    pca.train(features[np.sort(drawn)])
+    variances = faiss.vector_to_array(pca.eigenvalues)
+    pca.epsilon = max(FLOOR * float(variances.max()), float(np.finfo(np.float32).tiny)) - min(
+        0.0, float(variances.min())
+    )
+    pca.prepare_Ab()
+    reduced = np.empty((n, pca.d_out), np.float32)
+    for block in _blocks(n):
+        reduced[block] = pca.apply(np.ascontiguousarray(features[block]))
+        faiss.normalize_L2(reduced[block])
+    return reduced
+
+
+def _at_most(k: int, rows: NDArray[np.int64]) -> int:
+    """No more cells than leave each an image and ten others, on the average."""
+    return max(1, min(k, len(rows) // (NEIGHBOURS + 1)))
+
+
+def _closest(
+    space: NDArray[np.float32], centroids: NDArray[np.float32], rows: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    found = np.empty((len(rows), count), np.int64)
+    for block in _blocks(len(rows)):
+        found[block] = faiss.knn(space[rows[block]], centroids, count)[1]
+    return found
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
