@@ -1,7 +1,7 @@
 """`python -m bench.scale`: Algorithm 2 on as many images as COCO's training set gives (338,865), time and memory.
 
-Features are drawn, not computed: groups around random centres, written by the same pass and searched by the same code
-as those of photographs. What is anonymous memory is counted; pages of mapped files, which the system takes back when it
+Features are drawn, not computed: many numbers that depend on few, as a network's, in loose groups, written by the same
+pass and searched by the same code as those of photographs. What is anonymous memory is counted; pages of mapped files, which the system takes back when it
 needs them, are not.
 """
 
@@ -22,15 +22,13 @@ from numpy.typing import NDArray
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.similarity import algorithm2
-from lorbms_fast.similarity.clustering import COMPONENTS, PCA_ROWS, clusters, whitened
 from lorbms_fast.similarity.features.extractor import Extractor
-from lorbms_fast.similarity.search import neighbours, recall
 from lorbms_fast.similarity.workplace import Workplace
 
 SAMPLE = 0.02
 """Seconds between two looks at the memory."""
-GROUP = 80
-"""Images around a centre: as many as a cluster has by default."""
+CAUSES, CENTRES = 24, 300
+"""Numbers that an image's features depend on, and the groups they come in."""
 
 
 def main() -> None:
@@ -38,31 +36,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=338_865)
     parser.add_argument("--dimension", type=int, default=1280, help="of the features; 4096 for deepcluster")
-    parser.add_argument("--clusters", type=int, help="by default one to 80 images")
-    parser.add_argument(
-        "--sample", type=int, default=algorithm2.RECALL_SAMPLE, help="images that recall is measured on"
-    )
+    parser.add_argument("--clusters", type=int, help="by default one to 2,000 images")
     asked = parser.parse_args()
     n, d = asked.images, asked.dimension
-    k = asked.clusters or max(1, n // GROUP)
-    print(f"{n:,} images, {d} features, {k:,} clusters; {machine()}, {len(os.sched_getaffinity(0))} cores")
+    print(f"{n:,} images, {d} features; {machine()}, {len(os.sched_getaffinity(0))} cores")
     with tempfile.TemporaryDirectory() as folder:
         work = Workplace(Path(folder))
         with watched("features of four quadrants written", 4 * n):
             features = algorithm2.quadrant_features(drawn_photographs(n), drawn_features(d), work)  # type: ignore[arg-type]
-        bound = 4 * (min(PCA_ROWS, n) * d + 2 * min(COMPONENTS, d) * n)
-        print(f"bound stated for clustering: {bound / 1e9:.2f} GB and blocks of some 100 MB")
-        with watched("whitened", n):
-            whitened(features[0])
-        with watched("clusters", n):
-            labels = clusters(features[0], k, seed=0)
-        with watched("neighbours", n):
-            _, distances = neighbours(features[0], labels)
-        sample = np.random.default_rng(0).permutation(n)[: asked.sample]
-        with watched("recall", len(sample)):
-            found = recall(features[0], distances, sample)
-        sizes = np.bincount(labels)
-        print(f"{len(sizes):,} clusters of {sizes.min()} to {sizes.max():,}; recall {found:.1%}")
+        with watched("neighbours, and their recall", n):
+            found = algorithm2.find_for_quadrant(features[0], np.arange(n), algorithm2.Settings(k=asked.clusters))
+        sizes = found.sizes
+        print(
+            f"{found.probes} of {len(sizes):,} cells of {sizes.min():,} to {sizes.max():,} searched; "
+            f"recall {found.recall:.1%}"
+        )
 
 
 def drawn_photographs(n: int) -> Any:
@@ -79,13 +67,18 @@ def drawn_photographs(n: int) -> Any:
 
 
 def drawn_features(d: int) -> Extractor:
-    """(images, 4, d): the images of a group lie around its centre."""
+    """(images, 4, d): rectified mixtures of a few causes, around one of 300 centres, and noise."""
+    fixed = np.random.default_rng(0)
+    centres = fixed.standard_normal((CENTRES, CAUSES), np.float32)
+    mixture = fixed.standard_normal((CAUSES, d), np.float32)
 
     def extract(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         numbers = np.ascontiguousarray(images).reshape(len(images), 8).view(np.int64)[:, 0]
         generator = np.random.default_rng(int(numbers[0]))
-        centres = np.stack([np.random.default_rng(int(i % 4093)).standard_normal(d, np.float32) for i in numbers])
-        return centres[:, None] + 2 * generator.standard_normal((len(images), 4, d), np.float32)
+        causes = centres[generator.integers(CENTRES, size=(len(images), 4))]
+        causes += generator.standard_normal(causes.shape, np.float32)
+        noise = generator.standard_normal((len(images), 4, d), np.float32)
+        return np.maximum(causes @ mixture, 0) + np.float32(0.3) * noise
 
     return Extractor(1, extract)
 

@@ -231,7 +231,7 @@ PRESETS = {
             classifier_widths=(32, 64, 96, 96, 64),
             classifier_hidden=256,
         ),
-        optim=OptimConfig(generator_lr=1e-3),
+        optim=OptimConfig(generator_lr=1e-3, discriminator_lr=2e-3),  # the thesis's ratio, 1 to 2
         batch_size=8,
         iterations=800,
         log_every=5,

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,9 +14,9 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.progress import tqdm
+from lorbms_fast.similarity.kmeans import trained_kmeans
 
 BATCH = 128
-ITERATIONS = 20
 
 
 def pseudo_labels(
@@ -44,9 +43,7 @@ def pseudo_labels(
         labels: NDArray[np.int64] = np.load(path)
         return labels
     features = store_features(backbone, store, device)
-    kmeans = faiss.Kmeans(features.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
-    kmeans.train(features)
-    assigned = kmeans.index.search(features, 1)[1][:, 0]
+    assigned = trained_kmeans(features, k, seed, device).index.search(features, 1)[1][:, 0]
     labels = np.unique(assigned, return_inverse=True)[1].astype(np.int64)
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.save(file, labels)
