@@ -1,8 +1,8 @@
 """`python -m bench.scale`: Algorithm 2 on as many images as COCO's training set gives (338,865), time and memory.
 
 Features are drawn, not computed: many numbers that depend on few, as a network's, in loose groups, written by the same
-pass and searched by the same code as those of photographs. What is anonymous memory is counted; pages of mapped files, which the system takes back when it
-needs them, are not.
+pass and searched by the same code as those of photographs. What is anonymous memory is counted; pages of mapped files,
+which the system takes back when it needs them, are not.
 """
 
 import argparse
