@@ -22,17 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
+from lorbms_fast.config import Impl, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.square import central_square
-from lorbms_fast.engine.forms import FORMS, Form
+from lorbms_fast.engine.fast import Fast
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import IterationImpl, iterate
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
 from lorbms_fast.photos import shipped
 from lorbms_fast.progress import tqdm
-from lorbms_fast.types import Batch, StepMetrics
+from lorbms_fast.types import Batch, Networks, StepMetrics
 
 KEPT = Path(__file__).parent / ".likeness"
 CONFIG = TrainConfig(
@@ -59,10 +61,10 @@ BLOCKS = 2
 
 
 class Trained(NamedTuple):
-    """A way to train: a form of the iteration and its settings."""
+    """A way to train: an implementation of the iteration, whose networks it takes, and its settings."""
 
-    form: Form
-    impl: str
+    impl: IterationImpl
+    networks: Impl
     loss: LossConfig
     optim: OptimConfig
 
@@ -70,18 +72,21 @@ class Trained(NamedTuple):
 def _changed(loss: dict[str, object] | None = None, optim: dict[str, object] | None = None) -> Trained:
     changed_loss = replace(CONFIG.loss, **(loss or {}))  # type: ignore[arg-type]
     changed_optim = replace(CONFIG.optim, **(optim or {}))  # type: ignore[arg-type]
-    return Trained(FORMS["torch"], "torch", changed_loss, changed_optim)
+    return Trained(IMPLS["fast"], "fast", changed_loss, changed_optim)
+
+
+class _StandingU(Fast):
+    def advance_u(self, networks: Networks, config: OptimConfig) -> None:
+        """Do nothing."""
 
 
 WAYS: dict[str, Callable[[], Trained]] = {
-    "reference": lambda: Trained(FORMS["reference"], "reference", CONFIG.loss, CONFIG.optim),
+    "reference": lambda: Trained(IMPLS["reference"], "reference", CONFIG.loss, CONFIG.optim),
     "fast": _changed,
     "lambda_1 of L_cls 5% larger": lambda: _changed(loss={"lambdas": (1.05, 1.0, 1.0, 1.0)}),
     "lambda_rec 5% larger": lambda: _changed(loss={"rec": 1.05 * CONFIG.loss.rec}),
     "lambda_adv 10% larger": lambda: _changed(loss={"adv": 1.1 * CONFIG.loss.adv}),
-    "u never advanced": lambda: _changed()._replace(
-        form=replace(FORMS["torch"], advance_u=lambda networks, config: None)
-    ),
+    "u never advanced": lambda: _changed()._replace(impl=_StandingU()),
     "rate of the discriminator 5% larger": lambda: _changed(
         optim={"discriminator_lr": 1.05 * CONFIG.optim.discriminator_lr}
     ),
@@ -192,8 +197,8 @@ def train(way: str, seed: int, images: Tensor, until: int) -> NDArray[np.float64
     Returns:
         Losses of every iteration, (iterations, len(LOSSES)).
     """
-    form, impl, loss, optim = WAYS[way]()
-    networks = build(CONFIG.model, impl, seed).train()  # type: ignore[arg-type]
+    impl, whose, loss, optim = WAYS[way]()
+    networks = build(CONFIG.model, whose, seed).train()
     optimizers = Optimizers.of(networks, optim)
     path = kept(way, seed)
     losses: list[Tensor] = []
@@ -205,9 +210,8 @@ def train(way: str, seed: int, images: Tensor, until: int) -> NDArray[np.float64
             optimizer.load_state_dict(state[name])
     columns = [StepMetrics.names().index(name) for name in LOSSES]
     for number in range(len(losses), until):
-        report = form.iterate(networks, optimizers, [batch(images, seed, number)] * 4, loss)
-        form.advance_u(networks, optim)
-        losses.append(report.stacked()[columns])
+        metrics = iterate(impl, networks, optimizers, [batch(images, seed, number)], loss, optim)
+        losses.append(metrics.stacked()[columns])
     state = {"losses": torch.stack(losses), "networks": networks.state_dict()}
     state |= {name: optimizer.state_dict() for name, optimizer in vars(optimizers).items()}
     with atomic_write(path) as partial:

@@ -86,7 +86,7 @@ def of_a_small_block() -> list[Launch]:
 
 def of_an_iteration() -> list[Launch]:
     """Launches of one iteration as the thesis trains, under bfloat16 autocast."""
-    one_iteration = step("torch", ModelConfig(), BATCH, "bfloat16")
+    one_iteration = step("fast", ModelConfig(), BATCH, "bfloat16")
     with recorded():
         one_iteration()  # the first makes the optimizers' state
     with recorded() as launches:
@@ -277,17 +277,17 @@ def _counted() -> dict[str, Callable[[Impl], Callable[[], object]]]:
         return lambda: module(x)
 
     def encoder(impl: Impl) -> Callable[[], object]:
-        networks = build(model, "reference" if impl == "reference" else "torch")
+        networks = build(model, "reference" if impl == "reference" else "fast")
         images = random_batch(3 * BATCH if impl == "triton" else 1, model.image_size).I_ref
         return torch.no_grad()(lambda: networks.enc(images))
 
     def decoder(impl: Impl) -> Callable[[], object]:
-        networks = build(model, "reference" if impl == "reference" else "torch")
+        networks = build(model, "reference" if impl == "reference" else "fast")
         codes = torch.zeros(2 * BATCH if impl == "triton" else 1, 4, model.chunk)
         return torch.no_grad()(lambda: networks.dec(codes))
 
     def iteration(impl: Impl) -> Callable[[], object]:
-        return step("reference" if impl == "reference" else "torch", model, BATCH if impl == "triton" else 2)
+        return step("reference" if impl == "reference" else "fast", model, BATCH if impl == "triton" else 2)
 
     return {
         "dense block of 7 layers, forward": block,

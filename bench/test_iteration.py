@@ -13,7 +13,7 @@ ROUNDS = 3
 @pytest.mark.parametrize(("batch", "arithmetic"), [(12, "float32"), (12, "bfloat16"), (4, "float32")])
 def test_iteration(batch: int, arithmetic: Precision, compare: Compare, benchmark) -> None:
     settings = ModelConfig(), batch
-    with apart("reference", *settings) as reference, apart("torch", *settings, arithmetic) as fast:
+    with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:
         compare(reference, fast, ROUNDS)
         benchmark.extra_info["reference_peak_gb"] = reference.peak_memory()
         benchmark.extra_info["fast_peak_gb"] = fast.peak_memory()

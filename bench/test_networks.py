@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from bench.conftest import Compare
 from lorbms_fast.config import Impl, ModelConfig
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.models import build
-from lorbms_fast.types import Networks
+from lorbms_fast.types import Batch, Networks
 
 BATCH = 12
 ROUNDS = 5
@@ -18,13 +18,14 @@ ROUNDS = 5
 
 @pytest.fixture(scope="module")
 def networks() -> dict[Impl, Networks]:
-    return {impl: build(ModelConfig(), impl).train() for impl in FORMS}
+    return {impl: build(ModelConfig(), impl).train() for impl in IMPLS}
 
 
 def _forward(networks: Networks, impl: Impl, network: str, images: Tensor, codes: Tensor) -> Tensor:
     """One call of a network as the iteration makes it."""
     if network == "classifier":
-        return FORMS[impl].classifier_logits(networks, images, images.expand(4, *images.shape))
+        mask = torch.zeros(len(images), 4, dtype=torch.bool)
+        return IMPLS[impl].classifier_logits(networks, images, Batch(images, images.expand(4, *images.shape), mask))[0]
     module: nn.Module = {"encoder": networks.enc, "decoder": networks.dec, "discriminator": networks.dsc}[network]
     result: Tensor = module(codes if network == "decoder" else images)
     return result
@@ -45,4 +46,4 @@ def test_network(networks: dict[Impl, Networks], network: str, passes: str, comp
 
         return run
 
-    compare(work("reference"), work("torch"), ROUNDS)
+    compare(work("reference"), work("fast"), ROUNDS)

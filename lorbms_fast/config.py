@@ -11,7 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from lorbms_fast.errors import UserError, one_line
@@ -22,7 +22,8 @@ LONGEST = 16 << 10
 SHOWN = 80
 """Characters of a wrong value that are told."""
 
-Impl = Literal["reference", "torch"]
+Impl = Annotated[Literal["reference", "fast"], BeforeValidator(lambda impl: "fast" if impl == "torch" else impl)]
+"""Whose networks and iteration; runs before version 0.2 say `torch` for `fast`."""
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Even = Annotated[int, Field(ge=2, le=65_536, multiple_of=2)]
@@ -75,6 +76,11 @@ class ModelConfig:
     """Maps of the classifier's five convolutions, even numbers: three of them work in two halves, as AlexNet's."""
     classifier_hidden: Size = 4096
     """Units of the classifier's two hidden fully connected layers."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a code: one for every 32 x 32 pixels."""
+        return (self.image_size // 32) ** 2
 
     @property
     def encoder_widths(self) -> tuple[int, ...]:
@@ -187,7 +193,7 @@ class TrainConfig:
     """Length in iterations, instead of epochs."""
     seed: int = 0
     """Seed of the initial values, of the order of the images and of the candidates drawn."""
-    impl: Impl = "torch"
+    impl: Impl = "fast"
     """Which networks compute: the fast ones or the plain reference. Same losses, same checkpoints."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32. auto is bfloat16

@@ -1,5 +1,6 @@
 """The losses of the thesis (Section 3.4), each a scalar in the dtype of its inputs."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,46 +19,42 @@ __all__ = [
     "called_fake",
     "called_real",
     "classification",
+    "classification_targets",
     "deception",
     "discrimination",
     "generation",
     "provenance",
     "reconstruction",
-    "weighted",
+    "total",
 ]
 
 classification = classification_loss
 """L_cls, documented where it is defined."""
 
 
-def weighted(
-    L_rec_hat: Tensor, L_rec_prime: Tensor, L_adv: Tensor, L_cls: Tensor, config: LossConfig
-) -> GeneratorLosses:
-    """`L_G = lambda_rec (L_rec_hat + L_rec_prime) + lambda_adv L_adv + lambda_cls L_cls`, and its terms."""
-    terms = L_rec_hat, L_rec_prime, L_adv, L_cls
-    return GeneratorLosses(total(*terms, (config.rec, config.adv, config.cls)), *terms)
-
-
-def generation(
-    I_ref: Tensor, s: Scenes, D_mix: Tensor, cls_logits: Tensor, mask: Tensor, config: LossConfig
-) -> GeneratorLosses:
-    """The parts of L_G, however the scenes and logits were computed.
+def generation(I_ref: Tensor, s: Scenes, D_mix: Tensor, L_cls: Tensor, config: LossConfig) -> GeneratorLosses:
+    """`L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls`, and its terms.
 
     Args:
         I_ref: reference images, (N, 3, S, S).
         s: what the forward graph made of them.
         D_mix: discriminator logits of I_mix.
-        cls_logits: (4, N, 4), see `classification`.
-        mask: (N, 4) bool, True where the quadrant was replaced.
+        L_cls: see `classification`.
         config: weights of the losses.
     """
-    return weighted(
-        L_rec_hat=reconstruction(I_ref, s.I_hat),
-        L_rec_prime=reconstruction(I_ref, s.I_prime),
-        L_adv=deception(D_mix, config.gan),
-        L_cls=classification(cls_logits, mask, config.lambdas),
-        config=config,
-    )
+    L_rec_hat, L_rec_prime = reconstruction(I_ref, s.I_hat), reconstruction(I_ref, s.I_prime)
+    terms = L_rec_hat, L_rec_prime, deception(D_mix, config.gan), L_cls
+    return GeneratorLosses(total(*terms, (config.rec, config.adv, config.cls)), *terms)
+
+
+def classification_targets(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """y of L_cls, (4, N, 4): for candidate j one-hot at j where it replaced quadrant j, else 0.
+
+    Args:
+        mask: (N, 4) bool, True where the quadrant was replaced.
+        dtype: of the result.
+    """
+    return torch.diag_embed(mask.to(dtype)).transpose(0, 1)
 
 
 def reconstruction(image: Tensor, reconstructed: Tensor) -> Tensor:

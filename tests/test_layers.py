@@ -9,7 +9,6 @@ KNOWN_PAIRS = {
     ("commands", "search"),
     ("dataloader", "similarity"),
     ("engine", "measurement"),
-    ("engine", "reference"),
     ("engine", "rendering"),
     ("engine", "run"),
 }

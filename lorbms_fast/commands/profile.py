@@ -23,7 +23,7 @@ def profile(
     preset: str = "thesis",
     batch_size: int = 12,
     iterations: int = 2,
-    impl: Impl = "torch",
+    impl: Impl = "fast",
     precision: Precision | None = None,
     top: int = 10,
 ) -> None:
@@ -36,7 +36,7 @@ def profile(
         preset: Whose model: thesis or demo.
         batch_size: Reference images an iteration.
         iterations: How many to trace, after one that warms up.
-        impl: Which networks compute: torch (fast) or reference.
+        impl: Which networks compute: fast or reference.
         precision: Arithmetic of convolutions and matrix products; by default as in training.
         top: Lines of the table.
     """

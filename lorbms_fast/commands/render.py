@@ -7,7 +7,7 @@ import tyro
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.commands.train import batch_source
-from lorbms_fast.engine.forms import form_of
+from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.rendering.scenes import interpolation_sheet, mixed_scene_sheet
 from lorbms_fast.rendering.transfer import interpolation
 from lorbms_fast.run import Run, load_networks
@@ -43,7 +43,7 @@ def render(
     source = batch_source(opened.config, opened.open_store(store))
     batch = source.complete(source.sample(samples, draw), networks.enc).first(samples)
     with torch.inference_mode():
-        scenes = form_of(opened.config.model, opened.config.impl).scenes(networks, batch)
+        scenes = implementation(opened.config.model, opened.config.impl).scenes(networks, batch)
     if interpolate:
         amounts = torch.linspace(0, 1, STEPS)
         images = interpolation(networks, scenes.f_ref, scenes.f_mix, amounts)

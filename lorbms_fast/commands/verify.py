@@ -15,7 +15,7 @@ from lorbms_fast.verification.gradients import gradient_checks
 from lorbms_fast.verification.operations import operation_checks
 
 
-def verify(*, golden: Path = SHIPPED, impl: Impl = "torch", dtype: Literal["float64", "float32"] = "float64") -> None:
+def verify(*, golden: Path = SHIPPED, impl: Impl = "fast", dtype: Literal["float64", "float32"] = "float64") -> None:
     """Compare this installation with numbers that the author's own program made.
 
     Rebuilds weights and images by the fill rule, runs one forward pass, the gradients of all three losses and single

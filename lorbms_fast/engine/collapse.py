@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lorbms_fast.engine.forms import Form
 from lorbms_fast.engine.freezing import frozen
-from lorbms_fast.reference.classifier import PAIR
+from lorbms_fast.engine.iteration import IterationImpl
 from lorbms_fast.types import Batch, Networks
 
 WARMED_UP = 1000
@@ -25,12 +24,12 @@ COLLAPSED = 0.01
 
 
 @torch.no_grad()
-def classifier_state(networks: Networks, form: Form, I_mix: Tensor, batch: Batch) -> dict[str, float]:
+def classifier_state(networks: Networks, impl: IterationImpl, I_mix: Tensor, batch: Batch) -> dict[str, float]:
     """Numbers on the classifier for a batch; its running averages stay.
 
     Args:
         networks: of any system.
-        form: how they compute.
+        impl: how they compute.
         I_mix: the batch's mixed images, (N, 3, S, S).
         batch: what they were mixed from, N > 1.
 
@@ -41,12 +40,7 @@ def classifier_state(networks: Networks, form: Form, I_mix: Tensor, batch: Batch
         nothing.
     """
     with frozen(networks.cls):
-        if networks.cls.images > PAIR:
-            logits = networks.cls.all_at_once(I_mix, batch.I_ref, batch.I_q)[None]
-            targets = batch.mask[None].to(logits.dtype)
-        else:
-            logits = form.classifier_logits(networks, I_mix, batch.I_q)
-            targets = torch.diag_embed(batch.mask.to(logits.dtype)).transpose(0, 1)
+        logits, targets = impl.classifier_logits(networks, I_mix, batch)
     certainty = (logits.float().sigmoid() - 0.5).abs().max()
     return {"spread": spread(logits).item(), "certainty": certainty.item(), "gain": gain(logits, targets).item()}
 

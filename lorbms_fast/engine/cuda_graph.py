@@ -16,15 +16,15 @@ from torch import Tensor
 
 from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.dataloader.batches import Drawing
-from lorbms_fast.engine import iteration as fast
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
+from lorbms_fast.engine.fast import Fast
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.precision import Precision, precision
+from lorbms_fast.engine.precision import Precision
 from lorbms_fast.kernels import lorbms
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, Networks, StepMetrics
 
-UPDATES = 4
 Work = Callable[[], None]
 
 
@@ -154,11 +154,10 @@ class CapturedIteration:
         slots = self._drawn.slots.index_select(0, self._iteration % len(self._drawn.slots))[0]
         batches = [self._batch(slot, size) for slot in slots]
         self._optimizers.set_rates(self._optim, self._iteration[0])
-        with precision(self._images.device, self._arithmetic):
-            batches *= UPDATES // len(batches)
-            report = fast.iterate(self._networks, self._optimizers, batches, self._losses)
-        fast.advance_u(self._networks, self._optim)
-        self._numbers.copy_(report.stacked())
+        metrics = iterate(
+            Fast(), self._networks, self._optimizers, batches, self._losses, self._optim, self._arithmetic
+        )
+        self._numbers.copy_(metrics.stacked())
         self._iteration.add_(1)
 
     def _batch(self, slot: Tensor, size: int) -> Batch:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lorbms_fast.config import TrainConfig
-from lorbms_fast.engine.forms import FORMS, form_of
+from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.peak import largest_batch, peak_bytes
@@ -66,7 +66,7 @@ def free_memory(device: torch.device) -> int:
 
 def estimated_batch(config: TrainConfig, device: torch.device, free: int) -> int | None:
     """The largest batch whose tensors take nine tenths of the free bytes; None where nobody can tell."""
-    if form_of(config.model, "torch") is not FORMS["torch"]:
+    if implementation(config.model, "fast") is not IMPLS["fast"]:
         return None  # the count is of the thesis's iteration
     arithmetic = chosen_precision(config.precision, device)
     return largest_batch([(n, peak_bytes(config.model, n, arithmetic)) for n in COUNTED], free)

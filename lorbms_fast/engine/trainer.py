@@ -12,10 +12,11 @@ from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
-from lorbms_fast.engine.cuda_graph import UPDATES, CapturedIteration, CudaGraphs
+from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
 from lorbms_fast.engine.divergence import Guard, RolledBack
-from lorbms_fast.engine.forms import FORMS, form_of
+from lorbms_fast.engine.implementations import IMPLS, implementation
+from lorbms_fast.engine.iteration import UPDATES, iterate
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision, chosen_precision, precision
@@ -181,11 +182,11 @@ class Training:
     def _step(self) -> Callable[[Progress], StepMetrics]:
         """What does an iteration: one CUDA graph where there can be, else operation after operation."""
         config, source, on_gpu = self.run.config, self.source, self.device.type == "cuda"
-        read, fast = source.read, form_of(config.model, config.impl) is FORMS["torch"]
+        read, fast = source.read, implementation(config.model, config.impl) is IMPLS["fast"]
         possible = fast and isinstance(read, Resident) and isinstance(source, BatchSource)
         if config.graphs == "on" and not possible:
             raise UserError(
-                "--graphs on needs --images resident and --impl torch, and to mix and classify as the thesis"
+                "--graphs on needs --images resident and --impl fast, and to mix and classify as the thesis"
             )
         if not possible or config.graphs == "off" or (config.graphs == "auto" and not on_gpu):
             return self._iterate
@@ -207,13 +208,11 @@ class Training:
 
     def _iterate(self, progress: Progress) -> StepMetrics:
         config = self.run.config
-        form = form_of(config.model, config.impl)
+        impl = implementation(config.model, config.impl)
         self.optimizers.set_rates(config.optim, progress.iteration)
         with self._precision():
             batches = [self._batch(number) for number in self.numbers(progress)]
-            report = form.iterate(self.networks, self.optimizers, batches * (UPDATES // self.updates), config.loss)
-        form.advance_u(self.networks, config.optim)
-        return report
+        return iterate(impl, self.networks, self.optimizers, batches, config.loss, config.optim, self.arithmetic)
 
     def _batch(self, number: int) -> Batch:
         return self.source.complete(self.source.batch(number).to(self.device), self.networks.enc)
@@ -232,12 +231,12 @@ class Training:
     def _look(self, log: Log, iteration: int, sheet: bool) -> None:
         """Note whether classifier and discriminator tell samples apart, and keep a sheet of them."""
         config = self.run.config
-        form = form_of(config.model, config.impl)
+        impl = implementation(config.model, config.impl)
         with self._precision(), on_its_own(self.networks.cls):
             batch = self._batch(0).first(SHEET_ROWS)
-            scenes = form.scenes(self.networks, batch)
+            scenes = impl.scenes(self.networks, batch)
             states = {
-                "classifier": classifier_state(self.networks, form, scenes.I_mix, batch),
+                "classifier": classifier_state(self.networks, impl, scenes.I_mix, batch),
                 "discriminator": discriminator_state(self.networks, batch.I_ref, scenes.I_mix),
             }
         if sheet:

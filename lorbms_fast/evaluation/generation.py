@@ -14,7 +14,8 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.batches import BatchSource, generator
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.within_batch import Halves
-from lorbms_fast.engine.tiled import mixed_images
+from lorbms_fast.engine.fast import Fast
+from lorbms_fast.engine.tiled import Tiled
 from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.distances import (
     frechet,
@@ -103,7 +104,7 @@ def mixed_scenes(
     """One mixed scene for each image of the store, in its order, in batches of uint8 (B, S, S, 3)."""
     for batch in source.each_image(generator(source.seed, MIXED_SCENES, draw), BATCH):
         with torch.inference_mode():
-            yield to_pixels(mixed_images(networks, batch.to(device)))
+            yield to_pixels(Tiled(Fast()).mixed_images(networks, batch.to(device)))
 
 
 def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:

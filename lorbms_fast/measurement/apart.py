@@ -48,7 +48,7 @@ def apart(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision
 def compare_steps(model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision) -> dict[str, Any]:
     """Reference (float32) and fast iterations in turns: medians in seconds, their ratio, counts and peak memory."""
     settings = model, batch_size
-    with apart("reference", *settings) as reference, apart("torch", *settings, arithmetic) as fast:
+    with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:
         pair = paired(reference, fast, rounds)
         forms = {
             name: {"seconds": seconds, "peak_memory_gb": form.peak_memory(), **asdict(form.count())}

@@ -25,7 +25,7 @@ def peak_bytes(model: ModelConfig, batch_size: int, precision: Precision) -> int
     """
     gc.collect()  # what earlier work left over is not this one's
     with Alive() as alive:
-        one_iteration = step("torch", model, batch_size, "float32" if precision == "tf32" else precision)
+        one_iteration = step("fast", model, batch_size, "float32" if precision == "tf32" else precision)
         one_iteration()
     return alive.peak
 

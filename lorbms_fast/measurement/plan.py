@@ -92,7 +92,7 @@ def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -
     if INTERPRETED:
         raise UserError("TRITON_INTERPRET=1 is set, and interpreted kernels are not launched: unset it")
     with Alive() as alive:
-        one_iteration = step("torch", model, batch_size, "float32" if precision == "tf32" else precision)
+        one_iteration = step("fast", model, batch_size, "float32" if precision == "tf32" else precision)
         with recorded():
             one_iteration()  # the first allocates gradients and moments
         with recorded() as launches, _Counting() as counting:

@@ -1,13 +1,15 @@
 """A whole training iteration, ready to be measured."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from lorbms_fast.config import Impl, ModelConfig, TrainConfig
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.precision import Precision, precision
+from lorbms_fast.engine.precision import Precision
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
 from lorbms_fast.types import Batch
@@ -37,13 +39,7 @@ def step(
     config = TrainConfig(model=model, impl=impl)
     networks = build(model, impl).to(device).train()
     optimizers = Optimizers.of(networks, config.optim, arithmetic)
-    batches = [random_batch(batch_size, model.image_size).to(device)] * 4
-    form = FORMS[impl]
-
-    def one_iteration() -> object:
-        with precision(device, arithmetic):
-            report = form.iterate(networks, optimizers, batches, config.loss)
-        form.advance_u(networks, config.optim)
-        return report
-
-    return one_iteration
+    batches = [random_batch(batch_size, model.image_size).to(device)]
+    return partial(
+        iterate, IMPLS[impl], networks, optimizers, batches, config.loss, config.optim, arithmetic=arithmetic
+    )

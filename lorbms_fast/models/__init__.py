@@ -1,4 +1,4 @@
-"""The four networks, by the way they compute: `reference` (plain) or `torch` (fast). Same parameters, same names.
+"""The four networks, by the way they compute, `reference` or `fast`. Same parameters, same names.
 
 Networks that a variant of Appendix D brings along have one class for both.
 """

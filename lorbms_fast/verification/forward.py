@@ -6,7 +6,7 @@ import torch
 
 from lorbms_fast import losses
 from lorbms_fast.config import Impl, LossConfig
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.mixing import author_mixing_mask
 from lorbms_fast.verification.check import Check, distance, nhwc
@@ -33,14 +33,14 @@ def fill_checks(golden: Golden) -> Iterator[Check]:
 def forward_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
     """Mask, codes, images, logits and losses."""
     stored = golden.forward
-    form = FORMS[impl]
+    computed_by = IMPLS[impl]
     batch = golden.batch()
     computed_mask = author_mixing_mask(torch.from_numpy(stored["dist"]), float(stored["tau"]))
     yield Check("mask", distance(computed_mask, stored["mask"]), 0)
 
     networks = golden.networks(impl, spectral_norm)
     with torch.no_grad():
-        parts, s = form.generator_losses(networks, batch, LossConfig())
+        parts, s = computed_by.generator_losses(networks, batch, LossConfig())
         for name in ("f_ref", "f_mix", "f_mix_hat", "f_ref_hat"):
             yield Check(name, distance(getattr(s, name).flatten(1), stored[name]), CODES)
         for i, I_qi in enumerate(batch.I_q, start=1):
@@ -51,7 +51,7 @@ def forward_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
         D_ref, D_mix = networks.dsc(batch.I_ref), networks.dsc(s.I_mix)
         yield Check("D_ref", distance(nhwc(D_ref), stored["D_ref"]), PATCHES)
         yield Check("D_mix", distance(nhwc(D_mix), stored["D_mix"]), PATCHES)
-        logits = form.classifier_logits(networks, s.I_mix, batch.I_q)
+        logits, _ = computed_by.classifier_logits(networks, s.I_mix, batch)
         for j, logits_j in enumerate(logits, start=1):
             yield Check(f"cls_logits_{j}", distance(logits_j, stored[f"cls_logits_{j}"]), LOGITS)
 

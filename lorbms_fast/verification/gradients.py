@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorbms_fast import losses
 from lorbms_fast.config import Impl, LossConfig
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 from lorbms_fast.types import Networks
 from lorbms_fast.verification.check import Check, hwio
@@ -27,20 +27,20 @@ LAMBDAS = {"one": (1.0, 1.0, 1.0, 1.0), "quarter": (0.25, 0.25, 0.25, 0.25)}
 
 def gradient_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
     """Norm, mean, probe and largest entry of every parameter's gradient; what is shown is the worst of the four."""
-    form = FORMS[impl]
+    computed_by = IMPLS[impl]
     batch = golden.batch()
     for convention, normalise in CONVENTIONS.items():
         networks = golden.networks(impl, normalise)
         for which, lambdas in LAMBDAS.items():
             if (key := f"L_G_{which}_{convention}") in golden.gradients:
-                L_G = form.generator_losses(networks, batch, LossConfig(lambdas=lambdas))[0].L_G
+                L_G = computed_by.generator_losses(networks, batch, LossConfig(lambdas=lambdas))[0].L_G
                 yield from _generator_checks(golden, networks, L_G, key)
 
         with torch.no_grad():
-            I_mix = form.generator_losses(networks, batch, LossConfig())[1].I_mix
+            I_mix = computed_by.generator_losses(networks, batch, LossConfig())[1].I_mix
         for which, lambdas in LAMBDAS.items():
             if (key := f"L_cls_{which}_{convention}") in golden.gradients:
-                logits = form.classifier_logits(networks, I_mix, batch.I_q)
+                logits, _ = computed_by.classifier_logits(networks, I_mix, batch)
                 L_cls = losses.classification(logits, batch.mask, lambdas)
                 yield Check(f"grad {key}: worst", max(_errors(golden, networks, L_cls, key, "names_cls")), WORST_OF_CLS)
         if (key := f"L_D_{convention}") in golden.gradients:

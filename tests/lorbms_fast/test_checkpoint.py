@@ -19,7 +19,7 @@ from tests.conftest import TINY
 
 
 def fresh(seed: int = 0) -> tuple[Networks, Optimizers]:
-    networks = build(TINY.model, "torch", seed)
+    networks = build(TINY.model, "fast", seed)
     return networks, Optimizers.of(networks, TINY.optim)
 
 
@@ -134,7 +134,7 @@ def test_another_model_is_refused_field_by_field(tmp_path):
 
 def test_tensors_that_do_not_fit_are_named(tmp_path):
     run = saved(tmp_path, {2: 0.2})
-    networks = build(replace(TINY.model, chunk=5), "torch")
+    networks = build(replace(TINY.model, chunk=5), "fast")
     with pytest.raises(UserError, match=r"model\.safetensors belongs to another model: .* is \[.*\], not \[.*\]; "):
         checkpoint.load_weights(networks, run.latest() / checkpoint.MODEL)
 

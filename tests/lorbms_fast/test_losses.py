@@ -7,6 +7,7 @@ import torch
 
 from lorbms_fast import losses
 from lorbms_fast.config import LossConfig
+from lorbms_fast.types import Scenes
 
 LAMBDAS = (1.0, 0.5, 0.25, 2.0)
 
@@ -40,9 +41,12 @@ def test_discrimination():
 
 
 def test_generator_total_has_the_weights_of_the_thesis():
-    parts = (torch.tensor(v, dtype=torch.float64) for v in (1.0, 10.0, 100.0, 1000.0))
-    L_G = losses.weighted(*parts, LossConfig()).L_G
-    assert L_G.item() == pytest.approx(0.904 * 11 + 0.052 * 100 + 0.044 * 1000, rel=1e-12)
+    code, image = torch.zeros(1, 4, 1), torch.zeros(1, 3, 2, 2, dtype=torch.float64)
+    s = Scenes(code, code, code, code, I_hat=image + 1, I_mix=image, I_prime=image - 10)
+    D_mix, L_cls = torch.tensor([2.0, 0.1], dtype=torch.float64), torch.tensor(1000.0, dtype=torch.float64)
+    L = losses.generation(image, s, D_mix, L_cls, LossConfig())
+    assert (L.L_rec_hat, L.L_rec_prime, L.L_adv, L.L_cls) == (1, 10, losses.called_real(D_mix), 1000)
+    assert L.L_G.item() == pytest.approx(0.904 * 11 + 0.052 * L.L_adv.item() + 0.044 * 1000, rel=1e-12)
 
 
 def test_hinge_losses():

@@ -1,7 +1,6 @@
 """Classifiers that see all images of a mix at once and name the origin of every tile."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lorbms_fast import reference
 from lorbms_fast.config import ModelConfig
@@ -16,11 +15,6 @@ class JointClassifier(reference.Classifier):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.conv1 = nn.Conv2d(3 * self.images, config.classifier_widths[0], 8, stride=2)
-
-    def all_at_once(self, I_mix: Tensor, I_ref: Tensor, I_q: Tensor) -> Tensor:
-        """Compute logits (N, tiles) from (N, 3, S, S) twice and (candidates, N, 3, S, S)."""
-        logits: Tensor = self(torch.cat([I_mix, I_ref], dim=1), I_q.transpose(0, 1).flatten(1, 2))
-        return logits
 
 
 class ThreeImageClassifier(JointClassifier):

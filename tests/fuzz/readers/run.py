@@ -76,7 +76,7 @@ def _files() -> dict[str, bytes]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary, "run")
         run = Run.create(folder, TrainConfig(model=SMALL), Path(temporary, "store"))
-        networks = build(SMALL, "torch")
+        networks = build(SMALL, "fast")
         run.save(Progress(1, 1), networks, Optimizers.of(networks, OptimConfig()))
         return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -56,7 +56,7 @@ def written(header: object) -> bytes:
 
 @cache
 def _networks() -> Networks:
-    return build(SMALL, "torch")
+    return build(SMALL, "fast")
 
 
 @cache

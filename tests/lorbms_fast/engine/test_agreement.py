@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig, ModelConfig, OptimConfig
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.mixing import mixing_mask
@@ -88,9 +89,8 @@ def trained(of: Case, impl: str) -> tuple[Tensor, dict[str, Tensor]]:
     losses = []
     for i in range(ITERATIONS):
         optimizers.set_rates(of.optim, i)
-        batches = [batch(of, 4 * i + k) for k in range(4)] if of.fresh else [batch(of, 4 * i)] * 4
-        losses.append(FORMS[impl].iterate(networks, optimizers, batches, of.loss).stacked())
-        FORMS[impl].advance_u(networks, of.optim)
+        batches = [batch(of, 4 * i + k) for k in range(4 if of.fresh else 1)]
+        losses.append(iterate(IMPLS[impl], networks, optimizers, batches, of.loss, of.optim).stacked())
     return torch.stack(losses), networks.state_dict()
 
 
@@ -115,7 +115,7 @@ def _moved_by_noise(of: Case, name: str) -> bool:
 def check(number: int) -> None:
     of = case(number)
     expected_losses, expected = trained(of, "reference")
-    losses, found = trained(of, "torch")
+    losses, found = trained(of, "fast")
     assert torch.isfinite(expected_losses).all()
     torch.testing.assert_close(losses, expected_losses, rtol=RTOL, atol=1e-13, msg=lambda text: f"{of}: {text}")
     worst = max((value, name) for name, value in difference(of, found, expected).items())
@@ -152,7 +152,7 @@ def _loss(name: str, **changed: Any) -> Any:
 def test_a_slightly_wrong_form_is_noticed(wrong):
     of = replace(case(3), loss=LossConfig(), optim=OptimConfig(), fresh=False, batch_size=2)
     expected_losses, expected = trained(of, "reference")
-    losses, found = trained(wrong(of), "torch")
+    losses, found = trained(wrong(of), "fast")
     assert (
         not torch.allclose(losses, expected_losses, rtol=RTOL, atol=1e-13)
         or max(difference(of, found, expected).values()) > RTOL

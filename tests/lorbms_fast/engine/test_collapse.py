@@ -15,7 +15,7 @@ from lorbms_fast.engine.collapse import (
     gain,
     spread,
 )
-from lorbms_fast.engine.forms import form_of
+from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
@@ -41,19 +41,19 @@ def test_the_right_answer_has_both():
 @pytest.mark.parametrize("name", ["thesis", "squeezenet-classifier", "six-image-classifier"])
 def test_a_collapsed_network_is_seen_and_left_as_it_was(name):
     model: ModelConfig = with_variant(TINY, name).model
-    networks, form, batch = build(model, "torch").train(), form_of(model, "torch"), random_batch(3, 64)
+    networks, impl, batch = build(model, "fast").train(), implementation(model, "fast"), random_batch(3, 64)
     last = networks.cls.last if name.startswith("squeezenet") else networks.cls.fc8
     with torch.no_grad():
         last.weight.zero_()
     before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
-    assert classifier_state(networks, form, batch.I_ref, batch)["spread"] < COLLAPSED
+    assert classifier_state(networks, impl, batch.I_ref, batch)["spread"] < COLLAPSED
     after = networks.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("name", ["thesis", "global-local-discriminator"])
 def test_a_collapsed_discriminator_is_seen(name):
-    networks = build(with_variant(TINY, name).model, "torch").train()
+    networks = build(with_variant(TINY, name).model, "fast").train()
     I_ref, I_mix = (random_batch(3, 64, seed).I_ref for seed in (0, 1))
     alive = discriminator_state(networks, I_ref, I_mix)
     assert alive["spread"] > 1e-5
@@ -72,12 +72,12 @@ def test_a_collapsed_discriminator_is_seen(name):
 def test_a_classifier_that_says_a_half_of_everything_is_seen_from_the_first_iteration():
     """Appendix D.8: SqueezeNet's last ReLU lets nothing through."""
     model: ModelConfig = with_variant(TINY, "squeezenet-classifier").model
-    networks, form, batch = build(model, "torch").train(), form_of(model, "torch"), random_batch(3, 64)
-    alive = {"classifier": classifier_state(networks, form, batch.I_ref, batch)}
+    networks, impl, batch = build(model, "fast").train(), implementation(model, "fast"), random_batch(3, 64)
+    alive = {"classifier": classifier_state(networks, impl, batch.I_ref, batch)}
     assert [*collapsed(1, alive)] == []
     with torch.no_grad():
         networks.cls.last.bias.fill_(-100)
-    dead = {"classifier": classifier_state(networks, form, batch.I_ref, batch)}
+    dead = {"classifier": classifier_state(networks, impl, batch.I_ref, batch)}
     assert dead["classifier"]["certainty"] == 0
     (told,) = collapsed(1, dead)
     assert told == "iteration 1: the classifier says 0.5 of everything (all logits are 0): it has collapsed"

@@ -7,10 +7,10 @@ import torch
 
 from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.readers import resident
-from lorbms_fast.engine.cuda_graph import UPDATES, CapturedIteration, CudaGraphs
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import UPDATES, iterate
 from lorbms_fast.engine.optimizers import Adam, Optimizers
-from lorbms_fast.engine.precision import precision
 from lorbms_fast.models import build
 from lorbms_fast.types import Batch
 from tests.conftest import TINY
@@ -26,7 +26,7 @@ class Trained:
 
     def __init__(self, config, arithmetic, dtype=torch.float64):
         self.config, self.arithmetic = config, arithmetic
-        self.networks = build(config.model, "torch").to(dtype).train()
+        self.networks = build(config.model, "fast").to(dtype).train()
         self.optimizers = Optimizers.of(self.networks, config.optim, arithmetic)
         self.counters = []
 
@@ -53,12 +53,15 @@ class Trained:
         self.optimizers.set_rates(self.config.optim, iteration)
         dtype = next(self.networks.parameters()).dtype
         batches = [Batch(b.I_ref.to(dtype), b.I_q.to(dtype), b.mask) for b in batches]
-        with precision(CPU, self.arithmetic):
-            report = FORMS["torch"].iterate(
-                self.networks, self.optimizers, batches * (UPDATES // len(batches)), self.config.loss
-            )
-        FORMS["torch"].advance_u(self.networks, self.config.optim)
-        return report
+        return iterate(
+            IMPLS["fast"],
+            self.networks,
+            self.optimizers,
+            batches,
+            self.config.loss,
+            self.config.optim,
+            self.arithmetic,
+        )
 
 
 def numbers_of(iteration, fresh=False):

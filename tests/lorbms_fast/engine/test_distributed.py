@@ -16,7 +16,8 @@ from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
 from lorbms_fast.engine import distributed
 from lorbms_fast.engine.distributed import Averaging, World
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.measurement.step import random_batch
@@ -27,7 +28,7 @@ from tests.conftest import TINY
 from tests.processes import work_together
 
 PROCESSES = 2
-FORM = FORMS["torch"]
+FAST = IMPLS["fast"]
 LOSS = replace(TINY.loss, cls=0.0)  # batch statistics tie samples together; they are a process's own
 MODEL = TINY.model
 
@@ -46,24 +47,21 @@ def both() -> Batch:
 def three_losses(networks, batches):
     """L_G of a batch without L_cls, the mean of L_cls over batches with statistics of each, and L_D."""
     whole = both() if len(batches) == PROCESSES else batches[0]
-    yield "generator", FORM.generator_losses(networks, whole, LOSS)[0].L_G
+    yield "generator", FAST.generator_losses(networks, whole, LOSS)[0].L_G
     of_each = []
     for batch in batches:
-        I_mix = FORM.scenes(networks, batch).I_mix.detach()
-        of_each.append(
-            losses.classification(FORM.classifier_logits(networks, I_mix, batch.I_q), batch.mask, LOSS.lambdas)
-        )
+        I_mix = FAST.scenes(networks, batch).I_mix.detach()
+        of_each.append(FAST.classifier_loss(networks, I_mix, batch, LOSS))
     yield "classifier", torch.stack(of_each).mean()
-    I_mix = FORM.scenes(networks, whole).I_mix.detach()
+    I_mix = FAST.scenes(networks, whole).I_mix.detach()
     yield "discriminator", losses.discrimination(networks.dsc(whole.I_ref), networks.dsc(I_mix))
 
 
 def losses_of_one_batch(networks, batch):
     """L_G, L_cls and L_D, all with the statistics of the batch."""
-    yield "generator", FORM.generator_losses(networks, batch, TINY.loss)[0].L_G
-    I_mix = FORM.scenes(networks, batch).I_mix.detach()
-    logits = FORM.classifier_logits(networks, I_mix, batch.I_q)
-    yield "classifier", losses.classification(logits, batch.mask, TINY.loss.lambdas)
+    yield "generator", FAST.generator_losses(networks, batch, TINY.loss)[0].L_G
+    I_mix = FAST.scenes(networks, batch).I_mix.detach()
+    yield "classifier", FAST.classifier_loss(networks, I_mix, batch, TINY.loss)
     yield "discriminator", losses.discrimination(networks.dsc(batch.I_ref), networks.dsc(I_mix))
 
 
@@ -83,7 +81,7 @@ def gradients(networks, named_losses, processes):
 
 
 def synchronised(rank: int) -> Networks:
-    networks = build(MODEL, "torch").double().train()
+    networks = build(MODEL, "fast").double().train()
     distributed.synchronise_batch_norm(networks.cls, World(rank, PROCESSES))
     return networks
 
@@ -97,7 +95,7 @@ def as_one_of_two(rank: int, folder: Path) -> None:
     distributed.BUCKET = 2**12
     Averaging.__init__.__defaults__ = (2**12,)  # several buckets even for the tiny model
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
-    networks = build(MODEL, "torch").double().train()
+    networks = build(MODEL, "fast").double().train()
     found = {"per-process": gradients(networks, three_losses(networks, [share(rank)]), PROCESSES)}
     networks = synchronised(rank)
     found["synchronised"] = gradients(networks, losses_of_one_batch(networks, share(rank)), PROCESSES)
@@ -105,13 +103,12 @@ def as_one_of_two(rank: int, folder: Path) -> None:
     networks = synchronised(rank)
     with distributed.on_its_own(networks.cls):
         if rank == 0:  # nobody else takes part
-            FORM.classifier_logits(networks, share(0).I_ref, share(0).I_q)
-    networks = build(MODEL, "torch").double().train()
+            FAST.classifier_logits(networks, share(0).I_ref, share(0))
+    networks = build(MODEL, "fast").double().train()
     optimizers = Optimizers.of(networks, TINY.optim, processes=PROCESSES)
     assert len(optimizers.generator.averaging._buckets) > 2
     for _ in range(2):
-        FORM.iterate(networks, optimizers, [share(rank)] * 4, TINY.loss)
-        FORM.advance_u(networks, TINY.optim)
+        iterate(FAST, networks, optimizers, [share(rank)], TINY.loss, TINY.optim)
     found["state"] = {name: t for name, t in networks.state_dict().items() if "running" not in name}
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -127,7 +124,7 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("name", ["generator", "classifier", "discriminator"])
 @pytest.mark.parametrize("statistics", ["per-process", "synchronised"])
 def test_averaged_gradients_are_those_of_the_double_batch(statistics, name, two):
-    networks = build(MODEL, "torch").double().train()
+    networks = build(MODEL, "fast").double().train()
     whole = statistics == "synchronised"
     named_losses = losses_of_one_batch(networks, both()) if whole else three_losses(networks, [share(0), share(1)])
     expected = gradients(networks, named_losses, 1)[name]
@@ -240,7 +237,7 @@ def test_a_killed_worker_ends_the_job_or_is_started_again(store, tmp_path):
             found.append((log, {path.name: path.read_bytes() for path in run.latest().iterdir()}))
     assert found[0] == found[1]
     assert [json.loads(line)["iteration"] for line in found[0][0].splitlines()] == [1, 2, 3, 4, 5, 6]
-    networks = build(TINY.model, "torch")
+    networks = build(TINY.model, "fast")
     assert run.restore(networks, Optimizers.of(networks, TINY.optim)) == Progress(6, 36)
 
 

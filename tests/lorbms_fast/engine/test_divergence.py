@@ -133,7 +133,7 @@ def test_going_back_to_the_beginning_and_not_for_ever(spoilt, store, tmp_path):
 
 
 def test_rates_are_lower_by_the_factor():
-    networks = build(TINY.model, "torch")
+    networks = build(TINY.model, "fast")
     moved = []
     for factor in (1.0, 0.5):
         optimizers = Optimizers.of(networks, TINY.optim)
@@ -148,7 +148,7 @@ def test_rates_are_lower_by_the_factor():
 
 
 def test_a_gradient_alone_is_enough():
-    networks = build(TINY.model, "torch")
+    networks = build(TINY.model, "fast")
     optimizers = Optimizers.of(networks, TINY.optim)
     weight = next(networks.cls.parameters())
     weight.register_hook(lambda gradient: gradient * torch.nan)
@@ -163,7 +163,7 @@ def test_a_gradient_alone_is_enough():
 
 
 def test_overflows_that_a_scaler_is_there_for_do_not_count():
-    networks = build(TINY.model, "torch")
+    networks = build(TINY.model, "fast")
     optimizers = Optimizers.of(networks, TINY.optim, "float16")
     update(optimizers.classifier, 1e34 * sum(p.square().sum() for p in networks.cls.parameters()))
     assert optimizers.classifier.t == 0
@@ -173,7 +173,7 @@ def test_overflows_that_a_scaler_is_there_for_do_not_count():
 
 def test_late_readings_name_the_iterations():
     """As on a GPU, where notes are read at the log's entries only."""
-    optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
+    optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim)
     watch = Watch(optimizers, 4)
     found = []
     for iteration in range(12):
@@ -186,7 +186,7 @@ def test_late_readings_name_the_iterations():
 
 
 def test_notes_on_their_way_are_waited_for_only_when_they_must(monkeypatch):
-    optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
+    optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim)
     watch = Watch(optimizers, 2)
     monkeypatch.setattr(HostCopy, "here", lambda reading: False)
     found = []
@@ -200,7 +200,7 @@ def test_notes_on_their_way_are_waited_for_only_when_they_must(monkeypatch):
 
 
 def test_what_another_process_noted_counts(monkeypatch):
-    optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
+    optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim)
     watch = Watch(optimizers, 2)
     watch.note(BEGINNING)
     monkeypatch.setattr(World, "largest", lambda world, numbers: numbers + 1)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Adam, Optimizers
-from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.step import random_batch, step
@@ -35,8 +35,8 @@ def trained(impl, config, iterations, normalise=spectral_norm, fresh=False):
     losses = []
     for i in range(iterations):
         batches = [double(random_batch(3, 64, seed=10 * i + fresh * k)) for k in range(4)]
-        report = FORMS[impl].iterate(networks, optimizers, batches if fresh else batches[:1] * 4, config.loss)
-        FORMS[impl].advance_u(networks, config.optim)
+        batches = batches if fresh else batches[:1]
+        report = iterate(IMPLS[impl], networks, optimizers, batches, config.loss, config.optim)
         losses.append(torch.stack([getattr(report, f.name) for f in dataclasses.fields(report)]))
     return torch.stack(losses), networks.state_dict()
 
@@ -45,7 +45,7 @@ def trained(impl, config, iterations, normalise=spectral_norm, fresh=False):
 @pytest.mark.parametrize("normalise", [spectral_norm, spectral_norm_through])
 def test_five_iterations_agree(normalise, fresh):
     reference_losses, reference = trained("reference", TINY, 5, normalise, fresh)
-    losses, fast = trained("torch", TINY, 5, normalise, fresh)
+    losses, fast = trained("fast", TINY, 5, normalise, fresh)
     torch.testing.assert_close(losses, reference_losses, rtol=1e-9, atol=0)
     for name, expected in reference.items():
         # Biases before a norm have gradient 0, of which Adam makes steps of rounding noise: they move nothing.
@@ -58,22 +58,21 @@ def _without_effect(name: str) -> bool:
 
 
 def test_each_loss_moves_its_own_network_only():
-    networks = build(TINY.model, "torch").train()
+    networks = build(TINY.model, "fast").train()
     before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
     optimizers = Optimizers.of(networks, TINY.optim)
     for optimizer in (optimizers.generator, optimizers.classifier):
         for group in optimizer.param_groups:
             group["lr"].zero_()
-    FORMS["torch"].iterate(networks, optimizers, [random_batch(3, 64)] * 4, TINY.loss)
-    moved = {
-        name.split(".")[0] for name, tensor in networks.state_dict().items() if not torch.equal(tensor, before[name])
-    }
+    iterate(IMPLS["fast"], networks, optimizers, [random_batch(3, 64)], TINY.loss, TINY.optim)
+    state = {name: tensor for name, tensor in networks.state_dict().items() if not name.endswith(".u")}
+    moved = {name.split(".")[0] for name, tensor in state.items() if not torch.equal(tensor, before[name])}
     assert moved == {"dsc", "cls"}  # the classifier's running averages follow its own update
     assert torch.equal(networks.state_dict()["cls.fc8.weight"], before["cls.fc8.weight"])
 
 
 def test_fast_form_does_less():
-    reference, fast = (count(step(impl, TINY.model, 3)) for impl in ("reference", "torch"))
+    reference, fast = (count(step(impl, TINY.model, 3)) for impl in ("reference", "fast"))
     assert fast.gflop < 0.75 * reference.gflop
     assert fast.operations < reference.operations
     assert fast.gigabytes < reference.gigabytes
@@ -85,10 +84,10 @@ def test_any_number_of_used_candidates(replaced):
     mask = torch.zeros(2, 4, dtype=torch.bool)
     mask[:, :replaced] = True
     results = []
-    for impl in FORMS:
+    for impl in IMPLS:
         networks = build(TINY.model, impl).double().train()
         with torch.no_grad():
-            results.append(FORMS[impl].scenes(networks, batch._replace(mask=mask)))
+            results.append(IMPLS[impl].scenes(networks, batch._replace(mask=mask)))
     torch.testing.assert_close(results[0].I_prime, results[1].I_prime, rtol=0, atol=1e-11)
     torch.testing.assert_close(results[0].f_mix, results[1].f_mix, rtol=0, atol=1e-11)
 
@@ -128,7 +127,7 @@ def test_adam_goes_on_from_its_state():
 
 
 def test_classifier_rate_is_a_staircase():
-    optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim)
+    optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim)
     rates = []
     for iteration in (0, 19_999, 20_000, 45_000):
         optimizers.set_rates(TINY.optim, iteration)
@@ -147,14 +146,13 @@ class NothingWaits(TorchDispatchMode):
 
 @pytest.mark.parametrize("arithmetic", ["float32", "bfloat16", "float16"])
 def test_the_host_never_waits_inside_an_iteration(arithmetic):
-    networks = build(TINY.model, "torch").train()
+    networks = build(TINY.model, "fast").train()
     optimizers = Optimizers.of(networks, TINY.optim, arithmetic)
     batch = random_batch(2, 64).to("cpu")
     for i in range(2):
-        with NothingWaits(), precision(torch.device("cpu"), arithmetic):
+        with NothingWaits():
             optimizers.set_rates(TINY.optim, i)
-            report = FORMS["torch"].iterate(networks, optimizers, [batch] * 4, TINY.loss)
-            FORMS["torch"].advance_u(networks, TINY.optim)
+            report = iterate(IMPLS["fast"], networks, optimizers, [batch], TINY.loss, TINY.optim, arithmetic)
     assert np.isfinite(list(report.numbers().values())).all()
 
 
@@ -171,10 +169,10 @@ def test_padding_of_used_candidates_changes_nothing(extra):
     used = used_candidates(batch.mask)
     padded = padded_candidates(batch.mask, used.shape[1] + extra)
     assert padded.shape == (2, used.shape[1] + extra)
-    networks = build(TINY.model, "torch").double().train()
+    networks = build(TINY.model, "fast").double().train()
     results = []
     for u in (used, padded):
-        parts, s = FORMS["torch"].generator_losses(networks, batch._replace(used=u), TINY.loss)
+        parts, s = IMPLS["fast"].generator_losses(networks, batch._replace(used=u), TINY.loss)
         gradients = torch.autograd.grad(parts.L_G, networks.generator)
         results.append([s.f_mix, s.I_mix, s.I_prime, *gradients])
     for plain, with_padding in zip(*results, strict=True):
@@ -191,7 +189,7 @@ def left_to_the_garbage_collector(impl):
     return sum(isinstance(thing, torch.Tensor) for thing in gc.garbage)
 
 
-@pytest.mark.parametrize("impl", ["reference", "torch"])
+@pytest.mark.parametrize("impl", ["reference", "fast"])
 def test_an_iteration_leaves_no_tensors_to_the_garbage_collector(impl):
     # In a process of its own: what tests before this one left is not the iteration's.
     with ProcessPoolExecutor(1, PROCESSES) as pool:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lorbms_fast.config import PRESETS
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Adam, Optimizers, update
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.measurement.step import random_batch
@@ -23,7 +24,7 @@ def losses(config, arithmetic, iterations, batch_size, rounded=False):
 
     Where `rounded`, initial parameters have been through bfloat16.
     """
-    networks = build(config.model, "torch").train()
+    networks = build(config.model, "fast").train()
     if rounded:
         for parameter in networks.parameters():
             parameter.data = parameter.data.bfloat16().float()
@@ -31,9 +32,7 @@ def losses(config, arithmetic, iterations, batch_size, rounded=False):
     batches = [random_batch(batch_size, 64, seed) for seed in range(4)]
     rows = []
     for i in range(iterations):
-        with precision(CPU, arithmetic):
-            report = FORMS["torch"].iterate(networks, optimizers, [batches[i % 4]] * 4, config.loss)
-        FORMS["torch"].advance_u(networks, config.optim)
+        report = iterate(IMPLS["fast"], networks, optimizers, [batches[i % 4]], config.loss, config.optim, arithmetic)
         rows.append([report.L_rec_hat, report.L_rec_prime, report.L_adv, report.L_cls, report.L_D])
     return torch.tensor(rows).unfold(0, 10, 10).mean(-1)
 
@@ -71,13 +70,11 @@ def test_tf32_is_allowed_inside_only(arithmetic, tf32):
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "tf32", "bfloat16", "float16"])
-@pytest.mark.parametrize("impl", ["torch", "reference"])
+@pytest.mark.parametrize("impl", ["fast", "reference"])
 def test_parameters_moments_averages_and_losses_stay_float32(impl, arithmetic):
     networks = build(TINY.model, impl).train()
     optimizers = Optimizers.of(networks, TINY.optim, arithmetic)
-    with precision(CPU, arithmetic):
-        report = FORMS[impl].iterate(networks, optimizers, [random_batch(2, 64)] * 4, TINY.loss)
-    FORMS[impl].advance_u(networks, TINY.optim)
+    report = iterate(IMPLS[impl], networks, optimizers, [random_batch(2, 64)], TINY.loss, TINY.optim, arithmetic)
     moments = [m for o in vars(optimizers).values() for state in o.state.values() for m in state.values()]
     tensors = [*networks.state_dict().values(), *moments, *vars(report).values()]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
@@ -97,6 +94,6 @@ def test_a_step_that_overflows_is_skipped_and_the_scale_halved():
 
 
 def test_scalers_are_apart():
-    optimizers = Optimizers.of(build(TINY.model, "torch"), TINY.optim, "float16")
+    optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim, "float16")
     assert len({id(o.scaler) for o in vars(optimizers).values()}) == 3
     assert all(o.scaler.is_enabled() for o in vars(optimizers).values())

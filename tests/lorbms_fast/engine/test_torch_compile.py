@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lorbms_fast.engine import torch_compile
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.measurement.step import random_batch
@@ -20,15 +21,14 @@ class Run:
     """Networks in float64, some of their regions compiled, and batches that use from 3 to 9 of 12 candidates."""
 
     def __init__(self, *regions):
-        self.networks = build(TINY.model, "torch").double().train()
+        self.networks = build(TINY.model, "fast").double().train()
         self.graphs = compile_regions(self.networks, regions, "eager")
         self.optimizers = Optimizers.of(self.networks, TINY.optim)
 
     def iterate(self, i, n=3):
         batch = double(random_batch(n, 64, i))
         batch = batch._replace(mask=torch.arange(4) < 1 + (torch.arange(n)[:, None] * i) % 3)
-        report = FORMS["torch"].iterate(self.networks, self.optimizers, [batch] * 4, TINY.loss)
-        FORMS["torch"].advance_u(self.networks, TINY.optim)
+        report = iterate(IMPLS["fast"], self.networks, self.optimizers, [batch], TINY.loss, TINY.optim)
         return report.stacked()
 
     def counts(self):

@@ -90,9 +90,9 @@ def test_only_the_newest_checkpoints_stay(store, tmp_path):
     assert [path.name for path in Run.open(tmp_path / "run").checkpoints()] == ["00000005", "00000006"]
 
 
-@pytest.mark.parametrize("impl", ["reference", "torch"])
+@pytest.mark.parametrize("impl", ["reference", "fast"])
 def test_both_forms_train_to_the_same_losses(impl, store, finished, tmp_path):
-    if impl == "torch":
+    if impl == "fast":
         other = entries(finished)
     else:
         config = replace(TINY, impl="reference")

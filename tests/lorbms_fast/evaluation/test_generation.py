@@ -16,7 +16,7 @@ from lorbms_fast.config import EvaluationConfig
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.resize import area_resize
-from lorbms_fast.engine.iteration import scenes
+from lorbms_fast.engine.fast import Fast
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation import generation
 from lorbms_fast.evaluation.generation import (
@@ -56,7 +56,7 @@ def test_one_scene_for_each_image(run, source, store, monkeypatch):
     np.testing.assert_array_equal(ranks[0], ranks[1])
     assert (ranks[0] != ranks[2]).mean() > 0.8
     batch = of_rows(source, np.arange(24), ranks[0])
-    np.testing.assert_array_equal(first, to_pixels(scenes(networks, batch).I_mix.detach()))
+    np.testing.assert_array_equal(first, to_pixels(Fast().scenes(networks, batch).I_mix.detach()))
 
 
 def test_whole_images_are_described_as_the_extractor_describes_quadrants(store):

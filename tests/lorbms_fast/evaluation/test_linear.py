@@ -40,7 +40,7 @@ SHORT = LinearConfig(
 )
 
 
-@pytest.mark.parametrize("impl", ["reference", "torch"])
+@pytest.mark.parametrize("impl", ["reference", "fast"])
 def test_classifiers_have_the_sizes_of_the_thesis(impl):
     networks = build(ModelConfig(), impl)
     assert classifier_parameters(EncoderBackbone(networks.enc), 96, 10) == 17_290
@@ -49,7 +49,7 @@ def test_classifiers_have_the_sizes_of_the_thesis(impl):
 
 
 def test_discriminator_features_are_those_before_its_logits(tmp_path):
-    dsc = build(ModelConfig(discriminator_width=3), "torch").dsc
+    dsc = build(ModelConfig(discriminator_width=3), "fast").dsc
     assert isinstance(dsc, Discriminator)
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     maps = DiscriminatorBackbone(dsc)(images).unflatten(1, (-1, 4, 4))

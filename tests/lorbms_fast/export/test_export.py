@@ -80,7 +80,7 @@ def test_onnx_files_agree_with_the_run(count, run, exported, images):
 def test_generators_of_variants_are_exported(variant, tmp_path, capsys):
     config = with_variant(TINY, variant)
     run = Run.create(tmp_path / "run", config, tmp_path)
-    networks = build(config.model, "torch")
+    networks = build(config.model, "fast")
     for name, parameter in networks.named_parameters():
         if name.endswith("attention.gamma"):
             parameter.data.fill_(1)  # 0 would leave the attention out

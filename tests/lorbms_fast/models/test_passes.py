@@ -11,7 +11,7 @@ from tests.conftest import TINY
 
 @pytest.fixture
 def networks():
-    return build(TINY.model, "torch").double().train()
+    return build(TINY.model, "fast").double().train()
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_network_that_packs_nothing_is_its_own_pass():
 
 @pytest.mark.parametrize("name", ["cls", "dsc"])
 def test_parameters_are_cast_once_to_what_autocast_would_make_of_them(name):
-    network = getattr(build(TINY.model, "torch").train(), name)
+    network = getattr(build(TINY.model, "fast").train(), name)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     inputs = (images, images.expand(4, -1, -1, -1, -1).contiguous()) if name == "cls" else (images,)
     results = []

@@ -36,7 +36,7 @@ def test_collage_pastes_the_masked_quadrants():
 
 
 def test_transfer_mixes_chunks_of_both_photos():
-    networks = build(TINY.model, "torch").eval()
+    networks = build(TINY.model, "fast").eval()
     I_obj, I_ref = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = torch.tensor([[False, False, True, False]])
     found = transfer(networks, I_obj, I_ref, mask)
@@ -46,7 +46,7 @@ def test_transfer_mixes_chunks_of_both_photos():
 
 
 def test_interpolation_goes_from_reconstruction_to_mixed_scene():
-    networks = build(TINY.model, "torch").eval()
+    networks = build(TINY.model, "fast").eval()
     f_ref, f_obj = torch.randn(2, 3, 4, TINY.model.chunk, generator=torch.Generator().manual_seed(0)) * 5
     f_mix = mix_chunks(f_ref, f_obj, torch.tensor([[False, False, True, False], [True] * 4, [False] * 4]))
     images = interpolation(networks, f_ref, f_mix, torch.tensor([0.0, 0.25, 1.0]))

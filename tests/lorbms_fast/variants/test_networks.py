@@ -55,8 +55,8 @@ def test_attention_position_by_position():
 
 
 def test_attention_begins_as_the_network_without():
-    plain = build(TINY.model, "torch")
-    attentive = build(with_variant(TINY, "attention").model, "torch")
+    plain = build(TINY.model, "fast")
+    attentive = build(with_variant(TINY, "attention").model, "fast")
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     for part in ("dec", "dsc"):
         network, other = getattr(plain, part), getattr(attentive, part)
@@ -112,7 +112,7 @@ def test_squeezenet_ends_in_a_relu_and_an_average():
 
 
 def test_every_convolution_of_the_discriminator_is_told_coordinates():
-    discriminator = filled(build(with_variant(TINY, "coordconv-discriminator").model, "torch").dsc)
+    discriminator = filled(build(with_variant(TINY, "coordconv-discriminator").model, "fast").dsc)
     discriminator.requires_grad_(False)
     inside = {id(layer) for layer in discriminator.attention.modules()}
     layers = [layer for layer in discriminator.modules() if id(layer) not in inside]
@@ -129,7 +129,7 @@ def test_every_convolution_of_the_discriminator_is_told_coordinates():
 
 
 def test_a_tile_is_encoded_on_its_own():
-    networks = build(with_variant(TINY, "nine-tiles").model, "torch").double()
+    networks = build(with_variant(TINY, "nine-tiles").model, "fast").double()
     encoder = filled(networks.enc).requires_grad_(False)
     images = randn(2, 3, 96, 96)
     codes = encoder(images)
@@ -150,7 +150,7 @@ def test_a_tile_is_encoded_on_its_own():
 
 def test_larger_tiles_have_their_chunks_where_the_decoder_expects_them():
     model = replace(with_variant(TINY, "nine-tiles").model, image_size=192)
-    encoder = filled(build(model, "torch").enc).requires_grad_(False)
+    encoder = filled(build(model, "fast").enc).requires_grad_(False)
     images = randn(1, 3, 192, 192)
     codes = encoder(images).unflatten(1, (6, 6))
     changed = images.clone()
@@ -159,11 +159,11 @@ def test_larger_tiles_have_their_chunks_where_the_decoder_expects_them():
     assert moved[2:4, 4:].all()
     assert moved.sum() == 4
     with pytest.raises(UserError, match="64 px cannot be cut into 9 square tiles"):
-        build(replace(model, image_size=64), "torch")
+        build(replace(model, image_size=64), "fast")
 
 
 def test_global_local_reads_a_random_patch_and_the_whole():
-    discriminator = filled(build(with_variant(TINY, "global-local-discriminator").model, "torch").dsc)
+    discriminator = filled(build(with_variant(TINY, "global-local-discriminator").model, "fast").dsc)
     image = randn(1, 3, 64, 64).requires_grad_()
     weigh = discriminator.weigh.weight
     with torch.no_grad():
@@ -189,7 +189,7 @@ def test_global_local_reads_a_random_patch_and_the_whole():
 
 def test_patches_are_random_reproducible_and_left_alone_by_who_looks():
     def fresh(seed: int) -> torch.nn.Module:
-        return build(with_variant(TINY, "global-local-discriminator").model, "torch", seed).train().dsc
+        return build(with_variant(TINY, "global-local-discriminator").model, "fast", seed).train().dsc
 
     discriminator, images = fresh(0), torch.rand(8, 3, 64, 64)
     first = discriminator.corners(8, 64)
@@ -230,7 +230,7 @@ def test_parameters_at_the_thesis_sizes():
 
 def test_a_network_that_a_variant_lacks():
     with pytest.raises(UserError, match="'hinge' has no decoder of its own: name thesis, attention-decoder, "):
-        build(replace(TINY.model, decoder="hinge"), "torch")
+        build(replace(TINY.model, decoder="hinge"), "fast")
 
 
 def test_every_variant_has_a_name_and_the_older_names_still_count():

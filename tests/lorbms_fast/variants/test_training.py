@@ -16,7 +16,8 @@ from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.forms import FORMS, form_of
+from lorbms_fast.engine.implementations import IMPLS, implementation
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.models import build
@@ -102,13 +103,13 @@ def test_the_general_form_is_the_thesis_where_both_apply(store):
     """One step of each in float64: the same losses, and the same parameters afterwards."""
     batch = batch_source(SHORT, store).batch(0)
     batch = batch._replace(I_ref=batch.I_ref.double(), I_q=batch.I_q.double())
-    general = form_of(replace(SHORT.model, image_size=96), "torch")
-    assert general not in FORMS.values()
+    general = implementation(replace(SHORT.model, image_size=96), "fast")
+    assert general not in IMPLS.values()
     results = []
-    for form in (FORMS["torch"], general):
-        networks = build(SHORT.model, "torch").double().train()
-        report = form.iterate(networks, Optimizers.of(networks, SHORT.optim), [batch] * 4, SHORT.loss)
-        form.advance_u(networks, SHORT.optim)
+    for impl in (IMPLS["fast"], general):
+        networks = build(SHORT.model, "fast").double().train()
+        optimizers = Optimizers.of(networks, SHORT.optim)
+        report = iterate(impl, networks, optimizers, [batch], SHORT.loss, SHORT.optim)
         results.append((report.numbers(), networks.state_dict()))
     (numbers, state), (expected_numbers, expected) = results
     assert numbers == pytest.approx(expected_numbers, rel=1e-6)

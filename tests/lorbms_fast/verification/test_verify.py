@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lorbms_fast.cli import main
-from lorbms_fast.engine.forms import FORMS
+from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.errors import UserError
 from lorbms_fast.verification.forward import fill_checks, forward_checks
 from lorbms_fast.verification.golden import SHIPPED, Golden
@@ -30,12 +30,12 @@ def test_fill_rule():
     assert not _out(fill_checks(Golden.open(SHIPPED, torch.float64)))
 
 
-@pytest.mark.parametrize("impl", FORMS)
+@pytest.mark.parametrize("impl", IMPLS)
 def test_operations_agree_with_the_authors_program(impl):
     assert not _out(operation_checks(Golden.open(SHIPPED, torch.float64), impl))
 
 
-@pytest.mark.parametrize("impl", FORMS)
+@pytest.mark.parametrize("impl", IMPLS)
 def test_forward_pass_agrees_with_the_authors_program(impl):
     checks = list(forward_checks(Golden.open(SHIPPED, torch.float64), impl))
     assert len(checks) == 28
@@ -43,14 +43,14 @@ def test_forward_pass_agrees_with_the_authors_program(impl):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("impl", FORMS)
+@pytest.mark.parametrize("impl", IMPLS)
 def test_gradients_agree_with_the_authors_program(impl):
     checks = list(gradient_checks(Golden.open(SHIPPED, torch.float64), impl))
     assert len(checks) == 18
     assert not _out(checks)
 
 
-@pytest.mark.parametrize("impl", FORMS)
+@pytest.mark.parametrize("impl", IMPLS)
 def test_gradients_of_the_default_convention_agree(impl, copy):
     kept = {"names_gen", "names_cls", "names_dsc", "L_G_one_const", "L_cls_one_const", "L_D_const"}
     with np.load(copy / "grads.npz") as arrays:
