@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from bench.conftest import Compare
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.decoders import cut
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.readers import Mapped, Reader, decode_on, resident, streamed
@@ -39,7 +40,6 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.photos.scene import compose_scene
 from lorbms_fast.similarity.features import efficientnet
-from lorbms_fast.similarity.table import NeighbourTable
 
 PHOTOGRAPHS, STORED = 200, 20_000
 BATCH, BATCHES, SIDE, ROUNDS = 12, 12, 64, 3

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from lorbms_fast.dataloader import counted
 from lorbms_fast.dataloader.ahead import ReadAhead
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.readers import Mapped, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask, used_candidates
-from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.types import Batch
 
 AUTHOR_RANKS = 9

@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from lorbms_fast import checkpoint
 from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import ModelConfig, TrainConfig
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.run import Run
-from lorbms_fast.similarity.table import NeighbourTable
 
 TINY = TrainConfig(
     model=ModelConfig(

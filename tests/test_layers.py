@@ -7,7 +7,6 @@ from tools.import_graph import graph, imported, order, pairs, upwards
 KNOWN_PAIRS = {
     ("checkpoint", "engine"),
     ("commands", "search"),
-    ("dataloader", "similarity"),
     ("engine", "measurement"),
     ("engine", "rendering"),
     ("engine", "run"),

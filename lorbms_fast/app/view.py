@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.app.pictures import of_address, photograph_of, png_address
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.dataloader.store import ImageStore
@@ -24,7 +25,6 @@ from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.kept import kept, nearest_to
-from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.tiles import is_grid, replaced_chunks
 from lorbms_fast.types import Networks
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import tyro
 
+from lorbms_fast.dataloader.neighbour_table import FILE, NeighbourTable
 from lorbms_fast.dataloader.store import ImageStore, damaged
 from lorbms_fast.progress import tqdm
-from lorbms_fast.similarity.table import FILE, NeighbourTable
 
 
 def check(store: tyro.conf.Positional[Path], /) -> None:

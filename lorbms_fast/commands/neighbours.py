@@ -10,6 +10,7 @@ import tyro
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
+from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, NeighbourTable
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -21,7 +22,6 @@ from lorbms_fast.similarity.copies import TOLERANCE, originals
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.kept import keep
 from lorbms_fast.similarity.kmeans import told_faiss
-from lorbms_fast.similarity.table import NEIGHBOURS, NeighbourTable
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
 from lorbms_fast.similarity.workplace import FOLDER, Workplace, digest_of_weights
 

@@ -13,6 +13,7 @@ import tyro
 from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
 from lorbms_fast.config import PRESETS, TrainConfig, read_config
 from lorbms_fast.dataloader.batches import Batches, BatchSource
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.readers import Reader, reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
@@ -29,7 +30,6 @@ from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models.variants import images_at_once, with_variant
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.run import BEGINNING, Progress, Run
-from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.types import Networks
 
 READ_AHEAD = 2

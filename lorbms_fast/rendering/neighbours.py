@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from lorbms_fast.dataloader.neighbour_table import QUADRANTS, NeighbourTable
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.rendering.sheet import sheet
 from lorbms_fast.similarity.quadrants import quadrant
-from lorbms_fast.similarity.table import QUADRANTS, NeighbourTable
 
 SQUARE = 224
 

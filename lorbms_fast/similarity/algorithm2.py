@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.ahead import ReadAhead
 from lorbms_fast.dataloader.decoders import decoder_named
+from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.progress import tqdm
@@ -24,7 +25,6 @@ from lorbms_fast.similarity.cells import (
 )
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.search import CPU, Neighbours, nearest, nearest_of_few, recall
-from lorbms_fast.similarity.table import NEIGHBOURS, QUADRANTS
 from lorbms_fast.similarity.workplace import Workplace
 
 BATCH = 16

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS
 from lorbms_fast.similarity.kmeans import trained_kmeans
-from lorbms_fast.similarity.table import NEIGHBOURS
 
 EXACT = 32_768
 """Images up to which there is one cell: 2.7 10^12 operations for a quadrant of 1,280 numbers, a minute of one core."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.similarity.table import NEIGHBOURS, QUADRANTS
 
 FILE = "features.npy"
 """In a store's folder: float32 (4, N, D), the features of all quadrants."""

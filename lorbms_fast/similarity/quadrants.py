@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.similarity.table import QUADRANTS
+from lorbms_fast.dataloader.neighbour_table import QUADRANTS
 
 
 def quadrant(images: NDArray[np.uint8], q: int) -> NDArray[np.uint8]:

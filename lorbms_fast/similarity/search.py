@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS
 from lorbms_fast.similarity.cells import Cells
-from lorbms_fast.similarity.table import NEIGHBOURS
 
 CHUNK, QUERIES, TARGETS = 16_384, 1024, 4096
 """Rows that are searched for, of these compared at a time, and with how many: memory is bounded by them."""

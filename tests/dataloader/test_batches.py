@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 
 from lorbms_fast.dataloader.ahead import ReadAhead
 from lorbms_fast.dataloader.batches import CPU, BatchSource
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask, padded_candidates, used_candidates
-from lorbms_fast.similarity.table import NeighbourTable
 
 
 @pytest.fixture

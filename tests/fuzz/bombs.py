@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from lorbms_fast.dataloader.neighbour_table import FILE
 from lorbms_fast.dataloader.store import FACTS, INDEX
 from lorbms_fast.measurement.proc import bytes_told
-from lorbms_fast.similarity.table import FILE
 from tests.fuzz.material import IMAGES, picture, store_files
 from tests.fuzz.reader import ask
 from tests.fuzz.readers import published_weights, reader, store_index, tar, voc

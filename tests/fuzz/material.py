@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import Listing, of_folder
 from lorbms_fast.dataloader.store import FACTS, ImageStore
-from lorbms_fast.similarity.table import NeighbourTable
 
 SIDE = 32
 IMAGES = 12

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lorbms_fast.dataloader.neighbour_table import FILE, NeighbourTable
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.similarity.table import FILE, NeighbourTable
 from tests.fuzz.material import IMAGES, lay_store, store_files
 from tests.fuzz.reader import Reader
 from tests.fuzz.readers.store_index import parquet

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from lorbms_fast.cli import main
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import Listing, of_folder
@@ -20,7 +21,6 @@ from lorbms_fast.similarity.features import EXTRACTORS, load_extractor
 from lorbms_fast.similarity.features.deepcluster import DeepClusterAlexNet
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.quadrants import quadrant
-from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
 from lorbms_fast.similarity.workplace import Workplace
 

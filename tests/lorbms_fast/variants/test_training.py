@@ -12,6 +12,7 @@ from PIL import Image
 
 from lorbms_fast.cli import main
 from lorbms_fast.commands.train import batch_source
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
@@ -23,7 +24,6 @@ from lorbms_fast.engine.trainer import Training
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.run import Run, load_networks
-from lorbms_fast.similarity.table import NeighbourTable
 from lorbms_fast.variants import VARIANTS
 from tests.conftest import TINY
 
