@@ -36,8 +36,8 @@ def swapped(plain: PlainDenseBlock) -> DenseBlock:
     first = convolutions[0]
     ours = DenseBlock(
         first.in_channels,
-        len(convolutions),
-        first.out_channels,
+        num_layers=len(convolutions),
+        growth_rate=first.out_channels,
         activation="instance_norm_relu",
         eps=plain.layers[0][0].eps,
     )

@@ -18,7 +18,7 @@ from lorbms_fast.kernels import DenseBlock, InstanceNorm2d, use_impl
 def main(path: Path) -> None:
     """Export a small model for any batch size, read it back, compare."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), InstanceNorm2d(8), DenseBlock(8, 2, 4)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), InstanceNorm2d(8), DenseBlock(8, num_layers=2, growth_rate=4)).eval()
     example = torch.rand(2, 3, 18, 18)
     with torch.no_grad(), use_impl("reference"):
         program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))

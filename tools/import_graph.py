@@ -85,8 +85,9 @@ def pairs(found: Graph) -> list[tuple[str, str]]:
 
 
 def upwards(found: Graph, layers: dict[str, int]) -> list[tuple[str, str]]:
-    """Arrows to a package that is not in a lower layer."""
-    return [(one, other) for one in sorted(found) for other in sorted(found[one]) if layers[other] >= layers[one]]
+    """Arrows to a package that is not in a lower layer, as far as the layers name both."""
+    arrows = [(one, other) for one in sorted(found) for other in sorted(found[one])]
+    return [(one, other) for one, other in arrows if layers.get(other, -1) >= layers.get(one, len(layers))]
 
 
 if __name__ == "__main__":
