@@ -23,7 +23,7 @@ from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.similarity import algorithm2
 from lorbms_fast.similarity.features.extractor import Extractor
-from lorbms_fast.similarity.workplace import Workplace
+from lorbms_fast.similarity.partial_search import PartialSearch
 
 SAMPLE = 0.02
 """Seconds between two looks at the memory."""
@@ -41,7 +41,7 @@ def main() -> None:
     n, d = asked.images, asked.dimension
     print(f"{n:,} images, {d} features; {machine()}, {len(os.sched_getaffinity(0))} cores")
     with tempfile.TemporaryDirectory() as folder:
-        work = Workplace(Path(folder))
+        work = PartialSearch(Path(folder))
         with watched("features of four quadrants written", 4 * n):
             features = algorithm2.quadrant_features(drawn_photographs(n), drawn_features(d), work)  # type: ignore[arg-type]
         with watched("neighbours, and their recall", n):

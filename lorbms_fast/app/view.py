@@ -24,7 +24,7 @@ from lorbms_fast.rendering.scenes import collage
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.features.extractor import Extractor
-from lorbms_fast.similarity.kept import kept, nearest_to
+from lorbms_fast.similarity.stored_features import load_features, nearest_to
 from lorbms_fast.tiles import is_grid, replaced_chunks
 from lorbms_fast.types import Networks
 
@@ -60,7 +60,7 @@ class RunView:
         with suppress(UserError):
             store = ImageStore.open(run.store)
             table = NeighbourTable.load(store)
-            features = kept(store)
+            features = load_features(store)
         return cls(run, store, table, features)
 
     def facts(self) -> dict[str, Any]:

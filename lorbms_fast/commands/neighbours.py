@@ -20,10 +20,10 @@ from lorbms_fast.rendering.neighbours import neighbour_sheet
 from lorbms_fast.similarity.algorithm2 import Method, Quadrant, Settings, find, quadrant_features
 from lorbms_fast.similarity.copies import TOLERANCE, originals
 from lorbms_fast.similarity.features import load_extractor
-from lorbms_fast.similarity.kept import keep
 from lorbms_fast.similarity.kmeans import told_faiss
+from lorbms_fast.similarity.partial_search import FOLDER, PartialSearch, digest_of_weights
+from lorbms_fast.similarity.stored_features import keep_features
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
-from lorbms_fast.similarity.workplace import FOLDER, Workplace, digest_of_weights
 
 SHEET_IMAGES = 4
 WANTED = 0.9
@@ -78,7 +78,7 @@ def neighbours(
     where = device_named(device)
     retain_freed_memory(KEPT)
     extractor = load_extractor(features, weights, where)
-    work = Workplace(store / FOLDER)
+    work = PartialSearch(store / FOLDER)
     with exclusive_lock(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):
         work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
         pictures = originals(opened)
@@ -99,7 +99,7 @@ def neighbours(
         rows = np.stack([quadrant.rows for quadrant in found], axis=1)
         table = NeighbourTable(rows, distances, threshold, features, facts)
         path = table.save(opened)
-        keep(opened, work.features_file)
+        keep_features(opened, work.features_file)
         shutil.rmtree(work.folder)
     with atomic_write(opened.path / "neighbours.png") as partial:
         images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()

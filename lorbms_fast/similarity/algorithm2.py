@@ -24,8 +24,8 @@ from lorbms_fast.similarity.cells import (
     whitened_cells,
 )
 from lorbms_fast.similarity.features.extractor import Extractor
+from lorbms_fast.similarity.partial_search import PartialSearch
 from lorbms_fast.similarity.search import CPU, Neighbours, nearest, nearest_of_few, recall
-from lorbms_fast.similarity.workplace import Workplace
 
 BATCH = 16
 READERS = 2
@@ -72,7 +72,7 @@ class Quadrant:
     """Part of the ten nearest of all that are among those found: a mean over a sample."""
 
 
-def quadrant_features(store: ImageStore, extractor: Extractor, work: Workplace) -> NDArray[np.float32]:
+def quadrant_features(store: ImageStore, extractor: Extractor, work: PartialSearch) -> NDArray[np.float32]:
     """Features of all quadrants, (4, N, D), from the source photographs at the side the extractor wants.
 
     They are written into a mapped file as they come, 16 N D bytes; an interrupted pass goes on where it was.
@@ -104,7 +104,7 @@ def find(
     features: NDArray[np.float32],
     pictures: NDArray[np.int64],
     settings: Settings,
-    work: Workplace,
+    work: PartialSearch,
     device: torch.device = CPU,
 ) -> list[Quadrant]:
     """Ten nearest neighbours for each quadrant on its own; finished quadrants are not searched again.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.similarity.features import deepcluster, descriptor, efficientnet, encoder, zoo
+from lorbms_fast.similarity.features import deepcluster, descriptor, efficientnet, encoder, timm_torchvision
 from lorbms_fast.similarity.features.extractor import Extractor
 
 
@@ -36,12 +36,12 @@ def load_extractor(name: str, weights: Path | None, device: torch.device) -> Ext
         UserError: there is none of that name, or its weights are missing, unwanted or unfit.
     """
     library, _, model = name.partition(":")
-    if library in zoo.LIBRARIES and model:
-        source = Source(partial(zoo.load, library, model), f"a state dict of {model}")
+    if library in timm_torchvision.LIBRARIES and model:
+        source = Source(partial(timm_torchvision.load, library, model), f"a state dict of {model}")
     elif name in EXTRACTORS:
         source = EXTRACTORS[name]
     else:
-        known = ", ".join([*EXTRACTORS, *(f"{library}:MODEL" for library in zoo.LIBRARIES)])
+        known = ", ".join([*EXTRACTORS, *(f"{library}:MODEL" for library in timm_torchvision.LIBRARIES)])
         raise UserError(f"there are no features '{name}': choose one of {known}")
     if source.weights and weights is None:
         raise UserError(f"features '{name}' need --weights: {source.weights}")

@@ -20,9 +20,9 @@ from lorbms_fast.similarity.algorithm2 import Settings, find, find_for_quadrant,
 from lorbms_fast.similarity.features import EXTRACTORS, load_extractor
 from lorbms_fast.similarity.features.deepcluster import DeepClusterAlexNet
 from lorbms_fast.similarity.features.extractor import Extractor
+from lorbms_fast.similarity.partial_search import PartialSearch
 from lorbms_fast.similarity.quadrants import quadrant
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
-from lorbms_fast.similarity.workplace import Workplace
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_quadrants_in_reading_order():
 @pytest.fixture
 def work(tmp_path):
     (tmp_path / "work").mkdir()
-    return Workplace(tmp_path / "work")
+    return PartialSearch(tmp_path / "work")
 
 
 def test_finished_quadrants_are_not_searched_again(work, monkeypatch):
@@ -162,7 +162,7 @@ def test_features_go_on_where_they_were(store, work, monkeypatch):
     monkeypatch.setattr(algorithm2, "BATCH", 5)
     monkeypatch.setattr(algorithm2, "NOTED", 1)
     (work.folder.parent / "other").mkdir()
-    whole = np.array(quadrant_features(store, counted([0]), Workplace(work.folder.parent / "other")))
+    whole = np.array(quadrant_features(store, counted([0]), PartialSearch(work.folder.parent / "other")))
     assert whole.shape == (4, 24, 3)
     for i in (0, 23):
         corner = store.square(i, 32)[16:, :16].mean((0, 1))

@@ -18,7 +18,7 @@ FOLDER = "neighbours.partial"
 
 
 @dataclass(frozen=True)
-class Workplace:
+class PartialSearch:
     """`STORE/neighbours.partial`: the features, mapped, how many of them are there, and each quadrant's result."""
 
     folder: Path

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lorbms_fast.similarity import kept as module
-from lorbms_fast.similarity.kept import keep, kept, nearest_to
+from lorbms_fast.similarity import stored_features as module
+from lorbms_fast.similarity.stored_features import keep_features, load_features, nearest_to
 
 
 @pytest.fixture
@@ -25,18 +25,18 @@ def test_the_nearest_of_all(features, monkeypatch):
 
 
 def test_small_ones_are_kept_and_large_ones_go(store, features, tmp_path, monkeypatch):
-    assert kept(store) is None
+    assert load_features(store) is None
     np.save(tmp_path / "f.npy", features)
-    assert keep(store, tmp_path / "f.npy") == store.path / "features.npy"
-    np.testing.assert_array_equal(kept(store), features)
+    assert keep_features(store, tmp_path / "f.npy") == store.path / "features.npy"
+    np.testing.assert_array_equal(load_features(store), features)
     np.save(tmp_path / "g.npy", features)
     monkeypatch.setattr(module, "LARGEST", 100)
-    assert keep(store, tmp_path / "g.npy") is None
-    assert kept(store) is None
+    assert keep_features(store, tmp_path / "g.npy") is None
+    assert load_features(store) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no features", "of others"])
 def test_damaged_ones_are_none(content, store, features):
     path = store.path / "features.npy"
     np.save(path, features[:, :5]) if content == "of others" else path.write_bytes(content)
-    assert kept(store) is None
+    assert load_features(store) is None

@@ -17,7 +17,7 @@ BLOCK = 4096
 """Images that are compared at a time."""
 
 
-def keep(store: ImageStore, features: Path) -> Path | None:
+def keep_features(store: ImageStore, features: Path) -> Path | None:
     """Move a file of features into the store's folder if it is not too large; older ones go in either case."""
     target = store.path / FILE
     target.unlink(missing_ok=True)
@@ -27,7 +27,7 @@ def keep(store: ImageStore, features: Path) -> Path | None:
     return target
 
 
-def kept(store: ImageStore) -> NDArray[np.float32] | None:
+def load_features(store: ImageStore) -> NDArray[np.float32] | None:
     """The features of a store, (4, N, D), mapped; None where none were kept, or they are of other images."""
     try:
         features: NDArray[np.float32] = np.load(store.path / FILE, mmap_mode="r", allow_pickle=False)
