@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.decoders import BadImage, Squares, decoder_named, read_squares
+from lorbms_fast.dataloader.decoders import BadImage, Crops, Squares, decoder_named, read_squares
 from lorbms_fast.dataloader.photograph import Photograph
-from lorbms_fast.dataloader.recipes import Crop, Recipe, square_crop
+from lorbms_fast.dataloader.recipes import Crop, Recipe, content_key, square_crop
 from lorbms_fast.dataloader.sources.listing import Skipped
 
 
@@ -66,7 +66,7 @@ class Made(NamedTuple):
 
 def make(settings: Settings, task: Task) -> Made:
     """Images of every photograph that can be read and is large enough."""
-    crops = [partial(_crops, settings, photograph.id) for photograph in task.photographs]
+    crops = [partial(_crops, settings)] * len(task.photographs)
     places = [photograph.place for photograph in task.photographs]
     found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))
     images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
@@ -84,11 +84,15 @@ def make(settings: Settings, task: Task) -> Made:
     return Made(np.concatenate(images), rows, skipped)
 
 
-def _crops(settings: Settings, name: str, width: int, height: int) -> tuple[Crop, ...]:
-    recipe = settings.recipe
-    if min(width, height) < recipe.min_side:
-        return ()
-    return tuple(square_crop(settings.seed, name, version, width, height) for version in recipe.versions)
+def _crops(settings: Settings, photograph: bytes) -> Crops:
+    recipe, content = settings.recipe, content_key(photograph)
+
+    def crops(width: int, height: int) -> tuple[Crop, ...]:
+        if min(width, height) < recipe.min_side:
+            return ()
+        return tuple(square_crop(settings.seed, content, version, width, height) for version in recipe.versions)
+
+    return crops
 
 
 def _rows(photograph: Photograph, squares: Squares, recipe: Recipe) -> Iterator[Row]:

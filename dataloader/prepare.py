@@ -25,6 +25,8 @@ from lorbms_fast.parallel import ordered_map
 SHARD_BYTES = 64 << 20
 TASK = 32
 """Photographs that a worker takes at a time."""
+CROPS = "by content"
+"""What squares are drawn by, beside the seed; stores made before this was noted drew them by the photographs' ids."""
 
 
 class Chosen(NamedTuple):
@@ -41,7 +43,7 @@ class Counts:
 
     named: int
     unusable: int
-    """Entries beside these that name no photograph."""
+    """Entries and files beside these that cannot be used."""
     with_enough_boxes: int
     large_enough: int
     """As far as the annotations tell sizes."""
@@ -92,27 +94,34 @@ def prepare_store(
             shutil.rmtree(work.folder)
     _refuse_existing(out)
     decoder_named(decoder)
-    if listing.unusable and on_bad == "stop":
-        raise _stopped(listing.unusable[0])
+    unusable = [entry for entry in listing.unusable if entry.kind == "bad"]
+    if unusable and on_bad == "stop":
+        raise _stopped(unusable[0])
     if not listing.photographs:
-        first = f": {listing.unusable[0].source} {listing.unusable[0].reason}" if listing.unusable else ""
+        first = "".join(f": {entry.source} {entry.reason}" for entry in listing.unusable[:1])
         raise UserError(f"{root} names no photographs that can be used{first}: choose another folder")
     settings = Settings(root, recipe, image_size, seed, decoder)
-    chosen = choose(listing.photographs, recipe, seed)
+    chosen = choose(listing.photographs, recipe, seed, listing.notes)
     in_a_shard = max(1, shard_bytes // settings.bytes_of_one)
     shards = [chosen.photographs[i : i + in_a_shard] for i in range(0, len(chosen.photographs), in_a_shard)]
     with exclusive_lock(work.folder, f"is preparing {out}"), full_disk_named(out):
         try:
             _refuse_existing(out)  # the process that had the lock before may have made it
-            work.begin(asdict(settings) | {"root": str(root.resolve())}, len(shards))
+            work.begin(asdict(settings) | {"root": str(root.resolve()), "crops": CROPS}, len(shards))
             _finish(out, shards, settings, on_bad, workers, work)
             return _publish(out, listing, chosen, settings, work, len(shards))
         finally:
             work.remove_if_empty()
 
 
-def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int) -> Chosen:
+def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int, notes: Sequence[str] = ()) -> Chosen:
     """Apply a recipe's rules on boxes and, where annotations tell them, sizes; then draw.
+
+    Args:
+        photographs: to choose from.
+        recipe: the rules.
+        seed: of the draw.
+        notes: that may explain why none is left.
 
     Raises:
         UserError: two photographs have the same id, or none is left.
@@ -123,18 +132,20 @@ def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int) -> Chos
     enough = [photograph for photograph in photographs if photograph.boxes >= recipe.min_boxes]
     large = [photograph for photograph in enough if min(photograph.size or (recipe.min_side,)) >= recipe.min_side]
     if not large:
+        why = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(
             f"none of the {len(photographs)} photographs has {recipe.min_boxes} boxes and sides of {recipe.min_side} "
-            "px: nothing to prepare; choose another recipe or folder"
+            f"px{why}: nothing to prepare; choose another recipe or folder"
         )
-    return Chosen(_drawn(large, recipe.draw, seed), len(enough), len(large))
+    return Chosen(_drawn(large, recipe, seed), len(enough), len(large))
 
 
-def _drawn(photographs: list[Photograph], count: int | None, seed: int) -> list[Photograph]:
-    if count is None or count >= len(photographs):
+def _drawn(photographs: list[Photograph], recipe: Recipe, seed: int) -> list[Photograph]:
+    if recipe.draw is None or recipe.draw >= len(photographs):
         return photographs
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    return [photographs[i] for i in np.sort(generator.permutation(len(photographs))[:count])]
+    sequence = np.random.SeedSequence((seed, *recipe.name.encode()))
+    order = np.random.Generator(np.random.Philox(sequence)).permutation(len(photographs))
+    return [photographs[i] for i in np.sort(order[: recipe.draw])]
 
 
 def _finish(
@@ -203,6 +214,8 @@ def _publish(
         "recipe": asdict(settings.recipe),
         "seed": settings.seed,
         "decoder": settings.decoder,
+        "crops": CROPS,
+        "annotations": str(listing.annotations.resolve()) if listing.annotations else None,
         "photographs": asdict(counts),
     }
     work.publish(out, records, skipped, facts)

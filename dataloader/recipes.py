@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from struct import unpack
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 COCO_SMALLEST = 200
 
@@ -13,6 +13,10 @@ COCO_SMALLEST = 200
 class Recipe:
     """Which photographs are kept, and what is made of each."""
 
+    name: str = "folder"
+    """Decides, with the seed, what is drawn: recipes draw different photographs."""
+    part: Literal["train", "test"] | None = None
+    """Whether the photographs must be training or test images."""
     versions: tuple[int, ...] = (1,)
     """Versions of each photograph, numbers of `VERSIONS`."""
     min_side: int = 1
@@ -25,10 +29,10 @@ class Recipe:
 
 RECIPES = {
     "folder": Recipe(),
-    "tr_v4": Recipe(versions=(1, 2), min_side=COCO_SMALLEST, min_boxes=4),
-    "tr_v5": Recipe(versions=(1, 2, 3, 4, 5), min_side=COCO_SMALLEST, min_boxes=4),
-    "tr_v6": Recipe(min_side=COCO_SMALLEST, draw=10_482),
-    "te_v2": Recipe(min_side=COCO_SMALLEST, draw=10_492),
+    "tr_v4": Recipe("tr_v4", "train", versions=(1, 2), min_side=COCO_SMALLEST, min_boxes=4),
+    "tr_v5": Recipe("tr_v5", "train", versions=(1, 2, 3, 4, 5), min_side=COCO_SMALLEST, min_boxes=4),
+    "tr_v6": Recipe("tr_v6", "train", min_side=COCO_SMALLEST, draw=10_482),
+    "te_v2": Recipe("te_v2", "test", min_side=COCO_SMALLEST, draw=10_492),
 }
 
 VERSIONS = {1: (1.0, False), 2: (1.0, True), 3: (0.6, False), 4: (0.7, True), 5: (0.95, True)}
@@ -44,21 +48,33 @@ class Crop(NamedTuple):
     flip: bool
 
 
-def square_crop(seed: int, source: str, version: int, width: int, height: int) -> Crop:
-    """The square that stands for one version of a photograph: a function of its arguments alone.
+def content_key(photograph: bytes) -> str:
+    """A name for a file's content: the same photograph under two names is the same.
+
+    >>> content_key(b"a photograph")
+    'd99d6b150c2f74477e8bd763078d75d3'
+    """
+    return blake2b(photograph, digest_size=16).hexdigest()
+
+
+def square_crop(seed: int, content: str, version: int, width: int, height: int) -> Crop:
+    """Draw the square that stands for one version of a photograph: a function of its arguments alone.
 
     Version: mirror, if the version says so; take a random crop of its size; of that the largest square at a random
     place.
 
     Args:
         seed: of the store.
-        source: name of the photograph.
+        content: `content_key` of the photograph.
         version: 1 to 5, see `VERSIONS`.
         width: of the photograph in pixels.
         height: of the photograph in pixels.
+
+    >>> square_crop(0, content_key(b"a photograph"), 1, 640, 480)
+    Crop(x=37, y=0, side=480, flip=False)
     """
     scale, flip = VERSIONS[version]
-    draws = _draws(seed, source, version)
+    draws = _draws(seed, content, version)
     crop_width, crop_height = max(1, round(scale * width)), max(1, round(scale * height))
     side = min(crop_width, crop_height)
     x = _below(width - crop_width + 1, next(draws)) + _below(crop_width - side + 1, next(draws))

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import read_json
-from lorbms_fast.dataloader.decoders import BadImage, Crops, Decoder, decoder_named, read_squares
+from lorbms_fast.dataloader.decoders import BadImage, CropsOf, Decoder, decoder_named, read_squares
 from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.photograph import Place
 from lorbms_fast.dataloader.recipes import Crop
@@ -208,7 +208,7 @@ def _check(index: pa.Table) -> None:
         raise ValueError(f"the square of image {int(np.argmin(sound))} does not lie in its photograph")
 
 
-def _noted(entries: list[Entry]) -> Crops:
+def _noted(entries: list[Entry]) -> CropsOf:
     """The squares that the index notes, of a photograph that has the size it notes."""
     size, crops = (entries[0].width, entries[0].height), tuple(entry.crop for entry in entries)
-    return lambda width, height: crops if (width, height) == size else ()
+    return lambda photograph: lambda width, height: crops if (width, height) == size else ()

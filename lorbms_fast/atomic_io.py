@@ -171,14 +171,14 @@ def full_disk_named(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file, in UTF-8 or, as its first bytes tell, in UTF-16 or UTF-32.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no JSON, or is nested more deeply than Python's parser bears.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from lorbms_fast.dataloader.decoders import reference
-from lorbms_fast.dataloader.decoders.interface import Crops, Decoder, Squares, cut
+from lorbms_fast.dataloader.decoders import planes, reference
+from lorbms_fast.dataloader.decoders.interface import Crops, CropsOf, Decoder, Squares, cut
 from lorbms_fast.dataloader.decoders.reference import decode_rgb, read_rgb
 from lorbms_fast.dataloader.photograph import BadImage, Place
-from lorbms_fast.dataloader.sources import stl10
 from lorbms_fast.errors import UserError
 
-__all__ = ["DECODERS", "BadImage", "Crops", "Decoder", "Squares", "cut", "decode_rgb", "decoder_named", "read_rgb"]
-__all__ += ["read_squares"]
+__all__ = ["DECODERS", "BadImage", "Crops", "CropsOf", "Decoder", "Squares", "cut", "decode_rgb", "decoder_named"]
+__all__ += ["read_rgb", "read_squares"]
 
 DECODERS = {"scaled": "scaled", "pillow": "reference", "dali": "dali"}
 """Name -> module, imported when it is asked for: DALI needs torch, which the processes that prepare can do without."""
+
+AT_ONCE = 64 << 20
+"""Bytes of encoded photographs that are held at a time, about."""
 
 
 def decoder_named(name: str) -> Decoder:
@@ -33,9 +35,9 @@ def decoder_named(name: str) -> Decoder:
 
 
 def read_squares(
-    root: Path, places: Sequence[Place], crops: Sequence[Crops], side: int, decoder: Decoder
+    root: Path, places: Sequence[Place], crops: Sequence[CropsOf], side: int, decoder: Decoder
 ) -> list[Squares | BadImage]:
-    """Squares of photographs: by `decoder`, and by the reference those it refuses. Bad ones are returned, not raised.
+    """Read squares of photographs by `decoder`, and by the reference those it refuses.
 
     Args:
         root: folder that the places are relative to.
@@ -43,20 +45,31 @@ def read_squares(
         crops: which squares of each are wanted.
         side: of the squares in pixels.
         decoder: one of `DECODERS`.
+
+    Returns:
+        For each photograph its squares, or what is wrong with it.
     """
-    results: dict[int, Squares | BadImage] = {}
+    results: list[Squares | BadImage | None] = [None] * len(places)
     encoded: dict[int, bytes] = {}
+
+    def decode() -> None:
+        of_each = [crops[i](data) for i, data in encoded.items()]
+        found = decoder(list(encoded.values()), of_each, side)
+        for (i, data), of, squares in zip(encoded.items(), of_each, found, strict=True):
+            results[i] = squares or reference.squares(data, root / str(places[i]), of, side)
+        encoded.clear()
+
     for i, place in enumerate(places):
         try:
             data = place.read(root)
         except BadImage as bad:
             results[i] = bad
             continue
-        if place.path.endswith(stl10.SUFFIX):
-            results[i] = Squares.of(stl10.planes(np.frombuffer(data, np.uint8)), crops[i], side)
-        else:
-            encoded[i] = data
-    found = decoder(list(encoded.values()), [crops[i] for i in encoded], side)
-    for (i, data), squares in zip(encoded.items(), found, strict=True):
-        results[i] = squares or reference.squares(data, root / str(places[i]), crops[i], side)
-    return [results[i] for i in range(len(places))]
+        if place.path.endswith(planes.SUFFIX):
+            results[i] = Squares.of(planes.planes(np.frombuffer(data, np.uint8)), crops[i](data), side)
+            continue
+        encoded[i] = data
+        if sum(map(len, encoded.values())) > AT_ONCE:
+            decode()
+    decode()
+    return [result for result in results if result is not None]

@@ -11,6 +11,8 @@ from lorbms_fast.dataloader.resize import area_resize
 
 Crops = Callable[[int, int], tuple[Crop, ...]]
 """Which squares of a photograph are wanted, given its upright width and height; none leaves it out."""
+CropsOf = Callable[[bytes], Crops]
+"""The same, given the encoded photograph first."""
 
 
 class Squares(NamedTuple):

@@ -1,8 +1,11 @@
 """The reference decoder: Pillow, every pixel, whatever a folder of photographs may hold."""
 
+import fcntl
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +15,41 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from lorbms_fast.dataloader.decoders.interface import Crops, Squares
 from lorbms_fast.dataloader.photograph import BadImage, Place
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
-"""Pillow's names of the formats that are read. Others are not tried: some of Pillow's readers start other programs."""
+FORMATS = ("JPEG", "PNG", "WEBP", *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []), "BMP", "GIF", "TIFF", "PPM")
+"""Pillow's names of the formats that are read, AVIF from Pillow 11.3 on. Others are not tried: some of Pillow's readers
+start other programs."""
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a file of some kilobytes can claim any size."""
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+LARGE = 25_000_000
+"""Pixels from which on pictures are decoded one at a time, whatever the threads and processes: one of `MAX_PIXELS`
+takes 0.7 GB."""
+BAND = 4_000_000
+"""Pixels that are converted at a time: Pillow has 4 bytes a pixel, and makes copies."""
+
+_AS_STORED: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
 }
+"""EXIF orientation -> the view of an upright photograph in which it lies as the file has it."""
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """A photograph of a file, as `decode_rgb` gives it."""
+    """Read a photograph from a file, as `decode_rgb` does.
+
+    Raises:
+        BadImage: it is missing, or see `decode_rgb`.
+    """
     return decode_rgb(Place(path.name).read(path.parent), path)
 
 
 def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
-    """A photograph as uint8 (H, W, 3), turned upright as its EXIF orientation says.
+    """Decode a photograph to uint8 (H, W, 3), turned upright as its EXIF orientation says.
 
     Greyscale is repeated, CMYK and palettes are converted, 16 bits lose their lower 8, transparency is laid over white;
     of an animation the first picture is read. Colour profiles are ignored.
@@ -42,6 +57,9 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     Args:
         data: the encoded photograph.
         name: what to call it in messages.
+
+    >>> decode_rgb(b"P5 2 1 255 " + bytes([0, 128]), "two.pgm").tolist()
+    [[[0, 0, 0], [128, 128, 128]]]
 
     Raises:
         BadImage: it is cut short, damaged, absurdly large, of another format, or has pixels of 32 bits, for which
@@ -54,8 +72,9 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(name, f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-                image.load()
-                return np.array(_upright(_to_rgb(name, image)))
+                with _one_at_a_time(image.width * image.height):
+                    image.load()
+                    return _upright_rgb(name, image)
         except BadImage:
             raise
         except Image.DecompressionBombError as error:
@@ -88,8 +107,20 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(name: Path | str, image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+def _upright_rgb(name: Path | str, image: Image.Image) -> NDArray[np.uint8]:
+    turn = orientation(image)
+    size = (image.width, image.height) if turn >= 5 else (image.height, image.width)
+    upright = np.empty((*size, 3), np.uint8)
+    stored = _AS_STORED.get(turn, lambda upright: upright)(upright)
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        stored[top:bottom] = _to_rgb(name, image.crop((0, top, image.width, bottom)), image.format)
+    return upright
+
+
+def _to_rgb(name: Path | str, image: Image.Image, format: str | None) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BadImage(name, "has pixels of 32 bits")
@@ -99,9 +130,16 @@ def _to_rgb(name: Path | str, image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(orientation(image))
-    return image if turn is None else image.transpose(turn)
+@contextmanager
+def _one_at_a_time(pixels: int) -> Iterator[None]:
+    """Wait, with a large picture, until no other process or thread decodes one; the lock is on this module's file."""
+    if pixels < LARGE:
+        yield
+        return
+    with Path(__file__).open("rb") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _one_line(error: Exception) -> str:

@@ -1,67 +1,106 @@
 """Where photographs come from: plain folders, COCO, tar shards, STL-10, PASCAL VOC.
 
-A new source is a module with a function that makes a `Listing`, a name in `Layout` and a line in `photographs_in`.
+A new source is a module with a function that makes a `Listing`, a name in `Layout` and a line in `_listing`.
 """
 
 from pathlib import Path
 from typing import Literal
 
-from lorbms_fast.dataloader.sources.coco import find_annotations, of_coco
-from lorbms_fast.dataloader.sources.folder import of_folder
+from lorbms_fast.dataloader.sources.coco import Part, annotation_files, find_annotations, of_coco, part_of
+from lorbms_fast.dataloader.sources.folder import OURS, SUFFIXES, of_folder, tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
+from lorbms_fast.dataloader.sources.mixed import of_mixed
 from lorbms_fast.dataloader.sources.stl10 import of_stl10
-from lorbms_fast.dataloader.sources.tar import of_tar
+from lorbms_fast.dataloader.sources.tar import archives_in, of_tar
 from lorbms_fast.dataloader.sources.voc import IMAGES as VOC_IMAGES
 from lorbms_fast.dataloader.sources.voc import of_voc
 from lorbms_fast.errors import UserError
 
-__all__ = ["Layout", "Listing", "Skipped", "layout_of", "of_coco", "of_folder", "photographs_in"]
+__all__ = ["Layout", "Listing", "Part", "Skipped", "layout_of", "of_coco", "of_folder", "photographs_in"]
 
-Layout = Literal["folder", "coco", "tar", "stl10", "voc"]
+Layout = Literal["folder", "coco", "tar", "mixed", "stl10", "voc"]
 
 
 def layout_of(root: Path) -> Layout:
-    """What a folder looks like: COCO with annotations, STL-10's binary files, VOC, tar archives, or just a folder."""
-    if find_annotations(root):
+    """Tell a folder's layout by what is in it.
+
+    Returns:
+        coco where `annotations/` has a file of COCO's, stl10 where there are STL-10's binary files, voc where there is
+        `JPEGImages`, else what lies below: tar archives, pictures (folder), or both (mixed).
+    """
+    if any(path.parent.name == "annotations" for path in annotation_files(root)):
         return "coco"
     if next(root.glob("*_X.bin"), None):
         return "stl10"
-    if (root / VOC_IMAGES).is_dir():
+    if (root / VOC_IMAGES).is_dir() or next(root.glob(f"VOC*/{VOC_IMAGES}"), None):
         return "voc"
-    return "tar" if next(root.glob("*.tar"), None) else "folder"
+    if not root.is_dir():
+        return "folder"
+    tree = tree_below(root)
+    if not archives_in(tree):
+        return "folder"
+    return "mixed" if any(path.suffix.lower() in SUFFIXES for path in tree.files) else "tar"
 
 
-def photographs_in(root: Path, layout: Layout, annotations: Path | None = None, split: str | None = None) -> Listing:
-    """The photographs of a folder of a given layout.
+def photographs_in(
+    root: Path, layout: Layout, annotations: Path | None = None, split: str | None = None, part: Part | None = None
+) -> Listing:
+    """List the photographs of a folder of a given layout.
 
     Args:
         root: the folder.
         layout: how to read it.
         annotations: COCO's json file; by default the one that `find_annotations` finds.
         split: of STL-10 or VOC; by default everything.
+        part: whether the photographs are to be training or test images; folders and files that are called after the
+            other are refused.
 
     Raises:
         UserError: the folder, or something in it, is missing or unfit; `annotations` or `split` do not apply.
     """
     if not root.is_dir():
         raise UserError(f"{root} is {'not a folder' if root.exists() else 'missing'}: name a folder of photographs")
+    if any(all((root / name).is_file() for name in marks) for marks in OURS):
+        raise UserError(f"{root} is an image store or a run already: name a folder of photographs")
     if annotations is not None and layout != "coco":
         raise UserError(f"--annotations {annotations} belongs to COCO, {root} is read as {layout}: leave it out")
     if split is not None and layout not in ("stl10", "voc"):
         raise UserError(f"--split {split} belongs to stl10 and voc, {root} is read as {layout}: leave it out")
-    return _listing(root, layout, annotations, split).writable()
+    listing = _listing(root, layout, annotations, split, part).writable()
+    if part is not None:
+        _refuse_other_part(root, listing, part)
+    return listing
 
 
-def _listing(root: Path, layout: Layout, annotations: Path | None, split: str | None) -> Listing:
+def _listing(root: Path, layout: Layout, annotations: Path | None, split: str | None, part: Part | None) -> Listing:
     if layout == "coco":
-        annotations = annotations or find_annotations(root)
+        annotations = annotations or find_annotations(root, part)
         if annotations is None:
-            raise UserError(
-                f"{root}/annotations has no instances_*.json or image_info_*.json: name one by --annotations"
-            )
+            there = ", ".join(path.name for path in annotation_files(root))
+            found = f"only {there}" if there else "no instances_*.json or image_info_*.json"
+            wanted = f" of {part} images" if part else ""
+            raise UserError(f"{root}/annotations has {found}: name a file{wanted} by --annotations")
         return of_coco(root, annotations)
     if layout == "stl10":
         return of_stl10(root, split)
     if layout == "voc":
         return of_voc(root, split)
-    return of_tar(root) if layout == "tar" else of_folder(root)
+    readers = {"tar": of_tar, "mixed": of_mixed, "folder": of_folder}
+    return readers[layout](root)
+
+
+def _refuse_other_part(root: Path, listing: Listing, part: Part) -> None:
+    """See that nothing is called after the other part.
+
+    Raises:
+        UserError: the annotation file, the folder or one in it is.
+    """
+    folders = {Path(one.place.path).parent for one in listing.photographs}
+    paths = [Path(root.name), Path(root.resolve().name), *([listing.annotations] if listing.annotations else [])]
+    paths += [path for folder in sorted(folders) for path in (folder, *folder.parents) if path.name]
+    other = next((path for path in paths if part_of(path) not in (None, part)), None)
+    if other is not None:
+        raise UserError(
+            f"{part} images are wanted and {other} is called after {part_of(other)} images: name the {part} images' "
+            "folder or annotations, or choose another recipe"
+        )

@@ -1,29 +1,39 @@
 """COCO: images that a json file names, with their boxes."""
 
 import io
-from collections.abc import Iterator
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lorbms_fast import atomic_io
-from lorbms_fast.dataloader.photograph import Photograph, Place, is_file, is_inside
+from lorbms_fast.dataloader.photograph import Photograph, Place, is_inside
+from lorbms_fast.dataloader.sources.folder import tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.errors import UserError
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
+Part = Literal["train", "test"]
+ROBOFLOW = "_annotations.coco.json"
+"""What Roboflow calls the file in each of its folders of images."""
+
 
 def of_coco(root: Path, annotations: Path) -> Listing:
-    """Every image that a COCO file names (instances_*.json, or image_info_*.json without boxes).
+    """List every image that a COCO file names (instances_*.json, or image_info_*.json without boxes).
 
-    An entry without an id or a plain file name is unusable, and so is one whose id another file has already; the same
-    entry twice counts once.
+    An entry without a number as id or a plain file name is unusable, and so is one whose id another file has already;
+    the same entry twice counts once. Crowds and boxes that are empty or not finite do not count as boxes.
 
     Args:
-        root: COCO's folder: images are looked for in it, in `images/`, and in the folder the file is called after.
+        root: COCO's folder: images are looked for in it, in `images/`, in the folder that the file is called after,
+            beside the file, and if none is there, in every folder below.
         annotations: the json file.
 
     Raises:
@@ -32,28 +42,63 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     content = _read(annotations)
     images, unusable = _usable(content["images"])
     if not images:
-        raise UserError(f"{annotations} names no images: choose another file with --annotations")
-    folder = _folder_of_images(root, annotations, images)
-    coco = _indexed(images, content.get("annotations", []))
-    return Listing([_photograph(coco, folder, images[identity]) for identity in sorted(images)], unusable)
+        reason = f"names no image that can be used{_first_of(unusable)}"
+        raise UserError(f"{annotations} {reason}: mend it, or choose another file with --annotations")
+    places = _places(root, annotations, [image["file_name"] for image in images.values()])
+    boxes, notes = _boxes(content.get("annotations", []), images)
+    coco = _indexed(images, boxes)
+    photographs = [
+        Photograph(
+            f"{identity:012d}",
+            Place(places[image["file_name"]]),
+            len(coco.getAnnIds(imgIds=[identity])),
+            _size(image),
+        )
+        for identity, image in sorted(images.items())
+    ]
+    return Listing(photographs, unusable, notes, annotations)
 
 
-def find_annotations(root: Path) -> Path | None:
-    """The annotations of a COCO folder: instances before image_info, train before others; None where there are none."""
-    found = [*root.glob("annotations/instances_*.json"), *root.glob("annotations/image_info_*.json")]
-    return min(
-        found, key=lambda path: ("instances" not in path.name, "train" not in path.name, path.name), default=None
-    )
+def find_annotations(root: Path, part: Part | None = None) -> Path | None:
+    """Find the annotations of a COCO folder.
+
+    Args:
+        root: the folder.
+        part: which images are wanted: of train, instances before image_info, none of test's; of test, test's before
+            others, none of train's. None: of a split whose images are there before others, as for train.
+
+    Returns:
+        None where there is no such file.
+    """
+    found = [path for path in annotation_files(root) if part is None or part_of(path) in (None, part)]
+
+    def rank(path: Path) -> tuple[object, ...]:
+        images = [path.parent, root / _split(path), root / "images" / _split(path)]
+        missing = part is None and path.name != ROBOFLOW and not any(folder.is_dir() for folder in images[1:])
+        wrong = part_of(path) != (part or "train")
+        return missing, wrong, "dev" in path.name, "instances" not in path.name, path.name
+
+    return min(found, key=rank, default=None)
 
 
-def _photograph(coco: "COCO", folder: Path, image: dict[str, Any]) -> Photograph:
-    size = (image.get("width"), image.get("height"))
-    return Photograph(
-        f"{image['id']:012d}",
-        Place(str(folder / image["file_name"])),
-        len(coco.getAnnIds(imgIds=[image["id"]])),
-        size if all(isinstance(side, int) and side > 0 for side in size) else None,  # type: ignore[arg-type]
-    )
+def annotation_files(root: Path) -> list[Path]:
+    """The files of a folder that are called as COCO's annotations of objects or images are."""
+    patterns = ("annotations/instances_*.json", "annotations/image_info_*.json", ROBOFLOW, f"*/{ROBOFLOW}")
+    return sorted(path for pattern in patterns for path in root.glob(pattern))
+
+
+def part_of(path: Path) -> Part | None:
+    """Whether a folder, or a word of a json file's name, is called after training or test images.
+
+    >>> [part_of(Path(name)) for name in ("train2017", "instances_val2017.json", "image_info_test-dev2017.json")]
+    ['train', None, 'test']
+    """
+    name = path.parent.name if path.name == ROBOFLOW else path.name
+    words = name.removesuffix(".json").split("_") if name.endswith(".json") else [name]
+    plain = {word.lower().rstrip("_-0123456789") for word in words}
+    if plain & {"train", "training", "trainval"}:
+        return "train"
+    return "test" if plain & {"test", "testing", "test-dev", "testdev"} else None
 
 
 def _usable(entries: list[Any]) -> tuple[dict[int, dict[str, Any]], list[Skipped]]:
@@ -62,62 +107,178 @@ def _usable(entries: list[Any]) -> tuple[dict[int, dict[str, Any]], list[Skipped
     for number, entry in enumerate(entries):
         reason = _unusable(entry, usable)
         if reason is None:
-            usable[entry["id"]] = entry
+            usable[int(entry["id"])] = entry
         else:
             unusable.append(Skipped(f"image entry {number}", "bad", reason))
     return usable, unusable
 
 
 def _unusable(entry: Any, usable: dict[int, dict[str, Any]]) -> str | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not Path(name).name:
         return "names no file"
-    name = entry["file_name"]
+    if "://" in name:
+        return f"names {name}, an address (URL) and not a file's path below the folder"
+    if "\\" in name:
+        return f"names {name}, with a backslash where paths have a slash (/)"
+    if Path(name).is_absolute():
+        return f"names {name}, an absolute path and not one below the folder"
     if not is_inside(name):
         return f"names a file outside its folder, {name}"
     identity = entry.get("id")
-    if not isinstance(identity, int) or identity < 0:
-        return f"gives {name} no id" if identity is None else f"gives {name} the id {identity!r}, not a number"
+    if identity is None:
+        return f"gives {name} no id"
+    if _whole(identity) is None:
+        kind = "a text," if isinstance(identity, str) else "which is"
+        return f"gives {name} the id {identity!r}, {kind} not a whole number"
+    if identity < 0:
+        return f"gives {name} the negative id {identity}"
     if identity in usable and usable[identity]["file_name"] != name:
         return f"gives {name} the id {identity} of {usable[identity]['file_name']}"
     return None
 
 
-def _folder_of_images(root: Path, annotations: Path, images: dict[int, dict[str, Any]]) -> Path:
-    """Where the images are, relative to `root`: the folder that has most of the first fifty."""
-    split = annotations.stem.split("_")[-1]
-    folders = [Path(), Path(split), Path("images"), Path("images", split)]
-    names = [image["file_name"] for image in images.values()]
-
-    def there(folder: Path, names: list[str]) -> Iterator[bool]:
-        return (is_file(root / folder / name) for name in names)
-
-    folder = max(folders, key=lambda folder: sum(there(folder, names[:50])))
-    if not any(there(folder, names)):
-        tried = ", ".join(str(root / folder) for folder in folders)
-        raise UserError(f"none of the {len(images)} images that {annotations} names is in {tried}: check the paths")
-    return folder
+def _whole(number: Any) -> int | None:
+    """A JSON number as an integer: 3 and 3.0 are the same to JSON."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return None
+    return int(number) if math.isfinite(number) and number == int(number) else None
 
 
-def _indexed(images: dict[int, dict[str, Any]], annotations: list[Any]) -> "COCO":
-    """pycocotools' index of the usable part: it fails on entries without ids, and prints."""
-    boxes = [box for box in annotations if isinstance(box, dict) and _of_one(box, images)]
-    coco: COCO = import_module("pycocotools.coco").COCO()  # which not every process that reads pictures needs
-    coco.dataset = {
-        "images": list(images.values()),
-        "annotations": [box | {"id": number} for number, box in enumerate(boxes)],
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = (_whole(image.get(side)) for side in ("width", "height"))
+    return (width, height) if width and height and min(width, height) > 0 else None
+
+
+def _places(root: Path, annotations: Path, names: list[str]) -> dict[str, str]:
+    """Find each named file: its path relative to `root`, in the folder that has most of them if it is nowhere."""
+    split = _split(annotations)
+    beside = Path(os.path.relpath(annotations.parent, root))
+    usual = [Path(), Path(split), Path("images"), Path("images", split), Path(split, "images")]
+    usual += [] if ".." in beside.parts else [beside]
+    usual = [folder for folder in usual if (root / folder).is_dir()]
+    find = _finder(root)
+    folders = _with_most(usual, names, find) or _with_most(_folder_below(root, names), names, find)
+    if not folders:
+        raise UserError(
+            f"none of the {len(names)} images that {annotations} names is in {root} or a folder below it, the first is "
+            f"{names[0]}: check the paths, or choose another file with --annotations{_others(root, annotations)}"
+        )
+    return {
+        name: next((path for folder in folders if (path := find(folder, name))), str(folders[0] / name))
+        for name in names
     }
+
+
+Find = Callable[[Path, str], str | None]
+"""Of a folder and the name of a file in it: the file's path, both relative to the root; None where it is not there."""
+
+
+def _finder(root: Path) -> Find:
+    """Find files by lists of folders, each read once; where only the case of letters is another, that file counts."""
+
+    @cache
+    def names_in(folder: Path) -> tuple[frozenset[str], dict[str, str]]:
+        try:
+            names = frozenset(path.name for path in folder.iterdir())
+        except (OSError, ValueError):
+            return frozenset(), {}
+        counts = Counter(name.lower() for name in names)
+        return names, {name.lower(): name for name in names if counts[name.lower()] == 1}
+
+    def find(folder: Path, name: str) -> str | None:
+        parent, _, last = str(folder / name).rpartition("/")
+        exact, other_case = names_in(root / parent)
+        there = last if last in exact else other_case.get(last.lower())
+        return None if there is None else f"{parent}/{there}".removeprefix("/")
+
+    return find
+
+
+def _with_most(folders: Iterable[Path], names: list[str], find: Find) -> list[Path]:
+    """Those folders that hold some of the named files, the one that holds most first."""
+    hits = {folder: sum(find(folder, name) is not None for name in names) for folder in folders}
+    return sorted((folder for folder in hits if hits[folder]), key=lambda folder: -hits[folder])
+
+
+def _folder_below(root: Path, names: list[str]) -> list[Path]:
+    """The one folder below a folder that holds most of the named files: others may hold other files of these names."""
+    below: dict[str, list[str]] = {}
+    for path in tree_below(root).files:
+        below.setdefault(path.name, []).append(f"/{path.as_posix()}")
+    bases = Counter(
+        path.removesuffix(f"/{name}")
+        for name in map(_plain, names)
+        for path in below.get(Path(name).name, [])
+        if path.endswith(f"/{name}")
+    )
+    return [Path(base.removeprefix("/")) for base, _ in bases.most_common(1)]
+
+
+def _plain(name: str) -> str:
+    return Path(name).as_posix()
+
+
+def _boxes(annotations: list[Any], images: dict[int, dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The boxes of some images, and notes on annotations that are none."""
+    boxes, of_none, no_box = [], [], []
+    for number, one in enumerate(annotations):
+        identity = _whole(one.get("image_id")) if isinstance(one, dict) else None
+        if identity not in images:
+            of_none.append((number, one))
+        elif _is_box(one):
+            boxes.append({"id": len(boxes), "image_id": identity})
+        else:
+            no_box.append((number, one))
+    notes = []
+    if of_none:
+        number, one = of_none[0]
+        what = f"has the image_id {one.get('image_id')!r}" if isinstance(one, dict) else "is none"
+        notes.append(
+            f"{len(of_none):,} of {len(annotations):,} annotations are of no listed image: number {number} {what}"
+        )
+    if no_box:
+        what = "crowds, empty, or without four finite numbers"
+        notes.append(f"{len(no_box):,} of {len(annotations):,} annotations do not count as boxes ({what})")
+    return boxes, notes
+
+
+def _is_box(annotation: dict[str, Any]) -> bool:
+    box = annotation.get("bbox")
+    if annotation.get("iscrowd") or not isinstance(box, list) or len(box) != 4:
+        return False
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in box):
+        return False
+    return bool(box[2] > 0 and box[3] > 0)
+
+
+def _indexed(images: dict[int, dict[str, Any]], boxes: list[dict[str, Any]]) -> "COCO":
+    """pycocotools' index of the usable part: it fails on entries without ids, and prints."""
+    coco: COCO = import_module("pycocotools.coco").COCO()  # which not every process that reads pictures needs
+    coco.dataset = {"images": [{"id": identity} for identity in images], "annotations": boxes}
     with redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
 
 
-def _of_one(box: dict[str, Any], images: dict[int, dict[str, Any]]) -> bool:
-    image = box.get("image_id")
-    return isinstance(image, int | float) and image in images
+def _split(annotations: Path) -> str:
+    return annotations.stem.split("_")[-1]
+
+
+def _others(root: Path, annotations: Path) -> str:
+    others = [path for path in annotation_files(root) if path != annotations]
+    return f" ({', '.join(str(path) for path in others)})" if others else ""
+
+
+def _first_of(unusable: list[Skipped]) -> str:
+    if not unusable:
+        return ""
+    more = f", and {len(unusable) - 1:,} more entries" if len(unusable) > 1 else ""
+    return f", {unusable[0].source} {unusable[0].reason}{more}"
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
         UserError: it cannot be read, or is not JSON.

@@ -1,39 +1,88 @@
 """Any folder of photographs."""
 
 import os
-from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
-from lorbms_fast.dataloader.photograph import Photograph, Place
-from lorbms_fast.dataloader.sources.listing import Listing
+from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
+JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp"})
+SUFFIXES = JPEGS | {".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
+SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm"}
 """Endings, in lower case, that files of the formats that are read have."""
+UNREAD = frozenset(
+    {".heic", ".heif", ".hif", ".avifs", ".jxl", ".jxr", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".tga", ".dng"}
+    | {".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw", ".exr", ".hdr"}
+)
+"""Endings of photographs in formats that are not read."""
+SYSTEM = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+"""Folders that operating systems and file servers leave among photographs; others begin with a dot."""
+OURS = (frozenset({"store.json", "index.parquet"}), frozenset({"run.json", "config.json"}))
+"""Files by which image stores and runs are known."""
+
+
+class Tree(NamedTuple):
+    """The files below a folder."""
+
+    files: list[Path]
+    """Relative to the folder, in order."""
+    ours: list[Path]
+    """Image stores and runs below it, which were not entered."""
 
 
 def of_folder(root: Path) -> Listing:
-    """Every picture below a folder, by file name ending; the path without ending is its id.
+    """List every picture below a folder, by the endings of file names; the path without ending is its id.
+
+    Hidden files, what operating systems leave, and image stores and runs are left out; links to folders are followed.
 
     Raises:
         UserError: there is no such folder, a folder cannot be read, or no pictures are in it.
     """
-    found = files_below(root, SUFFIXES)
+    tree = tree_below(root)
+    found = named_pictures(tree)
+    unread = unread_pictures(tree)
     if not found:
-        raise UserError(f"{root} holds no photographs: files with endings {' '.join(sorted(SUFFIXES))} are looked for")
-    stems = Counter(path.with_suffix("") for path in found)
-    return Listing(
-        [
-            Photograph((path if stems[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix(), Place(str(path)))
-            for path in found
-        ]
-    )
+        raise UserError(f"{root} holds no photographs{_first(unread)}: endings {_endings()} are looked for")
+    return Listing(identified(found), unread, notes_on(root, tree))
 
 
-def files_below(root: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Files below a folder that end in one of `suffixes`, relative to it, in order.
+def named_pictures(tree: Tree) -> list[Named]:
+    """Name the pictures among some files."""
+    pictures = (path for path in tree.files if path.suffix.lower() in SUFFIXES)
+    return [Named(path.with_suffix("").as_posix(), path.as_posix(), Place(str(path))) for path in pictures]
+
+
+def unread_pictures(tree: Tree) -> list[Skipped]:
+    """Name the files whose endings are those of formats that are not read."""
+    return [unread(str(path)) for path in tree.files if path.suffix.lower() in UNREAD]
+
+
+def unread(name: str) -> Skipped:
+    """Leave out a picture for its ending."""
+    suffix = Path(name).suffix.lower()
+    return Skipped(name, "bad", f"is a {suffix} file, which is not read (convert it to JPEG or PNG)")
+
+
+def notes_on(root: Path, tree: Tree) -> list[str]:
+    """Say which stores and runs were not entered."""
+    if not tree.ours:
+        return []
+    return [f"not entered, as made by this program: {', '.join(str(root / path) for path in tree.ours)}"]
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of a path is hidden or the operating system's, such as `._a.jpg` or `__MACOSX`.
+
+    >>> [is_hidden(path) for path in ("a/b.jpg", "a/._b.jpg", "__MACOSX/b.jpg", ".thumbnails/b.jpg", "./b.jpg")]
+    [False, True, True, True, False]
+    """
+    return any((part.startswith(".") and part not in (".", "..")) or part in SYSTEM for part in path.split("/"))
+
+
+def tree_below(root: Path) -> Tree:
+    """List the files below a folder, less what is hidden; every folder is entered once, however links lead to it.
 
     Raises:
         UserError: there is no such folder, or a folder cannot be read.
@@ -44,7 +93,33 @@ def files_below(root: Path, suffixes: frozenset[str]) -> list[Path]:
     def unreadable(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}): change its permissions or leave it out")
 
-    found: list[Path] = []
-    for folder, _, names in os.walk(root, onerror=unreadable):
-        found += [Path(folder, name).relative_to(root) for name in names if Path(name).suffix.lower() in suffixes]
-    return sorted(found)
+    found, ours = [], []
+    entered = {_identity(folder) for folder in root.resolve().parents}  # a link to these leads back to the root
+    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        identity, place = _identity(Path(folder)), Path(folder).relative_to(root)
+        if identity in entered:
+            folders.clear()
+            continue
+        entered.add(identity)
+        if place.parts and any(marks.issubset(names) for marks in OURS):
+            ours.append(place)
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [place / name for name in names if not is_hidden(name)]
+    return Tree(sorted(found), sorted(ours))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _first(unread: list[Skipped]) -> str:
+    if not unread:
+        return ""
+    return f" that can be read ({unread[0].source} {unread[0].reason}; {len(unread)} in all)"
+
+
+def _endings() -> str:
+    return " ".join(sorted(SUFFIXES))

@@ -1,29 +1,38 @@
-"""What a source gives: the photographs it names."""
+"""The photographs that a source names."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-from lorbms_fast.dataloader.photograph import Photograph
+from lorbms_fast.dataloader.photograph import Photograph, Place
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A photograph that is left out."""
+    """A file or an entry that is left out."""
 
     source: str
-    kind: Literal["bad", "small"]
+    kind: Literal["bad", "small", "beside"]
+    """bad: cannot be read; small: has a side below the recipe's; beside: is a picture, but no photograph of the set,
+    such as a sample's mask."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Photographs with ids of their own, and the entries that name none."""
+    """Photographs with ids of their own, and what was left out while they were listed."""
 
     photographs: list[Photograph]
     unusable: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Lines for the user: what else decided what is listed."""
+    annotations: Path | None = None
+    """The annotation file that was read."""
 
     def writable(self) -> "Listing":
-        """The same, where names that are not Unicode are unusable: no store can hold them.
+        """The same listing with names that are not Unicode among the unusable: no store can hold them.
 
         Files and members of archives may be called anything; bytes that are no UTF-8 come as lone surrogates.
         """
@@ -36,4 +45,30 @@ class Listing:
             except UnicodeEncodeError:
                 shown = photograph.place.path.encode("utf-8", "backslashreplace").decode()
                 unusable.append(Skipped(shown, "bad", "has a name that is not UTF-8, or names one"))
-        return Listing(photographs, unusable)
+        return replace(self, photographs=photographs, unusable=unusable)
+
+
+class Named(NamedTuple):
+    """A photograph before its id is decided."""
+
+    short: str
+    """Its id, where no other photograph is called so."""
+    full: str
+    """Its id otherwise; unique."""
+    place: Place
+    boxes: int = 0
+    size: tuple[int, int] | None = None
+
+
+def identified(found: Sequence[Named]) -> list[Photograph]:
+    """Give every photograph an id of its own: the short name, unless another photograph has that name, short or full.
+
+    >>> files = ["a.jpg", "a.jpeg", "a.jpg.jpg", "b.jpg"]
+    >>> [one.id for one in identified([Named(file.rpartition(".")[0], file, Place(file)) for file in files])]
+    ['a.jpg', 'a.jpeg', 'a.jpg.jpg', 'b']
+    """
+    shorts, fulls = Counter(one.short for one in found), {one.full for one in found}
+    return [
+        Photograph(short if shorts[short] == 1 and short not in fulls - {full} else full, place, boxes, size)
+        for short, full, place, boxes, size in found
+    ]

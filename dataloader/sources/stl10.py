@@ -5,14 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lorbms_fast.dataloader.decoders.planes import BYTES, SIDE, SUFFIX, planes
 from lorbms_fast.dataloader.photograph import Photograph, Place
 from lorbms_fast.dataloader.sources.listing import Listing
 from lorbms_fast.errors import UserError
 
-SIDE = 96
-BYTES = 3 * SIDE**2
-SUFFIX = ".bin"
-"""Files of this ending hold pictures without a header, which no decoder can tell."""
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 SPLITS = ("train", "test", "unlabeled")
 MOST = 1_000_000
@@ -91,11 +88,6 @@ def read_folds(root: Path, count: int) -> NDArray[np.int64]:
     if folds.ndim != 2 or not folds.size or folds.min() < 0 or folds.max() >= count:
         raise UserError(f"{path} does not hold folds of {count} pictures: it belongs to another set")
     return folds
-
-
-def planes(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(..., 27648) bytes to (..., 96, 96, 3): a picture is its three planes, each column by column."""
-    return pictures.reshape(*pictures.shape[:-1], 3, SIDE, SIDE).swapaxes(-1, -3)
 
 
 def _count(path: Path) -> int:

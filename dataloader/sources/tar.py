@@ -1,49 +1,118 @@
 """Tar archives as WebDataset lays them out: the files of a sample share a name up to its first dot."""
 
 import io
+import posixpath
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorbms_fast.dataloader.photograph import Photograph, Place
-from lorbms_fast.dataloader.sources.folder import SUFFIXES, files_below
-from lorbms_fast.dataloader.sources.listing import Listing, Skipped
+from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.sources.folder import (
+    JPEGS,
+    SUFFIXES,
+    UNREAD,
+    Tree,
+    is_hidden,
+    notes_on,
+    tree_below,
+    unread,
+)
+from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of compressed files -> the program that unpacks them."""
+MASKS = frozenset(
+    {"seg", "segm", "segmentation", "semantic", "instance", "panoptic", "mask", "masks", "label", "labels", "gt"}
+    | {"depth", "disparity", "normal", "normals", "edge", "edges", "alpha", "matte", "trimap", "heatmap", "saliency"}
+)
+"""Words before a picture's ending that say that it is no photograph: 000.seg.png."""
 HEADER = 16 << 10
 """Bytes of the longest header that is read: four times the longest path."""
+BLOCK = 512
+STRETCH = 16 << 10
+"""Bytes behind an archive's end that are searched at a time for another archive."""
 
 
 def of_tar(root: Path) -> Listing:
-    """The pictures in the uncompressed tar archives below a folder; nothing is unpacked.
+    """List the pictures in the uncompressed tar archives below a folder; nothing is unpacked.
 
     A picture's id is its name in the archive up to the first dot of the last part, with the archive's name before it
-    where several have the same. A damaged archive gives the pictures before the damage, and an unusable entry.
+    where several have the same. A damaged archive gives the pictures before the damage, and an unusable entry. Of a
+    member that was written again the last counts; archives that were joined are read to the last. Masks and the like
+    beside a sample's photograph are left out.
 
     Raises:
         UserError: there is no such folder, it holds no archives, or these hold no pictures.
     """
-    archives = files_below(root, frozenset({".tar"}))
+    tree = tree_below(root)
+    archives = archives_in(tree)
     if not archives:
-        raise UserError(f"{root} holds no .tar files: unpack compressed ones with gunzip first")
-    found: list[tuple[str, Place]] = []
-    unusable: list[Skipped] = []
-    for archive in archives:
-        try:
-            for member in _members(root / archive):  # one by one: what comes before damage counts
-                if _is_picture(member):
-                    found.append((member.name, Place(str(archive), member.offset_data, member.size)))
-        except Exception as error:  # tarfile meets strangers' headers with exceptions of every kind
-            unusable.append(Skipped(str(archive), "bad", f"is damaged as a tar archive ({error})"))
+        raise UserError(f"{root} holds no .tar files: choose another folder")
+    found, unusable = named_members(root, archives)
     if not found:
         first = f", {unusable[0].source} {unusable[0].reason}" if unusable else ""
         raise UserError(f"the {len(archives)} archives in {root} hold no pictures{first}: choose another folder")
-    keys = Counter(_key(name) for name, _ in found)
-    photographs = [
-        Photograph(_key(name) if keys[_key(name)] == 1 else f"{place.path}/{name}", place) for name, place in found
-    ]
-    return Listing(photographs, unusable)
+    return Listing(identified(found), unusable, notes_on(root, tree))
+
+
+def archives_in(tree: Tree) -> list[Path]:
+    """The tar archives among some files, compressed ones too."""
+    return [path for path in tree.files if path.name.lower().endswith(ENDINGS)]
+
+
+def named_members(root: Path, archives: list[Path]) -> tuple[list[Named], list[Skipped]]:
+    """Name the photographs in archives, in the archives' order, and what is left out."""
+    found: list[Named] = []
+    left_out: list[Skipped] = []
+    for archive in archives:
+        places: dict[str, Place] = {}
+        try:
+            for name, member in _members(root / archive):  # one by one: what comes before damage counts
+                if name in places:
+                    left_out.append(Skipped(f"{places.pop(name)}", "beside", f"is {name}, written again further on"))
+                if _is_picture(name, member):
+                    places[name] = Place(str(archive), member.offset_data, member.size)
+        except Exception as error:  # tarfile meets strangers' headers with exceptions of every kind
+            left_out.append(Skipped(str(archive), "bad", _damage(root / archive, error)))
+        read = [name for name in places if Path(name).suffix.lower() in SUFFIXES]
+        photographs, beside = _photographs(read)
+        found += [Named(_key(name), f"{archive}/{name}", places[name]) for name in photographs]
+        left_out += [Skipped(f"{archive}/{name}", "beside", reason) for name, reason in beside.items()]
+        left_out += [unread(f"{archive}/{name}") for name in sorted(places.keys() - set(read))]
+    return found, left_out
+
+
+def _is_picture(name: str, member: tarfile.TarInfo) -> bool:
+    return member.isreg() and not member.issparse() and Path(name).suffix.lower() in SUFFIXES | UNREAD
+
+
+def _photographs(names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Tell the photographs among an archive's pictures from what lies beside them in a sample, and why.
+
+    >>> _photographs(["0.jpg", "0.seg.png", "1.image.jpg", "v1.0/2.jpg", "3.jpg", "3.png", "4.png", "5.1.png"])[0]
+    ['0.jpg', '1.image.jpg', 'v1.0/2.jpg', '3.jpg', '4.png', '5.1.png']
+    """
+    jpegs = {posixpath.splitext(name)[0]: name for name in names if Path(name).suffix.lower() in JPEGS}
+    plain = {_key(name): name for name in names if not _words(name)}
+    photographs, beside = [], {}
+    for name in names:
+        words, stem, is_jpeg = _words(name), posixpath.splitext(name)[0], Path(name).suffix.lower() in JPEGS
+        photograph = plain.get(_key(name)) if words else None if is_jpeg else jpegs.get(stem)
+        if words & MASKS:
+            beside[name] = f"is the {min(words & MASKS)} of a sample, by its name"
+        elif photograph:
+            beside[name] = f"lies beside its sample's photograph {photograph}"
+        else:
+            photographs.append(name)
+    return photographs, beside
+
+
+def _words(name: str) -> set[str]:
+    """The words between a sample's name and a picture's ending, numbers and other endings aside."""
+    words = posixpath.basename(name).lower().split(".")[1:-1]
+    return {word for word in words if not word.isdigit() and f".{word}" not in SUFFIXES}
 
 
 class _Headers(io.FileIO):
@@ -65,24 +134,52 @@ class _Headers(io.FileIO):
         return data
 
 
-def _members(archive: Path) -> Iterator[tarfile.TarInfo]:
-    """The members of an archive, each further behind than the one before.
+def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """The members of the archives that a file holds one behind another, by their plain names; none that is hidden.
 
     Raises:
         tarfile.TarError: it is damaged.
     """
-    length, end = archive.stat().st_size, 0
-    with _Headers(archive) as file, tarfile.open(fileobj=file, mode="r:") as members:
-        for member in members:
-            # A size below zero leads back to members that were read before, and round and round.
-            if member.offset_data < end or not 0 <= member.size <= length - member.offset_data:
-                raise tarfile.ReadError(f"a file of {member.size:,} bytes begins at byte {member.offset_data:,}")
-            end = member.offset_data
-            yield member
+    length, end = path.stat().st_size, 0
+    start: int | None = 0
+    while start is not None:
+        with _Headers(path) as file:
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    # A size below zero leads back to members that were read before, and round and round.
+                    if member.offset_data < end or not 0 <= member.size <= length - member.offset_data:
+                        raise tarfile.ReadError(
+                            f"a file of {member.size:,} bytes begins at byte {member.offset_data:,}"
+                        )
+                    end = member.offset_data
+                    name = posixpath.normpath(member.name)
+                    if not is_hidden(name):
+                        yield name, member
+                following = _next_archive(path, archive.offset)
+                if following is not None and following == start:
+                    raise tarfile.ReadError(f"no header begins at byte {start:,}")
+                start = following
 
 
-def _is_picture(member: tarfile.TarInfo) -> bool:
-    return member.isreg() and not member.issparse() and Path(member.name).suffix.lower() in SUFFIXES
+def _next_archive(path: Path, end: int) -> int | None:
+    """Where behind an archive's end something else than zeros begins, in whole blocks."""
+    with path.open("rb") as file:
+        file.seek(end)
+        while data := file.read(STRETCH):
+            if rest := data.lstrip(b"\0"):
+                return end + (len(data) - len(rest)) // BLOCK * BLOCK
+            end += len(data)
+    return None
+
+
+def _damage(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, program in COMPRESSED.items():
+        if start.startswith(magic):
+            return f"is compressed by {program} (unpack it first: pictures are read in place)"
+    return f"is damaged as a tar archive ({error})"
 
 
 def _key(name: str) -> str:

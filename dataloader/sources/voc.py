@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lorbms_fast.dataloader.photograph import Photograph, Place, is_file, is_inside
-from lorbms_fast.dataloader.sources.listing import Listing, Skipped
+from lorbms_fast.dataloader.photograph import Place, is_file, is_inside
+from lorbms_fast.dataloader.sources.folder import SUFFIXES, UNREAD, tree_below, unread
+from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 
 IMAGES, ANNOTATIONS, SETS = "JPEGImages", "Annotations", "ImageSets/Main"
@@ -25,36 +26,68 @@ class VocObject:
 class VocAnnotation:
     """What an annotation file says."""
 
-    size: tuple[int, int]
-    """(width, height)."""
+    size: tuple[int, int] | None
+    """(width, height); None where the file gives none above 0."""
     objects: list[VocObject]
 
 
 def of_voc(root: Path, split: str | None = None) -> Listing:
-    """The photographs of `JPEGImages`, or those that `ImageSets/Main/SPLIT.txt` lists, with their boxes.
+    """List the photographs of `JPEGImages`, or those that `ImageSets/Main/SPLIT.txt` names, with their boxes.
 
     Args:
-        root: the folder that holds `JPEGImages`, VOC2007 or the like.
+        root: the folder that holds `JPEGImages`, VOC2007 or the like, or one that holds such folders, VOCdevkit.
         split: train, val, trainval, test.
 
     Raises:
         UserError: the folder or the list is missing, or names no photographs.
     """
-    if not (root / IMAGES).is_dir():
+    found: list[Named] = []
+    left_out: list[Skipped] = []
+    for folder in voc_folders(root):
+        of_one, unusable = _named(root, folder, split)
+        found += of_one
+        left_out += unusable
+    if not found:
+        first = f" that can be used, {left_out[0].source} {left_out[0].reason}" if left_out else ""
+        raise UserError(f"{root} names no photographs in {IMAGES}{first}: nothing to prepare")
+    return Listing(identified(found), left_out)
+
+
+def voc_folders(root: Path) -> list[Path]:
+    """The folders with `JPEGImages` that are `root` or in it, relative to it.
+
+    Raises:
+        UserError: there are none.
+    """
+    if (root / IMAGES).is_dir():
+        return [Path()]
+    found = sorted(path.parent.relative_to(root) for path in root.glob(f"*/{IMAGES}") if path.is_dir())
+    if not found:
         raise UserError(f"{root} has no folder {IMAGES}: name the folder VOC2007 or the like")
-    names = read_split(root, split) if split else sorted(path.stem for path in (root / IMAGES).glob("*.jpg"))
-    if not names:
-        raise UserError(f"{root / IMAGES} holds no .jpg files: nothing to prepare")
-    photographs, unusable = [], []
-    for name in names:
+    return found
+
+
+def _named(root: Path, folder: Path, split: str | None) -> tuple[list[Named], list[Skipped]]:
+    """The photographs of VOC2007 or the like, and what is left out."""
+    files = tree_below(root / folder / IMAGES).files
+    pictures: dict[str, list[str]] = {}
+    for path in files:
+        if path.suffix.lower() in SUFFIXES:
+            pictures.setdefault(path.with_suffix("").as_posix(), []).append(path.as_posix())
+    found = []
+    unusable = [unread(f"{folder / IMAGES / path}") for path in files if path.suffix.lower() in UNREAD]
+    for name in read_split(root / folder, split) if split else sorted(pictures):
+        annotated = Path(ANNOTATIONS, f"{name}.xml")
         try:
-            annotation = read_annotation(root, name) if is_file(root / ANNOTATIONS / f"{name}.xml") else None
+            annotation = read_annotation(root / folder, name) if is_file(root / folder / annotated) else None
         except UserError as error:
-            unusable.append(Skipped(f"{ANNOTATIONS}/{name}.xml", "bad", str(error).partition(".xml ")[2]))
+            unusable.append(Skipped(str(folder / annotated), "bad", str(error).partition(".xml ")[2]))
             continue
         size, boxes = (None, 0) if annotation is None else (annotation.size, len(annotation.objects))
-        photographs.append(Photograph(name, Place(f"{IMAGES}/{name}.jpg"), boxes, size))
-    return Listing(photographs, unusable)
+        for file in pictures.get(name, [f"{name}.jpg"]):
+            place = folder / IMAGES / file
+            found.append(Named(name, place.as_posix(), Place(str(place)), boxes, size))
+    return found, unusable
 
 
 def read_split(root: Path, split: str) -> list[str]:
@@ -86,13 +119,12 @@ def read_annotation(root: Path, name: str) -> VocAnnotation:
     path = root / ANNOTATIONS / f"{name}.xml"
     try:
         tree = _parsed(path)
-        size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
-        if min(size) < 1:
-            raise ValueError(f"its size is {size[0]} x {size[1]}")
+        width, height = (int(float(_text(tree, f"size/{side}"))) for side in ("width", "height"))
+        size = (width, height) if min(width, height) > 0 else None
         return VocAnnotation(size, [_object(node) for node in tree.findall("object")])
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the folder") from error
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: an unheard-of encoding
+    except (ElementTree.ParseError, LookupError, ArithmeticError, ValueError) as error:  # LookupError: of an encoding
         raise UserError(f"{path} is no annotation of VOC ({error}): replace or remove it") from error
 
 

@@ -9,11 +9,12 @@ import tyro
 
 from lorbms_fast.dataloader.prepare import Counts, prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
-from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
+from lorbms_fast.dataloader.sources import Layout, Listing, Skipped, layout_of, photographs_in
 from lorbms_fast.dataloader.store import SKIPPED
 from lorbms_fast.errors import UserError
 
-NAMED = 5
+REASONS = 5
+"""Reasons for leaving photographs out that are printed."""
 
 
 def prepare(
@@ -40,13 +41,16 @@ def prepare(
 
     Args:
         source: Folder of photographs; of COCO (with annotations/ and train2017/ or the like); of WebDataset's .tar
-            shards; of STL-10's binary files; or of PASCAL VOC (with JPEGImages/).
+            shards; of STL-10's binary files; or of PASCAL VOC (with JPEGImages/). Links to folders are followed; hidden
+            files, and stores and runs of this program below it, are left out.
         out: The store's folder; must not exist. Finished parts wait in OUT.partial until it is whole.
         recipe: folder takes every photograph once. The others are the thesis's data sets of COCO (Table 4.1): tr_v4
             (at least four boxes; each photo and its mirror image), tr_v5 (five versions of each), tr_v6 and te_v2
-            (random draws without box rule). COCO's keep photos with both sides of 200 px or more.
-        layout: How to read SOURCE; auto looks at what is in it.
-        annotations: COCO's json; by default the instances_ or image_info_ file in SOURCE/annotations.
+            (random draws of training and of test images, without box rule). COCO's keep photos with both sides of
+            200 px or more.
+        layout: How to read SOURCE; auto looks at what is in it. mixed: pictures as well as shards.
+        annotations: COCO's json; by default the instances_ or image_info_ file in SOURCE/annotations: of training
+            images first, for te_v2 of test images and never of training images. The file that was read is printed.
         split: Part of STL-10 (train, test, unlabeled) or VOC (train, val, trainval, test); by default everything.
         image_size: Side of the images in pixels.
         min_side: Leave out photos with a smaller side; by default the recipe's (200 px for COCO, else the image size).
@@ -61,7 +65,9 @@ def prepare(
         raise UserError(f"--image-size {image_size} --workers {workers} --limit {limit}: these must be positive")
     if not out.name:
         raise UserError(f"--out '{out}' names no folder that could be made: choose another")
-    listing = photographs_in(source, layout_of(source) if layout == "auto" else layout, annotations, split)
+    if layout == "auto":
+        layout = "coco" if annotations else layout_of(source)
+    listing = photographs_in(source, layout, annotations, split, RECIPES[recipe].part)
     base = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
     chosen = _adjusted(base, min_side, limit)
     counts, skipped = prepare_store(
@@ -75,7 +81,7 @@ def prepare(
         on_bad=on_bad,
         workers=workers,
     )
-    print(_report(out, chosen, counts, skipped))
+    print(_report(out, chosen, listing, counts, skipped))
 
 
 def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe:
@@ -83,11 +89,12 @@ def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe
     return recipe if limit is None else replace(recipe, draw=limit)
 
 
-def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -> str:
-    """What every filter left, in the order of the filters."""
-    lines = [f"{counts.named:,} photographs"]
+def _report(out: Path, recipe: Recipe, listing: Listing, counts: Counts, skipped: list[Skipped]) -> str:
+    """Say what was read, and what every filter left, in the order of the filters."""
+    lines = [f"annotations: {listing.annotations}"] if listing.annotations else []
+    lines += [*listing.notes, f"{counts.named:,} photographs"]
     if counts.unusable:
-        lines.append(f"  beside {counts.unusable:,} entries that name none")
+        lines.append(f"  beside {counts.unusable:,} entries or files that are not used")
     if recipe.min_boxes:
         lines.append(f"{counts.with_enough_boxes:,} of them with {recipe.min_boxes} boxes or more")
     if counts.large_enough < counts.with_enough_boxes:
@@ -95,9 +102,14 @@ def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -
     if recipe.draw is not None:
         lines.append(f"{counts.drawn:,} of them drawn")
     lines.append(f"left out: {counts.bad} bad, {counts.small} with a side below {recipe.min_side} px")
-    bad = [entry for entry in skipped if entry.kind == "bad"]
-    lines += [f"  {entry.source} {entry.reason}" for entry in bad[:NAMED]]
-    if len(bad) > NAMED:
-        lines.append(f"  and {len(bad) - NAMED} more, all named in {out / SKIPPED}")
+    by_reason: dict[str, list[str]] = {}
+    for entry in skipped:
+        if entry.kind != "small":
+            by_reason.setdefault(entry.reason, []).append(entry.source)
+    for reason, sources in list(by_reason.items())[:REASONS]:
+        more = f" (and {len(sources) - 1:,} more)" if len(sources) > 1 else ""
+        lines.append(f"  {sources[0]} {reason}{more}")
+    if sum(map(len, by_reason.values())) > min(len(by_reason), REASONS):
+        lines.append(f"  all are named in {out / SKIPPED}")
     lines.append(f"{out}: {counts.images:,} images, {len(recipe.versions)} of each photograph")
     return "\n".join(lines)

@@ -178,3 +178,25 @@ def test_a_source_that_went_away_is_named(photographs, tmp_path):
     (folder / "photo00.jpg").unlink()
     with pytest.raises(UserError, match=r"photo00\.jpg, of which .* was made, is missing"):
         store.square(0, 32)
+
+
+def test_one_photograph_under_two_names_is_one_image(photographs, tmp_path):
+    for name in ("a/one.jpg", "b/two.jpg", "three.jpg"):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photographs / ("photo03.jpg" if name != "three.jpg" else "photo04.jpg"), tmp_path / "p" / name)
+    prepare_store(tmp_path / "s", tmp_path / "p", of_folder(tmp_path / "p"), Recipe(versions=(1, 2, 3)), image_size=32)
+    store = ImageStore.open(tmp_path / "s")
+    assert store.ids == [f"{name}_{version}" for name in ("a/one", "b/two", "three") for version in (1, 2, 3)]
+    assert np.array_equal(store.images[0:3], store.images[3:6])
+    assert not np.array_equal(store.images[0:3], store.images[6:9])
+
+
+def test_stores_from_before_crops_were_drawn_by_content_are_read(store):
+    facts = json.loads((store.path / "store.json").read_text())
+    assert facts["crops"] == "by content"
+    for name in ("crops", "annotations"):
+        del facts[name]
+    for name in ("name", "part"):
+        del facts["recipe"][name]
+    (store.path / "store.json").write_text(json.dumps(facts))
+    assert np.array_equal(ImageStore.open(store.path).square(5, 64), store.square(5, 64))

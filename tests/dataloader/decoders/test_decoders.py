@@ -109,7 +109,7 @@ def test_turned_photographs_come_out_upright(orientation, tmp_path):
     exif[0x0112] = orientation
     (tmp_path / "a.jpg").write_bytes(scene(exif=exif))
     of = partial(versions, "a")
-    (squares,) = read(tmp_path, [Place("a.jpg")], [of], 64, decoder_named("scaled"))
+    (squares,) = read(tmp_path, [Place("a.jpg")], [lambda data: of], 64, decoder_named("scaled"))
     height, width, _ = decode_rgb(scene(), "a").shape
     assert (squares.width, squares.height) == ((width, height) if orientation < 5 else (height, width))
     exact = reference.squares((tmp_path / "a.jpg").read_bytes(), "a", of, 64)
@@ -132,7 +132,7 @@ def test_bad_files_are_returned_among_good_ones(tmp_path):
     (tmp_path / "good.jpg").write_bytes(scene())
     (tmp_path / "cut.jpg").write_bytes(scene()[:-300])
     places = [Place("good.jpg"), Place("cut.jpg"), Place("absent.jpg"), Place("good.jpg")]
-    found = read(tmp_path, places, [partial(versions, "a")] * 4, 64, decoder_named("scaled"))
+    found = read(tmp_path, places, [lambda data: partial(versions, "a")] * 4, 64, decoder_named("scaled"))
     assert [isinstance(result, BadImage) for result in found] == [False, True, True, False]
     assert "cut.jpg cannot be read (image file is truncated" in str(found[1])
     assert "absent.jpg is missing" in str(found[2])

@@ -1,12 +1,15 @@
 """Photographs as strangers' folders hold them."""
 
+import fcntl
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lorbms_fast.dataloader.decoders import BadImage, read_rgb
+from lorbms_fast.dataloader.decoders import BadImage, read_rgb, reference
 
 
 def picture(width=40, height=30) -> Image.Image:
@@ -73,3 +76,57 @@ def test_absurd_sizes_are_refused_before_decoding(tmp_path):
     Image.new("1", (20_000, 10_000)).save(path)
     with pytest.raises(BadImage, match="more than 100,000,000 pixels"):
         read_rgb(path)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(b"P5", 1), (b"P6", 3)])
+@pytest.mark.parametrize("most", [1, 100, 255, 1023, 4095, 65535])
+def test_netpbm_of_any_depth(kind, channels, most, tmp_path):
+    values = np.array([0, most // 3, most // 2, most]).repeat(channels).astype(np.uint8 if most < 256 else ">u2")
+    (tmp_path / "a.pnm").write_bytes(kind + b"\n2 2\n%d\n" % most + values.tobytes())
+    found = read_rgb(tmp_path / "a.pnm").reshape(4, 3)
+    assert np.abs(found.astype(int) - values.reshape(4, -1) / most * 255).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P", "1", "LA", "RGBA", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 2, 5, 6, 7, 8])
+def test_bands_make_the_same_picture(mode, orientation, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = (
+        picture().convert(mode) if mode != "I;16" else Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40))
+    )
+    image.save(tmp_path / "a.tif", exif=exif)
+    whole = read_rgb(tmp_path / "a.tif")
+    monkeypatch.setattr(reference, "BAND", 100)
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), whole)
+    assert whole.flags["C_CONTIGUOUS"]
+    if mode == "RGB":
+        turned = {1: 1, 2: Image.Transpose.FLIP_LEFT_RIGHT, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270}
+        turned |= {7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+        expected = image if orientation == 1 else image.transpose(turned[orientation])
+        assert np.array_equal(whole, np.asarray(expected))
+
+
+def test_large_pictures_take_bounded_memory(tmp_path):
+    Image.new("L", (9900, 9900), 7).save(tmp_path / "a.png", compress_level=1)
+    script = """
+import resource, sys
+from pathlib import Path
+from lorbms_fast.dataloader.decoders import read_rgb
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert (read_rgb(Path(sys.argv[1])) == 7).all()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
+    )
+    pixels = 9900 * 9900 / 2**20
+    assert int(done.stdout) < (1 + 3 + 3) * pixels  # Pillow's, ours, the comparison's and some
+
+
+def test_large_pictures_are_decoded_one_at_a_time():
+    with Path(reference.__file__).open("rb") as file:
+        with reference._one_at_a_time(reference.LARGE), pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with reference._one_at_a_time(reference.LARGE - 1):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -187,17 +187,18 @@ def test_duplicate_and_absent_ids(tmp_path, capsys):
     a, b = {"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}
     spoilt = [{"file_name": "b.jpg"}, {"id": 7, "file_name": "b.jpg"}, {"id": "x", "file_name": "b.jpg"}]
     spoilt += ["b.jpg", {"id": 9}, {"id": 9, "file_name": "../b.jpg"}, {"id": 9, "file_name": "/etc/passwd"}]
-    path = coco(tmp_path, [a, b, a, *spoilt], [{"image_id": 7}, {"image_id": 7}, {"id": 3}, "x", {"image_id": 99}])
+    boxes = [{"image_id": 7, "bbox": [0, 0, 1, 1]}, {"image_id": 7, "bbox": [0, 0, 1, 1]}]
+    path = coco(tmp_path, [a, b, a, *spoilt], [*boxes, {"id": 3}, "x", {"image_id": 99}])
     listing = of_coco(tmp_path, path)
     assert [(one.id, one.boxes) for one in listing.photographs] == [("000000000007", 2), ("000000000008", 0)]
     assert [entry.source for entry in listing.unusable] == [f"image entry {i}" for i in range(3, 10)]
     assert "gives b.jpg the id 7 of a.jpg" in listing.unusable[1].reason
     assert capsys.readouterr().out == ""  # pycocotools prints
-    main(["prepare", str(tmp_path), "--recipe", "te_v2", "--out", str(tmp_path / "s"), "--workers", "1"])
+    main(["prepare", str(tmp_path), "--recipe", "tr_v6", "--out", str(tmp_path / "s"), "--workers", "1"])
     shown = capsys.readouterr().out
-    assert "2 photographs\n  beside 7 entries that name none" in shown
+    assert "2 photographs\n  beside 7 entries or files that are not used" in shown
     with pytest.raises(SystemExit):
-        main(["prepare", str(tmp_path), "--recipe", "te_v2", "--out", str(tmp_path / "t"), "--on-bad", "stop"])
+        main(["prepare", str(tmp_path), "--recipe", "tr_v6", "--out", str(tmp_path / "t"), "--on-bad", "stop"])
     assert "image entry 3 gives b.jpg no id" in capsys.readouterr().err
 
 

@@ -44,7 +44,8 @@ def read(data: bytes, folder: Path) -> None:
     (folder / "picture.png").write_bytes(summed(data))
     whole: Callable[[int, int], tuple[Crop, ...]] = lambda width, height: (Crop(0, 0, min(width, height), False),)  # noqa: E731
     found = [
-        read_squares(folder, [Place("picture.png")], [whole], SIDE, decoder_named(n))[0] for n in ("scaled", "pillow")
+        read_squares(folder, [Place("picture.png")], [lambda data: whole], SIDE, decoder_named(n))[0]
+        for n in ("scaled", "pillow")
     ]
     bad = [one for one in found if isinstance(one, BadImage)]
     if bad:
