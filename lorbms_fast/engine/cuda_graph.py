@@ -7,7 +7,8 @@ CPU too.
 """
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.precision import Precision
+from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, Networks, StepMetrics
@@ -29,7 +31,7 @@ Work = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """Makes work that reads and writes fixed memory repeatable."""
+    """Makes work that reads and writes fixed memory repeatable; what it raises leaves streams and memory as before."""
 
     def warm_up(self, work: Work) -> None:
         """Do the work once, so that nothing is left to be compiled, tuned or allocated for the first time."""
@@ -39,36 +41,72 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records CUDA graphs, which share their memory: only one runs at a time."""
+    """Records CUDA graphs on a stream of their own; they share their memory, as only one runs at a time.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    Args:
+        device: the GPU, with its index.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._stream = torch.cuda.Stream()
+            self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Work) -> None:
         """Documented at the protocol."""
-        aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):  # a backward must not have begun on the stream that a capture cannot use
+        with self._aside():  # a backward must not have begun on the stream that a capture cannot use
             work()
-        here.wait_stream(aside)
 
     def record(self, work: Work) -> Work:
         """Documented at the protocol."""
         gc.collect()
         graph = torch.cuda.CUDAGraph()
-        # Other threads, such as those that watch over NCCL, may go on with what a capture must not do.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            work()
+        try:
+            # Other threads, such as those that watch over NCCL, may go on with what a capture must not do.
+            with (
+                self._aside(),
+                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+            ):
+                work()
+        except BaseException:
+            del graph
+            self._end_allocations()
+            raise
         replay: Work = graph.replay
         return replay
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Inside the block the device and the own stream are the current ones, after it those of before.
+
+        `torch.cuda.graph` does not set the stream back where the end of the capture fails.
+        """
+        with torch.cuda.device(self._device):
+            here = torch.cuda.current_stream()
+            self._stream.wait_stream(here)
+            with torch.cuda.stream(self._stream):
+                yield
+            here.wait_stream(self._stream)
+
+    def _end_allocations(self) -> None:
+        """Give the memory of a failed capture back: where its end failed, torch has left the allocator recording."""
+        try:
+            torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+        except RuntimeError:  # it had ended
+            pass
+        else:
+            torch._C._cuda_releasePool(self._device.index, self._pool)
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 class CapturedIteration:
     """Training iterations of the fast form, batches being drawn and put together where the images lie.
 
     The number of candidates to encode is part of a graph. There is one for each of a few numbers, the largest being
-    the most that masks can use; an iteration takes the smallest that holds its own. The first iteration of a size runs
-    as it is, the second is recorded. If that fails, a message says so and all run as they are.
+    the most that masks can use; an iteration takes the smallest that holds its own. The first iteration of a size warms
+    up, the second is recorded. If either fails, a line says so, that iteration begins anew, and all run as they are.
 
     Args:
         networks: in training mode.
@@ -135,19 +173,47 @@ class CapturedIteration:
             work()
         elif size in self._replays:
             self._replays[size]()
-        elif size not in self._seen:
-            self._recorder.warm_up(work)
-            self._seen.add(size)
+        elif self._prepared(size, work, self._recorder):
+            self._check_that_it_moved(size)
         else:
-            try:
-                self._replays[size] = self._recorder.record(work)
-            except Exception as error:  # whatever it was, nothing was done yet, and there is another way
-                reason = str(error).strip().partition("\n")[0]
-                tqdm.write(f"the iteration cannot be captured ({type(error).__name__}: {reason}): going on without")
-                self._recorder = None
-                for optimizer in vars(self._optimizers).values():
-                    optimizer.abandon()
-            self._do(size)
+            work()
+
+    def _prepared(self, size: int, work: Work, recorder: Recorder) -> bool:
+        """Do an iteration of a size that has no graph yet; False where that failed, and all go on without."""
+        stage = "captured" if size in self._seen else "warmed up"
+        try:
+            if size in self._seen:
+                self._replays[size] = recorder.record(work)
+                self._replays[size]()
+            else:
+                recorder.warm_up(work)
+                self._seen.add(size)
+        except Exception as error:  # whatever it was, there is another way
+            tqdm.write(
+                f"an iteration of {size} candidates cannot be {stage} ({_said_first(error)}): training goes on "
+                "without CUDA graphs"
+            )
+        else:
+            return True
+        self._recorder = None
+        self._replays.clear()
+        for optimizer in vars(self._optimizers).values():
+            optimizer.abandon()
+        self._iteration.fill_(self._expected - 1)
+        return False
+
+    def _check_that_it_moved(self, size: int) -> None:
+        """A graph recorded on another device's stream is empty, and its replay does nothing without a word.
+
+        Raises:
+            UserError: the first replay of a size has left the iteration's number as it was.
+        """
+        number = int(self._iteration.item())
+        if number != self._expected:
+            raise UserError(
+                f"the CUDA graph of {size} candidates does nothing on {self._images.device}: iteration "
+                f"{self._expected} still has number {number}; train with --graphs off"
+            )
 
     def _work(self, size: int) -> None:
         """The whole iteration: from its number to parameters, moments, u and the numbers to report."""
@@ -164,3 +230,10 @@ class CapturedIteration:
         rows, mask, used = unpacked(slot, self._n, size)
         images = lorbms.assemble_batch(self._images, rows, dtype=self._dtype, channels_last=True)
         return Batch(images[0], images[1:], mask, used)
+
+
+def _said_first(error: BaseException) -> str:
+    """What failed at first, on one line: the end of a capture fails because of what went wrong inside it."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

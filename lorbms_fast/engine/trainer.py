@@ -202,7 +202,7 @@ class Training:
             config.loss,
             config.optim,
             self.arithmetic,
-            CudaGraphs() if on_gpu else None,
+            CudaGraphs(self.device) if on_gpu else None,
         )
         return lambda progress: captured(progress.iteration, self.numbers(progress))
 

@@ -64,3 +64,10 @@ def test_any_file_gives_settings_or_a_clear_error(tmp_path_factory, content):
     path.write_bytes(content)
     with contextlib.suppress(UserError):
         assert isinstance(read_config(path, TrainConfig()), TrainConfig)
+
+
+def test_runs_that_call_the_fast_form_torch_are_read(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"impl": "torch"}))
+    assert read_config(path, PRESETS["demo"]).impl == "fast"
+    assert json.loads(to_json(TrainConfig(impl="torch")))["impl"] == "fast"

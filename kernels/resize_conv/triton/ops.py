@@ -14,6 +14,8 @@ FOLD_BLOCK = 256
 POSITIONS_PER_PART = 2_048
 """Positions a program of the weight gradient sums over, at least, before another program shares the work."""
 MAX_PARTS = 16
+INDEXABLE = 2**31
+"""Values that a launch can number; a batch of more maps takes several."""
 
 
 @triton_op("resize_conv_fold")
@@ -44,38 +46,57 @@ def _launch_for_all(program: Any, sources: list[Tensor], results: list[Tensor], 
 @triton_op("resize_conv")
 def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
     """(N, C, H, W) and folded taps (9, C, O) -> (N, O, 2 H, 2 W), channels_last if x is."""
-    N, C, H, W = x.shape
+    _, C, H, W = x.shape
     O = taps.shape[2]
-    if N * max(C, 4 * O) * H * W >= 2**31:
-        raise ValueError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more are not supported")
     y = _empty_result(x, taps)
+    for of_launch in _launches(x, O):
+        positions = len(x[of_launch]) * H * W
 
-    def grid(tile: dict[str, int]) -> tuple[int, int]:
-        return triton.cdiv(N * H * W, tile["BLOCK_M"]), triton.cdiv(O, tile["BLOCK_O"])
+        def grid(tile: dict[str, int], positions: int = positions) -> tuple[int, int]:
+            return triton.cdiv(positions, tile["BLOCK_M"]), triton.cdiv(O, tile["BLOCK_O"])
 
-    kernels.forward[grid](x, taps, y, x.stride(), y.stride(), N * H * W, C, O, H, W, _precision(x))
+        kernels.forward[grid](
+            x[of_launch], taps, y[of_launch], x.stride(), y.stride(), positions, C, O, H, W, _precision(x)
+        )
     return y
+
+
+def _launches(x: Tensor, O: int) -> list[slice]:
+    """The samples of each launch, all in one unless there are too many values in x or in its O maps of twice the size.
+
+    Raises:
+        ValueError: a single sample has too many.
+    """
+    N, C, H, W = x.shape
+    most = (INDEXABLE - 1) // (max(C, 4 * O) * H * W)
+    if not most:
+        raise ValueError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more of one sample")
+    return [slice(first, first + most) for first in range(0, N, most)]
 
 
 @triton_op("resize_conv_backward")
 def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -> tuple[Tensor, Tensor]:
     """Gradients of x, in its memory layout, and of the folded taps, (9, C, O); empty where not needed."""
     N, C, H, W = x.shape
-    O, positions = grad.shape[1], N * H * W
+    O = grad.shape[1]
     dx, dtaps = _empty_gradients(grad, taps, x, of_x, of_taps)
-    parts = min(MAX_PARTS, triton.cdiv(positions, POSITIONS_PER_PART)) if of_taps else 0
-    partial = dtaps if parts <= 1 else empty_partials(dtaps, parts)
+    launches = _launches(x, O)
+    parts = min(MAX_PARTS, triton.cdiv(N * H * W, POSITIONS_PER_PART)) if of_taps else 0
+    partial = dtaps[None] if len(launches) * parts <= 1 else empty_partials(dtaps, len(launches) * parts)
+    for i, of_launch in enumerate(launches):
+        positions = len(x[of_launch]) * H * W
 
-    def grid(tile: dict[str, int]) -> tuple[int]:
-        columns = triton.cdiv(C, tile["BLOCK_C"])
-        data_programs = triton.cdiv(positions, tile["BLOCK_M"]) * columns * of_x
-        return (data_programs + 9 * parts * columns * triton.cdiv(O, tile["BLOCK_O"]),)
+        def grid(tile: dict[str, int], positions: int = positions) -> tuple[int]:
+            columns = triton.cdiv(C, tile["BLOCK_C"])
+            data_programs = triton.cdiv(positions, tile["BLOCK_M"]) * columns * of_x
+            return (data_programs + 9 * parts * columns * triton.cdiv(O, tile["BLOCK_O"]),)
 
-    kernels.gradients[grid](
-        grad, taps, x, dx, partial, grad.stride(), x.stride(), dx.stride() if of_x else x.stride(), positions, C, O,
-        H, W, triton.cdiv(positions, max(parts, 1)), int(of_x), parts, _precision(x),
-    )  # fmt: skip
-    if parts > 1:
+        kernels.gradients[grid](
+            grad[of_launch], taps, x[of_launch], dx[of_launch] if of_x else dx, partial[i * parts :], grad.stride(),
+            x.stride(), dx.stride() if of_x else x.stride(), positions, C, O, H, W,
+            triton.cdiv(positions, max(parts, 1)), int(of_x), parts, _precision(x),
+        )  # fmt: skip
+    if len(partial) > 1:
         reduce_partials(partial, dtaps)
     return dx, dtaps
 

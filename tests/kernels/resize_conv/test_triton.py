@@ -30,6 +30,16 @@ def test_weight_gradient_summed_in_parts(agree, monkeypatch):
     agree(run, reference.resize_conv, draw(3, 2, 2, 2), draw(2, 2, 3, 3, seed=1))
 
 
+@pytest.mark.parametrize("parts_of", [2048, 3])
+def test_more_values_than_a_launch_can_number(agree, monkeypatch, parts_of):
+    monkeypatch.setattr(in_triton, "POSITIONS_PER_PART", parts_of)
+    monkeypatch.setattr(in_triton, "INDEXABLE", 2 * 4 * 2 * 4 + 1)  # two samples of 2 maps of 4x4
+    agree(run, reference.resize_conv, draw(5, 3, 2, 2), draw(2, 3, 3, 3, seed=1))
+    monkeypatch.setattr(in_triton, "INDEXABLE", 4 * 2 * 4)
+    with pytest.raises(ValueError, match="of one sample"):
+        run(draw(5, 3, 2, 2), draw(2, 3, 3, 3))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(agree, dtype):
     x, weight = draw(1, 3, 2, 2).to(dtype), draw(2, 3, 3, 3, seed=1).to(dtype)

@@ -1,6 +1,8 @@
 """The iteration on fixed memory, played from a tape that freezes what a CUDA graph would, against the ordinary one."""
 
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import UPDATES, iterate
 from lorbms_fast.engine.optimizers import Adam, Optimizers
+from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
 from lorbms_fast.types import Batch
 from tests.conftest import TINY
@@ -139,30 +142,140 @@ def test_the_tape_freezes_host_numbers_as_a_graph_does():
 
 
 class Refuses:
-    """A recorder on a driver that cannot."""
+    """A recorder on a driver that cannot warm up, or not capture, after it did so for `after` sizes."""
 
-    def __init__(self, after):
-        self._after = after
+    def __init__(self, tape, stage, after, networks):
+        self._tape, self._stage, self._after, self._networks = tape, stage, after, networks
 
     def warm_up(self, work):
-        work()
+        self._fail("warmed up")
+        self._tape.warm_up(work)
 
     def record(self, work):
+        self._fail("captured")
+        return self._tape.record(work)
+
+    def _fail(self, stage):
+        if stage != self._stage:
+            return
         if self._after:
-            (self._after.generator[0] * torch.inf).sum().backward()  # half an update was noted
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+            self._after -= 1
+            return
+        (self._networks.generator[0] * torch.inf).sum().backward()  # half an update was noted
+        try:
+            raise RuntimeError("out of shared memory\nmore")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
 
 
-@pytest.mark.parametrize("half_way", [False, True])
-def test_a_capture_that_fails_says_so_and_goes_on(half_way, store, capsys):
+@pytest.mark.parametrize(("stage", "after"), [("warmed up", 0), ("captured", 0), ("captured", 1)])
+def test_a_capture_that_fails_says_so_and_goes_on(stage, after, store, capsys):
     source = batch_source(CONFIG, store)
-    plain, static = Trained(CONFIG, "float32"), Trained(CONFIG, "float32")
-    captured = static.captured(store, Refuses(static.networks if half_way else None))
-    for i in range(6):
+    plain, played = Trained(CONFIG, "float32"), Trained(CONFIG, "float32")
+    recorder = Refuses(Tape(played.state), stage, after, played.networks)
+    captured = played.captured(store, recorder)
+    for i in range(9):
         expected = plain.ordinary(i, [source.batch(i)]).stacked()
         torch.testing.assert_close(captured(i, numbers_of(i)).stacked(), expected, rtol=1e-9, atol=0)
     said = capsys.readouterr().out
-    assert said.count("cannot be captured (RuntimeError: operation not permitted when stream is capturing)") == 1
+    assert said.count(f" candidates cannot be {stage} (RuntimeError: out of shared memory): training goes on with") == 1
+    assert "more" not in said
+    assert not captured._replays
+
+
+class RecordsNothing(Tape):
+    """A recorder on another device's stream."""
+
+    def record(self, work):
+        super().record(work)
+        return lambda: None
+
+
+def test_a_graph_that_does_nothing_ends_the_training(store):
+    trained = Trained(CONFIG, "float32")
+    captured = trained.captured(store, RecordsNothing(trained.state))
+    told = r"the CUDA graph of \d+ candidates does nothing on cpu: iteration \d+ still has number \d+; .* --graphs off"
+
+    def train():
+        for i in range(9):
+            captured(i, numbers_of(i))
+
+    with pytest.raises(UserError, match=told):
+        train()
+
+
+class FakeCuda:
+    """The part of torch.cuda that records graphs, on a machine with two GPUs; the end of every capture fails."""
+
+    def __init__(self, monkeypatch):
+        self.device_index, self.allocating = 0, None
+        self.defaults = {0: self._stream_on(0), 1: self._stream_on(1)}
+        self.streams = dict(self.defaults)
+        for name in ("device", "current_stream", "stream", "Stream", "graph_pool_handle", "graph", "CUDAGraph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+            monkeypatch.setattr(torch._C, name, getattr(self, name), raising=False)
+
+    CUDAGraph = object
+
+    @contextmanager
+    def device(self, device):
+        before, self.device_index = self.device_index, device.index
+        try:
+            yield
+        finally:
+            self.device_index = before
+
+    def current_stream(self):
+        return self.streams[self.device_index]
+
+    def Stream(self):
+        return self._stream_on(self.device_index)
+
+    def _stream_on(self, index):
+        return SimpleNamespace(device=index, wait_stream=lambda other: None)
+
+    def graph_pool_handle(self):
+        return "pool", self.device_index
+
+    @contextmanager
+    def stream(self, stream):
+        before, self.streams[stream.device] = self.streams[stream.device], stream
+        try:
+            yield
+        finally:
+            self.streams[stream.device] = before
+
+    @contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        assert (pool, stream.device, self.device_index) == (("pool", 1), 1, 1)
+        self.streams[1], self.allocating = stream, pool  # and leaves them so, as torch does
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def _cuda_endAllocateToPool(self, index, pool):
+        assert (index, self.allocating) == (1, pool)
+        self.allocating = "ended"
+
+    def _cuda_releasePool(self, index, pool):
+        assert self.allocating == "ended"
+        self.allocating = None
+
+
+def test_graphs_are_made_on_their_device_and_a_failed_one_leaves_nothing(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    graphs = CudaGraphs(torch.device("cuda:1"))
+    seen = []
+    graphs.warm_up(lambda: seen.append((cuda.device_index, cuda.current_stream().device)))
+    with pytest.raises(RuntimeError, match="previous error"):
+        graphs.record(lambda: seen.append((cuda.device_index, cuda.current_stream().device)))
+    assert seen == [(1, 1), (1, 1)]
+    assert cuda.device_index == 0
+    assert cuda.streams == cuda.defaults
+    assert cuda.allocating is None
 
 
 def test_sizes_hold_all_that_masks_can_use():
@@ -179,7 +292,7 @@ def test_cuda_graphs_replay_the_uncaptured_iteration(store):
     source = batch_source(CONFIG, store)
     gpu = torch.device("cuda")
     runs = []
-    for recorder in (None, CudaGraphs()):
+    for recorder in (None, CudaGraphs(torch.device("cuda", torch.cuda.current_device()))):
         trained = Trained(CONFIG, "float32", torch.float32)
         trained.networks.to(gpu)
         trained.optimizers = Optimizers.of(trained.networks, CONFIG.optim, "float32")
