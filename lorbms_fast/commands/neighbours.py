@@ -143,13 +143,14 @@ def _warnings(found: list[Quadrant], pictures: NDArray[np.int64]) -> Iterator[st
     count = len(np.unique(pictures))
     if count < len(pictures):
         yield (
-            f"{len(pictures) - count:,} of {len(pictures):,} images are copies of others (the same picture within "
-            f"{TOLERANCE:.0f} of 255 levels): {count:,} pictures are left, and copies are nobody's neighbours"
-            + (", except where there are too few others" if count <= NEIGHBOURS else "")
+            f"{len(pictures) - count:,} of {len(pictures):,} images are copies of others (no part differs by more than "
+            f"{TOLERANCE:.0f} of 255 levels); different pictures: {count:,}. Copies are nobody's neighbours"
         )
     if count <= NEIGHBOURS:
-        have = f"{count - 1} other pictures" if count > 1 else "no other picture"
-        yield f"every image has {have}, {NEIGHBOURS} are wanted: copies fill the lists; prepare more different images"
+        yield (
+            f"{NEIGHBOURS} neighbours are wanted, other pictures for each image: {count - 1}. Copies fill the lists, "
+            "the image's own last: prepare more different images"
+        )
     low = [f"q{q}: {quadrant.recall:.1%}" for q, quadrant in enumerate(found, start=1) if quadrant.recall < WANTED]
     if low:
         yield f"less than {WANTED:.0%} of the nearest images were found ({', '.join(low)}): use --method nearest"

@@ -264,7 +264,7 @@ def test_command_warns_of_copies_and_of_a_low_recall(photographs, tmp_path, caps
     main(["neighbours", str(tmp_path / "s"), "--features", "descriptor"])
     error = capsys.readouterr().err
     assert "warning: 12 of 16 images are copies of others" in error
-    assert "warning: every image has 3 other pictures, 10 are wanted" in error
+    assert "warning: 10 neighbours are wanted, other pictures for each image: 3. Copies fill the lists" in error
     table = NeighbourTable.load(ImageStore.open(tmp_path / "s"))
     of_others = table.rows // 4 != (np.arange(16) // 4)[:, None, None]
     assert of_others.all()
