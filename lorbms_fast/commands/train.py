@@ -24,7 +24,7 @@ from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
+from lorbms_fast.evaluation.generation import SCORES, draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models.variants import images_at_once, with_variant
@@ -195,7 +195,7 @@ def _measure(run: Run, store: ImageStore) -> Measure | None:
     def measure(networks: Networks, iteration: int) -> dict[str, float]:
         result = measure_generation(networks, source, features, run.folder, iteration)
         draw_generation_curves(run.folder)
-        measured = {name: result[name] for name in ("frechet", "kid", "is") if name in result}
+        measured = {name: result[name] for name in ("frechet", "kid", *SCORES) if name in result}
         return {f"generation/{name}": value for name, (value, *_) in measured.items()}
 
     return measure

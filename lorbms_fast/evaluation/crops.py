@@ -1,6 +1,6 @@
 """What the networks see of a labelled picture: random views for training, a central one for testing.
 
-The protocol of the thesis (Section 4.3), in the form TensorFlow's "inception preprocessing" gave it. A view is a
+The protocol of Table 4.3, in the form TensorFlow's "inception preprocessing" gave it. A view is a
 function of (seed, number of the view, number of the picture), whatever was made before.
 """
 

@@ -1,6 +1,6 @@
-"""Generated images against real ones (Tables 3.6.2 and 4.4, Figure 3.10)."""
+"""Generated images against real ones (Section 3.6.2, Table 4.4, Figure 3.10)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +25,10 @@ from lorbms_fast.evaluation.distances import (
     split_inception_score,
 )
 from lorbms_fast.evaluation.features import weights_fingerprint
-from lorbms_fast.evaluation.image_features import Described, ImageFeatures
+from lorbms_fast.evaluation.image_features import OTHER_WEIGHTS, Described, ImageFeatures
+from lorbms_fast.evaluation.inception import PUBLISHED_SHA256
 from lorbms_fast.evaluation.provenance import store_source
-from lorbms_fast.evaluation.results import Result, cached, read_result
+from lorbms_fast.evaluation.results import Result, cached, mean_and_sd, read_result
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.style import PLOT
 from lorbms_fast.types import Networks
@@ -35,6 +36,10 @@ from lorbms_fast.types import Networks
 BATCH = 32
 MIXED_SCENES = 7
 """Distinguishes these random draws from a run's other ones."""
+
+
+SCORES = {"is": "IS", "class_score": f"class score{OTHER_WEIGHTS}"}
+"""Key of a score over class probabilities in a result -> what it is called."""
 
 
 class Set(NamedTuple):
@@ -92,7 +97,7 @@ def measure_generation(
             "pictures": store_source(store),
             "distance": features.distance,
             "features": features.setting,
-            **_compared(real, made),
+            **_compared(real, made, features.score),
         }
 
     return cached(folder / f"{iteration:08d}-{store.path.name}-{features.slug}.json", setting, make)
@@ -124,7 +129,8 @@ def draw_generation_curves(run: Path) -> Path | None:
     results = generation_results(run)
     if not results:
         return None
-    panels = ["frechet", "kid", *(["is"] if any("is" in result for result in results) else [])]
+    titles = {"frechet": "Frechet distance", "kid": "kernel distance", **SCORES}
+    panels = [panel for panel in titles if any(panel in result for result in results)]
     target = run / "evaluation" / "generation.png"
     with matplotlib.rc_context(PLOT):
         figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
@@ -135,7 +141,7 @@ def draw_generation_curves(run: Path) -> Path | None:
                 errors = np.abs(values[:, 1:].T - values[:, 0])
                 label = f"{name[0]}: {name[1]}"
                 axes.errorbar([r["iteration"] for r in lines], values[:, 0], errors, marker="o", label=label)
-            axes.set(title={"frechet": "Frechet distance", "kid": "kernel distance", "is": "IS"}[panel])
+            axes.set(title=titles[panel])
             axes.set_xlabel("iteration")
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center")
@@ -145,9 +151,65 @@ def draw_generation_curves(run: Path) -> Path | None:
 
 
 def generation_results(run: Path) -> list[Result]:
-    """All that was measured for a run, by iteration."""
+    """Read all that was measured for a run, by iteration."""
     found = [read_result(path) for path in sorted((run / "evaluation" / "generation").glob("*.json"))]
-    return sorted((result for result in found if result), key=lambda result: (result["iteration"], result["store"]))
+    results = [_rightly_named(result) for result in found if result]
+    return sorted(results, key=lambda result: (result["iteration"], result["store"]))
+
+
+def score_key(result: Result) -> str | None:
+    """Find under which of `SCORES` a result has a score; None where its features give no class probabilities."""
+    return next((key for key in SCORES if key in result), None)
+
+
+class OverTraining(NamedTuple):
+    """A measure over the epochs of a run, as Table 4.4 sums it up."""
+
+    pictures: str
+    measure: str
+    mean: float
+    sd: float
+    best: float
+    iteration: int
+    """Of the best."""
+    count: int
+    """How many times it was measured."""
+
+
+def over_training(results: Sequence[Result]) -> list[OverTraining]:
+    """Sum up each measure of each store over all checkpoints that it was measured at (Table 4.4).
+
+    Example:
+        >>> one = {"pictures": "24 images", "distance": "FID", "features": "weights", "is": [5.0, 4.9, 5.1]}
+        >>> two = {"frechet": [200.0, 190, 210], "iteration": 10}, {"frechet": [180.0, 170, 190], "iteration": 20}
+        >>> for found in over_training([one | more for more in two]):
+        ...     print(found.measure, found.mean, round(found.sd, 1), found.best, found.iteration, found.count)
+        FID 190.0 14.1 180.0 20 2
+        IS 5.0 0.0 5.0 10 2
+    """
+    series: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    for result in results:
+        values = {result["distance"]: result["frechet"][0]}
+        if (key := score_key(result)) is not None:
+            values[SCORES[key]] = result[key][0]
+        for measure, value in values.items():
+            of = series.setdefault((result["pictures"], result["features"], measure), [])
+            of.append((result["iteration"], value))
+    found = []
+    for (pictures, _, measure), points in series.items():
+        iteration, best = (max if measure in SCORES.values() else min)(points, key=lambda point: point[1])
+        mean, sd = mean_and_sd([value for _, value in points])
+        found.append(OverTraining(pictures, measure, mean, sd, best, iteration, len(points)))
+    return found
+
+
+def _rightly_named(result: Result) -> Result:
+    """A result as it may be called: earlier versions named whatever Inception weights gave FID and IS."""
+    if result["distance"] != "FID" or f"sha256 {PUBLISHED_SHA256[:8]}" in result["features"]:
+        return result
+    named = {name: value for name, value in result.items() if name not in ("is", "is_splits")}
+    named |= {name.replace("is", "class_score", 1): result[name] for name in ("is", "is_splits") if name in result}
+    return named | {"distance": f"Frechet distance{OTHER_WEIGHTS}"}
 
 
 def _real(folder: Path, source: BatchSource | Halves, features: ImageFeatures) -> Set:
@@ -165,12 +227,14 @@ def _real(folder: Path, source: BatchSource | Halves, features: ImageFeatures) -
     return real
 
 
-def _compared(real: Set, made: Set) -> Result:
+def _compared(real: Set, made: Set, score: str | None) -> Result:
     result: Result = {
         "frechet": frechet(real.features, made.features),
         "frechet_halves": halves(real.features),
         "kid": kernel_distance(real.features, made.features),
     }
     if made.probabilities is not None:
-        result |= {"is": inception_score(made.probabilities), "is_splits": split_inception_score(made.probabilities)}
+        key = next(key for key, name in SCORES.items() if name == score)
+        result[key] = inception_score(made.probabilities)
+        result[f"{key}_splits"] = split_inception_score(made.probabilities)
     return result

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from lorbms_fast.dataloader.resize import area_resize
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.inception import load_inception
+from lorbms_fast.evaluation.inception import PUBLISHED_SHA256, load_inception
 from lorbms_fast.similarity.features import load_extractor
 
+OTHER_WEIGHTS = " (other Inception weights)"
+"""Behind the names of what an Inception network with other weights than the published ones gives."""
 TITLES = {"efficientnet-lite0": "EfficientNet-Lite0", "deepcluster": "DeepCluster", "descriptor": "colour and gradient"}
 
 
@@ -34,6 +36,8 @@ class ImageFeatures:
     """Short name for files."""
     distance: str
     """What a Frechet distance between these features is called: `FID` for one network only."""
+    score: str | None
+    """What the score over class probabilities is called, where there are some: `IS` for that network only."""
     setting: str
     """Weights and resize, in words."""
     describe: Callable[[NDArray[np.uint8]], Described]
@@ -59,8 +63,13 @@ def image_features(
 
 
 def inception_features(weights: Path, device: torch.device) -> ImageFeatures:
-    """The features and classes that FID and IS are defined by."""
+    """The features and classes that FID and IS are defined by, from the published weights.
+
+    Other weights than these give other numbers, which must not bear those names: they get names of their own.
+    """
     network = load_inception(weights, device)
+    sha256 = checksum(weights)
+    published = sha256 == PUBLISHED_SHA256
 
     @torch.inference_mode()
     def describe(images: NDArray[np.uint8]) -> Described:
@@ -68,11 +77,15 @@ def inception_features(weights: Path, device: torch.device) -> ImageFeatures:
         features, probabilities = network(x)
         return Described(features.cpu().numpy(), probabilities.cpu().numpy())
 
+    kind = "" if published else ", which is not that of inception-2015-12-05: comparable with no published number"
     setting = (
-        f"weights {weights.name} (sha256 {checksum(weights)[:8]}); resize to 299 px bilinear as TensorFlow 1; "
-        "IS from logits without bias"
+        f"weights {weights.name} (sha256 {sha256[:8]}{kind}); resize to 299 px bilinear as TensorFlow 1; "
+        "scores from logits without bias"
     )
-    return ImageFeatures(_slug("inception", setting), "FID", setting, describe)
+    if published:
+        return ImageFeatures(_slug("inception", setting), "FID", "IS", setting, describe)
+    slug = _slug("other-inception", setting)
+    return ImageFeatures(slug, f"Frechet distance{OTHER_WEIGHTS}", f"class score{OTHER_WEIGHTS}", setting, describe)
 
 
 def extractor_features(name: str, weights: Path | None, device: torch.device) -> ImageFeatures:
@@ -101,7 +114,7 @@ def extractor_features(name: str, weights: Path | None, device: torch.device) ->
         f"{name} features{of_file}, not Inception's; images resized to {half} px, then enlarged as that extractor "
         "enlarges quadrants"
     )
-    return ImageFeatures(_slug(name, setting), f"{title} Frechet distance (not FID)", setting, describe)
+    return ImageFeatures(_slug(name, setting), f"{title} Frechet distance (not FID)", None, setting, describe)
 
 
 def _slug(name: str, setting: str) -> str:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from lorbms_fast.weights import fill, read_checkpoint
 
 SIDE, CLASSES = 299, 1008
+PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of the published conversions: both names are of one file, and carry the first eight digits."""
 
 Kernel = tuple[int, int]
 

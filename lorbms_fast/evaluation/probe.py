@@ -1,4 +1,4 @@
-"""Linear classification of frozen features (thesis, Section 4.3): all folds at once as one batched linear problem."""
+"""Linear classification of frozen features (thesis, Table 4.3): all folds at once as one batched linear problem."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated

@@ -1,9 +1,13 @@
 """What the images of a store are, in words that go beside every number obtained on them."""
 
+from pathlib import Path
+
 from lorbms_fast.dataloader.store import ImageStore
 
 CREDITS = "credits/credits.json"
 """`lorbms-fast compose` puts it beside the sets it makes."""
+MOST_NAMED = 3
+"""Folders of a data set that are named; COCO's train2017 and test2017 must not be taken for each other."""
 
 
 def is_composed(store: ImageStore) -> bool:
@@ -13,5 +17,8 @@ def is_composed(store: ImageStore) -> bool:
 
 def store_source(store: ImageStore) -> str:
     """The store in words."""
-    kind = "composed scenes, not COCO" if is_composed(store) else f"photographs of {store.root}"
+    places = (Path(source).parts for source in set(store.index["source"].to_pylist()))
+    folders = {parts[0] for parts in places if len(parts) > 1}
+    inside = f", {' and '.join(sorted(folders))}" if 0 < len(folders) <= MOST_NAMED else ""
+    kind = "composed scenes, not COCO" if is_composed(store) else f"photographs of {store.root}{inside}"
     return f"{len(store):,} images of {store.path.name} ({kind})"

@@ -1,30 +1,31 @@
 """One HTML page with everything that was measured on a run; its pictures are part of it."""
 
 import base64
-import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader
+
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.ablation import ablation_rows
+from lorbms_fast.evaluation.ablation import ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.evaluation.formatting import interval, percentage, spread
-from lorbms_fast.evaluation.generation import draw_generation_curves, generation_results
+from lorbms_fast.evaluation.generation import (
+    SCORES,
+    draw_generation_curves,
+    generation_results,
+    over_training,
+    score_key,
+)
 from lorbms_fast.evaluation.linear import ROWS
 from lorbms_fast.evaluation.provenance import store_source
+from lorbms_fast.evaluation.published import AUTHOR_LOGS, table_4_4
 from lorbms_fast.evaluation.results import Result, read_result
 from lorbms_fast.run import Run
 
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: .8em 0 } img { max-width: 100%; margin: .6em 0 }
-th, td { border: 1px solid #ccc; padding: .25em .7em; text-align: left } th { background: #f3f3f3 }
-.missing { color: #888 } figcaption { color: #555; font-size: .9em } figure { margin: 1em 0 }
-"""
-PUBLISHED = {"fid": "137.7 (te_v2), 139.7 (tr_v6)", "is": "7.28 +- 0.15, 7.27 +- 0.17"}
-"""Thesis, Table 4.4, epoch 73."""
+TEMPLATE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,19 @@ def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> 
     sections = [
         _about(run),
         _generation(run),
+        _over_training(run),
         _linear(run),
         _ablation(ablation),
         _calibration(calibration),
         _scenes(run),
         _sheets(run),
     ]
-    body = "\n".join(_shown(section) for section in sections)
-    title = html.escape(f"LORBMS run {run.resolve().name}")
-    head = f'<head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
+    pages = Environment(
+        loader=PackageLoader("lorbms_fast.evaluation", "static"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters["base64"] = _base64
+    page = pages.get_template(TEMPLATE).render(title=f"LORBMS run {run.resolve().name}", sections=sections)
     with atomic_write(target) as partial:
-        page = f'<!doctype html>\n<html lang="en">{head}\n<body><h1>{title}</h1>\n{body}\n</body></html>\n'
         partial.write_text(page, encoding="utf-8")
 
 
@@ -92,25 +95,48 @@ def _about(run: Path) -> Section:
 
 
 def _generation(run: Path) -> Section:
-    rows, notes = [], []
+    rows = []
     for result in generation_results(run):
-        fid = result["distance"] == "FID"
         where = [f"{result['iteration']:,}", result["pictures"]]
         note = f"between two halves of the real images {result['frechet_halves']:.1f}"
-        rows.append([*where, result["distance"], interval(result["frechet"]), PUBLISHED["fid"] if fid else "", note])
-        rows.append([*where, "kernel distance x 1000", interval([1000 * v for v in result["kid"]]), "", ""])
-        if "is" in result:
-            splits = f"over ten splits {result['is_splits'][0]:.2f} +- {result['is_splits'][1]:.2f}"
-            rows.append([*where, "IS", interval(result["is"], 2), PUBLISHED["is"] if fid else "", splits])
-        notes.append(result["features"])
+        rows.append([*where, result["distance"], interval(result["frechet"]), note])
+        rows.append([*where, "kernel distance x 1000", interval([1000 * v for v in result["kid"]]), ""])
+        if (key := score_key(result)) is not None:
+            mean, sd = result[f"{key}_splits"]
+            rows.append([*where, SCORES[key], interval(result[key], 2), f"over ten splits {mean:.2f} +- {sd:.2f}"])
     plot = draw_generation_curves(run)
     return Section(
-        "Generated images (Table 4.4, Figure 3.10)",
-        sorted({f"Features: {note}." for note in notes}),
-        ["iteration", "images", "measure", "here [95% interval]", "thesis", "beside it"],
+        "Generated images (Figure 3.10)",
+        sorted({f"Features: {result['features']}." for result in generation_results(run)}),
+        ["iteration", "images", "measure", "here [95% interval]", "beside it"],
         rows,
         _existing(plot) if plot else (),
         f"lorbms-fast evaluate generation {run} --inception FILE",
+    )
+
+
+def _over_training(run: Path) -> Section:
+    found = over_training(generation_results(run))
+    rows = [
+        [
+            one.measure,
+            one.pictures,
+            f"mean {one.mean:.1f}, sd {one.sd:.1f}, best {one.best:.1f} (iteration {one.iteration:,})",
+            f"{one.count}",
+            table_4_4(one.measure),
+        ]
+        for one in found
+    ]
+    notes = ["Over all checkpoints measured; the thesis has one an epoch."]
+    if any(one.measure == "FID" for one in found):
+        notes.append(f"Beside the thesis: {AUTHOR_LOGS}.")
+    return Section(
+        "Generated images over training (Table 4.4)",
+        notes,
+        ["measure", "images", "here", "checkpoints", "thesis"],
+        rows,
+        (),
+        f"lorbms-fast evaluate generation {run} --inception FILE --all-checkpoints",
     )
 
 
@@ -133,12 +159,15 @@ def _linear(run: Path) -> Section:
 
 
 def _ablation(folder: Path) -> Section:
-    columns = ["variant", "STL-10 here", "thesis", "distance here", "FID, thesis", "IS here", "thesis"]
-    measured = [result for name in _variants(folder) for result in generation_results(folder / name)]
+    measured = [result for name in _variants(folder) for result in last_epochs(generation_results(folder / name))]
+    keys = sorted({key for key in map(score_key, measured) if key})
+    score = " and ".join(SCORES[key] for key in keys) or "IS"
+    columns = ["variant", "STL-10 here", "thesis", "distance here", "FID, thesis", f"{score} here", "IS, thesis"]
     probed = [read_result(folder / name / "evaluation" / "linear" / "encoder.json") for name in _variants(folder)]
     notes = sorted(
         {
-            f"Distance: {r['distance']}, {r['features']}; {r['iteration']:,} iterations; {r['pictures']}."
+            f"Distance: {r['distance']}, {r['features']}; {r['pictures']}; mean over the last epochs measured, "
+            "three in the thesis."
             for r in measured
         }
         | {f"STL-10 columns: {r['lengths']}; {r['pictures']}." for r in probed if r}
@@ -206,26 +235,5 @@ def _existing(*paths: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _shown(section: Section) -> str:
-    parts = [f"<h2>{html.escape(section.title)}</h2>"]
-    if not section.rows and not section.pictures:
-        parts.append(f'<p class="missing">Not measured: <code>{html.escape(section.missing)}</code></p>')
-        return "\n".join(parts)
-    parts += [f"<p>{html.escape(note)}</p>" for note in section.notes]
-    if section.rows:
-        parts.append("<table>")
-        parts.append(_line("th", section.columns))
-        parts += [_line("td", row) for row in section.rows]
-        parts.append("</table>")
-    parts += [_picture(path) for path in section.pictures]
-    return "\n".join(parts)
-
-
-def _line(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-
-def _picture(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    name = html.escape(path.name)
-    return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
+def _base64(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode("ascii")

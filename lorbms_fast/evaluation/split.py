@@ -26,11 +26,16 @@ def split_photographs(store: ImageStore, share: float, seed: int) -> Split:
     Raises:
         UserError: there are fewer than four photographs.
     """
-    sources = np.array(store.index["source"].to_pylist())
-    photographs = np.unique(sources)
-    if len(photographs) < 4:
-        raise UserError(f"{store.path} has {len(photographs)} photographs, too few to test on some: prepare more")
-    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SPLIT)))).permutation(len(photographs))
-    count = min(max(1, round(share * len(photographs))), len(photographs) - 1)
-    learned = np.isin(sources, photographs[order[:count]])
+    photographs = photographs_of(store)
+    total = int(photographs.max(initial=-1)) + 1
+    if total < 4:
+        raise UserError(f"{store.path} has {total} photographs, too few to test on some: prepare more")
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SPLIT)))).permutation(total)
+    learned = np.isin(photographs, order[: min(max(1, round(share * total)), total - 1)])
     return Split(np.flatnonzero(learned), np.flatnonzero(~learned))
+
+
+def photographs_of(store: ImageStore) -> NDArray[np.int64]:
+    """Number the photographs of a store by their names: (N,), the number of each image's."""
+    _, numbers = np.unique(np.array(store.index["source"].to_pylist()), return_inverse=True)
+    return numbers.astype(np.int64)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lorbms_fast.commands.evaluate.base import base_config
 from lorbms_fast.commands.train import neighbour_batches, run_training
-from lorbms_fast.config import TrainConfig
+from lorbms_fast.config import EvaluationConfig, TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -42,14 +42,14 @@ def ablation(
 ) -> None:
     """Train LORBMS whole and without each of its losses, ten epochs each, and measure all (Table 4.5).
 
-    Every variant is a run in OUT; STL-10 is the linear probe of its encoder, FID and IS are those of its mixed scenes.
-    Interrupted, it goes on where it was.
+    Every variant is a run in OUT; STL-10 is the linear probe of its encoder. FID and IS are those of its mixed scenes,
+    measured after every epoch and averaged over the last three. Interrupted, it goes on where it was.
 
     Args:
         store: Image store with neighbours to train on.
         out: Folder for the runs.
         stl10: Folder stl10_binary of STL-10, or of a set in its format that `lorbms-fast compose` made.
-        inception: Weights inception-2015-12-05 for FID and IS.
+        inception: Weights inception-2015-12-05 for FID and IS; others' distance and score get other names.
         features: Instead of Inception: efficientnet-lite0 or another extractor; the result is not FID.
         weights: Weights of these features, where they need some.
         epochs: Length of each training in passes over the store.
@@ -64,25 +64,30 @@ def ablation(
     described = image_features(inception, features, weights, where)
     pictures, images = read_stl10(stl10), ImageStore.open(store)
     base = replace(base_config(preset, config), epochs=epochs, iterations=iterations, device=device)
+    asked = [None if path is None else str(path.resolve()) for path in (inception, weights)]
+    every_epoch = EvaluationConfig(inception=asked[0], features=features, weights=asked[1])
     for name in variants:
-        run = _trained(out / name, variant_config(base, name), images)
+        run = _trained(out / name, variant_config(base, name, every_epoch), images)
         evaluate_row("encoder", Sources(run.folder, pictures, linear, where))
         networks = load_networks(run.folder, where)
         source = neighbour_batches(run.config, images)
         measure_generation(networks, source, described, run.folder, int(run.latest().name))
-    table = Table("variant", "STL-10 here", "thesis", f"{described.distance} here", "FID, thesis", "IS here", "thesis")
+    measures = f"{described.distance} here", "FID, thesis", f"{described.score or 'IS'} here", "IS, thesis"
+    table = Table("variant", "STL-10 here", "thesis", *measures)
     for row in ablation_rows(out):
         table.add_row(*row)
     Console().print(table)
     print(f"STL-10 column: {pictures.test.source}")
-    print(f"distance: {described.setting}")
+    print(f"distance: {described.setting}; means over the last epochs that were measured, three in the thesis")
 
 
 def _trained(folder: Path, config: TrainConfig, store: ImageStore) -> Run:
-    """The finished run of a variant."""
+    """The finished run of a variant; how its epochs are measured may change."""
     if not (folder / "run.json").exists():
-        run = Run.create(folder, config, store.path)
-    elif (run := Run.open(folder)).config != config:
+        Run.create(folder, config, store.path)
+    opened = Run.open(folder)
+    if replace(opened.config, evaluation=config.evaluation) != config:
         raise UserError(f"{folder} was trained with other settings: choose another --out or remove it")
+    run = replace(opened, config=config)
     run_training(run, store)
     return run

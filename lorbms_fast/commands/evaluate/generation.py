@@ -10,9 +10,17 @@ from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.commands.train import scene_batches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
-from lorbms_fast.evaluation.formatting import interval
-from lorbms_fast.evaluation.generation import draw_generation_curves, measure_generation
+from lorbms_fast.evaluation.formatting import interval, spread
+from lorbms_fast.evaluation.generation import (
+    SCORES,
+    draw_generation_curves,
+    generation_results,
+    measure_generation,
+    over_training,
+    score_key,
+)
 from lorbms_fast.evaluation.image_features import image_features
+from lorbms_fast.evaluation.published import AUTHOR_LOGS, table_4_4
 from lorbms_fast.models import build
 from lorbms_fast.run import Run
 
@@ -31,10 +39,11 @@ def generation(
 ) -> None:
     """Mixed scenes against real images: FID, IS and KID with 95% intervals (Table 4.4, Figure 3.10).
 
-    Makes one mixed scene for each image of a store (the thesis: tr_v6 and te_v2). FID and IS need the Inception
-    weights of 2015 by path; any other features give a distance that is labelled as not FID, with the value between
-    two halves of the real images beside it. Results are kept in RUN/evaluation/generation, curves in
-    RUN/evaluation/generation.png.
+    Makes one mixed scene for each image of a store (the thesis: tr_v6 of COCO's train2017, te_v2 of its test2017). FID
+    and IS need the published Inception weights of 2015 by path; any other features or weights give a distance that is
+    called otherwise, with the value between two halves of the real images beside it. Where a run has been measured
+    more than once, mean, standard deviation and best are printed too, as Table 4.4 has them. Results are kept in
+    RUN/evaluation/generation, curves in RUN/evaluation/generation.png.
 
     Args:
         run: Folder of a training run.
@@ -50,9 +59,8 @@ def generation(
     described = image_features(inception, features, weights, where)
     opened = Run.open(run)
     networks = build(opened.config.model, opened.config.impl)
-    with_is = described.distance == "FID"
     columns = ["iteration", "store", described.distance, "two halves of the real", "kernel distance x 1000"]
-    table = Table(*columns, *(["IS"] if with_is else []))
+    table = Table(*columns, *([described.score] if described.score else []))
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
         load_weights(networks, checkpoint / MODEL)
         for store in stores or (opened.store,):
@@ -64,10 +72,24 @@ def generation(
                 interval(result["frechet"]),
                 f"{result['frechet_halves']:.1f}",
                 interval([1000 * value for value in result["kid"]]),
-                *([interval(result["is"], 2)] if with_is else []),
+                *([interval(result[key], 2)] if (key := score_key(result)) else []),
             )
     Console().print(table)
+    _print_over_training(run)
     print(f"features: {described.setting}")
-    if with_is:
-        print("thesis, epoch 73: FID 137.7 and IS 7.28 +- 0.15 on te_v2; FID 139.7 and IS 7.27 +- 0.17 on tr_v6")
+    if described.score == SCORES["is"]:
+        print(f"thesis, Table 4.4: FID {table_4_4('FID')}; IS {table_4_4('IS')}")
+        print(AUTHOR_LOGS)
     print(draw_generation_curves(run))
+
+
+def _print_over_training(run: Path) -> None:
+    """Print mean, standard deviation and best over all that was measured, where that is more than one checkpoint."""
+    found = [one for one in over_training(generation_results(run)) if one.count > 1]
+    if not found:
+        return
+    table = Table("measure", "store", "mean +- sd", "best", "checkpoints", title="over training")
+    for one in found:
+        best = f"{one.best:.1f} (iteration {one.iteration:,})"
+        table.add_row(one.measure, one.pictures, spread(one.mean, one.sd), best, f"{one.count}")
+    Console().print(table)

@@ -5,18 +5,21 @@ from numpy.typing import NDArray
 
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
-from lorbms_fast.evaluation.disentangling.proportions import majority, rate
+from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, per_quadrant, proportion
 from lorbms_fast.evaluation.results import Result
 from lorbms_fast.evaluation.split import Split
 from lorbms_fast.tiles import tile_of_chunk
 
 
-def chunk_to_category(codes: NDArray[np.floating], objects: QuadrantObjects, split: Split) -> dict[str, Result]:
+def chunk_to_category(
+    codes: NDArray[np.floating], objects: QuadrantObjects, photographs: NDArray[np.int64], split: Split
+) -> dict[str, Result]:
     """Accuracy on the test half, from a quadrant's own chunk and from the chunk of the quadrant opposite.
 
     Args:
         codes: (N, chunks, chunk), of real images; a quadrant of several chunks is read by their mean.
         objects: labels (N, 4).
+        photographs: (N,), the photograph of each image.
         split: to learn from, to test on.
     """
     train, test = (objects.labels[rows] != NONE for rows in (split.train, split.test))
@@ -26,5 +29,6 @@ def chunk_to_category(codes: NDArray[np.floating], objects: QuadrantObjects, spl
     by_quadrant = np.stack([codes[:, of_chunk == q].mean(1) for q in range(4)], axis=1)
     for name, chunks in (("own chunk", by_quadrant), ("opposite chunk", by_quadrant[:, ::-1])):
         classifier = fit_logistic(chunks[split.train][train], y_train, len(objects.classes))
-        found[name] = rate(classifier.predict(chunks[split.test][test]) == y_test)
-    return found | {"majority": majority(objects.labels, split)}
+        right = classifier.predict(chunks[split.test][test]) == y_test
+        found[name] = proportion(Answers(right, per_quadrant(photographs[split.test])[test]))
+    return found | {"majority": majority(objects.labels, photographs, split)}

@@ -1,12 +1,12 @@
 """All measures of a run's checkpoint on a store."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
@@ -16,13 +16,13 @@ from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjec
 from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
 from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
-from lorbms_fast.evaluation.disentangling.proportions import majority, rate
+from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, per_quadrant, proportion
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
 from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
-from lorbms_fast.evaluation.split import split_photographs
+from lorbms_fast.evaluation.split import photographs_of, split_photographs
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.types import Networks
 
@@ -52,7 +52,7 @@ def measure_scenes(
         run: the run's folder.
         iteration: how many iterations the networks have seen.
         features: what the extractor is, in words.
-        pairs: how many swaps.
+        pairs: how many swaps, see `draw_swaps`.
         seed: of halves and pairs.
         device: where to compute.
 
@@ -66,6 +66,7 @@ def measure_scenes(
         "features": features,
         "pairs": pairs,
         "seed": seed,
+        "intervals": "photographs resampled",
     }
 
     def make() -> Result:
@@ -75,12 +76,16 @@ def measure_scenes(
         codes = store_features(EncoderBackbone(networks.enc), store, device).reshape(len(store), chunks, -1)
         judge = train_judge(store, objects, extractor, split.train)
         tested = objects.labels[split.test]
-        real = (judge.sees_in_store(store, split.test) == tested)[tested != NONE]
-        answers: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
+        known = tested != NONE
+        right = (judge.sees_in_store(store, split.test) == tested)[known]
+        photographs = photographs_of(store)
+        answers: dict[str, list[Answers]] = defaultdict(list)
+        answers["real: all quadrants"] = [Answers(right, per_quadrant(photographs[split.test])[known])]
+        all_swaps = draw_swaps(split.test, photographs, pairs, seed)
         sums: dict[str, float] = defaultdict(float)
-        for swaps, made in swap(networks, store, draw_swaps(split.test, pairs, seed), device):
-            for name, right in verdicts(swaps, made, objects, judge).items():
-                answers[name].append(right)
+        for swaps, made in swap(networks, store, all_swaps, device):
+            for name, found in verdicts(swaps, made, objects, judge).items():
+                answers[name].append(found)
             for name, value in changes(swaps, made, codes[split.test].mean(0)).items():
                 sums[name] += value
         return {
@@ -88,15 +93,18 @@ def measure_scenes(
             "store": store.path.name,
             "pictures": store_source(store),
             "judge": features,
-            "pairs": pairs,
+            "pairs": len(all_swaps.ref),
             "categories": list(objects.classes),
             "transfer_accuracy": {
-                "real: all quadrants": rate(real),
-                **{name: rate(np.concatenate(right)) for name, right in answers.items()},
-                "majority": majority(objects.labels, split),
+                **{name: proportion(_together(found)) for name, found in answers.items()},
+                "majority": majority(objects.labels, photographs, split),
             },
             "chunk_invariance": invariance(sums),
-            "chunk_to_category": chunk_to_category(codes, objects, split),
+            "chunk_to_category": chunk_to_category(codes, objects, photographs, split),
         }
 
     return cached(run / "evaluation" / "scenes" / f"{iteration:08d}-{store.path.name}.json", setting, make)
+
+
+def _together(parts: Sequence[Answers]) -> Answers:
+    return Answers(*(np.concatenate(values) for values in zip(*parts, strict=True)))

@@ -23,11 +23,13 @@ SWAPS = 12
 
 
 class Swaps(NamedTuple):
-    """Rows of images and the quadrant (0 to 3) whose chunks come from the second."""
+    """Rows of images, the quadrant (0 to 3) whose chunks come from the second, and the couple of photographs."""
 
     ref: NDArray[np.int64]
     obj: NDArray[np.int64]
     quadrant: NDArray[np.int64]
+    couple: NDArray[np.int64]
+    """No photograph is in two couples, so what is found for one couple tells nothing of another."""
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -49,12 +51,26 @@ class Swapped(NamedTuple):
     """I_ref with the quadrant of I_obj pasted in: what swapping is on pixels."""
 
 
-def draw_swaps(rows: NDArray[np.int64], count: int, seed: int) -> Swaps:
-    """Random pairs of different rows, and a random quadrant for each."""
+def draw_swaps(rows: NDArray[np.int64], photographs: NDArray[np.int64], count: int, seed: int) -> Swaps:
+    """Draw random couples of photographs, and swaps inside each: two directions, four quadrants, in a random order.
+
+    Couples take turns, so that all are used before one is used again.
+
+    Args:
+        rows: of the images to swap between.
+        photographs: the photograph of each row of the store; of one with several images, one is drawn for each swap.
+        count: how many swaps; eight times the couples at most are made.
+        seed: of the draw.
+    """
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SWAPS))))
-    first = generator.integers(len(rows), size=count)
-    second = (first + generator.integers(1, len(rows), size=count)) % len(rows)
-    return Swaps(rows[first], rows[second], generator.integers(4, size=count))
+    images = {photograph: rows[photographs[rows] == photograph] for photograph in np.unique(photographs[rows])}
+    order = generator.permutation(list(images))
+    couples = order[: len(order) // 2 * 2].reshape(-1, 2)
+    ways = generator.permuted(np.tile(np.arange(8), (len(couples), 1)), axis=1)
+    turn, couple = np.divmod(np.arange(min(count, 8 * len(couples))), len(couples))
+    backwards, quadrant = np.divmod(ways[couple, turn], 4)
+    ref, obj = (couples[couple, side] for side in (backwards, 1 - backwards))
+    return Swaps(*(np.array([generator.choice(images[p]) for p in of]) for of in (ref, obj)), quadrant, couple)
 
 
 def swap(networks: Networks, store: ImageStore, swaps: Swaps, device: torch.device) -> Iterator[tuple[Swaps, Swapped]]:

@@ -1,6 +1,7 @@
 """Mixed scenes against real images."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from lorbms_fast.config import EvaluationConfig
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_pixels
 from lorbms_fast.dataloader.resize import area_resize
+from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation import generation
+from lorbms_fast.evaluation import image_features as image_features_module
 from lorbms_fast.evaluation.generation import (
     draw_generation_curves,
     generation_results,
@@ -92,7 +95,7 @@ def test_worse_images_are_farther(run, source):
     real = np.asarray(source.store.images)
     noise = np.random.default_rng(0).integers(0, 256, real.shape, dtype=np.uint8)
     distances = [
-        generation._compared(*(generation.Set(*features.describe(x)) for x in (real, made)))["frechet"].value
+        generation._compared(*(generation.Set(*features.describe(x)) for x in (real, made)), None)["frechet"].value
         for made in (real, real // 2 + noise // 2, noise)
     ]
     assert distances[0] == pytest.approx(0, abs=1e-4)
@@ -113,7 +116,8 @@ def test_the_command_and_the_curves(run, capsys):
     main(["evaluate", "generation", str(run), "--features", "descriptor", "--all-checkpoints"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "not Inception's" in shown
-    assert "thesis" not in shown
+    assert "mean +- sd" in shown
+    assert "FID 137" not in shown
     assert len(list((run / "evaluation" / "generation").glob("*.json"))) == 3
     with Image.open(run / "evaluation" / "generation.png") as picture:
         assert picture.width > 800
@@ -144,13 +148,46 @@ def test_a_training_run_is_measured_after_every_second_epoch(store, tmp_path):
 
 
 @pytest.mark.slow
-def test_fid_and_is_with_inception_weights(run, tmp_path, capsys):
+def test_fid_and_is_are_names_for_the_published_weights_only(run, tmp_path, capsys, monkeypatch):
     torch.manual_seed(0)
     torch.save(Inception().state_dict(), tmp_path / "inception.pth")
-    main(["evaluate", "generation", str(run), "--inception", str(tmp_path / "inception.pth")])
+    command = ["evaluate", "generation", str(run), "--inception", str(tmp_path / "inception.pth"), "--all-checkpoints"]
+    folder = run / "evaluation" / "generation"
+
+    main(command)
     shown = " ".join(capsys.readouterr().out.split())
     assert "weights inception.pth" in shown
     assert "resize to 299 px bilinear as TensorFlow 1" in shown
-    (result,) = (json.loads(path.read_text()) for path in (run / "evaluation" / "generation").glob("*.json"))
-    assert result["distance"] == "FID"
-    assert 1 <= result["is"][0] < 1008
+    assert "not that of inception-2015-12-05" in shown
+    main(["evaluate", "report", str(run)])
+    everything = shown + (run / "evaluation" / "report.html").read_text().split("Linear classification")[0]
+    everything += "".join(path.name + path.read_text() for path in folder.glob("*.json"))
+    assert not re.search(r"\bFID\b|\bIS\b", everything)
+    result = generation_results(run)[0]
+    assert result["distance"] == "Frechet distance (other Inception weights)"
+    assert 1 <= result["class_score"][0] < 1008
+    assert "is" not in result
+
+    monkeypatch.setattr(image_features_module, "PUBLISHED_SHA256", checksum(tmp_path / "inception.pth"))
+    monkeypatch.setattr(generation, "PUBLISHED_SHA256", checksum(tmp_path / "inception.pth"))
+    main(command)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "FID" in shown
+    assert "mean 158.5, sd 10.9, best 137.7 (epoch 73)" in shown, "Table 4.4"
+    assert "author's logs, epoch 73, not in the thesis: FID 137.66" in shown
+    named = [result for result in generation_results(run) if result["distance"] == "FID"]
+    assert len(named) == 3
+    assert named[0]["is"] == result["class_score"]
+
+
+def test_results_of_earlier_versions_lose_names_that_are_not_theirs(tmp_path):
+    folder = tmp_path / "evaluation" / "generation"
+    folder.mkdir(parents=True)
+    facts = {"iteration": 1, "store": "store", "distance": "FID", "is": [2, 1, 3], "is_splits": [2, 1]}
+    for name, sha256 in (("published", "6726825d"), ("other", "01234567")):
+        (folder / f"{name}.json").write_text(json.dumps(facts | {"features": f"weights x (sha256 {sha256}); resize"}))
+    other, published = generation_results(tmp_path)
+    assert (published["distance"], published["is"]) == ("FID", [2, 1, 3])
+    assert other["distance"] == "Frechet distance (other Inception weights)"
+    assert (other["class_score"], other["class_score_splits"]) == ([2, 1, 3], [2, 1])
+    assert "is" not in other

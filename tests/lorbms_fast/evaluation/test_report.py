@@ -9,7 +9,7 @@ import pytest
 from lorbms_fast.cli import main
 from lorbms_fast.config import LossConfig, to_json
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.ablation import VARIANTS, variant_config
+from lorbms_fast.evaluation.ablation import VARIANTS, ablation_rows, variant_config
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from tests.conftest import TINY
 
@@ -25,6 +25,20 @@ def test_each_variant_leaves_one_loss_out():
         variant_config(TINY, "no-D")
 
 
+def test_table_4_5_averages_the_last_three_epochs(tmp_path):
+    folder = tmp_path / "no-rec" / "evaluation" / "generation"
+    folder.mkdir(parents=True)
+    for i, (frechet, score) in enumerate([(900, 9), (200, 3), (260, 3.5), (320, 4)]):
+        facts = {"iteration": i, "store": "s", "distance": "FID", "features": "weights (sha256 6726825d)"}
+        facts |= {"frechet": [frechet, 0, 999], "is": [score, 0, 9]}
+        (folder / f"{i}.json").write_text(json.dumps(facts))
+    other = {"iteration": 0, "store": "s", "distance": "x", "features": "y", "frechet": [1, 1, 1]}
+    (folder / "other.json").write_text(json.dumps(other))
+    (row,) = ablation_rows(tmp_path)
+    shown = ["without L_rec", "not measured", "26.3", "260.0 (mean of 3)", "261.9", "3.50 (mean of 3)", "3.2"]
+    assert row == shown
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     (tmp_path / "tiny.json").write_text(to_json(TINY))
@@ -34,7 +48,7 @@ def tiny(tmp_path: Path) -> Path:
 def test_an_empty_report_says_how_to_fill_it(run):
     main(["evaluate", "report", str(run)])
     page = (run / "evaluation" / "report.html").read_text()
-    assert page.count("Not measured") == 5
+    assert page.count("Not measured") == 6
     assert f"lorbms-fast evaluate linear {run}" in page
     assert page.count("data:image/png;base64,") == 2, "curves and the last sheet"
     assert not re.search(r'(src|href)="(?!data:)', page), "needs no other file"

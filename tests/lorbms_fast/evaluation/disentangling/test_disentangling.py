@@ -16,7 +16,7 @@ from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
 from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
-from lorbms_fast.evaluation.disentangling.proportions import majority, rate
+from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, proportion
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
 from lorbms_fast.evaluation.split import Split
@@ -46,16 +46,26 @@ def test_the_perfect_networks_of_these_tests(store):
     torch.testing.assert_close(chunks_as_pixels(pixels_as_chunks(images)), images)
 
 
-def test_swaps_are_of_two_images():
-    rows = np.array([3, 5, 9])
-    swaps = draw_swaps(rows, 500, 0)
-    assert set(swaps.ref) == set(swaps.obj) == set(rows)
-    assert (swaps.ref != swaps.obj).all()
-    assert set(swaps.quadrant) == {0, 1, 2, 3}
+def test_swaps_are_inside_couples_of_photographs():
+    """Photographs of two images each; no photograph is in two couples, and every way is taken before one is twice."""
+    photographs = np.arange(40) // 2
+    rows = np.arange(6, 40)
+    swaps = draw_swaps(rows, photographs, 10**6, 0)
+    assert len(swaps.ref) == 8 * 8, "17 photographs make eight couples"
+    assert set(swaps.ref) | set(swaps.obj) <= set(rows)
+    of = {c: set(photographs[np.append(swaps.ref[swaps.couple == c], swaps.obj[swaps.couple == c])]) for c in range(8)}
+    assert all(len(couple) == 2 for couple in of.values())
+    assert len(set.union(*of.values())) == 16
+    ways = zip(swaps.couple, photographs[swaps.ref], swaps.quadrant, strict=True)
+    assert len(set(ways)) == 64
+    few = draw_swaps(rows, photographs, 8, 0)
+    assert sorted(few.couple) == list(range(8))
+    assert len({*few.ref, *few.obj} & set(range(6, 40, 2))) > 0
+    assert len({*few.ref, *few.obj} & set(range(7, 40, 2))) > 0
 
 
 def test_perfect_networks_leak_nothing_and_swap_what_pasting_swaps(store):
-    swaps = draw_swaps(np.arange(24), 40, 0)
+    swaps = draw_swaps(np.arange(24), np.arange(24), 40, 0)
     mean = pixels_as_chunks(to_network(np.array(store.images))).mean(0).numpy()
     sums: dict[str, float] = {}
     for part, made in swap(PERFECT, store, swaps, CPU):
@@ -73,7 +83,7 @@ def test_invariance_is_its_formula(store):
     blur = torch.nn.AvgPool2d(9, stride=1, padding=4)
     networks: Any = SimpleNamespace(enc=lambda x: pixels_as_chunks(x) * 0.9, dec=lambda f: blur(chunks_as_pixels(f)))
     mean = np.random.default_rng(0).normal(size=(4, 3 * 32 * 32))
-    ((swaps, made),) = swap(networks, store, draw_swaps(np.arange(24), 5, 1), CPU)
+    ((swaps, made),) = swap(networks, store, draw_swaps(np.arange(24), np.arange(24), 5, 1), CPU)
     drift, spread, outside, inside = [], [], [], []
     for n, i in enumerate(swaps.quadrant):
         difference = (made.I_mix[n] - made.I_hat[n]).abs().mean(0)
@@ -106,7 +116,7 @@ def test_all_chunks_of_a_quadrant_are_swapped_and_measured(store):
     coarse: Any = SimpleNamespace(enc=lambda x: pixels_as_chunks(x) * 0.9, dec=lambda f: blur(chunks_as_pixels(f)))
     fine: Any = SimpleNamespace(enc=lambda x: sixteen(coarse.enc(x)), dec=lambda f: coarse.dec(four(f)))
     mean = torch.randn(1, 4, 3 * 32 * 32, dtype=torch.float64)
-    swaps = draw_swaps(np.arange(24), 8, 1)
+    swaps = draw_swaps(np.arange(24), np.arange(24), 8, 1)
     ((part, made),) = swap(coarse, store, swaps, CPU)
     ((_, made_finely),) = swap(fine, store, swaps, CPU)
     torch.testing.assert_close(made_finely.I_mix, made.I_mix)
@@ -127,13 +137,13 @@ def test_verdicts_on_perfect_networks_and_on_networks_that_ignore_the_swap(store
     labels = judge.sees(np.asarray(store.images[:]))
     labels[0, 0] = -1
     objects = QuadrantObjects(labels, ("dark", "bright"))
-    swaps = draw_swaps(np.arange(24), 60, 0)
+    swaps = draw_swaps(np.arange(24), np.arange(24), 60, 0)
     for stubborn in (False, True):
         answers: dict[str, list[np.ndarray]] = {}
         for part, made in swap(PERFECT, store, swaps, CPU):
             judged = made._replace(I_mix=made.I_hat) if stubborn else made
             for name, found in verdicts(part, judged, objects, judge).items():
-                answers.setdefault(name, []).append(found)
+                answers.setdefault(name, []).append(found.right)
         merged = {name: np.concatenate(found) for name, found in answers.items()}
         assert len(merged["I_mix: replaced"]) > 10
         assert merged["I_mix: replaced"].mean() == stubborn
@@ -160,7 +170,10 @@ def test_chunks_that_hold_their_own_category_only():
     codes = np.eye(3)[labels] + generator.normal(0, 0.2, (300, 4, 3))
     labels[::7, 1] = -1
     found = chunk_to_category(
-        codes, QuadrantObjects(labels, ("a", "b", "c")), Split(np.arange(150), np.arange(150, 300))
+        codes,
+        QuadrantObjects(labels, ("a", "b", "c")),
+        np.arange(300),
+        Split(np.arange(150), np.arange(150, 300)),
     )
     assert found["own chunk"]["percent"] > 95
     assert found["opposite chunk"]["percent"] < 45
@@ -180,13 +193,42 @@ def test_logistic_regression_is_at_its_minimum():
     np.testing.assert_array_equal(found.predict(x), (z @ W + b).argmax(1).numpy())
 
 
-def test_rates():
-    found = rate(np.array([True] * 8 + [False] * 2))
+def wilson(p: float, n: float) -> tuple[float, float]:
+    z = 1.959964
+    middle, reach = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return 100 * (middle - reach) / (1 + z * z / n), 100 * (middle + reach) / (1 + z * z / n)
+
+
+def test_proportions():
+    assert proportion(Answers(np.array([], bool), np.array([], int)))["percent"] is None
+    right = np.array([True] * 8 + [False] * 2)
+    found = proportion(Answers(right, np.arange(10)), resamples=20_000)
     assert found["percent"] == pytest.approx(80)
-    assert (found["low"], found["high"]) == (pytest.approx(49.02, abs=0.01), pytest.approx(94.33, abs=0.01))
-    assert rate(np.array([], bool))["percent"] is None
+    # Ten answers on their own: the variance over n - 1 makes them worth nine.
+    assert (found["low"], found["high"]) == pytest.approx(wilson(0.8, 9), abs=0.5)
+    repeated = proportion(Answers(np.repeat(right, 7), np.repeat(np.arange(10), 7)), resamples=20_000)
+    assert repeated == pytest.approx(found | {"of": 70}, abs=1e-6)
+    alike = proportion(Answers(np.ones(30, bool), np.arange(30) // 3))
+    assert (alike["low"], alike["high"]) == pytest.approx(wilson(1, 10))
     labels = np.array([[0, 1, 1, -1], [1, 0, 0, -1]])
-    assert majority(labels, Split(np.array([0]), np.array([1])))["percent"] == pytest.approx(100 / 3)
+    most = majority(labels, np.arange(2), Split(np.array([0]), np.array([1])))
+    assert most["percent"] == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_interval_covers_the_truth_where_answers_go_together(alike):
+    """Eight answers about each couple, right with a probability that is the couple's own (or the same for all)."""
+    draw = np.random.default_rng(0)
+    covered, naively = [], []
+    for _ in range(400):
+        of_couple = draw.beta(1, 1, size=50) if alike else np.full(50, 0.5)
+        right = draw.random((50, 8)) < of_couple[:, None]
+        found = proportion(Answers(right.ravel(), np.repeat(np.arange(50), 8)), resamples=200)
+        covered.append(found["low"] <= 50 <= found["high"])
+        low, high = wilson(right.mean(), right.size)
+        naively.append(low <= 50 <= high)
+    assert 0.92 < np.mean(covered) < 0.98
+    assert (np.mean(naively) < 0.8) == alike
 
 
 def test_the_command(run, composed_store, capsys):
