@@ -53,8 +53,7 @@ docs: $(READY)
 	rm -rf build/docs && mkdir -p build/docs
 	cp --parents *.md docs/* bench/*.md bench/*.png LICENSE examples/*.py build/docs
 	$(VENV)/bin/mkdocs build --quiet --strict
-	$(PYTHON) -m pdoc --docformat google --output-directory site/api lorbms_fast lorbms_fast.kernels lorbms_fast.dataloader \
-		'!lorbms_fast.search.t(rial|uner)'
+	$(PYTHON) -W ignore -m pdoc --docformat google --output-directory site/api lorbms_fast '!lorbms_fast.search.t(rial|uner)'
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
