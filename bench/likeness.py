@@ -29,9 +29,9 @@ from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import IterationImpl, iterate
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.photos import shipped
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, Networks, StepMetrics

@@ -3,8 +3,7 @@
 import pytest
 
 from bench.conftest import Compare
-from lorbms_fast.config import ModelConfig
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.measurement.apart import apart
 
 ROUNDS = 3

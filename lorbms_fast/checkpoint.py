@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.differences import differences
-from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.errors import UserError
+from lorbms_fast.optimizers import Adam, Optimizers
 from lorbms_fast.types import Networks
 
 FORMAT = {"format": "lorbms-fast checkpoint", "version": 3}

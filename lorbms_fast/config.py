@@ -22,6 +22,7 @@ LONGEST = 16 << 10
 SHOWN = 80
 """Characters of a wrong value that are told."""
 
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Impl = Annotated[Literal["reference", "fast"], BeforeValidator(lambda impl: "fast" if impl == "torch" else impl)]
 """Whose networks and iteration; runs before version 0.2 say `torch` for `fast`."""
 Count = Annotated[int, Field(ge=1)]

@@ -21,9 +21,9 @@ from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, e
 from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Networks
 
 FORMAT = {"format": "lorbms-fast run", "version": 2}

@@ -19,7 +19,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lorbms_fast import checkpoint
-from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -27,6 +26,7 @@ from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.run import Run
+from lorbms_fast.training.session import run_training
 
 TINY = TrainConfig(
     model=ModelConfig(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from lorbms_fast.commands.train import run_training
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.run import Run
+from lorbms_fast.training.session import run_training
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["lorbms_fast.cli", "lorbms_fast.dataloader.prepare", "tests.processes"])

@@ -5,8 +5,7 @@ from typing import Literal
 
 import tyro
 
-from lorbms_fast.config import PRESETS
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import PRESETS, Precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.apart import compare_steps
 from lorbms_fast.measurement.machine import machine

@@ -7,7 +7,6 @@ from lorbms_fast.commands.compose import compose
 from lorbms_fast.commands.neighbours import neighbours
 from lorbms_fast.commands.prepare import prepare
 from lorbms_fast.commands.render import render
-from lorbms_fast.commands.train import run_training
 from lorbms_fast.commands.transfer import transfer
 from lorbms_fast.config import PRESETS
 from lorbms_fast.dataloader.store import ImageStore
@@ -15,6 +14,7 @@ from lorbms_fast.engine.log import read_lines
 from lorbms_fast.photos.coco import IMAGES
 from lorbms_fast.photos.composed import COCO
 from lorbms_fast.run import Run
+from lorbms_fast.training.session import run_training
 
 
 def demo(*, out: Path = Path("demo"), scenes: int = 300) -> None:

@@ -7,8 +7,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import PRESETS
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import PRESETS, Precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import TRITON
 

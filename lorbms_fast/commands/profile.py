@@ -10,8 +10,8 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import PRESETS, Impl
-from lorbms_fast.engine.precision import Precision, chosen_precision
+from lorbms_fast.config import PRESETS, Impl, Precision
+from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.step import step

@@ -6,11 +6,11 @@ import torch
 import tyro
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.rendering.scenes import interpolation_sheet, mixed_scene_sheet
 from lorbms_fast.rendering.transfer import interpolation
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.training.setup import batch_source
 
 STEPS = 9
 

@@ -20,8 +20,8 @@ from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.dataloader.batches import Batches
 from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.engine.distributed import World
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
 from lorbms_fast.run import Progress, Run
 from lorbms_fast.types import Networks

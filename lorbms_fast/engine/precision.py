@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+from lorbms_fast.config import Precision
 
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

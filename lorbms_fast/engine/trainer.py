@@ -2,40 +2,54 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from PIL import Image
 
+from lorbms_fast.config import Precision
 from lorbms_fast.dataloader.batches import Batches, BatchSource
 from lorbms_fast.dataloader.readers import Resident
 from lorbms_fast.devices import device_named
-from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
-from lorbms_fast.engine.distributed import ALONE, World, on_its_own, synchronise_batch_norm
+from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronise_batch_norm
 from lorbms_fast.engine.divergence import Guard, RolledBack
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import UPDATES, iterate
-from lorbms_fast.engine.log import Log
-from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.precision import Precision, chosen_precision, precision
+from lorbms_fast.engine.journal import Journal
+from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
-from lorbms_fast.rendering.scenes import training_sheet
 from lorbms_fast.run import BEGINNING, Progress, Run
-from lorbms_fast.types import Batch, Networks, StepMetrics
+from lorbms_fast.types import Batch, Networks, Scenes, StepMetrics
 
 SHEET_ROWS = 8
-SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
-"""Of what the log has, what the progress bar shows."""
+"""Samples in a sheet, and those that classifier and discriminator are looked at with."""
 
+Draw = Callable[[Batch, Scenes], Image.Image]
+"""Draws samples and what the networks make of them."""
 Measure = Callable[[Networks, int], dict[str, float]]
 """Numbers about the networks after an iteration."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """Whether an iteration, counted from 1, is one of every so many, or the last."""
+
+    count: int
+    last: int | None = None
+
+    def __call__(self, done: int) -> bool:
+        """Is it due after iteration `done`?"""
+        return done % self.count == 0 or done == self.last
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,8 @@ class Training:
         compile_regions(networks, config.compile)
         if synchronised:
             synchronise_batch_norm(networks.cls, world)
-        optimizers = Optimizers.of(networks, config.optim, arithmetic, world.size)
+        averaging = partial(average, processes=world.size) if world.size > 1 else None
+        optimizers = Optimizers.of(networks, config.optim, arithmetic, averaging)
         return cls(run, source, networks, optimizers, device, arithmetic, world)
 
     @property
@@ -81,11 +96,12 @@ class Training:
         left = max(0, last - self.source.batch_number(start.images))
         return start.iteration + math.ceil(left / (self.updates * self.world.size))
 
-    def train(self, start: Progress = BEGINNING, measure: Measure | None = None) -> None:
+    def train(self, start: Progress = BEGINNING, draw: Draw | None = None, measure: Measure | None = None) -> None:
         """Train from `start` to the end of the run.
 
         Args:
             start: where the networks are.
+            draw: draws the sample sheets that are kept; by default none are.
             measure: is called in the first process after every `evaluation.epochs` epochs, and its numbers are logged.
 
         Raises:
@@ -96,69 +112,59 @@ class Training:
         with stop_requests() as stop:
             while True:
                 try:
-                    replace(self, source=self.source.going_on(start.images))._train(start, stop, measure)
+                    replace(self, source=self.source.going_on(start.images))._train(start, stop, draw, measure)
                     return
                 except RolledBack as back:
                     start = back.start
 
-    def _train(
-        self,
-        start: Progress,
-        stop: StopRequests,
-        measure: Measure | None,
-    ) -> None:
+    def _train(self, start: Progress, stop: StopRequests, draw: Draw | None, measure: Measure | None) -> None:
         """Train from `start` to the end of the run, or until it is to go back."""
-        config = self.run.config
-        last = self.last_iteration(start)
-        step = self._step()
+        config, last = self.run.config, self.last_iteration(start)
+        log_due, sheet_due, save_due = (
+            Every(config.log_every),
+            Every(config.sheet_every, last),
+            Every(config.checkpoint_every, last),
+        )
+        step, guard = self._step(), self._guard(start)
+        with Journal(self.run.folder, start.iteration, last, self.world.first) as journal:
+            for done in range(start.iteration + 1, last + 1):
+                before, now = self._after(start, done - 1), self._after(start, done)
+                metrics = step(before)
+                guard.note(before)
+                journal.note(done, metrics, log_due(done))
+                measuring = self._passes(now) > self._passes(before)
+                saving = save_due(done) or (measuring and measure is not None)
+                leaving = None
+                if self._looking_is_free or log_due(done) or saving or measuring:
+                    leaving = self._leaving(done, stop, log_due(done))
+                    guard.look(left=0 if sheet_due(done) or saving or leaving else 1)
+                journal.read(left=0 if sheet_due(done) or saving or leaving else 1)
+                if sheet_due(done) or done == 1:
+                    self._look(journal, done, draw if sheet_due(done) else None)
+                if saving or leaving:
+                    self._keep(journal, now)
+                if measuring and measure is not None and not leaving:
+                    with stop.at_once(done):  # takes minutes, and everything is on disk
+                        journal.board(done, measure(self.networks, done))
+                if leaving and done < last:
+                    raise leaving
+
+    def _guard(self, start: Progress) -> Guard:
         guard = Guard(self.run, self.source, self.networks, self.optimizers, self.world, self.updates * self.world.size)
         guard.begin(start)
-        readings = AsyncMetrics()
-        with (
-            Log(self.run.folder, start.iteration) if self.world.first else nullcontext() as log,
-            tqdm(
-                total=last,
-                initial=start.iteration,
-                unit="it",
-                desc="training",
-                smoothing=0.05,
-                disable=not self.world.first,
-            ) as bar,
-        ):
-            for iteration in range(start.iteration, last):
-                progress, after = self._after(start, iteration), self._after(start, iteration + 1)
-                report = step(progress)
-                guard.note(progress)
-                done = after.iteration
-                bar.update()
-                logging, sheet_due = done % config.log_every == 0, done % config.sheet_every == 0 or done == last
-                due = self._period(after) > self._period(progress)
-                saving = done % config.checkpoint_every == 0 or done == last or (due and measure is not None)
-                stopping, gone = False, self.source.gone() if logging else None
-                if self._looking_is_free or logging or saving or due:
-                    stopping = self.world.any(stop.came or gone is not None)
-                    guard.look(left=0 if sheet_due or saving or stopping else 1)
-                if log is not None:
-                    if logging:
-                        readings.send(done, report.stacked())
-                    for read, values in readings.arrived(left=0 if sheet_due or saving or stopping else 1):
-                        numbers = dict(zip(StepMetrics.names(), values, strict=True))
-                        log.write(read, numbers)
-                        bar.set_postfix({name: f"{numbers[name]:.3f}" for name in SHOWN}, refresh=False)
-                    if sheet_due or done == 1:
-                        self._look(log, done, sheet=sheet_due)
-                    if saving or stopping:
-                        self._keep(log, after)
-                    if measure is not None and due and not stopping:
-                        with stop.at_once(done):  # takes minutes, and everything is on disk
-                            log.board(done, measure(self.networks, done))
-                if stopping and done < last:
-                    if gone is not None:
-                        raise UserError(
-                            f"{gone} is gone or was cut short while the run read it; iteration {done} is saved: put it "
-                            f"back, then  lorbms-fast train --resume {self.run.folder}"
-                        )
-                    raise Interrupted(done)
+        return guard
+
+    def _leaving(self, done: int, stop: StopRequests, look_at_files: bool) -> Exception | Interrupted | None:
+        """Why the run is to end after so many iterations, in any process; None: it is not. Every one must ask."""
+        gone = self.source.gone() if look_at_files else None
+        if not self.world.any(stop.came or gone is not None):
+            return None
+        if gone is None:
+            return Interrupted(done)
+        return UserError(
+            f"{gone} is gone or was cut short while the run read it; iteration {done} is saved: put it "
+            f"back, then  lorbms-fast train --resume {self.run.folder}"
+        )
 
     def _after(self, start: Progress, iteration: int) -> Progress:
         """Where a run that goes on from `start` is after `iteration` iterations."""
@@ -170,8 +176,8 @@ class Training:
         """Numbers can be read at any time: a GPU would have to finish first."""
         return self.device.type == "cpu"
 
-    def _period(self, progress: Progress) -> int:
-        """How often the networks were to be measured until then."""
+    def _passes(self, progress: Progress) -> int:
+        """How often as many passes as lie between two measurements were finished until then."""
         return progress.images // (len(self.source.store) * self.run.config.evaluation.epochs)
 
     def numbers(self, progress: Progress) -> range:
@@ -220,16 +226,19 @@ class Training:
     def _precision(self) -> AbstractContextManager[None]:
         return precision(self.device, self.arithmetic)
 
-    def _keep(self, log: Log, progress: Progress) -> None:
+    def _keep(self, journal: Journal, progress: Progress) -> None:
         """Write a checkpoint, and beside it how well the iterations since about the last one reconstructed."""
-        log.keep()
+        if not self.world.first:
+            return
         config = self.run.config
         since = progress.iteration - max(config.checkpoint_every, config.log_every)
-        self.run.save(progress, self.networks, self.optimizers, log.mean("L_rec_hat", since))
+        self.run.save(progress, self.networks, self.optimizers, journal.kept_mean("L_rec_hat", since))
 
     @torch.no_grad()
-    def _look(self, log: Log, iteration: int, sheet: bool) -> None:
-        """Note whether classifier and discriminator tell samples apart, and keep a sheet of them."""
+    def _look(self, journal: Journal, iteration: int, draw: Draw | None) -> None:
+        """Note whether classifier and discriminator tell samples apart, and draw a sheet of them."""
+        if not self.world.first:
+            return
         config = self.run.config
         impl = implementation(config.model, config.impl)
         with self._precision(), on_its_own(self.networks.cls):
@@ -239,8 +248,10 @@ class Training:
                 "classifier": classifier_state(self.networks, impl, scenes.I_mix, batch),
                 "discriminator": discriminator_state(self.networks, batch.I_ref, scenes.I_mix),
             }
-        if sheet:
-            log.sheet(iteration, training_sheet(batch, scenes))
-        log.board(iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()})
+        if draw is not None:
+            journal.sheet(iteration, draw(batch, scenes))
+        journal.board(
+            iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()}
+        )
         for message in collapsed(iteration, states):
             tqdm.write(message)

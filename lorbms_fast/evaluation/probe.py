@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from lorbms_fast.config import Count, Rate
-from lorbms_fast.engine.optimizers import Adam, update
+from lorbms_fast.optimizers import Adam, update
 from lorbms_fast.progress import tqdm
 
 BETAS = (0.9, 0.999)

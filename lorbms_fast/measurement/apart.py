@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorbms_fast.config import Impl, ModelConfig
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import Impl, ModelConfig, Precision
 from lorbms_fast.measurement.counts import Counts, count
 from lorbms_fast.measurement.pairs import paired
 from lorbms_fast.measurement.proc import bytes_told

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lorbms_fast.config import ModelConfig
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.measurement.step import step
 
 

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorbms_fast.config import ModelConfig
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import INTERPRETED
 from lorbms_fast.measurement.gpus import Gpu

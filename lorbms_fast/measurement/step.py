@@ -5,13 +5,12 @@ from functools import partial
 
 import torch
 
-from lorbms_fast.config import Impl, ModelConfig, TrainConfig
+from lorbms_fast.config import Impl, ModelConfig, Precision, TrainConfig
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.optimizers import Optimizers
-from lorbms_fast.engine.precision import Precision
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Batch
 
 CPU = torch.device("cpu")

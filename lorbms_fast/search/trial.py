@@ -8,13 +8,13 @@ from typing import Any
 
 from ray import tune
 
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.run import BEGINNING, Run
 from lorbms_fast.search.space import PARTS, chosen
+from lorbms_fast.training.setup import batch_source
 
 
 class Trial(tune.Trainable):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.cpp import native_loops
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
@@ -20,6 +19,7 @@ from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.training.setup import batch_source
 
 CPU = torch.device("cpu")
 ROWS = np.array([[3, 40, 7], [0, 71, 40]])

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -18,17 +17,16 @@ import tqdm
 
 from lorbms_fast import checkpoint
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import run_training
 from lorbms_fast.config import TrainConfig, to_json
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine import oom
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.errors import UserError
-from lorbms_fast.measurement.peak import peak_bytes
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.progress import tqdm as bar
 from lorbms_fast.run import Progress, Run
+from lorbms_fast.training.session import run_training
 from tests.conftest import TINY
 from tests.processes import started, train
 
@@ -168,18 +166,6 @@ def test_clocks_that_jump(store, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("3/3") >= 1
 
 
-def test_want_of_memory_names_a_batch_that_would_fit(monkeypatch):
-    config = replace(TINY, batch_size=500)
-    three, six = (peak_bytes(TINY.model, n, "float32") for n in (3, 6))
-    assert 0 < three < six
-    monkeypatch.setattr(oom, "free_memory", lambda device: (three + 17.5 * (six - three) / 3) / 0.9)
-    with (  # 20 but for what waits for the garbage collector, which counts too
-        pytest.raises(UserError, match=r"--batch-size 500 does not fit in the .* on cpu: by an estimate [123]\d would"),
-        oom.out_of_memory_told(config, torch.device("cpu")),
-    ):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-
 @pytest.mark.parametrize(
     ("error", "wanting"),
     [
@@ -195,7 +181,7 @@ def test_want_of_memory_is_told_from_other_errors(error, wanting):
 
 
 def test_other_errors_are_no_want_of_memory():
-    with pytest.raises(RuntimeError, match="shapes"), oom.out_of_memory_told(TINY, torch.device("cpu")):
+    with pytest.raises(RuntimeError, match="shapes"), oom.out_of_memory_told(3, torch.device("cpu")):
         raise RuntimeError("shapes do not match")
 
 
@@ -213,11 +199,7 @@ def test_a_real_want_of_memory_is_one_line(store, tmp_path, monkeypatch):
         process.join()
     assert process.exitcode == 2
     said = (tmp_path / "said").read_text().splitlines()[-1]
-    assert re.fullmatch(
-        r"lorbms-fast: --batch-size 24 does not fit in the 0\.\d GB that were free on cpu: "
-        r"(lower it|by an estimate \d+ would; the last checkpoint is as it was)",
-        said,
-    )
+    assert said.startswith("lorbms-fast: --batch-size 24 does not fit in the memory of cpu: lower it, or ")
 
 
 @pytest.mark.parametrize("how", ["removed", "cut short"])

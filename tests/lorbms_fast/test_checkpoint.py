@@ -10,9 +10,9 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.differences import differences
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.run import Progress, Run, load_networks
 from lorbms_fast.types import Networks
 from tests.conftest import TINY

@@ -10,9 +10,9 @@ import pytest
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import to_json
 from lorbms_fast.run import Run
+from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY, store_of
 
 

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.commands.evaluate.base import base_config
-from lorbms_fast.commands.train import neighbour_batches, run_training
 from lorbms_fast.config import EvaluationConfig, TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -21,6 +20,8 @@ from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.evaluation.linear import Sources, evaluate_row
 from lorbms_fast.evaluation.settings import LinearConfig
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.training.session import run_training
+from lorbms_fast.training.setup import neighbour_batches
 
 
 def ablation(

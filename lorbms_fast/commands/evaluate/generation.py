@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.checkpoint import MODEL, load_weights
-from lorbms_fast.commands.train import scene_batches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.evaluation.formatting import interval, spread
@@ -23,6 +22,7 @@ from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.evaluation.published import AUTHOR_LOGS, table_4_4
 from lorbms_fast.models import build
 from lorbms_fast.run import Run
+from lorbms_fast.training.setup import scene_batches
 
 
 def generation(

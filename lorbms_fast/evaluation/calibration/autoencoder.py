@@ -14,7 +14,6 @@ from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.pixels import to_network
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.freezing import frozen
-from lorbms_fast.engine.optimizers import Adam, update
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration.decoders import DECODERS, start_without_norm
 from lorbms_fast.evaluation.crops import row_batches
@@ -25,6 +24,7 @@ from lorbms_fast.evaluation.training_state import restore_state, save_state
 from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import initialise
+from lorbms_fast.optimizers import Adam, update
 from lorbms_fast.progress import tqdm
 from lorbms_fast.reference.layers import SpectralWeight
 

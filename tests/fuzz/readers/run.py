@@ -11,8 +11,8 @@ from typing import Any
 
 from lorbms_fast import checkpoint
 from lorbms_fast.config import OptimConfig, TrainConfig
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.rendering.curves import curves
 from lorbms_fast.run import Progress, Run, load_networks
 from lorbms_fast.types import StepMetrics

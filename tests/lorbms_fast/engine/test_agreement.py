@@ -11,10 +11,10 @@ from torch import Tensor
 from lorbms_fast.config import LossConfig, ModelConfig, OptimConfig
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.mixing import mixing_mask
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Batch
 
 RTOL = 1e-9

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.engine import async_metrics
 from lorbms_fast.engine.async_metrics import AsyncMetrics, HostCopy
 from lorbms_fast.engine.divergence import Watch
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.run import Run
+from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
 from tests.lorbms_fast.engine import waiting
 

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.readers import resident
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import UPDATES, iterate
-from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Adam, Optimizers
+from lorbms_fast.training.setup import batch_source
 from lorbms_fast.types import Batch
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.tape import Tape

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,18 @@ import torch
 import torch.distributed as dist
 
 from lorbms_fast import losses
-from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
 from lorbms_fast.engine import distributed
-from lorbms_fast.engine.distributed import Averaging, World
+from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.run import BEGINNING, Progress, Run
+from lorbms_fast.training.session import run_training
+from lorbms_fast.training.setup import batch_source
 from lorbms_fast.types import Batch, Networks
 from tests.conftest import TINY
 from tests.processes import work_together
@@ -67,14 +69,14 @@ def losses_of_one_batch(networks, batch):
 
 def gradients(networks, named_losses, processes):
     """Gradients of the three losses by the parameters that each moves."""
-    optimizers = Optimizers.of(networks, TINY.optim, processes=processes)
+    optimizers = Optimizers.of(networks, TINY.optim)
     found = {}
     for name, loss in named_losses:
         optimizer = getattr(optimizers, name)
         parameters = optimizer.param_groups[0]["params"]
         loss.backward(inputs=parameters)
-        if optimizer.averaging is not None:
-            optimizer.averaging.finish()
+        if processes > 1:
+            distributed.average(parameters, processes)
         found[name] = [parameter.grad.clone() for parameter in parameters]
         optimizer.zero_grad()
     return found
@@ -92,8 +94,6 @@ def running_averages(networks: Networks) -> dict[str, torch.Tensor]:
 
 def as_one_of_two(rank: int, folder: Path) -> None:
     """What each process does: its gradients, and its parameters after two whole iterations, into a file."""
-    distributed.BUCKET = 2**12
-    Averaging.__init__.__defaults__ = (2**12,)  # several buckets even for the tiny model
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
     networks = build(MODEL, "fast").double().train()
     found = {"per-process": gradients(networks, three_losses(networks, [share(rank)]), PROCESSES)}
@@ -105,8 +105,7 @@ def as_one_of_two(rank: int, folder: Path) -> None:
         if rank == 0:  # nobody else takes part
             FAST.classifier_logits(networks, share(0).I_ref, share(0))
     networks = build(MODEL, "fast").double().train()
-    optimizers = Optimizers.of(networks, TINY.optim, processes=PROCESSES)
-    assert len(optimizers.generator.averaging._buckets) > 2
+    optimizers = Optimizers.of(networks, TINY.optim, average=partial(distributed.average, processes=PROCESSES))
     for _ in range(2):
         iterate(FAST, networks, optimizers, [share(rank)], TINY.loss, TINY.optim)
     found["state"] = {name: t for name, t in networks.state_dict().items() if "running" not in name}
@@ -138,22 +137,17 @@ def test_averaged_gradients_are_those_of_the_double_batch(statistics, name, two)
                 torch.testing.assert_close(averages[key], expected_average, rtol=1e-12, atol=0)
 
 
-def test_buckets_travel_while_the_backward_goes_on(tmp_path):
+def test_an_average_keeps_its_layout_and_takes_what_is_missing_for_zero(tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
-        layers = [torch.nn.Linear(8, 8) for _ in range(4)]
+        layers = torch.nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last), torch.nn.Linear(2, 3)
+        layers[0](torch.ones(1, 3, 4, 4)).square().sum().backward()
         parameters = [p for layer in layers for p in layer.parameters()]
-        averaging, under_way = Averaging(parameters, 1, bucket=4 * 8 * 9), []
-        for layer in layers:
-            layer.register_full_backward_pre_hook(lambda *_: under_way.append(len(averaging._sent)))
-        x = torch.ones(2, 8, requires_grad=True)
-        for layer in layers:
-            x = torch.tanh(layer(x))
-        x.sum().backward()
-        assert under_way == [0, 1, 2, 3]  # before each layer's own backward
-        alone = [p.grad.clone() for p in parameters]
-        averaging.finish()
-        assert all(torch.equal(p.grad, grad) for p, grad in zip(parameters, alone, strict=True))
+        own = [None if p.grad is None else p.grad.clone() for p in parameters]
+        distributed.average(parameters, 2)
+        for parameter, grad in zip(parameters, own, strict=True):
+            assert torch.equal(parameter.grad, torch.zeros_like(parameter) if grad is None else grad / 2)
+            assert parameter.grad.stride() == parameter.stride()
     finally:
         dist.destroy_process_group()
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lorbms_fast import checkpoint
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
@@ -17,11 +16,12 @@ from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.divergence import Flaw, Watch
 from lorbms_fast.engine.log import read_lines
-from lorbms_fast.engine.optimizers import Optimizers, update
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers, update
 from lorbms_fast.run import BEGINNING, Progress, Run
+from lorbms_fast.training.setup import batch_source
 from lorbms_fast.types import Batch
 from tests.conftest import TINY
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.engine import draw_queue
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.mixing import padded_candidates
+from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.optimizers import Adam, Optimizers
 from lorbms_fast.kernels import spectral_norm, spectral_norm_through
 from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.step import random_batch, step
 from lorbms_fast.mixing import padded_candidates, used_candidates
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Adam, Optimizers
 from lorbms_fast.types import Batch
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.waiting import waits

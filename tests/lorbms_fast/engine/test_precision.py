@@ -8,10 +8,10 @@ import torch
 from lorbms_fast.config import PRESETS
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.optimizers import Adam, Optimizers, update
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Adam, Optimizers, update
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.run import BEGINNING, Run
+from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
 from tests.processes import work_together
 

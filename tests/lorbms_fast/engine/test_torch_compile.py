@@ -6,10 +6,10 @@ import torch
 from lorbms_fast.engine import torch_compile
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
+from lorbms_fast.optimizers import Optimizers
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.test_iteration import double
 

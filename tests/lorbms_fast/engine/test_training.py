@@ -12,7 +12,6 @@ from PIL import Image
 
 from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import to_json
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
@@ -20,6 +19,8 @@ from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.run import Run
+from lorbms_fast.training.session import run_training
+from lorbms_fast.training.setup import batch_source
 from lorbms_fast.types import Batch, Networks
 from tests.conftest import TINY
 

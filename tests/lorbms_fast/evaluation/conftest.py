@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorbms_fast.commands.train import run_training
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_coco
@@ -15,6 +14,7 @@ from lorbms_fast.photos.coco import ANNOTATIONS
 from lorbms_fast.photos.composed import COCO, write_composed
 from lorbms_fast.photos.stl10 import write_stl10
 from lorbms_fast.run import Run
+from lorbms_fast.training.session import run_training
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

@@ -12,7 +12,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import batch_source, run_training
 from lorbms_fast.config import EvaluationConfig
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.pixels import to_pixels
@@ -32,6 +31,8 @@ from lorbms_fast.evaluation.image_features import extractor_features, image_feat
 from lorbms_fast.evaluation.inception import Inception
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
+from lorbms_fast.training.session import run_training
+from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

@@ -17,12 +17,12 @@ from lorbms_fast.cli import main
 from lorbms_fast.commands import export as command
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import plain_generator
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.rendering.transfer import transfer
 from lorbms_fast.run import Progress, Run, load_networks
 from tests.conftest import TINY, run_of

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lorbms_fast.engine.optimizers import Optimizers, update
 from lorbms_fast.models import build
 from lorbms_fast.models.passes import passes
+from lorbms_fast.optimizers import Optimizers, update
 from tests.conftest import TINY
 
 

@@ -18,7 +18,6 @@ from lorbms_fast.app.pictures import png_address
 from lorbms_fast.app.server import application
 from lorbms_fast.app.view import RunView
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import batch_source, scene_batches
 from lorbms_fast.dataloader.pixels import to_network, to_pixels
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.trainer import Training
@@ -29,6 +28,7 @@ from lorbms_fast.mixing import parse_mask
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.rendering.transfer import transfer
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.training.setup import batch_source, scene_batches
 from tests.conftest import TINY, store_of
 
 CPU = torch.device("cpu")

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from lorbms_fast.cli import main
-from lorbms_fast.commands.train import batch_source
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
@@ -19,11 +18,12 @@ from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.optimizers import Optimizers
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.training.setup import batch_source
 from lorbms_fast.variants import VARIANTS
 from tests.conftest import TINY
 

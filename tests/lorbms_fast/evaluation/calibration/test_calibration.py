@@ -8,12 +8,12 @@ import torch
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.dataloader.pixels import to_network
-from lorbms_fast.engine.optimizers import Adam
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration import autoencoder as module
 from lorbms_fast.evaluation.calibration.autoencoder import autoencoder, calibrate, quality
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
+from lorbms_fast.optimizers import Adam
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

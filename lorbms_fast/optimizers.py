@@ -1,6 +1,6 @@
 """Adam as TensorFlow writes it, one for each loss that moves networks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from lorbms_fast.config import OptimConfig
-from lorbms_fast.engine.distributed import Averaging
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import OptimConfig, Precision
 from lorbms_fast.kernels.lorbms.adam import step_size
 from lorbms_fast.types import Networks
+
+Average = Callable[[Sequence[Tensor]], None]
 
 
 class Adam(torch.optim.Optimizer):
@@ -29,7 +29,7 @@ class Adam(torch.optim.Optimizer):
         lr: initial learning rate.
         betas: decay rates of the two moments.
         scaler: scales losses for float16 and skips steps that overflow; by default none.
-        averaging: of the gradients, where several processes train together.
+        average: replaces the parameters' gradients by their averages, where several processes train together.
     """
 
     EPS = 1e-8
@@ -40,14 +40,14 @@ class Adam(torch.optim.Optimizer):
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         scaler: GradScaler | None = None,
-        averaging: Averaging | None = None,
+        average: Average | None = None,
     ) -> None:
         parameters = list(parameters)
         device = parameters[0].device
         rate, t = (torch.tensor(number, dtype=torch.float64, device=device) for number in (lr, 0.0))
         super().__init__(parameters, {"lr": rate, "betas": betas, "t": t})
         self.scaler = scaler or GradScaler(device.type, enabled=False)
-        self.averaging = averaging
+        self.average = average
         self._infinity = torch.full((), torch.inf, device=device)
         self._one = torch.ones((), device=device)
         self.factor = torch.ones((), dtype=torch.float64, device=device)
@@ -121,10 +121,8 @@ class Adam(torch.optim.Optimizer):
         return found
 
     def abandon(self) -> None:
-        """Forget an update that was broken off before its step: gradients, and what scaler and averaging noted."""
+        """Forget an update that was broken off before its step: gradients, and what the scaler noted."""
         self.zero_grad(set_to_none=True)
-        if self.averaging is not None:
-            self.averaging.start()
         fresh = GradScaler(self.t.device.type, enabled=self.scaler.is_enabled())
         fresh.load_state_dict(self.scaler.state_dict())
         self.scaler = fresh
@@ -140,7 +138,7 @@ class Optimizers:
 
     @classmethod
     def of(
-        cls, networks: Networks, config: OptimConfig, arithmetic: Precision = "float32", processes: int = 1
+        cls, networks: Networks, config: OptimConfig, arithmetic: Precision = "float32", average: Average | None = None
     ) -> "Optimizers":
         """Fresh optimizers for the networks, where their parameters are now; each has a scaler of its own in float16.
 
@@ -148,14 +146,13 @@ class Optimizers:
             networks: whose parameters to move.
             config: rates and betas.
             arithmetic: what the losses are computed in.
-            processes: how many train together, each with all networks.
+            average: as in `Adam`.
         """
 
         def adam(parameters: Iterable[nn.Parameter], lr: float) -> Adam:
             parameters = list(parameters)
             scaler = GradScaler(parameters[0].device.type, enabled=arithmetic == "float16")
-            averaging = Averaging(parameters, processes) if processes > 1 else None
-            return Adam(parameters, lr, config.betas, scaler, averaging)
+            return Adam(parameters, lr, config.betas, scaler, average)
 
         return cls(
             adam(networks.generator, config.generator_lr),
@@ -180,8 +177,8 @@ class Optimizers:
 def update(optimizer: Adam, loss: Tensor) -> None:
     """Move the optimizer's parameters one step down the loss."""
     optimizer.scaler.scale(loss).backward()
-    if optimizer.averaging is not None:
-        optimizer.averaging.finish()
+    if optimizer.average is not None:
+        optimizer.average(optimizer.param_groups[0]["params"])
     optimizer.scaler.step(optimizer, loss=loss)
     optimizer.scaler.update()
     optimizer.zero_grad(set_to_none=True)  # now, as the classifier's gradients take more memory than many activations

@@ -1,0 +1,113 @@
+"""A run from its newest checkpoint to its end: built, trained, drawn and measured."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
+from lorbms_fast.dataloader.batches import Batches
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.devices import device_named
+from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.oom import out_of_memory_told
+from lorbms_fast.engine.signals import Interrupted
+from lorbms_fast.engine.trainer import Measure, Training
+from lorbms_fast.evaluation.generation import SCORES, draw_generation_curves, measure_generation
+from lorbms_fast.evaluation.image_features import image_features
+from lorbms_fast.malloc import retain_freed_memory
+from lorbms_fast.rendering.curves import draw_curves
+from lorbms_fast.rendering.scenes import training_sheet
+from lorbms_fast.run import BEGINNING, Progress, Run
+from lorbms_fast.training.setup import batch_source, scene_batches
+from lorbms_fast.types import Networks
+
+
+def run_training(run: Run, store: ImageStore, world: World = ALONE, other_images: bool = False) -> None:
+    """Train a run to its end, from its newest checkpoint if it has one, and draw its curves.
+
+    Args:
+        run: its folder, settings and progress.
+        store: the images; where they are now is noted in the run.
+        world: the processes that train together.
+        other_images: whether they may be others than before.
+
+    Raises:
+        UserError: another process is training it, or something the user can mend came in between.
+        Interrupted: SIGINT or SIGTERM came; everything is on disk.
+    """
+    run = run.on(store, other_images)
+    with (
+        exclusive_lock(run.folder, f"is training {run.folder}") if world.first else nullcontext(),
+        full_disk_named(run.folder),
+    ):
+        if world.first:
+            run.tidy()
+        retain_freed_memory()
+        source = batch_source(run.config, store)
+        with out_of_memory_told(run.config.batch_size, device_named(run.config.device)):
+            _train(run, source, world)
+
+
+def _train(run: Run, source: Batches, world: World) -> None:
+    training = Training.of(run, source, world)
+    if world.first:
+        run.check_space(training.networks, training.optimizers)
+    start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
+    world.wait()  # until all have read the checkpoint, which the first may soon replace
+    if training.last_iteration(start) <= start.iteration:
+        if world.first:
+            print(_nothing_to_do(training, start))
+        return
+    if world.first:
+        run.keep()
+        print(_summary(training, start))
+    try:
+        training.train(start, training_sheet, _measure(run, source.store) if world.first else None)
+    except Interrupted as stop:
+        go_on = f"go on with  lorbms-fast train --resume {run.folder}"
+        _end(run, world, f"stopped after iteration {stop.iteration}: {go_on}")
+        raise
+    _end(run, world, f"done: {run.latest()}, {run.folder / 'curves.png'}, {run.folder / 'sheets'}")
+
+
+def _end(run: Run, world: World, message: str) -> None:
+    if world.first:
+        draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
+        print(message)
+
+
+def _measure(run: Run, store: ImageStore) -> Measure | None:
+    """What compares mixed scenes with a store's images while the run goes on, where its settings ask for it."""
+    asked = run.config.evaluation
+    if asked.inception is None and asked.features is None:
+        return None
+    inception, weights = (None if path is None else Path(path) for path in (asked.inception, asked.weights))
+    features = image_features(inception, asked.features, weights, device_named(run.config.device))
+    source = scene_batches(run.config, store)
+
+    def measure(networks: Networks, iteration: int) -> dict[str, float]:
+        result = measure_generation(networks, source, features, run.folder, iteration)
+        draw_generation_curves(run.folder)
+        measured = {name: result[name] for name in ("frechet", "kid", *SCORES) if name in result}
+        return {f"generation/{name}": value for name, (value, *_) in measured.items()}
+
+    return measure
+
+
+def _nothing_to_do(training: Training, start: Progress) -> str:
+    config = training.run.config
+    end = f"--epochs {config.epochs:g}" if config.iterations is None else f"--iterations {config.iterations}"
+    return (
+        f"nothing to do: {training.run.folder} has finished {start.iteration:,} iterations, "
+        f"and {end} asks for no more: raise it to go on"
+    )
+
+
+def _summary(training: Training, start: Progress) -> str:
+    config = training.run.config
+    processes = "1 process" if training.world.size == 1 else f"{training.world.size} processes"
+    count = sum(parameter.numel() for parameter in training.networks.parameters())
+    return (
+        f"{count:,} parameters, {len(training.source.store):,} images, batch {config.batch_size}, impl {config.impl}, "
+        f"{training.arithmetic}, {training.device}, {processes}; "
+        f"iterations {start.iteration:,} to {training.last_iteration(start):,}"
+    )
