@@ -125,7 +125,8 @@ def find(
                 found = find_for_quadrant(features[q], pictures, settings, device, bar.update)
             work.save(f"quadrant-{q + 1}", key, **{name: np.array(value) for name, value in vars(found).items()})
         else:
-            found = Quadrant(**saved | {"probes": int(saved["probes"]), "recall": float(saved["recall"])})
+            numbers = int(saved["probes"]), float(saved["recall"])
+            found = Quadrant(saved["rows"], saved["distances"], saved["sizes"], *numbers)
         results.append(found)
     return results
 

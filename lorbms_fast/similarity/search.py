@@ -155,8 +155,8 @@ def _ordered(features: NDArray[np.float32], queries: NDArray[np.int64], candidat
     """The ten nearest of some candidates, -1 being none."""
     distances = _distances(features, queries, candidates)
     distances[candidates < 0] = np.inf
-    rows, distances = _sorted(candidates, distances)
-    return rows[:, :NEIGHBOURS], distances[:, :NEIGHBOURS]
+    rows, in_order = _sorted(candidates, distances)
+    return rows[:, :NEIGHBOURS], in_order[:, :NEIGHBOURS]
 
 
 def _distances(
