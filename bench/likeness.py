@@ -23,9 +23,9 @@ from torch import Tensor
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import Impl, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import read_rgb
-from lorbms_fast.dataloader.pixels import to_network
-from lorbms_fast.dataloader.square import central_square
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import IterationImpl, iterate
@@ -176,10 +176,8 @@ def _losses(way: str, seed: int) -> NDArray[np.float64]:
 
 def photographs() -> Tensor:
     """(M, 3, 64, 64): shipped photographs."""
-    squares = [
-        central_square(read_rgb(photo.path), CONFIG.model.image_size) for photo in shipped.scenes()[:PHOTOGRAPHS]
-    ]
-    return to_network(np.stack(squares))
+    squares = [center_crop(read_rgb(photo.path), CONFIG.model.image_size) for photo in shipped.scenes()[:PHOTOGRAPHS]]
+    return to_float_nchw(np.stack(squares))
 
 
 def batch(images: Tensor, seed: int, number: int) -> Batch:

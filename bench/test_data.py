@@ -28,12 +28,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from bench.conftest import Compare
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.decoders import cut
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.prepare import prepare_store
-from lorbms_fast.dataloader.readers import Mapped, Reader, decode_on, resident, streamed
+from lorbms_fast.dataloader.readers import MappedReader, Reader, ResidentReader, StreamedReader, decode_on
 from lorbms_fast.dataloader.recipes import Recipe, square_crop
 from lorbms_fast.dataloader.sources import Listing, of_folder
 from lorbms_fast.dataloader.store import ImageStore
@@ -98,7 +98,7 @@ class Samples(Dataset[Tensor]):
         found = self.table.rows[i]
         candidates = found.T.ravel() if self.everything else found[np.arange(4), i % 10]
         images = [self._read(self.sources[row]) for row in [i, *candidates.tolist()]]
-        return to_network(np.stack(images[:5]))
+        return to_float_nchw(np.stack(images[:5]))
 
     def _read(self, name: str) -> NDArray[np.uint8]:
         with Image.open(self.root / name) as image:
@@ -127,7 +127,7 @@ def loading(store: ImageStore, table: NeighbourTable) -> Loading:
 
 def reading(store: ImageStore, table: NeighbourTable, read: Reader, batches: int = BATCHES) -> Callable[[], None]:
     """Batches of ours, others at every call."""
-    source = BatchSource(store, table, BATCH, seed=0, tau=1.5, read=read)
+    source = NeighbourBatches(store, table, BATCH, seed=0, tau=1.5, read=read)
     numbers = iter(range(10**9))
 
     def run() -> None:
@@ -142,27 +142,27 @@ def test_b_forty_candidates_of_records(loading: Loading, compare: Compare) -> No
 
 
 def test_c_streamed(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, streamed(store, SIDE, CPU, threads=CORES)), ROUNDS)
+    compare(loading(False), reading(store, table, StreamedReader(store, SIDE, CPU, threads=CORES)), ROUNDS)
 
 
 def test_c_streamed_by_dali(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
     pytest.importorskip("nvidia.dali")
 
     def read(rows: NDArray[np.int64]) -> Tensor:
-        return to_network(decode_on(CPU, store, rows, SIDE))
+        return to_float_nchw(decode_on(CPU, store, rows, SIDE))
 
     compare(loading(False), reading(store, table, read), ROUNDS)
 
 
 def test_d_store_mapped(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, Mapped(store, CPU)), ROUNDS)
+    compare(loading(False), reading(store, table, MappedReader(store, CPU)), ROUNDS)
 
 
 def test_d_store_resident(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, resident(store, CPU)), ROUNDS)
+    compare(loading(False), reading(store, table, ResidentReader.of(store, CPU)), ROUNDS)
 
 
-@pytest.mark.parametrize("mode", [Mapped, resident])
+@pytest.mark.parametrize("mode", [MappedReader, ResidentReader.of], ids=["Mapped", "resident"])
 def test_d_against_a_copy(
     mode: Callable[[ImageStore, torch.device], Reader], store: ImageStore, table: NeighbourTable, compare: Compare
 ) -> None:
@@ -189,7 +189,7 @@ def test_d_against_a_copy(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_e_store_on_the_gpu(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, resident(store, torch.device("cuda"))), ROUNDS)
+    compare(loading(False), reading(store, table, ResidentReader.of(store, torch.device("cuda"))), ROUNDS)
 
 
 def test_features_in_fewer_passes(compare: Compare) -> None:

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lorbms_fast.dataloader import counted
-from lorbms_fast.dataloader.ahead import ReadAhead
+from lorbms_fast.dataloader import counter_rng
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
-from lorbms_fast.dataloader.readers import Mapped, Reader
+from lorbms_fast.dataloader.prefetch import Prefetcher
+from lorbms_fast.dataloader.readers import MappedReader, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask, used_candidates
@@ -32,7 +32,7 @@ DRAWN = 64
 """Batches that are drawn at a time on the host: one by one, drawing would take as long as reading."""
 
 
-class Draw(NamedTuple):
+class BatchIndices(NamedTuple):
     """Which images make up a batch, or many along the first dimension."""
 
     rows: Tensor
@@ -41,11 +41,11 @@ class Draw(NamedTuple):
     """(N, 4) bool, see `Batch`."""
 
 
-Drawing = Callable[[range], Draw]
+DrawFn = Callable[[range], BatchIndices]
 """From numbers of batches to what they are made of, (number, ...)."""
 
 
-class Batches(ABC):
+class BatchSource(ABC):
     """The batches of a run over a store, by number.
 
     Each pass over the store takes its images in a new random order; images that do not fill a batch at the end of a
@@ -123,7 +123,7 @@ class Batches(ABC):
 
     @cached_property
     def _numbered(self) -> Callable[[int], Batch]:
-        return ReadAhead(self._make, self.ahead) if self.ahead else self._make
+        return Prefetcher(self._make, self.ahead) if self.ahead else self._make
 
     @abstractmethod
     def _make(self, number: int) -> Batch:
@@ -144,7 +144,7 @@ class Batches(ABC):
 
     def gone(self) -> Path | None:
         """A file that batches are still to be read from and that is not there any more, or not whole."""
-        mapped = self.read is None or isinstance(self.read, Mapped)
+        mapped = self.read is None or isinstance(self.read, MappedReader)
         return self.store.gone() if mapped else None
 
     def epoch(self, number: int) -> Iterator[Batch]:
@@ -158,11 +158,11 @@ class Batches(ABC):
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
-        return (self.read or Mapped(self.store, CPU))(rows)
+        return (self.read or MappedReader(self.store, CPU))(rows)
 
 
 @dataclass(frozen=True)
-class BatchSource(Batches):
+class NeighbourBatches(BatchSource):
     """Batches whose candidates are drawn from the neighbours of each quadrant (Algorithm 1)."""
 
     store: ImageStore
@@ -175,24 +175,24 @@ class BatchSource(Batches):
     ahead: int = 0
     first_image: int = 0
 
-    def draw(self, number: int) -> Draw:
+    def draw(self, number: int) -> BatchIndices:
         """What batch `number`, counted from 0 over the whole run, is made of, on the host."""
         block, position = divmod(number, DRAWN)
         rows, mask = self._drawn(block)
-        return Draw(rows[position], mask[position])
+        return BatchIndices(rows[position], mask[position])
 
     @cached_property
-    def _drawn(self) -> Callable[[int], Draw]:
+    def _drawn(self) -> Callable[[int], BatchIndices]:
         draw = self.drawing(CPU)
         return lru_cache(maxsize=2)(lambda block: draw(range(block * DRAWN, (block + 1) * DRAWN)))
 
-    def drawing(self, device: torch.device) -> Drawing:
+    def drawing(self, device: torch.device) -> DrawFn:
         """Draws on a device, into whose memory the table of neighbours goes; they are the same on every device."""
         rows, distances = (
             torch.from_numpy(table).to(device) for table in (self.neighbours.rows, self.neighbours.distances)
         )
 
-        def draw(numbers: range) -> Draw:
+        def draw(numbers: range) -> BatchIndices:
             of_batches = self._rows(numbers, device)
             return self._draw(rows, distances, of_batches, self._ranks(numbers, device))
 
@@ -231,13 +231,13 @@ class BatchSource(Batches):
             rows = np.arange(start, min(start + size, len(self.store)))
             yield self.of_rows(rows, ranks[rows])
 
-    def _draw(self, table_rows: Tensor, table_distances: Tensor, rows: Tensor, ranks: Tensor) -> Draw:
+    def _draw(self, table_rows: Tensor, table_distances: Tensor, rows: Tensor, ranks: Tensor) -> BatchIndices:
         """The draws of reference rows (..., N) and ranks (..., N, 4)."""
         chosen = rows[..., None], torch.arange(4, device=rows.device), ranks
         mask = mixing_mask(table_distances[chosen].view(-1, 4), self.tau).view(ranks.shape)
-        return Draw(torch.cat([rows[..., None, :], table_rows[chosen].transpose(-1, -2)], -2), mask)
+        return BatchIndices(torch.cat([rows[..., None, :], table_rows[chosen].transpose(-1, -2)], -2), mask)
 
-    def _assemble(self, draw: Draw) -> Batch:
+    def _assemble(self, draw: BatchIndices) -> Batch:
         images = self.images(draw.rows.numpy())
         return Batch(images[0], images[1:], draw.mask, used_candidates(draw.mask))
 
@@ -245,11 +245,11 @@ class BatchSource(Batches):
         """Of each sample's four candidates among its neighbours, (len(numbers), batch_size, 4)."""
         number = torch.arange(numbers.start, numbers.stop, numbers.step, device=device)[:, None]
         sample = number * self.batch_size + torch.arange(self.batch_size, device=device)
-        key = counted.key(self.seed, 1)
+        key = counter_rng.key(self.seed, 1)
         if self.candidates == "shared-rank":
-            return counted.below(AUTHOR_RANKS, key, sample)[..., None].expand(-1, -1, 4)
+            return counter_rng.below(AUTHOR_RANKS, key, sample)[..., None].expand(-1, -1, 4)
         of_quadrants = 4 * sample[..., None] + torch.arange(4, device=device)
-        return counted.below(self.neighbours.rows.shape[2], key, of_quadrants)
+        return counter_rng.below(self.neighbours.rows.shape[2], key, of_quadrants)
 
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
@@ -265,4 +265,4 @@ def random_rows(seed: int, draw: int, n: int, count: int) -> NDArray[np.int64]:
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int, device: torch.device) -> Tensor:
     """The images of one pass in their order: drawn once a pass, as for COCO it takes as long as a batch."""
-    return counted.permutation(count, counted.key(seed, 0, epoch), device)
+    return counter_rng.permutation(count, counter_rng.key(seed, 0, epoch), device)

@@ -14,11 +14,11 @@ import numpy as np
 
 from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
 from lorbms_fast.dataloader.decoders import decoder_named
-from lorbms_fast.dataloader.making import Made, Settings, Task, make
-from lorbms_fast.dataloader.photograph import Photograph
+from lorbms_fast.dataloader.image_file import Photograph
+from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardPart, prepare_part
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
-from lorbms_fast.dataloader.workplace import Workplace
+from lorbms_fast.dataloader.staging import StagingFolder
 from lorbms_fast.errors import UserError
 from lorbms_fast.parallel import ordered_map
 
@@ -88,7 +88,7 @@ def prepare_store(
         UserError: `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is too
             small, nothing is left to store, or a bad photograph is to stop it.
     """
-    work = Workplace(out.with_name(f"{out.name}.partial"))
+    work = StagingFolder(out.with_name(f"{out.name}.partial"))
     if out.exists() and work.folder.exists():  # a kill came between the store's getting its name and the end
         with exclusive_lock(work.folder, f"is preparing {out}"):
             shutil.rmtree(work.folder)
@@ -154,7 +154,7 @@ def _finish(
     settings: Settings,
     on_bad: Literal["skip", "stop"],
     workers: int,
-    work: Workplace,
+    work: StagingFolder,
 ) -> None:
     """Make the shards that are not finished yet."""
     missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
@@ -164,7 +164,7 @@ def _finish(
     # Closed on the way out, so that the progress bar ends before an error is told.
     with closing(
         ordered_map(
-            partial(make, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs)
+            partial(prepare_part, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs)
         )
     ) as results:
         for number, of_shard in tasks.items():
@@ -172,7 +172,7 @@ def _finish(
             work.finish(number, shards[number], settings.image_size, _all_good(made) if on_bad == "stop" else made)
 
 
-def _all_good(made: Iterable[Made]) -> Iterator[Made]:
+def _all_good(made: Iterable[PreparedPart]) -> Iterator[PreparedPart]:
     for one in made:
         bad = next((entry for entry in one.skipped if entry.kind == "bad"), None)
         if bad is not None:
@@ -180,12 +180,12 @@ def _all_good(made: Iterable[Made]) -> Iterator[Made]:
         yield one
 
 
-def _tasks(number: int, photographs: list[Photograph]) -> list[Task]:
-    return [Task(number, photographs[i : i + TASK]) for i in range(0, len(photographs), TASK)]
+def _tasks(number: int, photographs: list[Photograph]) -> list[ShardPart]:
+    return [ShardPart(number, photographs[i : i + TASK]) for i in range(0, len(photographs), TASK)]
 
 
 def _publish(
-    out: Path, listing: Listing, chosen: Chosen, settings: Settings, work: Workplace, shards: int
+    out: Path, listing: Listing, chosen: Chosen, settings: Settings, work: StagingFolder, shards: int
 ) -> tuple[Counts, list[Skipped]]:
     records = [work.record(number) for number in range(shards)]
     left_out = [Skipped(**entry) for record in records for entry in record["skipped"]]

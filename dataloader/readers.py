@@ -7,6 +7,7 @@ for sides that the store does not have.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lorbms_fast.dataloader.decoders import dali, decoder_named
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.lorbms.batch_assembly import assemble_batch, cpp
@@ -45,19 +46,19 @@ def reader(store: ImageStore, mode: Mode, side: int, device: torch.device, threa
         UserError: the store's images have another side, and the mode is not streamed.
     """
     if mode == "streamed":
-        return streamed(store, side, device, threads)
+        return StreamedReader(store, side, device, threads)
     if store.side != side:
         raise UserError(
             f"{store.path} has images of {store.side} px, {side} are wanted: prepare again with --image-size {side}, "
             "or decode photographs at every step with --images streamed"
         )
     if mode == "resident" or (mode == "auto" and _fits(store, device)):
-        return resident(store, device)
-    return Mapped(store, device)
+        return ResidentReader.of(store, device)
+    return MappedReader(store, device)
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedReader:
     """Reads a store's files, which the system keeps in memory as far as there is room, onto a device."""
 
     store: ImageStore
@@ -70,53 +71,60 @@ class Mapped:
         images = torch.from_numpy(self.store.images[rows])
         if self.device.type == "cuda":  # bytes travel, not the four times larger floats
             images = images.pin_memory().to(self.device, non_blocking=True)
-        return to_network(images)
-
-
-def resident(store: ImageStore, device: torch.device) -> "Resident":
-    """Read the whole store into the memory of `device` once: then a batch is one gather.
-
-    Takes N * S^2 * 3 bytes: 4.16 GB for tr_v5 at 64 px.
-    """
-    images = torch.empty(store.images.shape, dtype=torch.uint8, device=device)
-    start = 0
-    with tqdm(total=images.nbytes, desc=f"images to {device}", unit="B", unit_scale=True) as bar:
-        for shard in store.images.files:
-            images[start : start + len(shard)] = torch.from_numpy(np.array(shard))
-            start += len(shard)
-            bar.update(shard.nbytes)
-
-    return Resident(images)
+        return to_float_nchw(images)
 
 
 @dataclass(frozen=True)
-class Resident:
-    """A reader of images that lie on a device, uint8 (count, S, S, 3)."""
+class ResidentReader:
+    """Reads images that lie on a device, uint8 (count, S, S, 3), as one gather."""
 
     images: Tensor
+
+    @classmethod
+    def of(cls, store: ImageStore, device: torch.device) -> "ResidentReader":
+        """Read the whole store into the memory of `device` once.
+
+        Takes N * S^2 * 3 bytes: 4.16 GB for tr_v5 at 64 px.
+        """
+        images = torch.empty(store.images.shape, dtype=torch.uint8, device=device)
+        start = 0
+        with tqdm(total=images.nbytes, desc=f"images to {device}", unit="B", unit_scale=True) as bar:
+            for shard in store.images.files:
+                images[start : start + len(shard)] = torch.from_numpy(np.array(shard))
+                start += len(shard)
+                bar.update(shard.nbytes)
+        return cls(images)
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Documented at `Reader`; on the images' device."""
         return assemble_batch(self.images, torch.from_numpy(rows).to(self.images.device), channels_last=True)
 
 
-def streamed(store: ImageStore, side: int, device: torch.device, threads: int = PARTS) -> Reader:
-    """Decode the source photographs at every read: on a GPU by DALI into its memory, else by threads on the CPU.
+@dataclass(frozen=True)
+class StreamedReader:
+    """Decodes the source photographs at every read: on a GPU by DALI into its memory, else by threads on the CPU."""
 
-    Raises:
-        UserError: when called, a photograph is gone or is another one now.
-    """
-    if device.type == "cuda":
-        return lambda rows: to_network(decode_on(device, store, rows, side))
-    decoder = decoder_named("scaled")
-    pool = ThreadPoolExecutor(threads)
+    store: ImageStore
+    side: int
+    device: torch.device
+    threads: int = PARTS
 
-    def read(rows: NDArray[np.int64]) -> Tensor:
-        parts = np.array_split(rows.ravel(), min(threads, rows.size))
-        images = np.concatenate(list(pool.map(lambda part: store.squares(part.tolist(), side, decoder), parts)))
-        return to_network(images.reshape(*rows.shape, side, side, 3))
+    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Documented at `Reader`.
 
-    return read
+        Raises:
+            UserError: a photograph is gone or is another one now.
+        """
+        if self.device.type == "cuda":
+            return to_float_nchw(decode_on(self.device, self.store, rows, self.side))
+        decoder = decoder_named("scaled")
+        parts = np.array_split(rows.ravel(), min(self.threads, rows.size))
+        decoded = self._pool.map(lambda part: self.store.squares(part.tolist(), self.side, decoder), parts)
+        return to_float_nchw(np.concatenate(list(decoded)).reshape(*rows.shape, self.side, self.side, 3))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads)
 
 
 def decode_on(device: torch.device, store: ImageStore, rows: NDArray[np.int64], side: int) -> Tensor:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import read_json
 from lorbms_fast.dataloader.decoders import BadImage, CropsOf, Decoder, decoder_named, read_squares
+from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.parquet import read_rows
-from lorbms_fast.dataloader.photograph import Place
 from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.errors import UserError
@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
 class Entry(NamedTuple):
     """Where an image comes from: a square of a photograph of some size."""
 
-    place: Place
+    place: ByteRange
     crop: Crop
     width: int
     height: int
@@ -138,7 +138,7 @@ class ImageStore:
         """What the index says of some images."""
         columns = self.index.take(pa.array(rows, pa.int64())).to_pydict()
         return [
-            Entry(Place(*place), Crop(*crop), *size)
+            Entry(ByteRange(*place), Crop(*crop), *size)
             for place, crop, size in zip(
                 zip(*(columns[name] for name in ("source", "offset", "length")), strict=True),
                 zip(*(columns[name] for name in ("crop_x", "crop_y", "crop_side", "flip")), strict=True),

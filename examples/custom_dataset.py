@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lorbms_fast.dataloader.photograph import Photograph, Place
+from lorbms_fast.dataloader.image_file import ByteRange, Photograph
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import Listing
@@ -41,7 +41,7 @@ def listing(folder: Path) -> Listing:
     places = np.loadtxt(folder / "places.txt", np.int64)
     return Listing(
         [
-            Photograph(f"photograph-{number:06d}", Place("photographs.pack", int(begin), int(length)))
+            Photograph(f"photograph-{number:06d}", ByteRange("photographs.pack", int(begin), int(length)))
             for number, (begin, length) in enumerate(places)
         ]
     )

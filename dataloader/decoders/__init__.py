@@ -9,7 +9,7 @@ import numpy as np
 from lorbms_fast.dataloader.decoders import planes, reference
 from lorbms_fast.dataloader.decoders.interface import Crops, CropsOf, Decoder, Squares, cut
 from lorbms_fast.dataloader.decoders.reference import decode_rgb, read_rgb
-from lorbms_fast.dataloader.photograph import BadImage, Place
+from lorbms_fast.dataloader.image_file import BadImage, ByteRange
 from lorbms_fast.errors import UserError
 
 __all__ = ["DECODERS", "BadImage", "Crops", "CropsOf", "Decoder", "Squares", "cut", "decode_rgb", "decoder_named"]
@@ -35,7 +35,7 @@ def decoder_named(name: str) -> Decoder:
 
 
 def read_squares(
-    root: Path, places: Sequence[Place], crops: Sequence[CropsOf], side: int, decoder: Decoder
+    root: Path, places: Sequence[ByteRange], crops: Sequence[CropsOf], side: int, decoder: Decoder
 ) -> list[Squares | BadImage]:
     """Read squares of photographs by `decoder`, and by the reference those it refuses.
 

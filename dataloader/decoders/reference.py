@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lorbms_fast.dataloader.decoders.interface import Crops, Squares
-from lorbms_fast.dataloader.photograph import BadImage, Place
+from lorbms_fast.dataloader.image_file import BadImage, ByteRange
 
 FORMATS = ("JPEG", "PNG", "WEBP", *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []), "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read, AVIF from Pillow 11.3 on. Others are not tried: some of Pillow's readers
@@ -45,7 +45,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         BadImage: it is missing, or see `decode_rgb`.
     """
-    return decode_rgb(Place(path.name).read(path.parent), path)
+    return decode_rgb(ByteRange(path.name).read(path.parent), path)
 
 
 def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorbms_fast import atomic_io
-from lorbms_fast.dataloader.photograph import Photograph, Place, is_inside
+from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside
 from lorbms_fast.dataloader.sources.folder import tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.errors import UserError
@@ -50,7 +50,7 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     photographs = [
         Photograph(
             f"{identity:012d}",
-            Place(places[image["file_name"]]),
+            ByteRange(places[image["file_name"]]),
             len(coco.getAnnIds(imgIds=[identity])),
             _size(image),
         )

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 
@@ -51,7 +51,7 @@ def of_folder(root: Path) -> Listing:
 def named_pictures(tree: Tree) -> list[Named]:
     """Name the pictures among some files."""
     pictures = (path for path in tree.files if path.suffix.lower() in SUFFIXES)
-    return [Named(path.with_suffix("").as_posix(), path.as_posix(), Place(str(path))) for path in pictures]
+    return [Named(path.with_suffix("").as_posix(), path.as_posix(), ByteRange(str(path))) for path in pictures]
 
 
 def unread_pictures(tree: Tree) -> list[Skipped]:

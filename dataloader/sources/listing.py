@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lorbms_fast.dataloader.photograph import Photograph, Place
+from lorbms_fast.dataloader.image_file import ByteRange, Photograph
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Named(NamedTuple):
     """Its id, where no other photograph is called so."""
     full: str
     """Its id otherwise; unique."""
-    place: Place
+    place: ByteRange
     boxes: int = 0
     size: tuple[int, int] | None = None
 
@@ -64,7 +64,7 @@ def identified(found: Sequence[Named]) -> list[Photograph]:
     """Give every photograph an id of its own: the short name, unless another photograph has that name, short or full.
 
     >>> files = ["a.jpg", "a.jpeg", "a.jpg.jpg", "b.jpg"]
-    >>> [one.id for one in identified([Named(file.rpartition(".")[0], file, Place(file)) for file in files])]
+    >>> [one.id for one in identified([Named(file.rpartition(".")[0], file, ByteRange(file)) for file in files])]
     ['a.jpg', 'a.jpeg', 'a.jpg.jpg', 'b']
     """
     shorts, fulls = Counter(one.short for one in found), {one.full for one in found}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.decoders.planes import BYTES, SIDE, SUFFIX, planes
-from lorbms_fast.dataloader.photograph import Photograph, Place
+from lorbms_fast.dataloader.image_file import ByteRange, Photograph
 from lorbms_fast.dataloader.sources.listing import Listing
 from lorbms_fast.errors import UserError
 
@@ -27,7 +27,7 @@ def of_stl10(root: Path, split: str | None = None) -> Listing:
         raise UserError(f"{root} has no {split or '{train,test,unlabeled}'}_X.bin: name the folder stl10_binary")
     return Listing(
         [
-            Photograph(f"{name}_{i:06d}", Place(images_file(root, name).name, i * BYTES, BYTES), size=(SIDE, SIDE))
+            Photograph(f"{name}_{i:06d}", ByteRange(images_file(root, name).name, i * BYTES, BYTES), size=(SIDE, SIDE))
             for name in splits
             for i in range(_count(images_file(root, name)))
         ]

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.sources.folder import (
     JPEGS,
     SUFFIXES,
@@ -67,13 +67,13 @@ def named_members(root: Path, archives: list[Path]) -> tuple[list[Named], list[S
     found: list[Named] = []
     left_out: list[Skipped] = []
     for archive in archives:
-        places: dict[str, Place] = {}
+        places: dict[str, ByteRange] = {}
         try:
             for name, member in _members(root / archive):  # one by one: what comes before damage counts
                 if name in places:
                     left_out.append(Skipped(f"{places.pop(name)}", "beside", f"is {name}, written again further on"))
                 if _is_picture(name, member):
-                    places[name] = Place(str(archive), member.offset_data, member.size)
+                    places[name] = ByteRange(str(archive), member.offset_data, member.size)
         except Exception as error:  # tarfile meets strangers' headers with exceptions of every kind
             left_out.append(Skipped(str(archive), "bad", _damage(root / archive, error)))
         read = [name for name in places if Path(name).suffix.lower() in SUFFIXES]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lorbms_fast.dataloader.photograph import Place, is_file, is_inside
+from lorbms_fast.dataloader.image_file import ByteRange, is_file, is_inside
 from lorbms_fast.dataloader.sources.folder import SUFFIXES, UNREAD, tree_below, unread
 from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
@@ -86,7 +86,7 @@ def _named(root: Path, folder: Path, split: str | None) -> tuple[list[Named], li
         size, boxes = (None, 0) if annotation is None else (annotation.size, len(annotation.objects))
         for file in pictures.get(name, [f"{name}.jpg"]):
             place = folder / IMAGES / file
-            found.append(Named(name, place.as_posix(), Place(str(place)), boxes, size))
+            found.append(Named(name, place.as_posix(), ByteRange(str(place)), boxes, size))
     return found, unusable
 
 

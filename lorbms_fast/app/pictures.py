@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import BadImage, decode_rgb
-from lorbms_fast.dataloader.square import central_square
 from lorbms_fast.errors import UserError
 
 _PNG = "data:image/png;base64,"
@@ -22,7 +22,7 @@ def square_of(upload: bytes, side: int) -> NDArray[np.uint8]:
     Raises:
         UserError: it is no picture; says why.
     """
-    return central_square(photograph_of(upload), side)
+    return center_crop(photograph_of(upload), side)
 
 
 def photograph_of(upload: bytes) -> NDArray[np.uint8]:

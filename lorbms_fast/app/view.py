@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.app.pictures import of_address, photograph_of, png_address
+from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
-from lorbms_fast.dataloader.pixels import to_network, to_pixels
-from lorbms_fast.dataloader.square import central_square
+from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
@@ -130,10 +130,10 @@ class RunView:
         photograph = photograph_of(upload)
         with self._turn:
             extractor = self._extractor
-            found = extractor.extract(central_square(photograph, extractor.side)[None])[0]
+            found = extractor.extract(center_crop(photograph, extractor.side)[None])[0]
             rows, distances = nearest_to(found, self.features)
         return {
-            "square": png_address(central_square(photograph, self.side)),
+            "square": png_address(center_crop(photograph, self.side)),
             "tau": self.table.tau,
             "rows": rows.tolist(),
             "distances": distances.tolist(),
@@ -154,7 +154,7 @@ class RunView:
         """
         mask = parse_mask(str(request.get("mask")), self.run.config.model.tiles)[None]
         amount = _fraction(request.get("amount", 1.0))
-        I_obj, I_ref = (to_network(of_address(request.get(name), self.side)) for name in ("object", "scene"))
+        I_obj, I_ref = (to_float_nchw(of_address(request.get(name), self.side)) for name in ("object", "scene"))
         with self._turn, torch.inference_mode():
             networks = self._newest()
             f_obj, f_ref = networks.enc(torch.stack([I_obj, I_ref])).split(1)
@@ -162,7 +162,7 @@ class RunView:
             I_mix, I_hat, I_hat_obj = networks.dec(torch.cat([f_mix, f_ref, f_obj]))
         pasted = collage(I_ref[None], I_obj[None, None], mask)[0]
         made = {"collage": pasted, "I_mix": I_mix, "I_hat": I_hat, "I_hat_obj": I_hat_obj}
-        return {name: png_address(to_pixels(image)) for name, image in made.items()}
+        return {name: png_address(to_uint8_nhwc(image)) for name, image in made.items()}
 
     @cached_property
     def _extractor(self) -> Extractor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig, OptimConfig, Precision
-from lorbms_fast.dataloader.batches import Drawing
+from lorbms_fast.dataloader.batches import DrawFn
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.iteration import iterate
@@ -125,7 +125,7 @@ class CapturedIteration:
         networks: Networks,
         optimizers: Optimizers,
         images: Tensor,
-        drawing: Drawing,
+        drawing: DrawFn,
         batch_size: int,
         batches: int,
         losses: LossConfig,

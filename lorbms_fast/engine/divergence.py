@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_folder
-from lorbms_fast.dataloader.batches import Batches
+from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.errors import UserError
@@ -122,7 +122,7 @@ class Guard:
     """
 
     def __init__(
-        self, run: Run, source: Batches, networks: Networks, optimizers: Optimizers, world: World, batches: int
+        self, run: Run, source: BatchSource, networks: Networks, optimizers: Optimizers, world: World, batches: int
     ) -> None:
         self._run, self._source, self._networks, self._optimizers = run, source, networks, optimizers
         self._world, self._batches = world, batches

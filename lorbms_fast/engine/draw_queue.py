@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import Drawing
+from lorbms_fast.dataloader.batches import DrawFn
 from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.mixing import padded_candidates
 
@@ -24,7 +24,7 @@ class DrawQueue:
         device: where the draws are wanted.
     """
 
-    def __init__(self, drawing: Drawing, batch_size: int, batches: int, device: torch.device) -> None:
+    def __init__(self, drawing: DrawFn, batch_size: int, batches: int, device: torch.device) -> None:
         self._drawing, self._n, self._batches = drawing, batch_size, batches
         self.slots = torch.zeros((2 * AHEAD, batches, 15 * batch_size), dtype=torch.int64, device=device)
         """Of iteration i at i modulo their number. Of each batch 5 N rows, 4 N of the mask, 2 x 3 N used candidates."""

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lorbms_fast.config import Precision
-from lorbms_fast.dataloader.batches import Batches, BatchSource
-from lorbms_fast.dataloader.readers import Resident
+from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
+from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
@@ -57,7 +57,7 @@ class Training:
     """A run in progress: what is trained, on what, by whom, and where it is kept."""
 
     run: Run
-    source: Batches
+    source: BatchSource
     networks: Networks
     optimizers: Optimizers
     device: torch.device
@@ -65,7 +65,7 @@ class Training:
     world: World
 
     @classmethod
-    def of(cls, run: Run, source: Batches, world: World = ALONE) -> "Training":
+    def of(cls, run: Run, source: BatchSource, world: World = ALONE) -> "Training":
         """Networks with initial values and fresh optimizers, on the configured device."""
         config = run.config
         device = device_named(config.device)
@@ -189,15 +189,15 @@ class Training:
         """What does an iteration: one CUDA graph where there can be, else operation after operation."""
         config, source, on_gpu = self.run.config, self.source, self.device.type == "cuda"
         read, fast = source.read, implementation(config.model, config.impl) is IMPLS["fast"]
-        possible = fast and isinstance(read, Resident) and isinstance(source, BatchSource)
+        possible = fast and isinstance(read, ResidentReader) and isinstance(source, NeighbourBatches)
         if config.graphs == "on" and not possible:
             raise UserError(
                 "--graphs on needs --images resident and --impl fast, and to mix and classify as the thesis"
             )
         if not possible or config.graphs == "off" or (config.graphs == "auto" and not on_gpu):
             return self._iterate
-        assert isinstance(read, Resident)
-        assert isinstance(source, BatchSource)
+        assert isinstance(read, ResidentReader)
+        assert isinstance(source, NeighbourBatches)
         captured = CapturedIteration(
             self.networks,
             self.optimizers,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import row_batches
@@ -56,7 +56,7 @@ def store_features(backbone: nn.Module, store: ImageStore, device: torch.device)
     found = []
     with tqdm(total=len(store), desc="features", unit="images") as bar:
         for rows in row_batches(len(store), BATCH):
-            images = to_network(np.array(store.images[rows.start : rows.stop])).to(device)
+            images = to_float_nchw(np.array(store.images[rows.start : rows.stop])).to(device)
             found.append(backbone(images).float().cpu().numpy())
             bar.update(len(rows))
     return np.concatenate(found)

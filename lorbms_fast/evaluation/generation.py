@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.dataloader.batches import BatchSource, generator
-from lorbms_fast.dataloader.pixels import to_pixels
-from lorbms_fast.dataloader.within_batch import Halves
+from lorbms_fast.dataloader.batches import NeighbourBatches, generator
+from lorbms_fast.dataloader.in_batch import Halves
+from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.tiled import Tiled
 from lorbms_fast.evaluation.crops import row_batches
@@ -51,7 +51,7 @@ class Set(NamedTuple):
 
 def measure_generation(
     networks: Networks,
-    source: BatchSource | Halves,
+    source: NeighbourBatches | Halves,
     features: ImageFeatures,
     run: Path,
     iteration: int,
@@ -104,12 +104,12 @@ def measure_generation(
 
 
 def mixed_scenes(
-    networks: Networks, source: BatchSource | Halves, draw: int, device: torch.device
+    networks: Networks, source: NeighbourBatches | Halves, draw: int, device: torch.device
 ) -> Iterator[NDArray[np.uint8]]:
     """One mixed scene for each image of the store, in its order, in batches of uint8 (B, S, S, 3)."""
     for batch in source.each_image(generator(source.seed, MIXED_SCENES, draw), BATCH):
         with torch.inference_mode():
-            yield to_pixels(Tiled(Fast()).mixed_images(networks, batch.to(device)))
+            yield to_uint8_nhwc(Tiled(Fast()).mixed_images(networks, batch.to(device)))
 
 
 def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
@@ -212,7 +212,7 @@ def _rightly_named(result: Result) -> Result:
     return named | {"distance": f"Frechet distance{OTHER_WEIGHTS}"}
 
 
-def _real(folder: Path, source: BatchSource | Halves, features: ImageFeatures) -> Set:
+def _real(folder: Path, source: NeighbourBatches | Halves, features: ImageFeatures) -> Set:
     """The store's own images, described once."""
     store = source.store
     path = folder / f"real-{store.digest[:16]}-{features.slug}.npz"

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lorbms_fast.dataloader.pixels import to_pixels
+from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.rendering.sheet import sheet
 from lorbms_fast.tiles import is_grid, tile_of_chunk
 from lorbms_fast.types import Batch, Scenes
@@ -54,7 +54,7 @@ def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) ->
     if is_grid(len(mask)):
         columns["collage"] = collage(I_ref[None], I_obj[None, None], mask[None])[0]
     columns["I_mix"] = I_mix
-    return sheet([[to_pixels(image) for image in columns.values()]], list(columns), cell=192)
+    return sheet([[to_uint8_nhwc(image) for image in columns.values()]], list(columns), cell=192)
 
 
 def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.Image:
@@ -82,5 +82,5 @@ def _collage(batch: Batch) -> dict[str, Tensor]:
 
 def _rows(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
     """A row for each sample, labelled with its mask, a column for each name."""
-    pixels: NDArray[np.uint8] = np.stack([to_pixels(column) for column in columns.values()])
+    pixels: NDArray[np.uint8] = np.stack([to_uint8_nhwc(column) for column in columns.values()])
     return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in mask.int().tolist()])

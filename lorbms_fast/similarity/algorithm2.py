@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.ahead import ReadAhead
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
+from lorbms_fast.dataloader.prefetch import Prefetcher
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.progress import tqdm
@@ -211,5 +211,5 @@ def _batches(store: ImageStore, side: int, start: int) -> Iterator[tuple[range, 
         images = store.squares(rows[number], side, decoder)
         return np.pad(images, [(0, BATCH - len(images)), (0, 0), (0, 0), (0, 0)])
 
-    ahead = ReadAhead(read, READERS)
+    ahead = Prefetcher(read, READERS)
     return ((one, ahead(number)) for number, one in enumerate(rows))

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
-from lorbms_fast.dataloader.batches import Batches
+from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World
@@ -47,7 +47,7 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE, other_images
             _train(run, source, world)
 
 
-def _train(run: Run, source: Batches, world: World) -> None:
+def _train(run: Run, source: BatchSource, world: World) -> None:
     training = Training.of(run, source, world)
     if world.first:
         run.check_space(training.networks, training.optimizers)

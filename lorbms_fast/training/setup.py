@@ -3,11 +3,11 @@
 from typing import Literal
 
 from lorbms_fast.config import TrainConfig
-from lorbms_fast.dataloader.batches import Batches, BatchSource
+from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
+from lorbms_fast.dataloader.in_batch import Halves, NearestInBatch
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.readers import Reader, reader
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.dataloader.within_batch import Halves, NearestInBatch
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.models.variants import images_at_once
@@ -18,7 +18,7 @@ OF_HALVES = 3
 """What a classifier sees of halves: the mixed image and the two it was made of."""
 
 
-def batch_source(config: TrainConfig, store: ImageStore) -> Batches:
+def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
     """The batches that a config trains on, from a store and, where candidates are drawn from them, its neighbours."""
     mixing, tiles, classifier = config.mixing, config.model.tiles, config.model.classifier
     if (mixing.candidates == "halves") != (images_at_once(classifier) == OF_HALVES):
@@ -35,7 +35,7 @@ def batch_source(config: TrainConfig, store: ImageStore) -> Batches:
     return neighbour_batches(config, store)
 
 
-def scene_batches(config: TrainConfig, store: ImageStore) -> BatchSource | Halves:
+def scene_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches | Halves:
     """What mixed scenes are measured on: candidates from the neighbours, also for a config that trains on others.
 
     Tiles that are no quadrants have no neighbours: there another image is taken, and a random mask.
@@ -45,7 +45,7 @@ def scene_batches(config: TrainConfig, store: ImageStore) -> BatchSource | Halve
     return Halves(store, config.batch_size, config.seed, tiles, *_reading(config, store))
 
 
-def neighbour_batches(config: TrainConfig, store: ImageStore) -> BatchSource:
+def neighbour_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches:
     """Batches with candidates from a store's neighbours."""
     mixing = config.mixing
     candidates: Literal["independent", "shared-rank"] = (
@@ -54,7 +54,7 @@ def neighbour_batches(config: TrainConfig, store: ImageStore) -> BatchSource:
     reading = _reading(config, store)
     table = NeighbourTable.load(store)
     tau = table.tau if mixing.tau is None else mixing.tau
-    return BatchSource(store, table, config.batch_size, config.seed, tau, candidates, *reading)
+    return NeighbourBatches(store, table, config.batch_size, config.seed, tau, candidates, *reading)
 
 
 def _reading(config: TrainConfig, store: ImageStore) -> tuple[Reader, int]:

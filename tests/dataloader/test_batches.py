@@ -9,24 +9,24 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lorbms_fast.dataloader.ahead import ReadAhead
-from lorbms_fast.dataloader.batches import CPU, BatchSource
+from lorbms_fast.dataloader.batches import CPU, NeighbourBatches
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
-from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
+from lorbms_fast.dataloader.prefetch import Prefetcher
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask, padded_candidates, used_candidates
 
 
 @pytest.fixture
 def source(store):
-    return BatchSource(store, NeighbourTable.load(store), batch_size=5, seed=0, tau=50.0)
+    return NeighbourBatches(store, NeighbourTable.load(store), batch_size=5, seed=0, tau=50.0)
 
 
 def test_pixels_survive_both_ways():
     every = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    there = to_network(every)
+    there = to_float_nchw(every)
     assert (there.min(), there.max()) == (-1, 1)
-    assert np.array_equal(to_pixels(there), every)
+    assert np.array_equal(to_uint8_nhwc(there), every)
 
 
 def test_a_pass_visits_every_image_once_in_a_new_order(source):
@@ -48,9 +48,9 @@ def test_images_candidates_and_mask_belong_together(source):
     table, images = source.neighbours, source.store.images
     distances = torch.zeros(2, 4)
     for n in range(2):
-        assert np.array_equal(to_pixels(batch.I_ref[n]), images[rows[n]])
+        assert np.array_equal(to_uint8_nhwc(batch.I_ref[n]), images[rows[n]])
         for q in range(4):
-            assert np.array_equal(to_pixels(batch.I_q[q, n]), images[table.rows[rows[n], q, ranks[n, q]]])
+            assert np.array_equal(to_uint8_nhwc(batch.I_q[q, n]), images[table.rows[rows[n], q, ranks[n, q]]])
             distances[n, q] = float(table.distances[rows[n], q, ranks[n, q]])
     assert torch.equal(batch.mask, mixing_mask(distances, 50.0))
 
@@ -135,7 +135,7 @@ def test_reading_ahead_makes_the_next_and_forgets_the_rest():
             raise ValueError("five")
         return number * number
 
-    ahead = ReadAhead(make, 2)
+    ahead = Prefetcher(make, 2)
     assert [ahead(number) for number in (0, 1, 2)] == [0, 1, 4]
     assert sorted(made) <= [0, 1, 2, 3, 4]
     assert ahead(40) == 1600

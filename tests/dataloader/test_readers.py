@@ -11,9 +11,9 @@ import torch
 from lorbms_fast.cli import main
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.cpp import native_loops
-from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.prepare import prepare_store
-from lorbms_fast.dataloader.readers import Mapped, decode_on, reader, resident, streamed
+from lorbms_fast.dataloader.readers import MappedReader, ResidentReader, StreamedReader, decode_on, reader
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.dataloader.sources import of_folder
@@ -46,9 +46,9 @@ def test_several_files_are_one_array(sharded):
 
 @pytest.mark.parametrize("loops", [False, True])
 def test_resident_and_mapped_are_what_the_store_says(sharded, loops):
-    exact = to_network(sharded.images[ROWS])
+    exact = to_float_nchw(sharded.images[ROWS])
     assert exact.shape == (2, 3, 3, 64, 64)
-    for read in (Mapped(sharded, CPU), resident(sharded, CPU), reader(sharded, "auto", 64, CPU)):
+    for read in (MappedReader(sharded, CPU), ResidentReader.of(sharded, CPU), reader(sharded, "auto", 64, CPU)):
         with native_loops(loops):
             assert torch.equal(read(ROWS), exact)
             with pytest.raises(IndexError):
@@ -58,7 +58,7 @@ def test_resident_and_mapped_are_what_the_store_says(sharded, loops):
 @pytest.mark.parametrize("side", [64, 96, 128, 224])
 def test_streamed_decodes_the_same_squares(sharded, side):
     exact = np.stack([sharded.square(int(row), side) for row in ROWS.ravel()]).reshape(2, 3, side, side, 3)
-    assert np.array_equal(to_pixels(streamed(sharded, side, CPU, threads=3)(ROWS)), exact)
+    assert np.array_equal(to_uint8_nhwc(StreamedReader(sharded, side, CPU, threads=3)(ROWS)), exact)
 
 
 def test_streamed_by_dali(sharded, tmp_path):
@@ -78,7 +78,7 @@ def test_another_size_is_refused_unless_it_is_streamed(sharded):
 def test_photographs_that_changed_are_told(photographs, tmp_path):
     folder = Path(shutil.copytree(photographs, tmp_path / "photos"))
     prepare_store(tmp_path / "s", folder, of_folder(folder), Recipe())
-    read = streamed(ImageStore.open(tmp_path / "s"), 64, CPU)
+    read = StreamedReader(ImageStore.open(tmp_path / "s"), 64, CPU)
     shutil.copyfile(folder / "photo00.jpg", folder / "photo05.jpg")
     with pytest.raises(UserError, match=r"photo05\.jpg is another picture"):
         read(np.array([4, 5]))
@@ -109,4 +109,4 @@ def test_every_size_from_photographs_to_batches(mode, side, photographs, tmp_pat
     assert batch.I_ref.shape == (4, 3, side, side)
     assert batch.I_q.shape == (4, 4, 3, side, side)
     exact = np.stack([source.store.square(int(row), side) for row in source.rows(3)])
-    assert np.array_equal(to_pixels(batch.I_ref), exact)
+    assert np.array_equal(to_uint8_nhwc(batch.I_ref), exact)

@@ -18,7 +18,7 @@ import tqdm
 from lorbms_fast import checkpoint
 from lorbms_fast.cli import main
 from lorbms_fast.config import TrainConfig, to_json
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine import oom
 from lorbms_fast.engine.log import read_lines
@@ -70,16 +70,16 @@ def test_sigterm_saves_and_exits_within_ten_seconds(store, tmp_path):
 def train_slowly(folder: Path) -> None:
     """Stay in the fourth iteration for ever."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its background jobs ignore
-    batch = BatchSource.batch
+    batch = NeighbourBatches.batch
 
-    def slowly(source: BatchSource, number: int):
+    def slowly(source: NeighbourBatches, number: int):
         if number == 3:
             (folder / "waiting").touch()
             while True:
                 time.sleep(1)
         return batch(source, number)
 
-    BatchSource.batch = slowly
+    NeighbourBatches.batch = slowly
     train(folder)
 
 
@@ -117,14 +117,14 @@ def fill(folder: Path, leaving: int) -> Path:
 def test_a_disk_that_fills_while_training(small_disk, store, monkeypatch):
     config = replace(TINY, sheet_every=100, iterations=5)
     run = Run.create(small_disk / "run", config, store.path)
-    batch = BatchSource.batch
+    batch = NeighbourBatches.batch
 
-    def filling(source: BatchSource, number: int):
+    def filling(source: NeighbourBatches, number: int):
         if number == 3:
             fill(small_disk, leaving=50_000)
         return batch(source, number)
 
-    monkeypatch.setattr(BatchSource, "batch", filling)
+    monkeypatch.setattr(NeighbourBatches, "batch", filling)
     with pytest.raises(UserError, match=r"cannot write .*run.*: No space left on device; free some space"):
         run_training(run, store)
     monkeypatch.undo()
@@ -208,9 +208,9 @@ def test_a_store_that_goes_while_it_is_read(how, store, tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", config, store.path)
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(store.path, elsewhere)
-    batch = BatchSource.batch
+    batch = NeighbourBatches.batch
 
-    def going(source: BatchSource, number: int):
+    def going(source: NeighbourBatches, number: int):
         made = batch(source, number)
         if number == 3:
             if how == "removed":
@@ -219,7 +219,7 @@ def test_a_store_that_goes_while_it_is_read(how, store, tmp_path, monkeypatch):
                 os.truncate(store.path / "images-00000.npy", 1000)
         return made
 
-    monkeypatch.setattr(BatchSource, "batch", going)
+    monkeypatch.setattr(NeighbourBatches, "batch", going)
     with pytest.raises(UserError) as stopped:
         run_training(run, store)
     monkeypatch.undo()
@@ -242,14 +242,14 @@ def test_photographs_that_go_while_they_are_streamed(photographs, tmp_path, monk
     store = store_of(copied, tmp_path / "store")
     config = replace(TINY, sheet_every=100, images="streamed", iterations=8)
     run = Run.create(tmp_path / "run", config, store.path)
-    batch = BatchSource.batch
+    batch = NeighbourBatches.batch
 
-    def going(source: BatchSource, number: int):
+    def going(source: NeighbourBatches, number: int):
         if number == 3:
             shutil.rmtree(copied)
         return batch(source, number)
 
-    monkeypatch.setattr(BatchSource, "batch", going)
+    monkeypatch.setattr(NeighbourBatches, "batch", going)
     with pytest.raises(UserError, match=r"photo\d\d\.jpg, of which .*store was made, .* missing"):
         run_training(run, store)
     monkeypatch.undo()

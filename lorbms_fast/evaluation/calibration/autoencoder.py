@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import TrainConfig
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.errors import UserError
@@ -115,7 +115,7 @@ def quality(networks: nn.ModuleDict, store: ImageStore, rows: NDArray[np.int64],
     """Of the reconstructions of a store's images."""
     l1, psnr = [], []
     for part in row_batches(len(rows), TEST_BATCH):
-        I = to_network(store.images[rows[part.start : part.stop]]).to(device)
+        I = to_float_nchw(store.images[rows[part.start : part.stop]]).to(device)
         I_hat = networks["dec"](networks["enc"](I))
         l1.append((I - I_hat).abs().mean((1, 2, 3)))
         psnr.append(10 * torch.log10(4 / (I - I_hat).square().mean((1, 2, 3)).clamp_min(1e-10)))
@@ -146,7 +146,7 @@ def _train(
     every, save_every = max(1, iterations // CURVE_POINTS), max(1, iterations // SAVES)
     with tqdm(total=iterations, initial=start, desc=f"calibrating {title}", unit="it") as bar:
         for iteration in range(start, iterations):
-            I = to_network(store.images[_rows(split.train, config, iteration)]).to(device)
+            I = to_float_nchw(store.images[_rows(split.train, config, iteration)]).to(device)
             L1, L_D = _step(networks, optimizers, I, config)
             done = iteration + 1
             bar.update()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.backbones import EncoderBackbone
 from lorbms_fast.evaluation.clusters import store_features
@@ -72,7 +72,7 @@ def measure_scenes(
     def make() -> Result:
         split = split_photographs(store, 0.5, seed)
         with torch.inference_mode():
-            chunks = networks.enc(to_network(store.images[:1]).to(device)).shape[1]
+            chunks = networks.enc(to_float_nchw(store.images[:1]).to(device)).shape[1]
         codes = store_features(EncoderBackbone(networks.enc), store, device).reshape(len(store), chunks, -1)
         judge = train_judge(store, objects, extractor, split.train)
         tested = objects.labels[split.test]

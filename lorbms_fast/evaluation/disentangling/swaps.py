@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
@@ -84,7 +84,7 @@ def swap(networks: Networks, store: ImageStore, swaps: Swaps, device: torch.devi
 
 @torch.inference_mode()
 def _swapped(networks: Networks, store: ImageStore, swaps: Swaps, device: torch.device) -> Swapped:
-    I_ref, I_obj = (to_network(store.images[rows]).to(device) for rows in (swaps.ref, swaps.obj))
+    I_ref, I_obj = (to_float_nchw(store.images[rows]).to(device) for rows in (swaps.ref, swaps.obj))
     mask = torch.from_numpy(swaps.mask).to(device)
     f_ref, f_obj = networks.enc(torch.cat([I_ref, I_obj])).chunk(2)
     f_mix = mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1]))

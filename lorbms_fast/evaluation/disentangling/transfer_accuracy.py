@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.pixels import to_pixels
+from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
 from lorbms_fast.evaluation.disentangling.judge import Judge
 from lorbms_fast.evaluation.disentangling.proportions import Answers, per_quadrant
@@ -28,10 +28,10 @@ def verdicts(swaps: Swaps, made: Swapped, objects: QuadrantObjects, judge: Judge
         found[name] = Answers(right[asked], couples[asked])
 
     for name, images in (("I_mix", made.I_mix), ("pasted", made.I_paste)):
-        seen = judge.sees(to_pixels(images))
+        seen = judge.sees(to_uint8_nhwc(images))
         note(f"{name}: transferred", seen == wanted, swapped & (wanted != NONE))
         note(f"{name}: kept", seen == wanted, ~swapped & (wanted != NONE))
         gone = swapped & (of_ref != NONE) & (of_obj != NONE) & (of_ref != of_obj)
         note(f"{name}: replaced", seen == of_ref, gone)
-    note("I_hat: reconstructed", judge.sees(to_pixels(made.I_hat)) == of_ref, of_ref != NONE)
+    note("I_hat: reconstructed", judge.sees(to_uint8_nhwc(made.I_hat)) == of_ref, of_ref != NONE)
     return found

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.dataloader import counted
+from lorbms_fast.dataloader import counter_rng
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import Rule
@@ -55,7 +55,7 @@ class Discriminator(nn.Module):
         """Draw the top left corners of the next patches in images of a side: (2, count) int64, rows and columns."""
         number = self.drawn + torch.arange(count, device=self.drawn.device)
         places = side - side // 2 + 1
-        return torch.stack([counted.below(places, counted.key(axis), number) for axis in (0, 1)])
+        return torch.stack([counter_rng.below(places, counter_rng.key(axis), number) for axis in (0, 1)])
 
 
 def patches_at(images: Tensor, corners: Tensor) -> Tensor:

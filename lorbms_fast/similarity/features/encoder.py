@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.errors import UserError
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features.extractor import Extractor
@@ -20,7 +20,7 @@ def load(weights: Path | None, device: torch.device) -> Extractor:
 
     @torch.inference_mode()
     def extract(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        codes = networks.enc(to_network(images).to(device))
+        codes = networks.enc(to_float_nchw(images).to(device))
         return codes.float().cpu().numpy()
 
     return Extractor(Run.open(weights).config.model.image_size, extract)

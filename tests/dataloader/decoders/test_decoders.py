@@ -12,7 +12,7 @@ from PIL import Image
 
 from lorbms_fast.dataloader.decoders import DECODERS, BadImage, decode_rgb, decoder_named, reference
 from lorbms_fast.dataloader.decoders import read_squares as read
-from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.recipes import VERSIONS, Crop, square_crop
 from lorbms_fast.errors import UserError
 from lorbms_fast.photos import shipped
@@ -109,7 +109,7 @@ def test_turned_photographs_come_out_upright(orientation, tmp_path):
     exif[0x0112] = orientation
     (tmp_path / "a.jpg").write_bytes(scene(exif=exif))
     of = partial(versions, "a")
-    (squares,) = read(tmp_path, [Place("a.jpg")], [lambda data: of], 64, decoder_named("scaled"))
+    (squares,) = read(tmp_path, [ByteRange("a.jpg")], [lambda data: of], 64, decoder_named("scaled"))
     height, width, _ = decode_rgb(scene(), "a").shape
     assert (squares.width, squares.height) == ((width, height) if orientation < 5 else (height, width))
     exact = reference.squares((tmp_path / "a.jpg").read_bytes(), "a", of, 64)
@@ -131,7 +131,7 @@ def test_an_orientation_is_found_behind_other_segments():
 def test_bad_files_are_returned_among_good_ones(tmp_path):
     (tmp_path / "good.jpg").write_bytes(scene())
     (tmp_path / "cut.jpg").write_bytes(scene()[:-300])
-    places = [Place("good.jpg"), Place("cut.jpg"), Place("absent.jpg"), Place("good.jpg")]
+    places = [ByteRange("good.jpg"), ByteRange("cut.jpg"), ByteRange("absent.jpg"), ByteRange("good.jpg")]
     found = read(tmp_path, places, [lambda data: partial(versions, "a")] * 4, 64, decoder_named("scaled"))
     assert [isinstance(result, BadImage) for result in found] == [False, True, True, False]
     assert "cut.jpg cannot be read (image file is truncated" in str(found[1])

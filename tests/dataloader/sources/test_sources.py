@@ -11,7 +11,7 @@ from PIL import Image
 
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader.decoders import decode_rgb, read_rgb
-from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import layout_of, photographs_in
@@ -236,7 +236,7 @@ def test_options_that_do_not_apply_are_refused(photographs, voc):
 def test_a_part_of_a_file_is_read_and_no_more(photographs, tmp_path):
     data = (photographs / "photo00.jpg").read_bytes()
     (tmp_path / "many").write_bytes(b"before" + data + b"after")
-    found = decode_rgb(Place("many", 6, len(data)).read(tmp_path), "many")
+    found = decode_rgb(ByteRange("many", 6, len(data)).read(tmp_path), "many")
     assert np.array_equal(found, read_rgb(photographs / "photo00.jpg"))
     with pytest.raises(UserError, match="many ends 1 bytes before the photograph at byte 12 does"):
-        Place("many", 12, len(data)).read(tmp_path)
+        ByteRange("many", 12, len(data)).read(tmp_path)

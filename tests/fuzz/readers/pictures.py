@@ -9,7 +9,7 @@ from PIL import Image
 
 from lorbms_fast.app.pictures import square_of
 from lorbms_fast.dataloader.decoders import BadImage, decoder_named, read_rgb, read_squares
-from lorbms_fast.dataloader.photograph import Place
+from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.recipes import Crop
 from tests.fuzz.material import colours, picture
 from tests.fuzz.reader import Reader
@@ -44,7 +44,7 @@ def read(data: bytes, folder: Path) -> None:
     (folder / "picture.png").write_bytes(summed(data))
     whole: Callable[[int, int], tuple[Crop, ...]] = lambda width, height: (Crop(0, 0, min(width, height), False),)  # noqa: E731
     found = [
-        read_squares(folder, [Place("picture.png")], [lambda data: whole], SIDE, decoder_named(n))[0]
+        read_squares(folder, [ByteRange("picture.png")], [lambda data: whole], SIDE, decoder_named(n))[0]
         for n in ("scaled", "pillow")
     ]
     bad = [one for one in found if isinstance(one, BadImage)]

@@ -21,9 +21,9 @@ from lorbms_fast.app.pictures import png_address, square_of
 from lorbms_fast.app.server import MAX_UPLOAD, application, serve
 from lorbms_fast.app.view import RunView
 from lorbms_fast.cli import main
+from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import read_rgb
-from lorbms_fast.dataloader.pixels import to_network, to_pixels
-from lorbms_fast.dataloader.square import central_square
+from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import parse_mask
@@ -75,7 +75,7 @@ def test_the_page_names_the_run_and_its_pictures(client):
 def test_an_upload_becomes_the_square_that_the_networks_take(client, photographs):
     path = photographs / "photo03.jpg"
     square = read_address(client.post("/square", data=path.read_bytes()).json["square"])
-    assert np.array_equal(square, central_square(read_rgb(path), 64))
+    assert np.array_equal(square, center_crop(read_rgb(path), 64))
 
 
 @pytest.mark.parametrize("mask", ["0010", "1101", "0000", "1111"])
@@ -83,12 +83,12 @@ def test_a_whole_transfer_is_the_commands(mask, client, run, store):
     images = [np.array(store.images[i]) for i in (2, 5)]
     asked = {"object": png_address(images[0]), "scene": png_address(images[1]), "mask": mask, "amount": 1}
     made = client.post("/transfer", json=asked).json
-    I_obj, I_ref = (to_network(image)[None] for image in images)
+    I_obj, I_ref = (to_float_nchw(image)[None] for image in images)
     networks = load_networks(run)
-    expected = to_pixels(transfer(networks, I_obj, I_ref, parse_mask(mask)[None]))[0]
+    expected = to_uint8_nhwc(transfer(networks, I_obj, I_ref, parse_mask(mask)[None]))[0]
     assert np.abs(read_address(made["I_mix"]).astype(int) - expected).max() <= 1
     with torch.no_grad():
-        reconstructions = to_pixels(networks.dec(networks.enc(torch.cat([I_ref, I_obj]))))
+        reconstructions = to_uint8_nhwc(networks.dec(networks.enc(torch.cat([I_ref, I_obj]))))
     for name, image in zip(("I_hat", "I_hat_obj"), reconstructions, strict=True):
         assert np.abs(read_address(made[name]).astype(int) - image).max() <= 1
     pasted = read_address(made["collage"])
@@ -145,7 +145,7 @@ def test_neighbours_of_an_upload_are_the_nearest_of_all(copy, photographs, tmp_p
     photo = sorted(photographs.iterdir())[5]
     found = client.post("/neighbours", data=photo.read_bytes()).json
     extractor = load_extractor("descriptor", None, torch.device("cpu"))
-    own = extractor.extract(central_square(read_rgb(photo), extractor.side)[None])[0]
+    own = extractor.extract(center_crop(read_rgb(photo), extractor.side)[None])[0]
     for q, features in enumerate(np.load(store / "features.npy")):
         to_all = ((features - own[q]) ** 2).sum(1)
         assert found["rows"][q] == np.argsort(to_all)[:10].tolist()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lorbms_fast.dataloader.readers import resident
+from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import UPDATES, iterate
@@ -44,7 +44,7 @@ class Trained:
 
     def captured(self, store, recorder):
         captured = CapturedIteration(
-            self.networks, self.optimizers, resident(store, CPU).images,
+            self.networks, self.optimizers, ResidentReader.of(store, CPU).images,
             batch_source(self.config, store).drawing(CPU), self.config.batch_size,
             UPDATES if self.config.optim.batches == "fresh" else 1, self.config.loss, self.config.optim,
             self.arithmetic, recorder,
@@ -296,7 +296,7 @@ def test_cuda_graphs_replay_the_uncaptured_iteration(store):
         trained = Trained(CONFIG, "float32", torch.float32)
         trained.networks.to(gpu)
         trained.optimizers = Optimizers.of(trained.networks, CONFIG.optim, "float32")
-        images = resident(store, gpu).images
+        images = ResidentReader.of(store, gpu).images
         captured = CapturedIteration(
             trained.networks, trained.optimizers, images, source.drawing(gpu), 3, 1, CONFIG.loss, CONFIG.optim,
             "float32", recorder,

@@ -180,16 +180,16 @@ def test_processes_share_the_batches_without_duplicates(store, tmp_path):
 KILLED = """
 import os, signal, sys
 from lorbms_fast.cli import main
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import NeighbourBatches
 
-draw = BatchSource.draw
+draw = NeighbourBatches.draw
 
 def killed(source, number):
     if number == NUMBER and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return draw(source, number)
 
-BatchSource.draw = killed
+NeighbourBatches.draw = killed
 main()
 """
 

@@ -9,7 +9,7 @@ import torch
 
 from lorbms_fast import checkpoint
 from lorbms_fast.config import TrainConfig
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine import divergence
 from lorbms_fast.engine.async_metrics import HostCopy
@@ -41,9 +41,9 @@ def finite(t: Training) -> bool:
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of batches whose images are not finite, each time or (negative) once."""
     numbers: list[int] = []
-    make = BatchSource._make
+    make = NeighbourBatches._make
 
-    def spoiling(source: BatchSource, number: int) -> Batch:
+    def spoiling(source: NeighbourBatches, number: int) -> Batch:
         batch = make(source, number)
         if number in numbers or -number in numbers:
             batch.I_ref[1, 0, 5, 7] = torch.inf
@@ -51,7 +51,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 numbers.remove(-number)
         return batch
 
-    monkeypatch.setattr(BatchSource, "_make", spoiling)
+    monkeypatch.setattr(NeighbourBatches, "_make", spoiling)
     return numbers
 
 

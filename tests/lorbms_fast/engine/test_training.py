@@ -13,7 +13,7 @@ from PIL import Image
 from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Training
@@ -53,14 +53,14 @@ def test_a_run_leaves_everything_to_look_at(finished):
 def test_interrupting_saves_first(store, tmp_path, monkeypatch):
     config = replace(TINY, iterations=100_000, checkpoint_every=100_000)
     run = Run.create(tmp_path / "run", config, store.path)
-    assemble = BatchSource.batch
+    assemble = NeighbourBatches.batch
 
-    def terminated_in_the_fourth_iteration(source: BatchSource, number: int) -> Batch:
+    def terminated_in_the_fourth_iteration(source: NeighbourBatches, number: int) -> Batch:
         if number == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return assemble(source, number)
 
-    monkeypatch.setattr(BatchSource, "batch", terminated_in_the_fourth_iteration)
+    monkeypatch.setattr(NeighbourBatches, "batch", terminated_in_the_fourth_iteration)
     with pytest.raises(Interrupted) as stop:
         Training.of(run, batch_source(config, store)).train()
     assert stop.value.iteration == 4

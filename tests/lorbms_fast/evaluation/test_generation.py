@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lorbms_fast.cli import main
 from lorbms_fast.config import EvaluationConfig
-from lorbms_fast.dataloader.batches import BatchSource
-from lorbms_fast.dataloader.pixels import to_pixels
+from lorbms_fast.dataloader.batches import NeighbourBatches
+from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.dataloader.resize import area_resize
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.engine.fast import Fast
@@ -45,10 +45,10 @@ def source(run: Path, store):
 
 def test_one_scene_for_each_image(run, source, store, monkeypatch):
     drawn = []
-    of_rows = BatchSource.of_rows
+    of_rows = NeighbourBatches.of_rows
     monkeypatch.setattr(generation, "BATCH", 10)
     monkeypatch.setattr(
-        BatchSource, "of_rows", lambda self, rows, ranks: drawn.append((rows, ranks)) or of_rows(self, rows, ranks)
+        NeighbourBatches, "of_rows", lambda self, rows, ranks: drawn.append((rows, ranks)) or of_rows(self, rows, ranks)
     )
     networks = load_networks(run)
     first, again, _ = (np.concatenate(list(mixed_scenes(networks, source, d, CPU))) for d in (0, 0, 1))
@@ -60,7 +60,7 @@ def test_one_scene_for_each_image(run, source, store, monkeypatch):
     np.testing.assert_array_equal(ranks[0], ranks[1])
     assert (ranks[0] != ranks[2]).mean() > 0.8
     batch = of_rows(source, np.arange(24), ranks[0])
-    np.testing.assert_array_equal(first, to_pixels(Fast().scenes(networks, batch).I_mix.detach()))
+    np.testing.assert_array_equal(first, to_uint8_nhwc(Fast().scenes(networks, batch).I_mix.detach()))
 
 
 def test_whole_images_are_described_as_the_extractor_describes_quadrants(store):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from lorbms_fast.cli import main
 from lorbms_fast.commands import export as command
-from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import plain_generator
@@ -50,7 +50,7 @@ def exported(run: Path) -> Path:
 @pytest.fixture(scope="module")
 def images(run: Path) -> torch.Tensor:
     """(6, 3, 64, 64)."""
-    return to_network(np.array(ImageStore.open(Run.open(run).store).images[:6]))
+    return to_float_nchw(np.array(ImageStore.open(Run.open(run).store).images[:6]))
 
 
 def test_the_plain_generator_is_the_runs(run, images):
@@ -199,8 +199,8 @@ def test_the_page_transfers_without_a_server(run, tmp_path, browser):
         clicks.drop(browser, f"#{slot} .picture", f"{slot}.png", file.getvalue())
     clicks.find(browser, "[data-tile='1']").click()
     clicks.until(browser, lambda: clicks.find(browser, "#mask").text == "0110" and clicks.shown(browser, "collage"))
-    I_obj, I_ref = to_network(squares)[:, None]
-    expected = to_pixels(transfer(load_networks(run), I_obj, I_ref, parse_mask("0110")[None]))[0]
+    I_obj, I_ref = to_float_nchw(squares)[:, None]
+    expected = to_uint8_nhwc(transfer(load_networks(run), I_obj, I_ref, parse_mask("0110")[None]))[0]
     near = lambda: np.abs(_pixels(clicks.shown(browser, "I_mix")).astype(int) - expected).max() <= 12  # noqa: E731
     clicks.until(browser, near)
     assert np.array_equal(_pixels(clicks.shown(browser, "collage"))[32:, :32], squares[0][32:, :32])

@@ -18,7 +18,7 @@ from lorbms_fast.app.pictures import png_address
 from lorbms_fast.app.server import application
 from lorbms_fast.app.view import RunView
 from lorbms_fast.cli import main
-from lorbms_fast.dataloader.pixels import to_network, to_pixels
+from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
@@ -52,7 +52,7 @@ def run_of_variant(photographs: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def images_of(run: Run, count: int) -> Tensor:
-    return to_network(np.array(ImageStore.open(run.store).images[:count]))
+    return to_float_nchw(np.array(ImageStore.open(run.store).images[:count]))
 
 
 def by_hand(run: Run, I_obj: Tensor, I_ref: Tensor, chunks: list[int]) -> Tensor:
@@ -108,8 +108,8 @@ def test_the_app_shows_nine_tiles(run_of_variant):
     images = np.array(ImageStore.open(run.store).images[:2])
     asked: dict[str, Any] = {"object": png_address(images[0]), "scene": png_address(images[1]), "amount": 1}
     made = client.post("/transfer", json=asked | {"mask": "000010000"}).json
-    I_obj, I_ref = to_network(images)[:, None]
-    assert np.abs(pixels(made["I_mix"]) - to_pixels(by_hand(run, I_obj, I_ref, [4]))[0]).max() <= 1
+    I_obj, I_ref = to_float_nchw(images)[:, None]
+    assert np.abs(pixels(made["I_mix"]) - to_uint8_nhwc(by_hand(run, I_obj, I_ref, [4]))[0]).max() <= 1
     pasted = images[1].astype(int)
     pasted[32:64, 32:64] = images[0, 32:64, 32:64]
     np.testing.assert_array_equal(pixels(made["collage"]), pasted)
@@ -143,7 +143,7 @@ def test_every_image_is_mixed_once_with_another(name, run_of_variant):
     run = run_of_variant(name)
     store = ImageStore.open(run.store)
     source = scene_batches(run.config, store)
-    images = to_network(np.array(store.images))
+    images = to_float_nchw(np.array(store.images))
     draws = [list(source.each_image(np.random.Generator(np.random.Philox(seed)), 10)) for seed in (1, 1, 2)]
     for batches in draws:
         assert [len(batch.I_ref) for batch in batches] == [10, 10, 4]

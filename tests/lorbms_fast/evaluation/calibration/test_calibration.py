@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration import autoencoder as module
 from lorbms_fast.evaluation.calibration.autoencoder import autoencoder, calibrate, quality
@@ -48,7 +48,7 @@ def test_what_can_be_learned_is_learned(store):
         Adam([*networks["enc"].parameters(), *networks["dec"].parameters()], 5e-3),
         Adam(networks["dsc"].parameters(), 4e-4),
     ]
-    images = to_network(np.array(store.images[:8]))
+    images = to_float_nchw(np.array(store.images[:8]))
     losses = [float(module._step(networks, optimizers, images, CONFIG)[0]) for _ in range(100)]
     assert losses[-1] < 0.9 * losses[0]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.cli import main
-from lorbms_fast.dataloader.pixels import to_network
+from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import QuadrantObjects
 from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
@@ -42,7 +42,7 @@ PERFECT: Any = SimpleNamespace(enc=pixels_as_chunks, dec=chunks_as_pixels)
 
 
 def test_the_perfect_networks_of_these_tests(store):
-    images = to_network(np.array(store.images[:3]))
+    images = to_float_nchw(np.array(store.images[:3]))
     torch.testing.assert_close(chunks_as_pixels(pixels_as_chunks(images)), images)
 
 
@@ -66,7 +66,7 @@ def test_swaps_are_inside_couples_of_photographs():
 
 def test_perfect_networks_leak_nothing_and_swap_what_pasting_swaps(store):
     swaps = draw_swaps(np.arange(24), np.arange(24), 40, 0)
-    mean = pixels_as_chunks(to_network(np.array(store.images))).mean(0).numpy()
+    mean = pixels_as_chunks(to_float_nchw(np.array(store.images))).mean(0).numpy()
     sums: dict[str, float] = {}
     for part, made in swap(PERFECT, store, swaps, CPU):
         torch.testing.assert_close(made.I_mix, made.I_paste)

@@ -8,14 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.dataloader.within_batch import (
+from lorbms_fast.dataloader.in_batch import (
     Halves,
     NearestInBatch,
     distances_between,
     nearest_in_batch,
     random_mask,
 )
+from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import threshold_mask
 

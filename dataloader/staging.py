@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorbms_fast.atomic_io import atomic_write, sync
-from lorbms_fast.dataloader.making import Made, Row
-from lorbms_fast.dataloader.photograph import Photograph
+from lorbms_fast.dataloader.image_file import Photograph
+from lorbms_fast.dataloader.prepare_worker import PreparedPart, Row
 from lorbms_fast.dataloader.sources.listing import Skipped
 from lorbms_fast.dataloader.store import FACTS, FORMAT, INDEX, SCHEMA, SKIPPED, checksum
 from lorbms_fast.errors import UserError
@@ -24,7 +24,7 @@ SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
-class Workplace:
+class StagingFolder:
     """`OUT.partial`. A shard is finished when its record is there, which is written after it."""
 
     folder: Path
@@ -81,7 +81,7 @@ class Workplace:
         number: int,
         photographs: Sequence[Photograph],
         side: int,
-        parts: Iterable[Made],
+        parts: Iterable[PreparedPart],
     ) -> None:
         """Write a shard as its parts come, then its record."""
         path = self._store / shard_name(number)

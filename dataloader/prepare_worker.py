@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.decoders import BadImage, Crops, Squares, decoder_named, read_squares
-from lorbms_fast.dataloader.photograph import Photograph
+from lorbms_fast.dataloader.image_file import Photograph
 from lorbms_fast.dataloader.recipes import Crop, Recipe, content_key, square_crop
 from lorbms_fast.dataloader.sources.listing import Skipped
 
@@ -31,7 +31,7 @@ class Settings:
         return len(self.recipe.versions) * self.image_size**2 * 3
 
 
-class Task(NamedTuple):
+class ShardPart(NamedTuple):
     """Some photographs of one shard."""
 
     shard: int
@@ -54,7 +54,7 @@ class Row(NamedTuple):
     height: int
 
 
-class Made(NamedTuple):
+class PreparedPart(NamedTuple):
     """What was made of some photographs."""
 
     images: NDArray[np.uint8]
@@ -64,7 +64,7 @@ class Made(NamedTuple):
     skipped: list[Skipped]
 
 
-def make(settings: Settings, task: Task) -> Made:
+def prepare_part(settings: Settings, task: ShardPart) -> PreparedPart:
     """Images of every photograph that can be read and is large enough."""
     crops = [partial(_crops, settings)] * len(task.photographs)
     places = [photograph.place for photograph in task.photographs]
@@ -81,7 +81,7 @@ def make(settings: Settings, task: Task) -> Made:
         else:
             images.append(squares.images)
             rows += _rows(photograph, squares, settings.recipe)
-    return Made(np.concatenate(images), rows, skipped)
+    return PreparedPart(np.concatenate(images), rows, skipped)
 
 
 def _crops(settings: Settings, photograph: bytes) -> Crops:

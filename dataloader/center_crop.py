@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from lorbms_fast.dataloader.resize import area_resize
 
 
-def central_square(photograph: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def center_crop(photograph: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Cut the largest central square out of uint8 (H, W, 3) and resample it to (side, side, 3)."""
     height, width, _ = photograph.shape
     square = min(height, width)

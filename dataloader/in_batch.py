@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import Batches, generator, random_rows
+from lorbms_fast.dataloader.batches import BatchSource, generator, random_rows
 from lorbms_fast.dataloader.readers import Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
@@ -19,7 +19,7 @@ from lorbms_fast.types import Batch
 
 
 @dataclass(frozen=True)
-class NearestInBatch(Batches):
+class NearestInBatch(BatchSource):
     """The candidate of a quadrant is the image of the batch whose quadrant's code has the least L2 from its own.
 
     Codes are the networks' business, so a batch replaces nothing until `complete` has seen them.
@@ -53,7 +53,7 @@ class NearestInBatch(Batches):
 
 
 @dataclass(frozen=True)
-class Halves(Batches):
+class Halves(BatchSource):
     """Each image of a batch's first half is mixed with its counterpart in the second, by a random mask."""
 
     store: ImageStore

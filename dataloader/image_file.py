@@ -37,7 +37,7 @@ def is_file(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class ByteRange:
     """A file, or a part of one: a member of a tar archive, a record of an STL-10 file."""
 
     path: str
@@ -89,7 +89,7 @@ class Photograph:
     """A photograph and what its annotations say of it."""
 
     id: str
-    place: Place
+    place: ByteRange
     boxes: int = 0
     size: tuple[int, int] | None = None
     """(width, height) in pixels where the annotations tell."""

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class ReadAhead(Generic[T]):
+class Prefetcher(Generic[T]):
     """A function of a number that computes its values for the next numbers in the background.
 
     Right for functions of their number alone, whatever numbers are asked for; quick when they come in order.
