@@ -5,11 +5,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 from lorbms_fast.atomic_io import UNWRITABLE
 from lorbms_fast.errors import UserError
+from lorbms_fast.threads import choose_threads
 
 # command -> what it does. `lorbms_fast.commands.<command>` holds a function of the same name, imported only when
 # it is asked for: `lorbms-fast --help` must not wait for torch.
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output any more, as with `| head`.
     """
     _open_standard_streams()
+    choose_threads()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says that it caches fonts elsewhere without a home
     try:
         try:
@@ -142,5 +145,6 @@ def _help() -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"lorbms-fast: {message}", file=sys.stderr)
+    with suppress(OSError):  # nobody can be told
+        print(f"lorbms-fast: {message}", file=sys.stderr, flush=True)
     sys.exit(2)

@@ -25,6 +25,10 @@ SHOWN = 80
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Impl = Annotated[Literal["reference", "fast"], BeforeValidator(lambda impl: "fast" if impl == "torch" else impl)]
 """Whose networks and iteration; runs before version 0.2 say `torch` for `fast`."""
+OnDivergence = Annotated[
+    Literal["stop", "rollback"], BeforeValidator(lambda answer: "rollback" if answer == "skip" else answer)
+]
+"""Runs before version 0.2 may say `skip`, which is no more."""
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Even = Annotated[int, Field(ge=2, le=65_536, multiple_of=2)]
@@ -213,9 +217,9 @@ class TrainConfig:
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
     """How images are read: from the store's mapped files, from the device's memory, or streamed, decoded from the
     photographs at every step (any image size); auto is resident on a GPU that has room, else mapped."""
-    on_divergence: Literal["stop", "skip", "rollback"] = "stop"
-    """What to do when a loss or a gradient is not finite: stop; skip the steps it would drive; or go back to the last
-    checkpoint and on with half the learning rates, three times at most. Images and state are kept in RUN/divergence."""
+    on_divergence: OnDivergence = "stop"
+    """What to do when a loss or a gradient is not finite: stop, or go back to the last checkpoint and on with half the
+    learning rates, three times at most. Images and state are kept in RUN/divergence."""
     log_every: Count = 20
     """Iterations between two entries of the log."""
     sheet_every: Count = 1000

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import tqdm as plain
@@ -35,8 +36,9 @@ class tqdm(plain.tqdm):  # noqa: N801
             nonlocal last
             if state.strip() and state != last:
                 last = state
-                file.write(f"{state}\n")
-                file.flush()
+                with suppress(OSError):  # a full disk under a log ends no work
+                    file.write(f"{state}\n")
+                    file.flush()
 
         return below
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_folder
@@ -27,17 +26,13 @@ from lorbms_fast.run import Progress, Run
 from lorbms_fast.types import Networks
 
 FACTOR = 0.5
-"""On the learning rates, for every time that a run went back."""
+"""Learning-rate factor per rollback."""
 ROLLBACKS = 3
-"""How often a run goes back."""
-IN_A_ROW = 10
-"""After that many iterations one after the other without a finite one, skipping gives up."""
-DUMPS = 5
-"""So many states are kept while skipping; of later ones only what was not finite, and the images."""
+"""Max. rollbacks of a run."""
 
 
 @dataclass(frozen=True)
-class Flaw:
+class NonFinite:
     """An iteration in which something was not finite."""
 
     before: Progress
@@ -53,7 +48,7 @@ class RolledBack(Exception):
         self.start = start
 
 
-class Watch:
+class NonFiniteMonitor:
     """Keeps the optimizers' notes of one iteration after the other, without waiting for the device.
 
     Args:
@@ -67,8 +62,6 @@ class Watch:
         self._notes = torch.zeros((most, len(self._optimizers), 2), device=device)
         self._before: list[Progress] = []
         self._under_way: deque[tuple[list[Progress], HostCopy]] = deque()
-        self.in_a_row = 0
-        """Flawed iterations up to the last that was read, one after the other."""
 
     def note(self, before: Progress) -> None:
         """Take the notes of the iteration that began at `before`."""
@@ -77,7 +70,7 @@ class Watch:
         torch._foreach_zero_(flawed)
         self._before.append(before)
 
-    def read(self, world: World, left: int = 0) -> list[Flaw]:
+    def read(self, world: World, left: int = 0) -> list[NonFinite]:
         """The flaws that are known by now, each once, in any process; every one must ask.
 
         Args:
@@ -94,10 +87,8 @@ class Watch:
             if world.size > 1:
                 notes = world.largest(torch.tensor(notes)).tolist()
             for iteration, note in zip(before, notes, strict=True):
-                what = self._names(note)
-                self.in_a_row = self.in_a_row + 1 if what else 0
-                if what:
-                    flaws.append(Flaw(iteration, what))
+                if what := self._names(note):
+                    flaws.append(NonFinite(iteration, what))
         return flaws
 
     def _names(self, note: list[list[float]]) -> list[str]:
@@ -109,7 +100,7 @@ class Watch:
         ]
 
 
-class Guard:
+class NonFiniteGuard:
     """Looks for flaws as a run goes on, and answers them.
 
     Args:
@@ -126,9 +117,8 @@ class Guard:
     ) -> None:
         self._run, self._source, self._networks, self._optimizers = run, source, networks, optimizers
         self._world, self._batches = world, batches
-        self._watch = Watch(optimizers, run.config.log_every)
-        self._answers = {"stop": self._stop, "skip": self._skip, "rollback": self._roll_back}
-        self._averages = [average.clone() for average in self._running_averages()]
+        self._watch = NonFiniteMonitor(optimizers, run.config.log_every)
+        self._answers = {"stop": self._stop, "rollback": self._roll_back}
 
     def begin(self, start: Progress) -> None:
         """Slow the optimizers down as often as the run went back; where it may go back, let there be where to."""
@@ -148,15 +138,14 @@ class Guard:
         """Answer what was noted.
 
         Args:
-            left: as in `Watch.read`; 0 before anything is kept of the state.
+            left: as in `NonFiniteMonitor.read`; 0 before anything is kept of the state.
 
         Raises:
-            UserError: something was not finite, and the run is to stop, or skipping and going back did not help.
+            UserError: something was not finite, and the run is to stop, or going back did not help.
             RolledBack: the run is to go on from there.
         """
         flaws = self._watch.read(self._world, left)
         if not flaws:
-            self._averages = self._finite_averages()
             return
         first = flaws[0]
         place = self._run.folder / "divergence" / f"{first.before.iteration + 1:08d}"
@@ -168,15 +157,8 @@ class Guard:
     def _stop(self, said: str, place: Path) -> None:
         raise UserError(
             f"{said}; the images and the state are in {place}: go on from the last checkpoint with  lorbms-fast train "
-            f"--resume {self._run.folder}  and --on-divergence skip or rollback, or lower --optim.generator-lr"
+            f"--resume {self._run.folder}  and --on-divergence rollback, or lower --optim.generator-lr"
         )
-
-    def _skip(self, said: str, place: Path) -> None:
-        if self._watch.in_a_row >= IN_A_ROW:
-            self._stop(f"{said}, nor was any of the last {self._watch.in_a_row} iterations whole", place)
-        torch._foreach_copy_(self._running_averages(), self._finite_averages())
-        if self._world.first:
-            tqdm.write(f"{said}: its steps were not taken; its images are in {place}")
 
     def _roll_back(self, said: str, place: Path) -> None:
         path = self._run.latest()
@@ -193,7 +175,7 @@ class Guard:
             )
         raise RolledBack(start)
 
-    def _write_down(self, flaws: list[Flaw], place: Path) -> None:
+    def _write_down(self, flaws: list[NonFinite], place: Path) -> None:
         """Keep what was not finite, of which images, and the state that the networks are in now."""
         if place.exists():  # the run came this way before
             return
@@ -215,14 +197,12 @@ class Guard:
             },
             "begin_again_from": max((path.name for path in self._run.checkpoints()), default=None),
         }
-        earlier = len(list(place.parent.glob("[0-9]*"))) if place.parent.exists() else 0
         with atomic_folder(place) as partial:
             (partial / "divergence.json").write_text(json.dumps(facts, indent=2) + "\n")
-            if self._run.config.on_divergence != "skip" or earlier < DUMPS:
-                noticed = {"iteration": flaws[-1].before.iteration + 1, "model": asdict(self._run.config.model)}
-                checkpoint.write(partial, self._networks, self._optimizers, noticed)
+            noticed = {"iteration": flaws[-1].before.iteration + 1, "model": asdict(self._run.config.model)}
+            checkpoint.write(partial, self._networks, self._optimizers, noticed)
 
-    def _numbers(self, flaw: Flaw) -> range:
+    def _numbers(self, flaw: NonFinite) -> range:
         first = self._source.batch_number(flaw.before.images)
         return range(first, first + self._batches)
 
@@ -231,11 +211,3 @@ class Guard:
         names = self._source.store.index["id"]
         reference, *candidates = ([names[row].as_py() for row in kind] for kind in rows.tolist())
         return {"batch": number, "reference": reference, "candidates": candidates}
-
-    def _running_averages(self) -> list[Tensor]:
-        return [buffer for name, buffer in self._networks.named_buffers() if "running" in name]
-
-    def _finite_averages(self) -> list[Tensor]:
-        """The running averages, those of before in place of what is not finite."""
-        pairs = zip(self._running_averages(), self._averages, strict=True)
-        return [torch.where(now.isfinite(), now, kept) for now, kept in pairs]

@@ -16,7 +16,7 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronise_batch_norm
-from lorbms_fast.engine.divergence import Guard, RolledBack
+from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import UPDATES, iterate
 from lorbms_fast.engine.journal import Journal
@@ -149,8 +149,9 @@ class Training:
                 if leaving and done < last:
                     raise leaving
 
-    def _guard(self, start: Progress) -> Guard:
-        guard = Guard(self.run, self.source, self.networks, self.optimizers, self.world, self.updates * self.world.size)
+    def _guard(self, start: Progress) -> NonFiniteGuard:
+        batches = self.updates * self.world.size
+        guard = NonFiniteGuard(self.run, self.source, self.networks, self.optimizers, self.world, batches)
         guard.begin(start)
         return guard
 

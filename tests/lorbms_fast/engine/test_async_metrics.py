@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorbms_fast.engine import async_metrics
 from lorbms_fast.engine.async_metrics import AsyncMetrics, HostCopy
-from lorbms_fast.engine.divergence import Watch
+from lorbms_fast.engine.divergence import NonFiniteMonitor
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.run import Run
@@ -118,13 +118,13 @@ def waits(monkeypatch):
 @pytest.mark.parametrize("arithmetic", ["float32", "float16"])
 def test_nobody_waits_between_log_points(arithmetic, waits, store, tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "_looking_is_free", False)  # as on a GPU
-    read, read_at = Watch.read, []
+    read, read_at = NonFiniteMonitor.read, []
 
     def noted(watch, world, left):
         read_at.append((len(watch._before), left))
         return read(watch, world, left)
 
-    monkeypatch.setattr(Watch, "read", noted)
+    monkeypatch.setattr(NonFiniteMonitor, "read", noted)
     config = replace(TINY, iterations=7, log_every=3, sheet_every=4, checkpoint_every=5, precision=arithmetic)
     config = replace(config, graphs="on", images="resident")
     training = Training.of(Run.create(tmp_path / "run", config, store.path), batch_source(config, store))

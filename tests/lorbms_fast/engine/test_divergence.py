@@ -11,10 +11,9 @@ from lorbms_fast import checkpoint
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine import divergence
 from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.engine.distributed import ALONE, World
-from lorbms_fast.engine.divergence import Flaw, Watch
+from lorbms_fast.engine.divergence import NonFinite, NonFiniteMonitor
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
@@ -64,7 +63,7 @@ def test_stopping_at_the_iteration_itself(spoilt, store, tmp_path):
     said = str(stopped.value)
     assert said.startswith("iteration 3: the loss of the generator and the gradient of the generator and the loss of")
     assert str(place) in said
-    assert "--on-divergence skip or rollback" in said
+    assert "--on-divergence rollback" in said
     assert all(parameter.isfinite().all() for parameter in t.networks.parameters())
     facts = json.loads((place / "divergence.json").read_text())
     assert facts["begin_again_from"] == "00000002"
@@ -76,27 +75,6 @@ def test_stopping_at_the_iteration_itself(spoilt, store, tmp_path):
     assert images["candidates"] == [[store.ids[row] for row in kind] for kind in rows[1:]]
     assert checkpoint.check(place)["iteration"] == 3
     assert [path.name for path in t.run.checkpoints()] == ["00000002"]
-
-
-def test_skipping_takes_no_step_and_keeps_everything_finite(spoilt, store, tmp_path, capsys):
-    spoilt.append(2)
-    t = training(tmp_path / "run", store, replace(QUIET, on_divergence="skip"))
-    t.train()
-    assert finite(t)
-    assert t.optimizers.discriminator.t == 4
-    assert "iteration 3: the loss of the generator" in capsys.readouterr().out
-    assert len(read_lines(tmp_path / "run" / "metrics.jsonl")) == 5
-
-
-def test_skipping_everything_gives_up(spoilt, store, tmp_path, monkeypatch):
-    monkeypatch.setattr(divergence, "IN_A_ROW", 3)
-    monkeypatch.setattr(divergence, "DUMPS", 1)
-    spoilt.extend(range(1, 100))
-    t = training(tmp_path / "run", store, replace(QUIET, on_divergence="skip"))
-    with pytest.raises(UserError, match="nor was any of the last 3 iterations whole"):
-        t.train()
-    kept = {path.name: len(list(path.iterdir())) for path in (tmp_path / "run" / "divergence").iterdir()}
-    assert kept == {"00000002": 4, "00000003": 1, "00000004": 1}
 
 
 def test_going_back_learns_more_slowly(spoilt, store, tmp_path, capsys):
@@ -157,9 +135,9 @@ def test_a_gradient_alone_is_enough():
     assert optimizers.classifier.flawed.tolist() == [0, 1]
     assert optimizers.classifier.t == 0
     assert all(torch.equal(p, before[name]) for name, p in networks.cls.named_parameters())
-    watch = Watch(optimizers, 3)
+    watch = NonFiniteMonitor(optimizers, 3)
     watch.note(Progress(7, 7))
-    assert watch.read(ALONE) == [Flaw(Progress(7, 7), ["gradient of the classifier"])]
+    assert watch.read(ALONE) == [NonFinite(Progress(7, 7), ["gradient of the classifier"])]
 
 
 def test_overflows_that_a_scaler_is_there_for_do_not_count():
@@ -174,20 +152,20 @@ def test_overflows_that_a_scaler_is_there_for_do_not_count():
 def test_late_readings_name_the_iterations():
     """As on a GPU, where notes are read at the log's entries only."""
     optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim)
-    watch = Watch(optimizers, 4)
+    watch = NonFiniteMonitor(optimizers, 4)
     found = []
     for iteration in range(12):
         if iteration in (1, 2, 7, 8, 9, 10, 11):
             optimizers.discriminator.flawed[iteration % 2].add_(1)
         watch.note(Progress(iteration, 3 * iteration))
         if iteration % 4 == 3:
-            found.append(([flaw.before.iteration for flaw in watch.read(ALONE)], watch.in_a_row))
-    assert found == [([1, 2], 0), ([7], 1), ([8, 9, 10, 11], 5)]
+            found.append([flaw.before.iteration for flaw in watch.read(ALONE)])
+    assert found == [[1, 2], [7], [8, 9, 10, 11]]
 
 
 def test_notes_on_their_way_are_waited_for_only_when_they_must(monkeypatch):
     optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim)
-    watch = Watch(optimizers, 2)
+    watch = NonFiniteMonitor(optimizers, 2)
     monkeypatch.setattr(HostCopy, "here", lambda reading: False)
     found = []
     for iteration in range(6):
@@ -201,7 +179,7 @@ def test_notes_on_their_way_are_waited_for_only_when_they_must(monkeypatch):
 
 def test_what_another_process_noted_counts(monkeypatch):
     optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim)
-    watch = Watch(optimizers, 2)
+    watch = NonFiniteMonitor(optimizers, 2)
     watch.note(BEGINNING)
     monkeypatch.setattr(World, "largest", lambda world, numbers: numbers + 1)
     (flaw,) = watch.read(World(0, 2))

@@ -1,0 +1,54 @@
+"""How many threads compute, and how they wait for each other: asked of OpenMP before torch loads it."""
+
+import math
+import os
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+
+COUNT, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
+
+
+def choose_threads(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
+    """Let threads sleep while they wait, and be no more than the processors that this process may use.
+
+    Threads that spin take the processor from those that have work to do. OpenMP knows which processors the process is
+    kept on, but not of a control group's share of their time, such as a container's. What the user has set stays.
+
+    Args:
+        environment: where OpenMP will look.
+        root: the file system in which Linux tells of control groups.
+    """
+    environment.setdefault(WAITING, "PASSIVE")
+    share = min(_shares(root), default=math.inf)
+    if COUNT not in environment and share < len(os.sched_getaffinity(0)):
+        environment[COUNT] = str(max(1, math.floor(share)))
+
+
+def _shares(root: Path) -> Iterator[float]:
+    """Processors' worth of time that each control group around this process may take, where it is limited."""
+    try:
+        groups = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return
+    mount = root / "sys/fs/cgroup"
+    for controllers, name in groups:
+        first = mount / "cpu" if "cpu" in controllers.split(",") else mount
+        if controllers and first == mount:
+            continue  # a controller of version 1 that is not about processors
+        group = first / name.strip().lstrip("/")
+        for folder in (group, *group.parents):
+            yield from _share(folder)
+            if folder == first:
+                break
+
+
+def _share(group: Path) -> Iterator[float]:
+    try:
+        if (limit := group / "cpu.max").exists():
+            quota, period = limit.read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if quota != "max" and int(quota) > 0:
+            yield int(quota) / int(period)
+    except (OSError, ValueError):  # no such limit, or one of a kind that is not known
+        return
