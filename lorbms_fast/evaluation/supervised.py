@@ -16,9 +16,9 @@ from lorbms_fast.evaluation.crops import ahead, central_crops, row_batches, trai
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
 from lorbms_fast.evaluation.training_state import restore_state, save_state
+from lorbms_fast.models.spectral import advance_u
 from lorbms_fast.optimizers import Adam
 from lorbms_fast.progress import tqdm
-from lorbms_fast.reference.layers import SpectralWeight
 
 SAVE_EVERY = 1_000
 """Iterations between two states on disk."""
@@ -134,7 +134,7 @@ def train_supervised(
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _advance_u(network)
+            advance_u(network)
             bar.update()
             done = iteration + 1
             if done % SAVE_EVERY == 0 and done < schedule.iterations:
@@ -157,12 +157,6 @@ def _batch(rows: NDArray[np.int64], schedule: Schedule, iteration: int) -> tuple
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((schedule.seed, 1 << 32, epoch))))
     order = generator.permutation(len(rows))
     return epoch, rows[order[position * schedule.batch_size :][: schedule.batch_size]]
-
-
-def _advance_u(network: nn.Module) -> None:
-    for layer in network.modules():
-        if isinstance(layer, SpectralWeight):
-            layer.advance_u()
 
 
 def epochs(count: int, pictures: int, batch_size: int) -> int:

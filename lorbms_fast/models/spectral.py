@@ -20,6 +20,12 @@ def unnormalised(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return weight, weight.new_ones(())
 
 
+def advance_u(network: nn.Module) -> None:
+    """Move the u of every spectrally normalised layer on by one step of the power iteration."""
+    for layer in spectral_layers(network).values():
+        layer.advance_u()
+
+
 def spectral_layers(network: nn.Module) -> dict[str, SpectralWeight]:
     """Every spectrally normalised layer of a network by its name."""
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}

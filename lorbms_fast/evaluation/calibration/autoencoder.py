@@ -24,9 +24,9 @@ from lorbms_fast.evaluation.training_state import restore_state, save_state
 from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import initialise
+from lorbms_fast.models.spectral import advance_u
 from lorbms_fast.optimizers import Adam, update
 from lorbms_fast.progress import tqdm
-from lorbms_fast.reference.layers import SpectralWeight
 
 LEARNED = 0.9
 """Share of the photographs to learn from; the rest is what PSNR and L1 are measured on."""
@@ -171,9 +171,7 @@ def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: Tr
     D_ref, D_hat = networks["dsc"](torch.cat([I, I_hat.detach()])).chunk(2)
     L_D = discrimination(D_ref, D_hat)
     update(optimizers[1], L_D)
-    for layer in networks.modules():
-        if isinstance(layer, SpectralWeight):
-            layer.advance_u()
+    advance_u(networks)
     return L1.detach(), L_D.detach()
 
 

@@ -1,9 +1,6 @@
 """Classifiers that see all images of a mix at once and name the origin of every tile."""
 
-from torch import nn
-
 from lorbms_fast import reference
-from lorbms_fast.config import ModelConfig
 
 
 class JointClassifier(reference.Classifier):
@@ -11,10 +8,6 @@ class JointClassifier(reference.Classifier):
 
     One logit a tile, positive where it came from the tile's candidate, negative where from the reference.
     """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.conv1 = nn.Conv2d(3 * self.images, config.classifier_widths[0], 8, stride=2)
 
 
 class ThreeImageClassifier(JointClassifier):

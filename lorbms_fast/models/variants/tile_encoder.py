@@ -17,25 +17,30 @@ class Encoder(fast.Encoder):
     """The encoder of Table 3.1 on every tile of a grid by itself: a tile's code depends on no other tile.
 
     Raises:
-        UserError: the image cannot be cut into such tiles of a multiple of 32 pixels.
+        UserError: there is no such grid, or images cannot be cut into it.
     """
 
     sees_everything = True  # of its tile: its receptive field ends where the tile does
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.per_side = math.isqrt(config.tiles)
-        if self.per_side**2 != config.tiles or config.image_size % (SMALLEST * self.per_side):
-            raise UserError(
-                f"images of {config.image_size} px cannot be cut into {config.tiles} square tiles of a multiple of "
-                f"{SMALLEST} px: change --model.image-size or --model.tiles"
-            )
+        self.tiles = config.tiles
+        self._check(config.image_size)
 
     def forward(self, images: Tensor, packed: EncoderWeights | None = None) -> Tensor:
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk), chunks row by row over the whole image."""
-        t = self.per_side
+        self._check(images.shape[-1])
+        t = math.isqrt(self.tiles)
         tiles = images.unflatten(2, (t, -1)).unflatten(4, (t, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
         codes = super().forward(tiles, packed)  # (N t^2, chunks of a tile, chunk)
         side = math.isqrt(codes.shape[1])
         by_place = codes.unflatten(0, (-1, t, t)).unflatten(3, (side, side))
         return by_place.transpose(2, 3).flatten(1, 4)
+
+    def _check(self, image_size: int) -> None:
+        per_side = math.isqrt(self.tiles)
+        if per_side**2 != self.tiles or image_size % (SMALLEST * per_side):
+            raise UserError(
+                f"images of {image_size} px cannot be cut into {self.tiles} square tiles of a multiple of {SMALLEST} "
+                "px: change their size or --model.tiles"
+            )

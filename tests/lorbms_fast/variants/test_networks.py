@@ -160,6 +160,8 @@ def test_larger_tiles_have_their_chunks_where_the_decoder_expects_them():
     assert moved.sum() == 4
     with pytest.raises(UserError, match="64 px cannot be cut into 9 square tiles"):
         build(replace(model, image_size=64), "fast")
+    with pytest.raises(UserError, match="224 px cannot be cut"):
+        encoder(randn(1, 3, 224, 224))
 
 
 def test_global_local_reads_a_random_patch_and_the_whole():
