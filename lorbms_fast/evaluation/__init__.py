@@ -1,1 +1,1 @@
-"""What the thesis measures, by name: generated images, linear probes, ablation, calibration; and scenes beyond it."""
+"""Measurements of the thesis: generated images, linear probes, ablation, calibration; and scenes beyond it."""

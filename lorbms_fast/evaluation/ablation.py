@@ -34,7 +34,7 @@ VARIANTS = {
 
 
 def variant_config(base: TrainConfig, name: str, evaluation: EvaluationConfig | None = None) -> TrainConfig:
-    """The base run with one part of L_G left out; classifier and discriminator are still trained.
+    """Leave one part of L_G out of the settings of a run; classifier and discriminator are still trained.
 
     Args:
         base: settings of the whole system.
@@ -52,7 +52,7 @@ def variant_config(base: TrainConfig, name: str, evaluation: EvaluationConfig | 
 
 
 def ablation_rows(folder: Path) -> list[list[str]]:
-    """Table 4.5 from the variants' runs in a folder: title, then here and thesis of STL-10, Frechet distance and score.
+    """Write Table 4.5 of the runs in a folder: title, then here and thesis of STL-10, Frechet distance and score.
 
     Distance and score are averages over the last three epochs that were measured, as the thesis's are.
     """
@@ -79,7 +79,7 @@ def ablation_rows(folder: Path) -> list[list[str]]:
 
 
 def last_epochs(results: Sequence[Result]) -> Sequence[Result]:
-    """The results of the last three epochs: those that were measured as the very last one was."""
+    """Choose the results of the last three epochs, of those that were measured as the very last one was."""
     if not results:
         return []
     like = ("store", "distance", "features")

@@ -57,7 +57,7 @@ class AlexNet(nn.Module):
                 nn.init.constant_(layer.bias, 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [-1, 1] -> (N, classes) logits."""
+        """Compute (N, classes) logits from (N, 3, S, S) in [-1, 1]."""
         x = F.max_pool2d(self.convs(images), 3, stride=2).flatten(1)
         logits: Tensor = self.fc8(torch.relu(self.fc7(torch.relu(self.fc6(x)))))
         return logits

@@ -1,4 +1,4 @@
-"""The parts of networks whose features a linear classifier reads (Table 4.3): images to (N, D)."""
+"""Parts of networks whose features a linear classifier reads (Table 4.3): images to (N, D)."""
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ class EncoderBackbone(nn.Module):
         self.encoder = encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [-1, 1] -> (N, D)."""
+        """Compute features (N, D) from images (N, 3, S, S) in [-1, 1]."""
         codes: Tensor = self.encoder(images)
         return codes.flatten(1)
 
@@ -27,7 +27,7 @@ class DiscriminatorBackbone(nn.Module):
         self.discriminator = discriminator
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [-1, 1] -> (N, D)."""
+        """Compute features (N, D) from images (N, 3, S, S) in [-1, 1]."""
         return self.discriminator.features(images).flatten(1)
 
 
@@ -39,6 +39,6 @@ class AlexNetBackbone(nn.Module):
         self.convs = convs
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [-1, 1] -> (N, D)."""
+        """Compute features (N, D) from images (N, 3, S, S) in [-1, 1]."""
         maps: Tensor = self.convs(images)
         return maps.flatten(1)

@@ -22,7 +22,7 @@ BATCH = 128
 def pseudo_labels(
     folder: Path, backbone: nn.Module, store: ImageStore, k: int, seed: int, device: torch.device
 ) -> NDArray[np.int64]:
-    """The cluster of every image of a store, (N,) numbers 0, 1, ... without gaps; kept in the folder.
+    """Find the cluster of every image of a store, (N,) numbers 0, 1, ... without gaps; kept in the folder.
 
     Args:
         folder: for the result, under a name of all it depends on.
@@ -52,7 +52,7 @@ def pseudo_labels(
 
 @torch.inference_mode()
 def store_features(backbone: nn.Module, store: ImageStore, device: torch.device) -> NDArray[np.float32]:
-    """Features of all images of a store, (N, D), on its own side."""
+    """Compute the features of all images of a store, (N, D), on its own side."""
     found = []
     with tqdm(total=len(store), desc="features", unit="images") as bar:
         for rows in row_batches(len(store), BATCH):

@@ -1,4 +1,4 @@
-"""What the networks see of a labelled picture: random views for training, a central one for testing.
+"""Crops of labelled pictures: random views for training, a central one for testing.
 
 The protocol of Table 4.3, in the form TensorFlow's "inception preprocessing" gave it. A view is a
 function of (seed, number of the view, number of the picture), whatever was made before.
@@ -36,7 +36,7 @@ class Patch(NamedTuple):
 
 
 def training_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int, seed: int, view: int) -> Tensor:
-    """One random view of each picture: patch, resize, flip, brightness and saturation.
+    """Make one random view of each picture: patch, resize, flip, brightness and saturation.
 
     The patch covers 1/3 to 1 of the picture's area at an aspect of 3/4 to 4/3 and is resized bilinearly or
     bicubically, half of the time each; brightness moves by up to 32/255 and saturation is scaled by 0.5 to 1.5, in
@@ -72,7 +72,7 @@ def training_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side
 
 
 def central_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int) -> Tensor:
-    """The central 85% of each side, resized bilinearly: (len(rows), 3, side, side) float32 in [-1, 1]."""
+    """Cut out the central 85% of each side, resized bilinearly: (len(rows), 3, side, side) float32 in [-1, 1]."""
     views = []
     for row in rows:
         picture = data.pictures[row]
@@ -83,7 +83,7 @@ def central_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side:
 
 
 def random_patch(height: int, width: int, generator: np.random.Generator) -> Patch:
-    """A patch of random area and aspect at a random place; the whole picture if none of a hundred draws fits."""
+    """Draw a patch of random area and aspect at a random place; the whole picture if none of a hundred draws fits."""
     for _ in range(ATTEMPTS):
         area, aspect = generator.uniform(*AREA) * height * width, generator.uniform(*ASPECT)
         patch_width, patch_height = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
@@ -102,6 +102,13 @@ def saturated(x: Tensor, factor: Tensor) -> Tensor:
     Args:
         x: (N, 3, H, W), RGB.
         factor: broadcastable to (N, 1, H, W).
+
+    Example:
+        >>> red_and_grey = torch.tensor([[0.8, 0.5], [0.4, 0.5], [0.4, 0.5]]).view(1, 3, 1, 2)
+        >>> saturated(red_and_grey, torch.tensor(2.0)).view(3, 2)
+        tensor([[0.8000, 0.5000],
+                [0.0000, 0.5000],
+                [0.0000, 0.5000]])
     """
     V, lowest = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     room = V.clamp_min(0) / (V - lowest).clamp_min(1e-12)  # 1 / S
@@ -109,12 +116,22 @@ def saturated(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def row_batches(count: int, size: int) -> list[range]:
-    """0 .. count in ranges of at most `size`."""
+    """Divide 0 .. count into ranges of at most `size`.
+
+    Example:
+        >>> row_batches(7, 3)
+        [range(0, 3), range(3, 6), range(6, 7)]
+    """
     return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
 
 def ahead(make: Callable[[S], T], items: Iterable[S], workers: int = 2) -> Iterator[T]:
-    """Yield `make` of each item in order, made by threads while the caller works on those before."""
+    """Yield `make` of each item in order, made by threads while the caller works on those before.
+
+    Example:
+        >>> list(ahead(lambda x: x * x, [1, 2, 3]))
+        [1, 4, 9]
+    """
     with ThreadPoolExecutor(workers) as pool:
         waiting: list[Future[T]] = []
         for item in items:

@@ -30,11 +30,11 @@ class FeatureCache:
     views: int
 
     def epoch(self, epoch: int) -> Tensor:
-        """(N, D) float16: the training pictures in an epoch's view."""
+        """Read the training pictures' features in an epoch's view, (N, D) float16."""
         return torch.from_numpy(np.load(self.folder / f"view_{epoch % self.views:04d}.npy"))
 
     def test(self) -> Tensor:
-        """(M, D) float32."""
+        """Read the test pictures' features, (M, D) float32."""
         return torch.from_numpy(np.load(self.folder / "test.npy"))
 
 
@@ -49,7 +49,7 @@ def cached_features(
     seed: int,
     device: torch.device,
 ) -> FeatureCache:
-    """Compute what is not in the folder yet.
+    """Compute the features that are not in the folder yet.
 
     Args:
         folder: of the cache; should name all that the features depend on.
@@ -91,7 +91,15 @@ def cached_features(
 
 
 def weights_fingerprint(network: nn.Module) -> str:
-    """Changes when any parameter or buffer does."""
+    """Compute a name that changes when any parameter or buffer does.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> before = weights_fingerprint(layer)
+        >>> layer.bias.data += 1
+        >>> weights_fingerprint(layer) == before
+        False
+    """
     digest = sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())

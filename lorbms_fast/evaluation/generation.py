@@ -57,7 +57,7 @@ def measure_generation(
     iteration: int,
     draw: int = 0,
 ) -> Result:
-    """One mixed scene for each image of a store, against all its images; kept in RUN/evaluation/generation.
+    """Measure one mixed scene for each image of a store against all its images; kept in RUN/evaluation/generation.
 
     Serves `lorbms-fast evaluate generation` and a training loop alike: the networks are put back into the mode they
     were in, and what was measured for these very weights is not measured again.
@@ -106,14 +106,14 @@ def measure_generation(
 def mixed_scenes(
     networks: Networks, source: NeighbourBatches | Halves, draw: int, device: torch.device
 ) -> Iterator[NDArray[np.uint8]]:
-    """One mixed scene for each image of the store, in its order, in batches of uint8 (B, S, S, 3)."""
+    """Make one mixed scene for each image of the store, in its order, in batches of uint8 (B, S, S, 3)."""
     for batch in source.each_image(generator(source.seed, MIXED_SCENES, draw), BATCH):
         with torch.inference_mode():
             yield to_uint8_nhwc(Tiled(Fast()).mixed_images(networks, batch.to(device)))
 
 
 def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
-    """Features of all images of an iterator, under a progress bar."""
+    """Compute the features of all images of an iterator, under a progress bar."""
     described: list[Described] = []
     with tqdm(total=count, desc=title, unit="images") as bar:
         for images in batches:

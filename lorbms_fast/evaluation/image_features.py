@@ -47,7 +47,7 @@ class ImageFeatures:
 def image_features(
     inception: Path | None, extractor: str | None, weights: Path | None, device: torch.device
 ) -> ImageFeatures:
-    """Inception's features if its weights are named, else those of another extractor.
+    """Choose Inception's features if its weights are named, else those of another extractor.
 
     Raises:
         UserError: neither or both are named, or weights are missing or unfit.
@@ -63,7 +63,7 @@ def image_features(
 
 
 def inception_features(weights: Path, device: torch.device) -> ImageFeatures:
-    """The features and classes that FID and IS are defined by, from the published weights.
+    """Describe images by the features and classes that FID and IS are defined by, from the published weights.
 
     Other weights than these give other numbers, which must not bear those names: they get names of their own.
     """
@@ -89,7 +89,7 @@ def inception_features(weights: Path, device: torch.device) -> ImageFeatures:
 
 
 def extractor_features(name: str, weights: Path | None, device: torch.device) -> ImageFeatures:
-    """Features of one of `lorbms_fast.similarity.features`, which describe the four quadrants of a square.
+    """Describe images by one of `lorbms_fast.similarity.features`, which describe the four quadrants of a square.
 
     Four images laid into one square are its quadrants: each is described as if it were alone.
 

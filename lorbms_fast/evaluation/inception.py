@@ -31,7 +31,7 @@ class Conv(nn.Module):
         self.bn = nn.BatchNorm2d(outputs, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H', W')."""
+        """Compute (N, outputs, H', W') from (N, inputs, H, W)."""
         return torch.relu(self.bn(self.conv(x)))
 
 
@@ -61,7 +61,7 @@ class Block(nn.Module):
             self.branch_pool = Conv(inputs, pool_outputs, (1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, sum of the outputs, H', W')."""
+        """Compute (N, sum of the outputs, H', W') from (N, inputs, H, W)."""
         branches = [self._chain(names, x) for names in self.chains]
         if self.pool == "stride":
             return torch.cat([*branches, F.max_pool2d(x, 3, stride=2)], 1)
@@ -132,7 +132,7 @@ def _block_e(inputs: int, pool: str) -> Block:
 
 
 class Inception(nn.Module):
-    """uint8 values as float (N, 3, H, W) in 0..255 -> pooled features (N, 2048) and class probabilities (N, 1008)."""
+    """Inception of 2015: pooled features (N, 2048) and class probabilities (N, 1008) from (N, 3, H, W) in 0..255."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,10 +172,10 @@ class Inception(nn.Module):
 
 
 def load_inception(weights: Path, device: torch.device) -> Inception:
-    """The network with published weights, in evaluation mode.
+    """Load the network with weights from a file, in evaluation mode.
 
     Raises:
-        UserError: the file is missing or is not one of the published ones.
+        UserError: the file is missing or holds weights of another network.
     """
     network = Inception()
     fill(network, read_checkpoint(weights), weights)
@@ -183,11 +183,15 @@ def load_inception(weights: Path, device: torch.device) -> Inception:
 
 
 def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
-    """Bilinear resize as TensorFlow 1 has it: output pixel i reads from i * (input side / output side), unshifted.
+    """Resize bilinearly as TensorFlow 1 does: output pixel i reads from i * (input side / output side), unshifted.
 
     Args:
         images: float (N, C, H, W).
         side: of the result.
+
+    Example:
+        >>> resize_as_tensorflow(torch.tensor([[[[0.0, 4], [0, 4]]]]), 4)[0, 0, 0]
+        tensor([0., 2., 4., 4.])
     """
     for dim in (2, 3):
         length = images.shape[dim]

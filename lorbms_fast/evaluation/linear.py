@@ -40,7 +40,7 @@ from lorbms_fast.run import Run, load_networks
 
 @dataclass(frozen=True)
 class Sources:
-    """What rows are made from."""
+    """Sources that rows are made from."""
 
     run: Path
     stl10: Stl10
@@ -52,7 +52,7 @@ class Sources:
 
     @property
     def folder(self) -> Path:
-        """Where results of the linear probes go."""
+        """The folder for results of the linear probes."""
         return self.run / "evaluation" / "linear"
 
     @cached_property
@@ -61,20 +61,20 @@ class Sources:
         return Pretraining(self.run / "evaluation" / "pretrained", self.config, self.device)
 
     def fresh_encoder(self, side: int) -> nn.Module:
-        """An encoder of the run's sizes with initial values, for pictures of some side."""
+        """Build an encoder of the run's sizes with initial values, for pictures of some side."""
         config = Run.open(self.run).config
         return _reading(build(config.model, config.impl, self.config.probe.seed).enc, side)
 
     def encoder(self) -> nn.Module:
-        """The run's encoder as a backbone."""
+        """Load the run's encoder as a backbone."""
         return EncoderBackbone(_reading(load_networks(self.run).enc, self.config.side))
 
     def discriminator(self) -> nn.Module:
-        """The run's discriminator as a backbone."""
+        """Load the run's discriminator as a backbone."""
         return DiscriminatorBackbone(cast(Discriminator, load_networks(self.run).dsc))
 
     def store(self) -> ImageStore:
-        """The images that the run learned from."""
+        """Open the images that the run learned from."""
         return Run.open(self.run).open_store()
 
 
@@ -151,7 +151,7 @@ ROWS = {
 
 
 def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) -> Result:
-    """Accuracy over the ten folds for one row; from disk if it was computed in the same setting.
+    """Measure one row's accuracy over the ten folds; from disk if it was computed in the same setting.
 
     Args:
         name: one of `ROWS`.
@@ -197,12 +197,12 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
 
 
 def classifier_parameters(backbone: nn.Module, side: int, classes: int) -> int:
-    """Weights and biases of the linear classifier: 17,290 for the encoder, 120,970 and 40,970 for the others."""
+    """Count a linear classifier's parameters: 17,290 for the encoder, 120,970 and 40,970 for the others."""
     return (feature_size(backbone, side) + 1) * classes
 
 
 def in_words(name: str, config: LinearConfig) -> str:
-    """How far the lengths of a row are the thesis's."""
+    """Say how far the lengths of a row are the thesis's."""
     full = LinearConfig()
     lengths = {"epochs": (config.probe.epochs, full.probe.epochs)}
     if not ROWS[name].finetuned:

@@ -1,4 +1,4 @@
-"""The pretrainings that rows of Table 4.3 need; each gives a backbone, kept as `<name>.safetensors`."""
+"""Pretrainings that rows of Table 4.3 need; each gives a backbone, kept as `<name>.safetensors`."""
 
 import json
 from collections.abc import Sequence
@@ -40,21 +40,21 @@ ALEXNET_LR, ALEXNET_DECAY, ALEXNET_DECAYS = 1e-2, 0.1, 3
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Where pretrainings compute and keep what they made."""
+    """Pretrainings on a device, and the folder that keeps what they made."""
 
     folder: Path
     config: LinearConfig
     device: torch.device
 
     def encoder_on_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
-        """Encoder and linear classifier on STL-10's training set: 150 epochs of Adam."""
+        """Train encoder and linear classifier on STL-10's training set: 150 epochs of Adam."""
         config = self.config
         backbone = EncoderBackbone(encoder).to(self.device)
         network = WithLinear(backbone, config.side, len(data.classes), config.probe.seed).to(self.device)
         return self._kept(name, backbone, network, data, self._stl10_schedule(data))
 
     def encoder_on_several_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
-        """Encoder and linear classifier on PASCAL: sigmoid cross entropy, momentum, 80,000 iterations, 224 px."""
+        """Train encoder and linear classifier on PASCAL: sigmoid cross entropy, momentum, 80,000 iterations, 224 px."""
         config = self.config
         backbone = EncoderBackbone(encoder).to(self.device)
         network = WithLinear(backbone, config.large_side, len(data.classes), config.probe.seed).to(self.device)
@@ -69,12 +69,12 @@ class Pretraining:
         return self._kept(name, backbone, network, data, schedule)
 
     def small_alexnet(self, name: str, data: Labelled) -> nn.Module:
-        """AlexNet on STL-10's training set, trained as the encoder is."""
+        """Train AlexNet on STL-10's training set as the encoder is."""
         network = self._alexnet(len(data.classes), self.config.side)
         return self._kept(name, AlexNetBackbone(network.convs), network, data, self._stl10_schedule(data))
 
     def large_alexnet(self, name: str, data: Labelled) -> nn.Module:
-        """AlexNet on 224 px, batch 128, 60 epochs: on ImageNet's classes or on clusters."""
+        """Train AlexNet on ImageNet's classes or on clusters: 224 px, batch 128, 60 epochs."""
         config = self.config
         network = self._alexnet(len(data.classes), config.large_side)
         iterations = epochs(config.alexnet_epochs, len(data), config.alexnet_batch)
@@ -89,14 +89,14 @@ class Pretraining:
         return self._kept(name, AlexNetBackbone(network.convs), network, data, schedule)
 
     def knowledge_transfer(self, name: str, backbone: nn.Module, store: ImageStore) -> nn.Module:
-        """Noroozi et al. (CVPR 2018): cluster a network's features of all images, and teach AlexNet the clusters."""
+        """Cluster a network's features of all images, and teach AlexNet the clusters (Noroozi et al., CVPR 2018)."""
         labels = pseudo_labels(self.folder, backbone, store, self.config.clusters, self.config.probe.seed, self.device)
         classes = tuple(f"cluster {i}" for i in range(labels.max() + 1))
         data = Labelled(Squares(store, self.config.large_side), labels, classes, f"clusters of {store.path.name}")
         return self.large_alexnet(name, data)
 
     def alexnet_from_file(self, path: Path) -> nn.Module:
-        """conv1-5 of an AlexNet that an earlier evaluation kept."""
+        """Load conv1-5 of an AlexNet that an earlier evaluation kept."""
         backbone = AlexNetBackbone(AlexNetConvs(self.config.alexnet_widths))
         load_weights(backbone, path)
         return backbone.to(self.device).eval()

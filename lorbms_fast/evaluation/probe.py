@@ -21,7 +21,7 @@ WEIGHT_STD, BIAS = 0.02, 0.02
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """How a linear classifier is trained; the defaults are the thesis's."""
+    """Training of a linear classifier; the defaults are the thesis's."""
 
     epochs: Count = 200
     """Passes over a fold."""
@@ -34,13 +34,13 @@ class ProbeConfig:
 
 
 def initial_classifier(features: int, classes: int, seed: int, fold: int) -> tuple[Tensor, Tensor]:
-    """Weights (features, classes) from N(0, 0.02) and biases (classes,) of 0.02 for one fold."""
+    """Draw weights (features, classes) from N(0, 0.02), with biases (classes,) of 0.02, for one fold."""
     generator = Generator().manual_seed(1_000 * seed + fold)
     return torch.empty(features, classes).normal_(0, WEIGHT_STD, generator=generator), torch.full((classes,), BIAS)
 
 
 def fold_order(count: int, seed: int, fold: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which an epoch takes a fold's pictures."""
+    """Draw the order in which an epoch takes a fold's pictures."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, fold, epoch)))).permutation(count)
 
 
@@ -87,7 +87,7 @@ def train_folds(
 
 @torch.inference_mode()
 def accuracies(W: Tensor, b: Tensor, features: Tensor, labels: Tensor) -> list[float]:
-    """Top-1 accuracy of every classifier on (M, D) features, in percent."""
+    """Compute the top-1 accuracy of every classifier on (M, D) features, in percent."""
     features, labels = features.to(W), labels.to(W.device)
     predicted = torch.baddbmm(b, features.expand(len(W), -1, -1), W).argmax(2)
     return (predicted == labels).double().mean(1).mul(100).tolist()

@@ -1,4 +1,4 @@
-"""What the images of a store are, in words that go beside every number obtained on them."""
+"""Sources of a store's images, in words that go beside every number obtained on them."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ MOST_NAMED = 3
 
 
 def is_composed(store: ImageStore) -> bool:
-    """Whether the photographs are those that `lorbms-fast compose` made."""
+    """Tell whether the photographs are those that `lorbms-fast compose` made."""
     return any((folder / CREDITS).is_file() for folder in (store.root, *list(store.root.parents)[:2]))
 
 
 def store_source(store: ImageStore) -> str:
-    """The store in words."""
+    """Describe a store in words: how many images of which photographs."""
     places = (Path(source).parts for source in set(store.index["source"].to_pylist()))
     folders = {parts[0] for parts in places if len(parts) > 1}
     inside = f", {' and '.join(sorted(folders))}" if 0 < len(folders) <= MOST_NAMED else ""

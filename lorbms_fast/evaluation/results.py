@@ -13,7 +13,7 @@ Result = dict[str, Any]
 
 
 def cached(path: Path, setting: Result, make: Callable[[], Result]) -> Result:
-    """The result of a setting: from the file if it holds that of the same one, else made and written.
+    """Get the result of a setting: from the file if it holds that of the same one, else made and written.
 
     Args:
         path: JSON file, `{"setting": ..., ...}`.
@@ -30,7 +30,7 @@ def cached(path: Path, setting: Result, make: Callable[[], Result]) -> Result:
 
 
 def read_result(path: Path) -> Result | None:
-    """A result, or None where there is none that can be read."""
+    """Read a result; None where there is none that can be read."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -39,5 +39,10 @@ def read_result(path: Path) -> Result | None:
 
 
 def mean_and_sd(values: list[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1; 0 for one value)."""
+    """Compute mean and standard deviation (over n - 1; 0 for one value).
+
+    Example:
+        >>> mean_and_sd([1.0, 2.0, 3.0])
+        (2.0, 1.0)
+    """
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -27,7 +27,7 @@ TEST_BATCH = 64
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained."""
+    """Length, batches, optimizer and learning rate of a training."""
 
     iterations: int
     batch_size: int
@@ -40,17 +40,17 @@ class Schedule:
 
 
 def adam(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
-    """Adam with its default decay rates."""
+    """Make Adam with its default decay rates."""
     return lambda parameters: Adam(parameters, lr, BETAS)
 
 
 def momentum(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
-    """Stochastic gradient descent with momentum 0.9."""
+    """Make stochastic gradient descent with momentum 0.9."""
     return lambda parameters: SGD(parameters, lr, momentum=0.9)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Softmax cross entropy for class numbers (N,), the mean sigmoid cross entropy for zeros and ones (N, C)."""
+    """Compute the softmax cross entropy of class numbers (N,), the mean sigmoid one of zeros and ones (N, C)."""
     if labels.dim() == 1:
         return F.cross_entropy(logits, labels)
     return F.binary_cross_entropy_with_logits(logits, labels)
@@ -74,14 +74,14 @@ class WithLinear(nn.Module):
         nn.init.constant_(self.linear.bias, BIAS)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [-1, 1] -> (N, classes)."""
+        """Compute (N, classes) logits from (N, 3, S, S) in [-1, 1]."""
         logits: Tensor = self.linear(self.backbone(images))
         return logits
 
 
 @torch.no_grad()
 def feature_size(backbone: nn.Module, side: int) -> int:
-    """D of a backbone's features (N, D) for images of a side."""
+    """Find D of a backbone's features (N, D) for images of a side."""
     device = next(backbone.parameters()).device
     training = backbone.training
     size = int(backbone.eval()(torch.zeros(1, 3, side, side, device=device)).shape[1])
@@ -146,7 +146,7 @@ def train_supervised(
 
 @torch.inference_mode()
 def predictions(network: nn.Module, data: Labelled, side: int, device: torch.device) -> Tensor:
-    """The class of every picture's central view, (N,) int64 on the CPU."""
+    """Predict the class of every picture's central view, (N,) int64 on the CPU."""
     views = ahead(lambda rows: central_crops(data, rows, side), row_batches(len(data), TEST_BATCH))
     return torch.cat([network(x.to(device)).argmax(1).cpu() for x in views])
 
@@ -160,15 +160,26 @@ def _batch(rows: NDArray[np.int64], schedule: Schedule, iteration: int) -> tuple
 
 
 def epochs(count: int, pictures: int, batch_size: int) -> int:
-    """Iterations of so many passes over so many pictures."""
+    """Count the iterations of so many passes over so many pictures.
+
+    Example:
+        >>> epochs(60, pictures=1000, batch_size=128)
+        420
+    """
     return count * max(1, pictures // batch_size)
 
 
 def constant(lr: float) -> Callable[[int], float]:
-    """The same rate throughout."""
+    """Keep a rate throughout."""
     return lambda iteration: lr
 
 
 def staircase(lr: float, factor: float, every: int) -> Callable[[int], float]:
-    """A rate multiplied by `factor` after every so many iterations."""
+    """Multiply a rate by `factor` after every so many iterations.
+
+    Example:
+        >>> rate = staircase(1.0, 0.5, every=10)
+        >>> [rate(iteration) for iteration in (0, 9, 10, 25)]
+        [1.0, 1.0, 0.5, 0.25]
+    """
     return lambda iteration: lr * factor ** (iteration // every)

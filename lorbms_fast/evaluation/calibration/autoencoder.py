@@ -37,7 +37,7 @@ TEST_BATCH = 32
 
 @dataclass(frozen=True)
 class Quality:
-    """How close images are: mean absolute difference of values in [-1, 1], and PSNR in dB, averaged over images."""
+    """Closeness of images: mean absolute difference of values in [-1, 1], and PSNR in dB, averaged over images."""
 
     l1: float
     psnr: float
@@ -97,7 +97,7 @@ def calibrate(
 
 
 def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
-    """`enc`, `dec` and `dsc` with initial values, on the CPU."""
+    """Build `enc`, `dec` and `dsc` with initial values, on the CPU."""
     networks = nn.ModuleDict(
         {
             "enc": fast.Encoder(config.model),
@@ -112,7 +112,7 @@ def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
 
 @torch.inference_mode()
 def quality(networks: nn.ModuleDict, store: ImageStore, rows: NDArray[np.int64], device: torch.device) -> Quality:
-    """Of the reconstructions of a store's images."""
+    """Measure how well some of a store's images are reconstructed."""
     l1, psnr = [], []
     for part in row_batches(len(rows), TEST_BATCH):
         I = to_float_nchw(store.images[rows[part.start : part.stop]]).to(device)

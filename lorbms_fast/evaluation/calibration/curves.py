@@ -12,7 +12,7 @@ from lorbms_fast.rendering.style import PLOT
 
 
 def draw_calibration(results: Sequence[Result], target: Path) -> None:
-    """One line a variant, on held-out images, as a PNG."""
+    """Draw a line for each variant, on held-out images, as a PNG."""
     with matplotlib.rc_context(PLOT):
         figure = Figure(figsize=(10, 4), layout="constrained")
         for axes, (key, title) in zip(figure.subplots(1, 2), {"psnr": "PSNR, dB", "l1": "L1"}.items(), strict=True):

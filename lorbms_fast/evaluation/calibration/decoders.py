@@ -23,7 +23,7 @@ DECODERS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 
 @torch.no_grad()
 def start_without_norm(decoder: nn.Module, seed: int) -> None:
-    """Initial weights for layers that no norm rescales: N(0, 2 / fan in) (He et al., 2015), in place.
+    """Initialise layers that no norm rescales: weights from N(0, 2 / fan in) (He et al., 2015), in place.
 
     The thesis's initial values lean on the spectral norm, which makes any scale 1. A transposed convolution of stride
     2 reads 9/4 taps for an output pixel on average, not 9.

@@ -11,7 +11,7 @@ from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 
 
 def read_class_folders(folder: Path) -> Labelled:
-    """Every picture of `folder/<class>/`; classes in the order of their names.
+    """Read every picture of `folder/<class>/`; classes in the order of their names.
 
     Raises:
         UserError: there are fewer than two classes with pictures.

@@ -1,4 +1,4 @@
-"""What a labelled set of pictures is."""
+"""Labelled sets of pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Labelled:
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        """Changes when the labels, their number, or the first or last picture do."""
+        """Compute a name that changes when the labels, their number, or the first or last picture do."""
         ends = [np.ascontiguousarray(self.pictures[i]).tobytes() for i in (0, len(self) - 1)]
         return sha256(b"".join([np.ascontiguousarray(self.labels).tobytes(), *ends])).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Which object stands in which quadrant of a store's images, by the annotations of COCO."""
+"""Objects in the quadrants of a store's images, by the annotations of COCO."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class QuadrantObjects:
 
 
 def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> QuadrantObjects:
-    """The category whose box covers most of each quadrant of each image of a store.
+    """Find the category whose box covers most of each quadrant of each image of a store.
 
     Boxes follow the image's crop and mirroring. Crowds do not count.
 
@@ -66,7 +66,7 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
 
 
 def covered(box: list[float], x: int, y: int, side: int, flip: bool, q: int) -> float:
-    """The part of quadrant q of a square crop that a box covers.
+    """Compute the part of quadrant q of a square crop that a box covers.
 
     Args:
         box: left, top, width, height in the photograph's pixels.

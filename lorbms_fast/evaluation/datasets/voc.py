@@ -1,4 +1,4 @@
-"""PASCAL VOC: which classes its images show."""
+"""PASCAL VOC's images and the classes they show."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CLASSES = (
 
 
 def read_voc(folder: Path, split: str = "trainval") -> Labelled:
-    """Which of the twenty classes each image of a split shows; objects marked difficult do not count.
+    """Read which of the twenty classes each image of a split shows; objects marked difficult do not count.
 
     Args:
         folder: with `Annotations`, `ImageSets` and `JPEGImages`, such as VOC2007, or one that holds one such folder.

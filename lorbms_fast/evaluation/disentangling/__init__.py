@@ -1,1 +1,1 @@
-"""Whether a chunk holds its quadrant's object and nothing else: measures beyond the thesis (docs/evaluation.md)."""
+"""Measures of whether a chunk holds its quadrant's object and nothing else: beyond the thesis (docs/evaluation.md)."""

@@ -1,4 +1,4 @@
-"""Can a linear classifier read a quadrant's category from its chunk, and only from its own?"""
+"""Linear classification of a quadrant's category from its own chunk, and from another."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from lorbms_fast.tiles import tile_of_chunk
 def chunk_to_category(
     codes: NDArray[np.floating], objects: QuadrantObjects, photographs: NDArray[np.int64], split: Split
 ) -> dict[str, Result]:
-    """Accuracy on the test half, from a quadrant's own chunk and from the chunk of the quadrant opposite.
+    """Measure the accuracy on the test half, from a quadrant's own chunk and from that of the quadrant opposite.
 
     Args:
         codes: (N, chunks, chunk), of real images; a quadrant of several chunks is read by their mean.

@@ -1,4 +1,4 @@
-"""How much a swap changes what it should leave alone."""
+"""Changes that a swap makes where it should make none."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from lorbms_fast.tiles import replaced_chunks
 
 
 def changes(swaps: Swaps, made: Swapped, mean_code: NDArray[np.floating]) -> dict[str, float]:
-    """Sums over a batch, of which `invariance` takes the ratios.
+    """Sum up over a batch what `invariance` takes the ratios of.
 
     Args:
         swaps: B of them.
@@ -31,7 +31,14 @@ def changes(swaps: Swaps, made: Swapped, mean_code: NDArray[np.floating]) -> dic
 
 
 def invariance(sums: dict[str, float]) -> dict[str, float]:
-    """The measures from sums over all swaps."""
+    """Compute the measures from sums over all swaps.
+
+    Example:
+        >>> sums = {"drift kept": 1, "spread kept": 10, "drift swapped": 1, "spread swapped": 4}
+        >>> sums |= {"change kept": 3, "count kept": 3, "change swapped": 4, "count swapped": 1}
+        >>> invariance(sums)["drift of kept chunks"], invariance(sums)["leak"]
+        (0.1, 0.25)
+    """
     inside, outside = (sums[f"change {where}"] / sums[f"count {where}"] for where in ("swapped", "kept"))
     return {
         "drift of kept chunks": sums["drift kept"] / sums["spread kept"],

@@ -25,12 +25,12 @@ class Judge:
     classifier: Logistic
 
     def sees(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The category in each quadrant of (B, S, S, 3), (B, 4)."""
+        """Name the category in each quadrant of images (B, S, S, 3): (B, 4)."""
         features = describe_quadrants(self.extractor, images)
         return self.classifier.predict(features.reshape(4 * len(images), -1)).reshape(-1, 4)
 
     def sees_in_store(self, store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The category in each quadrant of a store's images, (len(rows), 4)."""
+        """Name the category in each quadrant of a store's images: (len(rows), 4)."""
         batches = tqdm(_batches(rows), desc="judging real quadrants", unit="batches")
         return np.concatenate([self.sees(np.asarray(store.images[batch])) for batch in batches])
 
@@ -51,7 +51,7 @@ def train_judge(store: ImageStore, objects: QuadrantObjects, extractor: Extracto
 
 
 def describe_quadrants(extractor: Extractor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(B, S, S, 3) -> (B, 4, D), the images enlarged to what the extractor wants."""
+    """Compute features (B, 4, D) of images (B, S, S, 3), enlarged to what the extractor wants."""
     return extractor.extract(np.stack([area_resize(np.ascontiguousarray(image), extractor.side) for image in images]))
 
 

@@ -13,7 +13,7 @@ STEPS = 200
 
 @dataclass(frozen=True)
 class Logistic:
-    """`argmax_c ((x - mean) / std) W + b`."""
+    """Linear classifier `argmax_c ((x - mean) / std) W + b`."""
 
     W: NDArray[np.float64]
     b: NDArray[np.float64]
@@ -21,20 +21,25 @@ class Logistic:
     std: NDArray[np.float64]
 
     def predict(self, features: NDArray[np.floating]) -> NDArray[np.int64]:
-        """(N, D) -> (N,) class numbers."""
+        """Predict class numbers (N,) from features (N, D)."""
         return (((features - self.mean) / self.std) @ self.W + self.b).argmax(1)
 
 
 def fit_logistic(
     features: NDArray[np.floating], labels: NDArray[np.int64], classes: int, penalty: float = PENALTY
 ) -> Logistic:
-    """The minimum of mean softmax cross entropy + penalty / 2 |W|^2 on standardised features.
+    """Find the minimum of mean softmax cross entropy + penalty / 2 |W|^2 on standardised features.
 
     Args:
         features: (N, D).
         labels: (N,) in 0 .. classes - 1.
         classes: how many.
         penalty: weight of the squared norm.
+
+    Example:
+        >>> x, y = np.array([[0.0], [1], [9], [10]]), np.array([0, 0, 1, 1])
+        >>> fit_logistic(x, y, classes=2).predict(np.array([[2.0], [8]]))
+        array([0, 1])
     """
     x = np.asarray(features, np.float64)
     mean, std = x.mean(0), x.std(0)

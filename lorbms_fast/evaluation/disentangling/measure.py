@@ -40,7 +40,7 @@ def measure_scenes(
     seed: int,
     device: torch.device,
 ) -> Result:
-    """Transfer accuracy, chunk invariance and the chunk-to-category probe; kept in RUN/evaluation/scenes.
+    """Measure transfer accuracy, chunk invariance and chunk-to-category; kept in RUN/evaluation/scenes.
 
     One half of the store's photographs teaches the classifiers, the other is swapped and judged.
 

@@ -14,7 +14,7 @@ RESAMPLES = 1000
 
 
 class Answers(NamedTuple):
-    """Whether each of some answers is right, and the cluster of photographs that it is about."""
+    """Right and wrong answers, and the cluster of photographs that each is about."""
 
     right: NDArray[np.bool_]
     cluster: NDArray[np.int64]
@@ -48,7 +48,7 @@ def proportion(answers: Answers, resamples: int = RESAMPLES) -> Result:
 
 
 def majority(labels: NDArray[np.int64], photographs: NDArray[np.int64], split: Split) -> Result:
-    """The proportion for always naming the category that is most frequent in the learned half.
+    """Compute the proportion for always naming the category that is most frequent in the learned half.
 
     Args:
         labels: (N, 4), categories of all images' quadrants.
@@ -62,7 +62,7 @@ def majority(labels: NDArray[np.int64], photographs: NDArray[np.int64], split: S
 
 
 def per_quadrant(of_image: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) numbers of images -> (N, 4), the same for each quadrant."""
+    """Repeat numbers of images (N,) for each quadrant: (N, 4)."""
     return np.repeat(of_image[:, None], 4, axis=1)
 
 

@@ -38,7 +38,7 @@ class Swaps(NamedTuple):
 
 
 class Swapped(NamedTuple):
-    """What the networks make of swaps: codes (B, chunks, chunk) and images (B, 3, S, S)."""
+    """Codes (B, chunks, chunk) and images (B, 3, S, S) that networks make of swaps."""
 
     f_mix: Tensor
     f_mix_hat: Tensor

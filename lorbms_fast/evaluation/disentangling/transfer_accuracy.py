@@ -1,4 +1,4 @@
-"""Does the judge see the transferred object where it went, and the kept ones elsewhere?"""
+"""A judge's verdicts on transferred and kept objects."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from lorbms_fast.evaluation.disentangling.swaps import Swapped, Swaps
 
 
 def verdicts(swaps: Swaps, made: Swapped, objects: QuadrantObjects, judge: Judge) -> dict[str, Answers]:
-    """For each question, whether the judge's answer is as it should be, over the quadrants it is asked of.
+    """Compare the judge's answers to each question with what they should be, over the quadrants it is asked of.
 
     - "transferred": the swapped quadrant shows I_obj's object.
     - "kept": the other quadrants show I_ref's objects.

@@ -30,7 +30,7 @@ Kind = Literal["Encoder", "Decoder", "Discriminator", "Classifier"]
 
 @dataclass(frozen=True)
 class Variant:
-    """How a system differs from the thesis's."""
+    """Differences of a system from the thesis's."""
 
     networks: Mapping[Kind, Any] = field(default_factory=dict)
     """Networks of its own; a run of the variant uses all of them."""
@@ -76,7 +76,7 @@ _VARIANTS: dict[str, Variant] = {
 
 
 def with_variant(config: TrainConfig, name: str) -> TrainConfig:
-    """The settings of a variant, where a run would have `config` without it.
+    """Turn the settings of a run into those of a variant.
 
     Raises:
         UserError: there is no such variant.
@@ -91,7 +91,7 @@ def with_variant(config: TrainConfig, name: str) -> TrainConfig:
 
 
 def network(kind: Kind, name: str) -> Any:
-    """A variant's class for one of the four networks.
+    """Find a variant's class for one of the four networks.
 
     Raises:
         UserError: the variant has no network of this kind.
@@ -106,13 +106,13 @@ def network(kind: Kind, name: str) -> Any:
 
 
 def images_at_once(classifier: str) -> int | None:
-    """How many images a variant's classifier sees in one run; None if it sees the mixed one with each candidate."""
+    """Count the images that a variant's classifier sees in one run; None if it sees pairs, one for each candidate."""
     found = _variant(classifier).networks.get("Classifier")
     return None if found is None or found.images == PAIR else found.images
 
 
 def initial_values(config: ModelConfig) -> dict[str, Rule]:
-    """Rules for the tensors that only variants have, by patterns of their names."""
+    """Collect the rules for tensors that only variants have, by patterns of their names."""
     rules: dict[str, Rule] = {}
     for name in (config.encoder, config.decoder, config.discriminator, config.classifier):
         rules |= _variant(name).initial_values

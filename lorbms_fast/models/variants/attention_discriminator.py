@@ -19,7 +19,7 @@ class Discriminator(fast.Discriminator):
         self.attention = attention.SelfAttention(config.discriminator_width, normalise)
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 8 width, S/16, S/16)."""
+        """Compute (N, 8 width, S/16, S/16) maps from (N, 3, S, S) images in [-1, 1]."""
         x = self.attention(F.leaky_relu(self.conv1(images), 0.2))
         for conv in (self.conv2, self.conv3, self.conv4):
             x = F.leaky_relu(conv(x), 0.2)

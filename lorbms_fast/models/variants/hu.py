@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         self.fc = nn.Linear(channels * (config.image_size // 2**LAYERS) ** 2, config.tiles * config.chunk)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, chunks, chunk)."""
+        """Encode (N, 3, S, S) images in [-1, 1] as (N, chunks, chunk)."""
         x = images
         for i in range(1, LAYERS + 1):
             x = instance_norm_relu(self.get_submodule(f"conv{i}")(x))

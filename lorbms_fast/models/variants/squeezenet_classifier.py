@@ -24,7 +24,7 @@ class Fire(nn.Module):
         self.expand3 = nn.Conv2d(squeezed, expanded // 2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, expanded, H, W)."""
+        """Compute (N, expanded, H, W) maps from (N, in_channels, H, W)."""
         x = torch.relu(self.squeeze(x))
         return torch.relu(torch.cat([self.expand1(x), self.expand3(x)], dim=1))
 
@@ -51,7 +51,7 @@ class Classifier(nn.Module):
         self.last = nn.Conv2d(channels, config.tiles, 1)
 
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
-        """(N, 3, S, S) and (N, 3, S, S) or (G, N, 3, S, S) -> (N, tiles) or (G, N, tiles) logits, one a quadrant."""
+        """Compute logits (N, tiles) or (G, N, tiles) from (N, 3, S, S) and (N, 3, S, S) or (G, N, 3, S, S)."""
         pairs = torch.cat([I_mix.expand_as(I_q), I_q], dim=-3)
         x = torch.relu(self.first(pairs.flatten(0, -4)))
         for i in range(8):
