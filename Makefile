@@ -9,7 +9,7 @@ WEB    := onnxruntime-web@1.30.0
 # Tests share the cores; a file's stay together, with what they set up.
 SHARED := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all test-browser bench fuzz audit lock docs lint format clean
+.PHONY: demo test test-all test-browser bench static fuzz audit lock docs lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo

@@ -19,7 +19,7 @@ from lorbms_fast.measurement.launches import Launch
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 _TOOLS = Path(nvidia.__file__).parent / "bin"
-_CACHE = Path(__file__).parent / ".static"
+CACHE = Path(__file__).parent / ".static"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _source(launch: Launch) -> ASTSource:
 
 def _place(launch: Launch, architecture: int) -> Path:
     key = f"{_source(launch).hash()} {launch.options} {architecture} {version('triton')}"
-    return _CACHE / f"{launch.name}-{architecture}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    return CACHE / f"{launch.name}-{architecture}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def binary(launch: Launch, architecture: int) -> Binary:

@@ -1,27 +1,35 @@
 """`python -m bench.static`: what can be known of the kernels without a GPU, into bench/STATIC.md.
 
 One training iteration runs with every kernel launch written down instead of made; each kernel is then compiled for six
-architectures at the shapes it was launched with. `--check` does it for one small dense block and two architectures, and
-fails on spilled registers or a matrix product without tensor cores.
+architectures at the shapes it was launched with. `--check` does it for each kind of kernel once, in a small model, and
+fails on one that does not compile, on spilled registers, or on a matrix product without tensor cores. `--triton` does
+it with other versions of Triton. What was compiled is kept in bench/.static, and not compiled again.
 """
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 os.environ.pop("TRITON_INTERPRET", None)
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
+import triton
 
-from bench.binaries import ARCHITECTURES, Binary, binary, compiled_before
+from bench.binaries import ARCHITECTURES, CACHE, Binary, binary, compiled_before
 from bench.gpus import occupancy, resident
+from bench.tritons import REQUIRED_BY, environment_of
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import ModelConfig
+from lorbms_fast.engine.precision import Precision
 from lorbms_fast.kernels import DenseBlock, lorbms, use_impl
 from lorbms_fast.kernels._common.dispatch import Impl
 from lorbms_fast.measurement.gpus import GPUS
@@ -35,43 +43,127 @@ OF_OTHERS = (86, 90)
 """What the iteration does not run is compiled for the least shared memory, and for HGMMA."""
 STATIC = Path(__file__).parent / "STATIC.md"
 BATCH = 12
+Wanted = list[tuple[Launch, int]]
+_wanted: Wanted = []
 
 
 def main(arguments: list[str]) -> int:
     """Write the report, or check the small set; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.static", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compile a small set only, write nothing")
+    parser.add_argument("--check", action="store_true", help="compile each kind of kernel once, write nothing")
     parser.add_argument("--sm", type=int, nargs="+", choices=ARCHITECTURES, help="architectures; all by default")
     parser.add_argument("--iteration", action="store_true", help="leave out what the training iteration does not run")
     parser.add_argument("--cached", action="store_true", help="compile nothing, report what was compiled before")
+    parser.add_argument(
+        "--triton", nargs="*", choices=REQUIRED_BY, help="compile all arithmetics with these; all if none"
+    )
+    parser.add_argument("--note", action="store_true", help="the same with the Triton that is imported")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that compile")
     options = parser.parse_args(arguments)
+    if options.triton is not None:
+        return with_versions(options.triton or list(REQUIRED_BY), arguments)
+    others: list[Launch] = []
     if options.check:
-        launches, architectures = of_a_small_block(), options.sm or (80, 90)
-        others = []
+        launches, architectures = of_each_kind(), options.sm or (80, 90)
+    elif options.note:
+        launches = [launch for name in get_args(Precision) for launch in of_an_iteration(name)] + of_other_models()
+        architectures = options.sm or (80, 90)
     else:
         launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
         others = [] if options.iteration else of_other_operations() + of_other_models()
     kinds = {launch.variant: launch for launch in launches + others}
-    found: dict[tuple[str, int], Binary] = {}
     ran = {launch.variant for launch in launches}
     wanted = [(launch, architecture) for architecture in architectures for launch in kinds.values()]
     wanted = [(launch, sm) for launch, sm in wanted if launch.variant in ran or sm in OF_OTHERS]
-    for launch, architecture in tqdm(wanted, desc="compiling", unit="kernel"):
-        compiled = (compiled_before if options.cached else binary)(launch, architecture)
-        if compiled:
-            found[launch.variant, architecture] = compiled
+    outcomes = [compiled_before(*pair) for pair in wanted] if options.cached else compile_all(wanted, options.workers)
+    found = {(launch.variant, sm): o for (launch, sm), o in zip(wanted, outcomes, strict=True) if isinstance(o, Binary)}
     faults = [
         fault
-        for launch, architecture in wanted
-        if (launch.variant, architecture) in found
-        for fault in faults_of(launch, architecture, found[launch.variant, architecture])
+        for (launch, architecture), outcome in zip(wanted, outcomes, strict=True)
+        if outcome is not None
+        for fault in faults_of(launch, architecture, outcome)
     ]
-    if not options.check:
+    if options.note:
+        note(architectures, len(wanted), len(found), faults)
+    elif not options.check:
         with atomic_write(STATIC) as partial:
             partial.write_text(report(launches, others, architectures, found, faults))
         print(f"{STATIC} is new: {len(found)} binaries")
-    print("\n".join(faults) or "no spilled registers, and tensor cores in every matrix product")
+    summary = f"{len(found)} binaries by Triton {triton.__version__}: nothing spilled, tensor cores in every product"
+    print("\n".join(faults) or summary)
     return 1 if faults else 0
+
+
+def compile_all(wanted: Wanted, workers: int) -> list[Binary | str]:
+    """Compile for each pair's architecture, in several processes; what failed is said instead."""
+    # Forked, as kernels cannot be pickled: the processes find them where they were.
+    with get_context("fork").Pool(workers, _take, (wanted,)) as pool:
+        return list(tqdm(pool.imap(_attempt, range(len(wanted))), "compiling", len(wanted), unit="kernel"))
+
+
+def _take(wanted: Wanted) -> None:
+    global _wanted
+    _wanted = wanted
+
+
+def _attempt(i: int) -> Binary | str:
+    try:
+        return binary(*_wanted[i])
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def with_versions(versions: list[str], arguments: list[str]) -> int:
+    """Do what the other arguments say with each of these versions of Triton, in processes of their own."""
+    chosen = {"--triton", *REQUIRED_BY}
+    rest = [argument for argument in arguments if argument not in chosen]
+    rest += [] if "--check" in rest else ["--note"]
+    command = [sys.executable, "-m", "bench.static", *rest]
+    failed = [version for version in versions if subprocess.run(command, env=environment_of(version)).returncode]
+    print(f"failed with Triton {', '.join(failed)}" if failed else f"no faults with Triton {', '.join(versions)}")
+    return 1 if failed else 0
+
+
+def note(architectures: Sequence[int], wanted: int, compiled: int, faults: list[str]) -> None:
+    """Keep for the report what became of all arithmetics' kernels with the Triton that is imported."""
+    kept = {"sm": list(architectures), "kernels": wanted, "compiled": compiled, "faults": faults}
+    with atomic_write(CACHE / f"triton-{triton.__version__}.json") as partial:
+        partial.write_text(json.dumps(kept))
+
+
+def version_table() -> list[str]:
+    """Rows of what was noted: a version of Triton, the torch that requires it, and what became of the kernels."""
+    lines = [
+        "| Triton | required by torch | sm | binaries | did not compile | other faults |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for version, torchs in REQUIRED_BY.items():
+        place = CACHE / f"triton-{version}.json"
+        if place.exists():
+            kept = json.loads(place.read_text())
+            failed, architectures = kept["kernels"] - kept["compiled"], ", ".join(map(str, kept["sm"]))
+            others = len(kept["faults"]) - failed
+            lines.append(f"| {version} | {torchs} | {architectures} | {kept['compiled']} | {failed} | {others} |")
+    return lines
+
+
+def of_each_kind() -> list[Launch]:
+    """One launch of each kernel with each combination of its switches, in a small model's iteration in bfloat16."""
+    small = ModelConfig(
+        stem=16, layers=(1, 2, 2, 1, 1), chunk=16, discriminator_width=16, classifier_widths=(16,) * 5,
+        classifier_hidden=16,
+    )  # fmt: skip
+    launches = of_an_iteration("bfloat16", small, 2) + of_a_small_block()
+    with recorded() as of_data:
+        lorbms.assemble_batch(torch.empty((9, 16, 16, 3), dtype=torch.uint8), torch.empty((5, 2), dtype=torch.int64))
+        _there_and_back(kernels.max_pool2x2(_empty(2, 16, 8, 8, dtype=torch.bfloat16)))
+    return list({(launch.name, *switches(launch)): launch for launch in launches + of_data}.values())
+
+
+def switches(launch: Launch) -> list[tuple[str, bool]]:
+    """What of a kernel is compiled or left out: constants that are true or false, and tensors that are None."""
+    arguments = launch.arguments.items()
+    return [(name, bool(value)) for name, value in arguments if value is None or isinstance(value, bool)]
 
 
 def of_a_small_block() -> list[Launch]:
@@ -84,9 +176,11 @@ def of_a_small_block() -> list[Launch]:
     return launches
 
 
-def of_an_iteration() -> list[Launch]:
-    """Launches of one iteration as the thesis trains, under bfloat16 autocast."""
-    one_iteration = step("fast", ModelConfig(), BATCH, "bfloat16")
+def of_an_iteration(
+    precision: Precision = "bfloat16", model: ModelConfig | None = None, batch_size: int = BATCH
+) -> list[Launch]:
+    """Launches of one iteration, by default as the thesis trains and under bfloat16 autocast."""
+    one_iteration = step("fast", model or ModelConfig(), batch_size, precision)
     with recorded():
         one_iteration()  # the first makes the optimizers' state
     with recorded() as launches:
@@ -143,9 +237,11 @@ def _there_and_back(y: torch.Tensor) -> None:
     y.backward(torch.empty_like(y))
 
 
-def faults_of(launch: Launch, architecture: int, compiled: Binary) -> list[str]:
+def faults_of(launch: Launch, architecture: int, compiled: Binary | str) -> list[str]:
     """What no shipped kernel may have."""
     place = f"{launch.name} {shape(launch)} on sm_{architecture}"
+    if isinstance(compiled, str):
+        return [f"{place} does not compile: {compiled}"]
     faults = []
     if compiled.spills or compiled.local:
         faults.append(f"{place}: {compiled.local} bytes of registers spilled per thread")
@@ -166,7 +262,7 @@ def shape(launch: Launch) -> str:
 def report(
     launches: list[Launch],
     others: list[Launch],
-    architectures: tuple[int, ...],
+    architectures: Sequence[int],
     found: dict[tuple[str, int], Binary],
     faults: list[str],
 ) -> str:
@@ -183,6 +279,13 @@ def report(
         f"{len(found)} binaries of {len(kinds)} specialised kernels. Spilled registers, or matrix products without",
         f"tensor cores: {len(faults) or 'none'}.",
         *(f"- {fault}" for fault in faults),
+        "",
+        "## Versions of Triton",
+        "",
+        "A CUDA build of torch requires one. With `--triton`, each compiles all kernels of an iteration in bfloat16,",
+        "float16, and float32 with and without TF32, and of blocks of growth 12 and 32.",
+        "",
+        *version_table(),
         "",
         "## Launches",
         "",

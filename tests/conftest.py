@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Before anything imports Triton or our kernels: in tests they run in Triton's interpreter, on the CPU.
-os.environ["TRITON_INTERPRET"] = "1"
-# Likewise before anything imports torch: processes that share the tests have a thread each.
+# Before anything imports torch: processes that share the tests have a thread each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 

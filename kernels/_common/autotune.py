@@ -9,9 +9,28 @@ import triton
 from lorbms_fast.kernels._common.dispatch import INTERPRETED
 
 
+class Tuner(triton.runtime.Autotuner):
+    """Triton's own, which times no candidate that is the only one.
+
+    Triton before 3.9 does, for a shape not seen before: a capture would fail of it, and nothing is learned.
+    """
+
+    tiny: dict[str, int]
+    """Tiles for the interpreter."""
+
+    def prune_configs(self, kwargs: dict[str, Any]) -> list[triton.Config]:
+        """List the candidates."""
+        candidates: list[triton.Config] = super().prune_configs(kwargs)
+        self.alone = len(candidates) == 1
+        return candidates
+
+    def _bench(self, *args: Any, config: triton.Config, **meta: Any) -> Any:
+        return [0.0] * 3 if self.alone else super()._bench(*args, config=config, **meta)
+
+
 def autotune(
     configs: Sequence[triton.Config], tiny: dict[str, int], key: Sequence[str], exact: int = 0
-) -> Callable[[Any], triton.runtime.Autotuner]:
+) -> Callable[[Any], Tuner]:
     """Decorate a kernel: the fastest of `configs` for each new value of its arguments `key`.
 
     Nothing is tried in the interpreter, which takes `tiny` tiles; nor while a CUDA graph is captured, when the first of
@@ -25,12 +44,14 @@ def autotune(
         capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
         return configs[:1] if capturing else configs
 
-    def decorate(kernel: Any) -> triton.runtime.Autotuner:
-        # Triton before 3.9 times even a single candidate, for which the interpreter has no clock.
+    def decorate(kernel: Any) -> Tuner:
+        # Where TRITON_INTERPRET was set from the start; the tests interpret single kernels, and take `tiny` then.
         tried = [triton.Config(tiny)] if INTERPRETED else list(configs)
-        tuner: triton.runtime.Autotuner = triton.autotune(
-            tried, list(key), prune_configs_by={"early_config_prune": candidates}, cache_results=True
-        )(kernel)
+        tuner = Tuner(
+            kernel, kernel.arg_names, tried, list(key), None, None,
+            prune_configs_by={"early_config_prune": candidates}, cache_results=True,
+        )  # fmt: skip
+        tuner.tiny = tiny
         return tuner
 
     return decorate

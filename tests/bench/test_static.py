@@ -7,19 +7,32 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+from bench.tritons import OLDEST, REQUIRED_BY, environment_of
+
+PINNED = pytest.importorskip("triton").__version__
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python without Triton's interpreter, which must be switched off before Triton is imported."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+def run(*arguments: str, version: str = PINNED) -> subprocess.CompletedProcess[str]:
+    """Python with a version of Triton, if it can be had."""
+    environment = os.environ
+    if version != PINNED:
+        try:
+            environment = environment_of(version)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"Triton {version} cannot be had: {error.stderr.strip()[-200:]}")
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_a_small_dense_block_spills_nothing_and_uses_tensor_cores():
-    ran = run("-m", "bench.static", "--check", "--sm", "80", "90")
+@pytest.mark.parametrize(("version", "sm"), [(PINNED, "90"), (OLDEST, "80")])
+def test_each_kind_of_kernel_compiles_spills_nothing_and_uses_tensor_cores(version, sm):
+    ran = run("-m", "bench.static", "--check", "--sm", sm, "--workers", "2", version=version)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"by Triton {version}:" in ran.stdout
+
+
+def test_the_pinned_triton_is_among_the_supported():
+    assert PINNED in REQUIRED_BY
 
 
 FINDS_FAULTS = """

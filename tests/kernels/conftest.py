@@ -4,23 +4,28 @@ A program of a grid takes some hundredths of a second there: tiny shapes, few pr
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from zlib import crc32
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON
 
+if TRITON:
+    from tests.kernels.interpreter import interpreted
 collect_ignore_glob = [] if TRITON else ["*_triton.py"]
 
 
 @pytest.fixture(autouse=True)
-def in_the_interpreter(request: pytest.FixtureRequest) -> None:
-    """Prepare the tests of Triton forms, which are in files of this name."""
+def in_the_interpreter(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Prepare the tests of Triton forms, which are in files of this name; all others run kernels natively, if any."""
     if request.path.stem.endswith("_triton"):
-        for fixture in ("poisoned", "bfloat16_as_on_a_gpu"):
-            request.getfixturevalue(fixture)
+        request.getfixturevalue("poisoned")
+        with interpreted(seed=crc32(request.node.nodeid.encode())):
+            yield
+    else:
+        yield
 
 
 @pytest.fixture
@@ -31,34 +36,6 @@ def poisoned() -> Iterator[None]:
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def bfloat16_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton 3.9's interpreter multiplies bfloat16's bits as integers, and cuts to it instead of rounding."""
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
-    dot, cast = builder.create_dot, builder.cast_impl
-
-    def widened(x):
-        if x.dtype.scalar != tl.bfloat16:
-            return x
-        return handle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
-
-    def create_dot(self, a, b, *rest):
-        return dot(self, widened(a), widened(b), *rest)
-
-    def cast_impl(self, x, to):
-        if x.dtype.scalar != tl.float32 or to.scalar != tl.bfloat16:
-            return cast(self, x, to)
-        rounded = torch.from_numpy(np.array(x.data)).to(torch.bfloat16)
-        return handle(rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
-
-    monkeypatch.setattr(builder, "create_dot", create_dot)
-    monkeypatch.setattr(builder, "cast_impl", cast_impl)
-    monkeypatch.setattr(builder, "create_fp_trunc", cast_impl)
 
 
 Outputs = Tensor | Sequence[Tensor]

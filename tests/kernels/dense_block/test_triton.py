@@ -172,14 +172,14 @@ def test_only_what_is_asked_for_gets_gradients(moved, monkeypatch):
 
 
 def programs_of_gradients(monkeypatch) -> list:
-    kernel, counts = form.programs.gradients, []
+    kernel, counts = form.kernels.gradients, []
 
     class Counted:
         def __getitem__(self, grid):
             counts.append(*grid)
             return kernel[grid]
 
-    monkeypatch.setattr(form.programs, "gradients", Counted())
+    monkeypatch.setattr(form.kernels, "gradients", Counted())
     monkeypatch.setattr(form, "_POSITIONS", 16)
     return counts
 

@@ -146,6 +146,7 @@ def test_the_audit_sees_what_waits(waits):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_cuda_finds_nobody_waiting(store, tmp_path, monkeypatch):
     config = replace(TINY, iterations=200, log_every=5, sheet_every=1000, checkpoint_every=1000, images="resident")
     training = Training.of(Run.create(tmp_path / "run", config, store.path), batch_source(config, store))

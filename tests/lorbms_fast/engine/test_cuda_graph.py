@@ -288,6 +288,7 @@ def test_sizes_hold_all_that_masks_can_use():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_cuda_graphs_replay_the_uncaptured_iteration(store):
     source = batch_source(CONFIG, store)
     gpu = torch.device("cuda")

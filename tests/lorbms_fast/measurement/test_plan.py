@@ -1,9 +1,6 @@
 """Predictions: the arithmetic behind them, and what is counted."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -50,27 +47,18 @@ def test_tensors_alive_are_summed():
     assert alive._now == 0
 
 
-COUNTED = """
-small, large = (plan.count_iteration(TINY.model, n, "bfloat16") for n in (2, 4))
-# Larger batches add up their weights' gradients from parts, with a launch more.
-assert 300 < len(small.ours) <= len(large.ours) < 1.2 * len(small.ours), (len(small.ours), len(large.ours))
-assert 300 < len(small.torchs) < 1500, len(small.torchs)
-assert small.peak_bytes < large.peak_bytes
-assert "bf16" in {operation.arithmetic for operation in small.torchs if operation.work.flops}
-assert sum(o.work.flops for o in large.operations) > 1.5 * sum(o.work.flops for o in small.operations)
-"""
-
-
 def test_an_iteration_is_counted_whole():
-    # In a process of its own, as the tests' conftest switches Triton's interpreter on when it is imported.
-    needs = "from lorbms_fast.config import *\nfrom lorbms_fast.measurement import plan\n"
-    code = f"{needs}TINY = {TINY!r}\n{COUNTED}"
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    small, large = (plan.count_iteration(TINY.model, n, "bfloat16") for n in (2, 4))
+    # Larger batches add up their weights' gradients from parts, with a launch more.
+    assert 300 < len(small.ours) <= len(large.ours) < 1.2 * len(small.ours), (len(small.ours), len(large.ours))
+    assert 300 < len(small.torchs) < 1500, len(small.torchs)
+    assert small.peak_bytes < large.peak_bytes
+    assert "bf16" in {operation.arithmetic for operation in small.torchs if operation.work.flops}
+    assert sum(o.work.flops for o in large.operations) > 1.5 * sum(o.work.flops for o in small.operations)
 
 
-def test_interpreted_kernels_are_not_counted():
+def test_interpreted_kernels_are_not_counted(monkeypatch):
+    monkeypatch.setattr(plan, "INTERPRETED", True)
     with pytest.raises(UserError, match="TRITON_INTERPRET"):
         plan.count_iteration(TINY.model, 2, "bfloat16")
 

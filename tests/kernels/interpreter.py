@@ -1,0 +1,89 @@
+"""Triton's interpreter for the length of a block, so that a GPU's tests run the same kernels natively beside it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from triton.runtime import interpreter
+from triton.runtime.autotuner import Autotuner
+from triton.runtime.jit import JITFunction
+
+from lorbms_fast.kernels._common import dispatch
+
+BUILDER, HANDLE = interpreter.InterpreterBuilder, interpreter.TensorHandle
+
+
+@contextmanager
+def interpreted(seed: int) -> Iterator[None]:
+    """Run kernels on CPU tensors, with their `tiny` tiles, the programs of a grid in an order drawn at random."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "INTERPRETED", True)
+        patch.setattr(JITFunction, "run", lambda self, *args, **kwargs: _function(self.fn).run(*args, **kwargs))
+        patch.setattr(JITFunction, "__call__", _call)
+        patch.setattr(Autotuner, "run", lambda self, *args, **kwargs: self.fn.run(*args, **kwargs, **self.tiny))
+        _in_any_order(patch, np.random.default_rng(seed))
+        _as_on_a_gpu(patch)
+        yield
+
+
+@cache
+def _function(fn: Any) -> interpreter.InterpretedFunction:
+    return interpreter.InterpretedFunction(fn)
+
+
+def _call(self: JITFunction, *args: Any, **kwargs: Any) -> Any:
+    """Call a kernel's function; what of Triton's language the interpreter replaces for it is put back."""
+    scope = interpreter._patch_lang(self.fn)
+    try:
+        return _function(self.fn).rewrite()(*args, **kwargs)
+    finally:
+        scope.restore()
+
+
+def _in_any_order(patch: pytest.MonkeyPatch, random: np.random.Generator) -> None:
+    """Number programs as a GPU starts them: nobody knows how."""
+    set_dim, set_idx, place = BUILDER.set_grid_dim, BUILDER.set_grid_idx, {}
+
+    def set_grid_dim(self, *sides):
+        set_dim(self, *sides)
+        programs = list(product(*map(range, sides)))
+        place.clear()
+        place.update(zip(programs, (programs[i] for i in random.permutation(len(programs))), strict=True))
+
+    patch.setattr(BUILDER, "set_grid_dim", set_grid_dim)
+    patch.setattr(BUILDER, "set_grid_idx", lambda self, *program: set_idx(self, *place[program]))
+
+
+def _as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
+    """Mend what interpreters lack: all multiply bfloat16's bits as integers and cut to it instead of rounding.
+
+    Before 3.9 there are no constants of it, and 3.6 takes a loop's bound only from an array without dimensions.
+    """
+    dot, cast, patch_tensor = BUILDER.create_dot, BUILDER.cast_impl, interpreter._patch_lang_tensor
+
+    def widened(x):
+        if x.dtype.scalar != tl.bfloat16:
+            return x
+        return HANDLE((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def cast_impl(self, x, to):
+        if x.dtype.scalar != tl.float32 or to.scalar != tl.bfloat16:
+            return cast(self, x, to)
+        rounded = torch.from_numpy(np.array(x.data)).to(torch.bfloat16)
+        return HANDLE(rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
+
+    def with_index(tensor, scope):
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    patch.setattr(BUILDER, "create_dot", lambda self, a, b, *rest: dot(self, widened(a), widened(b), *rest))
+    patch.setattr(BUILDER, "cast_impl", cast_impl)
+    patch.setattr(BUILDER, "create_fp_trunc", cast_impl)
+    patch.setattr(BUILDER, "get_bf16", lambda self, x: cast_impl(self, self.get_fp32(x), tl.bfloat16), raising=False)
+    patch.setattr(interpreter, "_patch_lang_tensor", with_index)
