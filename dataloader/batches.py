@@ -29,11 +29,11 @@ AUTHOR_RANKS = 9
 """The author's program draws from the nearest nine of the ten neighbours."""
 CPU = torch.device("cpu")
 DRAWN = 64
-"""Batches that are drawn at a time on the host: one by one, drawing would take as long as reading."""
+"""Number of batches whose indices are drawn together: one by one, drawing would take as long as reading."""
 
 
 class BatchIndices(NamedTuple):
-    """Which images make up a batch, or many along the first dimension."""
+    """The images of a batch by their rows, or of many batches along the first dimension."""
 
     rows: Tensor
     """(5, N) int64, rows of the store: reference images, then the candidates for quadrant 1, 2, 3, 4."""
@@ -42,7 +42,7 @@ class BatchIndices(NamedTuple):
 
 
 DrawFn = Callable[[range], BatchIndices]
-"""From numbers of batches to what they are made of, (number, ...)."""
+"""Numbers of batches to their indices, (number, ...)."""
 
 
 class BatchSource(ABC):
@@ -56,9 +56,9 @@ class BatchSource(ABC):
     batch_size: int
     seed: int
     read: Reader | None
-    """How images are read; None: from the mapped files."""
+    """The reader of images; None: a `MappedReader`."""
     ahead: int
-    """How many of the next batches are made in the background while one is used."""
+    """Number of next batches that are made in the background while one is used."""
     first_image: int
     """Images that were passed when the run went on, perhaps with another batch size than before."""
 
@@ -131,7 +131,7 @@ class BatchSource(ABC):
 
     @abstractmethod
     def sample(self, n: int, draw: int = 0) -> Batch:
-        """n images at random, with random candidates: for looking at, beside the run's own batches."""
+        """Draw n images at random, with random candidates: to look at, beside the run's own batches."""
 
     def complete(self, batch: Batch, encode: Callable[[Tensor], Tensor]) -> Batch:
         """Choose the candidates and masks that depend on the networks; where none do, the batch is as it was.
@@ -157,7 +157,7 @@ class BatchSource(ABC):
         return self.epoch(0)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """The images of rows of any shape, (*rows.shape, 3, S, S) float32 in [-1, 1]."""
+        """Read the images of rows of any shape: (*rows.shape, 3, S, S) float32 in [-1, 1]."""
         return (self.read or MappedReader(self.store, CPU))(rows)
 
 
@@ -176,7 +176,7 @@ class NeighbourBatches(BatchSource):
     first_image: int = 0
 
     def draw(self, number: int) -> BatchIndices:
-        """What batch `number`, counted from 0 over the whole run, is made of, on the host."""
+        """Draw the indices of batch `number`, counted from 0 over the whole run, on the host."""
         block, position = divmod(number, DRAWN)
         rows, mask = self._drawn(block)
         return BatchIndices(rows[position], mask[position])
@@ -207,7 +207,7 @@ class NeighbourBatches(BatchSource):
         return self._assemble(self.draw(number))
 
     def sample(self, n: int, draw: int = 0) -> Batch:
-        """n images at random, with random candidates: for looking at, beside the run's own batches."""
+        """Draw n images at random, with random candidates: to look at, beside the run's own batches."""
         rows = random_rows(self.seed, draw, n, len(self.store))
         return self.of_rows(
             rows, generator(self.seed, 3, draw).integers(self.neighbours.rows.shape[2], size=(len(rows), 4))
@@ -221,7 +221,7 @@ class NeighbourBatches(BatchSource):
 
     @property
     def mixing(self) -> dict[str, Any]:
-        """What decides how scenes are mixed, beside the store and the draw."""
+        """The settings of mixing, beside the store and the draw."""
         return {"tau": self.tau}
 
     def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:

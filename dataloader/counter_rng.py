@@ -15,13 +15,13 @@ _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def key(*parts: int) -> int:
-    """A key for numbers that depend on several things: seed, purpose, number of the pass."""
+    """Make a key for numbers that depend on several things: seed, purpose, number of the pass."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def bits(key: int, counter: Tensor) -> Tensor:
-    """64 random bits for each counter; different counters get different ones.
+    """Draw 64 bits for each counter; different counters get different ones.
 
     Args:
         key: in the range of int64.
@@ -37,12 +37,20 @@ def bits(key: int, counter: Tensor) -> Tensor:
 
 
 def below(n: int, key: int, counter: Tensor) -> Tensor:
-    """A random integer 0 to n - 1 for each counter, n at most 2^31; int64, of the counter's shape."""
+    """Draw an integer 0 to n - 1 for each counter, n at most 2^31; int64, of the counter's shape.
+
+    >>> below(6, key(0, 1), torch.arange(4)).tolist()
+    [5, 5, 3, 2]
+    """
     return (_right(bits(key, counter), 32) * n) >> 32
 
 
 def permutation(count: int, key: int, device: torch.device) -> Tensor:
-    """0 to count - 1 in a random order, int64: sorted by numbers that are never equal."""
+    """Draw an order of 0 to count - 1, int64: sorted by numbers that are never equal.
+
+    >>> permutation(5, key(0, 0), torch.device("cpu")).tolist()
+    [2, 4, 1, 0, 3]
+    """
     return bits(key, torch.arange(count, device=device)).argsort()
 
 

@@ -1,4 +1,4 @@
-"""Where a photograph's bytes are, and squares of it."""
+"""The bytes of a photograph: a file, or a range of one."""
 
 import os
 from dataclasses import dataclass
@@ -23,13 +23,17 @@ class BadImage(UserError):
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path that is relative to a folder can be a file's and stays in the folder, links aside."""
+    """Check that a path relative to a folder can be a file's and stays in the folder, links aside.
+
+    >>> [is_inside(name) for name in ("a/b.jpg", "../b.jpg", "/etc/passwd", "a\\0.jpg")]
+    [True, False, False, False]
+    """
     path = Path(name)
     return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that is too long is none's."""
+    """Check that there is such a file; a name that is too long is none's."""
     try:
         return path.is_file()
     except OSError:
@@ -43,15 +47,15 @@ class ByteRange:
     path: str
     """Relative to the folder that was asked for."""
     offset: int = 0
-    """Where the photograph begins, in bytes."""
+    """First byte of the photograph."""
     length: int | None = None
-    """Its bytes; None for the whole file."""
+    """Number of its bytes; None for the whole file."""
 
     def __str__(self) -> str:
         return self.path if self.length is None else f"{self.path} (from byte {self.offset})"
 
     def read(self, root: Path) -> bytes:
-        """The photograph's bytes.
+        """Read the photograph.
 
         Raises:
             BadImage: the file is missing, unreadable, empty or too short, or the place leads out of `root`.
@@ -86,7 +90,7 @@ class ByteRange:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph and what its annotations say of it."""
+    """A photograph and the facts that its annotations give."""
 
     id: str
     place: ByteRange

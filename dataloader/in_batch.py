@@ -81,7 +81,7 @@ class Halves(BatchSource):
 
     @property
     def mixing(self) -> dict[str, Any]:
-        """What decides how scenes are mixed, beside the store and the draw."""
+        """The settings of mixing, beside the store and the draw."""
         return {"tiles": self.tiles}
 
     def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:

@@ -40,7 +40,7 @@ class NeighbourTable:
     features: str
     """Name of the feature extractor: distances are on its scale."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """How the search was made: clusters, seed, how tau was chosen."""
+    """Facts of the search: clusters, seed, choice of tau."""
 
     def save(self, store: ImageStore) -> Path:
         """Write the table into the store's folder, replacing an older one."""

@@ -1,4 +1,4 @@
-"""Making things before they are asked for."""
+"""Values that are computed before they are asked for."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +11,10 @@ class Prefetcher(Generic[T]):
     """A function of a number that computes its values for the next numbers in the background.
 
     Right for functions of their number alone, whatever numbers are asked for; quick when they come in order.
+
+    >>> squared = Prefetcher(lambda number: number**2, ahead=2)
+    >>> [squared(number) for number in (0, 1, 2, 7)]
+    [0, 1, 4, 49]
     """
 
     def __init__(self, make: Callable[[int], T], ahead: int) -> None:
@@ -19,7 +23,7 @@ class Prefetcher(Generic[T]):
         self._coming: dict[int, Future[T]] = {}
 
     def __call__(self, number: int) -> T:
-        """`make(number)`; an exception of it is raised here."""
+        """Return `make(number)`; an exception of it is raised here."""
         self._expect(range(number, number + self._ahead + 1))
         return self._coming.pop(number).result()
 

@@ -26,11 +26,11 @@ SHARD_BYTES = 64 << 20
 TASK = 32
 """Photographs that a worker takes at a time."""
 CROPS = "by content"
-"""What squares are drawn by, beside the seed; stores made before this was noted drew them by the photographs' ids."""
+"""The key of random squares, beside the seed; stores made before this was noted drew them by the photographs' ids."""
 
 
 class Chosen(NamedTuple):
-    """Photographs that passed the filters which need no decoding, and how many passed each."""
+    """Photographs that passed the filters which need no decoding, and the number that passed each."""
 
     photographs: list[Photograph]
     with_enough_boxes: int
@@ -39,7 +39,7 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """How many photographs passed each filter, and how many images they gave."""
+    """Numbers of photographs that passed each filter, and of images they gave."""
 
     named: int
     unusable: int
@@ -83,6 +83,16 @@ def prepare_store(
         on_bad: leave bad photographs out and name them in `skipped.jsonl`, or stop at the first.
         workers: processes that decode.
         shard_bytes: size of a shard, about.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from lorbms_fast.dataloader.sources import of_folder
+    >>> with TemporaryDirectory() as name:
+    ...     folder = Path(name)
+    ...     Image.new("RGB", (90, 80), "teal").save(folder / "a.png")
+    ...     counts, skipped = prepare_store(folder / "store", folder, of_folder(folder), Recipe())
+    ...     (counts.images, sorted(path.name for path in (folder / "store").iterdir()))
+    (1, ['images-00000.npy', 'index.parquet', 'skipped.jsonl', 'store.json'])
 
     Raises:
         UserError: `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is too
@@ -161,7 +171,7 @@ def _finish(
     _check_space(out, sum(len(shards[number]) for number in missing) * settings.bytes_of_one)
     tasks = {number: _tasks(number, shards[number]) for number in missing}
     in_one_row = [task for of_shard in tasks.values() for task in of_shard]
-    # Closed on the way out, so that the progress bar ends before an error is told.
+    # Closed on the way out, so that the progress bar ends before an error is printed.
     with closing(
         ordered_map(
             partial(prepare_part, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs)
@@ -201,6 +211,7 @@ def _publish(
         images=sum(len(record["rows"]) for record in records),
     )
     if not counts.images:
+        shutil.rmtree(work.folder)  # nothing in it is worth keeping, and the files may be put right
         raise UserError(
             f"none of {counts.drawn} photographs in {settings.root} can be used ({counts.bad} bad, {counts.small} with "
             f"a side below {settings.recipe.min_side} px), e.g. {left_out[0].source} {left_out[0].reason}: "

@@ -1,4 +1,4 @@
-"""From some photographs to some images: what a worker of `prepare` does. It imports no more than that needs."""
+"""Worker side of `prepare`: decode, crop and resize some photographs. Imports stay few: each worker pays for them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lorbms_fast.dataloader.sources.listing import Skipped
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the content of a store, beside the photographs."""
+    """Settings that decide the content of a store, beside the photographs."""
 
     root: Path
     recipe: Recipe
@@ -27,7 +27,7 @@ class Settings:
 
     @property
     def bytes_of_one(self) -> int:
-        """Bytes that a photograph becomes."""
+        """Number of bytes that a photograph becomes."""
         return len(self.recipe.versions) * self.image_size**2 * 3
 
 
@@ -39,7 +39,7 @@ class ShardPart(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What the index says of an image, in the order of the store's SCHEMA."""
+    """The index's row of an image, in the order of the store's SCHEMA."""
 
     id: str
     source: str
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 class PreparedPart(NamedTuple):
-    """What was made of some photographs."""
+    """The images of some photographs."""
 
     images: NDArray[np.uint8]
     """(n, S, S, 3)."""
@@ -65,7 +65,7 @@ class PreparedPart(NamedTuple):
 
 
 def prepare_part(settings: Settings, task: ShardPart) -> PreparedPart:
-    """Images of every photograph that can be read and is large enough."""
+    """Make the images of every photograph that can be read and is large enough."""
     crops = [partial(_crops, settings)] * len(task.photographs)
     places = [photograph.place for photograph in task.photographs]
     found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))

@@ -27,13 +27,13 @@ Reader = Callable[[NDArray[np.int64]], Tensor]
 Mode = Literal["auto", "mapped", "resident", "streamed"]
 
 SHARE_OF_GPU = 0.5
-"""How much of a GPU's free memory the images may take when nobody asked for them to be there."""
+"""Share of a GPU's free memory that the images may take when nobody asked for them to be there."""
 PARTS = 8
-"""A batch of photographs is decoded in that many parts at a time, at most."""
+"""Maximum number of parts of a batch that are decoded at a time."""
 
 
 def reader(store: ImageStore, mode: Mode, side: int, device: torch.device, threads: int = PARTS) -> Reader:
-    """The reader of a mode; `auto` is resident on a GPU that has room, else mapped.
+    """Make the reader of a mode; `auto` is resident on a GPU that has room, else mapped.
 
     Args:
         store: what to read.

@@ -1,4 +1,4 @@
-"""The data sets of the thesis (Table 4.1), and which part of a photograph becomes which image."""
+"""The data sets of the thesis (Table 4.1), and the squares of a photograph that become images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ COCO_SMALLEST = 200
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which photographs are kept, and what is made of each."""
+    """Rules for the photographs that are kept, and the versions that are made of each."""
 
     name: str = "folder"
-    """Decides, with the seed, what is drawn: recipes draw different photographs."""
+    """Key of the draw, beside the seed: recipes draw different photographs."""
     part: Literal["train", "test"] | None = None
-    """Whether the photographs must be training or test images."""
+    """The part of COCO that the photographs must be of."""
     versions: tuple[int, ...] = (1,)
     """Versions of each photograph, numbers of `VERSIONS`."""
     min_side: int = 1
@@ -49,7 +49,7 @@ class Crop(NamedTuple):
 
 
 def content_key(photograph: bytes) -> str:
-    """A name for a file's content: the same photograph under two names is the same.
+    """Name a file's content: the same photograph under two names is the same.
 
     >>> content_key(b"a photograph")
     'd99d6b150c2f74477e8bd763078d75d3'

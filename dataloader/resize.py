@@ -21,6 +21,9 @@ def area_resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     Shrinking averages over each output pixel's area in the input, parts of input pixels counting by the part covered,
     and rounds; the result is within one grey level of that definition. Where an axis has fewer than `side` pixels it
     is enlarged by linear interpolation instead: areas smaller than a pixel would give blocks.
+
+    >>> area_resize(np.array([[[0], [100]], [[20], [40]]], np.uint8), 1).tolist()
+    [[[40]]]
     """
     height, width = image.shape[:2]
     shrunk = _resize(image, min(width, side), min(height, side), cv2.INTER_AREA)
@@ -63,7 +66,7 @@ def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, f
 
 
 class Shares(NamedTuple):
-    """How much of each of the equal parts of a stretch its pixels are."""
+    """Shares of a stretch's pixels in each of its equal parts."""
 
     places: NDArray[np.int64]
     """(K, parts) of as many neighbours as any part has pixels."""

@@ -63,14 +63,14 @@ class Shards:
         return np.asarray(images.reshape(*wanted.shape, *self.shape[1:]))
 
     def addresses(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Where in memory the images of some rows begin, of the rows' shape; good as long as this object lives."""
+        """Memory addresses of the images of some rows, of the rows' shape; good as long as this object lives."""
         wanted = self._counted_from_0(rows)
         addresses: NDArray[np.int64] = self._first_images[np.searchsorted(self.ends, wanted, side="right")]
         return addresses + wanted * self.files[0][0].nbytes
 
     @cached_property
     def _first_images(self) -> NDArray[np.int64]:
-        """Where the first image of all would lie if all files lay as each of them does."""
+        """Address of the first image of all if all files lay as each of them does."""
         starts = self.ends - [len(file) for file in self.files]
         return np.array([file.ctypes.data for file in self.files]) - starts * self.files[0][0].nbytes
 

@@ -1,4 +1,4 @@
-"""The folder in which a store comes about: shards that are finished, and a record of each."""
+"""The folder in which a store is made: shards that are finished, and a record of each."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ class StagingFolder:
         return sorted(self.folder.glob("shard-*.json"))
 
     def is_finished(self, number: int, photographs: Sequence[Photograph], with_bad: bool) -> bool:
-        """Whether a shard of these photographs is here as it was written.
+        """Check that a shard of these photographs is here as it was written.
 
         Args:
             number: of the shard.
@@ -105,7 +105,7 @@ class StagingFolder:
             partial.write_text(json.dumps(record))
 
     def record(self, number: int) -> dict[str, Any]:
-        """What was noted of a finished shard."""
+        """Read the record of a finished shard."""
         record: dict[str, Any] = json.loads(self._record(number).read_text())
         return record
 
@@ -149,7 +149,7 @@ def shard_name(number: int) -> str:
 
 
 def _header(count: int, side: int) -> bytes:
-    """What a .npy file of so many images begins with: numpy leaves room, so that its length is that of any count's."""
+    """Header of a .npy file of so many images: numpy leaves room, so that its length is that of any count's."""
     header = BytesIO()
     facts = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
     np.lib.format.write_array_header_1_0(header, facts)

@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 
 
 class Entry(NamedTuple):
-    """Where an image comes from: a square of a photograph of some size."""
+    """The origin of an image: a square of a photograph of some size."""
 
     place: ByteRange
     crop: Crop
@@ -64,7 +64,7 @@ class ImageStore:
     root: Path
     """Folder that the index's sources are relative to."""
     facts: dict[str, Any]
-    """What store.json says."""
+    """The content of store.json."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,7 +120,7 @@ class ImageStore:
         return cls(path, images, index, root, facts)
 
     def gone(self) -> Path | None:
-        """A file of images that has been removed or cut short since the store was opened: the first, unread.
+        """Find the first file of images that has been removed or cut short since the store was opened, unread.
 
         What is mapped stays readable after a removal where the files' system allows it, but reading behind the end of a
         file that was cut short ends the process.
@@ -135,7 +135,7 @@ class ImageStore:
         return None
 
     def entries(self, rows: Sequence[int]) -> list["Entry"]:
-        """What the index says of some images."""
+        """Read the origins of some images from the index."""
         columns = self.index.take(pa.array(rows, pa.int64())).to_pydict()
         return [
             Entry(ByteRange(*place), Crop(*crop), *size)
@@ -148,7 +148,7 @@ class ImageStore:
         ]
 
     def square(self, i: int, side: int) -> NDArray[np.uint8]:
-        """Image i at another resolution, (side, side, 3), as the reference decodes its source photograph.
+        """Decode image i at another resolution, (side, side, 3), from its source photograph by the reference.
 
         Raises:
             UserError: the photograph is gone or is another one now.
@@ -156,7 +156,7 @@ class ImageStore:
         return self.squares([i], side, decoder_named("pillow"))[0]
 
     def squares(self, rows: Sequence[int], side: int, decoder: Decoder) -> NDArray[np.uint8]:
-        """Images at another resolution, (len(rows), side, side, 3), from their source photographs.
+        """Decode images at another resolution, (len(rows), side, side, 3), from their source photographs.
 
         Neighbouring rows of the same photograph share its decoding.
 

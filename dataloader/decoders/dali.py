@@ -41,7 +41,7 @@ def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[
 
 
 def decoded(encoded: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
-    """Whole photographs, uint8 (H, W, 3) on the device; None where one is refused.
+    """Decode whole photographs: uint8 (H, W, 3) on the device; None where one is refused.
 
     Raises:
         UserError: DALI is not installed.
@@ -65,7 +65,7 @@ def square(pixels: Tensor, crop: Crop, side: int) -> Tensor:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether a JPEG has its end: the CPU's decoder refuses others itself, nvJPEG is not known to."""
+    """Look for a JPEG's end: the CPU's decoder refuses files without one itself, nvJPEG is not known to."""
     return data[-1024:].rstrip(b"\0").endswith(END_OF_IMAGE)
 
 

@@ -1,4 +1,4 @@
-"""What a decoder is, and what it makes."""
+"""The interface of decoders: encoded photographs to squares."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.resize import area_resize
 
 Crops = Callable[[int, int], tuple[Crop, ...]]
-"""Which squares of a photograph are wanted, given its upright width and height; none leaves it out."""
+"""The squares that are wanted of a photograph, given its upright width and height; none leaves it out."""
 CropsOf = Callable[[bytes], Crops]
 """The same, given the encoded photograph first."""
 
 
 class Squares(NamedTuple):
-    """What was wanted of one photograph."""
+    """The squares of one photograph."""
 
     width: int
     height: int
@@ -35,7 +35,7 @@ class Squares(NamedTuple):
 
     @classmethod
     def none(cls, width: int, height: int, side: int) -> "Squares":
-        """What is left of a photograph that is not wanted: its size."""
+        """Keep the size of a photograph of which no square is wanted."""
         return cls(width, height, (), np.empty((0, side, side, 3), np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Which JPEGs the fast decoders take."""
+"""The JPEGs that the fast decoders take."""
 
 import io
 
@@ -14,7 +14,7 @@ START_OF_SCAN, APP1 = 0xDA, 0xE1
 
 
 def plain_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of an upright JPEG in YCbCr or grey; None for anything else, which is left to the reference."""
+    """Read (width, height) of an upright JPEG in YCbCr or grey; None for anything else: the reference reads that."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -35,7 +35,7 @@ def _is_upright(data: bytes) -> bool:
 
 
 def _may_have_exif(data: bytes) -> bool:
-    """Whether a segment before the pixels holds Exif data, or there is something else there than segments."""
+    """Look before the pixels for a segment of Exif data, or for something else than segments."""
     at = 2
     while data[at : at + 1] == b"\xff" and len(data) > at + 4:
         if data[at + 1] == START_OF_SCAN:

@@ -1,4 +1,4 @@
-"""Files of pictures without headers, as STL-10 has them: their decoder is told by the file's ending."""
+"""Pictures without headers, as STL-10 has them: only the ending of their file says what they are."""
 
 import numpy as np
 from numpy.typing import NDArray

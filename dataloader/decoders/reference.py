@@ -86,12 +86,12 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
 
 
 def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[Squares | None]:
-    """Leaves every photograph to the reference: `squares`."""
+    """Leave every photograph to the reference: `squares`."""
     return [None] * len(encoded)
 
 
 def squares(data: bytes, name: Path | str, crops: Crops, side: int) -> Squares | BadImage:
-    """Squares of one photograph, or what is wrong with it."""
+    """Cut the squares out of one photograph, or say what is wrong with it."""
     try:
         pixels = decode_rgb(data, name)
     except BadImage as bad:
@@ -100,7 +100,7 @@ def squares(data: bytes, name: Path | str, crops: Crops, side: int) -> Squares |
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    """Read the EXIF orientation: 1 (upright) where there is none or it cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata says nothing about the orientation; the pixels are fine

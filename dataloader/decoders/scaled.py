@@ -15,7 +15,7 @@ OVERSAMPLING = 1.5
 
 
 def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[Squares | None]:
-    """Squares of JPEGs.
+    """Decode squares of JPEGs.
 
     Against the reference, on photographs, the mean error is below 1.5 grey levels of 255 and 99% of the values are
     within 10; where nothing can be left out (squares below three times the side) all are within 1. Refuses what is

@@ -1,4 +1,4 @@
-"""Where photographs come from: plain folders, COCO, tar shards, STL-10, PASCAL VOC.
+"""Sources of photographs: plain folders, COCO, tar shards, STL-10, PASCAL VOC.
 
 A new source is a module with a function that makes a `Listing`, a name in `Layout` and a line in `_listing`.
 """

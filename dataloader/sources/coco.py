@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "test"]
 ROBOFLOW = "_annotations.coco.json"
-"""What Roboflow calls the file in each of its folders of images."""
+"""Name of the file in each of Roboflow's folders of images."""
 
 
 def of_coco(root: Path, annotations: Path) -> Listing:
@@ -88,7 +88,7 @@ def annotation_files(root: Path) -> list[Path]:
 
 
 def part_of(path: Path) -> Part | None:
-    """Whether a folder, or a word of a json file's name, is called after training or test images.
+    """Tell from the name of a folder, or a word of a json file's, whether it is of training or test images.
 
     >>> [part_of(Path(name)) for name in ("train2017", "instances_val2017.json", "image_info_test-dev2017.json")]
     ['train', None, 'test']
@@ -221,7 +221,8 @@ def _plain(name: str) -> str:
 
 def _boxes(annotations: list[Any], images: dict[int, dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """The boxes of some images, and notes on annotations that are none."""
-    boxes, of_none, no_box = [], [], []
+    boxes: list[dict[str, Any]] = []
+    of_none, no_box = [], []
     for number, one in enumerate(annotations):
         identity = _whole(one.get("image_id")) if isinstance(one, dict) else None
         if identity not in images:

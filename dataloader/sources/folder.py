@@ -11,7 +11,7 @@ from lorbms_fast.errors import UserError
 JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp"})
 SUFFIXES = JPEGS | {".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm"}
-"""Endings, in lower case, that files of the formats that are read have."""
+"""Endings, in lower case, of files in the formats that are read."""
 UNREAD = frozenset(
     {".heic", ".heif", ".hif", ".avifs", ".jxl", ".jxr", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".tga", ".dng"}
     | {".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw", ".exr", ".hdr"}
@@ -73,7 +73,7 @@ def notes_on(root: Path, tree: Tree) -> list[str]:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of a path is hidden or the operating system's, such as `._a.jpg` or `__MACOSX`.
+    """Look for a part of a path that is hidden or the operating system's, such as `._a.jpg` or `__MACOSX`.
 
     >>> [is_hidden(path) for path in ("a/b.jpg", "a/._b.jpg", "__MACOSX/b.jpg", ".thumbnails/b.jpg", "./b.jpg")]
     [False, True, True, True, False]

@@ -163,7 +163,7 @@ def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
 
 
 def _next_archive(path: Path, end: int) -> int | None:
-    """Where behind an archive's end something else than zeros begins, in whole blocks."""
+    """Find the first block behind an archive's end that is more than zeros."""
     with path.open("rb") as file:
         file.seek(end)
         while data := file.read(STRETCH):

@@ -24,7 +24,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """What an annotation file says."""
+    """The content of an annotation file."""
 
     size: tuple[int, int] | None
     """(width, height); None where the file gives none above 0."""
@@ -91,7 +91,7 @@ def _named(root: Path, folder: Path, split: str | None) -> tuple[list[Named], li
 
 
 def read_split(root: Path, split: str) -> list[str]:
-    """Names of a split's images; lists of a class (`dog_train`) give those that hold it.
+    """Read the names of a split's images; lists of a class (`dog_train`) give those that hold it.
 
     Raises:
         UserError: there is no such list, it is no text, or it names a file outside the folder of images.
@@ -111,7 +111,7 @@ def read_split(root: Path, split: str) -> list[str]:
 
 
 def read_annotation(root: Path, name: str) -> VocAnnotation:
-    """The objects of an image.
+    """Read the objects of an image.
 
     Raises:
         UserError: the file is missing, no XML, or lacks what an annotation has.

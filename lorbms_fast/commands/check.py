@@ -1,4 +1,4 @@
-"""`lorbms-fast check`: whether a store is what was written."""
+"""`lorbms-fast check`: compare a store with its checksums."""
 
 import sys
 from pathlib import Path
