@@ -56,7 +56,7 @@ def of_coco(root: Path, annotations: Path) -> Listing:
         )
         for identity, image in sorted(images.items())
     ]
-    return Listing(photographs, unusable, notes, annotations)
+    return Listing(photographs, unusable, [f"annotations: {annotations}", *notes], annotations)
 
 
 def find_annotations(root: Path, part: Part | None = None) -> Path | None:

@@ -9,7 +9,7 @@ import tyro
 
 from lorbms_fast.dataloader.prepare import Counts, prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
-from lorbms_fast.dataloader.sources import Layout, Listing, Skipped, layout_of, photographs_in
+from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
 from lorbms_fast.dataloader.store import SKIPPED
 from lorbms_fast.errors import UserError
 
@@ -68,6 +68,8 @@ def prepare(
     if layout == "auto":
         layout = "coco" if annotations else layout_of(source)
     listing = photographs_in(source, layout, annotations, split, RECIPES[recipe].part)
+    for note in listing.notes:
+        print(note, flush=True)
     base = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
     chosen = _adjusted(base, min_side, limit)
     counts, skipped = prepare_store(
@@ -81,7 +83,7 @@ def prepare(
         on_bad=on_bad,
         workers=workers,
     )
-    print(_report(out, chosen, listing, counts, skipped))
+    print(_report(out, chosen, counts, skipped))
 
 
 def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe:
@@ -89,10 +91,9 @@ def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe
     return recipe if limit is None else replace(recipe, draw=limit)
 
 
-def _report(out: Path, recipe: Recipe, listing: Listing, counts: Counts, skipped: list[Skipped]) -> str:
-    """Say what was read, and what every filter left, in the order of the filters."""
-    lines = [f"annotations: {listing.annotations}"] if listing.annotations else []
-    lines += [*listing.notes, f"{counts.named:,} photographs"]
+def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -> str:
+    """Say what every filter left, in the order of the filters."""
+    lines = [f"{counts.named:,} photographs"]
     if counts.unusable:
         lines.append(f"  beside {counts.unusable:,} entries or files that are not used")
     if recipe.min_boxes:

@@ -128,14 +128,16 @@ def test_twenty_kills_of_several_workers(tmp_path, scenes, undisturbed):
 
 
 def test_a_failure_keeps_finished_shards(tmp_path, scenes, undisturbed, monkeypatch):
-    make = module.make
-    monkeypatch.setattr(module, "make", lambda settings, task: 1 / 0 if task.shard == 5 else make(settings, task))
+    make = module.prepare_part
+    monkeypatch.setattr(
+        module, "prepare_part", lambda settings, task: 1 / 0 if task.shard == 5 else make(settings, task)
+    )
     with pytest.raises(ZeroDivisionError):
         prepare(tmp_path / "store", scenes)
     kept = finished(tmp_path / "store")
     assert sorted(kept) == [f"images-{n:05d}.npy" for n in range(5)]
     made = []
-    monkeypatch.setattr(module, "make", lambda settings, task: made.append(task.shard) or make(settings, task))
+    monkeypatch.setattr(module, "prepare_part", lambda settings, task: made.append(task.shard) or make(settings, task))
     prepare(tmp_path / "store", scenes)
     assert min(made) == 5
     assert contents(tmp_path / "store") == contents(undisturbed)
