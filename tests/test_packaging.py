@@ -32,7 +32,7 @@ DISTRIBUTIONS = {
 """Distributions whose import names are others."""
 NOT_IMPORTED = {
     "onnxscript": "torch.onnx writes files by it",
-    "faiss-gpu-cu13-cuvs": "takes faiss-cpu's place where there is a GPU",
+    "faiss-gpu": "takes faiss-cpu's place where there is a GPU",
     "tensorboard": "torch.utils.tensorboard writes by it",
 }
 OF_OTHERS = {"torchvision": "timm"}
@@ -118,7 +118,7 @@ def test_the_layers_need_torch_and_numpy_only(metadata):
 def test_exactly_one_faiss_is_installed_with_the_system(metadata):
     train, cuda = _brought_by("train", metadata), _brought_by("cuda", metadata)
     assert {name for name in train if "faiss" in name} == {"faiss-cpu"}
-    assert {name for name in cuda if "faiss" in name} == {"faiss-gpu-cu13-cuvs"}
+    assert {name for name in cuda if "faiss" in name} == {"faiss-gpu"}
     assert train - {"faiss-cpu"} < cuda
     for extra in set(metadata.get_all("Provides-Extra")) - {"train", "cuda", "dev"}:
         assert not {name for name in _brought_by(extra, metadata) if "faiss" in name}, f"{extra} comes beside another"
