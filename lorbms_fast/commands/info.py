@@ -13,7 +13,8 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
 from lorbms_fast.models.layout import Layer, layout
 from lorbms_fast.models.receptive_field import receptive_field, sees_everything, windows_of
-from lorbms_fast.models.variants import with_variant
+from lorbms_fast.models.variants import images_at_once, with_variant
+from lorbms_fast.reference.classifier import PAIR
 from lorbms_fast.variants import VARIANTS
 
 
@@ -58,12 +59,12 @@ def describe(config: ModelConfig) -> dict[str, list[Layer]]:
     networks = build(config, "reference")
     image = torch.zeros(1, 3, config.image_size, config.image_size)
     code = networks.enc(image)
-    others = 3 * (networks.cls.images - 1)  # channels of all that the classifier sees beside the mixed image
+    beside = (images_at_once(config.classifier) or PAIR) - 1  # images that the classifier sees beside the mixed one
     return {
         "encoder": layout(networks.enc, image),
         "decoder": layout(networks.dec, code),
         "discriminator": layout(networks.dsc, image),
-        "classifier": layout(networks.cls, image, image[:, :1].expand(-1, others, -1, -1)),
+        "classifier": layout(networks.cls, image, image[:, :1].expand(-1, 3 * beside, -1, -1)),
     }
 
 

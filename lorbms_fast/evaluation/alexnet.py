@@ -12,7 +12,7 @@ WIDTHS = (96, 256, 384, 384, 256)
 HIDDEN = 4096
 
 
-class AlexNetConvs(AlexNetConvolutions):
+class AlexNetConvs(AlexNetConvolutions[nn.BatchNorm2d]):
     """The thesis's classifier up to conv5, but for one picture and with AlexNet's own conv1.
 
     conv1 is 11x11 with stride 4 and no padding, so that 96x96 pixels give 4x4x256 maps at conv5 (a linear classifier

@@ -172,8 +172,8 @@ class OverTraining(NamedTuple):
     best: float
     iteration: int
     """Of the best."""
-    count: int
-    """How many times it was measured."""
+    checkpoints: int
+    """How many it was measured at."""
 
 
 def over_training(results: Sequence[Result]) -> list[OverTraining]:
@@ -183,7 +183,7 @@ def over_training(results: Sequence[Result]) -> list[OverTraining]:
         >>> one = {"pictures": "24 images", "distance": "FID", "features": "weights", "is": [5.0, 4.9, 5.1]}
         >>> two = {"frechet": [200.0, 190, 210], "iteration": 10}, {"frechet": [180.0, 170, 190], "iteration": 20}
         >>> for found in over_training([one | more for more in two]):
-        ...     print(found.measure, found.mean, round(found.sd, 1), found.best, found.iteration, found.count)
+        ...     print(found.measure, found.mean, round(found.sd, 1), found.best, found.iteration, found.checkpoints)
         FID 190.0 14.1 180.0 20 2
         IS 5.0 0.0 5.0 10 2
     """

@@ -122,7 +122,7 @@ def _over_training(run: Path) -> Section:
             one.measure,
             one.pictures,
             f"mean {one.mean:.1f}, sd {one.sd:.1f}, best {one.best:.1f} (iteration {one.iteration:,})",
-            f"{one.count}",
+            f"{one.checkpoints}",
             table_4_4(one.measure),
         ]
         for one in found

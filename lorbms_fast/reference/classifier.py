@@ -1,6 +1,7 @@
 """The classifier: AlexNet with batch norm, reading a mixed image and one of its candidates."""
 
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,10 @@ PAIR = 2
 """Images that the thesis's classifier sees in one run: the mixed one and one of its candidates."""
 
 
-class AlexNetConvolutions(nn.Module):
+Norm = TypeVar("Norm", bound=nn.Module)
+
+
+class AlexNetConvolutions(nn.Module, Generic[Norm]):
     """conv1 to conv5 of AlexNet, each followed by ReLU and batch norm.
 
     Args:
@@ -30,7 +34,7 @@ class AlexNetConvolutions(nn.Module):
         widths: Sequence[int],
         kernel_size: int,
         stride: int,
-        norm: Callable[[int], nn.Module] = BatchNorm,
+        norm: Callable[[int], Norm],
     ) -> None:
         super().__init__()
         c1, c2, c3, c4, c5 = widths
@@ -55,14 +59,14 @@ class AlexNetConvolutions(nn.Module):
         return maps
 
 
-class Classifier(AlexNetConvolutions):
+class Classifier(AlexNetConvolutions[BatchNorm]):
     """Tells at which quadrant, if any, a candidate's chunk went into the mixed image."""
 
     images = PAIR
     """Images it sees in one run; more than a pair are all that the mixed one was made of."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(3 * self.images, config.classifier_widths, kernel_size=8, stride=2)
+        super().__init__(3 * self.images, config.classifier_widths, kernel_size=8, stride=2, norm=BatchNorm)
         self.fc6 = nn.Linear(config.classifier_positions * config.classifier_widths[-1], config.classifier_hidden)
         self.fc7 = nn.Linear(config.classifier_hidden, config.classifier_hidden)
         self.fc8 = nn.Linear(config.classifier_hidden, config.tiles)

@@ -85,11 +85,11 @@ def generation(
 
 def _print_over_training(run: Path) -> None:
     """Print mean, standard deviation and best over all that was measured, where that is more than one checkpoint."""
-    found = [one for one in over_training(generation_results(run)) if one.count > 1]
+    found = [one for one in over_training(generation_results(run)) if one.checkpoints > 1]
     if not found:
         return
     table = Table("measure", "store", "mean +- sd", "best", "checkpoints", title="over training")
     for one in found:
         best = f"{one.best:.1f} (iteration {one.iteration:,})"
-        table.add_row(one.measure, one.pictures, spread(one.mean, one.sd), best, f"{one.count}")
+        table.add_row(one.measure, one.pictures, spread(one.mean, one.sd), best, f"{one.checkpoints}")
     Console().print(table)

@@ -70,7 +70,8 @@ def draw_swaps(rows: NDArray[np.int64], photographs: NDArray[np.int64], count: i
     turn, couple = np.divmod(np.arange(min(count, 8 * len(couples))), len(couples))
     backwards, quadrant = np.divmod(ways[couple, turn], 4)
     ref, obj = (couples[couple, side] for side in (backwards, 1 - backwards))
-    return Swaps(*(np.array([generator.choice(images[p]) for p in of]) for of in (ref, obj)), quadrant, couple)
+    rows_ref, rows_obj = (np.array([generator.choice(images[p]) for p in of]) for of in (ref, obj))
+    return Swaps(rows_ref, rows_obj, quadrant, couple)
 
 
 def swap(networks: Networks, store: ImageStore, swaps: Swaps, device: torch.device) -> Iterator[tuple[Swaps, Swapped]]:

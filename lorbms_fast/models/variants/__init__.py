@@ -86,7 +86,7 @@ def with_variant(config: TrainConfig, name: str) -> TrainConfig:
         'attention-decoder'
     """
     variant = _variant(name)
-    parts = {kind.lower(): current_name(name) for kind in variant.networks}
+    parts: dict[str, Any] = {kind.lower(): current_name(name) for kind in variant.networks}
     return variant.settings(replace(config, model=replace(config.model, **parts)))
 
 
