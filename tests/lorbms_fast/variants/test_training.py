@@ -137,7 +137,8 @@ def test_the_command_trains_a_variant(store, tmp_path, capsys):
     main(["train", "--resume", str(run), "--iterations", "2"])
     capsys.readouterr()
     for mistake, named in (
-        (["--resume", str(run), "--variant", "transposed-decoder"], "another model"),
+        (["--resume", str(run), "--variant", "transposed-decoder"], "would begin another run"),
+        (["--resume", str(run), "--model.decoder", "transposed-decoder"], "another model"),
         ([str(store.path), "--out", str(tmp_path / "x"), "--variant", "attentoin"], "no variant 'attentoin'"),
         ([str(store.path), "--out", str(tmp_path / "x"), "--model.decoder", "hinge"], "'hinge' has no decoder"),
     ):
