@@ -24,7 +24,7 @@ class tqdm(plain.tqdm):  # noqa: N801
             kwargs = {"mininterval": BETWEEN_LINES, "maxinterval": BETWEEN_LINES} | kwargs
         super().__init__(*args, **kwargs)
 
-    def status_printer(self, file: Any) -> Callable[[str], None]:  # type: ignore[override]
+    def status_printer(self, file: Any) -> Callable[[str], None]:
         """A function that shows a state: over the last one, or below it."""
         if not self._in_lines:
             over: Callable[[str], None] = plain.tqdm.status_printer(file)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.run import Run
 from lorbms_fast.training.session import run_training
 
@@ -20,7 +22,10 @@ PROCESSES.set_forkserver_preload(["lorbms_fast.cli", "lorbms_fast.dataloader.pre
 def train(folder: Path) -> None:
     """Train a run to its end."""
     run = Run.open(folder)
-    run_training(run, ImageStore.open(run.store))
+    try:
+        run_training(run, ImageStore.open(run.store))
+    except Interrupted:
+        sys.exit(130)  # as the command does
 
 
 def work_together(count: int, work: Callable[..., None], *arguments: object) -> None:

@@ -1,8 +1,7 @@
 """`lorbms-fast train`: train LORBMS on a store."""
 
-import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +17,20 @@ from lorbms_fast.run import Run
 from lorbms_fast.training.session import run_training
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """The options that decide which settings the others change."""
+
+    preset: str | None = None
+    variant: str | None = None
+    config: Path | None = None
+    resume: Path | None = None
+
+
 def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
     """The command, its settings starting from the preset, the settings file or the run that the arguments name."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset")
-    first.add_argument("--variant")
-    first.add_argument("--config", type=Path)
-    first.add_argument("--resume", type=Path)
-    named, _ = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
+    without_help = [argument for argument in arguments if argument not in ("-h", "--help")]
+    named, _ = tyro.cli(Beginning, prog="lorbms-fast train", args=without_help, return_unknown_args=True)
     if named.resume is not None and (given := [n for n in ("preset", "variant") if getattr(named, n) is not None]):
         raise UserError(
             f"{' and '.join(f'--{name} {getattr(named, name)}' for name in given)} would begin another run than "

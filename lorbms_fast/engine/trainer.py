@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -50,6 +51,23 @@ class Every:
     def __call__(self, done: int) -> bool:
         """Is it due after iteration `done`?"""
         return done % self.count == 0 or done == self.last
+
+
+class Due(NamedTuple):
+    """What follows an iteration."""
+
+    log: bool
+    """Its metrics are logged."""
+    question: bool
+    """Processes ask each other whether to leave, and whether all was finite."""
+    look: bool
+    """Samples are looked at, for classifier and discriminator that have collapsed."""
+    sheet: bool
+    """They are drawn."""
+    save: bool
+    """A checkpoint is written."""
+    measure: bool
+    """Mixed scenes are measured, where they are to be."""
 
 
 @dataclass(frozen=True)
@@ -119,35 +137,38 @@ class Training:
 
     def _train(self, start: Progress, stop: StopRequests, draw: Draw | None, measure: Measure | None) -> None:
         """Train from `start` to the end of the run, or until it is to go back."""
-        config, last = self.run.config, self.last_iteration(start)
-        log_due, sheet_due, save_due = (
-            Every(config.log_every),
-            Every(config.sheet_every, last),
-            Every(config.checkpoint_every, last),
-        )
+        last = self.last_iteration(start)
         step, guard = self._step(), self._guard(start)
         with Journal(self.run.folder, start.iteration, last, self.world.first) as journal:
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
-                metrics = step(before)
+                due = self._due(before, now, last, measure is not None)
+                journal.note(done, step(before), due.log)
                 guard.note(before)
-                journal.note(done, metrics, log_due(done))
-                measuring = self._passes(now) > self._passes(before)
-                saving = save_due(done) or (measuring and measure is not None)
-                leaving = None
-                if self._looking_is_free or log_due(done) or saving or measuring:
-                    leaving = self._leaving(done, stop, log_due(done))
-                    guard.look(left=0 if sheet_due(done) or saving or leaving else 1)
-                journal.read(left=0 if sheet_due(done) or saving or leaving else 1)
-                if sheet_due(done) or done == 1:
-                    self._look(journal, done, draw if sheet_due(done) else None)
-                if saving or leaving:
+                leaving = self._leaving(done, stop, due.log) if due.question else None
+                left = 0 if due.sheet or due.save or leaving else 1  # metrics that may still be on their way
+                if due.question:
+                    guard.look(left)
+                journal.read(left)
+                if due.look:
+                    self._look(journal, done, draw if due.sheet else None)
+                if due.save or leaving:
                     self._keep(journal, now)
-                if measuring and measure is not None and not leaving:
+                if due.measure and measure is not None and not leaving:
                     with stop.at_once(done):  # takes minutes, and everything is on disk
                         journal.board(done, measure(self.networks, done))
                 if leaving and done < last:
                     raise leaving
+
+    def _due(self, before: Progress, now: Progress, last: int, measured: bool) -> Due:
+        """What is due after an iteration that began at `before`; where several processes ask, all must."""
+        config, done = self.run.config, now.iteration
+        log = Every(config.log_every)(done)
+        sheet = Every(config.sheet_every, last)(done)
+        measure = self._passes(now) > self._passes(before)
+        save = Every(config.checkpoint_every, last)(done) or (measure and measured)
+        question = self._looking_is_free or log or save or measure
+        return Due(log, question, sheet or done == 1, sheet, save, measure)
 
     def _guard(self, start: Progress) -> NonFiniteGuard:
         batches = self.updates * self.world.size

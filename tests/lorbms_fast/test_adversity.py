@@ -264,4 +264,4 @@ def test_nothing_but_progress_is_new_in_a_resumed_state(store, tmp_path):
     run = Run.create(tmp_path / "run", replace(TINY, iterations=1), store.path)
     run_training(run, store)
     facts = checkpoint.facts_of(run.latest())
-    assert Progress(*(facts[name] for name in Progress._fields)) == Progress(1, 1, 0)
+    assert Progress(*(facts[name] for name in Progress._fields)) == Progress(1, 3, 0)

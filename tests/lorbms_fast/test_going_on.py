@@ -1,7 +1,9 @@
 """`--resume`: with another batch size, other settings, into another folder, on a store that moved or is another one."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
+from lorbms_fast.engine.trainer import Training
 from lorbms_fast.run import Run
 from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY, store_of
@@ -172,3 +175,18 @@ def test_checkpoints_that_counted_batches_go_on_as_before(batch_size, run, store
     assert checkpoint.facts_of(path)["images"] == expected
     source = batch_source(replace(config, batch_size=12), store)
     assert checkpoint.facts_of(Run.open(run).latest())["images"] == source.images_after(expected, 1)
+
+
+def test_an_interruption_is_told_and_ends_with_its_status(run, monkeypatch, capsys):
+    step = Training._step
+
+    def interrupted(training):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(training)
+
+    monkeypatch.setattr(Training, "_step", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        train("--resume", run, "--iterations", 4)
+    assert ended.value.code == 130
+    assert "stopped after iteration 3: go on with" in capsys.readouterr().out
+    assert iterations(run)[-1] == 3
