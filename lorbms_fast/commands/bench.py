@@ -3,9 +3,11 @@
 import json as json_format
 from typing import Literal
 
+import torch
 import tyro
 
 from lorbms_fast.config import PRESETS, Precision
+from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.apart import compare_steps
 from lorbms_fast.measurement.machine import machine
@@ -19,6 +21,7 @@ def bench(
     rounds: int = 5,
     precision: Precision = "float32",
     preset: str = "thesis",
+    compiled_reference: bool = False,
     json: bool = False,
 ) -> None:
     """Time whole training iterations (generator twice, classifier, discriminator), reference and fast in turns.
@@ -32,13 +35,15 @@ def bench(
         rounds: Timed iterations of each.
         precision: Arithmetic of the fast form.
         preset: Whose model: thesis or demo.
+        compiled_reference: Take the reference under torch.compile as a second yardstick; compiling takes minutes.
         json: Print JSON.
     """
     if preset not in PRESETS:
         raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
     if batch_size < 1 or rounds < 1:
         raise UserError(f"--batch-size {batch_size} --rounds {rounds}: use 1 or more of each")
-    result = compare_steps(PRESETS[preset].model, batch_size, rounds, precision)
+    precision = chosen_precision(precision, torch.device("cpu"))
+    result = compare_steps(PRESETS[preset].model, batch_size, rounds, precision, compiled_reference)
     facts = {"machine": machine(), "preset": preset, "batch_size": batch_size, "precision": precision, **result}
     if json:
         print(json_format.dumps(facts, indent=2))
@@ -51,3 +56,9 @@ def bench(
             f"{form['gigabytes']:6.1f} GB read and written  {form['peak_memory_gb']:5.2f} GB peak memory"
         )
     print(f"  {result['ratio']:.2f} times faster")
+    if compiled_reference:
+        form = result["compiled_reference"]
+        print(
+            f"  reference under torch.compile {form['seconds']:.3f} s, {form['peak_memory_gb']:.2f} GB peak memory: "
+            f"fast is {result['ratio_to_compiled']:.2f} times faster"
+        )

@@ -5,20 +5,41 @@ Parameters, statistics, losses and optimizers stay float32 in all of them.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from lorbms_fast.config import Precision
+from lorbms_fast.progress import tqdm
 
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_CPU = Path("/proc/cpuinfo")
+_MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
+"""Flags of processors with instructions for it: Intel's and AMD's, and ARM's."""
 
 
 def chosen_precision(wish: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """The arithmetic that a setting means on a device: `auto` is bfloat16 on CUDA, float32 on a CPU."""
+    """Find the arithmetic that a setting means on a device: `auto` is bfloat16 on CUDA, float32 on a CPU.
+
+    Bfloat16 on a CPU without instructions for it is slower than float32: a line says so.
+    """
     if wish == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
+    if wish == "bfloat16" and device.type == "cpu" and not cpu_multiplies_bfloat16():
+        tqdm.write(
+            "--precision bfloat16: this CPU has no instructions for it (AMX, AVX512_BF16) and multiplies it slower "
+            "than float32; use --precision float32"
+        )
     return wish
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions that multiply bfloat16; where nobody can tell, it is taken to have some."""
+    if not _CPU.exists():
+        return True
+    listed = [line for line in _CPU.read_text(errors="replace").splitlines() if line.startswith(("flags", "Features"))]
+    return not listed or bool(_MULTIPLY_BFLOAT16 & set(listed[0].split()))
 
 
 @contextmanager

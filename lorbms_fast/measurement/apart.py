@@ -3,13 +3,14 @@
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from lorbms_fast.config import Impl, ModelConfig, Precision
 from lorbms_fast.measurement.counts import Counts, count
-from lorbms_fast.measurement.pairs import paired
+from lorbms_fast.measurement.pairs import Pair, in_turns
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.measurement.step import step
 
@@ -37,28 +38,49 @@ class Apart:
 
 
 @contextmanager
-def apart(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32") -> Iterator[Apart]:
+def apart(
+    impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32", compiled: bool = False
+) -> Iterator[Apart]:
     """`step` in a fresh process, which ends with the block."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        process.submit(_make, impl, model, batch_size, arithmetic).result()
+        process.submit(_make, impl, model, batch_size, arithmetic, compiled).result()
         yield Apart(process)
 
 
-def compare_steps(model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision) -> dict[str, Any]:
-    """Reference (float32) and fast iterations in turns: medians in seconds, their ratio, counts and peak memory."""
-    settings = model, batch_size
-    with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:
-        pair = paired(reference, fast, rounds)
+def compare_steps(
+    model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision, compiled_reference: bool = False
+) -> dict[str, Any]:
+    """Do iterations of each in turns: medians in seconds, how many times faster the fast one is, counts, peak memory.
+
+    Args:
+        model: sizes of the networks.
+        batch_size: reference images.
+        rounds: timed iterations of each.
+        arithmetic: of the fast one; the reference's is float32.
+        compiled_reference: take the reference under torch.compile for a second yardstick.
+    """
+    with ExitStack() as processes:
         forms = {
-            name: {"seconds": seconds, "peak_memory_gb": form.peak_memory(), **asdict(form.count())}
-            for name, form, seconds in (("reference", reference, pair.median_a), ("fast", fast, pair.median_b))
+            "reference": processes.enter_context(apart("reference", model, batch_size)),
+            "fast": processes.enter_context(apart("fast", model, batch_size, arithmetic)),
         }
-    return {"ratio": pair.ratio, "rounds": rounds, **forms}
+        if compiled_reference:
+            forms["compiled_reference"] = processes.enter_context(apart("reference", model, batch_size, compiled=True))
+        times = dict(zip(forms, in_turns(list(forms.values()), rounds), strict=True))
+        found: dict[str, Any] = {
+            name: {"seconds": median(times[name]), "peak_memory_gb": form.peak_memory()} for name, form in forms.items()
+        }
+        for name in ("reference", "fast"):  # what is compiled does not show its operations
+            found[name] |= asdict(forms[name].count())
+    ratios = {"ratio": Pair(times["reference"], times["fast"]).ratio}
+    if compiled_reference:
+        ratios["ratio_to_compiled"] = Pair(times["compiled_reference"], times["fast"]).ratio
+    return {**ratios, "rounds": rounds, **found}
 
 
-def _make(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision) -> None:
+def _make(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision, compiled: bool) -> None:
     global _one_iteration
-    _one_iteration = step(impl, model, batch_size, arithmetic)
+    _one_iteration = step(impl, model, batch_size, arithmetic, compiled=compiled)
 
 
 def _iterate() -> None:

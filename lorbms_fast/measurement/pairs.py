@@ -1,7 +1,7 @@
-"""Times of two ways to do the same work, taken in turns so that a busy machine slows both."""
+"""Times of several ways to do the same work, taken in turns so that a busy machine slows all of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -51,9 +51,20 @@ def paired(a: Callable[[], object], b: Callable[[], object], rounds: int, warm_u
         rounds: timed calls of each.
         warm_up: calls of each before.
     """
+    return Pair(*in_turns([a, b], rounds, warm_up))
+
+
+def in_turns(works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1) -> list[list[float]]:
+    """Call each of several in every round: the seconds of each, round by round.
+
+    Args:
+        works: what is compared.
+        rounds: timed calls of each.
+        warm_up: calls of each before.
+    """
     turns = tqdm(range(warm_up + rounds), unit="round", desc="in turns")
-    rows = [(seconds(a), seconds(b)) for _ in turns][warm_up:]
-    return Pair([row[0] for row in rows], [row[1] for row in rows])
+    rows = [[seconds(work) for work in works] for _ in turns][warm_up:]
+    return [list(times) for times in zip(*rows, strict=True)]
 
 
 def _synchronise() -> None:

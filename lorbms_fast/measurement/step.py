@@ -32,11 +32,24 @@ def step(
     batch_size: int,
     arithmetic: Precision = "float32",
     device: torch.device = CPU,
+    compiled: bool = False,
 ) -> Callable[[], object]:
-    """A function that does one iteration (generator twice, classifier, discriminator) on one fixed batch."""
+    """Build a function that does one iteration (generator twice, classifier, discriminator) on one fixed batch.
+
+    Args:
+        impl: which implementation.
+        model: sizes of the networks.
+        batch_size: reference images.
+        arithmetic: of convolutions and matrix products.
+        device: where.
+        compiled: torch.compile takes each of the four networks over, in the first call.
+    """
     retain_freed_memory()  # as the train command does
     config = TrainConfig(model=model, impl=impl)
     networks = build(model, impl).to(device).train()
+    if compiled:
+        for network in networks.children():
+            network.compile(dynamic=False)
     optimizers = Optimizers.of(networks, config.optim, arithmetic)
     batches = [random_batch(batch_size, model.image_size).to(device)]
     return partial(

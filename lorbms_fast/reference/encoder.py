@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
-from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
-from lorbms_fast.reference.layers import DenseBlock
+from lorbms_fast.reference.layers import DenseBlock, instance_norm_relu
 
 
 def _conv3x3(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:

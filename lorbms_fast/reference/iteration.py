@@ -1,4 +1,4 @@
-"""The iteration's equations, one after the other: see `lorbms_fast.engine.iteration`."""
+"""The equations of `lorbms_fast.engine.iteration`, one after the other, in torch's own operations: the yardstick."""
 
 import torch
 from torch import Tensor
@@ -62,5 +62,6 @@ class Reference:
 def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
     """Encode the reference images and all candidates, and mix (Algorithm 1): f_ref and f_mix, both (N, 4, chunk)."""
     f_ref = networks.enc(batch.I_ref)
-    f_q = torch.stack([networks.enc(I_qi)[:, i] for i, I_qi in enumerate(batch.I_q)], dim=1)
+    f_qi = networks.enc(batch.I_q.flatten(0, 1)).chunk(len(batch.I_q))
+    f_q = torch.stack([f_qi[i][:, i] for i in range(len(f_qi))], dim=1)
     return f_ref, mix_chunks(f_ref, f_q, batch.mask)

@@ -1,4 +1,4 @@
-"""The layers that torch does not have, each as its equation reads."""
+"""The layers that torch does not have, made of those that it has."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,13 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.grouped_batch_norm.reference import grouped_batch_norm
 from lorbms_fast.kernels.grouped_batch_norm.synchronized import Gather, synchronized_batch_norm
 from lorbms_fast.kernels.resize_conv.reference import resize_conv
 from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm
 
 SpectralNorm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`(weight, u) -> (weight / sigma, sigma)`: whether u' and v are constants in the backward is its choice."""
+
+
+def instance_norm_relu(x: Tensor) -> Tensor:
+    """Activate the encoder's maps: `relu((x - mean) / sqrt(var + 1e-9))`, mean and variance over a map's positions."""
+    return torch.relu(F.instance_norm(x, eps=1e-9))
 
 
 class DenseBlock(nn.Module):
@@ -122,10 +126,13 @@ class BatchNorm(nn.Module):
         """(N, C, H, W) -> the same shape."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
-        if self.gather is None:
-            y, means, variances = grouped_batch_norm(x, self.gamma, self.beta, groups=1, eps=self.eps)
-        else:
+        if self.gather is not None:
             y, means, variances = synchronized_batch_norm(x, self.gamma, self.beta, 1, self.eps, self.gather)
+        else:
+            mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+            y = F.batch_norm(x, mean, var, self.gamma, self.beta, training=True, momentum=1.0, eps=self.eps)
+            n = x.numel() // x.shape[1]  # torch reports the unbiased variance, the thesis's averages are of the biased
+            means, variances = mean[None], var[None] * ((n - 1) / n)
         follow([self], [(means, variances)])
         return y
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lorbms_fast.config import PRESETS
+from lorbms_fast.engine import precision as engine_precision
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.precision import chosen_precision, precision
@@ -59,6 +60,28 @@ def test_auto_is_bfloat16_on_a_gpu_only():
     assert chosen_precision("auto", torch.device("cuda")) == "bfloat16"
     assert chosen_precision("auto", CPU) == "float32"
     assert chosen_precision("tf32", CPU) == "tf32"
+
+
+@pytest.mark.parametrize(
+    ("told", "slow"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", False),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", False),
+        ("Features\t: fp asimd i8mm bf16\n", False),
+        ("Features\t: fp asimd\n", True),
+        ("processor\t: 0\n", False),
+    ],
+)
+def test_bfloat16_on_a_cpu_without_it_is_advised_against(told, slow, monkeypatch, tmp_path, capsys):
+    (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(engine_precision, "_CPU", tmp_path / "cpuinfo")
+    assert chosen_precision("bfloat16", CPU) == "bfloat16"
+    said = capsys.readouterr()
+    assert ("use --precision float32" in said.out + said.err) == slow
+    assert chosen_precision("auto", CPU) == "float32"
+    assert chosen_precision("bfloat16", torch.device("cuda")) == "bfloat16"
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("arithmetic", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", True)])
