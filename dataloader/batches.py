@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -23,26 +23,13 @@ from lorbms_fast.dataloader.readers import MappedReader, Reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask, used_candidates
-from lorbms_fast.types import Batch
+from lorbms_fast.types import Batch, BatchIndices, DrawFn
 
 AUTHOR_RANKS = 9
 """The author's program draws from the nearest nine of the ten neighbours."""
 CPU = torch.device("cpu")
 DRAWN = 64
 """Number of batches whose indices are drawn together: one by one, drawing would take as long as reading."""
-
-
-class BatchIndices(NamedTuple):
-    """The images of a batch by their rows, or of many batches along the first dimension."""
-
-    rows: Tensor
-    """(5, N) int64, rows of the store: reference images, then the candidates for quadrant 1, 2, 3, 4."""
-    mask: Tensor
-    """(N, 4) bool, see `Batch`."""
-
-
-DrawFn = Callable[[range], BatchIndices]
-"""Numbers of batches to their indices, (number, ...)."""
 
 
 class BatchSource(ABC):

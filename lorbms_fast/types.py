@@ -1,5 +1,6 @@
 """What the parts of the system hand each other: the networks, a batch, what an iteration makes of it, its losses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -59,6 +60,19 @@ class Batch(NamedTuple):
         if torch.device(device).type == "cuda":  # the host goes on at once only from pinned memory
             tensors = [tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors]
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+
+class BatchIndices(NamedTuple):
+    """The images of a batch by their rows, or of many batches along the first dimension."""
+
+    rows: Tensor
+    """(5, N) int64, rows of the store: reference images, then the candidates for quadrant 1, 2, 3, 4."""
+    mask: Tensor
+    """(N, 4) bool, see `Batch`."""
+
+
+DrawFn = Callable[[range], BatchIndices]
+"""Numbers of batches to their indices, (number, ...)."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig, OptimConfig, Precision
-from lorbms_fast.dataloader.batches import DrawFn
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.iteration import iterate
@@ -24,7 +23,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
-from lorbms_fast.types import Batch, Networks, StepMetrics
+from lorbms_fast.types import Batch, DrawFn, Networks, StepMetrics
 
 Work = Callable[[], None]
 

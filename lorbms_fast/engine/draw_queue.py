@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import DrawFn
 from lorbms_fast.engine.async_metrics import HostCopy
 from lorbms_fast.mixing import padded_candidates
+from lorbms_fast.types import DrawFn
 
 AHEAD = 64
 """Iterations that are drawn at a time; the next as many are there before the first of these begins."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench import gpu
+from bench.gpu import __main__ as gpu
 from lorbms_fast import kernels
 
 SMALL = [

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bench.gpu.tape import Tape
 from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.implementations import IMPLS
@@ -17,7 +18,6 @@ from lorbms_fast.optimizers import Adam, Optimizers
 from lorbms_fast.training.setup import batch_source
 from lorbms_fast.types import Batch
 from tests.conftest import TINY
-from tests.lorbms_fast.engine.tape import Tape
 
 CPU = torch.device("cpu")
 # The rate falls every third iteration, so that a frozen one shows at once.

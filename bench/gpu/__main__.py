@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.raw import RAW
+from bench.gpu.raw import RAW
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.kernels import lorbms
 from lorbms_fast.kernels._common.dispatch import Impl
 from lorbms_fast.measurement.machine import machine
 
-GPU = Path(__file__).parent / "GPU.md"
+GPU = Path(__file__).parents[1] / "GPU.md"
 Operation = Callable[..., Tensor]
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
