@@ -109,7 +109,9 @@ def _alive(process: int) -> bool:
 def exclusive_lock(folder: Path, doing: str) -> Iterator[None]:
     """Make `folder`, unless it is there, and keep other processes out of it until the block ends.
 
-    The lock is the kernel's: it ends with the process, however that ends. What is in the folder stays.
+    The lock is the kernel's: it ends with the process, however that ends. What is in the folder stays. The package
+    filelock would do, but for folders that get another name meanwhile, as a prepared store does: it sees that a lock
+    file was removed, not that its folder was renamed.
 
     Args:
         folder: the folder; a file `lock` is made in it.

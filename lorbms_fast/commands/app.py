@@ -21,7 +21,10 @@ def app(run: tyro.conf.Positional[Path], /, *, port: int = 8000, open: bool = Fa
         port: Port of 127.0.0.1; 0 takes a free one.
         open: Open the page in the browser.
     """
-    server = serve(RunView.open(run), port)
+    view = RunView.open(run)
+    if view.store is None:
+        print(f"the store {view.run.store} cannot be opened: pictures and neighbours of it are left out")
+    server = serve(view, port)
     address = f"http://{HOST}:{server.port}/"
     print(f"{address}  (Ctrl-C stops it)", flush=True)
     if open:

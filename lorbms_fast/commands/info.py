@@ -4,17 +4,14 @@ import json as json_format
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import PRESETS, ModelConfig
+from lorbms_fast.config import PRESETS
 from lorbms_fast.errors import UserError
-from lorbms_fast.models import build
-from lorbms_fast.models.layout import Layer, layout
-from lorbms_fast.models.receptive_field import receptive_field, sees_everything, windows_of
-from lorbms_fast.models.variants import images_at_once, with_variant
-from lorbms_fast.reference.classifier import PAIR
+from lorbms_fast.models.layout import Layer
+from lorbms_fast.models.summary import describe, receptive_fields, totals
+from lorbms_fast.models.variants import with_variant
 from lorbms_fast.variants import VARIANTS
 
 
@@ -54,33 +51,6 @@ class Facts(NamedTuple):
     networks: dict[str, list[Layer]]
 
 
-def describe(config: ModelConfig) -> dict[str, list[Layer]]:
-    """The layers of all four networks, as the reference path computes them."""
-    networks = build(config, "reference")
-    image = torch.zeros(1, 3, config.image_size, config.image_size)
-    code = networks.enc(image)
-    beside = (images_at_once(config.classifier) or PAIR) - 1  # images that the classifier sees beside the mixed one
-    return {
-        "encoder": layout(networks.enc, image),
-        "decoder": layout(networks.dec, code),
-        "discriminator": layout(networks.dsc, image),
-        "classifier": layout(networks.cls, image, image[:, :1].expand(-1, 3 * beside, -1, -1)),
-    }
-
-
-def receptive_fields(config: ModelConfig) -> dict[str, int]:
-    """Of encoder and discriminator in pixels; the thesis counts the encoder's from its second layer on."""
-    networks = build(config, "reference")
-    image = torch.zeros(1, 3, config.image_size, config.image_size)
-    fields: dict[str, int] = {}
-    if not sees_everything(networks.enc):
-        windows = windows_of(networks.enc, image)
-        fields |= {"encoder": receptive_field(windows), "encoder, from its second layer": receptive_field(windows[1:])}
-    if not sees_everything(networks.dsc):
-        fields["discriminator"] = receptive_field(windows_of(networks.dsc, image))
-    return fields
-
-
 def changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """The settings of two nested dicts that differ, by dotted name, with their value afterwards."""
     found: dict[str, Any] = {}
@@ -90,12 +60,6 @@ def changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> 
         elif value != before[name]:
             found[prefix + name] = value
     return found
-
-
-def totals(networks: dict[str, list[Layer]]) -> dict[str, int]:
-    """Trainable parameters of each network, of the generator (encoder and decoder), and of all."""
-    counts = {name: sum(layer.parameters for layer in layers) for name, layers in networks.items()}
-    return counts | {"generator": counts["encoder"] + counts["decoder"], "total": sum(counts.values())}
 
 
 def _print_json(facts: Facts) -> None:

@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.checkpoint import MODEL, load_weights
-from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.evaluation.formatting import interval, spread
 from lorbms_fast.evaluation.generation import (
@@ -63,8 +62,8 @@ def generation(
     table = Table(*columns, *([described.score] if described.score else []))
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
         load_weights(networks, checkpoint / MODEL)
-        for store in stores or (opened.store,):
-            source = scene_batches(opened.config, ImageStore.open(store))
+        for store in stores or (None,):
+            source = scene_batches(opened.config, opened.open_store(store))
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)
             table.add_row(
                 f"{result['iteration']:,}",

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lorbms_fast.commands.info import describe, totals
 from lorbms_fast.config import PRESETS, ModelConfig
 from lorbms_fast.models import build
+from lorbms_fast.models.summary import describe, totals
 
 
 def test_parameter_counts_of_the_thesis():

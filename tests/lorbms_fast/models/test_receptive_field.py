@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lorbms_fast.commands.info import receptive_fields
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.models import build
 from lorbms_fast.models.receptive_field import Window, receptive_field, windows_of
+from lorbms_fast.models.summary import receptive_fields
 from lorbms_fast.models.variants import rf46_encoder
 from lorbms_fast.reference import encoder as reference_encoder
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lorbms_fast.commands.info import describe, totals
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
 from lorbms_fast.models import build
 from lorbms_fast.models.attention import SelfAttention
+from lorbms_fast.models.summary import describe, totals
 from lorbms_fast.models.variants import _VARIANTS, network, with_variant
 from lorbms_fast.models.variants.broadcast_decoder import Decoder as BroadcastDecoder
 from lorbms_fast.models.variants.coordconv_discriminator import CoordConv

@@ -1,0 +1,43 @@
+"""What the networks of some settings consist of: layers, parameters, receptive fields."""
+
+import torch
+
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.models import build
+from lorbms_fast.models.layout import Layer, layout
+from lorbms_fast.models.receptive_field import receptive_field, sees_everything, windows_of
+from lorbms_fast.models.variants import images_at_once
+from lorbms_fast.reference.classifier import PAIR
+
+
+def describe(config: ModelConfig) -> dict[str, list[Layer]]:
+    """The layers of all four networks, as the reference path computes them."""
+    networks = build(config, "reference")
+    image = torch.zeros(1, 3, config.image_size, config.image_size)
+    code = networks.enc(image)
+    beside = (images_at_once(config.classifier) or PAIR) - 1  # images that the classifier sees beside the mixed one
+    return {
+        "encoder": layout(networks.enc, image),
+        "decoder": layout(networks.dec, code),
+        "discriminator": layout(networks.dsc, image),
+        "classifier": layout(networks.cls, image, image[:, :1].expand(-1, 3 * beside, -1, -1)),
+    }
+
+
+def receptive_fields(config: ModelConfig) -> dict[str, int]:
+    """Of encoder and discriminator in pixels; the thesis counts the encoder's from its second layer on."""
+    networks = build(config, "reference")
+    image = torch.zeros(1, 3, config.image_size, config.image_size)
+    fields: dict[str, int] = {}
+    if not sees_everything(networks.enc):
+        windows = windows_of(networks.enc, image)
+        fields |= {"encoder": receptive_field(windows), "encoder, from its second layer": receptive_field(windows[1:])}
+    if not sees_everything(networks.dsc):
+        fields["discriminator"] = receptive_field(windows_of(networks.dsc, image))
+    return fields
+
+
+def totals(networks: dict[str, list[Layer]]) -> dict[str, int]:
+    """Trainable parameters of each network, of the generator (encoder and decoder), and of all."""
+    counts = {name: sum(layer.parameters for layer in layers) for name, layers in networks.items()}
+    return counts | {"generator": counts["encoder"] + counts["decoder"], "total": sum(counts.values())}
