@@ -1,4 +1,4 @@
-"""One state of networks and optimizers as a folder of files that hold no code and vouch for each other.
+"""States of networks and optimizers, each a folder of files that hold no code and vouch for each other.
 
 `model.safetensors` has parameters, u vectors and running averages, `optimizers.safetensors` Adam's moments
 (`<optimizer>/step`, `<optimizer>/<parameter>/<exp_avg | exp_avg_sq>`), `state.json` format, facts, the SHA-256 of both,
@@ -8,8 +8,10 @@ and, under `seal`, that of everything else it says.
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import cache, lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_folder, atomic_write, remove_whole
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.differences import differences
 from lorbms_fast.errors import UserError
@@ -137,6 +139,58 @@ def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
     _restore_optimizers(networks, optimizers, folder / OPTIMIZERS)
 
 
+def finished(folder: Path) -> list[Path]:
+    """A folder's finished checkpoints, oldest first; each is named by its iteration."""
+    found = (path for path in folder.glob("*") if re.fullmatch(r"\d{8,}", path.name))
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def newest(folder: Path, model: ModelConfig) -> Path:
+    """A folder's newest checkpoint whose files are what was written; damaged newer ones are told of.
+
+    Raises:
+        UserError: there is none yet, or the newest that can be read is of another version or model.
+    """
+    damaged = []
+    for path in reversed(finished(folder)):
+        try:
+            facts = _checked(path, _stamp(path))
+        except Damaged as error:
+            damaged.append(str(error))
+            continue
+        check_model(path, facts["model"], model)
+        for message in damaged:
+            _tell_once(f"lorbms-fast: {message}: using the checkpoint before it, {path}")
+        return path
+    if damaged:
+        raise UserError(f"{folder.parent} has no checkpoint that is whole: {'; '.join(damaged)}")
+    raise UserError(f"{folder.parent} has no checkpoint yet: train it first")
+
+
+def best(folder: Path) -> Path | None:
+    """A folder's checkpoint with the lowest L_rec_hat; None where none has such a number."""
+    found = [(error, path) for path in finished(folder) if (error := _L_rec_hat(path)) is not None]
+    return min(found)[1] if found else None
+
+
+def save(folder: Path, iteration: int, networks: Networks, optimizers: Optimizers, facts: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of an iteration into a folder; those of it and of later ones are set aside."""
+    for abandoned in finished(folder):
+        if int(abandoned.name) >= iteration:
+            _set_aside(abandoned)
+    with atomic_folder(folder / f"{iteration:08d}") as partial:
+        write(partial, networks, optimizers, facts)
+    return folder / f"{iteration:08d}"
+
+
+def retain(folder: Path, count: int) -> None:
+    """Remove a folder's checkpoints beyond the newest `count`, but not the best."""
+    kept = {best(folder), *finished(folder)[-count:]}
+    for old in finished(folder):
+        if old not in kept:
+            remove_whole(old)
+
+
 def load_weights(networks: nn.Module, path: Path) -> None:
     """Fill networks from a safetensors file.
 
@@ -217,3 +271,35 @@ def _checksum(path: Path) -> str:
 
 def _seal(state: Mapping[str, Any]) -> str:
     return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _L_rec_hat(path: Path) -> float | None:
+    try:
+        found = facts_of(path).get("L_rec_hat")
+    except UserError:
+        return None
+    return found if isinstance(found, float) else None
+
+
+def _set_aside(path: Path) -> None:
+    """Give a checkpoint a name that is none."""
+    aside = path.with_name(f"{path.name}.aside")
+    if aside.exists():
+        remove_whole(aside)
+    path.rename(aside)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a folder's files do, without reading them."""
+    return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir()))
+
+
+@lru_cache(maxsize=64)
+def _checked(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
+    """`check`, once for files that stay as they are: a page asks for the newest checkpoint all the time."""
+    return check(path)
+
+
+@cache
+def _tell_once(message: str) -> None:
+    print(message, file=sys.stderr)

@@ -1,23 +1,20 @@
-"""Runs and their checkpoints: everything needed to go on as if nothing had happened, in formats that hold no code.
+"""A run's folder: its settings, the store that it learns from, how far it came, and its checkpoints.
 
 `RUN/checkpoints/00001000/` is the state after 1,000 iterations, a folder as `lorbms_fast.checkpoint` writes them.
 Batches are functions of their number and nothing else is random: there are no generator states to keep.
 """
 
 import json
-import re
 import shutil
-import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from lorbms_fast import checkpoint
-from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, exclusive_lock, remove_whole
+from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, exclusive_lock
 from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences
@@ -171,10 +168,13 @@ class Run:
         if self != kept:
             self._write()
 
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        found = (path for path in self.folder.glob("checkpoints/*") if re.fullmatch(r"\d{8,}", path.name))
-        return sorted(found, key=lambda path: int(path.name))
+        return checkpoint.finished(self._checkpoints)
 
     def latest(self) -> Path:
         """The newest checkpoint whose files are what was written; damaged newer ones are told of.
@@ -182,25 +182,11 @@ class Run:
         Raises:
             UserError: there is none yet, or the newest that can be read is of another version or model.
         """
-        damaged = []
-        for path in reversed(self.checkpoints()):
-            try:
-                facts = _checked(path, _stamp(path))
-            except checkpoint.Damaged as error:
-                damaged.append(str(error))
-                continue
-            checkpoint.check_model(path, facts["model"], self.config.model)
-            for message in damaged:
-                _tell_once(f"lorbms-fast: {message}: using the checkpoint before it, {path}")
-            return path
-        if damaged:
-            raise UserError(f"{self.folder} has no checkpoint that is whole: {'; '.join(damaged)}")
-        raise UserError(f"{self.folder} has no checkpoint yet: train it first")
+        return checkpoint.newest(self._checkpoints, self.config.model)
 
     def best(self) -> Path | None:
         """The checkpoint with the lowest L_rec_hat over the iterations before it; None where none has such a number."""
-        found = [(error, path) for path in self.checkpoints() if (error := _L_rec_hat(path)) is not None]
-        return min(found)[1] if found else None
+        return checkpoint.best(self._checkpoints)
 
     def save(
         self, progress: Progress, networks: Networks, optimizers: Optimizers, L_rec_hat: float | None = None
@@ -213,17 +199,9 @@ class Run:
             optimizers: theirs.
             L_rec_hat: mean over the iterations before, by which the best is known.
         """
-        path = self.folder / "checkpoints" / f"{progress.iteration:08d}"
-        for abandoned in self.checkpoints():
-            if int(abandoned.name) >= progress.iteration:
-                _set_aside(abandoned)
-        with atomic_folder(path) as partial:
-            facts = progress._asdict() | {"L_rec_hat": L_rec_hat, "model": asdict(self.config.model)}
-            checkpoint.write(partial, networks, optimizers, facts)
-        kept = {self.best(), *self.checkpoints()[-self.config.keep_checkpoints :]}
-        for old in self.checkpoints():
-            if old not in kept:
-                remove_whole(old)
+        facts = progress._asdict() | {"L_rec_hat": L_rec_hat, "model": asdict(self.config.model)}
+        path = checkpoint.save(self._checkpoints, progress.iteration, networks, optimizers, facts)
+        checkpoint.retain(self._checkpoints, self.config.keep_checkpoints)
         return path
 
     def restore(self, networks: Networks, optimizers: Optimizers) -> Progress:
@@ -291,35 +269,3 @@ def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
     networks = build(run.config.model, run.config.impl)
     checkpoint.load_weights(networks, path / checkpoint.MODEL)
     return networks.to(device).eval()
-
-
-def _L_rec_hat(path: Path) -> float | None:
-    try:
-        found = checkpoint.facts_of(path).get("L_rec_hat")
-    except UserError:
-        return None
-    return found if isinstance(found, float) else None
-
-
-def _set_aside(path: Path) -> None:
-    """Give a checkpoint a name that is none."""
-    aside = path.with_name(f"{path.name}.aside")
-    if aside.exists():
-        remove_whole(aside)
-    path.rename(aside)
-
-
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a folder's files do, without reading them."""
-    return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir()))
-
-
-@lru_cache(maxsize=64)
-def _checked(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
-    """`checkpoint.check`, once for files that stay as they are: a page asks for the newest checkpoint all the time."""
-    return checkpoint.check(path)
-
-
-@cache
-def _tell_once(message: str) -> None:
-    print(message, file=sys.stderr)
