@@ -85,12 +85,16 @@ def normalised(name: str) -> str:
 
 def licence(package: Distribution) -> str:
     """What a package says of its licence: an SPDX expression, or else a classifier, or else a line of text."""
-    if expression := package.metadata.get("License-Expression"):
-        return str(expression)
-    classifiers = [line for line in package.metadata.get_all("Classifier") or () if line.startswith("License :: ")]
+
+    def stated(field: str) -> list[str]:
+        return [str(value) for value in package.metadata.get_all(field) or ()]
+
+    if expressions := stated("License-Expression"):
+        return expressions[0]
+    classifiers = [line for line in stated("Classifier") if line.startswith("License :: ")]
     if classifiers:
         return " OR ".join(line.rpartition(" :: ")[2] for line in classifiers)
-    first = (package.metadata.get("License") or "").strip().partition("\n")[0]
+    first = "".join(stated("License")[:1]).strip().partition("\n")[0]
     return UNSTATED if first in ("", "UNKNOWN") else first
 
 
