@@ -72,7 +72,9 @@ def named_members(root: Path, archives: list[Path]) -> tuple[list[Named], list[S
             for name, member in _members(root / archive):  # one by one: what comes before damage counts
                 if name in places:
                     left_out.append(Skipped(f"{places.pop(name)}", "beside", f"is {name}, written again further on"))
-                if _is_picture(name, member):
+                if (member.issym() or member.islnk()) and Path(name).suffix.lower() in SUFFIXES:
+                    left_out.append(Skipped(f"{archive}/{name}", "beside", "is a link in its archive"))
+                elif _is_picture(name, member):
                     places[name] = ByteRange(str(archive), member.offset_data, member.size)
         except Exception as error:  # tarfile meets strangers' headers with exceptions of every kind
             left_out.append(Skipped(str(archive), "bad", _damage(root / archive, error)))

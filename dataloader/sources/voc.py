@@ -5,7 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lorbms_fast.dataloader.image_file import ByteRange, is_file, is_inside
-from lorbms_fast.dataloader.sources.folder import SUFFIXES, UNREAD, tree_below, unread
+from lorbms_fast.dataloader.sources.folder import SUFFIXES, UNREAD, Tree, tree_below, unread
 from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 
@@ -67,15 +67,21 @@ def voc_folders(root: Path) -> list[Path]:
     return found
 
 
-def _named(root: Path, folder: Path, split: str | None) -> tuple[list[Named], list[Skipped]]:
-    """The photographs of VOC2007 or the like, and what is left out."""
-    files = tree_below(root / folder / IMAGES).files
+def pictures_in(tree: Tree) -> dict[str, list[str]]:
+    """Name the pictures in `JPEGImages`: by their path without ending, which annotations use, their files."""
     pictures: dict[str, list[str]] = {}
-    for path in files:
+    for path in tree.files:
         if path.suffix.lower() in SUFFIXES:
             pictures.setdefault(path.with_suffix("").as_posix(), []).append(path.as_posix())
+    return pictures
+
+
+def _named(root: Path, folder: Path, split: str | None) -> tuple[list[Named], list[Skipped]]:
+    """The photographs of VOC2007 or the like, and what is left out."""
+    tree = tree_below(root / folder / IMAGES)
+    pictures = pictures_in(tree)
     found = []
-    unusable = [unread(f"{folder / IMAGES / path}") for path in files if path.suffix.lower() in UNREAD]
+    unusable = [unread(f"{folder / IMAGES / path}") for path in tree.files if path.suffix.lower() in UNREAD]
     for name in read_split(root / folder, split) if split else sorted(pictures):
         annotated = Path(ANNOTATIONS, f"{name}.xml")
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lorbms_fast.dataloader.sources.folder import SUFFIXES
+from lorbms_fast.dataloader.sources.folder import SUFFIXES, is_hidden
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 
@@ -18,8 +18,11 @@ def read_class_folders(folder: Path) -> Labelled:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: name the folder of ImageNet's classes, such as ILSVRC2012/train")
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    files = {name: sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES) for name in classes}
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
+    files = {
+        name: sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES and not is_hidden(p.name))
+        for name in classes
+    }
     classes = [name for name in classes if files[name]]
     if len(classes) < 2:
         raise UserError(f"{folder} has {len(classes)} folders with pictures: ImageNet has one for each class")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lorbms_fast.dataloader.sources.voc import ANNOTATIONS, IMAGES, SETS, read_annotation, read_split
+from lorbms_fast.dataloader.sources.folder import tree_below
+from lorbms_fast.dataloader.sources.voc import ANNOTATIONS, IMAGES, SETS, pictures_in, read_annotation, read_split
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 
@@ -31,7 +32,8 @@ def read_voc(folder: Path, split: str = "trainval") -> Labelled:
     labels = np.zeros((len(images), len(CLASSES)), np.float32)
     for row, image in zip(labels, images, strict=True):
         row[_classes(root, image)] = 1
-    paths = [root / IMAGES / f"{image}.jpg" for image in images]
+    pictures = pictures_in(tree_below(root / IMAGES))
+    paths = [root / IMAGES / pictures.get(image, [f"{image}.jpg"])[0] for image in images]
     return Labelled(Files(paths), labels, CLASSES, f"PASCAL VOC format, {root.name} {split}, {len(images)} images")
 
 

@@ -64,7 +64,9 @@ def test_members_of_one_name_are_told_apart_and_links_are_left(photographs, tmp_
             link = tarfile.TarInfo("2.jpg")
             link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
             archive.addfile(link)
-    assert [photograph.id for photograph in of_tar(tmp_path).photographs] == ["a.tar/x/1.jpg", "b.tar/x/1.jpg"]
+    listing = of_tar(tmp_path)
+    assert [photograph.id for photograph in listing.photographs] == ["a.tar/x/1.jpg", "b.tar/x/1.jpg"]
+    assert [(entry.source, entry.kind) for entry in listing.unusable] == [(f"{x}.tar/2.jpg", "beside") for x in "ab"]
 
 
 def test_a_tar_that_is_cut_short_gives_what_is_before(tars, tmp_path):

@@ -28,6 +28,8 @@ def write_voc(root: Path, images: dict[str, list[tuple[str, int]]]) -> Path:
 
 def test_voc_labels(tmp_path: Path):
     write_voc(tmp_path / "VOCdevkit/VOC2007", {"000005": [("dog", 0), ("dog", 0), ("person", 0)], "7": [("cat", 1)]})
+    images = tmp_path / "VOCdevkit/VOC2007/JPEGImages"
+    (images / "7.jpg").rename(images / "7.JPEG")
     data = read_voc(tmp_path)
     assert [CLASSES[i] for i in np.flatnonzero(data.labels[0])] == ["dog", "person"]
     assert not data.labels[1].any(), "difficult objects do not count"
@@ -55,6 +57,9 @@ def test_class_folders(tmp_path: Path):
         for k in range(i + 1):
             Image.new("RGB", (9, 9), (10 * i, k, 0)).save(tmp_path / name / f"{k}.JPEG")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("n01/._0.JPEG", "__MACOSX/0.JPEG"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
     data = read_class_folders(tmp_path)
     assert data.classes == ("n01", "n02")
     np.testing.assert_array_equal(data.labels, [0, 0, 1])
