@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     _open_standard_streams()
     choose_threads()
+    warnings.formatwarning = _warning
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says that it caches fonts elsewhere without a home
     try:
         try:
@@ -65,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _discard_output()
         _fail(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning on one line; that of a library, which names no category, without the place in the code either."""
+    return (
+        f"lorbms-fast: {message}\n"
+        if category is UserWarning
+        else f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    )
 
 
 def _open_standard_streams() -> None:

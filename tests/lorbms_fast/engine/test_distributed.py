@@ -19,6 +19,7 @@ from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.trainer import Training
+from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
@@ -243,3 +244,25 @@ def test_one_process_under_torchruns_variables_is_a_world(monkeypatch, store, tm
         assert world == World(0, 1)
         run_training(Run.create(tmp_path / "run", replace(TINY, iterations=1), store.path), store, world)
     assert not dist.is_initialized()
+
+
+def met(monkeypatch, store, size, **variables):
+    given = {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
+    for name, value in (given | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(store, 0, size)]))
+    return distributed._met()[0]
+
+
+def test_a_group_that_is_started_again_sees_nothing_of_the_dead(monkeypatch):
+    shared = dist.HashStore()
+    met(monkeypatch, shared, 2, TORCHELASTIC_RESTART_COUNT="0").set("address", "of the dead")
+    assert not met(monkeypatch, shared, 2, TORCHELASTIC_RESTART_COUNT="1").check(["address"])
+    assert met(monkeypatch, shared, 2, TORCHELASTIC_RESTART_COUNT="0").check(["address"])
+
+
+def test_several_machines_that_may_be_started_again_need_torchs_switch(monkeypatch):
+    shared = dist.HashStore()
+    with pytest.raises(UserError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"):
+        met(monkeypatch, shared, 4, TORCHELASTIC_RESTART_COUNT="0")
+    assert met(monkeypatch, shared, 4, TORCHELASTIC_USE_AGENT_STORE="False") is shared
