@@ -175,6 +175,11 @@ class OverTraining(NamedTuple):
     checkpoints: int
     """How many it was measured at."""
 
+    @property
+    def summary(self) -> str:
+        """Mean, standard deviation and best in words."""
+        return f"mean {self.mean:.1f}, sd {self.sd:.1f}, best {self.best:.1f} (iteration {self.iteration:,})"
+
 
 def over_training(results: Sequence[Result]) -> list[OverTraining]:
     """Sum up each measure of each store over all checkpoints that it was measured at (Table 4.4).

@@ -121,7 +121,7 @@ def _over_training(run: Path) -> Section:
         [
             one.measure,
             one.pictures,
-            f"mean {one.mean:.1f}, sd {one.sd:.1f}, best {one.best:.1f} (iteration {one.iteration:,})",
+            one.summary,
             f"{one.checkpoints}",
             table_4_4(one.measure),
         ]

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.devices import device_named
-from lorbms_fast.evaluation.formatting import interval, spread
+from lorbms_fast.evaluation.formatting import interval
 from lorbms_fast.evaluation.generation import (
     SCORES,
     draw_generation_curves,
@@ -67,28 +67,21 @@ def generation(
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)
             table.add_row(
                 f"{result['iteration']:,}",
-                result["pictures"],
+                result["store"],
                 interval(result["frechet"]),
                 f"{result['frechet_halves']:.1f}",
                 interval([1000 * value for value in result["kid"]]),
                 *([interval(result[key], 2)] if (key := score_key(result)) else []),
             )
     Console().print(table)
-    _print_over_training(run)
+    results = generation_results(run)
+    for pictures in sorted({result["pictures"] for result in results}):
+        print(f"images: {pictures}")
+    for one in over_training(results):
+        if one.checkpoints > 1:
+            print(f"over {one.checkpoints} checkpoints, {one.pictures}: {one.measure} {one.summary}")
     print(f"features: {described.setting}")
     if described.score == SCORES["is"]:
         print(f"thesis, Table 4.4: FID {table_4_4('FID')}; IS {table_4_4('IS')}")
         print(AUTHOR_LOGS)
     print(draw_generation_curves(run))
-
-
-def _print_over_training(run: Path) -> None:
-    """Print mean, standard deviation and best over all that was measured, where that is more than one checkpoint."""
-    found = [one for one in over_training(generation_results(run)) if one.checkpoints > 1]
-    if not found:
-        return
-    table = Table("measure", "store", "mean +- sd", "best", "checkpoints", title="over training")
-    for one in found:
-        best = f"{one.best:.1f} (iteration {one.iteration:,})"
-        table.add_row(one.measure, one.pictures, spread(one.mean, one.sd), best, f"{one.checkpoints}")
-    Console().print(table)

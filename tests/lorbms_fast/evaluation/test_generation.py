@@ -117,7 +117,9 @@ def test_the_command_and_the_curves(run, capsys):
     main(["evaluate", "generation", str(run), "--features", "descriptor", "--all-checkpoints"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "not Inception's" in shown
-    assert "mean +- sd" in shown
+    assert "over 3 checkpoints" in shown
+    assert re.search(r"Frechet distance \(not FID\) mean [\d.]+, sd [\d.]+, best [\d.]+ \(iteration \d\)", shown)
+    assert f"photographs of {Run.open(run).open_store().root}" in shown
     assert "FID 137" not in shown
     assert len(list((run / "evaluation" / "generation").glob("*.json"))) == 3
     with Image.open(run / "evaluation" / "generation.png") as picture:
