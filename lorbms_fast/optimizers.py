@@ -1,6 +1,7 @@
 """Adam as TensorFlow writes it, one for each loss that moves networks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,3 +183,16 @@ def update(optimizer: Adam, loss: Tensor) -> None:
     optimizer.scaler.step(optimizer, loss=loss)
     optimizer.scaler.update()
     optimizer.zero_grad(set_to_none=True)  # now, as the classifier's gradients take more memory than many activations
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Treat the networks' parameters as constants: no gradients for them are computed or kept."""
+    trained = [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

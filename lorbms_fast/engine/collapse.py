@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.iteration import IterationImpl
+from lorbms_fast.optimizers import frozen
 from lorbms_fast.types import Batch, Networks
 
 WARMED_UP = 1000

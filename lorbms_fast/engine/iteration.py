@@ -26,9 +26,8 @@ from typing import Protocol
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig, OptimConfig, Precision
-from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.engine.precision import precision
-from lorbms_fast.optimizers import Optimizers, update
+from lorbms_fast.optimizers import Optimizers, frozen, update
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
 UPDATES = 4

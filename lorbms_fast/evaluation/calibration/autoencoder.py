@@ -13,7 +13,6 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.freezing import frozen
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration.decoders import DECODERS, start_without_norm
 from lorbms_fast.evaluation.crops import row_batches
@@ -25,7 +24,7 @@ from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models import fast
 from lorbms_fast.models.initial_values import initialise
 from lorbms_fast.models.spectral import advance_u
-from lorbms_fast.optimizers import Adam, update
+from lorbms_fast.optimizers import Adam, frozen, update
 from lorbms_fast.progress import tqdm
 
 LEARNED = 0.9
