@@ -18,7 +18,7 @@ UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
     *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG),
 }
-"""What the operating system answers where nothing can be written."""
+"""Errors of the operating system where nothing can be written."""
 
 
 @contextmanager
@@ -30,6 +30,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: there is a folder of this name, or nothing can be written there.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder) / "facts.json") as partial:
+    ...         _ = partial.write_text("{}")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['facts.json']
     """
     with full_disk_named(path):
         if path.is_dir():

@@ -34,7 +34,7 @@ _BEFORE = FORMAT | {"version": 2}
 MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
 _SCALER = ("scale", "_growth_tracker")
 _SHOWN = 8
-"""How many tensors that do not fit are named."""
+"""Max. number of misfitting tensors that are named."""
 
 
 class Damaged(UserError):
@@ -72,7 +72,7 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """What was noted beside the tensors, and their files' checksums.
+    """Read what was noted beside the tensors, and their files' checksums.
 
     Raises:
         Damaged: `state.json` is missing or not what was written.
@@ -290,7 +290,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a folder's files do, without reading them."""
+    """Return names, sizes and times of a folder's files, which change when they do."""
     return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir()))
 
 

@@ -35,6 +35,12 @@ COMMANDS = {
     "info": "print every network's layers, shapes and parameter counts",
     "verify": "compare this installation with the numbers of the author's program",
 }
+FORMER = {
+    ("--impl", "torch"): "fast",
+    ("--batch-norm", "synchronised"): "synchronized",
+    ("--on-divergence", "skip"): "rollback",
+}
+"""Values of options before version 0.2, and what they are called now."""
 OF_EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "ray": "search"}
 """Modules that `train` does not bring, and the extras, named as the commands, that do."""
 
@@ -127,10 +133,26 @@ def _call(name: str, arguments: Sequence[str]) -> None:
 
     from lorbms_fast.config import describe
 
+    arguments = _in_todays_words(arguments)
     try:
         tyro.cli(_load(name, arguments), prog=f"lorbms-fast {name}", args=arguments)
     except ValidationError as error:
         _fail(describe(error))
+
+
+def _in_todays_words(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the values that options had in earlier versions replaced, which is told."""
+    found: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if not equals:
+            option, value = (found[-1] if found else ""), argument
+        if (option, value) in FORMER:
+            now = FORMER[option, value]
+            print(f"lorbms-fast: {option} {value} is called {option} {now} now", file=sys.stderr)
+            argument = f"{option}={now}" if equals else now
+        found.append(argument)
+    return found
 
 
 def _install(command: str, missing: str) -> str:

@@ -25,6 +25,11 @@ SHOWN = 80
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Impl = Annotated[Literal["reference", "fast"], BeforeValidator(lambda impl: "fast" if impl == "torch" else impl)]
 """Whose networks and iteration; runs before version 0.2 say `torch` for `fast`."""
+BatchNorm = Annotated[
+    Literal["per-process", "synchronized"],
+    BeforeValidator(lambda kind: "synchronized" if kind == "synchronised" else kind),
+]
+"""Runs before version 0.2 may say `synchronised`."""
 OnDivergence = Annotated[
     Literal["stop", "rollback"], BeforeValidator(lambda answer: "rollback" if answer == "skip" else answer)
 ]
@@ -127,7 +132,7 @@ class LossConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class MixingConfig:
-    """How candidates are drawn and which quadrants they replace (Algorithm 1)."""
+    """Drawing of candidates, and choice of the quadrants they replace (Algorithm 1)."""
 
     tau: Weight | None = None
     """Threshold on squared L2 distances; by default the one stored with the neighbours."""
@@ -157,7 +162,8 @@ class OptimConfig:
     """Steps of the power iteration after each training iteration in (decoder, discriminator); the author's program
     comes to (9, 2)."""
     sn_gradient: Literal["constant", "through"] = "constant"
-    """Whether u' and v are constants in the backward (Miyato et al.) or differentiated (the author's program)."""
+    """Gradient of spectral norm: u' and v are constants in the backward (Miyato et al.), or differentiated (the
+    author's program)."""
     batches: Literal["one", "fresh"] = "one"
     """One batch for an iteration's four updates (thesis), or a fresh one for each (the author's program)."""
 
@@ -189,7 +195,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizers."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """What is measured at the end of an epoch."""
+    """Measurements at the end of an epoch."""
     batch_size: Count = 12
     """Reference images an iteration."""
     epochs: Rate = 50
@@ -209,16 +215,16 @@ class TrainConfig:
     compile: tuple[Literal["dsc", "cls"], ...] = ()
     """Networks that torch.compile takes over: the discriminator `dsc`, the classifier `cls`. By default none: on a CPU
     it gains nothing, on a GPU nobody has measured it; encoder and decoder are kernels of ours either way."""
-    batch_norm: Literal["per-process", "synchronised"] = "per-process"
+    batch_norm: BatchNorm = "per-process"
     """Where several processes train: the classifier's batch norm by each process's own batch (as the thesis's, whose
     batch is one process's), or by all their batches together."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""
     images: Literal["auto", "mapped", "resident", "streamed"] = "auto"
-    """How images are read: from the store's mapped files, from the device's memory, or streamed, decoded from the
+    """Reading of images: from the store's mapped files, from the device's memory, or streamed, decoded from the
     photographs at every step (any image size); auto is resident on a GPU that has room, else mapped."""
     on_divergence: OnDivergence = "stop"
-    """What to do when a loss or a gradient is not finite: stop, or go back to the last checkpoint and on with half the
+    """Answer to a loss or a gradient that is not finite: stop, or go back to the last checkpoint and on with half the
     learning rates, three times at most. Images and state are kept in RUN/divergence."""
     log_every: Count = 20
     """Iterations between two entries of the log."""
@@ -227,7 +233,7 @@ class TrainConfig:
     checkpoint_every: Count = 1000
     """Iterations between two checkpoints."""
     keep_checkpoints: Count = 3
-    """How many of the newest checkpoints stay on disk, beside the one with the lowest L_rec_hat before it."""
+    """Number of newest checkpoints that stay on disk, beside the one with the lowest L_rec_hat before it."""
 
 
 PRESETS = {

@@ -13,6 +13,9 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any], inside: s
         found: values by name, trees of them too.
         expected: what they are compared with.
         inside: name of what both are, put before each field's.
+
+    >>> list(differences({"chunk": 4, "layers": (1, 2)}, {"chunk": 5, "layers": [1, 2]}, "model"))
+    ['model.chunk is 4, not 5']
     """
     for name in [*found, *(name for name in expected if name not in found)]:
         is_, wanted = found.get(name, _ABSENT), expected.get(name, _ABSENT)

@@ -54,7 +54,7 @@ class Adam(torch.optim.Optimizer):
         self.factor = torch.ones((), dtype=torch.float64, device=device)
         """On the learning rate, whatever is filled in for it: less than 1 after the training has diverged."""
         self.flawed = torch.zeros(2, device=device)
-        """How many losses, and how many steps' gradients, were not finite; whoever reads them sets them back.
+        """Numbers of losses, and of steps' gradients, that were not finite; whoever reads them sets them back.
         Overflows that a scaler is there for do not count."""
         self._step_supports_amp_scaling = True  # steps that overflow are skipped inside the kernel: nobody waits
         for parameter in parameters:

@@ -46,6 +46,9 @@ def ordered_map(
 
     Raises:
         UserError: a worker died.
+
+    >>> list(ordered_map(len, ["a", "bcd"], workers=1, description="counting"))
+    [1, 3]
     """
     counts = [images(item) for item in items]
     at_once = 8 if max(counts, default=1) == 1 else 1

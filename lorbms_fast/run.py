@@ -27,7 +27,7 @@ FORMAT = {"format": "lorbms-fast run", "version": 2}
 
 
 class Progress(NamedTuple):
-    """How far a run came."""
+    """A run's progress."""
 
     iteration: int = 0
     """Finished iterations."""
@@ -35,7 +35,7 @@ class Progress(NamedTuple):
     """Images of the store that they passed, in all processes together; those that a pass left over count too, so that
     each pass over a store of N images counts N, whatever the batch size."""
     rollbacks: int = 0
-    """How often the run went back to a checkpoint since it diverged; each time it learns more slowly."""
+    """Number of times that the run went back to a checkpoint; each time it learns more slowly."""
 
 
 BEGINNING = Progress()

@@ -17,6 +17,11 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ, root: Pat
     Args:
         environment: where OpenMP will look.
         root: the file system in which Linux tells of control groups.
+
+    >>> environment = {"OMP_NUM_THREADS": "2"}
+    >>> choose_threads(environment)
+    >>> environment
+    {'OMP_NUM_THREADS': '2', 'OMP_WAIT_POLICY': 'PASSIVE'}
     """
     environment.setdefault(WAITING, "PASSIVE")
     share = min(_shares(root), default=math.inf)

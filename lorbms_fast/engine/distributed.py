@@ -17,9 +17,9 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.reference.layers import BatchNorm
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for a silent one, which may be the first at its sheets, checkpoints and measurements."""
+"""Time that a process waits for a silent one, which may be the first at its sheets, checkpoints and measurements."""
 START = timedelta(minutes=5)
-"""How long processes wait for each other when they begin."""
+"""Time that processes wait for each other when they begin."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class World:
         self.any(False)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; every one must ask."""
+        """Tell whether the flag is set in any process; every one must ask."""
         if self.size == 1:
             return flag
         return bool(self.largest(torch.tensor([flag], dtype=torch.uint8)).item())
@@ -133,7 +133,7 @@ class _Gathered(torch.autograd.Function):
         return of_everyone[ctx.rank], None
 
 
-def synchronise_batch_norm(network: nn.Module, world: World) -> None:
+def synchronize_batch_norm(network: nn.Module, world: World) -> None:
     """Let batch norms normalise by the statistics of all processes' batches; from now on all must run the network.
 
     The gradients that a process then computes are those of the sum of all processes' losses by way of its own batch:

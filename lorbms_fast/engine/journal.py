@@ -1,4 +1,4 @@
-"""What a run tells while it trains, in its first process: log, sheets and a progress bar."""
+"""The log, sheets and progress bar of a run that trains, written by its first process."""
 
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: JSON lines, TensorBoard and sheets."""
+"""The log of a run: JSON lines, TensorBoard and sheets."""
 
 import json
 import os

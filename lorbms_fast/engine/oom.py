@@ -9,7 +9,7 @@ import torch
 from lorbms_fast.errors import UserError
 
 _WANTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc")
-"""What a RuntimeError says when a CPU has no memory left."""
+"""Words of a RuntimeError when a CPU has no memory left."""
 
 
 @contextmanager
@@ -32,6 +32,6 @@ def out_of_memory_told(batch_size: int, device: torch.device) -> Iterator[None]:
 
 
 def is_want_of_memory(error: Exception) -> bool:
-    """Whether an exception says that there was no memory left, on whichever device."""
+    """Tell whether an exception means that there was no memory left, on whichever device."""
     told = isinstance(error, RuntimeError) and any(want in str(error) for want in _WANTS)
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)

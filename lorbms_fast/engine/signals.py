@@ -15,7 +15,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequests:
-    """What has come so far."""
+    """Requests that have come so far."""
 
     def __init__(self) -> None:
         self.came = False

@@ -16,7 +16,7 @@ from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
-from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronise_batch_norm
+from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronize_batch_norm
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import UPDATES, iterate
@@ -43,18 +43,23 @@ Measure = Callable[[Networks, int], dict[str, float]]
 
 @dataclass(frozen=True)
 class Every:
-    """Whether an iteration, counted from 1, is one of every so many, or the last."""
+    """A rule: after every `count` iterations, and after the last."""
 
     count: int
     last: int | None = None
 
     def __call__(self, done: int) -> bool:
-        """Is it due after iteration `done`?"""
+        """Tell whether it is due after iteration `done`.
+
+        >>> every = Every(3, last=7)
+        >>> [done for done in range(1, 8) if every(done)]
+        [3, 6, 7]
+        """
         return done % self.count == 0 or done == self.last
 
 
 class Due(NamedTuple):
-    """What follows an iteration."""
+    """The work that follows an iteration."""
 
     log: bool
     """Its metrics are logged."""
@@ -90,12 +95,12 @@ class Training:
         arithmetic = chosen_precision(config.precision, device)
         normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
         networks = build(config.model, config.impl, config.seed, normalise).to(device)
-        synchronised = world.size > 1 and config.batch_norm == "synchronised"
-        if synchronised and "cls" in config.compile:
-            raise UserError("--compile cls cannot exchange statistics: leave it or --batch-norm synchronised out")
+        synchronized = world.size > 1 and config.batch_norm == "synchronized"
+        if synchronized and "cls" in config.compile:
+            raise UserError("--compile cls cannot exchange statistics: leave it or --batch-norm synchronized out")
         compile_regions(networks, config.compile)
-        if synchronised:
-            synchronise_batch_norm(networks.cls, world)
+        if synchronized:
+            synchronize_batch_norm(networks.cls, world)
         averaging = partial(average, processes=world.size) if world.size > 1 else None
         optimizers = Optimizers.of(networks, config.optim, arithmetic, averaging)
         return cls(run, source, networks, optimizers, device, arithmetic, world)
@@ -161,7 +166,7 @@ class Training:
                     raise leaving
 
     def _due(self, before: Progress, now: Progress, last: int, measured: bool) -> Due:
-        """What is due after an iteration that began at `before`; where several processes ask, all must."""
+        """Find out what is due after an iteration that began at `before`; where several processes ask, all must."""
         config, done = self.run.config, now.iteration
         log = Every(config.log_every)(done)
         sheet = Every(config.sheet_every, last)(done)
@@ -199,7 +204,7 @@ class Training:
         return self.device.type == "cpu"
 
     def _passes(self, progress: Progress) -> int:
-        """How often as many passes as lie between two measurements were finished until then."""
+        """Count the periods of `evaluation.epochs` passes that were finished until then."""
         return progress.images // (len(self.source.store) * self.run.config.evaluation.epochs)
 
     def numbers(self, progress: Progress) -> range:
@@ -208,7 +213,7 @@ class Training:
         return range(first, first + self.updates * step, step)
 
     def _step(self) -> Callable[[Progress], StepMetrics]:
-        """What does an iteration: one CUDA graph where there can be, else operation after operation."""
+        """Choose how an iteration is run: as one CUDA graph where there can be, else operation after operation."""
         config, source, on_gpu = self.run.config, self.source, self.device.type == "cuda"
         read, fast = source.read, implementation(config.model, config.impl) is IMPLS["fast"]
         possible = fast and isinstance(read, ResidentReader) and isinstance(source, NeighbourBatches)

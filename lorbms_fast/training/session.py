@@ -76,7 +76,7 @@ def _end(run: Run, world: World, message: str) -> None:
 
 
 def _measure(run: Run, store: ImageStore) -> Measure | None:
-    """What compares mixed scenes with a store's images while the run goes on, where its settings ask for it."""
+    """Make the measurement of mixed scenes against a store's images that the settings ask for, if they do."""
     asked = run.config.evaluation
     if asked.inception is None and asked.features is None:
         return None

@@ -15,7 +15,7 @@ from lorbms_fast.models.variants import images_at_once
 READ_AHEAD = 2
 """Batches of photographs that are decoded while one is trained on."""
 OF_HALVES = 3
-"""What a classifier sees of halves: the mixed image and the two it was made of."""
+"""Images that a classifier of halves sees: the mixed one and the two it was made of."""
 
 
 def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
@@ -36,7 +36,7 @@ def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
 
 
 def scene_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches | Halves:
-    """What mixed scenes are measured on: candidates from the neighbours, also for a config that trains on others.
+    """Make batches to measure mixed scenes on: candidates from the neighbours, also where training takes others.
 
     Tiles that are no quadrants have no neighbours: there another image is taken, and a random mask.
     """
@@ -58,6 +58,6 @@ def neighbour_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatche
 
 
 def _reading(config: TrainConfig, store: ImageStore) -> tuple[Reader, int]:
-    """How to read a store's images, and how many batches ahead."""
+    """Choose how a store's images are read, and how many batches ahead."""
     read = reader(store, config.images, config.model.image_size, device_named(config.device))
     return read, READ_AHEAD if config.images == "streamed" else 0

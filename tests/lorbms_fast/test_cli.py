@@ -1,6 +1,7 @@
 """The command line's front door."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorbms_fast.cli import COMMANDS, main
+from lorbms_fast.config import TrainConfig, read_config
 
 
 def run(*arguments: str) -> int:
@@ -62,3 +64,20 @@ def test_output_that_cannot_be_written_is_told_on_one_line(arguments):
 def test_closed_streams_are_no_error(closed):
     done = subprocess.run(["sh", "-c", f"{sys.executable} -m lorbms_fast --help {closed}"], capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "option", ["--impl torch", "--impl=torch", "--batch-norm synchronised", "--on-divergence skip"]
+)
+def test_former_values_of_options_are_understood(option, capsys):
+    assert run("train", "nowhere", "--out", "nowhere/run", *option.split()) == 2
+    told, refused = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"lorbms-fast: (--[a-z-]+) (\w+) is called \1 \w+ now", told)
+    assert "nowhere is not an image store" in refused
+
+
+def test_former_values_in_settings_are_understood(tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text('{"impl": "torch", "batch_norm": "synchronised", "on_divergence": "skip"}')
+    config = read_config(path, TrainConfig())
+    assert (config.impl, config.batch_norm, config.on_divergence) == ("fast", "synchronized", "rollback")

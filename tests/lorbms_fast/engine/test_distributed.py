@@ -83,9 +83,9 @@ def gradients(networks, named_losses, processes):
     return found
 
 
-def synchronised(rank: int) -> Networks:
+def synchronized(rank: int) -> Networks:
     networks = build(MODEL, "fast").double().train()
-    distributed.synchronise_batch_norm(networks.cls, World(rank, PROCESSES))
+    distributed.synchronize_batch_norm(networks.cls, World(rank, PROCESSES))
     return networks
 
 
@@ -98,10 +98,10 @@ def as_one_of_two(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
     networks = build(MODEL, "fast").double().train()
     found = {"per-process": gradients(networks, three_losses(networks, [share(rank)]), PROCESSES)}
-    networks = synchronised(rank)
-    found["synchronised"] = gradients(networks, losses_of_one_batch(networks, share(rank)), PROCESSES)
+    networks = synchronized(rank)
+    found["synchronized"] = gradients(networks, losses_of_one_batch(networks, share(rank)), PROCESSES)
     found["averages"] = running_averages(networks)
-    networks = synchronised(rank)
+    networks = synchronized(rank)
     with distributed.on_its_own(networks.cls):
         if rank == 0:  # nobody else takes part
             FAST.classifier_logits(networks, share(0).I_ref, share(0))
@@ -122,10 +122,10 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["generator", "classifier", "discriminator"])
-@pytest.mark.parametrize("statistics", ["per-process", "synchronised"])
+@pytest.mark.parametrize("statistics", ["per-process", "synchronized"])
 def test_averaged_gradients_are_those_of_the_double_batch(statistics, name, two):
     networks = build(MODEL, "fast").double().train()
-    whole = statistics == "synchronised"
+    whole = statistics == "synchronized"
     named_losses = losses_of_one_batch(networks, both()) if whole else three_losses(networks, [share(0), share(1)])
     expected = gradients(networks, named_losses, 1)[name]
     scale = max(e.norm() for e in expected)

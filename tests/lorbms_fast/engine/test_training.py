@@ -109,7 +109,7 @@ def test_both_forms_train_to_the_same_losses(impl, store, finished, tmp_path):
         {"precision": "bfloat16"},
         {"precision": "float16", "optim": replace(TINY.optim, batches="fresh"), "graphs": "on", "images": "resident"},
         {"mixing": replace(TINY.mixing, candidates="shared-rank", tau=3.0)},
-        {"batch_norm": "synchronised"},
+        {"batch_norm": "synchronized"},
         {"optim": replace(TINY.optim, batches="fresh", sn_gradient="through", sn_power_iterations=(9, 2))},
     ],
 )
