@@ -42,18 +42,6 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def paired(a: Callable[[], object], b: Callable[[], object], rounds: int, warm_up: int = 1) -> Pair:
-    """Call a and b in turns.
-
-    Args:
-        a: the yardstick.
-        b: what is compared with it.
-        rounds: timed calls of each.
-        warm_up: calls of each before.
-    """
-    return Pair(*in_turns([a, b], rounds, warm_up))
-
-
 def in_turns(works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1) -> list[list[float]]:
     """Call each of several in every round: the seconds of each, round by round.
 
