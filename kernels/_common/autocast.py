@@ -1,4 +1,6 @@
-"""What autocast makes of an operation's input."""
+"""Resolve what autocast does to an operation."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -7,4 +9,15 @@ from torch import Tensor
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype a convolution or matrix product of x computes in: autocast's inside its context, else x's own."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return torch.get_autocast_dtype(device) if _knows(device) and torch.is_autocast_enabled(device) else x.dtype
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Compute with x as it is."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if _knows(device) else nullcontext()
+
+
+def _knows(device: str) -> bool:
+    """Whether there is an autocast; there is none for `meta`."""
+    return torch.amp.is_autocast_available(device)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Form = Literal["reference", "fused", "triton"]
 Impl = Literal["auto", "reference", "fused", "triton"]
@@ -29,7 +30,7 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
     """Name the form to run for a call's `impl`; None means what `use_impl` set, and `auto` the fastest here.
 
     `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `fused`. An operation without a Triton kernel
-    runs its fused PyTorch form for `triton`.
+    runs its fused PyTorch form for `triton`. Where torch transforms what runs (see `transformed`), all is `reference`.
 
     Args:
         impl: what the call asks for.
@@ -38,7 +39,9 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
     Raises:
         ValueError: there is no such form, or Triton cannot run on this tensor.
     """
-    chosen = checked_impl(_chosen if impl is None else impl)
+    chosen = checked_impl(impl) or _chosen
+    if transformed():
+        return "reference"
     if chosen == "auto":
         return "triton" if TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES else "fused"
     if chosen == "triton":
@@ -51,7 +54,18 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
     return chosen
 
 
-def checked_impl(impl: Impl) -> Impl:
+def transformed() -> bool:
+    """Whether torch transforms what runs, so that only operations of its own will do.
+
+    torch.func (vmap, grad, jvp, ...), forward-mode differentiation and torch.jit.trace know none of ours.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    in_transform: bool = torch._C._are_functorch_transforms_active()
+    return in_transform or forward_ad._current_level >= 0 or torch.jit.is_tracing()
+
+
+def checked_impl(impl: Impl | None) -> Impl | None:
     """`impl`, if there is such a form. The old name `torch` of the fused form is still understood.
 
     Raises:
@@ -60,7 +74,7 @@ def checked_impl(impl: Impl) -> Impl:
     if impl == "torch":  # type: ignore[comparison-overlap]
         warnings.warn("impl 'torch' is now called 'fused'", DeprecationWarning, stacklevel=3)
         return "fused"
-    if impl not in get_args(Impl):
+    if impl is not None and impl not in get_args(Impl):
         raise ValueError(f"impl '{impl}': choose one of {', '.join(get_args(Impl))}")
     return impl
 
@@ -73,7 +87,7 @@ def use_impl(impl: Impl) -> Iterator[None]:
         y = model(x)
     """
     global _chosen
-    before, _chosen = _chosen, checked_impl(impl)
+    before, _chosen = _chosen, checked_impl(impl) or "auto"
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ def fan_out(values: Any, uses: int) -> list[Any]:
         uses: how many.
 
     Returns:
-        `values` once for each use; no tensor is copied. Differentiable once.
+        `values` once for each use; no tensor is copied.
     """
     leaves, structure = tree_flatten(values)
     moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
@@ -41,7 +41,6 @@ class _FanOut(torch.autograd.Function):
         return tuple(tensor.view_as(tensor) for _ in range(uses) for tensor in tensors)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         count = len(grads) // ctx.uses
         total = list(grads[:count])

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.coord_conv import reference
 
 if TRITON:
@@ -48,8 +49,9 @@ class CoordConv2d(nn.Module):
         super().__init__()
         conv = nn.Conv2d(in_channels + 2, out_channels, kernel_size)
         self.weight, self.bias = conv.weight, conv.bias
-        self.impl = impl
+        self.impl = checked_impl(impl)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
         return coord_conv2d(x, self.weight, self.bias, self.impl)

@@ -8,13 +8,14 @@ It holds copies: after parameters have changed, pack again.
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
-from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
@@ -22,7 +23,6 @@ if TRITON:
     from lorbms_fast.kernels.dense_block.triton import ops as triton_ops
 
 ActivationName = Literal["relu", "instance_norm_relu"]
-EPS = 1e-9
 
 
 class PackedLayers(NamedTuple):
@@ -66,7 +66,7 @@ def dense_block(
     weights: Sequence[Tensor] | PackedLayers,
     biases: Sequence[Tensor] = (),
     activation: ActivationName = "relu",
-    eps: float = EPS,
+    eps: float = 1e-5,
     impl: Impl | None = None,
 ) -> Tensor:
     """Append the maps of L convolutions to x, each reading the activation of x and of all maps before it.
@@ -82,7 +82,7 @@ def dense_block(
     Returns:
         (N, C + L * growth, H, W): x, then each layer's maps, not activated. Differentiable once.
     """
-    packed = _packed(x, weights, biases, impl)
+    packed = _packed(x, weights, biases, activation, impl)
     if packed.form == "reference":
         return reference.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
     return torch.cat([x, _new_maps(x, packed, activation, eps)], 1)
@@ -93,11 +93,11 @@ def dense_block_maps(
     weights: Sequence[Tensor] | PackedLayers,
     biases: Sequence[Tensor] = (),
     activation: ActivationName = "relu",
-    eps: float = EPS,
+    eps: float = 1e-5,
     impl: Impl | None = None,
 ) -> Tensor:
     """As `dense_block`, but only the new maps: (N, L * growth, H, W)."""
-    packed = _packed(x, weights, biases, impl)
+    packed = _packed(x, weights, biases, activation, impl)
     if packed.form == "reference":
         stack = reference.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
         return stack[:, x.shape[1] :]
@@ -109,11 +109,11 @@ def dense_block_activated(
     weights: Sequence[Tensor] | PackedLayers,
     biases: Sequence[Tensor] = (),
     activation: ActivationName = "relu",
-    eps: float = EPS,
+    eps: float = 1e-5,
     impl: Impl | None = None,
 ) -> Tensor:
     """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps."""
-    w, b, layers, kernel_size, form = _packed(x, weights, biases, impl)
+    w, b, layers, kernel_size, form = _packed(x, weights, biases, activation, impl)
     if form == "reference":
         function = _function(activation, eps)
         return function(reference.dense_block(x, w, b, function))
@@ -123,8 +123,13 @@ def dense_block_activated(
 
 
 def _packed(
-    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor], impl: Impl | None
+    x: Tensor,
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor],
+    activation: ActivationName,
+    impl: Impl | None,
 ) -> PackedLayers:
+    _checked(activation)
     if isinstance(weights, PackedLayers):
         return weights
     return pack_layers([(weights, biases)], compute_dtype(x), select_impl(impl, x))[0]
@@ -158,7 +163,7 @@ class DenseBlock(nn.Module):
         *,
         activation: ActivationName = "relu",
         kernel_size: int = 3,
-        eps: float = EPS,
+        eps: float = 1e-5,
         impl: Impl | None = None,
         layers: int | None = None,
         growth: int | None = None,
@@ -171,16 +176,28 @@ class DenseBlock(nn.Module):
         growth_rate = 16 if growth_rate is None else growth_rate
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} is even: height and width could not stay as they are")
-        self.activation: ActivationName = activation
-        self.eps, self.impl = eps, impl
+        self.activation: ActivationName = _checked(activation)
+        self.eps, self.impl = eps, checked_impl(impl)
         for i in range(num_layers):
             self.add_module(f"layer{i}", nn.Conv2d(in_channels + i * growth_rate, growth_rate, kernel_size))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, in_channels + num_layers * growth_rate, H, W)."""
         layers = list(self.children())
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         return dense_block(x, weights, biases, self.activation, self.eps, self.impl)  # type: ignore[arg-type]
+
+
+def _checked(activation: ActivationName) -> ActivationName:
+    """The activation, if there is one of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if activation not in get_args(ActivationName):
+        raise ValueError(f"activation '{activation}': choose one of {', '.join(get_args(ActivationName))}")
+    return activation
 
 
 def _function(activation: ActivationName, eps: float) -> reference.Activation:

@@ -16,13 +16,17 @@ conversions, and normalising runs along memory.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels._common import norm_relu
+from lorbms_fast.kernels._common import double_backward, norm_relu
+from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels.dense_block import reference
+from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
 CHANNELS_LAST = torch.channels_last
 
@@ -35,7 +39,7 @@ def pack(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def maps(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
     """The new maps y_0 .. y_{L-1}, (N, L * growth, H, W)."""
-    return apply(_Maps, x, W, b, layers, activation, eps)
+    return apply(_Maps, x.contiguous(memory_format=CHANNELS_LAST), W, b, layers, activation, eps)
 
 
 def activated(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
@@ -54,7 +58,7 @@ def apply(
     *others: Tensor,
 ) -> Tensor:
     """Run a function outside autocast, with x in the dtype of the weights."""
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x):
         normed = activation == "instance_norm_relu"
         result: Tensor = function.apply(x.to(W.dtype), W, b.to(W.dtype), *others, len(b) // layers, normed, eps)
     return result
@@ -74,8 +78,10 @@ class _Pack(torch.autograd.Function):
         return W
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_W: Tensor) -> Any:
+        if double_backward.asked_for():
+            views = System(grad_W, ctx.growth).weights()
+            return None, *(view.to(weight.dtype) for view, weight in zip(views, ctx.like, strict=True))
         # Dense and laid out as the parameters, so that autograd keeps them and copies nothing.
         grads = [torch.empty_like(weight, device=grad_W.device) for weight in ctx.like]
         torch._foreach_copy_(grads, System(grad_W, ctx.growth).weights())
@@ -83,32 +89,45 @@ class _Pack(torch.autograd.Function):
 
 
 class _Maps(torch.autograd.Function):
-    """x, matrix, biases -> new maps. It cannot be differentiated twice."""
+    """x, matrix, biases -> new maps."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
         system = System(W, growth)
-        x_hat = x = x.contiguous(memory_format=CHANNELS_LAST)
-        rstd = []
-        if normed:
-            x_hat = torch.empty_like(x)
-            rstd.append(norm_relu.normalize(x, x_hat, eps))
+        x_hat, rstd = _normalized_input(x, normed, eps)
         y = system.of_input(x_hat, b)
         y_hat = torch.empty_like(y) if normed else y
         rstd += _solve(system, y, y_hat, normed, eps)
-        ctx.save_for_backward(W, x_hat, y_hat, *rstd)
-        ctx.growth = growth
+        ctx.save_for_backward(x, W, b, y_hat, *rstd)
+        ctx.options = growth, normed, eps
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        W, x_hat, y_hat, *rstd = ctx.saved_tensors
+        x, W, b, y_hat, *rstd = ctx.saved_tensors
+        growth, normed, eps = ctx.options
+        if double_backward.asked_for():
+            return *double_backward.by_definition(partial(_defined, *ctx.options), (x, W, b), grad_y), None, None, None
+        x_hat, _ = _normalized_input(x, normed, eps)  # again: one tensor less to keep
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
-        g_hat = torch.zeros_like(g) if rstd else g
-        grads = _solve_transposed(System(W, ctx.growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
+        g_hat = torch.zeros_like(g) if normed else g
+        grads = _solve_transposed(System(W, growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
         return *grads, None, None, None
+
+
+def _normalized_input(x: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
+    """x normalized and 1 / deviations, if it is to be; else x."""
+    if not normed:
+        return x, []
+    x_hat = torch.empty_like(x)
+    return x_hat, [norm_relu.normalize(x, x_hat, eps)]
+
+
+def _defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """The new maps, by the definition."""
+    activation = partial(instance_norm_relu, eps=eps) if normed else torch.relu
+    return reference.dense_block(x, System(W, growth).weights(), b.split(growth), activation)[:, x.shape[1] :]
 
 
 class _Activated(torch.autograd.Function):

@@ -3,49 +3,97 @@
 PyTorch's own copy such maps to contiguous memory before the norm and leave them there (pytorch issue #72341).
 """
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
-from lorbms_fast.kernels.instance_norm import fused, reference
-
-if TRITON:
-    from lorbms_fast.kernels.instance_norm.triton import ops as triton_ops
+from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
+from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels.instance_norm.functional import instance_norm_relu, run
 
 
-class _KeepingLayout(_InstanceNorm):
-    """An instance norm of torch's with another forward; same arguments, parameters, buffers and state dict."""
+class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
+    """An instance norm of torch's that runs another kernel where that is faster.
+
+    Arguments, parameters, buffers, state dict and errors are torch's.
+    """
 
     impl: Impl | None = None
     """Form to run; None takes the one in force. Every form keeps the layout."""
 
+    def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.impl = checked_impl(impl)
+
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, *positions) or (C, *positions) -> the same, in its memory layout."""
+        if torch.jit.is_scripting():  # TorchScript reads this branch alone, and knows torch's kernel alone
+            self._check_input_dim(input)
+            if input.dim() == self._get_no_batch_dim():
+                return self._handle_no_batch_input(input)
+            return self._apply_instance_norm(input)
+        else:
+            return self._recorded(input)
+
+    _recorded = leaf(nn.modules.instancenorm._InstanceNorm.forward)
+
+    def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            own, momentum = self.training or not self.track_running_stats, self.momentum
+            momentum = 0.0 if momentum is None else momentum
+            mean, var = self.running_mean, self.running_var
+            return F.instance_norm(input, mean, var, self.weight, self.bias, own, momentum, self.eps)
+        else:
+            return self._in_some_form(input)
+
+    def _in_some_form(self, input: Tensor) -> Tensor:
+        empty = not torch.compiler.is_compiling() and not input.numel()
+        if self.track_running_stats or transformed() or empty or not input.is_floating_point():
+            return super()._apply_instance_norm(input)
+        F._verify_spatial_size(input.size())
+        return run(select_impl(self.impl, input), input, self.eps, self.weight, self.bias)
+
+
+class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
+    """`torch.nn.InstanceNorm2d` that keeps channels_last maps so; with `track_running_stats` it runs torch's own.
+
+    >>> norm = InstanceNorm2d(3, affine=True)
+    >>> x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    >>> norm(x).is_contiguous(memory_format=torch.channels_last)
+    True
+    """
+
+
+class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
+    """`torch.nn.InstanceNorm3d` that keeps channels_last_3d maps so; with `track_running_stats` it runs torch's own.
+
+    >>> norm = InstanceNorm3d(3)
+    >>> x = torch.randn(2, 3, 4, 4, 4).to(memory_format=torch.channels_last_3d)
+    >>> norm(x).is_contiguous(memory_format=torch.channels_last_3d)
+    True
+    """
+
+
+class InstanceNormReLU(nn.Module):
+    """Instance norm without parameters and ReLU, as a layer: (N, C, *positions) -> the same shape.
+
+    >>> InstanceNormReLU()(torch.randn(2, 3, 8, 8)).min()
+    tensor(0.)
+
+    Args:
+        eps: added to the variance.
+        impl: form to run; None takes the one in force.
+    """
+
+    def __init__(self, eps: float = 1e-5, impl: Impl | None = None) -> None:
+        super().__init__()
+        self.eps, self.impl = eps, checked_impl(impl)
+
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, *positions) or (C, *positions) -> the same, in x's memory layout. Differentiable once."""
-        if self.track_running_stats:
-            return super().forward(x)
-        self._check_input_dim(x)
-        channel = x.dim() - self._get_no_batch_dim()
-        if x.shape[channel] != self.num_features and self.affine:
-            raise ValueError(f"expected {self.num_features} channels, got {x.shape[channel]}")
-        if channel == 0:
-            return self.forward(x.unsqueeze(0)).squeeze(0)
-        bias = torch.zeros_like(self.weight) if self.affine and self.bias is None else self.bias
-        form = select_impl(self.impl, x)
-        if form == "triton":
-            return triton_ops.instance_norm(x, self.eps, self.weight, bias)
-        if form == "fused":
-            return fused.instance_norm(x, self.eps, self.weight, bias)
-        y = reference.instance_norm(x, self.eps)
-        if not self.affine:
-            return y
-        per_channel = (-1,) + (1,) * (x.dim() - 2)
-        return y * self.weight.view(per_channel) + bias.view(per_channel)
-
-
-class InstanceNorm2d(_KeepingLayout, nn.InstanceNorm2d):
-    """`torch.nn.InstanceNorm2d` that keeps channels_last; with `track_running_stats` it runs torch's own."""
-
-
-class InstanceNorm3d(_KeepingLayout, nn.InstanceNorm3d):
-    """`torch.nn.InstanceNorm3d` that keeps channels_last_3d; with `track_running_stats` it runs torch's own."""
+        """(N, C, *positions) -> the same."""
+        return instance_norm_relu(x, self.eps, self.impl)

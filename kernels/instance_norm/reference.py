@@ -4,23 +4,32 @@ import torch
 from torch import Tensor
 
 
-def instance_norm(x: Tensor, eps: float = 1e-9) -> Tensor:
-    """Normalize every map of every sample to mean 0 and variance 1, without affine parameters.
+def instance_norm(x: Tensor, eps: float = 1e-5, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """Normalize every map of every sample to mean 0 and variance 1; then scale and shift, if there are parameters.
 
-    `(x - mean) / sqrt(var + eps)`, mean and biased variance over the positions of one map (Ulyanov et al., 2016).
+    `(x - mean) / sqrt(var + eps) * weight + bias`, mean and biased variance over the positions of one map (Ulyanov et
+    al., 2016).
 
     Args:
         x: (N, C, *positions), floating point, any memory layout.
         eps: added to the variance. LORBMS uses 1e-9.
+        weight: scale, (C,), or None.
+        bias: shift, (C,), or None.
 
     Returns:
         Tensor of x's shape and dtype.
     """
     positions = tuple(range(2, x.dim()))
     var, mean = torch.var_mean(x, positions, correction=0, keepdim=True)
-    return (x - mean) / torch.sqrt(var + eps)
+    y = (x - mean) / torch.sqrt(var + eps)
+    for_each_channel = (-1, *(1 for _ in positions))
+    if weight is not None:
+        y = y * weight.view(for_each_channel)
+    return (y if bias is None else y + bias.view(for_each_channel)).to(x.dtype)
 
 
-def instance_norm_relu(x: Tensor, eps: float = 1e-9) -> Tensor:
+def instance_norm_relu(
+    x: Tensor, eps: float = 1e-5, weight: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
     """`ReLU(instance_norm(x))`: the activation of LORBMS's encoder (thesis, Table 3.1)."""
-    return torch.relu(instance_norm(x, eps))
+    return torch.relu(instance_norm(x, eps, weight, bias))

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels.max_pool import cpp
+from lorbms_fast.kernels.max_pool import cpp, reference
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H // 2, W // 2); documented in `reference.py`. Differentiable once."""
+    """(N, C, H, W) -> (N, C, H // 2, W // 2); documented in `reference.py`."""
+    if torch.compiler.is_compiling():  # whose pool remembers in few bytes too
+        return reference.max_pool2x2(x)
     result: Tensor = _MaxPool.apply(x)
     return result
 
@@ -24,10 +26,27 @@ class _MaxPool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         (places,) = ctx.saved_tensors
-        return unpooled(grad, places, *ctx.size)
+        return _Unpool.apply(grad, places, *ctx.size)
+
+
+class _Unpool(torch.autograd.Function):
+    """The pool's backward, which is linear: its own backward picks what was the greatest."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return unpooled(grad, places, height, width)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (places,) = ctx.saved_tensors
+        if places.dtype != torch.uint8:
+            picked = grad.flatten(2).gather(2, places.flatten(2).long()).view(places.shape)
+        else:
+            picked = torch.stack(_corners(grad)).gather(0, places.long().unsqueeze(0)).squeeze(0)
+        return picked, None, None, None
 
 
 def pooled(x: Tensor) -> tuple[Tensor, Tensor]:

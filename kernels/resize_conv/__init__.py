@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
-from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.resize_conv import fused, reference
 
 if TRITON:
@@ -81,8 +82,9 @@ class ResizeConv2d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        self.impl = impl
+        self.impl = checked_impl(impl)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W)."""
         return resize_conv(x, self.weight, self.impl)

@@ -15,13 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.autocast import no_autocast
+
 CHANNELS_LAST = torch.channels_last
 
 
 def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
     """(N, C, H, W) and folded taps (O, 9, C) -> (N, O, 2 H, 2 W), channels_last; documented in `reference.py`."""
-    with torch.autocast(x.device.type, enabled=False):
-        result: Tensor = _Phases.apply(x, taps)
+    with no_autocast(x):
+        padded = F.pad(x, (0, 1, 0, 1)).contiguous(memory_format=CHANNELS_LAST)
+        result: Tensor = _Phases.apply(padded, taps)
     return result
 
 
@@ -34,7 +38,7 @@ _SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for r
 def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The nine taps of all four phases, each a sum of taps of the weight: (O, 9, C)."""
     sums = torch.tensor(_SUMS, dtype=weight.dtype, device=weight.device)
-    with torch.autocast(weight.device.type, enabled=False):
+    with no_autocast(weight):
         return (sums @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
 
 
@@ -45,38 +49,40 @@ def _kernels(taps: Tensor) -> list[Tensor]:
     return [part.unflatten(1, size).permute(0, 3, 1, 2) for part, size in zip(parts, sizes, strict=True)]
 
 
+def _phases(padded: Tensor, taps: Tensor) -> Tensor:
+    """An input padded by a row and a column, and the taps of the four phases -> the result."""
+    n, _, height, width = padded.shape
+    shape = (n, len(taps), 2 * (height - 1), 2 * (width - 1))
+    y = torch.empty(shape, dtype=padded.dtype, device=padded.device, memory_format=CHANNELS_LAST)
+    for phase, W in enumerate(_kernels(taps)):
+        _every_other(y, phase).copy_(F.conv2d(_read(padded, W), W))
+    return y
+
+
 class _Phases(torch.autograd.Function):
-    """x and the taps of the four phases -> the result. It cannot be differentiated twice."""
-
     @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
-        padded = F.pad(x, (0, 1, 0, 1)).contiguous(memory_format=CHANNELS_LAST)
+    def forward(ctx: Any, padded: Tensor, taps: Tensor) -> Tensor:
         ctx.save_for_backward(padded, taps)
-        n, _, height, width = x.shape
-        shape = (n, len(taps), 2 * height, 2 * width)
-        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
-        for phase, W in enumerate(_kernels(taps)):
-            _every_other(y, phase).copy_(F.conv2d(_read(padded, W), W))
-        return y
+        return _phases(padded, taps)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         padded, taps = ctx.saved_tensors
-        needs_x, needs_taps = ctx.needs_input_grad
-        grad_padded = torch.zeros_like(padded) if needs_x else None
+        if double_backward.asked_for():
+            return double_backward.by_definition(_phases, (padded, taps), grad)
+        needs_padded, needs_taps = ctx.needs_input_grad
+        grad_padded = torch.zeros_like(padded) if needs_padded else None
         of_phases = []
         for phase, W in enumerate(_kernels(taps)):
             g, x = _every_other(grad, phase), _read(padded, W)
             gradients = torch.ops.aten.convolution_backward(
-                g, x, W, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [needs_x, needs_taps, False]
+                g, x, W, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [needs_padded, needs_taps, False]
             )
             if grad_padded is not None:
                 _read(grad_padded, W).add_(gradients[0])
             if needs_taps:
                 of_phases.append(gradients[1].permute(0, 2, 3, 1).flatten(1, 2))
-        grad_x = None if grad_padded is None else grad_padded[..., :-1, :-1]
-        return grad_x, torch.cat(of_phases, 1) if needs_taps else None
+        return grad_padded, torch.cat(of_phases, 1) if needs_taps else None
 
 
 def _every_other(y: Tensor, phase: int) -> Tensor:

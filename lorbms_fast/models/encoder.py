@@ -10,6 +10,7 @@ from lorbms_fast.kernels import PackedLayers, coord_conv2d, pack_layers
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.foreach_cast import foreach_cast
 from lorbms_fast.kernels.lorbms import dense_block_pooled
+from lorbms_fast.reference.layers import INSTANCE_NORM_EPS
 
 Conv = tuple[Tensor, Tensor]
 """Weight and bias."""
@@ -49,7 +50,7 @@ class Encoder(reference.Encoder):
         first, blocks, downs, last = self.packed() if packed is None else packed
         x = coord_conv2d(images, *first)
         for block, down in zip(blocks, downs, strict=True):
-            x = dense_block_pooled(x, block, *down, activation="instance_norm_relu")
+            x = dense_block_pooled(x, block, *down, activation="instance_norm_relu", eps=INSTANCE_NORM_EPS)
         return F.conv2d(x, *last).flatten(2).transpose(1, 2)
 
 

@@ -10,13 +10,16 @@ from lorbms_fast.kernels.grouped_batch_norm.synchronized import Gather, synchron
 from lorbms_fast.kernels.resize_conv.reference import resize_conv
 from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm
 
+INSTANCE_NORM_EPS = 1e-9
+"""What the author's instance norms add to the variance."""
+
 SpectralNorm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`(weight, u) -> (weight / sigma, sigma)`: whether u' and v are constants in the backward is its choice."""
 
 
 def instance_norm_relu(x: Tensor) -> Tensor:
     """Activate the encoder's maps: `relu((x - mean) / sqrt(var + 1e-9))`, mean and variance over a map's positions."""
-    return torch.relu(F.instance_norm(x, eps=1e-9))
+    return torch.relu(F.instance_norm(x, eps=INSTANCE_NORM_EPS))
 
 
 class DenseBlock(nn.Module):

@@ -11,6 +11,7 @@ from lorbms_fast.kernels import instance_norm, resize_conv, use_impl
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
 from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm, spectral_norm_through
 from lorbms_fast.mixing import TAU, author_mixing_mask, mixing_mask
+from lorbms_fast.reference.layers import INSTANCE_NORM_EPS
 from lorbms_fast.verification.check import Check, distance, hwio, nhwc
 from lorbms_fast.verification.fill import to_torch_layout
 from lorbms_fast.verification.golden import Golden
@@ -24,7 +25,7 @@ def operation_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
     with use_impl("reference" if impl == "reference" else "fused"):
         for key in _keys(golden, "instance_norm"):
             x = _maps(golden, f"ops.{key}.x", golden.operations[f"{key}.y"].shape, scale=2, shift=0.5)
-            yield from _compare(golden, key, nhwc(instance_norm(x)), {"grad_x": (x, nhwc)})
+            yield from _compare(golden, key, nhwc(instance_norm(x, INSTANCE_NORM_EPS)), {"grad_x": (x, nhwc)})
         for key in _keys(golden, "resize_conv"):
             yield from _resize_conv_checks(golden, key)
         for key in _keys(golden, "spectral_norm"):

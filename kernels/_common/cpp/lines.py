@@ -10,31 +10,53 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
 
 class Lines(NamedTuple):
-    """Where (N, C, H, W) lie: sample n's position p has its channels at `address + n * sample + p * line` elements."""
+    """Where (N, C, *positions) lie: the channels of sample n's position p at `address + n * sample + p * line`."""
 
     address: int
     sample: int
     line: int
 
 
+def line_stride(maps: Tensor) -> int | None:
+    """Elements from one position's channels to the next's, if channels are neighbours and positions evenly spaced."""
+    _, channel, *strides = maps.stride()
+    if channel != 1 and maps.shape[1] > 1:
+        return None
+    line = following = None
+    for size, stride in zip(reversed(maps.shape[2:]), reversed(strides), strict=True):
+        if size != 1:
+            if following is not None and stride != following:
+                return None
+            line = stride if line is None else line
+            following = stride * size
+    return strides[-1] if line is None else line
+
+
 def lines(maps: Tensor) -> Lines | None:
     """The lines of channels_last maps, or of some channels of them; None where the maps lie in another way."""
-    _, channels, height, width = maps.shape
-    sample, channel, row, column = maps.stride()
-    if channel != 1 and channels > 1:
-        return None
-    line = column if width > 1 else row
-    if height > 1 and width > 1 and row != width * column:
-        return None
-    return Lines(maps.data_ptr(), sample, line)
+    line = line_stride(maps)
+    return None if line is None else Lines(maps.data_ptr(), maps.stride(0), line)
 
 
 def same_lines(*maps: Tensor) -> bool:
     """Can one loop go through all of these, on the CPU? Not while torch traces: its compiler makes loops of its own."""
     first = maps[0]
-    if first.dtype not in DTYPES or first.dim() != 4 or torch.compiler.is_compiling():
+    if first.dtype not in DTYPES or first.dim() < 3 or torch.compiler.is_compiling():
         return False
     return all(
-        type(m) is Tensor and m.is_cpu and m.dtype == first.dtype and m.shape == first.shape and lines(m) is not None
+        type(m) is Tensor
+        and m.is_cpu
+        and m.dtype == first.dtype
+        and m.shape == first.shape
+        and line_stride(m) is not None
         for m in maps
     )
+
+
+def empty_channels_last(x: Tensor) -> Tensor:
+    """A new tensor of x's shape, (N, C, *positions), and dtype whose channels are neighbours in memory."""
+    _, C, *positions = x.shape
+    strides = [C]
+    for size in reversed(positions):
+        strides.insert(0, size * strides[0])
+    return x.new_empty_strided(x.shape, (strides[0], 1, *strides[1:]))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from ctypes import CDLL, c_int, c_int64, c_void_p
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ class Loops:
 
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
         """Call a function; the first maps' shape and dtype count."""
-        n, channels, height, width = maps[0].shape
+        n, channels, *positions = maps[0].shape
         where = [number for each in maps for number in lines(each) or ()]
-        head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, height * width, channels
+        head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, prod(positions), channels
         getattr(self._library, name)(*head, *where, *others)
 
     @cached_property

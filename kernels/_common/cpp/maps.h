@@ -57,21 +57,31 @@ constexpr int64_t FEW = 1 << 13;
 // Channels that are worked on together: two vectors of 16 floats, a line of a processor's cache of bfloat16.
 constexpr int64_t BLOCK = 32;
 
-// body(n, c, width): `width` channels of one sample from c on, for all of them. Full blocks have a constant width, so
-// that the compiler makes vectors of them.
-template <class Body> void of_blocks(Shape shape, int threads, Body body) {
-    const int64_t blocks = (shape.channels + BLOCK - 1) / BLOCK;
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (shape.size() > FEW)
+// body(n, begin, end, c, width): `width` channels from c on of a sample's positions begin .. end - 1, at most `span` of
+// them. Full blocks have a constant width, so that the compiler makes vectors of them.
+template <class Body> void of_spans(Shape shape, int64_t span, int threads, Body body) {
+    span = std::max<int64_t>(span, 1);
+    const int64_t blocks = (shape.channels + BLOCK - 1) / BLOCK, spans = (shape.positions + span - 1) / span;
+#pragma omp parallel for collapse(3) schedule(static) num_threads(threads) if (shape.size() > FEW)
     for (int64_t n = 0; n < shape.samples; n++)
-        for (int64_t block = 0; block < blocks; block++) {
-            const int64_t c = block * BLOCK, width = shape.channels - c;
-            if (width >= BLOCK)
-                body(n, c, std::integral_constant<int64_t, BLOCK>());
-            else if (width == BLOCK / 2)
-                body(n, c, std::integral_constant<int64_t, BLOCK / 2>());
-            else
-                body(n, c, width);
-        }
+        for (int64_t number = 0; number < spans; number++)
+            for (int64_t block = 0; block < blocks; block++) {
+                const int64_t begin = number * span, end = std::min(begin + span, shape.positions);
+                const int64_t c = block * BLOCK, width = shape.channels - c;
+                if (width >= BLOCK)
+                    body(n, begin, end, c, std::integral_constant<int64_t, BLOCK>());
+                else if (width == BLOCK / 2)
+                    body(n, begin, end, c, std::integral_constant<int64_t, BLOCK / 2>());
+                else
+                    body(n, begin, end, c, width);
+            }
+}
+
+// body(n, c, width): as `of_spans`, with all positions at once.
+template <class Body> void of_blocks(Shape shape, int threads, Body body) {
+    of_spans(shape, shape.positions, threads, [=](int64_t n, int64_t, int64_t, int64_t c, auto width) {
+        body(n, c, width);
+    });
 }
 
 // Positions of a sample that a thread goes through before it takes others.

@@ -27,10 +27,7 @@ def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -
     g, normalized = grad.to(rstd.dtype), x_hat.to(rstd.dtype)
     along = (g * normalized).mean(positions, keepdim=True)
     result = (g - g.mean(positions, keepdim=True)).addcmul_(normalized, along, value=-1)
-    if out.dtype == rstd.dtype:
-        torch.mul(result, rstd, out=out)
-    else:  # slices of 16 bits have no fast loop for other dtypes than their own
-        out.copy_(result.mul_(rstd))
+    out.copy_(result.mul_(rstd))
 
 
 def relu_normalize_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
@@ -41,7 +38,7 @@ def relu_normalize_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Te
 
 def relu_backward(grad: Tensor, x: Tensor, out: Tensor) -> None:
     """Into `out`."""
-    torch.ops.aten.threshold_backward.grad_input(grad, x, 0, grad_input=out)
+    out.copy_(torch.ops.aten.threshold_backward(grad, x, 0))
 
 
 def add_(out: Tensor, values: Tensor) -> None:

@@ -1,52 +1,23 @@
 // What happens to maps between convolutions. Maps of one call have one shape and dtype; an output may be an input.
-#include "maps.h"
+#include "statistics.h"
 
 // As torch has it: what is not a number stays so.
 template <class R> R through_relu(R grad, R x) { return x <= 0 ? R(0) : grad; }
 
-// Positions whose sums are taken before they join those of all others: few enough to stay in the nearest cache.
-constexpr int64_t PART = 64;
-
-// x_hat = (x - mean) / sqrt(var + eps). Each part's mean and squares about it are joined to those of the parts before
-// (Chan, Golub and LeVeque, 1979); everything is relative to the first position, so that a flat map is exactly zero.
+// x_hat = (x - mean) / sqrt(var + eps).
 template <class T>
 void normalized(Shape shape, Maps<T> x, Maps<T> x_hat, Real<T> *rstd_of, double eps, int threads) {
     using R = Real<T>;
     of_blocks(shape, threads, [=](int64_t n, int64_t c, auto width) {
-        R first[BLOCK], mean[BLOCK] = {}, squares[BLOCK] = {}, rstd[BLOCK];
+        Statistics<T> of(x, n, c, width);
+        of.take(x, n, c, width, 0, shape.positions);
+        R rstd[BLOCK];
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) first[i] = read(x.at(n, 0)[c + i]);
-        for (int64_t begin = 0; begin < shape.positions; begin += PART) {
-            const int64_t end = std::min(begin + PART, shape.positions);
-            R part_mean[BLOCK] = {}, part_squares[BLOCK] = {};
-            for (int64_t p = begin; p < end; p++)
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++) part_mean[i] += read(x.at(n, p)[c + i]) - first[i];
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) part_mean[i] /= R(end - begin);
-            for (int64_t p = begin; p < end; p++)
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++) {
-                    const R centred = read(x.at(n, p)[c + i]) - first[i] - part_mean[i];
-                    part_squares[i] += centred * centred;
-                }
-            const R part = R(end - begin) / R(end);
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
-                const R apart = part_mean[i] - mean[i];
-                mean[i] += apart * part;
-                squares[i] += part_squares[i] + apart * apart * part * R(begin);
-            }
-        }
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) {
-            rstd[i] = 1 / std::sqrt(squares[i] / R(shape.positions) + R(eps));
-            rstd_of[n * shape.channels + c + i] = rstd[i];
-        }
+        for (int64_t i = 0; i < width; i++) rstd[i] = rstd_of[n * shape.channels + c + i] = of.rstd(i, eps);
         for (int64_t p = 0; p < shape.positions; p++)
 #pragma omp simd
             for (int64_t i = 0; i < width; i++)
-                write(x_hat.at(n, p)[c + i], (read(x.at(n, p)[c + i]) - first[i] - mean[i]) * rstd[i]);
+                write(x_hat.at(n, p)[c + i], (read(x.at(n, p)[c + i]) - of.first[i] - of.mean[i]) * rstd[i]);
     });
 }
 

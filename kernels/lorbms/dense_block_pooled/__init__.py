@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block import EPS, ActivationName, PackedLayers, dense_block_activated
+from lorbms_fast.kernels.dense_block import ActivationName, PackedLayers, dense_block_activated
 from lorbms_fast.kernels.lorbms.dense_block_pooled import fused
 from lorbms_fast.kernels.lorbms.pooled_conv import pooled_conv2d
 
@@ -13,7 +13,7 @@ def dense_block_pooled(
     weight: Tensor,
     bias: Tensor,
     activation: ActivationName = "relu",
-    eps: float = EPS,
+    eps: float = 1e-5,
 ) -> Tensor:
     """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.
 

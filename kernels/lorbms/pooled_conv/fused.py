@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels.max_pool.fused import pooled, unpooled
 
 
 def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(N, C, H, W), (O, C, 1, 1), (O,) -> (N, O, H // 2, W // 2). Differentiable once."""
     dtype = compute_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x):
         result: Tensor = _PooledConv.apply(x.to(dtype), weight.to(dtype), bias.to(dtype))
     return result
 

@@ -16,7 +16,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import instance_norm_relu
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models.initial_values import Rule, normal
-from lorbms_fast.reference.layers import SpectralNorm
+from lorbms_fast.reference.layers import INSTANCE_NORM_EPS, SpectralNorm
 
 INITIAL_VALUES: dict[str, Rule] = {r"dec\.(fc|conv\d)\.weight": normal(0, 0.02)}
 LAYERS = 4
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         """Encode (N, 3, S, S) images in [-1, 1] as (N, chunks, chunk)."""
         x = images
         for i in range(1, LAYERS + 1):
-            x = instance_norm_relu(self.get_submodule(f"conv{i}")(x))
+            x = instance_norm_relu(self.get_submodule(f"conv{i}")(x), INSTANCE_NORM_EPS)
         code: Tensor = self.fc(x.flatten(1))
         return code.unflatten(1, (self.chunks, -1))
 
@@ -64,5 +64,5 @@ class Decoder(nn.Module):
         """Decode (N, chunks, chunk) as (N, 3, S, S) images in [-1, 1]."""
         x = self.fc(f.flatten(1)).unflatten(1, (-1, self.side, self.side))
         for i in range(1, LAYERS + 1):
-            x = self.get_submodule(f"conv{i}")(instance_norm_relu(x))
+            x = self.get_submodule(f"conv{i}")(instance_norm_relu(x, INSTANCE_NORM_EPS))
         return torch.tanh(x)

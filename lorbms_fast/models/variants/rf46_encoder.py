@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import coord_conv2d, instance_norm_relu
+from lorbms_fast.reference.layers import INSTANCE_NORM_EPS
 
 BLOCKS = 3
 
@@ -36,7 +37,7 @@ class Encoder(nn.Module):
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk); for S = 64 chunk i is quadrant i."""
         x = coord_conv2d(images, self.first.weight, self.first.bias)
         for layer in self.layers:
-            x = layer(instance_norm_relu(x))
+            x = layer(instance_norm_relu(x, INSTANCE_NORM_EPS))
         return x.flatten(2).transpose(1, 2)
 
 

@@ -13,11 +13,23 @@ from lorbms_fast.kernels._common.cpp.lines import lines, same_lines
         (torch.empty(2, 9, 3, 4).contiguous(memory_format=torch.channels_last)[:, 2:7], (108, 9)),
         (torch.empty(2, 5, 1, 1), (5, 1)),
         (torch.empty(2, 1, 3, 4), (12, 1)),
+        (torch.empty(2, 5, 3, 4, 6).contiguous(memory_format=torch.channels_last_3d), (360, 5)),
+        (torch.empty(2, 5, 3, 1, 6).contiguous(memory_format=torch.channels_last_3d), (90, 5)),
         (torch.empty(2, 5, 3, 4), None),
         (torch.empty(2, 5, 3, 4).contiguous(memory_format=torch.channels_last)[..., 1:], None),
         (torch.empty(2, 5, 3, 4).contiguous(memory_format=torch.channels_last).transpose(2, 3), None),
     ],
-    ids=["whole", "slice", "one position", "one channel", "contiguous", "a column less", "transposed"],
+    ids=[
+        "whole",
+        "slice",
+        "one position",
+        "one channel",
+        "volumes",
+        "flat volumes",
+        "contiguous",
+        "a column less",
+        "transposed",
+    ],
 )
 def test_lines(maps, expected):
     found = lines(maps)
@@ -31,4 +43,4 @@ def test_what_loops_cannot_go_through():
     assert not same_lines(maps, maps[:, 1:])
     assert not same_lines(maps.half())
     assert not same_lines(maps.to("meta"))
-    assert not same_lines(maps.flatten(2))
+    assert not same_lines(maps[:, :, 0, 0])

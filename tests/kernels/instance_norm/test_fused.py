@@ -1,5 +1,6 @@
 """Instance norm against the definition in float64, outputs and gradients."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,12 +29,18 @@ def test_instance_norm_with_a_channels_last_gradient_of_one_sample():
 
 
 def test_instance_norm_of_a_constant_map_is_zero():
-    assert kernels.instance_norm(torch.full((2, 3, 1, 1), 5.0), impl="fused").abs().max() == 0
+    x = torch.full((2, 3, 4, 4), 7.3)
+    assert kernels.instance_norm(x.contiguous(memory_format=torch.channels_last), impl="fused").abs().max() == 0
+    assert kernels.instance_norm(x, impl="fused").abs().max() < 1e-5
+    assert kernels.instance_norm(x[..., :1, :1], impl="fused").abs().max() < 1e-4
 
 
-def test_instance_norm_of_volumes():
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_instance_norm_of_volumes(layout):
     x = draw(2, 3, 4, 3, 5)
-    assert_forms_agree(lambda impl: kernels.instance_norm(x, impl=impl), [x], 1e-8)
+    arranged = x.contiguous(memory_format=layout)
+    assert_forms_agree(lambda impl: kernels.instance_norm(arranged, impl=impl), [x], 1e-8)
+    assert_forms_agree(lambda impl: kernels.instance_norm_relu(arranged, impl=impl), [x], 1e-8)
 
 
 def test_instance_norm_far_from_zero():

@@ -1,0 +1,22 @@
+"""Modules that torch.fx records as one call, as it does torch's own layers."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from torch import nn
+from torch.fx import Proxy
+
+
+def leaf(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a module's forward: torch.fx records the call of the module and traces nothing inside."""
+
+    @wraps(forward)
+    def recorded(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        for argument in (*args, *kwargs.values()):
+            if isinstance(argument, Proxy) and module is not argument.tracer.root:
+                tracer = argument.tracer
+                return tracer.create_proxy("call_module", tracer.path_of_module(module), args, kwargs)
+        return forward(module, *args, **kwargs)
+
+    return recorded

@@ -1,0 +1,245 @@
+"""The layers in what others do with torch's: in-place operations, double backward, compiling, tracing, torch.func."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lorbms_fast import kernels
+from lorbms_fast.kernels import (
+    CoordConv2d,
+    DenseBlock,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    InstanceNormReLU,
+    ResizeConv2d,
+    grouped_batch_norm,
+    max_pool2x2,
+)
+
+LAYERS = {
+    "InstanceNorm2d": lambda: InstanceNorm2d(3),
+    "InstanceNorm2d affine": lambda: InstanceNorm2d(3, affine=True),
+    "InstanceNorm2d tracking": lambda: InstanceNorm2d(3, track_running_stats=True),
+    "InstanceNorm3d": lambda: InstanceNorm3d(3),
+    "InstanceNorm3d affine": lambda: InstanceNorm3d(3, affine=True),
+    "InstanceNormReLU": lambda: InstanceNormReLU(),
+    "DenseBlock": lambda: DenseBlock(3, 2, 2),
+    "DenseBlock with norm": lambda: DenseBlock(3, 2, 2, activation="instance_norm_relu"),
+    "ResizeConv2d": lambda: ResizeConv2d(3, 2),
+    "CoordConv2d": lambda: CoordConv2d(3, 2),
+    "max_pool2x2": lambda: max_pool2x2,
+    "grouped_batch_norm": lambda: lambda x: grouped_batch_norm(x, torch.ones(3).to(x), torch.zeros(3).to(x), 2)[0],
+}
+layers = pytest.mark.parametrize("name", LAYERS)
+layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
+
+
+def made(name, channels_last, dtype=torch.float64):
+    """A layer and an input for it."""
+    torch.manual_seed(0)
+    layer, volumes = LAYERS[name](), name.startswith("InstanceNorm3d")
+    x = torch.randn(2, 3, 4, 6, 4, dtype=dtype) if volumes else torch.randn(2, 3, 6, 4, dtype=dtype)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last_3d if volumes else torch.channels_last)
+    return layer.to(dtype) if isinstance(layer, nn.Module) else layer, x
+
+
+def gradients(layer, x, change=lambda y: y * y):
+    """Of a function behind the layer, for its input and its parameters."""
+    x = x.detach().requires_grad_()
+    wanted = [x, *(layer.parameters() if isinstance(layer, nn.Module) else ())]
+    return torch.autograd.grad(change(layer(x)).sum(), wanted)
+
+
+def assert_close(found, expected, tolerance=1e-9):
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=tolerance, atol=tolerance)
+
+
+@layers
+@layouts
+@pytest.mark.parametrize(
+    ("in_place", "plain"),
+    [
+        (lambda y: y.mul_(2), lambda y: y * 2),
+        (nn.ReLU(inplace=True), torch.relu),
+        (nn.SiLU(inplace=True), F.silu),
+        (lambda y: y.add_(y.detach().clone()), lambda y: y + y.detach()),
+    ],
+    ids=["mul_", "ReLU", "SiLU", "add_"],
+)
+def test_operations_in_place_behind_a_layer_train(name, channels_last, in_place, plain):
+    layer, x = made(name, channels_last)
+    assert_close(gradients(layer, x, lambda y: in_place(y).sin()), gradients(layer, x, lambda y: plain(y).sin()))
+
+
+@layers
+@layouts
+def test_a_gradient_penalty(name, channels_last):
+    """As of WGAN-GP and R1: its gradients are those of the definition."""
+    layer, x = made(name, channels_last)
+
+    def penalty(impl):
+        with kernels.use_impl(impl):
+            z = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(layer(z).pow(3).sum(), z, create_graph=True)
+            wanted = [z, *(layer.parameters() if isinstance(layer, nn.Module) else ())]
+            return [
+                slope,
+                *torch.autograd.grad((slope.flatten(1).norm(dim=1) - 1).square().sum(), wanted, allow_unused=True),
+            ]
+
+    for f, e in zip(penalty("auto"), penalty("reference"), strict=True):
+        assert (f is None) == (e is None)
+        if f is not None:
+            torch.testing.assert_close(f, e, rtol=1e-8, atol=1e-8)
+
+
+@layers
+@layouts
+def test_compiled_in_one_graph_with_gradients(name, channels_last):
+    layer, x = made(name, channels_last)
+    expected = gradients(layer, x)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    z = x.detach().requires_grad_()
+    y = compiled(z)
+    if "tracking" not in name:
+        assert y.stride() == layer(x).stride()
+    wanted = [z, *(layer.parameters() if isinstance(layer, nn.Module) else ())]
+    assert_close(torch.autograd.grad((y * y).sum(), wanted), expected)
+
+
+@layers
+@layouts
+def test_transforms_of_torch_func(name, channels_last):
+    layer, x = made(name, channels_last)
+    if "tracking" in name:
+        layer.eval()
+
+    def loss(x):
+        return layer(x).pow(3).sum()
+
+    z = x.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(z), z)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected, rtol=1e-9, atol=1e-9)
+    _, along = torch.func.jvp(loss, (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(along, expected.sum(), rtol=1e-9, atol=1e-9)
+    batch = torch.stack([x, 2 * x])
+    torch.testing.assert_close(torch.func.vmap(layer)(batch)[1], layer(2 * x), rtol=1e-9, atol=1e-9)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        assert torch.autograd.forward_ad.unpack_dual(layer(dual)).tangent is not None
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name[0].isupper()])
+@layouts
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_tracing(name, channels_last):
+    layer, x = made(name, channels_last)
+    model = nn.Sequential(nn.Identity(), layer)
+    recorded = torch.fx.symbolic_trace(model)
+    assert [node.target for node in recorded.graph.nodes if node.op == "call_module"] == ["0", "1"]
+    torch.testing.assert_close(recorded(x), layer(x))
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(layer, x), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.jit.load(file)(2 * x), layer(2 * x), rtol=1e-9, atol=1e-9)
+    assert copy.deepcopy(layer).to("meta")(x.to("meta")).shape == layer(x).shape
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@layouts
+def test_instance_norms_refuse_and_give_what_torchs_do(affine, channels_last):
+    ours, theirs = InstanceNorm2d(3, affine=affine), nn.InstanceNorm2d(3, affine=affine)
+    maps = torch.randn(2, 3, 5, 5)
+    nan, inf = maps.clone(), maps.clone()
+    nan[0, 0, 1, 2], inf[0, 1, 0, 0] = torch.nan, torch.inf
+    batches = [
+        maps,
+        maps[:, :, :1, :1],
+        maps[:0],
+        maps[0],
+        maps.double(),
+        maps.to(torch.complex64),
+        maps.int(),
+        nan,
+        inf,
+    ]
+    for x in [*batches, 1e30 * maps, 1e-30 * maps]:
+        if channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        outcomes = []
+        for layer in (ours, theirs):
+            try:
+                outcomes.append(layer(input=x))
+            except (ValueError, RuntimeError, IndexError) as error:
+                outcomes.append((type(error), str(error)))
+        found, expected = outcomes
+        if isinstance(expected, torch.Tensor):
+            torch.testing.assert_close(found, expected, equal_nan=True)
+        else:
+            assert found == expected
+    with pytest.raises(TypeError, match="keyword argument 'x'"):
+        ours(x=maps)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_an_instance_norm_becomes_torchscript(affine):
+    layer, x = InstanceNorm2d(3, affine=affine), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(torch.jit.script(layer)(x), layer(x))
+
+
+@layouts
+@pytest.mark.parametrize("far", [0.0, 7.3, 1e4, 1e6])
+def test_maps_far_from_zero_are_at_least_as_exact_as_torchs(channels_last, far):
+    x = torch.randn(2, 3, 16, 16) + far
+    for maps in (x, torch.full_like(x, far)):
+        exact = F.instance_norm(maps.double())
+        torchs = (F.instance_norm(maps).double() - exact).abs().max()
+        arranged = maps.contiguous(memory_format=torch.channels_last) if channels_last else maps
+        for found in (InstanceNorm2d(3)(arranged), InstanceNorm2d(3, affine=True)(arranged)):
+            assert (found.double() - exact).abs().max() <= 1.01 * torchs + 1e-6
+
+
+@layouts
+def test_a_flat_map_without_eps_is_zero(channels_last):
+    x = torch.full((2, 3, 4, 4), 0.1)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    assert torch.equal(InstanceNorm2d(3, eps=0)(x), torch.zeros_like(x))
+
+
+def test_a_gradient_in_channels_last_of_one_contiguous_sample():
+    """Of which torch 2.13's own instance norm makes another gradient."""
+    layer, x = made("InstanceNorm2d affine", channels_last=False)
+    x, probe = x[:1], torch.randn(1, 3, 6, 4, dtype=torch.float64)
+    expected = gradients(layer, x, lambda y: y * probe)
+    assert_close(gradients(layer, x, lambda y: y * probe.contiguous(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DenseBlock(3, 2, activation="instance_norm"), "activation 'instance_norm': choose one of"),
+        (lambda: DenseBlock(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
+        (lambda: InstanceNorm2d(3, impl="cuda"), "impl 'cuda': choose one of"),
+        (lambda: InstanceNormReLU(impl="cuda"), "impl 'cuda': choose one of"),
+        (lambda: ResizeConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
+        (lambda: CoordConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
+    ],
+)
+def test_unknown_names_are_refused_where_a_layer_is_made(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_impl_of_a_layer_is_its_form():
+    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    for impl in ("reference", "fused"):
+        torch.testing.assert_close(InstanceNorm2d(3, impl=impl)(x), nn.InstanceNorm2d(3)(x))
+    with pytest.raises(ValueError, match="impl 'triton'"):
+        InstanceNorm2d(3, impl="triton")(x.double())
