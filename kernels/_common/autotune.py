@@ -38,8 +38,8 @@ def autotune(
     (PRECISION "ieee"), which number `exact` suits. Choices are kept in Triton's cache on disk.
     """
 
-    def candidates(configs: list[triton.Config], arguments: dict[str, Any], **_: Any) -> list[triton.Config]:
-        if arguments.get("PRECISION") == "ieee":
+    def candidates(configs: list[triton.Config], arguments: dict[str, Any], **named: Any) -> list[triton.Config]:
+        if (arguments | named).get("PRECISION") == "ieee":
             return [configs[exact]]
         capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
         return configs[:1] if capturing else configs

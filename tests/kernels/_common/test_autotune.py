@@ -1,0 +1,25 @@
+"""Choosing tile sizes."""
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+from lorbms_fast.kernels._common.autotune import autotune  # noqa: E402
+
+
+@triton.jit
+def kernel(x, n, PRECISION: triton.language.constexpr, BLOCK: triton.language.constexpr):
+    pass
+
+
+def test_the_only_candidate_is_not_timed(monkeypatch):
+    timed = []
+    monkeypatch.setattr(triton.runtime.Autotuner, "_bench", lambda self, *_, config, **__: timed.append(config))
+    tuner = autotune([triton.Config({"BLOCK": size}) for size in (16, 32)], {"BLOCK": 2}, ["n"])(kernel)
+    tuner.nargs = {"n": 1}
+    for precision, candidates in (("ieee", 1), ("tf32", 2)):
+        found = tuner.prune_configs({"PRECISION": precision})
+        assert len(found) == candidates
+        for config in found:
+            tuner._bench(config=config, PRECISION=precision)
+        assert len(timed) == (candidates if candidates > 1 else 0)
