@@ -70,7 +70,7 @@ def report(pins: Sequence[str], python: str | None = None) -> list[dict[str, Any
 
 def clashes(installs: Sequence[dict[str, Any]], python: str | None = None) -> list[str]:
     """Say where one package requires another in a version that is not the one beside it."""
-    environment: dict[str, str] = {**default_environment(), "extra": ""}
+    environment = {name: str(value) for name, value in default_environment().items()} | {"extra": ""}
     if python:
         environment |= {"python_version": python, "python_full_version": f"{python}.0"}
     packages = [install["metadata"] for install in installs]

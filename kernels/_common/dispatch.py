@@ -71,7 +71,7 @@ def checked_impl(impl: Impl | None) -> Impl | None:
     Raises:
         ValueError: there is none.
     """
-    if impl == "torch":  # type: ignore[comparison-overlap]
+    if impl == "torch":
         warnings.warn("impl 'torch' is now called 'fused'", DeprecationWarning, stacklevel=3)
         return "fused"
     if impl is not None and impl not in get_args(Impl):
