@@ -1,6 +1,6 @@
 """Layers that compute what their plain definitions compute, with less work. Import them into any model.
 
-Every folder holds one operation: `definition.py` says what it is, the other modules compute it faster. Functions take
+Every folder holds one operation: `reference.py` defines it, the others compute it faster. Functions and layers take
 `impl="auto" | "reference" | "fused" | "triton"`; `use_impl` sets it for a block of code.
 """
 

@@ -1,1 +1,1 @@
-"""What operations share and is none itself: choosing a form, registration, casting, sums, autotuning, loops in C++."""
+"""Shared parts of the operations: choosing a form, registration, casting, sums, autotuning, loops in C++."""

@@ -19,5 +19,5 @@ def no_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 def _knows(device: str) -> bool:
-    """Whether there is an autocast; there is none for `meta`."""
+    """Say whether the device has autocast; `meta` has none."""
     return torch.amp.is_autocast_available(device)

@@ -1,4 +1,4 @@
-"""Which form of an operation runs: its definition, the fused PyTorch form, or (where there is one) a Triton kernel."""
+"""Choose the form of an operation: its definition, the fused PyTorch form, or (where there is one) a Triton kernel."""
 
 import os
 import warnings
@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 Form = Literal["reference", "fused", "triton"]
 Impl = Literal["auto", "reference", "fused", "triton"]
-"""How an operation may be asked for: its definition, fused PyTorch, a Triton kernel, or the fastest that runs here."""
+"""Values of `impl=`: the definition, fused PyTorch, a Triton kernel, or the fastest that runs here."""
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Kernels run in Triton's interpreter, on the CPU: for tests. Triton too reads the variable when it is imported."""
@@ -55,7 +55,7 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
 
 
 def transformed() -> bool:
-    """Whether torch transforms what runs, so that only operations of its own will do.
+    """Say whether torch transforms what runs, so that only operations of its own will do.
 
     torch.func (vmap, grad, jvp, ...), forward-mode differentiation and torch.jit.trace know none of ours.
     """
@@ -83,8 +83,11 @@ def checked_impl(impl: Impl | None) -> Impl | None:
 def use_impl(impl: Impl) -> Iterator[None]:
     """Run every operation of this package inside the block, in every thread, in one form; a call may name another.
 
-    with use_impl("reference"):
-        y = model(x)
+    >>> with use_impl("reference"):
+    ...     y = InstanceNormReLU()(torch.randn(2, 3, 8, 8))
+
+    Raises:
+        ValueError: there is no such form.
     """
     global _chosen
     before, _chosen = _chosen, checked_impl(impl) or "auto"

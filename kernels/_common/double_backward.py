@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def asked_for() -> bool:
-    """Whether the backward that is running is to be differentiated itself (`create_graph=True`)."""
+    """Say whether the backward that is running is to be differentiated itself (`create_graph=True`)."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

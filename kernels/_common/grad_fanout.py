@@ -10,6 +10,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 def fan_out(values: Any, uses: int) -> list[Any]:
     """Hand the same values to several uses.
 
+    >>> weight = torch.ones(3, requires_grad=True)
+    >>> first, second = fan_out([weight], 2)
+    >>> (first[0] * 2 + second[0] * 3).sum().backward()
+    >>> weight.grad
+    tensor([5., 5., 5.])
+
     Autograd adds up the gradients of a tensor that is used twice, with an operation for each tensor. If each use takes
     its own of what this returns, one operation adds those of all tensors.
 

@@ -9,7 +9,7 @@ BLOCK = 256
 
 
 def empty_partials(total: Tensor, parts: int) -> Tensor:
-    """Where programs write their parts, (parts, *total.shape) float32."""
+    """Allocate the parts that programs write, (parts, *total.shape) float32."""
     return total.new_empty((parts, *total.shape), dtype=torch.float32)
 
 

@@ -21,6 +21,10 @@ __all__ = ["CoordConv2d", "coord_conv2d"]
 def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Impl | None = None) -> Tensor:
     """Convolve x with its coordinates appended, padded to keep height and width.
 
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> coord_conv2d(x, torch.randn(4, 3 + 2, 3, 3)).shape
+    torch.Size([2, 4, 8, 8])
+
     Args:
         x: (N, C, H, W).
         weight: (O, C + 2, k, k), k odd.
@@ -39,10 +43,14 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
 class CoordConv2d(nn.Module):
     """A CoordConv with its parameters; the weight has two more input channels than x.
 
+    >>> CoordConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
+    torch.Size([2, 4, 8, 8])
+
     Args:
         in_channels: maps of the input, without coordinates.
         out_channels: maps it makes.
         kernel_size: odd.
+        impl: form to run; None takes the one in force.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, impl: Impl | None = None) -> None:

@@ -43,6 +43,12 @@ def pack_layers(
 ) -> list[PackedLayers]:
     """Pack the layers of several dense blocks, with differentiable operations: on CUDA a few launches for all of them.
 
+    >>> block = [torch.randn(4, 8, 3, 3)], [torch.zeros(4)]
+    >>> (packed,) = pack_layers([block])
+    >>> x = torch.randn(2, 8, 10, 10)
+    >>> torch.equal(dense_block(x, packed), dense_block(x, *block))
+    True
+
     Args:
         blocks: L weights (growth, C + l * growth, k, k) and L biases (growth,) of each.
         dtype: that convolutions compute in; None takes autocast's inside its context, else the weights' own.
@@ -71,6 +77,12 @@ def dense_block(
 ) -> Tensor:
     """Append the maps of L convolutions to x, each reading the activation of x and of all maps before it.
 
+    >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
+    >>> biases = [torch.zeros(4), torch.zeros(4)]
+    >>> x = torch.randn(2, 8, 10, 10)
+    >>> dense_block(x, weights, biases).shape
+    torch.Size([2, 16, 10, 10])
+
     Args:
         x: (N, C, H, W).
         weights: L kernels (growth, C + l * growth, k, k), k odd; or the packed layers, whose form then runs.
@@ -80,7 +92,10 @@ def dense_block(
         impl: form to run; None takes the one in force.
 
     Returns:
-        (N, C + L * growth, H, W): x, then each layer's maps, not activated. Differentiable once.
+        (N, C + L * growth, H, W): x, then each layer's maps, not activated.
+
+    Raises:
+        ValueError: there is no such activation, or form.
     """
     packed = _packed(x, weights, biases, activation, impl)
     if packed.form == "reference":
@@ -96,7 +111,14 @@ def dense_block_maps(
     eps: float = 1e-5,
     impl: Impl | None = None,
 ) -> Tensor:
-    """As `dense_block`, but only the new maps: (N, L * growth, H, W)."""
+    """As `dense_block`, but only the new maps: (N, L * growth, H, W).
+
+    >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
+    >>> biases = [torch.zeros(4), torch.zeros(4)]
+    >>> x = torch.randn(2, 8, 10, 10)
+    >>> torch.equal(dense_block_maps(x, weights, biases), dense_block(x, weights, biases)[:, 8:])
+    True
+    """
     packed = _packed(x, weights, biases, activation, impl)
     if packed.form == "reference":
         stack = reference.dense_block(x, packed.weights, packed.biases, _function(activation, eps))
@@ -112,7 +134,14 @@ def dense_block_activated(
     eps: float = 1e-5,
     impl: Impl | None = None,
 ) -> Tensor:
-    """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps."""
+    """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps.
+
+    >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
+    >>> biases = [torch.zeros(4), torch.zeros(4)]
+    >>> x = torch.randn(2, 8, 10, 10)
+    >>> y = dense_block_activated(x, weights, biases)
+    >>> torch.testing.assert_close(y, dense_block(x, weights, biases).relu())
+    """
     w, b, layers, kernel_size, form = _packed(x, weights, biases, activation, impl)
     if form == "reference":
         function = _function(activation, eps)
@@ -144,6 +173,10 @@ def _new_maps(x: Tensor, packed: PackedLayers, activation: ActivationName, eps: 
 
 class DenseBlock(nn.Module):
     """A dense block with its parameters: `layer0.weight`, `layer0.bias`, `layer1.weight`, ...
+
+    >>> block = DenseBlock(8, num_layers=3, growth_rate=4, activation="instance_norm_relu")
+    >>> block(torch.randn(2, 8, 10, 10)).shape
+    torch.Size([2, 20, 10, 10])
 
     Args:
         in_channels: maps of the input.

@@ -203,11 +203,11 @@ class System(NamedTuple):
         return F.conv2d(torch.relu(x_hat), self.W[:, : self.in_channels], b, padding=self.padding)
 
     def maps(self, first: int, last: int) -> slice:
-        """Where the maps of layers first .. last - 1 are among all new maps."""
+        """Channels of the maps of layers first .. last - 1 among all new maps."""
         return slice(first * self.growth, last * self.growth)
 
     def reads(self, first: int, last: int) -> slice:
-        """Where the blocks that read them are in a row of the matrix."""
+        """Columns of the blocks that read them, in a row of the matrix."""
         return slice(self.in_channels + first * self.growth, self.in_channels + last * self.growth)
 
     def weights(self) -> list[Tensor]:

@@ -15,6 +15,12 @@ def grouped_batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
 
+    >>> x = torch.randn(2 * 4, 3, 8, 8)
+    >>> y, means, variances = grouped_batch_norm(x, torch.ones(3), torch.zeros(3), groups=2)
+    >>> torch.testing.assert_close(y[:4], F.batch_norm(x[:4], None, None, training=True))
+    >>> means.shape
+    torch.Size([2, 3])
+
     Args:
         x: (groups * N, C, H, W).
         gamma: scale, (C,).
@@ -39,7 +45,12 @@ def grouped_batch_norm(
 def relu_grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`grouped_batch_norm(ReLU(x), ...)`: means and variances are those of the rectified values."""
+    """`grouped_batch_norm(ReLU(x), ...)`: means and variances are those of the rectified values.
+
+    >>> x = torch.randn(2 * 4, 3, 8, 8)
+    >>> y, _, _ = relu_grouped_batch_norm(x, torch.ones(3), torch.zeros(3), groups=2)
+    >>> torch.testing.assert_close(y[4:], F.batch_norm(x[4:].relu(), None, None, training=True))
+    """
     if select_impl(impl, x) == "triton":
         return _normalise(x, gamma, beta, groups, eps, relu_before=True)
     return grouped_batch_norm(torch.relu(x), gamma, beta, groups, eps, impl)

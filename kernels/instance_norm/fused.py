@@ -40,7 +40,7 @@ def instance_norm(
 
 
 def is_channels_last(x: Tensor, weight: Tensor | None = None) -> bool:
-    """Whether the kernel for channels_last maps, or slices of their channels, takes these."""
+    """Say whether the kernel for channels_last maps, or slices of their channels, takes these."""
     dtypes = (None, x.dtype, torch.promote_types(x.dtype, torch.float32))
     return (
         x.dtype in _DTYPES
@@ -52,7 +52,7 @@ def is_channels_last(x: Tensor, weight: Tensor | None = None) -> bool:
 
 
 class _Norm(torch.autograd.Function):
-    """What both layouts share: the gradients of gradients."""
+    """Base of both layouts: the gradients of gradients."""
 
     @classmethod
     def defined(cls, ctx: Any, grad: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Any:

@@ -1,4 +1,4 @@
-"""Maximum over squares of four, for the transition down."""
+"""2x2 max pooling, which keeps a byte for its backward."""
 
 from torch import Tensor
 
@@ -10,14 +10,18 @@ if TRITON:
 
 
 def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
-    """Greatest of each 2x2 square; the backward remembers in a byte, where torch's own takes eight, which it was.
+    """Take the maximum of each 2x2 square; a byte remembers which it was, where torch's own pool takes eight.
+
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> torch.equal(max_pool2x2(x), F.max_pool2d(x, 2))
+    True
 
     Args:
         x: (N, C, H, W).
         impl: form to run; None takes the one in force.
 
     Returns:
-        (N, C, H // 2, W // 2): an odd last row or column is left out. Differentiable once.
+        (N, C, H // 2, W // 2): an odd last row or column is left out.
     """
     form = select_impl(impl, x)
     if form == "triton":

@@ -1,4 +1,4 @@
-"""Maximum over squares of four that remembers in one byte, not eight, which of the four it was."""
+"""2x2 max pooling that remembers in one byte, not eight, which of the four it was."""
 
 from typing import Any
 

@@ -1,11 +1,11 @@
-"""Maximum over squares of four."""
+"""2x2 max pooling."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
-    """Greatest of each 2x2 square; an odd last row or column is left out.
+    """Take the maximum of each 2x2 square; an odd last row or column is left out.
 
     Args:
         x: (N, C, H, W).

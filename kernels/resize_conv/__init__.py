@@ -32,6 +32,11 @@ def fold_taps(
 ) -> list[FoldedTaps]:
     """Fold the taps of several weights, with differentiable operations: on CUDA one launch for all of them.
 
+    >>> weights = [torch.randn(4, 3, 3, 3), torch.randn(2, 4, 3, 3)]
+    >>> first, second = fold_taps(weights)
+    >>> resize_conv(resize_conv(torch.randn(1, 3, 4, 4), first), second).shape
+    torch.Size([1, 2, 16, 16])
+
     Args:
         weights: each (O, C, 3, 3).
         dtype: that products are computed in; None takes autocast's inside its context, else the weights' own.
@@ -49,6 +54,11 @@ def fold_taps(
 
 def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None) -> Tensor:
     """Nearest-neighbour enlarging by 4, then a 3x3 convolution of stride 2 padded after, without bias.
+
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> weight = torch.randn(4, 3, 3, 3)
+    >>> plain = F.conv2d(F.pad(F.interpolate(x, scale_factor=4), (0, 1, 0, 1)), weight, stride=2)
+    >>> torch.testing.assert_close(resize_conv(x, weight), plain, rtol=1e-4, atol=1e-4)
 
     Args:
         x: (N, C, H, W).
@@ -71,6 +81,9 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
 
 class ResizeConv2d(nn.Module):
     """A resize convolution with its weight, (out_channels, in_channels, 3, 3), and no bias.
+
+    >>> ResizeConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
+    torch.Size([2, 4, 16, 16])
 
     Args:
         in_channels: maps of the input.

@@ -92,5 +92,5 @@ def _every_other(y: Tensor, phase: int) -> Tensor:
 
 
 def _read(padded: Tensor, W: Tensor) -> Tensor:
-    """What taps of one or two rows and columns read of an input padded by one row and column."""
+    """Slice of an input padded by one row and column that taps of one or two rows and columns read."""
     return padded[..., : padded.shape[2] - 2 + W.shape[2], : padded.shape[3] - 2 + W.shape[3]]

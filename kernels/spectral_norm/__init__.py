@@ -18,6 +18,10 @@ __all__ = ["advance_u", "power_step", "spectral_norm", "spectral_norm_all", "spe
 def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> list[Tensor]:
     """Divide every weight by its largest singular value, estimated by one step of the power iteration from its u.
 
+    >>> weights, us = [torch.randn(4, 3, 3, 3), torch.randn(2, 4)], [torch.randn(1, 4), torch.randn(1, 2)]
+    >>> first, second = spectral_norm_all(weights, us)
+    >>> torch.testing.assert_close(second, spectral_norm(weights[1], us[1])[0])
+
     u' and v count as constants in the backward. The vectors u are read, not advanced: see `advance_u`.
 
     Args:
@@ -26,7 +30,7 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
         impl: form to run; None takes the one in force.
 
     Returns:
-        `W / sigma` of each weight. Differentiable once.
+        `W / sigma` of each weight; the fast forms are differentiable once.
     """
     form = select_impl(impl, weights[0])
     if form == "triton":
@@ -39,6 +43,12 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
 @torch.no_grad()
 def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> None:
     """Replace every u by u' in place: once an iteration, after all updates of the weights.
+
+    >>> weight, u = torch.randn(4, 3), torch.randn(1, 4)
+    >>> for _ in range(200):
+    ...     advance_u([weight], [u])
+    >>> (W_bar,) = spectral_norm_all([weight], [u])
+    >>> torch.testing.assert_close(torch.linalg.matrix_norm(W_bar, 2), torch.tensor(1.0), rtol=1e-3, atol=0)
 
     Args:
         weights: (O, ...) each.

@@ -12,8 +12,8 @@ EPS = 1e-12
 def power_steps(weights: Sequence[Tensor], us: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """One step of the power iteration for each weight: u' (O,), v (everything else, as `_matrix` has it) and sigma."""
     matrices = [_matrix(weight.detach()) for weight in weights]
-    v, _ = _normalise([torch.mv(W.T, u.detach().flatten()) for W, u in zip(matrices, us, strict=True)])
-    u_next, norms = _normalise([torch.mv(W, v_i) for W, v_i in zip(matrices, v, strict=True)])
+    v, _ = _normalize([torch.mv(W.T, u.detach().flatten()) for W, u in zip(matrices, us, strict=True)])
+    u_next, norms = _normalize([torch.mv(W, v_i) for W, v_i in zip(matrices, v, strict=True)])
     # sigma = u' . W v with u' = W v / (|W v| + 1e-12), which is |W v|^2 / (|W v| + 1e-12).
     return u_next, v, list(torch._foreach_div(torch._foreach_mul(norms, norms), torch._foreach_add(norms, EPS)))
 
@@ -63,7 +63,7 @@ def _restored(matrix: Tensor, weight: Tensor) -> Tensor:
     return matrix.view(o, height, width, i).permute(0, 3, 1, 2)
 
 
-def _normalise(vectors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def _normalize(vectors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """`a / (|a| + 1e-12)` and `|a|` of every vector a."""
     norms = list(torch._foreach_norm(vectors))
     return list(torch._foreach_div(vectors, torch._foreach_add(norms, EPS))), norms

@@ -15,12 +15,16 @@ def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         u' (1, O) and v (1, everything else): `v = normalize(u W^T)`, `u' = normalize(v W)`.
     """
     W = weight.flatten(1).T
-    v = _normalise(u @ W.T)
-    return _normalise(v @ W), v
+    v = _normalize(u @ W.T)
+    return _normalize(v @ W), v
 
 
 def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """`W / sigma` and sigma, where u' and v count as constants in the backward (Miyato et al., 2018).
+
+    >>> weight, u = torch.randn(4, 3, 3, 3), torch.randn(1, 4)
+    >>> W_bar, sigma = spectral_norm(weight, u)
+    >>> torch.testing.assert_close(W_bar, weight / sigma)
 
     Args:
         weight: (O, ...).
@@ -35,7 +39,12 @@ def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spectral_norm_through(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """As `spectral_norm`, but u' and v are functions of the weight in the backward, as in the author's program."""
+    """As `spectral_norm`, but u' and v are functions of the weight in the backward, as in the author's program.
+
+    >>> weight, u = torch.randn(4, 3, 3, 3), torch.randn(1, 4)
+    >>> torch.equal(spectral_norm_through(weight, u)[0], spectral_norm(weight, u)[0])
+    True
+    """
     return _divide(weight, *power_step(weight, u))
 
 
@@ -44,5 +53,5 @@ def _divide(weight: Tensor, u_next: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return weight / sigma, sigma
 
 
-def _normalise(a: Tensor) -> Tensor:
+def _normalize(a: Tensor) -> Tensor:
     return a / (torch.linalg.vector_norm(a) + 1e-12)

@@ -1,7 +1,7 @@
 """Loops in C++ for the CPU: compiled by the machine's own compiler when first needed, and kept.
 
 torch's loops over 16 neighbouring channels of a wider stack have no vector instructions, and every step of a chain of
-them is a pass over memory. A folder's `native.cpp` holds such chains as one loop each; `native.py` registers them as
+them is a pass over memory. A folder's `loops.cpp` holds such chains as one loop each; `cpp.py` registers them as
 operations. Where there is no compiler the same steps run as operations of torch's: slower, and otherwise the same.
 """
 

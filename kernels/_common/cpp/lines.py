@@ -10,7 +10,7 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
 
 class Lines(NamedTuple):
-    """Where (N, C, *positions) lie: the channels of sample n's position p at `address + n * sample + p * line`."""
+    """Strides of (N, C, *positions): sample n's position p has its channels at `address + n * sample + p * line`."""
 
     address: int
     sample: int

@@ -1,7 +1,7 @@
-"""What happens to maps between the convolutions of a block: one pass over memory each, where the CPU has a compiler.
+"""Fused elementwise and normalization steps between a block's convolutions: C++ if there is a compiler, else torch.
 
 Maps are (N, C, H, W) of one shape and dtype in a call, usually some channels of a channels_last stack. What is written
-is a given tensor, which may be one of those that are read. Outside the C++ loops' case (see `native`) operations of
+is a given tensor, which may be one of those that are read. Outside the C++ loops' case (see `cpp`) operations of
 torch's do the same. There is no autograd here.
 """
 

@@ -31,29 +31,29 @@ def normalize(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
 
 @cpp_op("normalize_maps_backward(Tensor grad, Tensor x_hat, Tensor rstd, Tensor(a!) out) -> ()")
 def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
-    """Into `out`."""
+    """Write into `out`."""
     LOOPS.run("normalize_backward", (grad, x_hat, out), rstd.data_ptr())
 
 
 @cpp_op("relu_normalize_maps_backward(Tensor grad, Tensor other, Tensor x_hat, Tensor rstd, Tensor(a!) out) -> ()")
 def relu_normalize_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
-    """Into `out`."""
+    """Write into `out`."""
     LOOPS.run("relu_normalize_backward", (grad, other, x_hat, out), rstd.data_ptr())
 
 
 @cpp_op("relu_maps_backward(Tensor grad, Tensor x, Tensor(a!) out) -> ()")
 def relu_backward(grad: Tensor, x: Tensor, out: Tensor) -> None:
-    """Into `out`."""
+    """Write into `out`."""
     LOOPS.run("relu_backward", (grad, x, out))
 
 
 @cpp_op("add_maps(Tensor(a!) out, Tensor values) -> ()")
 def add_(out: Tensor, values: Tensor) -> None:
-    """To `out`."""
+    """Add to `out`."""
     LOOPS.run("add", (values, out))
 
 
 @cpp_op("add_relu_maps_backward(Tensor(a!) out, Tensor grad, Tensor x) -> ()")
 def add_relu_backward_(out: Tensor, grad: Tensor, x: Tensor) -> None:
-    """To `out`."""
+    """Add to `out`."""
     LOOPS.run("add_relu_backward", (grad, x, out))

@@ -22,7 +22,7 @@ def normalize(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
 
 
 def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
-    """Into `out`."""
+    """Write into `out`."""
     positions = tuple(range(2, grad.dim()))
     g, normalized = grad.to(rstd.dtype), x_hat.to(rstd.dtype)
     along = (g * normalized).mean(positions, keepdim=True)
@@ -31,18 +31,18 @@ def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -
 
 
 def relu_normalize_backward(grad: Tensor, other: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> None:
-    """Into `out`."""
+    """Write into `out`."""
     g = torch.ops.aten.threshold_backward(grad + other, x_hat, 0)
     normalize_backward(g, x_hat, rstd, out)
 
 
 def relu_backward(grad: Tensor, x: Tensor, out: Tensor) -> None:
-    """Into `out`."""
+    """Write into `out`."""
     out.copy_(torch.ops.aten.threshold_backward(grad, x, 0))
 
 
 def add_(out: Tensor, values: Tensor) -> None:
-    """To `out`."""
+    """Add to `out`."""
     if out.element_size() < 4:
         # torch's loop over so few channels of 16 bits has no vector instructions unless both lie together.
         out.copy_(values + out.contiguous(memory_format=torch.channels_last))
@@ -51,5 +51,5 @@ def add_(out: Tensor, values: Tensor) -> None:
 
 
 def add_relu_backward_(out: Tensor, grad: Tensor, x: Tensor) -> None:
-    """To `out`."""
+    """Add to `out`."""
     add_(out, torch.ops.aten.threshold_backward(grad, x, 0))

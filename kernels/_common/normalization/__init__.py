@@ -1,1 +1,1 @@
-"""What instance norm and batch norm have in common on CUDA: channels normalized by statistics of groups of samples."""
+"""Normalization of channels by statistics of groups of samples, on CUDA: instance norm and batch norm."""

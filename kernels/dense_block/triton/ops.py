@@ -30,9 +30,9 @@ _TILE = 256
 _ON_ONE_SM = 1024
 _MANY = 264
 _POSITIONS = 128
-"""Of the input's gradient that a program makes at most."""
+"""Max. positions of grad_x per program."""
 _PROGRAMS = 512
-"""That a weight gradient is divided among at most: two large GPUs' multiprocessors twice."""
+"""Max. programs for a weight gradient: about 2 x 2 x 132 multiprocessors."""
 _BLOCK = 1024
 
 
@@ -232,7 +232,7 @@ def _channels_last(maps: Tensor) -> Tensor:
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of float32 products: what torch's own convolutions are allowed."""
+    """Input precision of float32 products: what torch's own convolutions are allowed."""
     return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
@@ -271,7 +271,7 @@ def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
 
 
 def _solving(tile: dict[str, int], warps: int, alone: bool) -> dict[str, int]:
-    """How many registers what solves may take, as the compiler would spill some to fit another program beside it.
+    """Max. registers of the solving kernels, as the compiler would spill some to fit another program beside it.
 
     Programs that are `alone`, one an image and so few, may have all.
     """

@@ -1,4 +1,4 @@
-"""What a step of Adam decides before it moves parameters, without the host waiting for it."""
+"""Step size of Adam, decided on the device, without the host waiting for it."""
 
 import torch
 from torch import Tensor
@@ -23,6 +23,11 @@ def step_size(
     impl: Impl | None = None,
 ) -> Tensor:
     """Count a step of Adam, unless its gradients overflowed; write down what was not finite; give the step's rate.
+
+    >>> t, rate = torch.zeros((), dtype=torch.float64), torch.tensor(1e-3, dtype=torch.float64)
+    >>> one, no = torch.ones((), dtype=torch.float64), torch.zeros(())
+    >>> step_size(torch.tensor(0.5), no, t, torch.zeros(2), rate, one, (0.9, 0.999))
+    tensor(0.0003, dtype=torch.float64)
 
     Args:
         loss: scalar, whose gradients the step is to take.

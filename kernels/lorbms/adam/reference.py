@@ -1,4 +1,4 @@
-"""What a step of Adam decides before it moves parameters, as the equations read."""
+"""Step size of Adam, as the equations read."""
 
 from torch import Tensor
 

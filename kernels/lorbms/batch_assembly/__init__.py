@@ -20,6 +20,10 @@ def assemble_batch(
 ) -> Tensor:
     """Pick images by their row and bring them to [-1, 1]: `x = u8 * 2/255 - 1`.
 
+    >>> store = torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8)
+    >>> assemble_batch(store, torch.tensor([[0, 1], [2, 9]])).shape
+    torch.Size([2, 2, 3, 8, 8])
+
     A reference and its four candidates are one call with rows (5, N).
 
     Args:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from lorbms_fast.cpp import library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
-"""As `native.cpp` numbers them."""
+"""Numbers of dtypes in `loops.cpp`."""
 _SOURCE = Path(__file__).with_name("loops.cpp")
 _ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_bool, c_void_p]
 

@@ -12,6 +12,10 @@ if TRITON:
 def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     """`f_mix[i] = m_i ? f_q[i] : f_ref[i]` (thesis, Algorithm 1).
 
+    >>> f_ref, f_q = torch.zeros(1, 4, 2), torch.ones(1, 4, 2)
+    >>> mix_chunks(f_ref, f_q, torch.tensor([[False, True, False, True]]))[0, :, 0]
+    tensor([0., 1., 0., 1.])
+
     The way back is the same selection: `f_ref_hat = mix_chunks(f_mix_hat, f_ref, mask)`.
 
     Args:
@@ -31,9 +35,13 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = Non
 def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     """`mix_chunks` where only the candidates in use were encoded, in one batch behind the reference images.
 
+    >>> codes = torch.stack([torch.zeros(4, 2), torch.ones(4, 2)])  # one reference image, one candidate in use
+    >>> mix_used(codes, torch.tensor([[False, True, False, False]]))[0, :, 0]
+    tensor([0., 1., 0., 0.])
+
     Args:
-        codes: of the N reference images, then of the candidates in use, chunk by chunk, for each by sample, then of
-            anything; (N + M, chunks, size).
+        codes: (N + M, chunks, size): N reference codes, then the used candidates ordered by (chunk, sample); trailing
+            rows are ignored.
         mask: (N, chunks) bool, True where the candidate's chunk is taken.
         impl: form to run; None takes the one in force.
 

@@ -22,8 +22,8 @@ def mix_used(codes: Tensor, mask: Tensor) -> Tensor:
     """`mix_chunks` where only the candidates in use were encoded, in one batch behind the reference images.
 
     Args:
-        codes: of the N reference images, then of the candidates in use, chunk by chunk, for each by sample, then of
-            anything; (N + M, chunks, size).
+        codes: (N + M, chunks, size): N reference codes, then the used candidates ordered by (chunk, sample); trailing
+            rows are ignored.
         mask: (N, chunks) bool, True where the candidate's chunk is taken.
 
     Returns:

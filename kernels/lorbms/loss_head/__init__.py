@@ -1,4 +1,4 @@
-"""What an iteration's losses read off images, patch logits and the classifier's, without intermediate tensors."""
+"""Losses of an iteration from images, patch logits and the classifier's, without intermediate tensors."""
 
 from collections.abc import Sequence
 
@@ -26,6 +26,12 @@ def loss_head(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls` and its parts (thesis, Section 3.4).
 
+    >>> I_ref, D_mix = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 4, 4)
+    >>> logits, mask = torch.zeros(4, 1, 4), torch.zeros(1, 4, dtype=torch.bool)
+    >>> L_G, *parts = loss_head(I_ref, I_ref + 0.5, I_ref, D_mix, logits, mask, (100, 10, 1), (1, 1, 1, 1))
+    >>> parts[0]
+    tensor(0.5000)
+
     The parts are `mean|I_ref - I_hat|`, `mean|I_ref - I_prime|`, `deception` and `classification_loss`.
 
     Args:
@@ -52,6 +58,10 @@ def loss_head(
 def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], impl: Impl | None = None) -> Tensor:
     """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`, y_j one-hot at j where m_j, else zero (thesis, Section 3.4).
 
+    >>> logits, mask = torch.zeros(4, 1, 4), torch.zeros(1, 4, dtype=torch.bool)
+    >>> classification_loss(logits, mask, (1, 1, 1, 1))  # four times ln 2
+    tensor(2.7726)
+
     Args:
         logits: (C, N, C): for each candidate j, for each sample, one logit a quadrant.
         mask: (N, C) bool, True where the quadrant was replaced.
@@ -69,6 +79,9 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
 
 def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None = None) -> Tensor:
     """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`, or with hinge losses `max(0, 1 - D(I_ref)) + max(0, 1 + D(I_mix))`.
+
+    >>> discrimination_loss(torch.zeros(2, 1, 4, 4))  # twice ln 2
+    tensor(1.3863)
 
     Args:
         D: logits of the discriminator, those of I_ref before as many of I_mix.

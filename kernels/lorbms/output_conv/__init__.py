@@ -1,4 +1,4 @@
-"""What makes an image of a stack of maps: a 1x1 convolution and tanh, of a stack in two parts that are never joined."""
+"""Image of a stack of maps: a 1x1 convolution and tanh, of a stack in two parts that are never joined."""
 
 from torch import Tensor
 
@@ -12,6 +12,10 @@ if TRITON:
 
 def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = None) -> Tensor:
     """`tanh(conv2d(cat([x, new_maps], 1), weight, bias))`.
+
+    >>> x, new_maps = torch.randn(2, 5, 8, 8), torch.randn(2, 3, 8, 8)
+    >>> output_conv2d(x, new_maps, torch.randn(3, 5 + 3, 1, 1), torch.zeros(3)).shape
+    torch.Size([2, 3, 8, 8])
 
     Args:
         x: (N, C, H, W).

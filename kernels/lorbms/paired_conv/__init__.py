@@ -11,6 +11,10 @@ def paired_conv2d(
 ) -> Tensor:
     """Stack `shared` before each of several images on channels and convolve, without padding.
 
+    >>> I_mix, I_q = torch.randn(2, 3, 8, 8), torch.randn(4 * 2, 3, 8, 8)
+    >>> paired_conv2d(I_mix, I_q, torch.randn(5, 3 + 3, 3, 3)).shape
+    torch.Size([8, 5, 6, 6])
+
     Args:
         shared: (N, C, H, W).
         each: (G * N, D, H, W): G batches, each to be paired with `shared`.

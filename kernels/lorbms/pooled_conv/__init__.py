@@ -13,6 +13,10 @@ if TRITON:
 def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = None) -> Tensor:
     """`max_pool2d(conv2d(x, weight, bias), 2)`.
 
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> weight, bias = torch.randn(4, 3, 1, 1), torch.randn(4)
+    >>> torch.testing.assert_close(pooled_conv2d(x, weight, bias), F.max_pool2d(F.conv2d(x, weight, bias), 2))
+
     Args:
         x: (N, C, H, W), at least 2x2.
         weight: (O, C, 1, 1).

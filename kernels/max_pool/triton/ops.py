@@ -1,4 +1,4 @@
-"""Maximum over squares of four in Triton, in the memory layout that comes."""
+"""2x2 max pooling in Triton, in the memory layout that comes."""
 
 from typing import Any
 

@@ -102,7 +102,7 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
 
 
 def _precision(x: Tensor) -> str:
-    """Of float32 products: what torch's own convolutions are allowed."""
+    """Input precision of float32 products: what torch's own convolutions are allowed."""
     return "ieee" if x.dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 

@@ -53,7 +53,7 @@ def _sizes(weights: Sequence[Tensor]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How packed weights are cut into tiles; tensors on the weights' device."""
+    """Tiles of packed weights; tensors on the weights' device."""
 
     table: Tensor
     of_tile: Tensor

@@ -22,7 +22,7 @@ MAX_PARTS = 64
 
 @dataclass(frozen=True)
 class Tiles:
-    """How one launch divides the work."""
+    """Division of one launch's work."""
 
     block_c: int
     block_q: int
@@ -170,7 +170,7 @@ def normalize_backward(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the values of groups lie in several tensors (N, C, P) of one shape."""
+    """Strides of groups' values in several tensors (N, C, P) of one shape."""
 
     strides: list[tuple[int, int, int]]
     """(sample, channel, position) of each tensor."""
@@ -190,7 +190,7 @@ class _Layout:
 
     @classmethod
     def of(cls, groups: int, first: Tensor, *others: Tensor) -> "_Layout":
-        """Of the first tensor, which decides the tiles, and others."""
+        """Describe the first tensor, which decides the tiles, and others."""
         N, C, P = first.shape
         S = N // groups
         if S * C * P >= 2**31:

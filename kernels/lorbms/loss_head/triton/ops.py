@@ -13,7 +13,7 @@ from lorbms_fast.kernels.lorbms.loss_head.triton import kernels
 
 BLOCK = 4096
 FEW = 256
-"""Of logits, at a time."""
+"""Number of logits read at a time."""
 REGISTERS = 64
 """The gradients' program may have: left to itself, the compiler spills one to fit more programs on a multiprocessor."""
 

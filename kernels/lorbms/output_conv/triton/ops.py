@@ -13,7 +13,7 @@ from lorbms_fast.kernels.lorbms.output_conv.triton import kernels
 BLOCK_M = 128
 """Positions a tile."""
 PARTS = 64
-"""That a weight gradient is divided into at most."""
+"""Max. partial sums of a weight gradient."""
 
 
 @triton_op("output_conv")
@@ -61,7 +61,7 @@ def output_conv_backward(
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of float32 products: what torch's own convolutions are allowed."""
+    """Input precision of float32 products: what torch's own convolutions are allowed."""
     return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 

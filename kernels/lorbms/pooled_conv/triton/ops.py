@@ -11,10 +11,10 @@ from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_part
 from lorbms_fast.kernels.lorbms.pooled_conv.triton import kernels
 
 _PROGRAMS = 96
-"""That parameters' gradients are divided among: nearly as many as a large GPU has multiprocessors. The input's come
-beside them."""
+"""Programs for the parameters' gradients: nearly as many as a large GPU has multiprocessors; the input's come beside
+them."""
 _ROWS_PER_PART = 512
-"""At least."""
+"""Min. rows of a partial sum."""
 
 
 @triton_op("pooled_conv")
@@ -65,7 +65,7 @@ def pooled_conv_backward(
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of float32 products: what torch's own convolutions are allowed."""
+    """Input precision of float32 products: what torch's own convolutions are allowed."""
     return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
