@@ -12,8 +12,10 @@ IMPLS: dict[Impl, IterationImpl] = {"reference": Reference(), "fast": Fast()}
 
 
 def implementation(model: ModelConfig, impl: Impl) -> IterationImpl:
-    """Find how a model's iteration is computed: as the thesis's where every quadrant is one chunk and the classifier
-    sees candidates one by one, else tile by tile.
+    """Find the implementation that computes a model's iteration.
+
+    It is the thesis's where every quadrant is one chunk and the classifier sees candidates one by one; else it goes
+    tile by tile.
 
     Args:
         model: the networks.

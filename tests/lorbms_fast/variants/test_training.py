@@ -18,6 +18,7 @@ from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import iterate
+from lorbms_fast.engine.tiled import JointlyClassified, Tiled
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.models import build
 from lorbms_fast.models.variants import with_variant
@@ -97,6 +98,15 @@ def test_random_patches_and_candidates_by_codes_resume_bit_for_bit(name, bright_
         begun = build(config.model, config.impl, config.seed).state_dict()["dsc.drawn"]
         # An iteration's two generator updates see 4 mixed images each, the discriminator's 4 real and 4 mixed ones.
         assert state["dsc.drawn"] == begun + 4 * 16
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_what_a_system_is_made_of_chooses_its_iteration(impl):
+    chosen = {name: implementation(with_variant(SHORT, name).model, impl) for name in VARIANTS}
+    joint = {name for name, found in chosen.items() if isinstance(found, JointlyClassified)}
+    assert joint == {"six-image-classifier", "nine-tiles", "hu"}
+    assert {name for name, found in chosen.items() if isinstance(found, Tiled)} - joint == {"size-96", "size-128"}
+    assert all(found is IMPLS[impl] for found in chosen.values() if not isinstance(found, Tiled))
 
 
 def test_the_general_form_is_the_thesis_where_both_apply(store):
