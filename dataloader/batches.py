@@ -47,7 +47,7 @@ class BatchSource(ABC):
     ahead: int
     """Number of next batches that are made in the background while one is used."""
     first_image: int
-    """Images that were passed when the run went on, perhaps with another batch size than before."""
+    """Number of images passed before the run was resumed, perhaps with another batch size."""
 
     def __post_init__(self) -> None:
         if self.batch_size > len(self.store):
@@ -62,10 +62,7 @@ class BatchSource(ABC):
         return len(self.store) // self.batch_size
 
     def batch_number(self, images: int) -> int:
-        """Number of the next batch after as many images, N in each pass over a store of N.
-
-        Of the pass that is under way as many batches are left as its remaining images fill.
-        """
+        """Number of the next batch after so many images; the rest of a pass under way still gives batches."""
         epoch, position = divmod(images, len(self.store))
         return (epoch + 1) * self.batches_per_epoch - (len(self.store) - position) // self.batch_size
 
@@ -78,11 +75,11 @@ class BatchSource(ABC):
         return epoch * len(self.store) + position * self.batch_size
 
     def going_on(self, images: int) -> Self:
-        """The same batches for a run that has passed some images: the next one begins with the image after them."""
+        """Resume after some images: the next batch begins with the image after them."""
         return replace(self, first_image=images)  # type: ignore[type-var]  # its subclasses are dataclasses
 
     def _start(self, number: int) -> tuple[int, int]:
-        """The pass that a batch belongs to, and where in its order the batch begins."""
+        """The pass that a batch belongs to, and the batch's start in that pass's order."""
         epoch, position = divmod(number, self.batches_per_epoch)
         pass_under_way, passed = divmod(self.first_image, len(self.store))
         if epoch == pass_under_way and (since := number - self.batch_number(self.first_image)) >= 0:
@@ -114,23 +111,18 @@ class BatchSource(ABC):
 
     @abstractmethod
     def _make(self, number: int) -> Batch:
-        """Batch `number`, from scratch."""
+        """Make batch `number`."""
 
     @abstractmethod
     def sample(self, n: int, draw: int = 0) -> Batch:
-        """Draw n images at random, with random candidates: to look at, beside the run's own batches."""
+        """Draw n images with random candidates for display, beside the run's own batches."""
 
     def complete(self, batch: Batch, encode: Callable[[Tensor], Tensor]) -> Batch:
-        """Choose the candidates and masks that depend on the networks; where none do, the batch is as it was.
-
-        Args:
-            batch: one of this source's, on the networks' device.
-            encode: the encoder as it is now, (N, 3, S, S) -> (N, chunks, chunk).
-        """
+        """Choose candidates and masks by the current encoder, (N, 3, S, S) -> (N, chunks, chunk), if they need it."""
         return batch
 
     def gone(self) -> Path | None:
-        """A file that batches are still to be read from and that is not there any more, or not whole."""
+        """Find a file of images that has been removed or cut short since the store was opened."""
         mapped = self.read is None or isinstance(self.read, MappedReader)
         return self.store.gone() if mapped else None
 
@@ -174,14 +166,13 @@ class NeighbourBatches(BatchSource):
         return lru_cache(maxsize=2)(lambda block: draw(range(block * DRAWN, (block + 1) * DRAWN)))
 
     def drawing(self, device: torch.device) -> DrawFn:
-        """Draws on a device, into whose memory the table of neighbours goes; they are the same on every device."""
+        """Make a function that draws on a device, where it keeps the table of neighbours; all devices draw the same."""
         rows, distances = (
             torch.from_numpy(table).to(device) for table in (self.neighbours.rows, self.neighbours.distances)
         )
 
         def draw(numbers: range) -> BatchIndices:
-            of_batches = self._rows(numbers, device)
-            return self._draw(rows, distances, of_batches, self._ranks(numbers, device))
+            return self._draw(rows, distances, self._rows(numbers, device), self._ranks(numbers, device))
 
         return draw
 
@@ -194,14 +185,14 @@ class NeighbourBatches(BatchSource):
         return self._assemble(self.draw(number))
 
     def sample(self, n: int, draw: int = 0) -> Batch:
-        """Draw n images at random, with random candidates: to look at, beside the run's own batches."""
+        """Documented at `BatchSource`."""
         rows = random_rows(self.seed, draw, n, len(self.store))
         return self.of_rows(
             rows, generator(self.seed, 3, draw).integers(self.neighbours.rows.shape[2], size=(len(rows), 4))
         )
 
     def of_rows(self, rows: NDArray[np.int64], ranks: NDArray[np.int64]) -> Batch:
-        """The batch of given reference rows (N,) with the candidates of given ranks (N, 4), 0 the nearest."""
+        """Assemble the batch of reference rows (N,) and candidates of ranks (N, 4), 0 the nearest."""
         table = self.neighbours
         tensors = (torch.from_numpy(array) for array in (table.rows, table.distances, rows, ranks))
         return self._assemble(self._draw(*tensors))
@@ -212,7 +203,7 @@ class NeighbourBatches(BatchSource):
         return {"tau": self.tau}
 
     def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:
-        """Every image of the store once as reference, in its order, `size` a batch; candidates of random ranks."""
+        """Yield batches with every image once as reference, in order, and candidates of random ranks."""
         ranks = draw.integers(self.neighbours.rows.shape[2], size=(len(self.store), 4))
         for start in range(0, len(self.store), size):
             rows = np.arange(start, min(start + size, len(self.store)))
@@ -229,7 +220,7 @@ class NeighbourBatches(BatchSource):
         return Batch(images[0], images[1:], draw.mask, used_candidates(draw.mask))
 
     def _ranks(self, numbers: range, device: torch.device) -> Tensor:
-        """Of each sample's four candidates among its neighbours, (len(numbers), batch_size, 4)."""
+        """Ranks of each sample's four candidates among its neighbours, (len(numbers), batch_size, 4)."""
         number = torch.arange(numbers.start, numbers.stop, numbers.step, device=device)[:, None]
         sample = number * self.batch_size + torch.arange(self.batch_size, device=device)
         key = counter_rng.key(self.seed, 1)
@@ -240,16 +231,16 @@ class NeighbourBatches(BatchSource):
 
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Random numbers of a run for one of its purposes and one of its batches, passes or blocks of batches."""
+    """Make the generator for one purpose of a run and one of its batches or passes."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, number))))
 
 
 def random_rows(seed: int, draw: int, n: int, count: int) -> NDArray[np.int64]:
-    """n rows of a store of `count` images at random, (at most n,)."""
+    """Draw n rows of a store of `count` images, (min(n, count),)."""
     return generator(seed, 2, draw).permutation(count)[:n]
 
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int, device: torch.device) -> Tensor:
-    """The images of one pass in their order: drawn once a pass, as for COCO it takes as long as a batch."""
+    """Order of the images in one pass, cached: for COCO, drawing it takes as long as a batch."""
     return counter_rng.permutation(count, counter_rng.key(seed, 0, epoch), device)

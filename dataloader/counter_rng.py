@@ -21,15 +21,7 @@ def key(*parts: int) -> int:
 
 
 def bits(key: int, counter: Tensor) -> Tensor:
-    """Draw 64 bits for each counter; different counters get different ones.
-
-    Args:
-        key: in the range of int64.
-        counter: int64 of any shape.
-
-    Returns:
-        int64, of the counter's shape and on its device.
-    """
+    """Draw 64 bits for each int64 counter, as int64 of the same shape; different counters get different bits."""
     z = counter * _signed(_STEP) + key
     for shift, factor in _FACTORS:
         z = (z ^ _right(z, shift)) * _signed(factor)

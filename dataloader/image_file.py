@@ -12,7 +12,7 @@ MAX_BYTES = 1 << 30
 
 
 class BadImage(UserError):
-    """A file that cannot be read as a photograph. `path` is the file, `reason` says in a few words what is wrong."""
+    """A file that cannot be read as a photograph: `path`, and in `reason` what is wrong in a few words."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(f"{path} {reason}: replace or remove it")
@@ -33,7 +33,7 @@ def is_inside(name: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Check that there is such a file; a name that is too long is none's."""
+    """Check that a file exists; no file has a name that is too long."""
     try:
         return path.is_file()
     except OSError:
@@ -90,10 +90,10 @@ class ByteRange:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph and the facts that its annotations give."""
+    """A photograph and what its annotations say of it."""
 
     id: str
     place: ByteRange
     boxes: int = 0
     size: tuple[int, int] | None = None
-    """(width, height) in pixels where the annotations tell."""
+    """Width and height in pixels, if annotated."""

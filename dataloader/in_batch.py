@@ -43,7 +43,7 @@ class NearestInBatch(BatchSource):
         return _unmixed(self.images(self.rows(number)))
 
     def sample(self, n: int, draw: int = 0) -> Batch:
-        """n images at random or, for candidates to be among them, a batch's worth of images."""
+        """Draw n images, or a whole batch if that is more, so that there are candidates among them."""
         return _unmixed(self.images(random_rows(self.seed, draw, max(n, self.batch_size), len(self.store))))
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class Halves(BatchSource):
         return Batch(images[0], images[1:], self._mask(1, number, len(images[0])))
 
     def sample(self, n: int, draw: int = 0) -> Batch:
-        """n images at random, each with another one and a random mask."""
+        """Draw n images, each with another one and a random mask."""
         rows = random_rows(self.seed, draw, 2 * n, len(self.store))
         images = self.images(rows[: len(rows) // 2 * 2].reshape(2, -1))
         return Batch(images[0], images[1:], self._mask(3, draw, len(images[0])))
@@ -85,7 +85,7 @@ class Halves(BatchSource):
         return {"tiles": self.tiles}
 
     def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:
-        """Every image of the store once as reference, in its order, `size` a batch; another one and a random mask."""
+        """Yield batches with every image once as reference, in order, each with another one and a random mask."""
         n = len(self.store)
         others = (np.arange(n) + draw.integers(1, n, size=n)) % n
         masks = random_mask(draw, n, self.tiles)
@@ -99,13 +99,13 @@ class Halves(BatchSource):
 
 
 def nearest_in_batch(images: Tensor, codes: Tensor, tau: float | None, tiles: int = 4) -> Batch:
-    """Choose all images' candidates in a batch and their masks (Appendix D.2).
+    """Choose candidates among the other images of a batch, and the mask (Appendix D.2).
 
     Args:
         images: (N, 3, S, S), N > 1.
-        codes: (N, chunks, chunk), their representations.
-        tau: threshold on the squared L2 between two codes of a tile; None: the median of the least ones.
-        tiles: how many tiles the chunks belong to.
+        codes: (N, chunks, chunk), their codes.
+        tau: threshold on the squared L2 between two codes of a tile; None for the median of the smallest ones.
+        tiles: number of tiles.
     """
     between = distances_between(codes, tiles)
     nearest = between.masked_fill(torch.eye(len(images), dtype=torch.bool, device=images.device), torch.inf).min(2)
@@ -114,12 +114,7 @@ def nearest_in_batch(images: Tensor, codes: Tensor, tau: float | None, tiles: in
 
 
 def distances_between(codes: Tensor, tiles: int = 4) -> Tensor:
-    """Compute the squared L2 between the codes of every tile of any two images, (tiles, N, N) float32.
-
-    Args:
-        codes: (N, chunks, chunk).
-        tiles: how many tiles the chunks belong to.
-    """
+    """Compute the squared L2 between the codes (N, chunks, chunk) of any two images by tile, (tiles, N, N) float32."""
     by_chunk = codes.transpose(0, 1).float()
     squared = torch.cdist(by_chunk, by_chunk, compute_mode="donot_use_mm_for_euclid_dist").square()
     between = squared.new_zeros(tiles, len(codes), len(codes))
@@ -127,12 +122,12 @@ def distances_between(codes: Tensor, tiles: int = 4) -> Tensor:
 
 
 def _unmixed(images: Tensor) -> Batch:
-    """A batch of images of which nothing is replaced."""
+    """Batch of images in which nothing is replaced."""
     return Batch(images, images[None], torch.zeros(len(images), 4, dtype=torch.bool))
 
 
 def random_mask(draw: np.random.Generator, n: int, tiles: int) -> NDArray[np.bool_]:
-    """(n, tiles): every tile replaced or not by a coin, and one more coin's side where all would be alike."""
+    """Draw a mask (n, tiles) by fair coins; where all tiles would agree, one random tile is flipped."""
     mask = draw.integers(2, size=(n, tiles)).astype(bool)
     other = draw.integers(tiles, size=n)
     alike = (mask == mask[:, :1]).all(1)

@@ -41,7 +41,7 @@ def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """A column without dictionaries.
+    """Decode a column's dictionary.
 
     Raises:
         ValueError: a text is too long for a name.

@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class Prefetcher(Generic[T]):
-    """A function of a number that computes its values for the next numbers in the background.
+    """Function of a number whose values for the next numbers are computed in the background.
 
-    Right for functions of their number alone, whatever numbers are asked for; quick when they come in order.
+    Any number may be asked for; only consecutive ones are fast.
 
     >>> squared = Prefetcher(lambda number: number**2, ahead=2)
     >>> [squared(number) for number in (0, 1, 2, 7)]

@@ -1,4 +1,4 @@
-"""From photographs to an image store, shard by shard, so that an interruption costs one shard at most."""
+"""Making an image store from photographs, shard by shard: an interruption costs one shard at most."""
 
 import shutil
 from collections import Counter
@@ -24,7 +24,7 @@ from lorbms_fast.parallel import ordered_map
 
 SHARD_BYTES = 64 << 20
 TASK = 32
-"""Photographs that a worker takes at a time."""
+"""Number of photographs that a worker takes at a time."""
 CROPS = "by content"
 """The key of random squares, beside the seed; stores made before this was noted drew them by the photographs' ids."""
 
@@ -46,7 +46,7 @@ class Counts:
     """Entries and files beside these that cannot be used."""
     with_enough_boxes: int
     large_enough: int
-    """As far as the annotations tell sizes."""
+    """Large enough by annotated size; without one, not yet excluded."""
     drawn: int
     bad: int
     small: int
@@ -67,22 +67,22 @@ def prepare_store(
     workers: int = 1,
     shard_bytes: int = SHARD_BYTES,
 ) -> tuple[Counts, list[Skipped]]:
-    """Write a store: under its name it is whole. The same arguments give the same bytes, whatever the workers.
+    """Write a store. The same arguments give the same bytes, whatever the number of workers.
 
-    Until it is whole, finished shards wait in `OUT.partial`. After an interruption of any kind the same call checks
-    and keeps them, and makes the others.
+    Finished shards wait in `OUT.partial` until the store is whole. After an interruption the same call checks and
+    keeps them, and makes the others.
 
     Args:
         out: the store's folder; must not exist.
-        root: folder that the photographs' places are relative to.
-        listing: what to prepare.
-        recipe: which are kept and what is made of each.
+        root: folder that the photographs' paths are relative to.
+        listing: photographs to prepare.
+        recipe: rules for what is kept and made of each.
         image_size: side of the images in pixels.
-        seed: of crops and draws.
+        seed: seed of crops and draws.
         decoder: one of `DECODERS`.
         on_bad: leave bad photographs out and name them in `skipped.jsonl`, or stop at the first.
-        workers: processes that decode.
-        shard_bytes: size of a shard, about.
+        workers: number of processes that decode.
+        shard_bytes: approximate size of a shard.
 
     >>> from tempfile import TemporaryDirectory
     >>> from PIL import Image
@@ -125,13 +125,7 @@ def prepare_store(
 
 
 def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int, notes: Sequence[str] = ()) -> Chosen:
-    """Apply a recipe's rules on boxes and, where annotations tell them, sizes; then draw.
-
-    Args:
-        photographs: to choose from.
-        recipe: the rules.
-        seed: of the draw.
-        notes: that may explain why none is left.
+    """Apply a recipe's rules on boxes and annotated sizes, then draw; `notes` may explain why none is left.
 
     Raises:
         UserError: two photographs have the same id, or none is left.

@@ -27,20 +27,15 @@ Reader = Callable[[NDArray[np.int64]], Tensor]
 Mode = Literal["auto", "mapped", "resident", "streamed"]
 
 SHARE_OF_GPU = 0.5
-"""Share of a GPU's free memory that the images may take when nobody asked for them to be there."""
+"""Largest share of a GPU's free memory that `auto` takes for the images."""
 PARTS = 8
-"""Maximum number of parts of a batch that are decoded at a time."""
+"""Max. number of threads that decode parts of a batch."""
 
 
 def reader(store: ImageStore, mode: Mode, side: int, device: torch.device, threads: int = PARTS) -> Reader:
     """Make the reader of a mode; `auto` is resident on a GPU that has room, else mapped.
 
-    Args:
-        store: what to read.
-        mode: how.
-        side: of the images in pixels.
-        device: where the images are wanted.
-        threads: that decode, for streamed.
+    Images have `side` pixels and come on `device`; `threads` is the number of decoding threads for streamed.
 
     Raises:
         UserError: the store's images have another side, and the mode is not streamed.

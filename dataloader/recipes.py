@@ -58,17 +58,10 @@ def content_key(photograph: bytes) -> str:
 
 
 def square_crop(seed: int, content: str, version: int, width: int, height: int) -> Crop:
-    """Draw the square that stands for one version of a photograph: a function of its arguments alone.
+    """Draw the square for one of `VERSIONS` of a photograph, whose `content_key` is `content`: mirror, crop, cut.
 
-    Version: mirror, if the version says so; take a random crop of its size; of that the largest square at a random
-    place.
-
-    Args:
-        seed: of the store.
-        content: `content_key` of the photograph.
-        version: 1 to 5, see `VERSIONS`.
-        width: of the photograph in pixels.
-        height: of the photograph in pixels.
+    The photograph is mirrored if the version says so, cropped at random to the version's size, and the largest square
+    is cut out of that at a random place.
 
     >>> square_crop(0, content_key(b"a photograph"), 1, 640, 480)
     Crop(x=37, y=0, side=480, flip=False)
@@ -83,10 +76,10 @@ def square_crop(seed: int, content: str, version: int, width: int, height: int) 
 
 
 def _draws(*of: int | str) -> Iterator[int]:
-    """Four random numbers of 32 bits: a hash costs a fifth of what a generator does that is asked four times."""
+    """Draw four 32-bit numbers by a hash, at a fifth of a generator's cost."""
     return iter(unpack("<4I", blake2b(repr(of).encode(), digest_size=16).digest()))
 
 
 def _below(n: int, bits: int) -> int:
-    """A random integer 0 to n - 1 from 32 random bits."""
+    """Map 32 random bits to an integer 0 to n - 1."""
     return n * bits >> 32

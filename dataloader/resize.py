@@ -69,14 +69,14 @@ class Shares(NamedTuple):
     """Shares of a stretch's pixels in each of its equal parts."""
 
     places: NDArray[np.int64]
-    """(K, parts) of as many neighbours as any part has pixels."""
+    """(K, parts) positions, K the most pixels that any part has."""
     weights: NDArray[np.float32]
     """(K, parts), which sum to 1."""
 
 
 @lru_cache(maxsize=1024)
 def _shares(start: float, length: float, parts: int, size: int, channels: int = 1) -> Shares:
-    """The shares of a stretch that begins at `start` among `size` pixels; a part for each channel."""
+    """Shares of a stretch that begins at `start` among `size` pixels, by part and channel."""
     edges = start + length / parts * np.arange(parts + 1)
     first = edges[:-1].astype(np.int64)
     most = int((np.ceil(edges[1:]) - first).max())
@@ -88,7 +88,7 @@ def _shares(start: float, length: float, parts: int, size: int, channels: int = 
 
 
 def _summed(table: NDArray[Any], axis: int, shares: Shares) -> NDArray[np.float32]:
-    """Every part's sum of its entries along an axis, times their weights."""
+    """Weighted sum of every part's entries along an axis."""
     weights = shares.weights[..., None] if axis == 0 else shares.weights
     sums = np.multiply(table.take(shares.places[0], axis), weights[0], dtype=np.float32)
     for places, weight in zip(shares.places[1:], weights[1:], strict=True):

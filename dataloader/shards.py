@@ -24,11 +24,7 @@ class Shards:
 
     @classmethod
     def open(cls, shapes: dict[Path, Shape], again: str) -> "Shards":
-        """Map files, after a look at their headers: a header's word is not taken for how much there is to read.
-
-        Args:
-            shapes: of each file.
-            again: what to do about a damaged one.
+        """Map files of known shapes, which their headers and sizes must confirm; `again` is the remedy in messages.
 
         Raises:
             UserError: a file is missing, cut short, or of another shape; or there are no images.
@@ -48,7 +44,7 @@ class Shards:
         return len(self), height, width, channels
 
     def __getitem__(self, rows: int | slice | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Images of a row, a slice of rows, or an array of rows of any shape: (*shape of rows, S, S, 3), a copy."""
+        """Copy the images of a row, a slice, or an array of rows of any shape: (*rows.shape, S, S, 3)."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
         wanted = self._counted_from_0(np.asarray(rows))
@@ -63,14 +59,14 @@ class Shards:
         return np.asarray(images.reshape(*wanted.shape, *self.shape[1:]))
 
     def addresses(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Memory addresses of the images of some rows, of the rows' shape; good as long as this object lives."""
+        """Memory addresses of some rows' images, of the rows' shape; valid as long as this object lives."""
         wanted = self._counted_from_0(rows)
         addresses: NDArray[np.int64] = self._first_images[np.searchsorted(self.ends, wanted, side="right")]
         return addresses + wanted * self.files[0][0].nbytes
 
     @cached_property
     def _first_images(self) -> NDArray[np.int64]:
-        """Address of the first image of all if all files lay as each of them does."""
+        """For each file, the address that row 0 of the store would have if all rows lay as this file's do."""
         starts = self.ends - [len(file) for file in self.files]
         return np.array([file.ctypes.data for file in self.files]) - starts * self.files[0][0].nbytes
 

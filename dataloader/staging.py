@@ -59,13 +59,7 @@ class StagingFolder:
         return sorted(self.folder.glob("shard-*.json"))
 
     def is_finished(self, number: int, photographs: Sequence[Photograph], with_bad: bool) -> bool:
-        """Check that a shard of these photographs is here as it was written.
-
-        Args:
-            number: of the shard.
-            photographs: what it is to be made of.
-            with_bad: whether one that lacks bad photographs will do.
-        """
+        """Check that a shard of these photographs is intact; `with_bad` accepts one that lacks bad photographs."""
         path = self._store / shard_name(number)
         if not path.is_file() or not self._record(number).is_file():
             return False
@@ -76,13 +70,7 @@ class StagingFolder:
             and record["sha256"] == checksum(path)
         )
 
-    def finish(
-        self,
-        number: int,
-        photographs: Sequence[Photograph],
-        side: int,
-        parts: Iterable[PreparedPart],
-    ) -> None:
+    def finish(self, number: int, photographs: Sequence[Photograph], side: int, parts: Iterable[PreparedPart]) -> None:
         """Write a shard as its parts come, then its record."""
         path = self._store / shard_name(number)
         rows: list[Row] = []
@@ -149,7 +137,7 @@ def shard_name(number: int) -> str:
 
 
 def _header(count: int, side: int) -> bytes:
-    """Header of a .npy file of so many images: numpy leaves room, so that its length is that of any count's."""
+    """Header of a .npy file of `count` images; numpy pads it, so its length is the same for any count."""
     header = BytesIO()
     facts = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
     np.lib.format.write_array_header_1_0(header, facts)

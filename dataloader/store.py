@@ -82,7 +82,7 @@ class ImageStore:
 
     @property
     def digest(self) -> str:
-        """A name for the content: SHA-256 over the checksums of all images and of the index."""
+        """SHA-256 over the checksums of all images and of the index."""
         return hashlib.sha256(json.dumps(self.facts["sha256"], sort_keys=True).encode()).hexdigest()
 
     @classmethod
@@ -184,13 +184,13 @@ def checksum(path: Path) -> str:
 
 
 def damaged(store: ImageStore) -> Iterator[tuple[str, bool]]:
-    """Read the whole store once: the name of each file, and whether it is other than what was written."""
+    """Read the whole store and yield each file's name and whether its checksum differs from the one written."""
     for name, expected in store.facts["sha256"].items():
         yield name, checksum(store.path / name) != expected
 
 
 def _check(index: pa.Table) -> None:
-    """See that every image has a name of its own and a square that lies in its photograph.
+    """Check that every image has a unique name and a square inside its photograph.
 
     Raises:
         ValueError: one has not.
@@ -209,6 +209,6 @@ def _check(index: pa.Table) -> None:
 
 
 def _noted(entries: list[Entry]) -> CropsOf:
-    """The squares that the index notes, of a photograph that has the size it notes."""
+    """Squares noted in the index, for a photograph of the noted size; else none."""
     size, crops = (entries[0].width, entries[0].height), tuple(entry.crop for entry in entries)
     return lambda photograph: lambda width, height: crops if (width, height) == size else ()

@@ -23,7 +23,7 @@ AT_ONCE = 64 << 20
 
 
 def decoder_named(name: str) -> Decoder:
-    """The decoder of a name.
+    """Find a decoder by name.
 
     Raises:
         UserError: there is none of that name.
@@ -39,15 +39,7 @@ def read_squares(
 ) -> list[Squares | BadImage]:
     """Read squares of photographs by `decoder`, and by the reference those it refuses.
 
-    Args:
-        root: folder that the places are relative to.
-        places: where the photographs are.
-        crops: which squares of each are wanted.
-        side: of the squares in pixels.
-        decoder: one of `DECODERS`.
-
-    Returns:
-        For each photograph its squares, or what is wrong with it.
+    `places` are relative to `root`; `side` is in pixels. Each photograph gives its squares, or what is wrong with it.
     """
     results: list[Squares | BadImage | None] = [None] * len(places)
     encoded: dict[int, bytes] = {}

@@ -21,7 +21,7 @@ END_OF_IMAGE = b"\xff\xd9"
 
 
 def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[Squares | None]:
-    """Squares of JPEGs, within 2 grey levels of the reference.
+    """Decode squares of JPEGs, within 2 gray levels of the reference.
 
     Refuses what `plain_size` does, files without an end, and what DALI itself refuses.
     """
@@ -56,7 +56,7 @@ def decoded(encoded: Sequence[bytes], device: torch.device) -> list[Tensor | Non
 
 
 def square(pixels: Tensor, crop: Crop, side: int) -> Tensor:
-    """A square of a photograph (H, W, 3), averaged over areas (interpolated where it is smaller): (side, side, 3)."""
+    """Cut out a square of (H, W, 3) and resample it by area, or linearly if it is smaller: (side, side, 3)."""
     part = pixels[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side].float()
     weights = _weights(crop.side, side, pixels.device)
     averages = torch.einsum("ih,hwc,jw->ijc", weights, part, weights)
@@ -110,7 +110,7 @@ def _pipeline(device: torch.device) -> Any:
 
 @cache
 def _weights(length: int, side: int, device: torch.device) -> Tensor:
-    """(side, length): how much each pixel counts in each average; linear interpolation where there are fewer pixels."""
+    """Weight of each pixel in each average, (side, length); linear interpolation if there are fewer pixels."""
     if length < side:
         identity = torch.eye(length, device=device)[None]
         return torch.nn.functional.interpolate(identity, size=side, mode="linear")[0].T

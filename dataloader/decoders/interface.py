@@ -40,7 +40,7 @@ class Squares(NamedTuple):
 
 
 def cut(photograph: NDArray[np.uint8], crop: Crop, side: int) -> NDArray[np.uint8]:
-    """The square of a photograph (H, W, 3), area-resampled to (side, side, 3)."""
+    """Cut a square out of a photograph (H, W, 3), area-resampled to (side, side, 3)."""
     square = photograph[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
     return area_resize(square[:, ::-1] if crop.flip else square, side)
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from lorbms_fast.dataloader.decoders.reference import MAX_PIXELS, orientation
 
-COLOURS = ("YCbCr", "Gray")
+COLORS = ("YCbCr", "Gray")
 """Colour spaces of JPEG that mean the same to libjpeg-turbo, Pillow and DALI."""
 START_OF_SCAN, APP1 = 0xDA, 0xE1
 """The second bytes of markers (ITU-T T.81, table B.1)."""
@@ -16,10 +16,10 @@ START_OF_SCAN, APP1 = 0xDA, 0xE1
 def plain_size(data: bytes) -> tuple[int, int] | None:
     """Read (width, height) of an upright JPEG in YCbCr or grey; None for anything else: the reference reads that."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    if colours not in COLOURS or width * height > MAX_PIXELS or not _is_upright(data):
+    if colors not in COLORS or width * height > MAX_PIXELS or not _is_upright(data):
         return None
     return width, height
 
@@ -35,7 +35,7 @@ def _is_upright(data: bytes) -> bool:
 
 
 def _may_have_exif(data: bytes) -> bool:
-    """Look before the pixels for a segment of Exif data, or for something else than segments."""
+    """Check for a segment of Exif data, or anything but segments, before the pixels."""
     at = 2
     while data[at : at + 1] == b"\xff" and len(data) > at + 4:
         if data[at + 1] == START_OF_SCAN:

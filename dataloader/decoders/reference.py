@@ -86,7 +86,7 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
 
 
 def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[Squares | None]:
-    """Leave every photograph to the reference: `squares`."""
+    """Refuse every photograph: the reference reads those."""
     return [None] * len(encoded)
 
 
@@ -132,7 +132,7 @@ def _to_rgb(name: Path | str, image: Image.Image, format: str | None) -> Image.I
 
 @contextmanager
 def _one_at_a_time(pixels: int) -> Iterator[None]:
-    """Wait, with a large picture, until no other process or thread decodes one; the lock is on this module's file."""
+    """Decode large pictures one at a time across processes and threads; the lock is on this module's file."""
     if pixels < LARGE:
         yield
         return

@@ -22,7 +22,7 @@ Layout = Literal["folder", "coco", "tar", "mixed", "stl10", "voc"]
 
 
 def layout_of(root: Path) -> Layout:
-    """Tell a folder's layout by what is in it.
+    """Tell a folder's layout from its content.
 
     Returns:
         coco where `annotations/` has a file of COCO's, stl10 where there are STL-10's binary files, voc where there is
@@ -49,11 +49,10 @@ def photographs_in(
 
     Args:
         root: the folder.
-        layout: how to read it.
+        layout: layout of the folder.
         annotations: COCO's json file; by default the one that `find_annotations` finds.
-        split: of STL-10 or VOC; by default everything.
-        part: whether the photographs are to be training or test images; folders and files that are called after the
-            other are refused.
+        split: split of STL-10 or VOC; by default everything.
+        part: part of COCO that is wanted; folders and files named after the other are refused.
 
     Raises:
         UserError: the folder, or something in it, is missing or unfit; `annotations` or `split` do not apply.
@@ -90,7 +89,7 @@ def _listing(root: Path, layout: Layout, annotations: Path | None, split: str | 
 
 
 def _refuse_other_part(root: Path, listing: Listing, part: Part) -> None:
-    """See that nothing is called after the other part.
+    """Check that nothing is named after the other part.
 
     Raises:
         UserError: the annotation file, the folder or one in it is.

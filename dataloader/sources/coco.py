@@ -82,13 +82,13 @@ def find_annotations(root: Path, part: Part | None = None) -> Path | None:
 
 
 def annotation_files(root: Path) -> list[Path]:
-    """The files of a folder that are called as COCO's annotations of objects or images are."""
+    """List the files that are named like COCO's annotations of objects or images."""
     patterns = ("annotations/instances_*.json", "annotations/image_info_*.json", ROBOFLOW, f"*/{ROBOFLOW}")
     return sorted(path for pattern in patterns for path in root.glob(pattern))
 
 
 def part_of(path: Path) -> Part | None:
-    """Tell from the name of a folder, or a word of a json file's, whether it is of training or test images.
+    """Tell training from test images by a folder's name or a word of a json file's name.
 
     >>> [part_of(Path(name)) for name in ("train2017", "instances_val2017.json", "image_info_test-dev2017.json")]
     ['train', None, 'test']
@@ -139,7 +139,7 @@ def _unusable(entry: Any, usable: dict[int, dict[str, Any]]) -> str | None:
 
 
 def _whole(number: Any) -> int | None:
-    """A JSON number as an integer: 3 and 3.0 are the same to JSON."""
+    """Convert a whole JSON number to int: 3 and 3.0 are the same to JSON."""
     if isinstance(number, bool) or not isinstance(number, int | float):
         return None
     return int(number) if math.isfinite(number) and number == int(number) else None
@@ -151,7 +151,7 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _places(root: Path, annotations: Path, names: list[str]) -> dict[str, str]:
-    """Find each named file: its path relative to `root`, in the folder that has most of them if it is nowhere."""
+    """Find each named file, as a path relative to `root`; a missing one is placed in the folder that has most."""
     split = _split(annotations)
     beside = Path(os.path.relpath(annotations.parent, root))
     usual = [Path(), Path(split), Path("images"), Path("images", split), Path(split, "images")]
@@ -171,11 +171,11 @@ def _places(root: Path, annotations: Path, names: list[str]) -> dict[str, str]:
 
 
 Find = Callable[[Path, str], str | None]
-"""Of a folder and the name of a file in it: the file's path, both relative to the root; None where it is not there."""
+"""Function of a folder and a file's name in it that gives the file's path, relative to the root, or None."""
 
 
 def _finder(root: Path) -> Find:
-    """Find files by lists of folders, each read once; where only the case of letters is another, that file counts."""
+    """Make a function that finds files by folder listings, each read once, and else by name regardless of case."""
 
     @cache
     def names_in(folder: Path) -> tuple[frozenset[str], dict[str, str]]:
@@ -196,13 +196,13 @@ def _finder(root: Path) -> Find:
 
 
 def _with_most(folders: Iterable[Path], names: list[str], find: Find) -> list[Path]:
-    """Those folders that hold some of the named files, the one that holds most first."""
+    """Folders that hold some of the named files, the one with most first."""
     hits = {folder: sum(find(folder, name) is not None for name in names) for folder in folders}
     return sorted((folder for folder in hits if hits[folder]), key=lambda folder: -hits[folder])
 
 
 def _folder_below(root: Path, names: list[str]) -> list[Path]:
-    """The one folder below a folder that holds most of the named files: others may hold other files of these names."""
+    """The one folder below that holds most of the named files: others may hold other files of these names."""
     below: dict[str, list[str]] = {}
     for path in tree_below(root).files:
         below.setdefault(path.name, []).append(f"/{path.as_posix()}")
@@ -220,7 +220,7 @@ def _plain(name: str) -> str:
 
 
 def _boxes(annotations: list[Any], images: dict[int, dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The boxes of some images, and notes on annotations that are none."""
+    """Boxes of the images, and notes on annotations that are none."""
     boxes: list[dict[str, Any]] = []
     of_none, no_box = [], []
     for number, one in enumerate(annotations):
@@ -254,7 +254,7 @@ def _is_box(annotation: dict[str, Any]) -> bool:
 
 
 def _indexed(images: dict[int, dict[str, Any]], boxes: list[dict[str, Any]]) -> "COCO":
-    """pycocotools' index of the usable part: it fails on entries without ids, and prints."""
+    """Index the usable part by pycocotools, which fails on entries without ids, and prints."""
     coco: COCO = import_module("pycocotools.coco").COCO()  # which not every process that reads pictures needs
     coco.dataset = {"images": [{"id": identity} for identity in images], "annotations": boxes}
     with redirect_stdout(io.StringIO()):

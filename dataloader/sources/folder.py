@@ -44,7 +44,8 @@ def of_folder(root: Path) -> Listing:
     found = named_pictures(tree)
     unread = unread_pictures(tree)
     if not found:
-        raise UserError(f"{root} holds no photographs{_first(unread)}: endings {_endings()} are looked for")
+        endings = " ".join(sorted(SUFFIXES))
+        raise UserError(f"{root} holds no photographs{_first(unread)}: endings {endings} are looked for")
     return Listing(identified(found), unread, notes_on(root, tree))
 
 
@@ -60,20 +61,20 @@ def unread_pictures(tree: Tree) -> list[Skipped]:
 
 
 def unread(name: str) -> Skipped:
-    """Leave out a picture for its ending."""
+    """Skip a picture for its ending."""
     suffix = Path(name).suffix.lower()
     return Skipped(name, "bad", f"is a {suffix} file, which is not read (convert it to JPEG or PNG)")
 
 
 def notes_on(root: Path, tree: Tree) -> list[str]:
-    """Say which stores and runs were not entered."""
+    """Note the stores and runs that were not entered."""
     if not tree.ours:
         return []
     return [f"not entered, as made by this program: {', '.join(str(root / path) for path in tree.ours)}"]
 
 
 def is_hidden(path: str) -> bool:
-    """Look for a part of a path that is hidden or the operating system's, such as `._a.jpg` or `__MACOSX`.
+    """Check for a part of a path that is hidden or the operating system's, such as `._a.jpg` or `__MACOSX`.
 
     >>> [is_hidden(path) for path in ("a/b.jpg", "a/._b.jpg", "__MACOSX/b.jpg", ".thumbnails/b.jpg", "./b.jpg")]
     [False, True, True, True, False]
@@ -119,7 +120,3 @@ def _first(unread: list[Skipped]) -> str:
     if not unread:
         return ""
     return f" that can be read ({unread[0].source} {unread[0].reason}; {len(unread)} in all)"
-
-
-def _endings() -> str:
-    return " ".join(sorted(SUFFIXES))

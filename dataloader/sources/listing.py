@@ -32,10 +32,7 @@ class Listing:
     """The annotation file that was read."""
 
     def writable(self) -> "Listing":
-        """The same listing with names that are not Unicode among the unusable: no store can hold them.
-
-        Files and members of archives may be called anything; bytes that are no UTF-8 come as lone surrogates.
-        """
+        """Move photographs whose names are not Unicode (lone surrogates) to the unusable: no store can hold them."""
         photographs, unusable = [], list(self.unusable)
         for photograph in self.photographs:
             name = f"{photograph.place.path} {photograph.id}"
@@ -52,7 +49,7 @@ class Named(NamedTuple):
     """A photograph before its id is decided."""
 
     short: str
-    """Its id, where no other photograph is called so."""
+    """Its id if no other photograph has that name."""
     full: str
     """Its id otherwise; unique."""
     place: ByteRange

@@ -13,11 +13,11 @@ from lorbms_fast.errors import UserError
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 SPLITS = ("train", "test", "unlabeled")
 MOST = 1_000_000
-"""Pictures of a file: STL-10 has 100,000 at most, and a file may claim any length without having it."""
+"""Max. number of pictures in a file: STL-10 has 100,000, and a sparse file may claim any length."""
 
 
 def of_stl10(root: Path, split: str | None = None) -> Listing:
-    """The pictures of `{train,test,unlabeled}_X.bin`, or of one of them; ids are `train_000000` and so on.
+    """List the pictures of `{train,test,unlabeled}_X.bin`, or of one of them; ids are `train_000000` and so on.
 
     Raises:
         UserError: no such file is there, or one has not a whole number of pictures.
@@ -40,7 +40,7 @@ def images_file(root: Path, split: str) -> Path:
 
 
 def read_images(root: Path, split: str) -> NDArray[np.uint8]:
-    """All pictures of a split, uint8 (N, 96, 96, 3), a view of the mapped file.
+    """Map all pictures of a split, uint8 (N, 96, 96, 3).
 
     Raises:
         UserError: the file is missing, or does not hold a whole number of pictures.
@@ -50,7 +50,7 @@ def read_images(root: Path, split: str) -> NDArray[np.uint8]:
 
 
 def read_labels(root: Path, split: str, classes: int = 10) -> NDArray[np.int64]:
-    """Classes of a split's pictures, (N,), numbered from 0.
+    """Read the classes of a split's pictures, (N,), numbered from 0.
 
     Raises:
         UserError: the file is missing, or holds other numbers than 1 to `classes`.
@@ -66,7 +66,7 @@ def read_labels(root: Path, split: str, classes: int = 10) -> NDArray[np.int64]:
 
 
 def read_class_names(root: Path) -> tuple[str, ...]:
-    """The names of the classes, in the order of their numbers.
+    """Read the classes' names, in the order of their numbers.
 
     Raises:
         UserError: `class_names.txt` is missing or no text.
@@ -75,7 +75,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
 
 
 def read_folds(root: Path, count: int) -> NDArray[np.int64]:
-    """The predefined folds, (folds, n): each row indices into a training set of `count` pictures.
+    """Read the predefined folds, (folds, n) indices into a training set of `count` pictures.
 
     Raises:
         UserError: `fold_indices.txt` is missing, or holds something else.
@@ -91,7 +91,7 @@ def read_folds(root: Path, count: int) -> NDArray[np.int64]:
 
 
 def _count(path: Path) -> int:
-    """Pictures of a file."""
+    """Number of pictures in a file."""
     size = _size(path)
     if size == 0 or size % BYTES:
         raise UserError(f"{path} has {size:,} bytes, not a multiple of {BYTES:,}: is it cut short?")

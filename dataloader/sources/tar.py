@@ -29,10 +29,10 @@ MASKS = frozenset(
 )
 """Words before a picture's ending that say that it is no photograph: 000.seg.png."""
 HEADER = 16 << 10
-"""Bytes of the longest header that is read: four times the longest path."""
+"""Max. length of a header in bytes: four times the longest path."""
 BLOCK = 512
 STRETCH = 16 << 10
-"""Bytes behind an archive's end that are searched at a time for another archive."""
+"""Number of bytes behind an archive's end that are searched at a time for another archive."""
 
 
 def of_tar(root: Path) -> Listing:
@@ -58,7 +58,7 @@ def of_tar(root: Path) -> Listing:
 
 
 def archives_in(tree: Tree) -> list[Path]:
-    """The tar archives among some files, compressed ones too."""
+    """List the tar archives among some files, compressed ones too."""
     return [path for path in tree.files if path.name.lower().endswith(ENDINGS)]
 
 
@@ -112,16 +112,16 @@ def _photographs(names: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _words(name: str) -> set[str]:
-    """The words between a sample's name and a picture's ending, numbers and other endings aside."""
+    """Words between a sample's name and a picture's ending, without numbers and other endings."""
     words = posixpath.basename(name).lower().split(".")[1:-1]
     return {word for word in words if not word.isdigit() and f".{word}" not in SUFFIXES}
 
 
 class _Headers(io.FileIO):
-    """A file of which little is read at a time, whatever a header says, and nothing a second time behind its end.
+    """File that refuses long reads and a second read behind its end.
 
-    tarfile reads an extension's text in one piece, as long as its header claims, searches it with patterns that take
-    the square of its length, and waits for the end of some texts where a file has ended already.
+    tarfile reads an extension's text in one piece, as long as its header claims, searches it in quadratic time, and
+    waits for the end of some texts behind the end of the file.
     """
 
     ended = False
@@ -137,7 +137,7 @@ class _Headers(io.FileIO):
 
 
 def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """The members of the archives that a file holds one behind another, by their plain names; none that is hidden.
+    """Yield the members of a file's concatenated archives by their normalized names, without hidden ones.
 
     Raises:
         tarfile.TarError: it is damaged.
@@ -151,9 +151,8 @@ def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
                 for member in archive:
                     # A size below zero leads back to members that were read before, and round and round.
                     if member.offset_data < end or not 0 <= member.size <= length - member.offset_data:
-                        raise tarfile.ReadError(
-                            f"a file of {member.size:,} bytes begins at byte {member.offset_data:,}"
-                        )
+                        claim = f"a file of {member.size:,} bytes begins at byte {member.offset_data:,}"
+                        raise tarfile.ReadError(claim)
                     end = member.offset_data
                     name = posixpath.normpath(member.name)
                     if not is_hidden(name):

@@ -54,7 +54,7 @@ def of_voc(root: Path, split: str | None = None) -> Listing:
 
 
 def voc_folders(root: Path) -> list[Path]:
-    """The folders with `JPEGImages` that are `root` or in it, relative to it.
+    """List the folders with `JPEGImages` that are `root` or in it, relative to it.
 
     Raises:
         UserError: there are none.
@@ -68,7 +68,7 @@ def voc_folders(root: Path) -> list[Path]:
 
 
 def pictures_in(tree: Tree) -> dict[str, list[str]]:
-    """Name the pictures in `JPEGImages`: by their path without ending, which annotations use, their files."""
+    """Group the files in `JPEGImages` by their path without ending, which annotations use."""
     pictures: dict[str, list[str]] = {}
     for path in tree.files:
         if path.suffix.lower() in SUFFIXES:
@@ -77,7 +77,7 @@ def pictures_in(tree: Tree) -> dict[str, list[str]]:
 
 
 def _named(root: Path, folder: Path, split: str | None) -> tuple[list[Named], list[Skipped]]:
-    """The photographs of VOC2007 or the like, and what is left out."""
+    """Photographs of VOC2007 or the like, and what is left out."""
     tree = tree_below(root / folder / IMAGES)
     pictures = pictures_in(tree)
     found = []
@@ -135,7 +135,7 @@ def read_annotation(root: Path, name: str) -> VocAnnotation:
 
 
 def _parsed(path: Path) -> ElementTree.Element:
-    """The root of an XML file without a document type: a few lines of entities can stand for gigabytes."""
+    """Parse an XML file without a document type, whose entities could expand to gigabytes."""
     return ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
 
 
