@@ -47,6 +47,11 @@ class tqdm(plain.tqdm):  # noqa: N801
         if not self._in_lines:
             super().clear(*args, **kwargs)
 
+    def close(self) -> None:
+        """End, also where the last state can be told to nobody."""
+        with suppress(OSError):
+            super().close()
+
     @property
     def _time(self) -> Callable[[], float]:
         return time.monotonic

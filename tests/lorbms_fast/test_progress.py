@@ -1,0 +1,30 @@
+"""Progress in logs: whole lines, few, and no end of the work where they cannot be written."""
+
+import errno
+import io
+import os
+
+from lorbms_fast.progress import tqdm
+
+
+def test_a_log_gets_lines():
+    log = io.StringIO()
+    with tqdm(total=1000, desc="training", file=log) as bar:
+        for _ in range(1000):
+            bar.update()
+    assert "\r" not in log.getvalue()
+    lines = [line for line in log.getvalue().splitlines() if line]
+    assert len(lines) == 2
+    assert "0/1000" in lines[0]
+    assert "1000/1000" in lines[1]
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_under_a_log_ends_no_work():
+    with tqdm(total=3, file=Full()) as bar:
+        bar.update(3)
+    assert bar.n == 3
