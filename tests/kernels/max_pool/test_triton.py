@@ -57,3 +57,12 @@ def test_opcheck():
 def test_compiles_without_a_break():
     x = draw(1, 2, 4, 4)
     assert torch.equal(torch.compile(run, fullgraph=True, backend="aot_eager")(x), run(x))
+
+
+def test_second_derivatives_are_the_definitions():
+    found = {}
+    for impl in ("triton", "reference"):
+        x = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        (slope,) = torch.autograd.grad(kernels.max_pool2x2(x, impl).pow(3).sum(), x, create_graph=True)
+        (found[impl],) = torch.autograd.grad(slope.square().sum(), x)
+    torch.testing.assert_close(found["triton"], found["reference"])

@@ -7,6 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.normalization.triton import kernels
 
@@ -221,8 +222,22 @@ def _(grad, x, gamma, beta, mean, var, eps, relu_before, relu_after):
     return _empty_like_maps(x).view(x.shape), *_empty_statistics(x, mean.shape[0], 2)
 
 
+def _defined(
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, relu_after: bool
+) -> Tensor:
+    """`normalize` in operations of torch's."""
+    of_groups = (torch.relu(x) if relu_before else x).unflatten(0, (groups, -1))
+    dimensions = (1, *range(3, of_groups.dim()))
+    var, mean = torch.var_mean(of_groups, dimensions, correction=0, keepdim=True)
+    y = ((of_groups - mean) / torch.sqrt(var + eps)).flatten(0, 1)
+    if gamma is not None and beta is not None:
+        for_each_channel = (-1, *[1] * (x.dim() - 2))
+        y = y * gamma.view(for_each_channel) + beta.view(for_each_channel)
+    return (torch.relu(y) if relu_after else y).to(x.dtype)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, gamma, beta, _, *ctx.options = inputs
+    x, gamma, beta, ctx.groups, *ctx.options = inputs
     _, mean, var = output
     ctx.save_for_backward(x, gamma, beta, mean, var)
     ctx.mark_non_differentiable(mean, var)
@@ -232,6 +247,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
     if grad is None:
         return (None,) * 7
+    if double_backward.asked_for():
+        options = (ctx.groups, *ctx.options)
+        inputs = ctx.saved_tensors[:3]
+        return *double_backward.by_definition(lambda *of: _defined(*of, *options), inputs, grad), *[None] * 4
     dx, *sums = normalize_backward(grad, *ctx.saved_tensors, *ctx.options)
     needed = ctx.needs_input_grad[1:3]
     dgamma, dbeta = (
