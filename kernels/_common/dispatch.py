@@ -62,7 +62,7 @@ def transformed() -> bool:
     if torch.compiler.is_compiling():
         return False
     in_transform: bool = torch._C._are_functorch_transforms_active()
-    return in_transform or forward_ad._current_level >= 0 or torch.jit.is_tracing()
+    return in_transform or forward_ad._current_level >= 0 or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def checked_impl(impl: Impl | None) -> Impl | None:

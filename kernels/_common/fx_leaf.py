@@ -14,8 +14,8 @@ def leaf(forward: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(forward)
     def recorded(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         for argument in (*args, *kwargs.values()):
-            if isinstance(argument, Proxy) and module is not argument.tracer.root:
-                tracer = argument.tracer
+            tracer: Any = argument.tracer if isinstance(argument, Proxy) else None
+            if tracer is not None and module is not tracer.root:
                 return tracer.create_proxy("call_module", tracer.path_of_module(module), args, kwargs)
         return forward(module, *args, **kwargs)
 

@@ -95,8 +95,8 @@ class _ContiguousNorm(_Norm):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool) -> Tensor:
-        affine = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
-        y, mean, rstd = torch.native_batch_norm(_one_sample(x), *affine, None, None, True, 0.0, eps)
+        scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
+        y, mean, rstd = torch.native_batch_norm(_one_sample(x), scale, shift, None, None, True, 0.0, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.options = eps, relu
         # Not a view, which nobody could change in place.
@@ -165,7 +165,8 @@ class _Torch:
 def _from_first(x: Tensor) -> Tensor:
     """Differences from each map's first position, so that a flat map is exactly zero."""
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
-    return exact - exact[(..., *[slice(1)] * (x.dim() - 2))]
+    first: Any = (..., *[slice(1)] * (x.dim() - 2))
+    return exact - exact[first]
 
 
 def _affine(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

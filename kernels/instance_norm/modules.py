@@ -31,7 +31,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, *positions) or (C, *positions) -> the same, in its memory layout."""
-        if torch.jit.is_scripting():  # TorchScript reads this branch alone, and knows torch's kernel alone
+        # TorchScript reads the first branch alone, and knows torch's kernel alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             self._check_input_dim(input)
             if input.dim() == self._get_no_batch_dim():
                 return self._handle_no_batch_input(input)
@@ -42,7 +43,7 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
     _recorded = leaf(nn.modules.instancenorm._InstanceNorm.forward)
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             own, momentum = self.training or not self.track_running_stats, self.momentum
             momentum = 0.0 if momentum is None else momentum
             mean, var = self.running_mean, self.running_var
@@ -54,7 +55,7 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         empty = not torch.compiler.is_compiling() and not input.numel()
         if self.track_running_stats or transformed() or empty or not input.is_floating_point():
             return super()._apply_instance_norm(input)
-        F._verify_spatial_size(input.size())
+        F._verify_spatial_size(input.size())  # type: ignore[attr-defined]
         return run(select_impl(self.impl, input), input, self.eps, self.weight, self.bias)
 
 
