@@ -7,16 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorbms_fast.dataloader.image_file import ByteRange
-from lorbms_fast.dataloader.sources.folder import (
-    JPEGS,
-    SUFFIXES,
-    UNREAD,
-    Tree,
-    is_hidden,
-    notes_on,
-    tree_below,
-    unread,
-)
+from lorbms_fast.dataloader.sources.folder import JPEGS, SUFFIXES, UNREAD, Tree, is_hidden, notes_on, tree_below, unread
 from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 

@@ -17,19 +17,19 @@ _PNG = "data:image/png;base64,"
 
 
 def square_of(upload: bytes, side: int) -> NDArray[np.uint8]:
-    """The central square of an uploaded photograph, uint8 (side, side, 3).
+    """Cut the central square out of an uploaded photograph, uint8 (side, side, 3).
 
     Raises:
-        UserError: it is no picture; says why.
+        UserError: it is no picture.
     """
     return center_crop(photograph_of(upload), side)
 
 
 def photograph_of(upload: bytes) -> NDArray[np.uint8]:
-    """An uploaded photograph, uint8 (H, W, 3), read as `decode_rgb` reads it.
+    """Decode an uploaded photograph to uint8 (H, W, 3) by `decode_rgb`.
 
     Raises:
-        UserError: it is no picture; says why.
+        UserError: it is no picture.
     """
     try:
         return decode_rgb(upload, "this file")
@@ -38,19 +38,19 @@ def photograph_of(upload: bytes) -> NDArray[np.uint8]:
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
-    """A uint8 (H, W, 3) image as a PNG file."""
+    """Encode a uint8 (H, W, 3) image as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, format="png")
     return file.getvalue()
 
 
 def png_address(image: NDArray[np.uint8]) -> str:
-    """A uint8 (H, W, 3) image as a `data:` address that an `<img>` shows."""
+    """Encode a uint8 (H, W, 3) image as a `data:` address for an `<img>`."""
     return _PNG + base64.b64encode(png(image)).decode()
 
 
 def of_address(address: Any, side: int) -> NDArray[np.uint8]:
-    """The image that `png_address` made, or another picture in a `data:` address of a PNG, as a square.
+    """Decode a PNG's `data:` address, such as one of `png_address`, to a square.
 
     Raises:
         UserError: it is none.

@@ -23,7 +23,7 @@ from lorbms_fast.rendering.curves import curves
 
 HOST = "127.0.0.1"
 MAX_UPLOAD = 50 * 2**20
-"""Bytes of the largest upload."""
+"""Max. size of an upload in bytes."""
 
 _STATIC = {"style.css": "text/css", "app.js": "text/javascript", "transfer.js": "text/javascript"}
 _HEADERS = {
@@ -36,11 +36,9 @@ _HEADERS = {
 
 
 def serve(view: RunView, port: int) -> BaseWSGIServer:
-    """A server of the page on 127.0.0.1, listening already; `serve_forever()` answers until it is interrupted.
+    """Make a server of the page that listens on 127.0.0.1; `serve_forever()` answers until it is interrupted.
 
-    Args:
-        view: the run.
-        port: 0 takes a free one; the server's `port` tells which.
+    Port 0 takes a free one, which the server's `port` names.
 
     Raises:
         UserError: the port is taken or forbidden.
@@ -58,7 +56,7 @@ def serve(view: RunView, port: int) -> BaseWSGIServer:
 
 
 def application(view: RunView) -> Callable[..., Any]:
-    """The page as a WSGI application."""
+    """Make the page's WSGI application."""
     rules = Map(
         [
             Rule("/", endpoint=lambda _: _page(), methods=["GET"]),
@@ -68,7 +66,9 @@ def application(view: RunView) -> Callable[..., Any]:
             Rule("/pictures/<path:name>", endpoint=lambda _, name: _rendered(view, name), methods=["GET"]),
             Rule("/images/<int:row>", endpoint=lambda _, row: _picture(png(view.image(row))), methods=["GET"]),
             Rule("/neighbours/<int:row>", endpoint=lambda _, row: _json(view.neighbours(row)), methods=["GET"]),
-            Rule("/neighbours", endpoint=lambda request: _neighbours_of(view, request), methods=["POST"]),
+            Rule(
+                "/neighbours", endpoint=lambda request: _json(view.neighbours_of(request.get_data())), methods=["POST"]
+            ),
             Rule("/square", endpoint=lambda request: _square(view, request), methods=["POST"]),
             Rule("/transfer", endpoint=lambda request: _json(view.transfer(_asked(request))), methods=["POST"]),
         ],
@@ -102,7 +102,7 @@ def application(view: RunView) -> Callable[..., Any]:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Prints no line for every request, and waits for nobody who stops sending or reading."""
+    """Handler that logs errors only and drops clients that stop sending or reading."""
 
     timeout = 5
     """Seconds."""
@@ -113,13 +113,12 @@ class _Quiet(WSGIRequestHandler):
 
 
 def _page() -> Response:
-    return Response(
-        page_part("index.html").replace("<!-- transfer -->", page_part("transfer.html")), mimetype="text/html"
-    )
+    page = page_part("index.html").replace("<!-- transfer -->", page_part("transfer.html"))
+    return Response(page, mimetype="text/html")
 
 
 def page_part(name: str) -> str:
-    """A file of the page."""
+    """Read a file of the page."""
     return (files("lorbms_fast.app") / "static" / name).read_text()
 
 
@@ -139,7 +138,7 @@ def _curves(view: RunView) -> bytes:
 
 
 def _rendered(view: RunView, name: str) -> Response:
-    """A picture that `/run` lists: the name is compared, never opened."""
+    """Answer with a picture that `/run` lists; the name is compared, never opened."""
     for path in view.pictures():
         if view.name(path) == name:
             return _picture(path.read_bytes())
@@ -148,10 +147,6 @@ def _rendered(view: RunView, name: str) -> Response:
 
 def _square(view: RunView, request: Request) -> Response:
     return _json({"square": png_address(square_of(request.get_data(), view.side))})
-
-
-def _neighbours_of(view: RunView, request: Request) -> Response:
-    return _json(view.neighbours_of(request.get_data()))
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the page shows of a run."""
+"""The content of the page: a run, its images and neighbours."""
 
 import threading
 from contextlib import suppress
@@ -31,20 +31,20 @@ from lorbms_fast.types import Networks
 
 @dataclass
 class RunView:
-    """A run, its newest networks, and the images and neighbours it learns from if they are still there."""
+    """A run, its newest networks, and its images and neighbours if they are still there."""
 
     run: Run
     store: ImageStore | None
     table: NeighbourTable | None
     features: NDArray[np.float32] | None = None
-    """Of the store's quadrants, (4, N, D), if they were kept."""
+    """Features of the store's quadrants, (4, N, D), if they were kept."""
     _networks: dict[Path, Networks] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
-    """Requests come from several threads; two at once would only fight for the same cores."""
+    """Lock for the networks: requests of several threads would only fight for the same cores."""
 
     @classmethod
     def open(cls, folder: Path) -> "RunView":
-        """Open a run that has a checkpoint; a store that has gone since is done without.
+        """Open a run that has a checkpoint; its store may be gone.
 
         Raises:
             UserError: it is no run, has no checkpoint, or is of a system whose tiles are no parts of the picture.
@@ -64,7 +64,7 @@ class RunView:
         return cls(run, store, table, features)
 
     def facts(self) -> dict[str, Any]:
-        """What the page says about the run, and which pictures it holds."""
+        """Facts about the run, and the names of its pictures."""
         return {
             "name": self.run.folder.resolve().name,
             "iteration": int(self.run.latest().name),
@@ -78,22 +78,22 @@ class RunView:
 
     @property
     def side(self) -> int:
-        """Pixels of a side of the networks' images."""
+        """Side of the networks' images in pixels."""
         return self.run.config.model.image_size
 
     def pictures(self) -> list[Path]:
-        """Whatever was rendered into the run's folder, plots of its evaluations, and its sheets, newest first."""
+        """List the run's pictures: rendered ones, plots of its evaluations, and its sheets, newest first."""
         inside = self.run.folder.resolve()
         drawn = (sorted(self.run.folder.glob(names)) for names in ("*.png", "evaluation/*.png", "evaluation/*/*.png"))
         found = [*chain(*drawn), *sorted(self.run.folder.glob("sheets/*.png"), reverse=True)]
         return [path for path in found if path.is_file() and path.resolve().is_relative_to(inside)]
 
     def name(self, picture: Path) -> str:
-        """What the page calls a picture: where it lies in the run."""
+        """Name of a picture on the page: its path in the run."""
         return picture.relative_to(self.run.folder).as_posix()
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """An image of the run's store, (S, S, 3).
+        """Read an image of the run's store, (S, S, 3).
 
         Raises:
             UserError: there is no such image.
@@ -103,7 +103,7 @@ class RunView:
         return np.asarray(self.store.images[row])
 
     def neighbours(self, row: int) -> dict[str, Any]:
-        """For each quadrant of an image the rows and squared distances of its ten neighbours, nearest first.
+        """Look up the rows and squared distances of each quadrant's ten neighbours, nearest first.
 
         Raises:
             UserError: there is no such image, or its store has no neighbours.
@@ -120,7 +120,7 @@ class RunView:
         }
 
     def neighbours_of(self, upload: bytes) -> dict[str, Any]:
-        """As `neighbours`, of an uploaded picture among all images of the store; `square` is its address.
+        """Search the store for the neighbours of an uploaded picture's quadrants; `square` is the picture's address.
 
         Raises:
             UserError: it is no picture, the store's features were not kept, or their extractor cannot be had.
@@ -144,7 +144,7 @@ class RunView:
 
         Args:
             request: `object` and `scene`, addresses of pictures; `mask` such as `0010`, a digit a tile; `amount` in
-                [0, 1], how far the chosen chunks go from the scene's to the object's.
+                [0, 1], the weight of the object's chunks against the scene's.
 
         Returns:
             Addresses of `collage`, `I_mix`, and the reconstructions `I_hat` of the scene and `I_hat_obj`.
@@ -166,13 +166,13 @@ class RunView:
 
     @cached_property
     def _extractor(self) -> Extractor:
-        """What the store's features were computed by."""
+        """Extractor of the store's features."""
         assert self.table is not None
         weights = self.table.facts.get("weights")
         return load_extractor(self.table.features, None if weights is None else Path(weights), torch.device("cpu"))
 
     def _newest(self) -> Networks:
-        """The newest checkpoint's networks: a run may still be training."""
+        """Load the newest checkpoint's networks: a run may still be training."""
         if (path := self.run.latest()) not in self._networks:
             self._networks.clear()
             self._networks[path] = load_networks(self.run.folder)

@@ -37,7 +37,7 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)} is not installed: pip install 'lorbms-fast[export]'")
-    from lorbms_fast.export.onnx_files import TOLERANCE, quantise
+    from lorbms_fast.export.onnx_files import TOLERANCE, quantize
     from lorbms_fast.export.page import runtime_files, write_page
 
     if web is not None:
@@ -61,8 +61,8 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
         if web is not None:
             with TemporaryDirectory() as folder:
                 encoder, decoder = (Path(folder) / name for name in ("encoder.onnx", "decoder.onnx"))
-                quantise(partial / encoder.name, encoder)
-                quantise(partial / decoder.name, decoder)
+                quantize(partial / encoder.name, encoder)
+                quantize(partial / decoder.name, decoder)
                 write_page(encoder, decoder, web, generator, run.resolve().name, partial / "demo.html")
     print(f"ONNX Runtime and PyTorch agree within {worst:.1e} of the largest number")
     for path in sorted(out.iterdir()):

@@ -1,4 +1,4 @@
-"""The generator of a run in plain operations, its spectral normalisation done once and for all."""
+"""The generator of a run in plain operations, with its spectral normalization folded into the weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,10 @@ class Generator:
     config: ModelConfig
     iteration: int
     of_chunk: Tensor
-    """(chunks,) int64, the tile of each chunk."""
+    """Tile of each chunk, (chunks,) int64."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters by name, `enc.` and `dec.` first; no u vectors, which nothing needs any more."""
+        """Parameters by name, prefixed by `enc.` or `dec.`, without the u vectors."""
         return {
             f"{name}.{parameter}": values.detach()
             for name, network in (("enc", self.enc), ("dec", self.dec))
@@ -46,7 +46,7 @@ class Transfer(nn.Module):
         self.register_buffer("of_chunk", generator.of_chunk, persistent=False)
 
     def forward(self, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> Tensor:
-        """(N, 3, S, S) twice, in [-1, 1], and (N, tiles) bool -> I_mix (N, 3, S, S), as `rendering.transfer`'s."""
+        """Compute I_mix (N, 3, S, S) from images (N, 3, S, S) in [-1, 1] and a mask (N, tiles) bool."""
         replaced = mask[:, self.of_chunk].unsqueeze(-1)
         I_mix: Tensor = self.dec(torch.where(replaced, self.enc(I_obj), self.enc(I_ref)))
         return I_mix
@@ -54,7 +54,7 @@ class Transfer(nn.Module):
 
 @torch.no_grad()
 def plain_generator(folder: Path) -> Generator:
-    """Enc and Dec of a run's newest checkpoint, W / sigma in place of every spectrally normalised W.
+    """Load Enc and Dec of a run's newest checkpoint, with W / sigma for every spectrally normalized W.
 
     Raises:
         UserError: it is no run, or has no checkpoint, or a damaged one.

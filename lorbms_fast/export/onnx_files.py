@@ -20,13 +20,9 @@ SMALLEST = 256
 
 
 def write_onnx(network: nn.Module, example: Tensor, names: tuple[str, str], path: Path) -> None:
-    """Write a network of one input and one output as an ONNX file; the batch may have any size.
+    """Write a network in evaluation mode on the CPU as an ONNX file with a batch of any size.
 
-    Args:
-        network: in evaluation mode, on the CPU.
-        example: an input, with at least two samples.
-        names: of input and output.
-        path: the file.
+    The network takes one input, such as `example` of two samples or more; `names` are its input's and output's.
     """
     with _quiet():
         program = torch.onnx.export(
@@ -44,7 +40,7 @@ def write_onnx(network: nn.Module, example: Tensor, names: tuple[str, str], path
 
 
 def run_onnx(path: Path, x: Tensor) -> Tensor:
-    """What ONNX Runtime makes of an input, on the CPU."""
+    """Run an ONNX file on an input by ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     return torch.from_numpy(y)
@@ -52,13 +48,13 @@ def run_onnx(path: Path, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def difference(network: nn.Module, path: Path, x: Tensor) -> float:
-    """Largest difference between a network and its ONNX file, in units of the largest number the network gives."""
+    """Largest difference between a network and its ONNX file, relative to the network's largest output."""
     expected = network(x)
     return float((run_onnx(path, x) - expected).abs().max() / expected.abs().max())
 
 
-def quantise(source: Path, target: Path) -> None:
-    """Store every weight of a file in 8 bits, an own scale for each output map; arithmetic stays float32.
+def quantize(source: Path, target: Path) -> None:
+    """Store every weight of a file in 8 bits with a scale for each output map; arithmetic stays float32.
 
     `W[o] = scale[o] * q[o]`, `scale[o] = max |W[o]| / 127`: a quarter of the size.
     """
@@ -94,7 +90,7 @@ def _is_weight(tensor: onnx.TensorProto) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter speaks of packages that it could use, and of its own deprecations."""
+    """Silence the exporter, which names packages it could use and its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -11,7 +11,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator
 
 RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-threaded.wasm"}
-"""What the page needs of the npm package onnxruntime-web, in its folder `dist`."""
+"""Names on the page of the files it needs from `dist` of the npm package onnxruntime-web."""
 
 
 def write_page(encoder: Path, decoder: Path, runtime: Path, generator: Generator, title: str, target: Path) -> None:
@@ -21,8 +21,8 @@ def write_page(encoder: Path, decoder: Path, runtime: Path, generator: Generator
         encoder: ONNX file.
         decoder: ONNX file.
         runtime: folder of the npm package onnxruntime-web.
-        generator: what they were written from; its tiles are parts of the picture.
-        title: what the page calls the run.
+        generator: the exported generator; its tiles are parts of the picture.
+        title: name of the run on the page.
         target: the HTML file.
 
     Raises:
@@ -56,7 +56,7 @@ def write_page(encoder: Path, decoder: Path, runtime: Path, generator: Generator
 
 
 def runtime_files(runtime: Path) -> dict[str, Path]:
-    """The runtime's files by the page's names for them.
+    """Find the runtime's files by their names on the page.
 
     Raises:
         UserError: one is not there.
@@ -71,10 +71,10 @@ def runtime_files(runtime: Path) -> dict[str, Path]:
 
 
 def packed(content: bytes) -> str:
-    """Bytes as text that the page unpacks: gzip, then base64."""
+    """Pack bytes as text that the page unpacks: gzip, then base64."""
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
 def _in_script(text: str) -> str:
-    """JSON that may stand in a <script>, whatever names it holds."""
+    """Escape JSON for a <script>."""
     return text.replace("<", "\\u003c")

@@ -24,7 +24,7 @@ IMAGES, ANNOTATIONS = "train2017", "annotations/instances_train2017.json"
 
 @dataclass(frozen=True)
 class CocoCounts:
-    """What a composed COCO folder holds."""
+    """Numbers of a composed COCO folder."""
 
     scenes: int
     photographs: int
@@ -34,17 +34,16 @@ class CocoCounts:
 
     @property
     def with_four_or_more(self) -> float:
-        """The part of the scenes that hold at least four objects."""
+        """Share of the scenes that hold at least four objects."""
         return sum(scenes for objects, scenes in self.objects_per_scene.items() if objects >= 4) / self.scenes
 
 
 def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, workers: int = 1) -> CocoCounts:
-    """Write `scenes` composed scenes into `folder` as COCO lays out train2017: JPEG files and one instances json.
+    """Write composed scenes into `folder` in the layout of COCO's train2017: JPEG files and one instances json.
 
-    Categories are those of `shipped.CATEGORIES`, masks are the visible ones as compressed RLE. Beyond COCO's fields
-    each annotation names its cut-out (`object`) and each image the shipped photograph it was made from (`photograph`).
-    With `photographs` the shipped scenes follow as images without annotations.
-    The files are the same for the same `scenes` and `seed`, whatever the number of `workers`.
+    Masks are the visible ones as compressed RLE. Beyond COCO's fields each annotation names its cut-out (`object`) and
+    each image the shipped photograph behind it (`photograph`). With `photographs` the shipped scenes follow as images
+    without annotations. The files do not depend on the number of `workers`.
     """
     (folder / IMAGES).mkdir(parents=True)
     composed = list(ordered_map(partial(_write_scene, folder / IMAGES, seed), range(scenes), workers, "scenes"))
@@ -61,7 +60,7 @@ def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, w
 
 
 def _write_scene(folder: Path, seed: int, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Compose scene `index` and write its JPEG; returns its entry in `images` and those in `annotations`, less ids."""
+    """Compose a scene and write its JPEG; returns its entry in `images` and those in `annotations`, less ids."""
     scene = compose_scene(generator(seed, Stream.SCENES, index))
     height, width = scene.image.shape[:2]
     image_id = index + 1
@@ -89,7 +88,7 @@ def _copy_photographs(folder: Path, first_id: int) -> list[dict[str, Any]]:
 
 
 def _outline(mask: np.ndarray) -> dict[str, Any]:
-    """`segmentation`, `bbox` and `area` of a bool mask, as pycocotools computes them."""
+    """Compute `segmentation`, `bbox` and `area` of a bool mask by pycocotools."""
     encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {
         "segmentation": {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")},
@@ -150,6 +149,6 @@ def _count(images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any
 
 
 def _quadrant(bbox: Sequence[float], width: int, height: int) -> int:
-    """Which quadrant 0..3 the middle of a box [left, top, width, height] lies in."""
+    """Quadrant 0..3 of the middle of a box [left, top, width, height]."""
     middle_x, middle_y = bbox[0] + bbox[2] / 2, bbox[1] + bbox[3] / 2
     return 2 * (middle_y >= height / 2) + (middle_x >= width / 2)

@@ -12,42 +12,42 @@ from lorbms_fast.photos.shipped import Photo
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 # How far an object's light follows that of the place it lands on (0 not at all, 1 wholly).
-_BRIGHTNESS_FOLLOWS, _COLOUR_FOLLOWS, _CONTRAST_FOLLOWS = 0.45, 0.12, 0.3
+_BRIGHTNESS_FOLLOWS, _COLOR_FOLLOWS, _CONTRAST_FOLLOWS = 0.45, 0.12, 0.3
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """An object at its final size: `colour` float32 (h, w, 3) in 0..255, `alpha` float32 (h, w) in 0..1."""
+    """An object at its final size: `color` float32 (h, w, 3) in 0..255, `alpha` float32 (h, w) in 0..1."""
 
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Height and width in pixels."""
         return self.alpha.shape[0], self.alpha.shape[1]
 
 
 @cache
 def object_size(photo: Photo) -> tuple[int, int]:
-    """(height, width) of the object, its transparent margin left out."""
+    """Height and width of the object without its transparent margin."""
     return _premultiplied(photo).shape[:2]
 
 
 def cutout(photo: Photo, scale: float, flip: bool) -> Cutout:
-    """The object enlarged `scale` times, mirrored if `flip`, with a slightly feathered edge."""
+    """Cut out the object, enlarged `scale` times, mirrored if `flip`, with a slightly feathered edge."""
     source = _premultiplied(photo)
     if flip:
         source = source[:, ::-1]
     height, width = (max(1, round(side * scale)) for side in source.shape[:2])
     resized = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     alpha = np.clip(resized[..., 3], 0, 1)
-    colour = np.clip(resized[..., :3] / np.maximum(alpha, 1e-3)[..., None], 0, 255)
-    return Cutout(colour, alpha * _feather(alpha))
+    color = np.clip(resized[..., :3] / np.maximum(alpha, 1e-3)[..., None], 0, 255)
+    return Cutout(color, alpha * _feather(alpha))
 
 
 def background(photo: Photo, size: tuple[int, int], rng: np.random.Generator, smallest: float = 0.75) -> np.ndarray:
-    """A random crop of the photograph, mirrored half of the time, as uint8 (height, width, 3) of `size`.
+    """Crop the photograph at random, mirrored half of the time, and resize it to uint8 (*size, 3).
 
     The crop has the proportions of `size` and between `smallest` and 1 times the largest possible side.
     """
@@ -64,10 +64,9 @@ def background(photo: Photo, size: tuple[int, int], rng: np.random.Generator, sm
 
 
 def paste(canvas: np.ndarray, thing: Cutout, top: int, left: int) -> np.ndarray:
-    """Lay `thing` onto `canvas` (uint8, changed in place) in the light of the pixels that it covers.
+    """Paste `thing` into `canvas` (uint8, in place) in the light of the pixels that it covers; some must lie inside.
 
-    `top` and `left` may be negative or so large that the object sticks out, but some of it must lie inside.
-    Returns the object's mask, bool of the canvas's height and width: where it covers more than half of a pixel.
+    Returns the object's mask, bool of the canvas's height and width, True where it covers more than half of a pixel.
     """
     rows, columns = (
         slice(max(start, 0), min(start + side, limit))
@@ -75,28 +74,28 @@ def paste(canvas: np.ndarray, thing: Cutout, top: int, left: int) -> np.ndarray:
     )
     inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
     alpha, under = thing.alpha[inside], canvas[rows, columns].astype(np.float32)
-    colour = _in_the_light_of(under, thing.colour[inside], alpha)
-    blended = under + alpha[..., None] * (colour - under)
+    color = _in_the_light_of(under, thing.color[inside], alpha)
+    blended = under + alpha[..., None] * (color - under)
     canvas[rows, columns] = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     mask = np.zeros(canvas.shape[:2], bool)
     mask[rows, columns] = alpha > 0.5
     return mask
 
 
-def _in_the_light_of(place: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """`colour` with its mean, spread and tint moved part of the way to those of `place` (both (h, w, 3), 0..255)."""
+def _in_the_light_of(place: np.ndarray, color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Move mean, spread and tint of a color part of the way to those of `place` (both (h, w, 3), 0..255)."""
     weight = alpha / max(float(alpha.sum()), 1e-3)
-    light, place_light = (colour * _LUMA).sum(-1), (place * _LUMA).sum(-1)
+    light, place_light = (color * _LUMA).sum(-1), (place * _LUMA).sum(-1)
     mean, place_mean = float((weight * light).sum()), float(place_light.mean())
     spread = float(np.sqrt((weight * (light - mean) ** 2).sum()))
     gain = np.clip(((place_mean + 8) / (mean + 8)) ** _BRIGHTNESS_FOLLOWS, 0.6, 1.5)
     contrast = np.clip(((place_light.std() + 8) / (spread * gain + 8)) ** _CONTRAST_FOLLOWS, 0.8, 1.2)
-    tint = ((place.mean((0, 1)) + 8) / (place_mean + 8)) ** _COLOUR_FOLLOWS
-    return ((colour * gain - mean * gain) * contrast + mean * gain) * tint.astype(np.float32)
+    tint = ((place.mean((0, 1)) + 8) / (place_mean + 8)) ** _COLOR_FOLLOWS
+    return ((color * gain - mean * gain) * contrast + mean * gain) * tint.astype(np.float32)
 
 
 def _feather(alpha: np.ndarray) -> np.ndarray:
-    # Half a pixel is taken off the edge: cut-outs carry a rim of the colour they were photographed against.
+    # Half a pixel is taken off the edge: cut-outs carry a rim of the color they were photographed against.
     return np.clip((cv2.GaussianBlur(alpha, (0, 0), 0.8, borderType=cv2.BORDER_CONSTANT) - 0.25) / 0.5, 0, 1)
 
 
@@ -108,7 +107,7 @@ def _rgb(photo: Photo) -> np.ndarray:
 
 @cache
 def _premultiplied(photo: Photo) -> np.ndarray:
-    """float32 (h, w, 4): colour times alpha in 0..255 and alpha in 0..1, cropped to the object."""
+    """Read color times alpha in 0..255 and alpha in 0..1, float32 (h, w, 4), cropped to the object."""
     with Image.open(photo.path) as image:
         rgba = np.asarray(image.convert("RGBA")).astype(np.float32)
     alpha = rgba[..., 3] / 255 * _without_specks(rgba[..., 3])
@@ -118,7 +117,7 @@ def _premultiplied(photo: Photo) -> np.ndarray:
 
 
 def _without_specks(alpha: np.ndarray) -> np.ndarray:
-    """bool mask of the pieces of an object that hold at least a hundredth of it (some files have stray dots)."""
+    """Mask the pieces of an object that hold at least a hundredth of it (some files have stray dots)."""
     _, labels, statistics, _ = cv2.connectedComponentsWithStats((alpha >= 16).astype(np.uint8), connectivity=8)
     areas = statistics[:, cv2.CC_STAT_AREA]
     large = areas >= 0.01 * areas[1:].sum()

@@ -15,7 +15,7 @@ COCO, STL10, CREDITS = "coco", "stl10_binary", "credits"
 
 @dataclass(frozen=True)
 class Composed:
-    """What was written; a set that was not asked for is None."""
+    """Facts of the sets that were written; a set that was not asked for is None."""
 
     coco: CocoCounts | None
     stl10: dict[str, Split] | None
@@ -27,7 +27,9 @@ def write_composed(
     """Write `out/coco`, `out/stl10_binary` and `out/credits`: all of it, or nothing.
 
     `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one.
-    Raises `UserError` when `out` exists or a number makes no sense.
+
+    Raises:
+        UserError: `out` exists or a number makes no sense.
     """
     _check(scenes, train, test, seed, workers)
     with atomic_folder(out) as folder:

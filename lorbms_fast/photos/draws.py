@@ -1,4 +1,4 @@
-"""Random numbers of their own for every picture."""
+"""Independent random numbers for every picture."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What random numbers are for; the numbers are part of what a seed means, so they never change."""
+    """Purposes of random numbers; the values are part of what a seed means, so they never change."""
 
     SCENES = 1
     OBJECT_SPLIT = 2
@@ -18,5 +18,5 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:
-    """The random numbers of picture `index` of `stream`: the same whoever makes it, and whatever was made before."""
+    """Make the generator of picture `index` of `stream`, which depends on nothing else."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(stream, index))))

@@ -12,10 +12,10 @@ from lorbms_fast.photos.shipped import CATEGORIES, Photo
 # (height, width) as they are common in COCO, landscape more often than portrait.
 _SIZES = ((480, 640),) * 4 + ((427, 640),) * 3 + ((640, 480),) * 2 + ((640, 427), (426, 640), (375, 500), (360, 640))
 
-# How many objects a scene has, and how often: nine in ten have four or more, as tr_v4 and tr_v5 ask of COCO.
+# Numbers of objects in a scene, and their odds: nine in ten have four or more, as tr_v4 and tr_v5 ask of COCO.
 _COUNTS, _COUNT_ODDS = (2, 3, 4, 5, 6), (0.03, 0.07, 0.6, 0.2, 0.1)
 
-# Which part of its quadrant's width or height an object fills: a bee is smaller than a bus, though not to scale.
+# Share of its quadrant's width or height that an object fills: a bee is smaller than a bus, though not to scale.
 _FILLS = {
     "bird": (0.45, 0.8),
     "fish": (0.5, 0.85),
@@ -64,7 +64,7 @@ class _Place:
 
 
 def compose_scene(rng: np.random.Generator) -> Scene:
-    """One scene, drawn wholly from `rng`."""
+    """Compose a scene, drawn wholly from `rng`."""
     size = _SIZES[rng.integers(len(_SIZES))]
     ground = shipped.backgrounds()[rng.integers(len(shipped.backgrounds()))]
     image = background(ground, size, rng)
@@ -91,7 +91,7 @@ def _places(size: tuple[int, int], rng: np.random.Generator) -> list[_Place]:
 
 
 def _distinct_objects(count: int, rng: np.random.Generator) -> Sequence[Photo]:
-    """`count` different objects; a category is drawn by the root of its size, lest two scenes in three be mammals."""
+    """Draw different objects; a category counts by the root of its size, lest two scenes in three be mammals."""
     everything = shipped.objects()
     sizes = {category: sum(photo.category == category for photo in everything) for category in CATEGORIES}
     odds = np.array([sizes[str(photo.category)] ** -0.5 for photo in everything])
@@ -99,7 +99,7 @@ def _distinct_objects(count: int, rng: np.random.Generator) -> Sequence[Photo]:
 
 
 def _place(photo: Photo, quadrant: int, size: tuple[int, int], rng: np.random.Generator) -> _Place:
-    """The object at a random size and position inside quadrant 0..3 of a picture of `size`."""
+    """Place the object at a random size and position inside quadrant 0..3 of a picture of `size`."""
     room = size[0] / 2, size[1] / 2
     natural = object_size(photo)
     fill = rng.uniform(*_FILLS[str(photo.category)])
@@ -114,7 +114,7 @@ def _place(photo: Photo, quadrant: int, size: tuple[int, int], rng: np.random.Ge
 
 
 def _covers(one: _Place, other: _Place) -> bool:
-    """Whether the two would hide too much of each other."""
+    """Check if two objects would hide too much of each other."""
     top, left = max(one.top, other.top), max(one.left, other.left)
     bottom = min(one.bottom, other.bottom)
     right = min(one.left + one.thing.size[1], other.left + other.thing.size[1])

@@ -1,4 +1,4 @@
-"""Finds the shipped photographs and who made them."""
+"""The shipped photographs and their authors."""
 
 import json
 from dataclasses import dataclass
@@ -27,31 +27,31 @@ class Photo:
 
     @property
     def path(self) -> Path:
-        """Where the photograph lies."""
+        """Path of the photograph."""
         return DATA / self.file
 
 
 @cache
 def photos() -> tuple[Photo, ...]:
-    """Every shipped photograph, ordered by file name."""
+    """List every shipped photograph, ordered by file name."""
     return tuple(Photo(**credit) for credit in json.loads((DATA / "credits.json").read_text(encoding="utf-8")))
 
 
 @cache
 def objects() -> tuple[Photo, ...]:
-    """Things cut out of photographs: RGBA, each with one of `CATEGORIES`."""
+    """List things cut out of photographs: RGBA, each with one of `CATEGORIES`."""
     return _within("objects/")
 
 
 @cache
 def scenes() -> tuple[Photo, ...]:
-    """Whole photographs, without known objects."""
+    """List whole photographs, without known objects."""
     return _within("scenes/")
 
 
 @cache
 def backgrounds() -> tuple[Photo, ...]:
-    """Photographs to put objects on: places and surfaces, and those scenes that show a place."""
+    """List photographs to put objects on: places and surfaces, and those scenes that show a place."""
     return _within("backgrounds/") + tuple(photo for photo in scenes() if photo.category in _PLACES)
 
 

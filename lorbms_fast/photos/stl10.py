@@ -56,10 +56,12 @@ def check_sizes(train: int, test: int) -> None:
 def write_stl10(folder: Path, train: int, test: int, seed: int, workers: int = 1) -> dict[str, Split]:
     """Write `train` and `test` pictures, class-balanced, and ten folds of a fifth of the training set into `folder`.
 
-    Files as in the original: `{train,test}_X.bin` (uint8, 96x96, an image is its three planes, each column by
-    column), `{train,test}_y.bin` (uint8, 1..10), `class_names.txt`, `fold_indices.txt` (a line a fold, from 0).
-    `objects.json` beside them names each picture's cut-out. No object of the test set appears in training.
-    Raises `UserError` on numbers that do not divide evenly. Returns which objects went where.
+    The files are STL-10's: `{train,test}_X.bin` (uint8, 96x96, an image is its three planes, each column by column),
+    `{train,test}_y.bin` (uint8, 1..10), `class_names.txt`, `fold_indices.txt` (a line a fold, from 0). `objects.json`
+    beside them names each picture's cut-out. No object of the test set appears in training.
+
+    Raises:
+        UserError: a number does not divide evenly.
     """
     check_sizes(train, test)
     folder.mkdir(parents=True)
@@ -82,7 +84,7 @@ def write_stl10(folder: Path, train: int, test: int, seed: int, workers: int = 1
 
 
 def compose_picture(photo: Photo, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (96, 96, 3): the object near the middle of a random place, filling 55 to 95% of the picture."""
+    """Compose a picture, uint8 (96, 96, 3): the object near the middle of a random place, filling 55 to 95% of it."""
     place = shipped.backgrounds()[rng.integers(len(shipped.backgrounds()))]
     canvas = background(place, (_DRAWN_SIDE, _DRAWN_SIDE), rng, smallest=0.4)
     scale = rng.uniform(0.55, 0.95) * _DRAWN_SIDE / max(object_size(photo))
@@ -95,7 +97,7 @@ def compose_picture(photo: Photo, rng: np.random.Generator) -> np.ndarray:
 def _write_pictures(
     file: Path, candidates: Sequence[Sequence[Photo]], seed: int, stream: Stream, workers: int
 ) -> list[str]:
-    """Write the planes of one picture of each of `candidates`; returns the files of the cut-outs drawn."""
+    """Write the planes of one picture for each of `candidates`; returns the files of the cut-outs drawn."""
     objects = []
     with file.open("wb") as planes:
         make = partial(_picture, seed, stream)
@@ -113,12 +115,12 @@ def _picture(seed: int, stream: Stream, numbered: tuple[int, Sequence[Photo]]) -
 
 
 def _labels(count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` labels 0..9, each equally often, shuffled."""
+    """Draw `count` labels 0..9, each equally often."""
     return rng.permutation(np.arange(count) % len(CATEGORIES))
 
 
 def _folds(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """int64 (10, n / 5): each row indices of the training set, every class equally often; rows may share indices."""
+    """Draw folds, int64 (10, n / 5) indices of the training set, every class equally often; rows may share indices."""
     each = len(labels) // _FOLD_SHARE // len(CATEGORIES)
     of_class = [np.flatnonzero(labels == label) for label in range(len(CATEGORIES))]
     rows = [np.concatenate([rng.choice(indices, each, replace=False) for indices in of_class]) for _ in range(FOLDS)]

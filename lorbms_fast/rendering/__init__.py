@@ -1,1 +1,1 @@
-"""Everything that is drawn: sheets of scenes and neighbours, transfers, curves, in one style."""
+"""Drawings in one style: sheets of scenes and neighbours, transfers, curves."""

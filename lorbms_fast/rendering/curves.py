@@ -20,7 +20,7 @@ PANELS = {
 
 
 def draw_curves(metrics: Path, target: Path) -> None:
-    """Write `curves` as a PNG. A run too short for its first entry gets no plot."""
+    """Write `curves` as a PNG; a run too short for its first entry gets no plot."""
     figure = curves(metrics)
     if figure is not None:
         with atomic_write(target) as partial:
@@ -28,14 +28,7 @@ def draw_curves(metrics: Path, target: Path) -> None:
 
 
 def curves(metrics: Path) -> Figure | None:
-    """Plot every loss of a `metrics.jsonl` against the iterations, smoothed over a fiftieth of the run.
-
-    Args:
-        metrics: may still be growing.
-
-    Returns:
-        None when there is no entry yet.
-    """
+    """Plot every loss of a `metrics.jsonl`, smoothed over a fiftieth of the run; None when there is no entry yet."""
     entries = read_entries(metrics)
     if not entries:
         return None

@@ -14,7 +14,7 @@ SQUARE = 224
 
 
 def neighbour_sheet(store: ImageStore, table: NeighbourTable, images: Sequence[int]) -> Image.Image:
-    """For every quadrant of the images a row: the whole image, the quadrant, its ten neighbours' quadrants.
+    """Draw a row for every quadrant of the images: the whole image, the quadrant, its ten neighbours' quadrants.
 
     Row labels give the quadrant and the nearest and farthest of the ten squared distances.
     """
@@ -31,5 +31,5 @@ def neighbour_sheet(store: ImageStore, table: NeighbourTable, images: Sequence[i
 
 
 def _short(distance: float) -> str:
-    """A distance with three digits or all before the point: scales differ from features to features."""
+    """Format a distance with three digits, or all before the point: scales differ between features."""
     return f"{distance:,.0f}" if distance >= 100 else f"{distance:.3g}"

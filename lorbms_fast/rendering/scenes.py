@@ -13,15 +13,12 @@ from lorbms_fast.types import Batch, Scenes
 
 
 def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
-    """Paste the candidates' quadrants into the reference images: what mixing would be on pixels.
+    """Paste the candidates' quadrants into the reference images: mixing on pixels.
 
     Args:
         I_ref: (N, 3, S, S).
-        I_q: (4, N, 3, S, S); or one for each of another grid of tiles, or one for all, (1, N, 3, S, S).
-        mask: (N, 4) bool, True where the quadrant is replaced; or (N, tiles).
-
-    Returns:
-        (N, 3, S, S).
+        I_q: (tiles, N, 3, S, S), or one for all tiles, (1, N, 3, S, S).
+        mask: (N, tiles) bool, True where the tile is replaced.
     """
     tiles, side = mask.shape[1], I_ref.shape[-1]
     tile_of_pixel = tile_of_chunk(side * side, tiles, I_ref.device).unflatten(0, (side, side))
@@ -32,23 +29,19 @@ def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
 
 
 def mixed_scene_sheet(batch: Batch, I_mix: Tensor) -> Image.Image:
-    """One row a sample: reference, candidates, collage, mixed scene (Figure 4.2)."""
+    """Draw a row for each sample: reference, candidates, collage, mixed scene (Figure 4.2)."""
     return _sheet(batch, {"I_mix": I_mix})
 
 
 def training_sheet(batch: Batch, scenes: Scenes) -> Image.Image:
-    """As `mixed_scene_sheet`, with the two reconstructions of the reference."""
+    """Draw `mixed_scene_sheet` with the two reconstructions of the reference."""
     return _sheet(batch, {"I_mix": scenes.I_mix, "I_hat": scenes.I_hat, "I_prime": scenes.I_prime})
 
 
 def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) -> Image.Image:
-    """One row: the object's image, the scene, their collage where tiles have a place, and the mixed scene (Figure 4.3).
+    """Draw object and scene, their collage where tiles have a place, and the mixed scene in a row (Figure 4.3).
 
-    Args:
-        I_obj: (3, S, S), where chunks are taken from.
-        I_ref: (3, S, S), where they go.
-        mask: (4,) bool, or (tiles,).
-        I_mix: (3, S, S).
+    Images are (3, S, S); the mask is (tiles,) bool.
     """
     columns = {"I_obj": I_obj, "I_ref": I_ref}
     if is_grid(len(mask)):
@@ -58,13 +51,7 @@ def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) ->
 
 
 def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.Image:
-    """One row a sample: reference, collage, and the scenes on the way from its reconstruction to the mixed scene.
-
-    Args:
-        batch: N samples.
-        images: (K, N, 3, S, S), as `interpolation` makes them.
-        amounts: (K,) in [0, 1], how far each has gone.
-    """
+    """Draw a row for each sample: reference, collage, and `interpolation`'s images (K, N, 3, S, S) at amounts (K,)."""
     made = {f"{amount:.0%}": column for amount, column in zip(amounts.tolist(), images, strict=True)}
     return _rows({"I_ref": batch.I_ref} | _collage(batch) | made, batch.mask)
 
@@ -76,11 +63,11 @@ def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
 
 
 def _collage(batch: Batch) -> dict[str, Tensor]:
-    """The collage's column, where tiles are parts of the picture."""
+    """Column of collages, if tiles are parts of the picture."""
     return {"collage": collage(batch.I_ref, batch.I_q, batch.mask)} if is_grid(batch.mask.shape[1]) else {}
 
 
 def _rows(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
-    """A row for each sample, labelled with its mask, a column for each name."""
+    """Draw a row for each sample, labeled with its mask, and a column for each name."""
     pixels: NDArray[np.uint8] = np.stack([to_uint8_nhwc(column) for column in columns.values()])
     return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in mask.int().tolist()])

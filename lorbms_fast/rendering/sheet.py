@@ -1,4 +1,4 @@
-"""A labelled grid of images."""
+"""A labeled grid of images."""
 
 from collections.abc import Sequence
 

@@ -10,16 +10,13 @@ from lorbms_fast.types import Networks
 
 @torch.inference_mode()
 def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> Tensor:
-    """`I_mix = Dec(f_mix)`, `f_mix[i] = m_i ? Enc(I_obj)[i] : Enc(I_ref)[i]`.
+    """Transfer chunks: `I_mix = Dec(f_mix)`, `f_mix[i] = m_i ? Enc(I_obj)[i] : Enc(I_ref)[i]`.
 
     Args:
-        networks: only encoder and decoder are used.
-        I_obj: (N, 3, S, S) in [-1, 1], where chunks are taken from.
-        I_ref: (N, 3, S, S) in [-1, 1], where they go.
-        mask: (N, 4) bool, True where the quadrant's chunk is taken; or (N, tiles).
-
-    Returns:
-        (N, 3, S, S).
+        networks: networks, of which encoder and decoder are used.
+        I_obj: (N, 3, S, S) in [-1, 1], the source of chunks.
+        I_ref: (N, 3, S, S) in [-1, 1], the scenes they go to.
+        mask: (N, tiles) bool, True where the tile's chunks are taken from I_obj.
     """
     f_obj, f_ref = networks.enc(torch.cat([I_obj, I_ref])).chunk(2)
     I_mix: Tensor = networks.dec(mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1])))
@@ -28,18 +25,9 @@ def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> 
 
 @torch.inference_mode()
 def interpolation(networks: Networks, f_ref: Tensor, f_mix: Tensor, amounts: Tensor) -> Tensor:
-    """Decode codes on the way from scenes to their mixtures: `Dec((1 - a_k) f_ref + a_k f_mix)`.
+    """Decode codes (N, chunks, chunk) between scenes and mixtures: `Dec((1 - a_k) f_ref + a_k f_mix)`, (K, N, 3, S, S).
 
-    Chunks that f_mix has from f_ref stay as they are, the others go little by little.
-
-    Args:
-        networks: only the decoder is used.
-        f_ref: codes of the scenes, (N, chunks, chunk).
-        f_mix: their mixed codes, (N, chunks, chunk).
-        amounts: (K,) in [0, 1]; 0 gives `Dec(f_ref)`, the reconstruction, and 1 `Dec(f_mix)`, both exactly.
-
-    Returns:
-        (K, N, 3, S, S).
+    `amounts` (K,) are in [0, 1]: 0 gives `Dec(f_ref)`, the reconstruction, and 1 `Dec(f_mix)`, both exactly.
     """
     codes = torch.lerp(f_ref, f_mix, amounts[:, None, None, None])
     images: Tensor = networks.dec(codes.flatten(0, 1))

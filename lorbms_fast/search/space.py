@@ -1,4 +1,4 @@
-"""Which settings are searched, and between which values."""
+"""The settings that are searched, and their ranges."""
 
 from dataclasses import asdict, field, replace
 from typing import Annotated, Any
@@ -31,12 +31,12 @@ PARTS = {name: found.metadata["part"] for name, found in Space.__dataclass_field
 
 
 def ranges(space: Space) -> dict[str, tuple[float, float]]:
-    """The settings that are searched with their lowest and highest values."""
+    """Lowest and highest value of each setting that is searched."""
     return {name: (low, high) for name, (low, high) in asdict(space).items() if low < high}
 
 
 def chosen(config: TrainConfig, values: dict[str, float]) -> TrainConfig:
-    """A config with some of the space's settings replaced."""
+    """Replace some of the space's settings in a config."""
     for name, value in values.items():
         part: Any = getattr(config, PARTS[name])
         config = replace(config, **{PARTS[name]: replace(part, **{name: value})})

@@ -33,7 +33,7 @@ class Trial(tune.Trainable):
         self.done = 0
 
     def step(self) -> dict[str, Any]:
-        """Train for `every` iterations; the numbers are means over them."""
+        """Train for `every` iterations and report means over them."""
         self.done += self.every
         run = replace(self.lorbms, config=replace(self.lorbms.config, iterations=self.done))
         training = Training.of(run, batch_source(run.config, self.store))
@@ -49,7 +49,7 @@ class Trial(tune.Trainable):
         shutil.copytree(newest, Path(checkpoint_dir) / newest.name)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Go on from a checkpoint, this run's or that of a better one."""
+        """Resume from a checkpoint of this run or of a better one."""
         (kept,) = (path for path in Path(checkpoint).iterdir() if path.name.isdigit())
         target = self.run_folder / "checkpoints"
         shutil.rmtree(target, ignore_errors=True)
@@ -58,5 +58,5 @@ class Trial(tune.Trainable):
 
 
 def parameters(base: TrainConfig, store: Path, every: int) -> dict[str, Any]:
-    """What every trial is told beside its draws."""
+    """Parameters of every trial beside its draws."""
     return {"base": json.dumps(asdict(base)), "store": str(store.resolve()), "every": every}

@@ -31,14 +31,14 @@ def search(
 
     Args:
         base: settings of all runs.
-        space: what is drawn.
+        space: ranges of the settings that are drawn.
         store: image store with neighbours.
         out: folder of the search.
-        method: draw once for each run, or let bad runs take over good ones' parameters, with settings changed a bit.
-        trials: runs.
-        slices: how often a run reports and may be replaced.
+        method: random draws, or population based training: bad runs continue from good ones, with perturbed settings.
+        trials: number of runs.
+        slices: number of reports of a run, after each of which it may be replaced.
         every: iterations of a slice.
-        metric: number of the log whose mean over a slice is to be small.
+        metric: name of the log's number whose mean over a slice is minimized.
 
     Returns:
         The runs' last numbers, best first: `metric`, the drawn settings, and `folder`.
@@ -94,5 +94,5 @@ def search(
 
 
 def _inside(config: dict[str, Any], found: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """Perturbed settings brought back into their ranges."""
+    """Clamp perturbed settings to their ranges."""
     return config | {name: min(max(config[name], low), high) for name, (low, high) in found.items()}

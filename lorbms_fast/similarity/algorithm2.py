@@ -15,14 +15,7 @@ from lorbms_fast.dataloader.prefetch import Prefetcher
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.progress import tqdm
-from lorbms_fast.similarity.cells import (
-    EXACT,
-    IMAGES_PER_CELL,
-    IMAGES_PER_CLUSTER,
-    Cells,
-    plain_cells,
-    whitened_cells,
-)
+from lorbms_fast.similarity.cells import EXACT, IMAGES_PER_CELL, IMAGES_PER_CLUSTER, Cells, plain_cells, whitened_cells
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.partial_search import PartialSearch
 from lorbms_fast.similarity.search import CPU, Neighbours, nearest, nearest_of_few, recall
@@ -30,50 +23,47 @@ from lorbms_fast.similarity.search import CPU, Neighbours, nearest, nearest_of_f
 BATCH = 16
 READERS = 2
 NOTED = 8
-"""Batches between two notes of what is done."""
+"""Number of batches between two notes of the progress."""
 RECALL_SAMPLE = 256
-"""Images that recall is measured on; as many others decide how many cells are searched."""
+"""Number of images that recall is measured on; as many others decide how many cells are searched."""
 AIM = 0.95
-"""Part of a sample's ten nearest that the cells searched are to hold: 90% are asked for."""
+"""Share of a sample's ten nearest that the searched cells must hold; 90% are required."""
 EXACTLY = torch.float64
-"""What the nearest of all are looked for in, to compare with."""
+"""Dtype of the exact search that recall compares with."""
 LARGEST = 1e16
-"""Of features: the squared distance of 4,096 larger ones would not fit into float32."""
-
+"""Largest usable feature: the squared distance of 4,096 larger ones would overflow float32."""
 
 Method = Literal["nearest", "whitened-256"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How neighbours are looked for."""
+    """Settings of a neighbour search."""
 
     method: Method = "nearest"
-    """nearest: so many cells that of a sample 95% of the ten nearest are found; whitened-256: one of the author's."""
+    """nearest: as many cells as find 95% of a sample's ten nearest; whitened-256: one of the author's clusters."""
     k: int | None = None
-    """Cells; None for one of all images, of more than 32,768 one to 2,000 (the author's: one to 80)."""
+    """Number of cells; None for one up to 32,768 images, then one for each 2,000 (whitened-256: for each 80)."""
     seed: int = 0
-    """Of k-means and of the samples."""
+    """Seed of k-means and of the samples."""
 
 
 @dataclass(frozen=True)
 class Quadrant:
-    """The neighbours of one quadrant, and how they were found."""
+    """Neighbours of one quadrant: rows (N, 10), nearest first, and squared L2 distances (N, 10)."""
 
     rows: NDArray[np.int64]
-    """(N, 10), nearest first."""
     distances: NDArray[np.float32]
-    """(N, 10), squared L2."""
     sizes: NDArray[np.int64]
-    """Images in every cell; copies are not among them."""
+    """Number of images in every cell, without copies."""
     probes: int
-    """Cells that were searched for each image."""
+    """Number of cells that were searched for each image."""
     recall: float
-    """Part of the ten nearest of all that are among those found: a mean over a sample."""
+    """Mean share of the ten nearest of all among those found, on a sample."""
 
 
 def quadrant_features(store: ImageStore, extractor: Extractor, work: PartialSearch) -> NDArray[np.float32]:
-    """Features of all quadrants, (4, N, D), from the source photographs at the side the extractor wants.
+    """Compute the features of all quadrants, (4, N, D), from the source photographs at the extractor's side.
 
     They are written into a mapped file as they come, 16 N D bytes; an interrupted pass goes on where it was.
 
@@ -107,14 +97,9 @@ def find(
     work: PartialSearch,
     device: torch.device = CPU,
 ) -> list[Quadrant]:
-    """Ten nearest neighbours for each quadrant on its own; finished quadrants are not searched again.
+    """Find ten nearest neighbours for each quadrant, of features (4, N, D), maybe mapped.
 
-    Args:
-        features: (4, N, D), may be mapped.
-        pictures: (N,), for every image the row of the one that it is a copy of, or its own.
-        settings: how to search.
-        work: where finished quadrants are kept.
-        device: where distances are computed.
+    `pictures` (N,) are the rows of the images' originals (`copies.originals`). Finished quadrants are kept in `work`.
     """
     key = asdict(settings) | {"pictures": sha256(pictures.tobytes()).hexdigest()}
     results = []
@@ -138,7 +123,7 @@ def find_for_quadrant(
     device: torch.device = CPU,
     done: Callable[[int], object] = lambda images: None,
 ) -> Quadrant:
-    """Ten nearest neighbours for one quadrant, of features (N, D); `done` is called with the images done."""
+    """Find ten nearest neighbours for one quadrant, of features (N, D); `done` is called with the images done."""
     among = np.unique(pictures)
     if len(among) <= NEIGHBOURS:
         rows, distances = nearest_of_few(features, pictures)
@@ -161,7 +146,7 @@ def find_for_quadrant(
 
 
 def divided(features: NDArray[np.float32], among: NDArray[np.int64], settings: Settings, device: torch.device) -> Cells:
-    """The cells that settings ask for, of some of the rows."""
+    """Divide some rows into the cells that the settings ask for."""
     if settings.method == "whitened-256":
         k = settings.k or max(1, len(among) // IMAGES_PER_CLUSTER)
         return whitened_cells(features, among, k, settings.seed, device)
@@ -170,13 +155,7 @@ def divided(features: NDArray[np.float32], among: NDArray[np.int64], settings: S
 
 
 def enough_probes(cells: Cells, rows: NDArray[np.int64], neighbours: NDArray[np.int64]) -> int:
-    """The smallest number of cells to search so that they hold 95% of the neighbours of some rows.
-
-    Args:
-        cells: what is searched.
-        rows: (S,).
-        neighbours: (S, 10), the nearest of all.
-    """
+    """Find the smallest number of probed cells that hold 95% of the neighbours (S, 10) of rows (S,)."""
     cell_of = np.empty(len(cells.space), np.int64)
     for cell, members in enumerate(cells.members):
         cell_of[members] = cell
@@ -197,7 +176,7 @@ def _refuse_unusable(found: NDArray[np.float32], store: ImageStore, rows: range)
 
 
 def _batches(store: ImageStore, side: int, start: int) -> Iterator[tuple[range, NDArray[np.uint8]]]:
-    """Rows and their square photographs, the next being read while the present ones are computed on.
+    """Yield rows and their square photographs, which are read ahead.
 
     The last batch is filled up with black: a network may round differently in batches of another size, and equal
     photographs are to have equal features.

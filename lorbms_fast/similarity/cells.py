@@ -13,30 +13,28 @@ from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS
 from lorbms_fast.similarity.kmeans import trained_kmeans
 
 EXACT = 32_768
-"""Images up to which there is one cell: 2.7 10^12 operations for a quadrant of 1,280 numbers, a minute of one core."""
+"""Max. number of images in a single cell: 2.7e12 operations for a quadrant of 1,280 numbers, a minute of one core."""
 IMAGES_PER_CELL = 2000
-"""Above. More would cost more to search, fewer would part more images from their nearest ones."""
+"""Number of images per cell above `EXACT`: more are slower to search, fewer part more images from their nearest."""
 IMAGES_PER_CLUSTER = 80
 """The author's k = 1,700 for about 135,000 images."""
 COMPONENTS = 256
 """The author's principal components."""
 PCA_ROWS = 32_768
-"""Images at most that the principal components are computed from, drawn at random."""
+"""Max. number of images, drawn at random, that the principal components are computed from."""
 TRAINED_ON = 64
-"""Images at most that a cell's centroid is trained on: for 169 cells of 4,096 numbers a copy of 0.18 GB."""
+"""Max. number of images that a cell's centroid is trained on: for 169 cells of 4,096 numbers a copy of 0.18 GB."""
 FLOOR = 1e-6
-"""Of the largest variance, added to all before whitening: what has none would become noise of any size."""
+"""Share of the largest variance that is added to all before whitening, lest components without any become noise."""
 BLOCK = 8192
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows divided by the nearest of some centroids."""
+    """Rows divided by their nearest centroids (k, d) in a space (N, d), which may be mapped."""
 
     space: NDArray[np.float32]
-    """(N, d), what is compared with the centroids; may be mapped."""
     centroids: NDArray[np.float32]
-    """(k, d)."""
     members: list[NDArray[np.int64]]
     """The rows of each cell, ascending."""
 
@@ -45,22 +43,22 @@ class Cells:
 
     @classmethod
     def divide(cls, space: NDArray[np.float32], centroids: NDArray[np.float32], rows: NDArray[np.int64]) -> "Cells":
-        """Divide rows of a space."""
+        """Assign rows of a space to their nearest centroids."""
         labels = _closest(space, centroids, rows, 1)[:, 0]
         return cls(space, centroids, [rows[labels == cell] for cell in range(len(centroids))])
 
     @classmethod
     def undivided(cls, features: NDArray[np.float32], rows: NDArray[np.int64]) -> "Cells":
-        """One cell."""
+        """Put all rows into one cell."""
         return cls(features, features[rows[:1]], [rows])
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Rows in each cell."""
+        """Number of rows in each cell."""
         return np.array([len(members) for members in self.members])
 
     def closest(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """The cells that are searched for some rows, nearest centroid first, (len(rows), count)."""
+        """Find the `count` cells nearest to each row, nearest centroid first, (len(rows), count)."""
         if len(self) == 1:
             return np.zeros((len(rows), 1), np.int64)
         return _closest(self.space, self.centroids, rows, count)
@@ -69,7 +67,7 @@ class Cells:
 def plain_cells(
     features: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: int, device: torch.device
 ) -> Cells:
-    """k-means on the features as they are, trained on 64 images a cell."""
+    """Divide rows by k-means on their features as they are."""
     k = _at_most(k, rows)
     if k == 1:
         return Cells.undivided(features, rows)
@@ -81,23 +79,16 @@ def plain_cells(
 def whitened_cells(
     features: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: int, device: torch.device
 ) -> Cells:
-    """k-means on whitened principal components, as the author's program for 135,000 images; unfit for small sets."""
+    """Divide rows by k-means on whitened principal components, as the author's program does; unfit for small sets."""
     space = whitened(features, seed)
     centroids = trained_kmeans(space[rows], _at_most(k, rows), seed, device).centroids
     return Cells.divide(space, np.asarray(centroids), rows)
 
 
 def whitened(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
-    """PCA to 256 dimensions (fewer where there are fewer features or images) with whitening, then L2 normalization.
+    """Project features (N, D), maybe mapped, on whitened components, L2-normalized: (N, min(256, D, N)).
 
-    Needs memory for 32,768 D + 256 N numbers, whatever N.
-
-    Args:
-        features: (N, D), may be mapped.
-        seed: of the images that the components are computed from.
-
-    Returns:
-        (N, min(256, D, N)).
+    Needs memory for 32,768 D + 256 N numbers.
     """
     n, d = features.shape
     pca = faiss.PCAMatrix(d, min(COMPONENTS, d, n), -0.5)
@@ -116,7 +107,7 @@ def whitened(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32
 
 
 def _at_most(k: int, rows: NDArray[np.int64]) -> int:
-    """No more cells than leave each an image and ten others, on the average."""
+    """Limit k to cells of eleven images or more on average."""
     return max(1, min(k, len(rows) // (NEIGHBOURS + 1)))
 
 

@@ -10,22 +10,21 @@ from numpy.typing import NDArray
 from lorbms_fast.dataloader.store import ImageStore
 
 GRID = 8
-"""Cells along a side on which two images are compared."""
+"""Number of cells along a side of the grid on which two images are compared."""
 TOLERANCE = 5.0
-"""Levels of 255: two images are copies if in no cell and no channel the mean absolute difference is larger.
+"""Largest mean absolute difference, in levels of 255, that copies have in any cell and channel.
 Photographs saved again as JPEG of quality 75 stay below; a shift by 2 of 480 pixels does not."""
 BLOCK = 1024
-"""Images that are compared with all earlier ones of similar brightness at a time."""
+"""Number of images that are compared at a time with all earlier ones of similar brightness."""
 LOOKS = 8
-"""Images at most whose pixels are compared with those of one."""
+"""Max. number of images whose pixels are compared with one image's."""
 
 
 def originals(store: ImageStore) -> NDArray[np.int64]:
-    """For every image the row of the image that stands for it: itself, or the one that it is a copy of, (N,) int64.
+    """Find the row of each image's original, its own if it is no copy: (N,) int64.
 
-    In order of brightness every image is compared with those that stand for themselves so far. Cells' means differ by
-    no more than their pixels do, hence only images with similar means, on an 8 x 8 grid, have their pixels compared.
-    Memory: 192 N bytes, and blocks.
+    In order of brightness every image is compared with the originals so far. Cells' means differ by no more than their
+    pixels do, so pixels are compared only where the means on an 8 x 8 grid are similar. Memory: 192 N bytes and blocks.
     """
     means = np.concatenate([_cell_means(store, rows) for rows in _blocks(len(store))])
     brightness = means.mean(1, dtype=np.float32)
@@ -66,7 +65,7 @@ def _on_grid(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _similar(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which cell means are close enough for their images to be copies, (A, B): by L2, no less than the largest."""
+    """Mask (A, B) of cell means close enough for copies; by L2, which never excludes what the largest would keep."""
     x, y = a.astype(np.float32), b.astype(np.float32)
     squared = np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2 * x @ y.T
     return squared <= a.shape[1] * (TOLERANCE + 1) ** 2  # 1: both are rounded

@@ -13,14 +13,9 @@ ITERATIONS = 20
 def trained_kmeans(
     x: NDArray[np.float32], k: int, seed: int, device: torch.device, most_per_centroid: int = 256
 ) -> faiss.Kmeans:
-    """Train k-means; the result has `centroids` (k, D) and an `index` that finds the nearest of them.
+    """Train k-means on finite x (N, D), N >= k: the result has `centroids` (k, D) and an `index` to find them by.
 
-    Args:
-        x: (N, D), N at least k, finite.
-        k: number of centroids.
-        seed: of the initial centroids.
-        device: a GPU is used if Faiss can.
-        most_per_centroid: rows that a centroid is trained on at most; of more, some are drawn.
+    Centroids are trained on at most `most_per_centroid` rows each, drawn at random; on a GPU if Faiss can use it.
     """
     kmeans = faiss.Kmeans(
         x.shape[1],
@@ -36,18 +31,18 @@ def trained_kmeans(
 
 
 def faiss_uses(device: torch.device) -> bool:
-    """Whether Faiss computes on a GPU when this device is asked for: that takes a build of it that sees one."""
+    """Check that the device is a GPU and that the installed build of Faiss sees one."""
     return device.type == "cuda" and faiss.get_num_gpus() > 0
 
 
 def installed_faiss() -> list[str]:
-    """Names and versions of the installed distributions of Faiss; all bring the same module, the last one laid down."""
+    """List names and versions of Faiss's installed distributions, which all overwrite the same module."""
     found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}
     return sorted(f"{name} {version}" for name, version in found.items() if name and name.startswith("faiss"))
 
 
 def told_faiss(device: torch.device) -> str:
-    """Text: which Faiss is installed and where it computes; a warning if several overwrite one another."""
+    """Describe the installed Faiss and its device, with a warning if several overwrite one another."""
     found = installed_faiss()
     where = "on the GPU" if faiss_uses(device) else "on the CPU"
     text = f"{', '.join(found) or f'faiss {faiss.__version__}'}, {where}"

@@ -1,4 +1,4 @@
-"""Where a neighbour search keeps what is finished, so that it can go on after an interruption."""
+"""The folder of a neighbour search's finished parts, for resuming after an interruption."""
 
 import json
 import shutil
@@ -24,10 +24,7 @@ class PartialSearch:
     folder: Path
 
     def begin(self, features_of: dict[str, str]) -> None:
-        """Make the folder ready for features of a store.
-
-        Args:
-            features_of: what decides them: names of store, extractor and weights.
+        """Prepare the folder for features that the names of store, extractor and weights determine.
 
         Raises:
             UserError: it holds other features.
@@ -40,7 +37,7 @@ class PartialSearch:
             partial.write_text(json.dumps(features_of))
 
     def features(self, n: int, d: int) -> NDArray[np.float32]:
-        """The features, float32 (4, n, d), mapped for reading and writing; a new file where there is none yet.
+        """Map the features, float32 (4, n, d), for reading and writing; creates the file.
 
         Raises:
             UserError: there is no room for them.
@@ -63,7 +60,7 @@ class PartialSearch:
 
     @property
     def done(self) -> int:
-        """Images whose features are written."""
+        """Number of images whose features are written."""
         path = self.folder / "done"
         return int(path.read_text()) if path.is_file() else 0
 
@@ -73,7 +70,7 @@ class PartialSearch:
             partial.write_text(str(images))
 
     def load(self, name: str, settings: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
-        """A result that was saved under the same settings, if there is one."""
+        """Load a result that was saved under the same settings, if there is one."""
         path = self.folder / f"{name}.npz"
         if not path.is_file():
             return None
@@ -89,7 +86,7 @@ class PartialSearch:
 
 
 def digest_of_weights(path: Path | None) -> str:
-    """A name for the content of a weights file, or for the state of a run's folder."""
+    """Hash a weights file's content, or the names, sizes and times of the files of a run."""
     if path is None:
         return ""
     if path.is_file():

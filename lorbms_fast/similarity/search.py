@@ -11,11 +11,11 @@ from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS
 from lorbms_fast.similarity.cells import Cells
 
 CHUNK, QUERIES, TARGETS = 16_384, 1024, 4096
-"""Rows that are searched for, of these compared at a time, and with how many: memory is bounded by them."""
+"""Number of rows searched for, compared, and compared with at a time: they bound the memory."""
 SPARE = 6
-"""Neighbours beyond ten that take part in the last, precise comparison."""
+"""Number of neighbours beyond ten in the final, precise comparison."""
 PRECISE = 64
-"""Rows whose precise distances are computed at a time."""
+"""Number of rows whose precise distances are computed at a time."""
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def nearest(
     dtype: torch.dtype = torch.float32,
     done: Callable[[int], object] = lambda images: None,
 ) -> Neighbours:
-    """The ten rows nearest to each of some rows, in the cells that are nearest to it, its own picture excluded.
+    """Find the ten rows nearest to each query in the cells nearest to it, its own picture excluded.
 
     Candidates are found by products of matrices; the distances of the sixteen best are then differences squared and
     summed in float64. Of equally near ones the first rows count. Where the cells hold fewer than ten others, all do.
@@ -41,11 +41,11 @@ def nearest(
     Args:
         features: (N, D), may be mapped.
         queries: (Q,) rows.
-        cells: of the rows to find: one of each picture, more than ten.
-        probes: cells that are searched for each row.
+        cells: cells of more than ten rows to find, one of each picture.
+        probes: number of cells that are searched for each query.
         pictures: (N,) equal for rows that are copies of each other.
-        device: where candidates are looked for.
-        dtype: what their distances are computed in.
+        device: device of the search for candidates.
+        dtype: dtype of the candidates' distances.
         done: called with the number of rows done, now and then.
     """
     rows = np.empty((len(queries), NEIGHBOURS), np.int64)
@@ -64,14 +64,10 @@ def nearest(
 
 
 def nearest_of_few(features: NDArray[np.float32], pictures: NDArray[np.int64]) -> Neighbours:
-    """Ten neighbours for every row where there are no more than ten pictures: only copies make them ten.
+    """Find ten neighbours for every row of (N >= 11, D) features of at most ten pictures, with copies among them.
 
     Each list takes one image of every other picture, the nearest first, then their copies in turn, and only if these
-    are too few, copies of the image itself.
-
-    Args:
-        features: (N, D), N at least eleven, may be mapped.
-        pictures: (N,) equal for rows that are copies of each other.
+    are too few, copies of the image itself. `pictures` (N,) is equal for copies.
     """
     copies = [np.flatnonzero(pictures == picture)[: NEIGHBOURS + 1] for picture in np.unique(pictures)]
     among = np.concatenate(copies)
@@ -89,12 +85,7 @@ def nearest_of_few(features: NDArray[np.float32], pictures: NDArray[np.int64]) -
 
 
 def recall(distances: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
-    """Part of the ten nearest of all that was found, a mean over rows.
-
-    Args:
-        distances: (S, 10), of the neighbours found.
-        exact: (S, 10), of the nearest of all.
-    """
+    """Mean share of the ten nearest of all, at distances `exact` (S, 10), among the neighbours found (S, 10)."""
     return float((distances <= exact[:, -1:]).mean())
 
 
@@ -162,7 +153,7 @@ def _ordered(features: NDArray[np.float32], queries: NDArray[np.int64], candidat
 def _distances(
     features: NDArray[np.float32], queries: NDArray[np.int64], candidates: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Squared distances (Q, C) as they stand, not expanded into products: an exact duplicate is at distance 0."""
+    """Squared distances (Q, C), not expanded into products: an exact duplicate is at distance 0."""
     differences = features[candidates].astype(np.float64) - features[queries][:, None]
     result: NDArray[np.float64] = np.einsum("qkd,qkd->qk", differences, differences)
     return result

@@ -10,11 +10,11 @@ from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
 from lorbms_fast.dataloader.store import ImageStore
 
 FILE = "features.npy"
-"""In a store's folder: float32 (4, N, D), the features of all quadrants."""
+"""File in a store's folder: float32 (4, N, D), the features of all quadrants."""
 LARGEST = 2**30
-"""Bytes. Larger ones are not kept: they would outgrow the store, and searching all of them takes more than seconds."""
+"""Max. size in bytes: larger ones would outgrow the store and take more than seconds to search."""
 BLOCK = 4096
-"""Images that are compared at a time."""
+"""Number of images that are compared at a time."""
 
 
 def keep_features(store: ImageStore, features: Path) -> Path | None:
@@ -28,7 +28,7 @@ def keep_features(store: ImageStore, features: Path) -> Path | None:
 
 
 def load_features(store: ImageStore) -> NDArray[np.float32] | None:
-    """The features of a store, (4, N, D), mapped; None where none were kept, or they are of other images."""
+    """Map the features of a store, (4, N, D); None where none were kept, or they are of other images."""
     try:
         features: NDArray[np.float32] = np.load(store.path / FILE, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError):
@@ -40,14 +40,10 @@ def load_features(store: ImageStore) -> NDArray[np.float32] | None:
 def nearest_to(
     picture: NDArray[np.float32], features: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each quadrant of a picture the ten images of a store whose same quadrant is nearest, among all.
+    """Find the ten images whose same quadrant is nearest to each quadrant of a picture, among all.
 
-    Args:
-        picture: (4, D), its features.
-        features: (4, N, D), the store's, may be mapped.
-
-    Returns:
-        Rows (4, 10), nearest first, and their squared L2 distances (4, 10).
+    Takes features (4, D) of the picture and (4, N, D), maybe mapped, of the store. Returns rows (4, 10), nearest
+    first, and their squared L2 distances (4, 10).
     """
     starts = range(0, features.shape[1], BLOCK)
     squared = [((features[:, i : i + BLOCK] - picture[:, None]) ** 2).sum(2) for i in starts]

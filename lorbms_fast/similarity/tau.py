@@ -11,23 +11,14 @@ STEPS = 30
 
 
 def replaced_fraction(distances: NDArray[np.float32], tau: float) -> float:
-    """Fraction of the quadrants that a threshold replaces.
-
-    Args:
-        distances: (N, 4), of drawn candidates.
-        tau: the threshold.
-    """
+    """Fraction of the quadrants that a threshold replaces, by the distances (N, 4) of drawn candidates."""
     return mixing_mask(torch.from_numpy(distances), tau).float().mean().item()
 
 
 def half_replacing_tau(distances: NDArray[np.float32], seed: int = 0) -> float:
-    """The quantile of the distances at which half the quadrants are replaced when candidates are drawn at random.
+    """Find the quantile of distances (N, 4, 10) at which random candidates replace half the quadrants.
 
     The farthest of four always stays and the nearest always goes, so tau decides on the two between.
-
-    Args:
-        distances: (N, 4, 10), of all candidates.
-        seed: of the draws.
     """
     drawn = draw(distances, seed)
     ordered = np.sort(drawn, axis=None)
@@ -42,7 +33,7 @@ def half_replacing_tau(distances: NDArray[np.float32], seed: int = 0) -> float:
 
 
 def draw(distances: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
-    """Distances (M, 4) of candidates drawn independently and uniformly for at most 200,000 images."""
+    """Draw candidates independently and uniformly for at most 200,000 images: their distances (M, 4)."""
     generator = np.random.Generator(np.random.Philox(seed))
     images = generator.permutation(len(distances))[:DRAWS]
     images = np.tile(images, max(1, min(20, DRAWS // len(images))))

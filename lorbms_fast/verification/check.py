@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Check:
-    """A quantity, its largest error (of gradients: relative to their norm; else absolute) and what is allowed."""
+    """A quantity, its largest error (absolute; for gradients relative to their norm) and the tolerance."""
 
     quantity: str
     error: float
@@ -18,7 +18,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the tolerance; NaN never is."""
+        """True if the error is within the tolerance; NaN never is."""
         return self.error <= self.tolerance
 
 
@@ -31,10 +31,10 @@ def distance(computed: Tensor, stored: NDArray[Any]) -> float:
 
 
 def nhwc(x: Tensor) -> Tensor:
-    """Maps or images in TensorFlow's order."""
+    """Permute maps or images to TensorFlow's order."""
     return x.permute(0, 2, 3, 1)
 
 
 def hwio(weight: Tensor) -> Tensor:
-    """A weight in TensorFlow's order; vectors stay as they are."""
+    """Permute a weight to TensorFlow's order; vectors stay as they are."""
     return weight.permute(2, 3, 1, 0) if weight.dim() == 4 else weight.T if weight.dim() == 2 else weight

@@ -19,7 +19,7 @@ SUMS, FILLED = 1e-6, 1e-6
 
 
 def fill_checks(golden: Golden) -> Iterator[Check]:
-    """The filled parameters and images themselves: a wrong prefix or fill rule shows here first."""
+    """Check the filled parameters and images themselves: a wrong prefix or fill rule shows here first."""
     errors = []
     for row in golden.parameters:
         values = golden.fill(row["name"], tuple(row["shape"]), row["scale"], row["shift"]).double()
@@ -31,7 +31,7 @@ def fill_checks(golden: Golden) -> Iterator[Check]:
 
 
 def forward_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
-    """Mask, codes, images, logits and losses."""
+    """Check mask, codes, images, logits and losses."""
     stored = golden.forward
     computed_by = IMPLS[impl]
     batch = golden.batch()

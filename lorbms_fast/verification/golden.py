@@ -25,7 +25,7 @@ IMAGES = ("I_ref", "I_q1", "I_q2", "I_q3", "I_q4")
 
 
 class Arrays(dict[str, NDArray[Any]]):
-    """The arrays of one file; asking for one that is not there names the file."""
+    """Arrays of one file; a missing one is an error that names the file."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -38,10 +38,7 @@ class Arrays(dict[str, NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Golden:
-    """The files of a golden folder and the dtype to compute in.
-
-    Every name that `fill` sees carries `prefix`.
-    """
+    """Files of a golden folder, the prefix of all filled names, and the dtype to compute in."""
 
     folder: Path
     prefix: str
@@ -54,9 +51,8 @@ class Golden:
         Raises:
             UserError: it is no folder of golden numbers.
         """
-        missing = [
-            name for name in ("forward.npz", "grads.npz", "ops.npz", "params.json") if not (folder / name).is_file()
-        ]
+        names = ("forward.npz", "grads.npz", "ops.npz", "params.json")
+        missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder} holds no golden numbers: {', '.join(missing)} missing")
         prefix_file = folder / "prefix.txt"
@@ -84,21 +80,21 @@ class Golden:
         return self._read("params.json", lambda path: json.loads(path.read_text()))
 
     def fill(self, name: str, shape: tuple[int, ...], scale: float = 1.0, shift: float = 0.0) -> Tensor:
-        """The values of `name` in TensorFlow's layout, in this set's dtype."""
+        """Draw the values of `name` in TensorFlow's layout, in this set's dtype."""
         return torch.from_numpy(fill(self.prefix + name, shape, scale, shift)).to(self.dtype)
 
     def image(self, name: str) -> Tensor:
-        """One of the five images, (N, 3, 64, 64) in [-1, 1]."""
+        """Draw one of the five images, (N, 3, 64, 64) in [-1, 1]."""
         n = self.forward["dist"].shape[0]
         return torch.from_numpy(fill_image(self.prefix + name, n)).permute(0, 3, 1, 2).to(self.dtype)
 
     def batch(self) -> Batch:
-        """The five images, and the stored mask."""
+        """Assemble the five images and the stored mask."""
         I_ref, *I_q = (self.image(name) for name in IMAGES)
         return Batch(I_ref, torch.stack(I_q), torch.from_numpy(self.forward["mask"]).bool())
 
     def networks(self, impl: Impl, normalise: SpectralNorm) -> Networks:
-        """The thesis's networks with every parameter filled."""
+        """Build the thesis's networks with every parameter filled."""
         networks = build(ModelConfig(), impl, normalise=normalise)
         state = {
             row["name"]: to_torch_layout(self.fill(row["name"], tuple(row["shape"]), row["scale"], row["shift"]))

@@ -26,7 +26,7 @@ LAMBDAS = {"one": (1.0, 1.0, 1.0, 1.0), "quarter": (0.25, 0.25, 0.25, 0.25)}
 
 
 def gradient_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
-    """Norm, mean, probe and largest entry of every parameter's gradient; what is shown is the worst of the four."""
+    """Check norm, mean, probe and largest entry of every parameter's gradient; reported is the worst of the four."""
     computed_by = IMPLS[impl]
     batch = golden.batch()
     for convention, normalise in CONVENTIONS.items():
@@ -73,7 +73,7 @@ def _gradients(networks: Networks, loss: Tensor, names: NDArray[np.str_]) -> lis
 
 
 def _relative_errors(golden: Golden, gradients: list[Tensor], key: str, names: NDArray[np.str_]) -> NDArray[np.float64]:
-    """(P,): of each parameter the worst of norm, mean, probe and largest entry, relative to the golden norm.
+    """Worst error of norm, mean, probe and largest entry for each parameter, (P,), relative to the golden norm.
 
     The mean is compared on the scale a gradient of that norm gives it: norm / sqrt(size).
     """

@@ -21,7 +21,7 @@ ROUNDING = 3e-6
 
 
 def operation_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
-    """Instance norm, resize convolution, spectral norm, CoordConv and mixing."""
+    """Check instance norm, resize convolution, spectral norm, CoordConv and mixing."""
     with use_impl("reference" if impl == "reference" else "fused"):
         for key in _keys(golden, "instance_norm"):
             x = _maps(golden, f"ops.{key}.x", golden.operations[f"{key}.y"].shape, scale=2, shift=0.5)
@@ -73,7 +73,7 @@ def _spectral_norm_checks(golden: Golden, key: str) -> Iterator[Check]:
 def _compare(
     golden: Golden, key: str, y: Tensor, inputs: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]]
 ) -> Iterator[Check]:
-    """The output, and the gradients of its product with the probe, each in TensorFlow's layout."""
+    """Check the output and the gradients of its product with the probe, each in TensorFlow's layout."""
     yield _check(golden, f"{key}.y", y)
     if not inputs:
         return
@@ -89,7 +89,7 @@ def _check(golden: Golden, name: str, computed: Tensor) -> Check:
 
 
 def _keys(golden: Golden, operation: str) -> list[str]:
-    """`operation0`, `operation1`, ... as far as the golden set goes."""
+    """List `operation0`, `operation1`, ... as far as the golden set goes."""
     found = {name.split(".")[0] for name in golden.operations}
     return sorted(key for key in found if key.removeprefix(operation).isdigit())
 

@@ -14,11 +14,10 @@ from lorbms_fast.similarity.features.extractor import Extractor
 
 @dataclass(frozen=True)
 class Source:
-    """Where an extractor comes from."""
+    """Loader of an extractor, and a description of its `--weights`, empty if it takes none."""
 
     load: Callable[[Path | None, torch.device], Extractor]
     weights: str
-    """What `--weights` names for it; empty if it takes none."""
 
 
 EXTRACTORS = {
@@ -30,7 +29,7 @@ EXTRACTORS = {
 
 
 def load_extractor(name: str, weights: Path | None, device: torch.device) -> Extractor:
-    """The extractor of a name: one of `EXTRACTORS`, or `timm:MODEL` or `torchvision:MODEL` with a weights file.
+    """Load an extractor: one of `EXTRACTORS`, or `timm:MODEL` or `torchvision:MODEL` with a weights file.
 
     Raises:
         UserError: there is none of that name, or its weights are missing, unwanted or unfit.

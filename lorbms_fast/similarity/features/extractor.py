@@ -1,4 +1,4 @@
-"""What a feature extractor is."""
+"""The interface of feature extractors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,18 +18,15 @@ class Extractor:
     """Features of the four quadrants of square images."""
 
     side: int
-    """Side of the square images it wants, in pixels."""
+    """Side of the square input images in pixels."""
     extract: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     """uint8 (B, side, side, 3) to float32 (B, 4, D)."""
 
 
 def of_quadrants(network: Callable[[Tensor], Tensor], device: torch.device, square: int = 224) -> Extractor:
-    """An extractor that shows each quadrant, enlarged to the whole square's size, to a network; on a GPU in float16.
+    """Make an extractor that gives each quadrant, enlarged to the whole square's size, to a network; float16 on GPUs.
 
-    Args:
-        network: float (B, 3, square, square) in 0..255 to (B, D).
-        device: where it computes.
-        square: side of both the images and the enlarged quadrants.
+    The network takes float (B, 3, square, square) in 0..255 to (B, D).
     """
 
     @torch.inference_mode()
@@ -42,8 +39,8 @@ def of_quadrants(network: Callable[[Tensor], Tensor], device: torch.device, squa
     return Extractor(square, extract)
 
 
-def imagenet_normalised(x: Tensor) -> Tensor:
-    """(B, 3, H, W) in 0..255 to ImageNet's mean and standard deviation."""
+def imagenet_normalized(x: Tensor) -> Tensor:
+    """Normalize (B, 3, H, W) in 0..255 by ImageNet's mean and standard deviation."""
     mean = x.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = x.new_tensor(IMAGENET_STD).view(3, 1, 1)
     return (x / 255 - mean) / std

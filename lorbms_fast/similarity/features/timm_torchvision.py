@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.similarity.features.extractor import Extractor, imagenet_normalised, of_quadrants
+from lorbms_fast.similarity.features.extractor import Extractor, imagenet_normalized, of_quadrants
 from lorbms_fast.weights import fill, read_checkpoint
 
 LIBRARIES = ("timm", "torchvision")
 
 
 def load(library: str, model: str, weights: Path | None, device: torch.device) -> Extractor:
-    """The penultimate features of a model (timm), or its outputs (torchvision)."""
+    """Load the penultimate features of a model (timm), or its outputs (torchvision)."""
     network = _network(library, model)
     if weights is not None:
         state = read_checkpoint(weights)
@@ -22,7 +22,7 @@ def load(library: str, model: str, weights: Path | None, device: torch.device) -
     network = network.to(device).eval()
 
     def features(x: Tensor) -> Tensor:
-        result: Tensor = network(imagenet_normalised(x))
+        result: Tensor = network(imagenet_normalized(x))
         return result.flatten(1)
 
     return of_quadrants(features, device)

@@ -30,7 +30,7 @@ from tests.conftest import TINY, run_of
 onnxruntime = pytest.importorskip("onnxruntime", reason="no ONNX here: pip install 'lorbms-fast[export]'")
 pytest.importorskip("onnxscript")
 
-from lorbms_fast.export.onnx_files import difference, eight_bits, quantise  # noqa: E402
+from lorbms_fast.export.onnx_files import difference, eight_bits, quantize  # noqa: E402
 from lorbms_fast.export.page import RUNTIME, packed, write_page  # noqa: E402
 
 WEB = Path(__file__).parents[3] / "node_modules" / "onnxruntime-web"
@@ -144,12 +144,12 @@ def test_eight_bits_round_to_the_nearest():
 def test_quantised_networks_are_smaller_and_near(run, exported, images, tmp_path, monkeypatch):
     monkeypatch.setattr("lorbms_fast.export.onnx_files.SMALLEST", 1)  # all of so small a network
     networks = load_networks(run)
-    quantise(exported / "encoder.onnx", tmp_path / "encoder.onnx")
+    quantize(exported / "encoder.onnx", tmp_path / "encoder.onnx")
     error = difference(networks.enc, tmp_path / "encoder.onnx", images)
     assert 1e-4 < error < 0.1
     with torch.no_grad():
         f = networks.enc(images)
-    quantise(exported / "decoder.onnx", tmp_path / "decoder.onnx")
+    quantize(exported / "decoder.onnx", tmp_path / "decoder.onnx")
     assert 1e-4 < difference(networks.dec, tmp_path / "decoder.onnx", f) < 0.1
 
 

@@ -18,7 +18,7 @@ def test_a_cutout_has_the_asked_size_and_touches_every_side_of_its_box():
     height, width = object_size(HEN)
     thing = cutout(HEN, 1.0, flip=False)
     assert thing.size == (height, width)
-    assert thing.colour.shape == (height, width, 3)
+    assert thing.color.shape == (height, width, 3)
     assert cutout(HEN, 0.5, flip=False).size == (round(height / 2), round(width / 2))
     covered = thing.alpha > 0.05
     assert np.flatnonzero(covered.any(0))[[0, -1]] == pytest.approx([0, width - 1], abs=2)
