@@ -32,10 +32,14 @@ def instance_norm(
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         of_x = reference.instance_norm_relu if relu else reference.instance_norm
         return of_x(x, eps, weight, bias)
-    if not x.numel():
-        return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, False)
-    function = _ChannelsLastNorm if is_channels_last(x, weight) else _ContiguousNorm
-    result: Tensor = function.apply(x, weight, bias, eps, relu)
+    if is_channels_last(x, weight):
+        result: Tensor = _ChannelsLastNorm.apply(x, weight, bias, eps, relu)
+    elif relu and x.numel():
+        result = _ContiguousNormReLU.apply(x, weight, bias, eps)
+    else:
+        result = torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
+        if len(x) == 1 and result.requires_grad:  # of whose gradient in channels_last torch 2.13 makes something else
+            result.register_hook(_contiguous)
     return result
 
 
@@ -86,39 +90,40 @@ class _ChannelsLastNorm(_Norm):
         return dx, to_weight, sum_g.sum(0).to(bias.dtype) if needs_bias else None, None, None
 
 
-class _ContiguousNorm(_Norm):
-    """Torch's kernel, batch norm of one sample that has all samples' maps.
+class _ContiguousNormReLU(_Norm):
+    """Torch's kernel, batch norm of one sample that has all samples' maps, and ReLU.
 
-    What ReLU let through is read from x again, so that one tensor is kept and not two. The gradient is made contiguous:
-    of one in channels_last torch's kernel makes something else (torch 2.13, one sample).
+    What ReLU let through is read from x again, so that one tensor is kept and not two.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
         y, mean, rstd = torch.native_batch_norm(_one_sample(x), scale, shift, None, None, True, 0.0, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.options = eps, relu
-        # Not a view, which nobody could change in place.
-        return torch.ops.aten._unsafe_view(y.relu_() if relu else y, x.shape)
+        ctx.options = eps, True
+        return torch.ops.aten._unsafe_view(y.relu_(), x.shape)  # not a view, which nobody could change in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if double_backward.asked_for():
-            return _Norm.defined(ctx, grad, x, weight, bias)
-        (eps, relu), (_, *needs, _, _) = ctx.options, ctx.needs_input_grad
-        maps, g, N = _one_sample(x), _one_sample(grad), len(x)
+            return _Norm.defined(ctx, grad, x, weight, bias)[:-1]
+        (eps, _), (_, *needs, _) = ctx.options, ctx.needs_input_grad
+        maps, N = _one_sample(x), len(x)
+        y = maps - mean.view(-1, *[1] * (x.dim() - 2))
         scale = None if weight is None else weight.repeat(N)
-        if relu:
-            x_hat = maps - mean.view(-1, *[1] * (x.dim() - 2))
-            if weight is not None:
-                x_hat = _affine(x_hat, rstd * scale, None if bias is None else bias.repeat(N))
-            g = torch.where(x_hat <= 0, 0, g)
-        wanted = [True, needs[0], needs[1]]
-        dx, *sums = torch.ops.aten.native_batch_norm_backward(g, maps, scale, None, None, mean, rstd, True, eps, wanted)
+        if scale is not None:
+            y = _affine(y, rstd * scale, None if bias is None else bias.repeat(N))
+        dx, *sums = torch.ops.aten.native_batch_norm_backward(
+            torch.where(y <= 0, 0, _one_sample(grad)), maps, scale, None, None, mean, rstd, True, eps, [True, *needs]
+        )
         of_affine = (s.view(N, -1).sum(0) if need else None for s, need in zip(sums, needs, strict=True))
-        return dx.view(x.shape), *of_affine, None, None
+        return dx.view(x.shape), *of_affine, None
+
+
+def _contiguous(grad: Tensor | None) -> Tensor | None:
+    return None if grad is None else grad.contiguous()
 
 
 def _one_sample(x: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorbms_fast import kernels
+from lorbms_fast.kernels.instance_norm import fused, reference
 from lorbms_fast.kernels.instance_norm.reference import instance_norm
-from tests.kernels.forms import assert_forms_agree, draw, fast, size
+from tests.kernels.forms import assert_forms_agree, draw, fast, results, size
 
 
 @fast
@@ -48,3 +49,17 @@ def test_instance_norm_far_from_zero():
     torch.testing.assert_close(
         kernels.instance_norm(x, impl="fused"), instance_norm(x.double()).float(), atol=2e-3, rtol=0
     )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_scale_shift_and_relu(layout, shifted):
+    x, weight, bias = draw(2, 3, 4, 5).detach(), draw(3, seed=1), draw(3, seed=2) if shifted else None
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    wanted = [tensor for tensor in (x, weight, bias) if tensor is not None]
+    found, expected = (
+        results(form(x, 1e-3, weight, bias, *relu), wanted)
+        for form, relu in ((fused.instance_norm, (True,)), (reference.instance_norm_relu, ()))
+    )
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9)
