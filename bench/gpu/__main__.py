@@ -1,220 +1,159 @@
-"""`python -m bench.gpu`: on a machine with a GPU, check every kernel there, time it, and write bench/GPU.md."""
+"""`python -m bench.gpu --out DIR`: everything that a machine with a GPU is asked, in order, each in its own process.
 
-import datetime
+A phase that fails, hangs or kills its process costs its own time and spoils no other. What it found until then is in
+DIR/findings.jsonl, and after each phase DIR/GPU.md is written anew.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from bench.gpu.raw import RAW
-from lorbms_fast import kernels
-from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.kernels import lorbms
-from lorbms_fast.kernels._common.dispatch import Impl
-from lorbms_fast.measurement.machine import machine
+from bench.gpu.findings import Findings
+from bench.gpu.page import write_page
+from bench.gpu.setting import Setting
 
-GPU = Path(__file__).parents[1] / "GPU.md"
-Operation = Callable[..., Tensor]
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-
-
-@dataclass(frozen=True)
-class Case:
-    """An operation at a shape: `run(*inputs, impl=...)`."""
-
-    name: str
-    run: Operation
-    shapes: tuple[tuple[int, ...], ...]
-
-    def inputs(self, dtype: torch.dtype, device: str) -> list[Tensor]:
-        """Random inputs, weights scaled to keep the size of what they act on."""
-        generator = torch.Generator(device).manual_seed(0)
-        drawn = [torch.randn(shape, generator=generator, device=device) for shape in self.shapes]
-        scaled = [x / x[0].numel() ** 0.5 if i and x.dim() > 1 else x for i, x in enumerate(drawn)]
-        layout = torch.channels_last if scaled[0].dim() == 4 else torch.contiguous_format
-        scaled[0] = scaled[0].contiguous(memory_format=layout)
-        return [x.to(dtype).requires_grad_() for x in scaled]
+PHASES = {
+    "machine": 25,
+    "compilation": 90,
+    "operations": 130,
+    "sanitizer": 40,
+    "captured": 60,
+    "iteration": 90,
+    "replay": 45,
+    "host": 60,
+}
+"""Modules of bench.gpu.phases in their order, and the share of the time that is each one's. Unused time goes on to
+those after it."""
+PROGRAM = ["-m", "bench.gpu"]
+ROOT = Path(__file__).parents[2]
+ENDING = 5
+"""Seconds between being asked to end and being killed."""
 
 
-def dense_block(name: str, n: int, channels: int, layers: int, side: int, activation: Any) -> Case:
-    """A dense block of the model (growth 16)."""
-    weights = [(16, channels + 16 * i, 3, 3) for i in range(layers)]
-    shapes = ((n, channels, side, side), *weights, *[(16,)] * layers)
-
-    def run(x: Tensor, *parameters: Tensor, impl: Impl) -> Tensor:
-        return kernels.dense_block_activated(x, parameters[:layers], parameters[layers:], activation, 1e-5, impl)
-
-    return Case(f"dense block, {name} {side}x{side}", run, shapes)
-
-
-def cases(n: int = 12) -> list[Case]:
-    """What the model runs, for n reference images."""
-    encoder = [(48, 4, 64), (112, 5, 32), (192, 7, 16), (304, 10, 8), (464, 12, 4)]
-    decoder = [(656, 12, 4), (464, 10, 8), (304, 7, 16), (192, 5, 32), (112, 4, 64)]
-    return [
-        *(dense_block("encoder", 3 * n, *block, "instance_norm_relu") for block in encoder),
-        *(dense_block("decoder", 2 * n, *block, "relu") for block in decoder),
-        *(
-            Case(f"instance norm + ReLU, {c} maps {s}x{s}", _instance_norm_relu, ((3 * n, c, s, s),))
-            for c, s in ((112, 64), (304, 16))
-        ),
-        Case("resize convolution, 160 maps 8x8", _resize_conv, ((2 * n, 160, 8, 8), (304, 160, 3, 3))),
-        Case("pooled convolution, 112 maps 64x64", _pooled_conv, ((3 * n, 112, 64, 64), (112, 112, 1, 1), (112,))),
-        Case("max pooling, 112 maps 64x64", _max_pool, ((3 * n, 112, 64, 64),)),
-        Case("ReLU + grouped batch norm, 96 maps 29x29", _batch_norm, ((4 * n, 96, 29, 29), (96,), (96,))),
-        Case("spectral norm of 17 weights", _spectral_norm, tuple((16, 112 + 16 * i, 3, 3) for i in range(17))),
-        Case("mixing of chunks", _mix_chunks, ((n, 4, 192), (n, 4, 192))),
-        Case("loss head, 64x64", _loss_head, (*[(n, 3, 64, 64)] * 3, (n, 1, 4, 4), (4, n, 4))),
-    ]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all phases, or one in this process; returns the exit status: 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for findings.jsonl, GPU.md, log.txt")
+    parser.add_argument("--minutes", type=float, default=8, help="for all phases together")
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU: no kernels and no graphs, tiny shapes")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES), help="only these")
+    parser.add_argument("--alone", choices=PHASES, help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if not (options.rehearse or torch.cuda.is_available()):
+        print("torch sees no GPU here: add --rehearse to go through all phases on the CPU", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.alone:
+        return run_phase(options.alone, Setting(options.out, options.rehearse, options.until))
+    setting = Setting(options.out, options.rehearse, time.monotonic() + 60 * options.minutes)
+    for old in (setting.findings, setting.page, options.out / "log.txt"):
+        old.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as caches:
+        return run_all(setting, options.phases, Path(caches))
 
 
-def _instance_norm_relu(x: Tensor, impl: Impl) -> Tensor:
-    return kernels.instance_norm_relu(x, 1e-5, impl)
+def run_all(setting: Setting, phases: Sequence[str], caches: Path) -> int:
+    """Run phases one after the other.
 
+    Args:
+        setting: of all together.
+        phases: their names.
+        caches: folder for compiled kernels, which phases share.
 
-def _resize_conv(x: Tensor, weight: Tensor, impl: Impl) -> Tensor:
-    return kernels.resize_conv(x, weight, impl)
-
-
-def _pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl) -> Tensor:
-    return lorbms.pooled_conv2d(x, weight, bias, impl)
-
-
-def _max_pool(x: Tensor, impl: Impl) -> Tensor:
-    return kernels.max_pool2x2(x, impl)
-
-
-def _batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, impl: Impl) -> Tensor:
-    return kernels.relu_grouped_batch_norm(x, gamma, beta, 4, impl=impl)[0]
-
-
-def _spectral_norm(*weights: Tensor, impl: Impl) -> Tensor:
-    us = [weight.new_ones(1, weight.shape[0]) for weight in weights]
-    return torch.cat([W_bar.flatten() for W_bar in kernels.spectral_norm_all(weights, us, impl)])
-
-
-def _mix_chunks(f_ref: Tensor, f_q: Tensor, impl: Impl) -> Tensor:
-    replaced = torch.arange(f_ref.shape[0] * f_ref.shape[1], device=f_ref.device) % 3 == 0
-    return lorbms.mix_chunks(f_ref, f_q, replaced.view(f_ref.shape[:2]), impl)
-
-
-def _loss_head(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, impl: Impl) -> Tensor:
-    mask = torch.arange(logits[0].numel(), device=logits.device).view(logits[0].shape) % 3 == 0
-    weights, lambdas = (0.904, 0.052, 0.044), (1.0,) * len(logits)
-    return torch.stack(lorbms.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, impl=impl))
-
-
-def error(case: Case, impl: Impl, dtype: torch.dtype, device: str) -> float:
-    """Largest relative error of the output and of the gradients against the definition in float64."""
-    inputs = case.inputs(dtype, device)
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    found, expected = _results(case, inputs, impl), _results(case, exact, "reference")
-    scale = max(e.norm().item() / e.numel() ** 0.5 for e in expected)
-    errors = []
-    for f, e in zip(found, expected, strict=True):
-        # Gradients that are 0 but for rounding (biases under a norm) are measured against all others.
-        typical = max(e.norm().item(), 1e-2 * scale * e.numel() ** 0.5)
-        errors.append((f.double() - e).norm().item() / typical)
-    return max(errors)
-
-
-def _results(case: Case, inputs: list[Tensor], impl: Impl) -> list[Tensor]:
-    y = case.run(*inputs, impl=impl)
-    probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.device, y.dtype)
-    return [y.detach(), *torch.autograd.grad((y * probe).sum(), inputs)]
-
-
-def milliseconds(call: Callable[[], object]) -> float:
-    """Median time of a call on the GPU, its cache flushed before each."""
-    from triton.testing import do_bench
-
-    return float(do_bench(call, warmup=100, rep=300, return_mode="median"))
-
-
-def timed(case: Case, dtype: torch.dtype) -> dict[str, float]:
-    """Milliseconds of forward and backward: definition, the same compiled, fused torch, Triton."""
-    inputs = case.inputs(dtype, "cuda")
-    grad = torch.randn_like(case.run(*inputs, impl="reference"))
-    times = {}
-
-    def step(run: Operation, impl: Impl) -> Callable[[], object]:
-        return lambda: torch.autograd.grad(run(*inputs, impl=impl), inputs, grad)
-
-    torch._dynamo.reset()
-    times["definition"] = milliseconds(step(case.run, "reference"))
-    times["definition, compiled"] = milliseconds(step(torch.compile(case.run), "reference"))
-    times["fused torch"] = milliseconds(step(case.run, "fused"))
-    times["Triton"] = milliseconds(step(case.run, "triton"))
-    return times
-
-
-def main() -> int:
-    """Check, time, write; returns the exit status: 1 if a kernel is wrong."""
-    if not torch.cuda.is_available():
-        print("no GPU here: nothing checked, nothing measured, bench/GPU.md stays as it is")
-        return 0
+    Returns:
+        1 if anything is wrong.
+    """
     wrong = 0
-    lines = [f"| operation | error float32 | error bfloat16 | {' | '.join(_COLUMNS)} |"]
-    lines.append("|---|---:|---:|" + "---:|" * len(_COLUMNS))
-    for case in cases():
-        try:
-            with exact_products():
-                errors = {torch.float32: error(case, "triton", torch.float32, "cuda")}
-            errors[torch.bfloat16] = error(case, "triton", torch.bfloat16, "cuda")
-            times = timed(case, torch.bfloat16)
-        except Exception as problem:  # one kernel that fails must not hide what the others do
-            wrong += 1
-            lines.append(f"| {case.name} | **{type(problem).__name__}: {str(problem).splitlines()[0][:120]}** |")
-            print(lines[-1], flush=True)
-            continue
-        good = all(errors[dtype] <= TOLERANCES[dtype] for dtype in errors)
-        wrong += not good
-        shown = " | ".join(f"{value:.1e}" + ("" if good else " **wrong**") for value in errors.values())
-        lines.append(f"| {case.name} | {shown} | {' | '.join(f'{times[column]:.3f}' for column in _COLUMNS)} |")
-        print(lines[-1], flush=True)
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    text = [
-        "# Kernels on a GPU",
-        "",
-        f"Written by `python -m bench.gpu`, {date}, {machine()}.",
-        "Errors against the definition in float64, outputs and all gradients. Times in milliseconds, forward and",
-        "backward, bfloat16, median.",
-        "",
-        *lines,
-        "",
-        *raw_lines(),
-    ]
-    with atomic_write(GPU) as partial:
-        partial.write_text("\n".join(text) + "\n")
-    print(f"{GPU} is new")
+    for number, phase in enumerate(phases):
+        seconds = seconds_of(setting, phases[number:])
+        began = time.monotonic()
+        said = _in_a_process(setting, phase, seconds, caches)
+        findings = Findings(setting.findings, phase)
+        if said:
+            findings.note(said, wrong=True)
+        findings.note(f"{time.monotonic() - began:.0f} s of {seconds:.0f}")
+        wrong = write_page(setting, phases)
+        print(f"{phase}: {time.monotonic() - began:.0f} s{', ' + said if said else ''}", flush=True)
+    print(f"{setting.page}: {wrong or 'nothing'} wrong")
     return 1 if wrong else 0
 
 
-_COLUMNS = ("definition", "definition, compiled", "fused torch", "Triton")
+def seconds_of(setting: Setting, phases: Sequence[str]) -> float:
+    """The first phase's share of the time that is left for some."""
+    shares = [PHASES[phase] for phase in phases]
+    return max(1.0, setting.left() * shares[0] / sum(shares))
 
 
-def exact_products() -> Any:
-    """float32 products without TF32."""
-    return torch.backends.cudnn.flags(allow_tf32=False) if torch.backends.cudnn.is_available() else nullcontext()
+def _in_a_process(setting: Setting, phase: str, seconds: float, caches: Path) -> str:
+    """Run a phase to its end or its deadline; returns what went wrong with the process, or nothing."""
+    until = time.monotonic() + seconds
+    arguments = ["--out", str(setting.out), "--alone", phase, "--until", str(until)]
+    with (setting.out / "log.txt").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, *PROGRAM, *arguments, *["--rehearse"] * setting.rehearse],
+            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            env=_environment(caches),
+        )  # fmt: skip
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return f"stopped at its deadline of {seconds:.0f} s: what it had found until then is here"
+        finally:
+            _end(process)
+    return "" if status in (0, 1) else f"ended with status {status}: see log.txt"
 
 
-def raw_lines() -> list[str]:
-    """Two operations, forward only, against plain CUDA kernels through CuPy, if it is here."""
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a phase's process and all that it started."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _environment(caches: Path) -> dict[str, str]:
+    environment = os.environ | {
+        "PYTHONUNBUFFERED": "1",
+        "TRITON_CACHE_DIR": str(caches / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+    environment.pop("TRITON_INTERPRET", None)
+    return environment
+
+
+def run_phase(phase: str, setting: Setting) -> int:
+    """Run a phase in this process; what it raises is one of its lines. Returns 1 if it raised."""
+    findings = Findings(setting.findings, phase)
     try:
-        import cupy
-    except ImportError:
-        return ["CuPy is not installed: no comparison with raw CUDA kernels."]
-    lines = ["| forward, float32 | CUDA through CuPy, ms | ours, ms | largest difference |", "|---|---:|---:|---:|"]
-    for name, raw in RAW.items():
-        theirs, ours = raw(cupy)
-        apart = (theirs() - ours()).abs().max().item()
-        lines.append(f"| {name} | {milliseconds(theirs):.3f} | {milliseconds(ours):.3f} | {apart:.1e} |")
-    return lines
+        importlib.import_module(f"bench.gpu.phases.{phase}").run(findings, setting)
+    except Exception as error:
+        traceback.print_exc()
+        findings.note(told(error), wrong=True)
+        return 1
+    return 0
+
+
+def told(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 if __name__ == "__main__":

@@ -134,14 +134,20 @@ class CapturedIteration:
     ) -> None:
         self._networks, self._optimizers, self._images = networks, optimizers, images
         self._n, self._losses, self._optim, self._arithmetic = batch_size, losses, optim, arithmetic
-        self._recorder = recorder
+        self.recorder = recorder
         self._dtype = next(networks.parameters()).dtype
         self._drawn = DrawQueue(drawing, batch_size, batches, images.device)
-        self._iteration = torch.zeros(1, dtype=torch.int64, device=images.device)
+        self.number = torch.zeros(1, dtype=torch.int64, device=images.device)
+        """Of the next iteration, as the device counts it."""
         self._expected = 0
         self._numbers = torch.zeros(len(StepMetrics.names()), dtype=torch.float64, device=images.device)
         self._seen: set[int] = set()
         self._replays: dict[int, Work] = {}
+
+    @property
+    def graphs(self) -> int:
+        """How many sizes have been recorded."""
+        return len(self._replays)
 
     @property
     def sizes(self) -> list[int]:
@@ -160,18 +166,18 @@ class CapturedIteration:
         """
         used = self._drawn.ready(iteration, numbers)
         if iteration != self._expected:
-            self._iteration.fill_(iteration)
+            self.number.fill_(iteration)
         self._expected = iteration + 1
         self._do(next(size for size in self.sizes if size >= used))
         return StepMetrics.unstacked(self._numbers)
 
     def _do(self, size: int) -> None:
         work = partial(self._work, size)
-        if self._recorder is None:
+        if self.recorder is None:
             work()
         elif size in self._replays:
             self._replays[size]()
-        elif self._prepared(size, work, self._recorder):
+        elif self._prepared(size, work, self.recorder):
             self._check_that_it_moved(size)
         else:
             work()
@@ -193,11 +199,11 @@ class CapturedIteration:
             )
         else:
             return True
-        self._recorder = None
+        self.recorder = None
         self._replays.clear()
         for optimizer in vars(self._optimizers).values():
             optimizer.abandon()
-        self._iteration.fill_(self._expected - 1)
+        self.number.fill_(self._expected - 1)
         return False
 
     def _check_that_it_moved(self, size: int) -> None:
@@ -206,7 +212,7 @@ class CapturedIteration:
         Raises:
             UserError: the first replay of a size has left the iteration's number as it was.
         """
-        number = int(self._iteration.item())
+        number = int(self.number.item())
         if number != self._expected:
             raise UserError(
                 f"the CUDA graph of {size} candidates does nothing on {self._images.device}: iteration "
@@ -215,14 +221,14 @@ class CapturedIteration:
 
     def _work(self, size: int) -> None:
         """The whole iteration: from its number to parameters, moments, u and the numbers to report."""
-        slots = self._drawn.slots.index_select(0, self._iteration % len(self._drawn.slots))[0]
+        slots = self._drawn.slots.index_select(0, self.number % len(self._drawn.slots))[0]
         batches = [self._batch(slot, size) for slot in slots]
-        self._optimizers.set_rates(self._optim, self._iteration[0])
+        self._optimizers.set_rates(self._optim, self.number[0])
         metrics = iterate(
             Fast(), self._networks, self._optimizers, batches, self._losses, self._optim, self._arithmetic
         )
         self._numbers.copy_(metrics.stacked())
-        self._iteration.add_(1)
+        self.number.add_(1)
 
     def _batch(self, slot: Tensor, size: int) -> Batch:
         rows, mask, used = unpacked(slot, self._n, size)

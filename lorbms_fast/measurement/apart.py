@@ -6,15 +6,26 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
-from lorbms_fast.config import Impl, ModelConfig, Precision
+import torch
+
+from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.measurement.counts import Counts, count
-from lorbms_fast.measurement.pairs import Pair, in_turns
+from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
 from lorbms_fast.measurement.proc import bytes_told
-from lorbms_fast.measurement.step import step
+from lorbms_fast.measurement.profiled import launched, profiled
+from lorbms_fast.measurement.step import CPU, captured_step, step
+
+Form = Literal["reference", "compiled_reference", "fast", "captured"]
+"""The reference as it is and under torch.compile; the fast form operation after operation and as a CUDA graph."""
+PREPARING = 3
+"""Iterations before the first that is timed: a graph's first warms up, its second records."""
+PER_ROUND = {"cpu": 1, "cuda": 5}
+"""Iterations that are timed together."""
 
 _one_iteration: Callable[[], object]
+_device: torch.device
 
 
 @dataclass(frozen=True)
@@ -27,65 +38,115 @@ class Apart:
         """Do one iteration."""
         self._process.submit(_iterate).result()
 
+    def seconds(self) -> float:
+        """Do an iteration, or a few on a GPU; returns the seconds of one, measured in the process itself."""
+        return self._process.submit(_seconds).result()
+
     def count(self) -> Counts:
         """Operations, arithmetic and bytes of one more iteration."""
         return self._process.submit(_count).result()
 
+    def launches(self) -> int:
+        """Kernels that a GPU runs in one more iteration, as the profiler counts them."""
+        return self._process.submit(_launches).result()
+
     def peak_memory(self) -> float:
-        """Gigabytes (10^9) that the process held at most until now, the interpreter and libraries included."""
-        # Not getrusage: its maximum is inherited from the parent process.
-        return self._process.submit(bytes_told, "VmHWM").result() / 1e9
+        """Gigabytes (10^9) held at most until now: of the process with interpreter and libraries, or of the GPU."""
+        return self._process.submit(_peak_memory).result() / 1e9
 
 
 @contextmanager
 def apart(
-    impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32", compiled: bool = False
+    form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32", device: torch.device = CPU
 ) -> Iterator[Apart]:
-    """`step` in a fresh process, which ends with the block."""
+    """`step` or `captured_step` in a fresh process, which ends with the block."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        process.submit(_make, impl, model, batch_size, arithmetic, compiled).result()
+        process.submit(_make, form, model, batch_size, arithmetic, device).result()
         yield Apart(process)
 
 
 def compare_steps(
-    model: ModelConfig, batch_size: int, rounds: int, arithmetic: Precision, compiled_reference: bool = False
+    model: ModelConfig,
+    batch_size: int,
+    rounds: int,
+    arithmetic: Precision,
+    compiled_reference: bool = False,
+    device: torch.device = CPU,
+    graphs: bool = False,
 ) -> dict[str, Any]:
-    """Do iterations of each in turns: medians in seconds, how many times faster the fast one is, counts, peak memory.
+    """Do iterations of each form in turns: medians in seconds, how many times faster the fast one is, counts, memory.
 
     Args:
         model: sizes of the networks.
         batch_size: reference images.
-        rounds: timed iterations of each.
-        arithmetic: of the fast one; the reference's is float32.
+        rounds: timed rounds, of one iteration on a CPU and of `PER_ROUND` on a GPU.
+        arithmetic: of the fast form; on a GPU also of the reference, on a CPU the reference's is float32.
         compiled_reference: take the reference under torch.compile for a second yardstick.
+        device: where.
+        graphs: time the fast form as a CUDA graph too; ratios are then the graph's.
     """
+    of_reference: Precision = "float32" if device.type == "cpu" else arithmetic
+    wanted: dict[Form, Precision] = {"reference": of_reference, "fast": arithmetic}
+    wanted |= {"compiled_reference": of_reference} if compiled_reference else {}
+    wanted |= {"captured": arithmetic} if graphs else {}
     with ExitStack() as processes:
         forms = {
-            "reference": processes.enter_context(apart("reference", model, batch_size)),
-            "fast": processes.enter_context(apart("fast", model, batch_size, arithmetic)),
+            form: processes.enter_context(apart(form, model, batch_size, of_form, device))
+            for form, of_form in wanted.items()
         }
-        if compiled_reference:
-            forms["compiled_reference"] = processes.enter_context(apart("reference", model, batch_size, compiled=True))
-        times = dict(zip(forms, in_turns(list(forms.values()), rounds), strict=True))
+        preparing = 1 if device.type == "cpu" else PREPARING
+        rows = in_turns(list(forms.values()), rounds, preparing, measure=lambda form: form.seconds())
+        times = dict(zip(forms, rows, strict=True))
         found: dict[str, Any] = {
             name: {"seconds": median(times[name]), "peak_memory_gb": form.peak_memory()} for name, form in forms.items()
         }
-        for name in ("reference", "fast"):  # what is compiled does not show its operations
+        for name in ("reference", "fast"):  # what is compiled or captured does not show its operations
             found[name] |= asdict(forms[name].count())
-    ratios = {"ratio": Pair(times["reference"], times["fast"]).ratio}
+        if device.type == "cuda":
+            for name, form in forms.items():
+                found[name]["launches"] = form.launches()
+    best: Form = "captured" if graphs else "fast"
+    ratios = {"ratio": Pair(times["reference"], times[best]).ratio}
     if compiled_reference:
-        ratios["ratio_to_compiled"] = Pair(times["compiled_reference"], times["fast"]).ratio
+        ratios["ratio_to_compiled"] = Pair(times["compiled_reference"], times[best]).ratio
     return {**ratios, "rounds": rounds, **found}
 
 
-def _make(impl: Impl, model: ModelConfig, batch_size: int, arithmetic: Precision, compiled: bool) -> None:
-    global _one_iteration
-    _one_iteration = step(impl, model, batch_size, arithmetic, compiled=compiled)
+def _make(form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device) -> None:
+    global _one_iteration, _device
+    _device = device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if form == "captured":
+        _one_iteration = captured_step(model, batch_size, arithmetic, device)
+    else:
+        impl, compiled = ("fast" if form == "fast" else "reference"), form == "compiled_reference"
+        _one_iteration = step(impl, model, batch_size, arithmetic, device, compiled)
 
 
 def _iterate() -> None:
     _one_iteration()
 
 
+def _seconds() -> float:
+    several = PER_ROUND[_device.type]
+
+    def work() -> None:
+        for _ in range(several):
+            _one_iteration()
+
+    return seconds(work, _device) / several
+
+
 def _count() -> Counts:
     return count(_one_iteration)
+
+
+def _launches() -> int:
+    return launched(profiled(_one_iteration, _device)[0])
+
+
+def _peak_memory() -> int:
+    if _device.type == "cuda":
+        return torch.cuda.max_memory_reserved(_device)
+    return bytes_told("VmHWM")  # not getrusage: its maximum is inherited from the parent process

@@ -80,7 +80,7 @@ def recorded() -> Iterator[list[Launch]]:
     launches: list[Launch] = []
 
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        launches.append(_launch(self, grid, args, kwargs))
+        launches.append(launch_of(self, grid, args, kwargs))
 
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
         named = dict(zip(self.arg_names, args, strict=False)) | kwargs
@@ -123,7 +123,8 @@ FREE = {
 }
 
 
-def _launch(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:
+def launch_of(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:
+    """Describe a launch; options are taken out of its keywords."""
     options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
     bound = inspect.signature(kernel.fn).bind(*args, **kwargs)
     bound.apply_defaults()

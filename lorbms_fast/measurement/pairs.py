@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 import torch
 
 from lorbms_fast.progress import tqdm
+
+Work = TypeVar("Work", bound=Callable[[], object])
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,39 @@ class Pair:
         return median(a / b for a, b in zip(self.a, self.b, strict=True))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call, waiting for the GPU where there is one."""
-    _synchronise()
-    start = time.perf_counter()
+def seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
+    """Time one call: on a GPU between two events of its own, on a CPU by the clock.
+
+    Args:
+        work: what to call.
+        device: where it computes; by default the GPU if there is one.
+    """
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type != "cuda":
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    start.record()
     work()
-    _synchronise()
-    return time.perf_counter() - start
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
-def in_turns(works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1) -> list[list[float]]:
+def in_turns(
+    works: Sequence[Work], rounds: int, warm_up: int = 1, measure: Callable[[Work], float] = seconds
+) -> list[list[float]]:
     """Call each of several in every round: the seconds of each, round by round.
 
     Args:
         works: what is compared.
         rounds: timed calls of each.
         warm_up: calls of each before.
+        measure: calls one of them and says how long it took.
     """
     turns = tqdm(range(warm_up + rounds), unit="round", desc="in turns")
-    rows = [[seconds(work) for work in works] for _ in turns][warm_up:]
+    rows = [[measure(work) for work in works] for _ in turns][warm_up:]
     return [list(times) for times in zip(*rows, strict=True)]
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

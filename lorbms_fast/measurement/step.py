@@ -1,17 +1,22 @@
 """A whole training iteration, ready to be measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lorbms_fast.config import Impl, ModelConfig, Precision, TrainConfig
+from lorbms_fast.dataloader import counter_rng
+from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
-from lorbms_fast.types import Batch
+from lorbms_fast.types import Batch, BatchIndices, DrawFn, Networks
 
 CPU = torch.device("cpu")
 
@@ -55,3 +60,92 @@ def step(
     return partial(
         iterate, IMPLS[impl], networks, optimizers, batches, config.loss, config.optim, arithmetic=arithmetic
     )
+
+
+IMAGES = 1000
+"""Random ones, where a store's would lie."""
+
+
+def random_draws(n: int, device: torch.device, sizes: Sequence[int]) -> DrawFn:
+    """Draw batches from `IMAGES` images, the same on every device.
+
+    Args:
+        n: reference images a batch.
+        device: where to draw.
+        sizes: how many candidates masks use, n to 3 n, one batch after the other.
+    """
+    samples, quadrants = torch.arange(n, device=device), torch.arange(4 * n, device=device).view(n, 4)
+    wanted = torch.tensor(sizes, device=device)
+
+    def draw(numbers: range) -> BatchIndices:
+        number = torch.arange(numbers.start, numbers.stop, numbers.step, device=device)[:, None, None]
+        each = torch.arange(5 * n, device=device).view(5, n)
+        rows = counter_rng.below(IMAGES, counter_rng.key(0, 0), 5 * n * number + each)
+        order = counter_rng.bits(counter_rng.key(0, 1), 4 * n * number + quadrants).argsort(-1).argsort(-1)
+        size = wanted[number % len(wanted)]
+        replaced = size // n + (samples[:, None] < size % n)
+        return BatchIndices(rows, order < replaced)
+
+    return draw
+
+
+class Captured(NamedTuple):
+    """An iteration on fixed memory, and what it trains."""
+
+    iteration: CapturedIteration
+    networks: Networks
+    optimizers: Optimizers
+
+    def state(self) -> list[Tensor]:
+        """Everything that an iteration changes."""
+        tensors = [*self.networks.state_dict().values(), self.iteration.number]
+        for optimizer in vars(self.optimizers).values():
+            tensors += [optimizer.t, *(moment for state in optimizer.state.values() for moment in state.values())]
+            if optimizer.scaler.is_enabled() and optimizer.scaler._scale is not None:
+                tensors += [optimizer.scaler._scale, optimizer.scaler._growth_tracker]
+        return tensors
+
+
+def captured(
+    model: ModelConfig,
+    batch_size: int,
+    arithmetic: Precision,
+    device: torch.device,
+    recorder: Recorder | None = None,
+    sizes: Sequence[int] = (),
+) -> Captured:
+    """Build the fast form's iteration over random images that lie where it is computed.
+
+    Args:
+        model: sizes of the networks.
+        batch_size: reference images.
+        arithmetic: of convolutions and matrix products.
+        device: where.
+        recorder: records the work; None runs it as it is.
+        sizes: how many candidates the masks of one iteration after the other use; by default half of all.
+    """
+    config = TrainConfig(model=model)
+    networks = build(model, "fast").to(device).train()
+    optimizers = Optimizers.of(networks, config.optim, arithmetic)
+    generator = torch.Generator().manual_seed(0)
+    shape = (IMAGES, model.image_size, model.image_size, 3)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
+    draws = random_draws(batch_size, device, sizes or (2 * batch_size,))
+    iteration = CapturedIteration(
+        networks, optimizers, images, draws, batch_size, 1, config.loss, config.optim, arithmetic, recorder
+    )
+    return Captured(iteration, networks, optimizers)
+
+
+def captured_step(
+    model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device
+) -> Callable[[], object]:
+    """Build a function that does one iteration of the fast form as a CUDA graph; its third call is the first replay."""
+    found = captured(model, batch_size, arithmetic, device, CudaGraphs(device))
+    numbers = count()
+
+    def one_iteration() -> object:
+        number = next(numbers)
+        return found.iteration(number, range(number, number + 1))
+
+    return one_iteration

@@ -1,45 +1,152 @@
-"""The GPU script's logic, on a CPU with the torch form in Triton's place."""
+"""The kit for a machine with a GPU, rehearsed: its processes, its judgement, its phases at tiny shapes."""
+
+import json
+import math
+import time
 
 import pytest
+
+pytest.importorskip("triton")
 import torch
 
-from bench.gpu import __main__ as gpu
+from bench.gpu import __main__ as kit
+from bench.gpu.cases import Case, cases
+from bench.gpu.findings import Findings, read
+from bench.gpu.judging import judged, poisoned, results
+from bench.gpu.page import write_page
+from bench.gpu.phases import captured, operations
+from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
+from lorbms_fast.config import ModelConfig
 
-SMALL = [
-    gpu.dense_block("encoder", 2, 8, 2, 4, "instance_norm_relu"),
-    gpu.dense_block("decoder", 2, 8, 2, 4, "relu"),
-    gpu.Case("instance norm + ReLU", gpu._instance_norm_relu, ((2, 3, 4, 4),)),
-    gpu.Case("resize convolution", gpu._resize_conv, ((2, 3, 4, 4), (5, 3, 3, 3))),
-    gpu.Case("pooled convolution", gpu._pooled_conv, ((2, 3, 4, 4), (5, 3, 1, 1), (5,))),
-    gpu.Case("max pooling", gpu._max_pool, ((2, 3, 4, 4),)),
-    gpu.Case("grouped batch norm", gpu._batch_norm, ((8, 3, 4, 4), (3,), (3,))),
-    gpu.Case("spectral norm", gpu._spectral_norm, ((3, 4, 3, 3), (3, 7, 3, 3))),
-    gpu.Case("mixing", gpu._mix_chunks, ((2, 4, 3), (2, 4, 3))),
-    gpu.Case("loss head", gpu._loss_head, (*[(2, 3, 4, 4)] * 3, (2, 1, 2, 2), (4, 2, 4))),
-]
+CPU = torch.device("cpu")
+CHEAP = ("instance norm", "max pooling", "mixing", "classification", "step of Adam", "batch assembly")
 
 
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-def test_right_results_pass(case):
-    assert gpu.error(case, "fused", torch.float32, "cpu") < gpu.TOLERANCES[torch.float32]
+@pytest.fixture
+def setting(tmp_path):
+    return Setting(tmp_path, True, time.monotonic() + 1000)
 
 
-@pytest.mark.parametrize("wrong", [lambda y: 1.001 * y, lambda y: y.detach() + (1.001 * y - 1.001 * y.detach())])
-def test_wrong_results_and_wrong_gradients_do_not(wrong):
+def lines(setting):
+    return [line["cells"] | {"wrong": line["wrong"]} for line in read(setting.findings) if "cells" in line]
+
+
+def test_kernels_are_checked_in_the_interpreter(setting):
+    findings = Findings(setting.findings, "operations")
+    of_model = [case for case in cases(SMALL, 2, 8) if case.name.startswith(CHEAP)]
+    with setting.kernels():
+        for case in of_model:
+            operations.check(case, 2, findings, setting)
+        operations.time_forms(of_model[0], 2, findings, setting)
+    *checked, timed = lines(setting)
+    assert len(checked) == len(of_model) * len(setting.precisions)
+    assert [line for line in checked if line["wrong"] or line["twice the same"] != "yes"] == []
+    assert timed["Triton"] > 0
+    assert write_page(setting, ["operations"]) == 0
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda y: 1.001 * y,
+        lambda y: y.detach() + (1.001 * y - 1.001 * y.detach()),
+        lambda y: y + torch.empty_like(y).masked_fill(torch.arange(y.numel()).view(y.shape) > 0, 0),
+        lambda y: y + torch.rand(1).item() * 1e-6,
+    ],
+    ids=["output", "gradient", "one element not written", "two runs differ"],
+)
+def test_wrong_kernels_are_told(mistake, setting):
     def run(x, impl):
-        y = kernels.instance_norm_relu(x, 1e-5, impl)
-        return y if impl == "reference" else wrong(y)
+        y = kernels.instance_norm_relu(x, 1e-5, "fused" if impl == "triton" else impl)
+        return mistake(y) if impl == "triton" else y
 
-    assert gpu.error(gpu.Case("", run, ((2, 3, 4, 4),)), "fused", torch.float32, "cpu") > gpu.TOLERANCES[torch.float32]
+    operations.check(Case("wrong", run, ((2, 3, 4, 4),)), 2, Findings(setting.findings, "operations"), setting)
+    assert lines(setting)[0]["wrong"]
+    assert write_page(setting, ["operations"]) > 0
+    assert "wrong:**" in setting.page.read_text()
 
 
-def test_without_a_gpu_it_says_so(capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.main() == 0
-    assert "no GPU here" in capsys.readouterr().out
+def test_errors_are_judged_by_the_definitions_own():
+    exact, own = [torch.ones(4, dtype=torch.float64)], [torch.full((4,), 1.01)]
+    assert judged([torch.full((4,), 1.03)], own, exact, torch.float32).wrong is None
+    assert judged([torch.full((4,), 1.05)], own, exact, torch.float32).wrong
+    assert judged([torch.full((4,), math.nan)], own, exact, torch.float32).wrong
+
+
+def test_inputs_are_exact_in_half_precision():
+    for case in cases(SMALL, 2, 8):
+        for x in case.inputs(CPU):
+            assert torch.equal(x.half().float(), x)
+            assert torch.equal(x.bfloat16().float(), x)
+
+
+def test_memory_is_poisoned_inside_only():
+    with poisoned():
+        assert torch.empty(5).isnan().all()
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_the_model_is_covered():
-    names = [case.name for case in gpu.cases()]
-    assert len(names) == len(set(names)) == 19
+    names = [case.name for case in cases(ModelConfig(), 12, 64)]
+    assert len(names) == len(set(names))
+    for operation in (
+        *(
+            "dense block, encoder",
+            "dense block, decoder",
+            "instance norm",
+            "resize",
+            "pooled",
+            "max pooling",
+            "CoordConv",
+        ),
+        *("output convolution", "grouped batch norm", "spectral norm", "advance of", "mixing of the chunks in use"),
+        *("loss head", "classification loss", "discrimination loss", "batch assembly", "step of Adam"),
+    ):
+        assert any(operation in name for name in names), operation
+    definition = next(case for case in cases(SMALL, 2, 8) if case.name == "step of Adam")
+    rate, t, flawed, *_ = results(definition, definition.inputs(CPU), torch.float64, "reference")
+    assert (t, flawed.sum()) == (7, 0)
+    assert 0 < rate < 4e-4
+
+
+def test_a_tape_is_compared_with_the_iteration_itself(setting):
+    captured.compare("float32", Findings(setting.findings, "captured"), setting)
+    assert [line for line in read(setting.findings) if line["wrong"]] == []
+    assert all(line["replays"] == 1 for line in lines(setting))
+
+
+BEHAVIOURS = {
+    "good": "findings.row('Table', what='a', value=1.0)",
+    "raises": "findings.row('Table', what='b', value=2.0); raise ValueError('no such thing')",
+    "dies": "findings.row('Table', what='c', value=3.0); import os; os.kill(os.getpid(), 9)",
+    "hangs": "findings.row('Table', what='d', value=4.0); import time; time.sleep(100)",
+}
+
+
+def test_no_phase_spoils_another(setting, monkeypatch, tmp_path):
+    program = tmp_path / "phase.py"
+    program.write_text(
+        "import sys\nfrom bench.gpu import __main__ as kit\nfrom bench.gpu.findings import Findings\n"
+        "import types\nbehaviours = " + repr(BEHAVIOURS) + "\nphase = sys.argv[sys.argv.index('--alone') + 1]\n"
+        "module = types.SimpleNamespace(run=lambda findings, setting: exec(behaviours[phase]))\n"
+        "kit.importlib.import_module = lambda name: module\nkit.PHASES = behaviours\nsys.exit(kit.main(sys.argv[1:]))\n"
+    )
+    monkeypatch.setattr(kit, "PHASES", dict.fromkeys(BEHAVIOURS, 1))
+    monkeypatch.setattr(kit, "PROGRAM", [str(program)])
+    monkeypatch.setattr(kit, "seconds_of", lambda setting, phases: 6.0 if phases[0] == "hangs" else 60.0)
+    monkeypatch.setenv("PYTHONPATH", str(kit.ROOT))
+    assert kit.run_all(setting, list(BEHAVIOURS), tmp_path / "caches") == 1
+    assert [line["value"] for line in lines(setting)] == [1.0, 2.0, 3.0, 4.0]
+    page = setting.page.read_text()
+    assert "ValueError: no such thing" in page
+    assert "ended with status -9" in page
+    assert "stopped at its deadline of 6 s" in page
+    assert "- good:" not in page
+    assert json.loads(setting.findings.read_text().splitlines()[0])["phase"] == "good"
+
+
+def test_without_a_gpu_it_says_what_to_type(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert kit.main(["--out", str(tmp_path)]) == 2
+    assert "--rehearse" in capsys.readouterr().err

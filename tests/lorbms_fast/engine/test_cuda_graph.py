@@ -49,7 +49,7 @@ class Trained:
             UPDATES if self.config.optim.batches == "fresh" else 1, self.config.loss, self.config.optim,
             self.arithmetic, recorder,
         )  # fmt: skip
-        self.counters.append(captured._iteration)
+        self.counters.append(captured.number)
         return captured
 
     def ordinary(self, iteration, batches):
@@ -180,7 +180,7 @@ def test_a_capture_that_fails_says_so_and_goes_on(stage, after, store, capsys):
     said = capsys.readouterr().out
     assert said.count(f" candidates cannot be {stage} (RuntimeError: out of shared memory): training goes on with") == 1
     assert "more" not in said
-    assert not captured._replays
+    assert not captured.graphs
 
 
 class RecordsNothing(Tape):

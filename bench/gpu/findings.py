@@ -1,0 +1,51 @@
+"""What the phases find: JSON lines written as they come, and read again for the page."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The lines of one phase.
+
+    Args:
+        file: which all phases append to.
+        phase: whose lines these are.
+    """
+
+    file: Path
+    phase: str
+
+    def row(self, table: str, wrong: str | None = None, **cells: Any) -> None:
+        """Write a row of one of the phase's tables.
+
+        Args:
+            table: its heading.
+            wrong: says what is wrong; None where all is right, or where there is nothing to judge.
+            cells: by column; a table's columns are those of all its rows, in the order in which they first come.
+        """
+        self._write({"table": table, "wrong": wrong, "cells": cells})
+
+    def note(self, text: str, wrong: bool = False) -> None:
+        """Write a sentence."""
+        self._write({"note": text, "wrong": text if wrong else None})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self.file.open("a") as file:
+            file.write(json.dumps({"phase": self.phase, **line}, default=str) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Read all lines; one that a killed phase left half written is no line."""
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found

@@ -1,0 +1,104 @@
+"""What the host does beside the device: it waits for nothing, both draw the same, and other features go with graphs."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.distributed as dist
+
+from bench.gpu.findings import Findings
+from bench.gpu.setting import Setting
+from bench.gpu.tape import Tape
+from lorbms_fast.config import Precision
+from lorbms_fast.dataloader import counter_rng
+from lorbms_fast.engine.cuda_graph import CudaGraphs
+from lorbms_fast.engine.distributed import average
+from lorbms_fast.engine.torch_compile import compile_regions
+from lorbms_fast.measurement.step import Captured, captured, random_draws
+from lorbms_fast.mixing import mixing_mask, padded_candidates
+
+CPU = torch.device("cpu")
+
+
+def run(findings: Findings, setting: Setting) -> None:
+    """Ask one question after the other; one that fails keeps no other from being asked."""
+    questions: dict[str, Callable[[Setting], str]] = {
+        "the device draws what the host draws": _draws_are_equal,
+        "no replay makes the host wait": _replays_do_not_wait,
+        "one process of NCCL goes into a graph": _one_process_of_nccl,
+        "compiled regions go into a graph": _compiled_regions,
+    }
+    for question, answer in questions.items():
+        try:
+            findings.row("Questions", question=question, answer=answer(setting))
+        except Exception as error:
+            first = (str(error).strip() or "no message").splitlines()[0]
+            findings.row("Questions", f"{type(error).__name__}: {first[:300]}", question=question, answer="no")
+
+
+def _draws_are_equal(setting: Setting) -> str:
+    n, count = 12, 1000
+    there, here = (random_draws(n, device, (18, 24, 30, 36)) for device in (setting.device, CPU))
+    on_device, on_host = there(range(count)), here(range(count))
+    pairs = [*zip(on_device, on_host, strict=True)]
+    pairs += [tuple(counter_rng.permutation(338_865, 7, device) for device in (setting.device, CPU))]  # type: ignore[list-item]
+    distances = torch.rand((count * n, 4), generator=torch.Generator().manual_seed(0))
+    pairs += [(mixing_mask(distances.to(setting.device), 0.5), mixing_mask(distances, 0.5))]
+    pairs += [(padded_candidates(on_device.mask, 3 * n), padded_candidates(on_host.mask, 3 * n))]
+    assert all(torch.equal(a.cpu(), b) for a, b in pairs), "they differ"
+    return f"yes, {count} batches"
+
+
+def _replays_do_not_wait(setting: Setting) -> str:
+    one = _recording(captured(setting.model, setting.batch, _precision(setting), setting.device), setting)
+    _iterate(one, 0, 3)
+    if setting.device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        _iterate(one, 3, 4 if setting.rehearse else 8)
+    finally:
+        if setting.device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert one.iteration.graphs, "nothing was captured: see log.txt"
+    return "yes, 5 replays"
+
+
+def _one_process_of_nccl(setting: Setting) -> str:
+    backend = "gloo" if setting.rehearse else "nccl"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        one = captured(setting.model, setting.batch, _precision(setting), setting.device)
+        for optimizer in vars(one.optimizers).values():
+            optimizer.average = partial(average, processes=1)
+        if not setting.rehearse:  # a tape cannot wait for a collective operation
+            _recording(one, setting)
+        _iterate(one, 0, 2 if setting.rehearse else 5)
+        assert setting.rehearse or one.iteration.graphs, "nothing was captured: see log.txt"
+    finally:
+        dist.destroy_process_group()
+    return f"yes, {backend}"
+
+
+def _compiled_regions(setting: Setting) -> str:
+    one = captured(setting.model, setting.batch, _precision(setting), setting.device)
+    graphs = compile_regions(one.networks, ["dsc", "cls"], "eager" if setting.rehearse else "inductor")
+    if not setting.rehearse:  # a tape inside torch.compile would write down what is compiled
+        _recording(one, setting)
+    _iterate(one, 0, 2 if setting.rehearse else 5)
+    assert setting.rehearse or one.iteration.graphs, "nothing was captured: see log.txt"
+    counts = ", ".join(f"{region} {found.count}" for region, found in graphs.items())
+    return f"yes, compiled: {counts}"
+
+
+def _recording(one: Captured, setting: Setting) -> Captured:
+    one.iteration.recorder = Tape(one.state) if setting.rehearse else CudaGraphs(setting.device)
+    return one
+
+
+def _iterate(one: Captured, first: int, end: int) -> None:
+    for number in range(first, end):
+        one.iteration(number, range(number, number + 1))
+
+
+def _precision(setting: Setting) -> Precision:
+    return "float32" if setting.rehearse else "bfloat16"

@@ -1,0 +1,117 @@
+"""Every operation forward and backward, at every arithmetic and batch: right, complete, the same twice; then its time.
+
+What kernels do not write is NaN. Two runs that differ are a race: no kernel of ours adds in an order of its own, and
+torch's are asked not to.
+"""
+
+import warnings
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bench.gpu.cases import Case, cases
+from bench.gpu.findings import Findings
+from bench.gpu.judging import DTYPES, arithmetic, judged, poisoned, results, same
+from bench.gpu.raw import RAW
+from bench.gpu.setting import Setting
+from bench.gpu.timing import milliseconds
+from lorbms_fast.config import Precision
+from lorbms_fast.kernels._common.dispatch import Impl
+
+TIMED: Precision = "bfloat16"
+FORMS: dict[str, Impl] = {"definition": "reference", "fused torch": "fused", "Triton": "triton"}
+AT_LEAST = 3.0
+"""Seconds that must be left for one more."""
+
+
+def run(findings: Findings, setting: Setting) -> None:
+    """Check all, smaller batches first; compare with raw kernels; time all."""
+    warnings.filterwarnings("ignore", message=".*deterministic.*")
+    with setting.kernels():
+        for n, case in _until_time_is_up("checked", findings, setting):
+            check(case, n, findings, setting)
+        compare_with_raw(findings, setting)
+        for n, case in _until_time_is_up("timed", findings, setting):
+            time_forms(case, n, findings, setting)
+
+
+def _until_time_is_up(what: str, findings: Findings, setting: Setting) -> Iterator[tuple[int, Case]]:
+    side = 8 if setting.rehearse else setting.model.image_size
+    all_cases = [(n, case) for n in setting.batches for case in cases(setting.model, n, side)]
+    for number, (n, case) in enumerate(all_cases):
+        if setting.left() < AT_LEAST:
+            findings.note(f"no time left: {number} of {len(all_cases)} {what}")
+            return
+        yield n, case
+
+
+def check(case: Case, n: int, findings: Findings, setting: Setting) -> None:
+    """Write a row for every arithmetic; an operation that fails is a wrong row and no end."""
+    inputs = case.inputs(setting.device)
+    exact = results(case, inputs, torch.float64, "reference")
+    for name in setting.precisions:
+        cells = {"operation": case.name, "batch": n, "arithmetic": name}
+        try:
+            cells |= _checked(case, name, inputs, exact, setting)
+        except Exception as error:
+            first = (str(error).strip() or "no message").splitlines()[0]
+            findings.row("Errors", f"{type(error).__name__}: {first[:200]}", **cells)
+        else:
+            wrong = cells.pop("wrong")
+            findings.row("Errors", None if wrong is None else str(wrong), **cells)
+
+
+def _checked(
+    case: Case, name: Precision, inputs: list[Tensor], exact: list[Tensor], setting: Setting
+) -> dict[str, object]:
+    dtype = DTYPES[name]
+    with arithmetic(setting.device, name):
+        own = results(case, inputs, dtype, "reference")
+        with poisoned():
+            found, again = (results(case, inputs, dtype, "triton") for _ in range(2))
+    errors = judged(found, own, exact, dtype)
+    moved = None if same(found, again) else "two runs differ"
+    cells = {"error": errors.found, "of the definition": errors.own, "twice the same": "no" if moved else "yes"}
+    return cells | {"wrong": errors.wrong or moved}
+
+
+def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None:
+    """Write milliseconds of each form, forward and backward, in a graph."""
+    name = setting.precisions[0] if setting.rehearse else TIMED
+    inputs, cells = case.inputs(setting.device), {}
+    for form, impl in FORMS.items():
+        work = partial(results, case, inputs, DTYPES[name], impl)
+        try:
+            with arithmetic(setting.device, name):
+                cells[form] = milliseconds(work, setting.device)
+        except Exception as error:  # a definition that asks the host for a number is in no graph
+            cells[form] = f"not in a graph ({type(error).__name__})" if form != "Triton" else None
+            if form == "Triton":
+                findings.row("Milliseconds", f"{type(error).__name__}: {error}", operation=case.name, batch=n)
+                return
+    faster = {"times": cells["definition"] / cells["Triton"]} if isinstance(cells["definition"], float) else {}
+    table = f"Milliseconds, forward and backward, {name}"
+    findings.row(table, operation=case.name, batch=n, **cells, **faster)
+
+
+def compare_with_raw(findings: Findings, setting: Setting) -> None:
+    """Two operations, forward, against plain CUDA kernels that CuPy compiles, if it is here."""
+    if setting.rehearse:
+        findings.note("no CUDA kernels by hand on a CPU")
+        return
+    try:
+        import cupy
+    except ImportError:
+        findings.note("CuPy is not installed: no comparison with CUDA kernels by hand")
+        return
+    for name, raw in RAW.items():
+        theirs, ours = raw(cupy)
+        apart = (theirs() - ours()).abs().max().item()
+        findings.row(
+            "CUDA kernels by hand, through CuPy, forward, float32",
+            None if apart < 1e-4 else "they differ",
+            **{"operation": name, "CuPy, ms": milliseconds(theirs, setting.device)},
+            **{"ours, ms": milliseconds(ours, setting.device), "largest difference": apart},
+        )

@@ -1,0 +1,41 @@
+"""NVIDIA's compute-sanitizer over a small dense block: bad memory accesses, and races in shared memory."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+from bench.gpu.findings import Findings
+from bench.gpu.setting import Setting
+
+TOOLS = ("memcheck", "racecheck")
+
+
+def run(findings: Findings, setting: Setting) -> None:
+    """Run every tool, each with an equal part of the time."""
+    block = [sys.executable, "-m", "bench.gpu.small_block"]
+    sanitizer = shutil.which("compute-sanitizer")
+    if setting.rehearse:
+        _note(findings, "none (rehearsal)", block, setting.left())
+        return
+    if sanitizer is None:
+        findings.note("compute-sanitizer is not installed: nothing checked")
+        return
+    subprocess.run(block, capture_output=True, timeout=setting.left() / 3)  # compiles
+    for number, tool in enumerate(TOOLS):
+        command = [sanitizer, "--tool", tool, "--print-limit", "5", *block]
+        _note(findings, tool, command, 0.9 * setting.left() / (len(TOOLS) - number))
+
+
+def _note(findings: Findings, tool: str, command: list[str], seconds: float) -> None:
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        findings.row("Small dense block", tool=tool, said=f"nothing within {seconds:.0f} s")
+        return
+    said = (ran.stdout + ran.stderr).strip().splitlines() or [""]
+    summary = next((line for line in said if "SUMMARY" in line), "")
+    numbers = [int(number) for number in re.findall(r"(\d+) (?:errors?|hazards?)", summary)]
+    done = ran.returncode == 0 and "done" in said
+    wrong = "found something: see said" if any(numbers) else None if summary or done else "did not run to its end"
+    findings.row("Small dense block", wrong, tool=tool, said=summary.strip("= ") or said[-1])

@@ -1,0 +1,82 @@
+"""What all phases are told: where to compute, how large, until when, and where to write."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lorbms_fast.config import ModelConfig, Precision
+
+SMALL = ModelConfig(
+    stem=3,
+    growth=2,
+    layers=(1, 1, 1, 1, 1),
+    chunk=4,
+    discriminator_width=2,
+    classifier_widths=(4, 4, 4, 4, 4),
+    classifier_hidden=8,
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of one phase.
+
+    Args:
+        out: folder for what is found.
+        rehearse: on a CPU, everything tiny, the interpreter in the place of kernels and a tape in that of graphs.
+        until: `time.monotonic()` at which the phase is ended.
+    """
+
+    out: Path
+    rehearse: bool
+    until: float
+
+    @property
+    def findings(self) -> Path:
+        """JSON lines."""
+        return self.out / "findings.jsonl"
+
+    @property
+    def page(self) -> Path:
+        """Markdown."""
+        return self.out / "GPU.md"
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return torch.device("cpu") if self.rehearse else torch.device("cuda", torch.cuda.current_device())
+
+    @property
+    def model(self) -> ModelConfig:
+        """The networks."""
+        return SMALL if self.rehearse else ModelConfig()
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Numbers of reference images at which operations are checked."""
+        return (2,) if self.rehearse else (12, 128)
+
+    @property
+    def batch(self) -> int:
+        """Reference images of an iteration."""
+        return 1 if self.rehearse else 12
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Arithmetics that are checked."""
+        return ("float32", "bfloat16") if self.rehearse else ("float32", "tf32", "bfloat16", "float16")
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """Inside the context kernels run here: in a rehearsal, in Triton's interpreter."""
+        if not self.rehearse:
+            return nullcontext()
+        from tests.kernels.interpreter import interpreted
+
+        return interpreted(seed=0)
+
+    def left(self) -> float:
+        """Seconds until the phase is ended."""
+        return self.until - time.monotonic()

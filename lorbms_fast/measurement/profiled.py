@@ -1,0 +1,53 @@
+"""What a device has done for a piece of work, as torch's profiler saw it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.autograd.profiler_util import FunctionEventAvg
+from torch.profiler import ProfilerActivity, profile
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One kernel of a GPU, or one operation of a CPU, in all its runs."""
+
+    name: str
+    count: int
+    microseconds: float
+    """In itself, without what it called."""
+
+
+def profiled(work: Callable[[], object], device: torch.device) -> tuple[list[Seen], profile]:
+    """Do the work under the profiler.
+
+    Args:
+        work: done once before it, so that nothing is compiled inside.
+        device: whose kernels, or operations, are wanted.
+
+    Returns:
+        Those that took time, the longest first, and the profiler, which can write a trace.
+    """
+    work()
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as found:
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return slowest(list(found.key_averages()), device), found
+
+
+def slowest(events: list[FunctionEventAvg], device: torch.device) -> list[Seen]:
+    """Take the events of a device that took time themselves, the longest first."""
+    there = [event for event in events if event.device_type.name == device.type.upper() and _own(event, device) > 0]
+    return [Seen(e.key, e.count, _own(e, device)) for e in sorted(there, key=lambda event: -_own(event, device))]
+
+
+def launched(seen: list[Seen]) -> int:
+    """Count the kernels among what a GPU did, without its copying and filling of memory."""
+    return sum(one.count for one in seen if not one.name.startswith(("Memcpy", "Memset")))
+
+
+def _own(event: FunctionEventAvg, device: torch.device) -> float:
+    own: float = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+    return own
