@@ -23,7 +23,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = None) -> None:
     """Write a run's encoder and decoder for use without this program.
 
-    OUT gets generator.safetensors (weights, spectral normalisation done), encoder.onnx and decoder.onnx (any batch
+    OUT gets generator.safetensors (weights, spectral normalization done), encoder.onnx and decoder.onnx (any batch
     size; checked with ONNX Runtime against PyTorch to 1e-4), transfer.pt2 (torch.export: I_obj, I_ref, mask -> I_mix)
     and README.txt, which says how to call them. With --web also demo.html: one file that transfers objects in any
     browser, without a server; its weights have 8 bits.
@@ -115,7 +115,7 @@ encoder.onnx            images -> f
 decoder.onnx            f -> images
 transfer.pt2            torch.export.load("transfer.pt2").module()(I_obj, I_ref, mask) -> I_mix; mask (N, {tiles}) bool,
                         True where a tile's chunks come from I_obj
-generator.safetensors   enc.* and dec.*; the decoder's weights are spectrally normalised already
+generator.safetensors   enc.* and dec.*; the decoder's weights are spectrally normalized already
 demo.html               (with --web) open it in a browser
 
 Object transfer with ONNX Runtime, mask ({tiles},) bool:

@@ -134,7 +134,7 @@ class _Gathered(torch.autograd.Function):
 
 
 def synchronize_batch_norm(network: nn.Module, world: World) -> None:
-    """Let batch norms normalise by the statistics of all processes' batches; from now on all must run the network.
+    """Let batch norms normalize by the statistics of all processes' batches; from now on all must run the network.
 
     The gradients that a process then computes are those of the sum of all processes' losses by way of its own batch:
     averaged over processes, as `average` does, they are the double batch's.

@@ -93,8 +93,8 @@ class Training:
         config = run.config
         device = device_named(config.device)
         arithmetic = chosen_precision(config.precision, device)
-        normalise = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
-        networks = build(config.model, config.impl, config.seed, normalise).to(device)
+        normalize = {"constant": spectral_norm, "through": spectral_norm_through}[config.optim.sn_gradient]
+        networks = build(config.model, config.impl, config.seed, normalize).to(device)
         synchronized = world.size > 1 and config.batch_norm == "synchronized"
         if synchronized and "cls" in config.compile:
             raise UserError("--compile cls cannot exchange statistics: leave it or --batch-norm synchronized out")

@@ -10,7 +10,7 @@ from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import build
-from lorbms_fast.models.spectral import unnormalised
+from lorbms_fast.models.spectral import unnormalized
 from lorbms_fast.reference.layers import SpectralWeight
 from lorbms_fast.run import Run
 from lorbms_fast.tiles import tile_of_chunk
@@ -60,7 +60,7 @@ def plain_generator(folder: Path) -> Generator:
         UserError: it is no run, or has no checkpoint, or a damaged one.
     """
     run = Run.open(folder)
-    networks = build(run.config.model, "reference", normalise=unnormalised)
+    networks = build(run.config.model, "reference", normalize=unnormalized)
     path = run.latest()
     load_weights(networks, path / MODEL)
     for layer in networks.dec.modules():

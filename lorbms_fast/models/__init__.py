@@ -11,30 +11,30 @@ from lorbms_fast import reference
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import fast, variants
-from lorbms_fast.models.initial_values import initialise
+from lorbms_fast.models.initial_values import initialize
 from lorbms_fast.reference.layers import SpectralNorm
 from lorbms_fast.types import Networks
 
 
-def build(config: ModelConfig, impl: Impl, seed: int = 0, normalise: SpectralNorm = spectral_norm) -> Networks:
+def build(config: ModelConfig, impl: Impl, seed: int = 0, normalize: SpectralNorm = spectral_norm) -> Networks:
     """Make the networks with the initial values of the thesis, in float32 on the CPU.
 
     Args:
         config: their sizes.
         impl: which form computes; parameters, names and initial values do not depend on it.
         seed: of the initial values.
-        normalise: the spectral normalisation, `spectral_norm` or `spectral_norm_through`.
+        normalize: the spectral normalization, `spectral_norm` or `spectral_norm_through`.
 
     Raises:
         UserError: a variant is named that has no network of that kind.
     """
     networks = Networks(
         _network("Encoder", config.encoder, impl)(config),
-        _network("Decoder", config.decoder, impl)(config, normalise),
-        _network("Discriminator", config.discriminator, impl)(config, normalise),
+        _network("Decoder", config.decoder, impl)(config, normalize),
+        _network("Discriminator", config.discriminator, impl)(config, normalize),
         _network("Classifier", config.classifier, impl)(config),
     )
-    initialise(networks, seed, variants.initial_values(config))
+    initialize(networks, seed, variants.initial_values(config))
     # The fast form's maps are channels_last; so are its kernels, or every convolution would convert them.
     if impl != "reference":
         for tensor in networks.parameters():

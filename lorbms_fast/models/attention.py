@@ -17,16 +17,16 @@ INITIAL_VALUES: dict[str, Rule] = {r".*\.attention\.gamma": constant(0)}
 class SelfAttention(nn.Module):
     """`y = x + gamma v(sum_i softmax_i(f(x_i)^T g(x_j)) h(x_i))`: every position reads all others.
 
-    f, g, h and v are spectrally normalised 1x1 convolutions; gamma begins at 0, so that the network begins without.
+    f, g, h and v are spectrally normalized 1x1 convolutions; gamma begins at 0, so that the network begins without.
     """
 
-    def __init__(self, channels: int, normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, channels: int, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         inner = max(1, channels // NARROWER)
-        self.f = SpectralConv2d(channels, inner, 1, normalise=normalise)
-        self.g = SpectralConv2d(channels, inner, 1, normalise=normalise)
-        self.h = SpectralConv2d(channels, inner, 1, normalise=normalise)
-        self.v = SpectralConv2d(inner, channels, 1, normalise=normalise)
+        self.f = SpectralConv2d(channels, inner, 1, normalize=normalize)
+        self.g = SpectralConv2d(channels, inner, 1, normalize=normalize)
+        self.h = SpectralConv2d(channels, inner, 1, normalize=normalize)
+        self.v = SpectralConv2d(inner, channels, 1, normalize=normalize)
         self.gamma = nn.Parameter(torch.empty(()))
 
     def forward(self, x: Tensor) -> Tensor:

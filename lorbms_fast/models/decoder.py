@@ -9,7 +9,7 @@ from torch import Tensor
 from lorbms_fast import reference
 from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, pack_layers, resize_conv
 from lorbms_fast.kernels.lorbms import output_conv2d
-from lorbms_fast.models.spectral import normalised_weights
+from lorbms_fast.models.spectral import normalized_weights
 from lorbms_fast.reference.layers import SpectralConv2d
 
 
@@ -24,13 +24,13 @@ class DecoderWeights(NamedTuple):
 class Decoder(reference.Decoder):
     """The decoder of Table 3.3 in fewer operations.
 
-    All weights are normalised together, dense blocks are triangular systems, transitions up are four small
+    All weights are normalized together, dense blocks are triangular systems, transitions up are four small
     convolutions.
     """
 
     def packed(self) -> DecoderWeights:
         """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
-        W_bar = normalised_weights(self)
+        W_bar = normalized_weights(self)
         numbers = range(1, len(self.block_inputs) + 1)
         blocks = []
         for b in numbers:
@@ -51,7 +51,7 @@ class Decoder(reference.Decoder):
         return output_conv2d(x, dense_block_maps(x, blocks[-1]), *last)
 
     def _packed_ups(self, W_bar: list[Tensor]) -> Sequence[Any]:
-        """What `_up` takes, of the normalised weights of all transitions up."""
+        """What `_up` takes, of the normalized weights of all transitions up."""
         return fold_taps(W_bar)
 
     def _up(self, x: Tensor, weight: Any) -> Tensor:

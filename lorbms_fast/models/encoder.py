@@ -28,7 +28,7 @@ class EncoderWeights(NamedTuple):
 class Encoder(reference.Encoder):
     """The encoder of Table 3.1 in fewer operations.
 
-    Every map of a dense block is normalised and rectified once, and the transition down reads what the block has
+    Every map of a dense block is normalized and rectified once, and the transition down reads what the block has
     activated already.
     """
 

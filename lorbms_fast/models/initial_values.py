@@ -51,7 +51,7 @@ _RULES: dict[str, Rule] = {
 
 
 @torch.no_grad()
-def initialise(networks: nn.Module, seed: int, rules: dict[str, Rule] | None = None) -> None:
+def initialize(networks: nn.Module, seed: int, rules: dict[str, Rule] | None = None) -> None:
     """Fill every parameter and buffer in place; a tensor's values depend on the seed and its name alone.
 
     Args:

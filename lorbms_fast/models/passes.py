@@ -18,7 +18,7 @@ Pass = Callable[..., Tensor]
 def passes(network: nn.Module, count: int) -> list[Pass]:
     """A network as functions of its input, one for each of several passes that share what parameters alone decide.
 
-    That is what the network's method `packed` makes, if it has one: normalised, packed and folded weights; otherwise,
+    That is what the network's method `packed` makes, if it has one: normalized, packed and folded weights; otherwise,
     what its convolutions and linear layers read, in the dtype that autocast computes products in. It is made now, once
     for all passes, and its gradients are added up once. So a pass is good until a parameter changes.
 

@@ -1,4 +1,4 @@
-"""The spectrally normalised weights of a whole network at once."""
+"""The spectrally normalized weights of a whole network at once."""
 
 from torch import Tensor, nn
 
@@ -6,26 +6,26 @@ from lorbms_fast.kernels import spectral_norm, spectral_norm_all
 from lorbms_fast.reference.layers import SpectralWeight
 
 
-def normalised_weights(network: nn.Module) -> dict[str, Tensor]:
-    """W / sigma of every spectrally normalised layer, by the layer's name."""
+def normalized_weights(network: nn.Module) -> dict[str, Tensor]:
+    """W / sigma of every spectrally normalized layer, by the layer's name."""
     layers = spectral_layers(network)
-    if any(layer.normalise is not spectral_norm for layer in layers.values()):
-        return {name: layer.normalised() for name, layer in layers.items()}
+    if any(layer.normalize is not spectral_norm for layer in layers.values()):
+        return {name: layer.normalized() for name, layer in layers.items()}
     weights = spectral_norm_all([layer.weight for layer in layers.values()], [layer.u for layer in layers.values()])
     return dict(zip(layers, weights, strict=True))
 
 
-def unnormalised(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def unnormalized(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Stands in for the spectral norm where there is none: the weight as it is, sigma 1."""
     return weight, weight.new_ones(())
 
 
 def advance_u(network: nn.Module) -> None:
-    """Move the u of every spectrally normalised layer on by one step of the power iteration."""
+    """Move the u of every spectrally normalized layer on by one step of the power iteration."""
     for layer in spectral_layers(network).values():
         layer.advance_u()
 
 
 def spectral_layers(network: nn.Module) -> dict[str, SpectralWeight]:
-    """Every spectrally normalised layer of a network by its name."""
+    """Every spectrally normalized layer of a network by its name."""
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}

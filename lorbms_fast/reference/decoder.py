@@ -14,13 +14,13 @@ from lorbms_fast.reference.layers import DenseBlock, SpectralConv2d, SpectralNor
 class Decoder(nn.Module):
     """Five times a transition up and a dense block; four chunks of 192 numbers -> 64x64x3."""
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
-        conv = partial(SpectralConv2d, normalise=normalise)
+        conv = partial(SpectralConv2d, normalize=normalize)
         self.block_inputs = config.decoder_widths
         channels = config.chunk
         for b, (width, layers) in enumerate(zip(self.block_inputs, reversed(config.layers), strict=True), start=1):
-            self.add_module(f"up{b}", TransitionUp(channels, width, normalise))
+            self.add_module(f"up{b}", TransitionUp(channels, width, normalize))
             self.add_module(f"block{b}", DenseBlock(width, layers, config.growth, torch.relu, conv))
             channels = layers * config.growth
         self.last = conv(width + channels, 3, 1)

@@ -9,15 +9,15 @@ from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
 
 
 class Discriminator(nn.Module):
-    """Four strided convolutions, of which the last three are spectrally normalised, and one logit a patch."""
+    """Four strided convolutions, of which the last three are spectrally normalized, and one logit a patch."""
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         width = config.discriminator_width
         self.conv1 = nn.Conv2d(3, width, 4, stride=2, padding=1)
-        self.conv2 = SpectralConv2d(width, 2 * width, 4, 2, normalise)
-        self.conv3 = SpectralConv2d(2 * width, 4 * width, 4, 2, normalise)
-        self.conv4 = SpectralConv2d(4 * width, 8 * width, 4, 2, normalise)
+        self.conv2 = SpectralConv2d(width, 2 * width, 4, 2, normalize)
+        self.conv3 = SpectralConv2d(2 * width, 4 * width, 4, 2, normalize)
+        self.conv4 = SpectralConv2d(4 * width, 8 * width, 4, 2, normalize)
         self.conv5 = nn.Conv2d(8 * width, 1, 1)
 
     def features(self, images: Tensor) -> Tensor:

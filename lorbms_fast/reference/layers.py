@@ -56,16 +56,16 @@ class DenseBlock(nn.Module):
 class SpectralWeight(nn.Module):
     """A weight that is used divided by its largest singular value; `u` is the persistent vector of its estimate."""
 
-    def __init__(self, shape: tuple[int, ...], normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, shape: tuple[int, ...], normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
         self.u: Tensor
         self.register_buffer("u", torch.empty(1, shape[0]))
-        self.normalise = normalise
+        self.normalize = normalize
 
-    def normalised(self) -> Tensor:
+    def normalized(self) -> Tensor:
         """The weight to compute with: W / sigma."""
-        return self.normalise(self.weight, self.u)[0]
+        return self.normalize(self.weight, self.u)[0]
 
     @torch.no_grad()
     def advance_u(self) -> None:
@@ -74,7 +74,7 @@ class SpectralWeight(nn.Module):
 
 
 class SpectralConv2d(SpectralWeight):
-    """A convolution with a spectrally normalised weight; SAME padding, also for stride 2 on even sizes."""
+    """A convolution with a spectrally normalized weight; SAME padding, also for stride 2 on even sizes."""
 
     def __init__(
         self,
@@ -82,27 +82,27 @@ class SpectralConv2d(SpectralWeight):
         out_channels: int,
         kernel_size: int,
         stride: int = 1,
-        normalise: SpectralNorm = spectral_norm,
+        normalize: SpectralNorm = spectral_norm,
     ) -> None:
-        super().__init__((out_channels, in_channels, kernel_size, kernel_size), normalise)
+        super().__init__((out_channels, in_channels, kernel_size, kernel_size), normalize)
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.stride = stride
         self.padding = (kernel_size - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
-        return F.conv2d(x, self.normalised(), self.bias, self.stride, self.padding)
+        return F.conv2d(x, self.normalized(), self.bias, self.stride, self.padding)
 
 
 class TransitionUp(SpectralWeight):
-    """Doubles height and width by a resize convolution with a spectrally normalised weight and no bias."""
+    """Doubles height and width by a resize convolution with a spectrally normalized weight and no bias."""
 
-    def __init__(self, in_channels: int, out_channels: int, normalise: SpectralNorm = spectral_norm) -> None:
-        super().__init__((out_channels, in_channels, 3, 3), normalise)
+    def __init__(self, in_channels: int, out_channels: int, normalize: SpectralNorm = spectral_norm) -> None:
+        super().__init__((out_channels, in_channels, 3, 3), normalize)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W)."""
-        return resize_conv(x, self.normalised())
+        return resize_conv(x, self.normalized())
 
 
 class BatchNorm(nn.Module):

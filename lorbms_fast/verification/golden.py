@@ -93,9 +93,9 @@ class Golden:
         I_ref, *I_q = (self.image(name) for name in IMAGES)
         return Batch(I_ref, torch.stack(I_q), torch.from_numpy(self.forward["mask"]).bool())
 
-    def networks(self, impl: Impl, normalise: SpectralNorm) -> Networks:
+    def networks(self, impl: Impl, normalize: SpectralNorm) -> Networks:
         """Build the thesis's networks with every parameter filled."""
-        networks = build(ModelConfig(), impl, normalise=normalise)
+        networks = build(ModelConfig(), impl, normalize=normalize)
         state = {
             row["name"]: to_torch_layout(self.fill(row["name"], tuple(row["shape"]), row["scale"], row["shift"]))
             for row in self.parameters

@@ -29,8 +29,8 @@ def gradient_checks(golden: Golden, impl: Impl) -> Iterator[Check]:
     """Check norm, mean, probe and largest entry of every parameter's gradient; reported is the worst of the four."""
     computed_by = IMPLS[impl]
     batch = golden.batch()
-    for convention, normalise in CONVENTIONS.items():
-        networks = golden.networks(impl, normalise)
+    for convention, normalize in CONVENTIONS.items():
+        networks = golden.networks(impl, normalize)
         for which, lambdas in LAMBDAS.items():
             if (key := f"L_G_{which}_{convention}") in golden.gradients:
                 L_G = computed_by.generator_losses(networks, batch, LossConfig(lambdas=lambdas))[0].L_G

@@ -60,8 +60,8 @@ def _spectral_norm_checks(golden: Golden, key: str) -> Iterator[Check]:
     yield _check(golden, f"{key}.W_bar", hwio(W_bar))
     yield _check(golden, f"{key}.sigma", sigma)
     probe = golden.fill(f"ops.probe.{key}", shape)
-    for convention, normalise in (("const", spectral_norm), ("through", spectral_norm_through)):
-        (gradient,) = torch.autograd.grad((hwio(normalise(W, u)[0]) * probe).sum(), W)
+    for convention, normalize in (("const", spectral_norm), ("through", spectral_norm_through)):
+        (gradient,) = torch.autograd.grad((hwio(normalize(W, u)[0]) * probe).sum(), W)
         yield _check(golden, f"{key}.grad_weight_{convention}", hwio(gradient))
     with torch.no_grad():
         yield _check(golden, f"{key}.u_new", power_step(W, u)[0])

@@ -22,7 +22,7 @@ from lorbms_fast.evaluation.split import Split, split_photographs
 from lorbms_fast.evaluation.training_state import restore_state, save_state
 from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models import fast
-from lorbms_fast.models.initial_values import initialise
+from lorbms_fast.models.initial_values import initialize
 from lorbms_fast.models.spectral import advance_u
 from lorbms_fast.optimizers import Adam, frozen, update
 from lorbms_fast.progress import tqdm
@@ -104,7 +104,7 @@ def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
             "dsc": fast.Discriminator(config.model),
         }
     )
-    initialise(networks, config.seed)
+    initialize(networks, config.seed)
     start_without_norm(networks["dec"], config.seed)
     return networks
 

@@ -9,15 +9,15 @@ from torch import Generator, nn
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 from lorbms_fast.models import fast
-from lorbms_fast.models.spectral import unnormalised
+from lorbms_fast.models.spectral import unnormalized
 from lorbms_fast.models.variants import transposed_decoder
 from lorbms_fast.reference.layers import SpectralWeight, TransitionUp
 
 DECODERS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "resize-sn": lambda config: fast.Decoder(config, spectral_norm),
-    "resize": lambda config: fast.Decoder(config, unnormalised),
+    "resize": lambda config: fast.Decoder(config, unnormalized),
     "transposed-sn": lambda config: transposed_decoder.Decoder(config, spectral_norm),
-    "transposed": lambda config: transposed_decoder.Decoder(config, unnormalised),
+    "transposed": lambda config: transposed_decoder.Decoder(config, unnormalized),
 }
 
 
@@ -30,6 +30,6 @@ def start_without_norm(decoder: nn.Module, seed: int) -> None:
     """
     transposed = isinstance(decoder, transposed_decoder.Decoder)
     for i, layer in enumerate(decoder.modules()):
-        if isinstance(layer, SpectralWeight) and layer.normalise is unnormalised:
+        if isinstance(layer, SpectralWeight) and layer.normalize is unnormalized:
             fan_in = layer.weight[0].numel() / (4 if transposed and isinstance(layer, TransitionUp) else 1)
             layer.weight.normal_(0, math.sqrt(2 / fan_in), generator=Generator().manual_seed(1_000 * seed + i))

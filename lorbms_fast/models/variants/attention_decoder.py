@@ -16,9 +16,9 @@ STAGE = 4
 class Decoder(fast.Decoder):
     """The decoder of Table 3.3 with self-attention on the new maps of its fourth stage, which the last one reads."""
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
-        super().__init__(config, normalise)
-        self.attention = attention.SelfAttention(config.layers[-STAGE] * config.growth, normalise)
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
+        super().__init__(config, normalize)
+        self.attention = attention.SelfAttention(config.layers[-STAGE] * config.growth, normalize)
 
     def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
         """Transition up and dense block b: the new maps, all that the next one reads."""

@@ -14,9 +14,9 @@ class Discriminator(fast.Discriminator):
 
     sees_everything = True
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
-        super().__init__(config, normalise)
-        self.attention = attention.SelfAttention(config.discriminator_width, normalise)
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
+        super().__init__(config, normalize)
+        self.attention = attention.SelfAttention(config.discriminator_width, normalize)
 
     def features(self, images: Tensor) -> Tensor:
         """Compute (N, 8 width, S/16, S/16) maps from (N, 3, S, S) images in [-1, 1]."""

@@ -7,27 +7,27 @@ from torch import Tensor, nn
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import coord_conv2d
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
-from lorbms_fast.models.spectral import normalised_weights
+from lorbms_fast.models.spectral import normalized_weights
 from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
 
 
 class Decoder(nn.Module):
-    """Four spectrally normalised 3x3 convolutions at the image's size, ReLU after each, then one to colours."""
+    """Four spectrally normalized 3x3 convolutions at the image's size, ReLU after each, then one to colours."""
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         positions = (config.image_size // 32) ** 2
         width = 4 * config.growth
         self.image_size = config.image_size
-        self.first = SpectralConv2d(positions * config.chunk + 2, width, 3, normalise=normalise)
-        self.second = SpectralConv2d(width, width, 3, normalise=normalise)
-        self.third = SpectralConv2d(width, width, 3, normalise=normalise)
-        self.fourth = SpectralConv2d(width, width, 3, normalise=normalise)
-        self.last = SpectralConv2d(width, 3, 1, normalise=normalise)
+        self.first = SpectralConv2d(positions * config.chunk + 2, width, 3, normalize=normalize)
+        self.second = SpectralConv2d(width, width, 3, normalize=normalize)
+        self.third = SpectralConv2d(width, width, 3, normalize=normalize)
+        self.fourth = SpectralConv2d(width, width, 3, normalize=normalize)
+        self.last = SpectralConv2d(width, 3, 1, normalize=normalize)
 
     def packed(self) -> dict[str, Tensor]:
         """Prepare what `forward` needs of the parameters, for several passes: see `models.passes`."""
-        return normalised_weights(self)
+        return normalized_weights(self)
 
     def forward(self, f: Tensor, packed: dict[str, Tensor] | None = None) -> Tensor:
         """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1]."""

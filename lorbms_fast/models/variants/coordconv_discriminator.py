@@ -32,14 +32,14 @@ class Discriminator(nn.Module):
 
     sees_everything = True
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         width = config.discriminator_width
         self.conv1 = CoordConv(nn.Conv2d(3 + 2, width, 4, stride=2, padding=1))
-        self.attention = SelfAttention(width, normalise)
-        self.conv2 = CoordConv(SpectralConv2d(width + 2, 2 * width, 4, 2, normalise))
-        self.conv3 = CoordConv(SpectralConv2d(2 * width + 2, 4 * width, 4, 2, normalise))
-        self.conv4 = CoordConv(SpectralConv2d(4 * width + 2, 8 * width, 4, 2, normalise))
+        self.attention = SelfAttention(width, normalize)
+        self.conv2 = CoordConv(SpectralConv2d(width + 2, 2 * width, 4, 2, normalize))
+        self.conv3 = CoordConv(SpectralConv2d(2 * width + 2, 4 * width, 4, 2, normalize))
+        self.conv4 = CoordConv(SpectralConv2d(4 * width + 2, 8 * width, 4, 2, normalize))
         self.conv5 = CoordConv(nn.Conv2d(8 * width + 2, 1, 1))
 
     def features(self, images: Tensor) -> Tensor:

@@ -31,10 +31,10 @@ class Discriminator(nn.Module):
     sees_everything = True
     drawn: Tensor
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
-        self.whole = _Convolutions(config, normalise)
-        self.local = _Convolutions(config, normalise)
+        self.whole = _Convolutions(config, normalize)
+        self.local = _Convolutions(config, normalize)
         self.weigh = nn.Linear(2 * 8 * config.discriminator_width, 1)
         self.register_buffer("drawn", torch.zeros((), dtype=torch.int64))
 
@@ -82,6 +82,6 @@ def patches_at(images: Tensor, corners: Tensor) -> Tensor:
 class _Convolutions(fast.Discriminator):
     """The PatchGAN without its last convolution."""
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm) -> None:
-        super().__init__(config, normalise)
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm) -> None:
+        super().__init__(config, normalize)
         del self.conv5

@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The encoder's mirror image with transposed convolutions (DCGAN's generator); no spectral norm."""
 
-    def __init__(self, config: ModelConfig, normalise: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()
         widths = _widths(config)
         self.side = config.image_size // 2**LAYERS

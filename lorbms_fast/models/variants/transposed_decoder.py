@@ -7,13 +7,13 @@ from lorbms_fast.models import fast
 
 
 class Decoder(fast.Decoder):
-    """Each transition up is a spectrally normalised transposed 3x3 convolution of stride 2, without bias.
+    """Each transition up is a spectrally normalized transposed 3x3 convolution of stride 2, without bias.
 
     The parameters are those of the resize convolutions, by name, shape and number.
     """
 
     def _packed_ups(self, W_bar: list[Tensor]) -> list[Tensor]:
-        """The normalised weights as they are."""
+        """The normalized weights as they are."""
         return W_bar
 
     def _up(self, x: Tensor, weight: Tensor) -> Tensor:

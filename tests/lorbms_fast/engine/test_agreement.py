@@ -83,8 +83,8 @@ def batch(of: Case, number: int) -> Batch:
 
 def trained(of: Case, impl: str) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses of some iterations, and parameters and moments after them."""
-    normalise = {"constant": spectral_norm, "through": spectral_norm_through}[of.optim.sn_gradient]
-    networks = build(of.model, impl, of.number, normalise).double().train()
+    normalize = {"constant": spectral_norm, "through": spectral_norm_through}[of.optim.sn_gradient]
+    networks = build(of.model, impl, of.number, normalize).double().train()
     optimizers = Optimizers.of(networks, of.optim)
     losses = []
     for i in range(ITERATIONS):

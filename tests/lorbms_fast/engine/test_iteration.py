@@ -28,9 +28,9 @@ def double(batch: Batch) -> Batch:
     return Batch(batch.I_ref.double(), batch.I_q.double(), batch.mask)
 
 
-def trained(impl, config, iterations, normalise=spectral_norm, fresh=False):
+def trained(impl, config, iterations, normalize=spectral_norm, fresh=False):
     """Losses of each iteration and all tensors at the end."""
-    networks = build(config.model, impl, 0, normalise).double().train()
+    networks = build(config.model, impl, 0, normalize).double().train()
     optimizers = Optimizers.of(networks, config.optim)
     losses = []
     for i in range(iterations):
@@ -42,10 +42,10 @@ def trained(impl, config, iterations, normalise=spectral_norm, fresh=False):
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("normalise", [spectral_norm, spectral_norm_through])
-def test_five_iterations_agree(normalise, fresh):
-    reference_losses, reference = trained("reference", TINY, 5, normalise, fresh)
-    losses, fast = trained("fast", TINY, 5, normalise, fresh)
+@pytest.mark.parametrize("normalize", [spectral_norm, spectral_norm_through])
+def test_five_iterations_agree(normalize, fresh):
+    reference_losses, reference = trained("reference", TINY, 5, normalize, fresh)
+    losses, fast = trained("fast", TINY, 5, normalize, fresh)
     torch.testing.assert_close(losses, reference_losses, rtol=1e-9, atol=0)
     for name, expected in reference.items():
         # Biases before a norm have gradient 0, of which Adam makes steps of rounding noise: they move nothing.

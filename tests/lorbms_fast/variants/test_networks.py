@@ -42,7 +42,7 @@ def test_attention_position_by_position():
     layer = filled(SelfAttention(16)).requires_grad_(False)
     x = randn(2, 16, 3, 5)
     f, g, h = (
-        (part.normalised().flatten(1) @ x.flatten(2)) + part.bias[:, None] for part in (layer.f, layer.g, layer.h)
+        (part.normalized().flatten(1) @ x.flatten(2)) + part.bias[:, None] for part in (layer.f, layer.g, layer.h)
     )
     assert f.shape == (2, 2, 15)
     o = torch.zeros_like(h)
@@ -50,7 +50,7 @@ def test_attention_position_by_position():
         for j in range(15):
             beta = torch.softmax(torch.stack([f[n, :, i] @ g[n, :, j] for i in range(15)]), dim=0)
             o[n, :, j] = sum(beta[i] * h[n, :, i] for i in range(15))
-    v = (layer.v.normalised().flatten(1) @ o + layer.v.bias[:, None]).unflatten(2, (3, 5))
+    v = (layer.v.normalized().flatten(1) @ o + layer.v.bias[:, None]).unflatten(2, (3, 5))
     torch.testing.assert_close(layer(x), x + layer.gamma * v)
 
 
@@ -82,8 +82,8 @@ def test_the_broadcast_decoder_tiles_its_code():
     f = randn(2, 4, 4)
     x = append_coordinates(f.flatten(1)[:, :, None, None].repeat(1, 1, 64, 64))
     for layer in (decoder.first, decoder.second, decoder.third, decoder.fourth):
-        x = torch.relu(F.conv2d(x, layer.normalised(), layer.bias, padding=1))
-    expected = torch.tanh(F.conv2d(x, decoder.last.normalised(), decoder.last.bias))
+        x = torch.relu(F.conv2d(x, layer.normalized(), layer.bias, padding=1))
+    expected = torch.tanh(F.conv2d(x, decoder.last.normalized(), decoder.last.bias))
     torch.testing.assert_close(decoder(f), expected)
 
 
@@ -120,7 +120,7 @@ def test_every_convolution_of_the_discriminator_is_told_coordinates():
     assert len(convolutions) == len([layer for layer in layers if isinstance(layer, CoordConv)]) == 5
     images = x = randn(2, 3, 64, 64)
     for number, layer in enumerate(convolutions, start=1):
-        weight = layer.normalised() if isinstance(layer, SpectralConv2d) else layer.weight
+        weight = layer.normalized() if isinstance(layer, SpectralConv2d) else layer.weight
         last = number == 5
         x = F.conv2d(append_coordinates(x), weight, layer.bias, 1 if last else 2, 0 if last else 1)
         x = x if last else F.leaky_relu(x, 0.2)

@@ -38,8 +38,8 @@ def test_decoders_start_alive(name):
 
 def test_the_norm_is_there_or_not():
     for name in DECODERS:
-        layers = [m for m in autoencoder(name, CONFIG)["dec"].modules() if hasattr(m, "normalised")]
-        assert {layer.normalise is spectral_norm for layer in layers} == {name.endswith("-sn")}
+        layers = [m for m in autoencoder(name, CONFIG)["dec"].modules() if hasattr(m, "normalized")]
+        assert {layer.normalize is spectral_norm for layer in layers} == {name.endswith("-sn")}
 
 
 def test_what_can_be_learned_is_learned(store):
