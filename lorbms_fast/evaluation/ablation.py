@@ -1,4 +1,4 @@
-"""What each loss is for (Table 4.5)."""
+"""Ablation of the losses (Table 4.5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ class Variant:
 
 
 EPOCHS = 3
-"""The last ones, over which Table 4.5 averages FID and IS."""
+"""Number of last epochs over which Table 4.5 averages FID and IS."""
 VARIANTS = {
     "full": Variant("full", None, (34.6, 188.3, 5.6)),
     "no-cls": Variant("without L_cls", "cls", (33.8, 183.5, 6.0)),
@@ -35,11 +35,6 @@ VARIANTS = {
 
 def variant_config(base: TrainConfig, name: str, evaluation: EvaluationConfig | None = None) -> TrainConfig:
     """Leave one part of L_G out of the settings of a run; classifier and discriminator are still trained.
-
-    Args:
-        base: settings of the whole system.
-        name: of the variant.
-        evaluation: how every epoch is measured; as in `base` by default.
 
     Raises:
         UserError: there is no such variant.

@@ -28,15 +28,7 @@ class AlexNetConvs(AlexNetConvolutions[nn.BatchNorm2d]):
 
 
 class AlexNet(nn.Module):
-    """AlexNet for whole pictures.
-
-    Args:
-        classes: logits to give.
-        side: of the images in pixels.
-        seed: of the initial values.
-        widths: maps of the five convolutions.
-        hidden: units of the two hidden layers.
-    """
+    """AlexNet for whole pictures of a side in pixels, with five convolutions' widths and two hidden layers."""
 
     def __init__(
         self, classes: int, side: int, seed: int = 0, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN

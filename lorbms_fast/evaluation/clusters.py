@@ -24,13 +24,7 @@ def pseudo_labels(
 ) -> NDArray[np.int64]:
     """Find the cluster of every image of a store, (N,) numbers 0, 1, ... without gaps; kept in the folder.
 
-    Args:
-        folder: for the result, under a name of all it depends on.
-        backbone: images to (B, D), in evaluation mode.
-        store: the images.
-        k: clusters.
-        seed: of k-means.
-        device: where the backbone is.
+    The backbone takes images to (B, D), in evaluation mode, on the device.
 
     Raises:
         UserError: there are fewer images than clusters.

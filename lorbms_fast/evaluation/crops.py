@@ -18,8 +18,8 @@ from lorbms_fast.evaluation.datasets.labelled import Labelled
 
 AREA, ASPECT = (1 / 3, 1.0), (3 / 4, 4 / 3)
 BRIGHTNESS, SATURATION = 32 / 255, (0.5, 1.5)
-CENTRE = 0.85
-"""Part of each side that the test's crop keeps."""
+CENTER = 0.85
+"""Share of each side that the test's crop keeps."""
 ATTEMPTS = 100
 
 S = TypeVar("S")
@@ -42,15 +42,7 @@ def training_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side
     bicubically, half of the time each; brightness moves by up to 32/255 and saturation is scaled by 0.5 to 1.5, in
     random order.
 
-    Args:
-        data: the pictures.
-        rows: which of them.
-        side: of the views.
-        seed: of all views.
-        view: number of the view; an epoch's number gives every epoch new ones.
-
-    Returns:
-        (len(rows), 3, side, side) float32 in [-1, 1].
+    The number of the view, such as the epoch's, makes new ones. Returns (len(rows), 3, side, side) float32 in [-1, 1].
     """
     views, brightness, saturation, brighter_first = [], [], [], []
     for row in rows:
@@ -77,7 +69,7 @@ def central_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side:
     for row in rows:
         picture = data.pictures[row]
         height, width = picture.shape[:2]
-        top, left = (int(length * (1 - CENTRE) / 2) for length in (height, width))
+        top, left = (int(length * (1 - CENTER) / 2) for length in (height, width))
         views.append(_resized(picture, Patch(top, left, height - 2 * top, width - 2 * left), side, cv2.INTER_LINEAR))
     return _planes(views) * 2 - 1
 
@@ -103,12 +95,11 @@ def saturated(x: Tensor, factor: Tensor) -> Tensor:
         x: (N, 3, H, W), RGB.
         factor: broadcastable to (N, 1, H, W).
 
-    Example:
-        >>> red_and_grey = torch.tensor([[0.8, 0.5], [0.4, 0.5], [0.4, 0.5]]).view(1, 3, 1, 2)
-        >>> saturated(red_and_grey, torch.tensor(2.0)).view(3, 2)
-        tensor([[0.8000, 0.5000],
-                [0.0000, 0.5000],
-                [0.0000, 0.5000]])
+    >>> red_and_grey = torch.tensor([[0.8, 0.5], [0.4, 0.5], [0.4, 0.5]]).view(1, 3, 1, 2)
+    >>> saturated(red_and_grey, torch.tensor(2.0)).view(3, 2)
+    tensor([[0.8000, 0.5000],
+            [0.0000, 0.5000],
+            [0.0000, 0.5000]])
     """
     V, lowest = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     room = V.clamp_min(0) / (V - lowest).clamp_min(1e-12)  # 1 / S
@@ -118,9 +109,8 @@ def saturated(x: Tensor, factor: Tensor) -> Tensor:
 def row_batches(count: int, size: int) -> list[range]:
     """Divide 0 .. count into ranges of at most `size`.
 
-    Example:
-        >>> row_batches(7, 3)
-        [range(0, 3), range(3, 6), range(6, 7)]
+    >>> row_batches(7, 3)
+    [range(0, 3), range(3, 6), range(6, 7)]
     """
     return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
@@ -128,9 +118,8 @@ def row_batches(count: int, size: int) -> list[range]:
 def ahead(make: Callable[[S], T], items: Iterable[S], workers: int = 2) -> Iterator[T]:
     """Yield `make` of each item in order, made by threads while the caller works on those before.
 
-    Example:
-        >>> list(ahead(lambda x: x * x, [1, 2, 3]))
-        [1, 4, 9]
+    >>> list(ahead(lambda x: x * x, [1, 2, 3]))
+    [1, 4, 9]
     """
     with ThreadPoolExecutor(workers) as pool:
         waiting: list[Future[T]] = []
@@ -143,7 +132,7 @@ def ahead(make: Callable[[S], T], items: Iterable[S], workers: int = 2) -> Itera
 
 
 def _resized(picture: NDArray[np.uint8], patch: Patch, side: int, method: int) -> NDArray[np.float32]:
-    """The patch at side x side, float32 in 0..1; bicubic values beyond are left to be cut off at the end."""
+    """Resize the patch to side x side, float32 in 0..1; bicubic values beyond are clamped later."""
     part = picture[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
     resized = cv2.resize(np.ascontiguousarray(part, np.float32), (side, side), interpolation=method)
     return np.asarray(resized / np.float32(255), dtype=np.float32)

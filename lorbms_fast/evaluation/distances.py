@@ -16,7 +16,7 @@ from lorbms_fast.progress import tqdm
 GROUPS = 20
 NORMAL_95 = 1.959964
 SPLITS = 10
-"""Of the inception score (Salimans et al., 2016)."""
+"""Number of splits of the inception score (Salimans et al., 2016)."""
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Moments:
         return cls(len(x), x.sum(0), x.T @ x)
 
     def without(self, other: "Moments") -> "Moments":
-        """Take those out that the other counts."""
+        """Subtract the other's."""
         return Moments(self.count - other.count, self.total - other.total, self.outer - other.outer)
 
     def mean_and_covariance(self) -> tuple[Array, Array]:
@@ -58,10 +58,9 @@ def frechet_distance(one: Moments, other: Moments) -> float:
 
     The trace of the root is the sum of the roots of the eigenvalues of C_1^(1/2) C_2 C_1^(1/2), which is symmetric.
 
-    Example:
-        >>> x = np.array([[-1.0, 0], [1, 0], [0, -1], [0, 1]])
-        >>> round(frechet_distance(Moments.of(x), Moments.of(x + [3, 0])), 6)
-        9.0
+    >>> x = np.array([[-1.0, 0], [1, 0], [0, -1], [0, 1]])
+    >>> round(frechet_distance(Moments.of(x), Moments.of(x + [3, 0])), 6)
+    9.0
     """
     (mu_1, C_1), (mu_2, C_2) = one.mean_and_covariance(), other.mean_and_covariance()
     values, vectors = np.linalg.eigh(C_1)
@@ -74,11 +73,10 @@ def frechet_distance(one: Moments, other: Moments) -> float:
 def frechet(real: NDArray[np.floating], made: NDArray[np.floating], groups: int = GROUPS) -> Estimate:
     """Estimate the Frechet distance between features (N, D) of real and (M, D) of made images.
 
-    Example:
-        >>> draw = np.random.default_rng(0)
-        >>> found = frechet(draw.normal(0, 1, (500, 2)), draw.normal(1, 1, (500, 2)))
-        >>> found.low < 2 < found.high  # the distance between the distributions themselves
-        True
+    >>> draw = np.random.default_rng(0)
+    >>> found = frechet(draw.normal(0, 1, (500, 2)), draw.normal(1, 1, (500, 2)))
+    >>> found.low < 2 < found.high  # the distance between the distributions themselves
+    True
     """
     groups = min(groups, len(real), len(made))
     real, made = _in_their_span(real, made)
@@ -97,18 +95,12 @@ def halves(real: NDArray[np.floating]) -> float:
 
 
 def kernel_distance(real: NDArray[np.floating], made: NDArray[np.floating], groups: int = GROUPS) -> Estimate:
-    """Estimate KID (Binkowski et al., 2018): unbiased squared MMD over all pairs, kernel `(x . y / D + 1)^3`.
+    """Estimate KID (Binkowski et al., 2018) of (N, D) and (M, D): unbiased squared MMD, kernel `(x . y / D + 1)^3`.
 
-    Args:
-        real: (N, D).
-        made: (M, D).
-        groups: of the jackknife.
-
-    Example:
-        >>> x = np.random.default_rng(0).normal(size=(400, 8))
-        >>> same, other = kernel_distance(x[:200], x[200:]), kernel_distance(x[:200], x[200:] + 1)
-        >>> same.low < 0 < same.high < other.low
-        True
+    >>> x = np.random.default_rng(0).normal(size=(400, 8))
+    >>> same, other = kernel_distance(x[:200], x[200:]), kernel_distance(x[:200], x[200:] + 1)
+    >>> same.low < 0 < same.high < other.low
+    True
     """
     groups = min(groups, len(real), len(made))
     x, y = ([np.asarray(z[g::groups], np.float64) for g in range(groups)] for z in (real, made))
@@ -127,10 +119,9 @@ def kernel_distance(real: NDArray[np.floating], made: NDArray[np.floating], grou
 def inception_score(probabilities: NDArray[np.floating], groups: int = GROUPS) -> Estimate:
     """Estimate `exp(mean KL(p(y|x) || p(y)))` over all images.
 
-    Example:
-        >>> certain = np.repeat(np.eye(4), 25, axis=0)  # four classes, each as often
-        >>> round(inception_score(certain).value, 6)
-        4.0
+    >>> certain = np.repeat(np.eye(4), 25, axis=0)  # four classes, each as often
+    >>> round(inception_score(certain).value, 6)
+    4.0
     """
     p = np.asarray(probabilities, np.float64)
     groups = min(groups, len(p))
@@ -147,10 +138,9 @@ def split_inception_score(probabilities: NDArray[np.floating]) -> tuple[float, f
 def jackknife(value: float, left_out: Sequence[float]) -> Estimate:
     """Estimate a value's 95% interval from the values without each of the groups.
 
-    Example:
-        >>> x = np.array([1.0, 2, 3, 4, 5])
-        >>> [round(value, 2) for value in jackknife(3.0, [np.delete(x, i).mean() for i in range(5)])]
-        [3.0, 1.61, 4.39]
+    >>> x = np.array([1.0, 2, 3, 4, 5])
+    >>> [round(value, 2) for value in jackknife(3.0, [np.delete(x, i).mean() for i in range(5)])]
+    [3.0, 1.61, 4.39]
     """
     n = len(left_out)
     error = np.sqrt((n - 1) / n * ((np.array(left_out) - np.mean(left_out)) ** 2).sum())
@@ -158,7 +148,7 @@ def jackknife(value: float, left_out: Sequence[float]) -> Estimate:
 
 
 def _in_their_span(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[NDArray[np.floating], ...]:
-    """Few images in many dimensions, in an orthonormal basis of all of them: a rotation changes no Frechet distance."""
+    """Project few images in many dimensions on a basis of their span: a rotation changes no Frechet distance."""
     if len(x) + len(y) >= x.shape[1]:
         return x, y
     basis = np.linalg.qr(np.concatenate([x, y]).astype(np.float64).T)[0]
@@ -166,7 +156,7 @@ def _in_their_span(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[ND
 
 
 def _kernel_sums(x: list[Array], y: list[Array]) -> Array:
-    """(groups, groups): the kernel summed over all pairs of two groups, a group with itself without its diagonal."""
+    """Sum the kernel over all pairs of two groups, (groups, groups), a group with itself without its diagonal."""
     sums = np.empty((len(x), len(y)))
     dimensions = x[0].shape[1]
 

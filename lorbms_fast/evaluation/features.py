@@ -52,14 +52,14 @@ def cached_features(
     """Compute the features that are not in the folder yet.
 
     Args:
-        folder: of the cache; should name all that the features depend on.
+        folder: folder of the cache; should name all that the features depend on.
         backbone: images to (B, D), in evaluation mode.
         train: training pictures.
         test: test pictures.
-        views: how many random views of the training pictures.
-        side: of the views in pixels.
-        seed: of the views.
-        device: where the backbone is.
+        views: number of random views of the training pictures.
+        side: side of the views in pixels.
+        seed: seed of the views.
+        device: device of the backbone.
 
     Raises:
         UserError: the disk is too small.
@@ -93,12 +93,11 @@ def cached_features(
 def weights_fingerprint(network: nn.Module) -> str:
     """Compute a name that changes when any parameter or buffer does.
 
-    Example:
-        >>> layer = nn.Linear(2, 2)
-        >>> before = weights_fingerprint(layer)
-        >>> layer.bias.data += 1
-        >>> weights_fingerprint(layer) == before
-        False
+    >>> layer = nn.Linear(2, 2)
+    >>> before = weights_fingerprint(layer)
+    >>> layer.bias.data += 1
+    >>> weights_fingerprint(layer) == before
+    False
     """
     digest = sha256()
     for name, tensor in sorted(network.state_dict().items()):

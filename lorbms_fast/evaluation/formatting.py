@@ -7,9 +7,8 @@ from typing import Any
 def interval(estimate: Sequence[float], digits: int = 1) -> str:
     """Write a value and its 95% interval.
 
-    Example:
-        >>> interval([137.66, 130.2, 145])
-        '137.7 [130.2, 145.0]'
+    >>> interval([137.66, 130.2, 145])
+    '137.7 [130.2, 145.0]'
     """
     value, low, high = (f"{number:.{digits}f}" for number in estimate)
     return f"{value} [{low}, {high}]"
@@ -18,9 +17,8 @@ def interval(estimate: Sequence[float], digits: int = 1) -> str:
 def percentage(rate: dict[str, Any]) -> str:
     """Write a proportion with its interval; "none" where nothing was asked.
 
-    Example:
-        >>> percentage({"percent": 80, "low": 49.02, "high": 94.33, "of": 10})
-        '80.0 [49.0, 94.3] %'
+    >>> percentage({"percent": 80, "low": 49.02, "high": 94.33, "of": 10})
+    '80.0 [49.0, 94.3] %'
     """
     return "none" if rate["percent"] is None else interval([rate["percent"], rate["low"], rate["high"]]) + " %"
 
@@ -28,8 +26,7 @@ def percentage(rate: dict[str, Any]) -> str:
 def spread(mean: float, sd: float) -> str:
     """Write a mean and its standard deviation.
 
-    Example:
-        >>> spread(36.5, 0.21)
-        '36.5 +- 0.2'
+    >>> spread(36.5, 0.21)
+    '36.5 +- 0.2'
     """
     return f"{mean:.1f} +- {sd:.1f}"

@@ -17,13 +17,7 @@ from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.tiled import Tiled
 from lorbms_fast.evaluation.crops import row_batches
-from lorbms_fast.evaluation.distances import (
-    frechet,
-    halves,
-    inception_score,
-    kernel_distance,
-    split_inception_score,
-)
+from lorbms_fast.evaluation.distances import frechet, halves, inception_score, kernel_distance, split_inception_score
 from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.evaluation.image_features import OTHER_WEIGHTS, Described, ImageFeatures
 from lorbms_fast.evaluation.inception import PUBLISHED_SHA256
@@ -35,18 +29,9 @@ from lorbms_fast.types import Networks
 
 BATCH = 32
 MIXED_SCENES = 7
-"""Distinguishes these random draws from a run's other ones."""
-
-
+"""Purpose of these random draws, unlike a run's other ones."""
 SCORES = {"is": "IS", "class_score": f"class score{OTHER_WEIGHTS}"}
-"""Key of a score over class probabilities in a result -> what it is called."""
-
-
-class Set(NamedTuple):
-    """Features and probabilities of a whole set of images."""
-
-    features: NDArray[np.float32]
-    probabilities: NDArray[np.float32] | None
+"""Key of a score over class probabilities in a result -> its name."""
 
 
 def measure_generation(
@@ -62,13 +47,7 @@ def measure_generation(
     Serves `lorbms-fast evaluate generation` and a training loop alike: the networks are put back into the mode they
     were in, and what was measured for these very weights is not measured again.
 
-    Args:
-        networks: on any device.
-        source: the store, and how its images are mixed.
-        features: how images are described.
-        run: the run's folder.
-        iteration: how many iterations the networks have seen.
-        draw: number of the random draw of candidates.
+    `iteration` is the networks' own, `draw` the number of the random draw of candidates.
     """
     store = source.store
     device = next(networks.parameters()).device
@@ -112,7 +91,7 @@ def mixed_scenes(
             yield to_uint8_nhwc(Tiled(Fast()).mixed_images(networks, batch.to(device)))
 
 
-def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Set:
+def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: ImageFeatures, title: str) -> Described:
     """Compute the features of all images of an iterator, under a progress bar."""
     described: list[Described] = []
     with tqdm(total=count, desc=title, unit="images") as bar:
@@ -121,7 +100,7 @@ def describe_all(batches: Iterator[NDArray[np.uint8]], count: int, features: Ima
             bar.update(len(images))
     found = np.concatenate([one.features for one in described])
     probabilities = [one.probabilities for one in described if one.probabilities is not None]
-    return Set(found, np.concatenate(probabilities) if probabilities else None)
+    return Described(found, np.concatenate(probabilities) if probabilities else None)
 
 
 def draw_generation_curves(run: Path) -> Path | None:
@@ -171,9 +150,9 @@ class OverTraining(NamedTuple):
     sd: float
     best: float
     iteration: int
-    """Of the best."""
+    """Iteration of the best."""
     checkpoints: int
-    """How many it was measured at."""
+    """Number of checkpoints measured."""
 
     @property
     def summary(self) -> str:
@@ -184,13 +163,12 @@ class OverTraining(NamedTuple):
 def over_training(results: Sequence[Result]) -> list[OverTraining]:
     """Sum up each measure of each store over all checkpoints that it was measured at (Table 4.4).
 
-    Example:
-        >>> one = {"pictures": "24 images", "distance": "FID", "features": "weights", "is": [5.0, 4.9, 5.1]}
-        >>> two = {"frechet": [200.0, 190, 210], "iteration": 10}, {"frechet": [180.0, 170, 190], "iteration": 20}
-        >>> for found in over_training([one | more for more in two]):
-        ...     print(found.measure, found.mean, round(found.sd, 1), found.best, found.iteration, found.checkpoints)
-        FID 190.0 14.1 180.0 20 2
-        IS 5.0 0.0 5.0 10 2
+    >>> one = {"pictures": "24 images", "distance": "FID", "features": "weights", "is": [5.0, 4.9, 5.1]}
+    >>> two = {"frechet": [200.0, 190, 210], "iteration": 10}, {"frechet": [180.0, 170, 190], "iteration": 20}
+    >>> for found in over_training([one | more for more in two]):
+    ...     print(found.measure, found.mean, round(found.sd, 1), found.best, found.iteration, found.checkpoints)
+    FID 190.0 14.1 180.0 20 2
+    IS 5.0 0.0 5.0 10 2
     """
     series: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for result in results:
@@ -209,7 +187,7 @@ def over_training(results: Sequence[Result]) -> list[OverTraining]:
 
 
 def _rightly_named(result: Result) -> Result:
-    """A result as it may be called: earlier versions named whatever Inception weights gave FID and IS."""
+    """Rename FID and IS in results of earlier versions that other Inception weights gave."""
     if result["distance"] != "FID" or f"sha256 {PUBLISHED_SHA256[:8]}" in result["features"]:
         return result
     named = {name: value for name, value in result.items() if name not in ("is", "is_splits")}
@@ -217,13 +195,13 @@ def _rightly_named(result: Result) -> Result:
     return named | {"distance": f"Frechet distance{OTHER_WEIGHTS}"}
 
 
-def _real(folder: Path, source: NeighbourBatches | Halves, features: ImageFeatures) -> Set:
-    """The store's own images, described once."""
+def _real(folder: Path, source: NeighbourBatches | Halves, features: ImageFeatures) -> Described:
+    """Features of the store's own images, computed once."""
     store = source.store
     path = folder / f"real-{store.digest[:16]}-{features.slug}.npz"
     if path.exists():
         with np.load(path) as kept:
-            return Set(kept["features"], kept.get("probabilities"))
+            return Described(kept["features"], kept.get("probabilities"))
     batches = (np.asarray(store.images[rows.start : rows.stop]) for rows in row_batches(len(store), BATCH))
     real = describe_all(batches, len(store), features, "real images")
     arrays = {name: array for name, array in real._asdict().items() if array is not None}
@@ -232,7 +210,7 @@ def _real(folder: Path, source: NeighbourBatches | Halves, features: ImageFeatur
     return real
 
 
-def _compared(real: Set, made: Set, score: str | None) -> Result:
+def _compared(real: Described, made: Described, score: str | None) -> Result:
     result: Result = {
         "frechet": frechet(real.features, made.features),
         "frechet_halves": halves(real.features),

@@ -1,4 +1,4 @@
-"""Features of whole images for comparing sets of them, and what the comparison may be called."""
+"""Features of whole images for comparing sets of them, and names of the comparisons."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lorbms_fast.evaluation.inception import PUBLISHED_SHA256, load_inception
 from lorbms_fast.similarity.features import load_extractor
 
 OTHER_WEIGHTS = " (other Inception weights)"
-"""Behind the names of what an Inception network with other weights than the published ones gives."""
+"""Suffix of the names of measures by an Inception network with other weights than the published ones."""
 TITLES = {"efficientnet-lite0": "EfficientNet-Lite0", "deepcluster": "DeepCluster", "descriptor": "colour and gradient"}
 
 
@@ -35,9 +35,9 @@ class ImageFeatures:
     slug: str
     """Short name for files."""
     distance: str
-    """What a Frechet distance between these features is called: `FID` for one network only."""
+    """Name of a Frechet distance between these features: `FID` for one network only."""
     score: str | None
-    """What the score over class probabilities is called, where there are some: `IS` for that network only."""
+    """Name of the score over class probabilities, if there are any: `IS` for that network only."""
     setting: str
     """Weights and resize, in words."""
     describe: Callable[[NDArray[np.uint8]], Described]

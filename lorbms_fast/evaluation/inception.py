@@ -17,7 +17,7 @@ from lorbms_fast.weights import fill, read_checkpoint
 
 SIDE, CLASSES = 299, 1008
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of the published conversions: both names are of one file, and carry the first eight digits."""
+"""Checksum of the published conversions, one file under two names that carry the first eight digits."""
 
 Kernel = tuple[int, int]
 
@@ -189,9 +189,8 @@ def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
         images: float (N, C, H, W).
         side: of the result.
 
-    Example:
-        >>> resize_as_tensorflow(torch.tensor([[[[0.0, 4], [0, 4]]]]), 4)[0, 0, 0]
-        tensor([0., 2., 4., 4.])
+    >>> resize_as_tensorflow(torch.tensor([[[[0.0, 4], [0, 4]]]]), 4)[0, 0, 0]
+    tensor([0., 2., 4., 4.])
     """
     for dim in (2, 3):
         length = images.shape[dim]

@@ -79,7 +79,7 @@ class Sources:
 
 
 def _reading(encoder: nn.Module, side: int) -> nn.Module:
-    """An encoder that reads pictures of this side; one with a fully connected layer reads those of its own alone."""
+    """Refuse an encoder with a fully connected layer for pictures of another side."""
     if (own := getattr(encoder, "image_size", side)) != side:
         raise UserError(f"this run's encoder reads pictures of {own} px, not of {side}: use --side {own}")
     return encoder
@@ -151,12 +151,7 @@ ROWS = {
 
 
 def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) -> Result:
-    """Measure one row's accuracy over the ten folds; from disk if it was computed in the same setting.
-
-    Args:
-        name: one of `ROWS`.
-        sources: what rows are made from.
-        keep_features: leave cached features on disk when the row is done.
+    """Measure the accuracy of one of `ROWS` over the ten folds; from disk if it was computed in the same setting.
 
     Raises:
         UserError: there is no such row, or the row needs pictures or weights that were not named.
@@ -202,7 +197,7 @@ def classifier_parameters(backbone: nn.Module, side: int, classes: int) -> int:
 
 
 def in_words(name: str, config: LinearConfig) -> str:
-    """Say how far the lengths of a row are the thesis's."""
+    """Compare the lengths of a row with the thesis's, in words."""
     full = LinearConfig()
     lengths = {"epochs": (config.probe.epochs, full.probe.epochs)}
     if not ROWS[name].finetuned:
@@ -246,7 +241,7 @@ def _frozen(name: str, backbone: nn.Module, s: Sources, keep_features: bool) -> 
 
 
 def _finetuned(name: str, backbone: nn.Module, s: Sources, setting: Result) -> list[float]:
-    """Backbone and classifier trained together, fold by fold; each fold's accuracy is kept until all are there."""
+    """Train backbone and classifier together, fold by fold; each fold's accuracy is kept until all are there."""
     config, data = s.config, s.stl10
     schedule = Schedule(
         epochs(config.probe.epochs, data.folds.shape[1], config.finetune_batch),

@@ -33,9 +33,9 @@ from lorbms_fast.evaluation.supervised import (
 )
 
 PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY = 1e-3, 0.5, 10_000
-"""As Krähenbühl et al. (ICLR 2016) train on PASCAL; the thesis gives momentum and 80,000 iterations only."""
+"""Rates of Krähenbühl et al. (ICLR 2016) on PASCAL; the thesis gives momentum and 80,000 iterations only."""
 ALEXNET_LR, ALEXNET_DECAY, ALEXNET_DECAYS = 1e-2, 0.1, 3
-"""Ours: a tenth after each third; the thesis does not say."""
+"""Our rates, a tenth after each third; the thesis does not say."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Pretraining:
     def _kept(
         self, name: str, backbone: nn.Module, network: nn.Module, data: Labelled, schedule: Schedule
     ) -> nn.Module:
-        """The backbone trained as a part of the network, or as it was left by the same training before."""
+        """Train the backbone as a part of the network, or load what the same training left before."""
         weights, facts = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
         setting: dict[str, Any] = {
             "pictures": data.source,

@@ -26,11 +26,11 @@ class ProbeConfig:
     epochs: Count = 200
     """Passes over a fold."""
     batch_size: Count = 100
-    """Pictures a step; the thesis does not say."""
+    """Batch size; the thesis does not say."""
     lr: Rate = 1e-3
     """Adam's learning rate."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of initial values, order and views."""
+    """Seed of initial values, order and views."""
 
 
 def initial_classifier(features: int, classes: int, seed: int, fold: int) -> tuple[Tensor, Tensor]:
@@ -61,9 +61,9 @@ def train_folds(
         epoch_features: epoch -> (N, D), the features of all pictures in that epoch's views, on any device.
         labels: (N,) int64.
         folds: number of the fold -> (n,) rows of its pictures; equally many in all.
-        classes: how many.
+        classes: number of classes.
         config: lengths and rates.
-        device: where to compute.
+        device: device of the training.
 
     Returns:
         Weights (F, D, classes) and biases (F, 1, classes), in the order of `folds`.

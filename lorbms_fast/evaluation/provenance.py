@@ -1,4 +1,4 @@
-"""Sources of a store's images, in words that go beside every number obtained on them."""
+"""Descriptions of a store's images, which go beside every number obtained on them."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from lorbms_fast.dataloader.store import ImageStore
 CREDITS = "credits/credits.json"
 """`lorbms-fast compose` puts it beside the sets it makes."""
 MOST_NAMED = 3
-"""Folders of a data set that are named; COCO's train2017 and test2017 must not be taken for each other."""
+"""Max. number of folders that are named; COCO's train2017 and test2017 must not be taken for each other."""
 
 
 def is_composed(store: ImageStore) -> bool:

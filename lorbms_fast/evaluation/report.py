@@ -30,7 +30,7 @@ TEMPLATE = "report.html"
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what to know about it, a table and pictures."""
+    """A heading, notes, a table and pictures."""
 
     title: str
     notes: Sequence[str] = ()
@@ -38,7 +38,7 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
     pictures: Sequence[Path] = ()
     missing: str = ""
-    """How to get what the section would show, where it shows nothing."""
+    """Command that makes the section's content, shown where it is empty."""
 
 
 def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> None:
@@ -117,16 +117,7 @@ def _generation(run: Path) -> Section:
 
 def _over_training(run: Path) -> Section:
     found = over_training(generation_results(run))
-    rows = [
-        [
-            one.measure,
-            one.pictures,
-            one.summary,
-            f"{one.checkpoints}",
-            table_4_4(one.measure),
-        ]
-        for one in found
-    ]
+    rows = [[one.measure, one.pictures, one.summary, f"{one.checkpoints}", table_4_4(one.measure)] for one in found]
     notes = ["Over all checkpoints measured; the thesis has one an epoch."]
     if any(one.measure == "FID" for one in found):
         notes.append(f"Beside the thesis: {AUTHOR_LOGS}.")

@@ -13,13 +13,7 @@ Result = dict[str, Any]
 
 
 def cached(path: Path, setting: Result, make: Callable[[], Result]) -> Result:
-    """Get the result of a setting: from the file if it holds that of the same one, else made and written.
-
-    Args:
-        path: JSON file, `{"setting": ..., ...}`.
-        setting: all that the result depends on, in plain values.
-        make: computes the result.
-    """
+    """Read the result of a setting, in plain values, from a JSON file; else make and write it."""
     setting = json.loads(json.dumps(setting))
     if (found := read_result(path)) is not None and found.get("setting") == setting:
         return found
@@ -41,8 +35,7 @@ def read_result(path: Path) -> Result | None:
 def mean_and_sd(values: list[float]) -> tuple[float, float]:
     """Compute mean and standard deviation (over n - 1; 0 for one value).
 
-    Example:
-        >>> mean_and_sd([1.0, 2.0, 3.0])
-        (2.0, 1.0)
+    >>> mean_and_sd([1.0, 2.0, 3.0])
+    (2.0, 1.0)
     """
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

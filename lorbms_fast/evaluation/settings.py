@@ -21,25 +21,25 @@ class LinearConfig:
     """Random views of each training picture, taken in turn; by default a new one each epoch, as in the thesis. Fewer
     take less time and disk."""
     side: Annotated[int, Field(ge=64, multiple_of=32)] = 96
-    """Of the pictures in pixels."""
+    """Side of the pictures in pixels."""
     finetune_batch: Count = 100
-    """Pictures a step where the backbone is trained too; the thesis does not say."""
+    """Batch size where the backbone is trained too; the thesis does not say."""
     stl10_epochs: Count = 150
     """Passes over STL-10's training set in the pretrainings on it."""
     stl10_batch: Count = 100
-    """Pictures a step there; the thesis does not say."""
+    """Batch size there; the thesis does not say."""
     pascal_iterations: Count = 80_000
     """Steps of the pretraining on PASCAL."""
     pascal_batch: Count = 16
-    """Pictures a step there; the thesis does not say."""
+    """Batch size there; the thesis does not say."""
     alexnet_epochs: Count = 60
     """Passes of AlexNet over ImageNet or over clustered images."""
     alexnet_batch: Count = 128
-    """Pictures a step there."""
+    """Batch size there."""
     large_side: Annotated[int, Field(ge=64, multiple_of=32)] = 224
     """Side of the pictures in the pretrainings on PASCAL, ImageNet and clusters."""
     clusters: Count = 2_000
-    """Of k-means in knowledge transfer."""
+    """Number of clusters in knowledge transfer."""
     alexnet_widths: tuple[Count, Count, Count, Count, Count] = WIDTHS
     """Maps of AlexNet's convolutions."""
     alexnet_hidden: Count = HIDDEN

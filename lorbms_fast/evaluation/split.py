@@ -9,7 +9,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 
 SPLIT = 11
-"""Distinguishes this random draw from others."""
+"""Purpose of this random draw, unlike others."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lorbms_fast.optimizers import Adam
 from lorbms_fast.progress import tqdm
 
 SAVE_EVERY = 1_000
-"""Iterations between two states on disk."""
+"""Number of iterations between two states on disk."""
 TEST_BATCH = 64
 
 
@@ -32,7 +32,7 @@ class Schedule:
     iterations: int
     batch_size: int
     side: int
-    """Of the views, in pixels."""
+    """Side of the views in pixels."""
     optimizer: Callable[[list[nn.Parameter]], Optimizer]
     rate: Callable[[int], float]
     """Learning rate of an iteration, counted from 0."""
@@ -57,14 +57,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class WithLinear(nn.Module):
-    """A backbone and a linear classifier on its features.
-
-    Args:
-        backbone: images to (N, D).
-        side: of the images, from which D follows.
-        classes: logits to give.
-        seed: of the classifier's initial values.
-    """
+    """A backbone, images to (N, D), and a linear classifier on its features; the images' side decides D."""
 
     def __init__(self, backbone: nn.Module, side: int, classes: int, seed: int) -> None:
         super().__init__()
@@ -104,10 +97,10 @@ def train_supervised(
     Args:
         network: images (N, 3, S, S) in [-1, 1] to logits, on the device.
         data: pictures and labels; labels decide the loss, see `classification_loss`.
-        rows: which pictures.
+        rows: pictures to train on.
         schedule: length, batches, optimizer.
-        device: where to compute.
-        title: of the progress bar.
+        device: device of the training.
+        title: title of the progress bar.
         state: file for parameters and optimizer while it trains; removed at the end.
 
     Returns:
@@ -162,9 +155,8 @@ def _batch(rows: NDArray[np.int64], schedule: Schedule, iteration: int) -> tuple
 def epochs(count: int, pictures: int, batch_size: int) -> int:
     """Count the iterations of so many passes over so many pictures.
 
-    Example:
-        >>> epochs(60, pictures=1000, batch_size=128)
-        420
+    >>> epochs(60, pictures=1000, batch_size=128)
+    420
     """
     return count * max(1, pictures // batch_size)
 
@@ -177,9 +169,8 @@ def constant(lr: float) -> Callable[[int], float]:
 def staircase(lr: float, factor: float, every: int) -> Callable[[int], float]:
     """Multiply a rate by `factor` after every so many iterations.
 
-    Example:
-        >>> rate = staircase(1.0, 0.5, every=10)
-        >>> [rate(iteration) for iteration in (0, 9, 10, 25)]
-        [1.0, 1.0, 0.5, 0.25]
+    >>> rate = staircase(1.0, 0.5, every=10)
+    >>> [rate(iteration) for iteration in (0, 9, 10, 25)]
+    [1.0, 1.0, 0.5, 0.25]
     """
     return lambda iteration: lr * factor ** (iteration // every)

@@ -45,18 +45,10 @@ class Quality:
 def calibrate(
     name: str, config: TrainConfig, store: ImageStore, iterations: int, out: Path, device: torch.device
 ) -> Result:
-    """Train one variant and measure it on held-out photographs along the way; kept in OUT/<name>.json.
+    """Train one of `DECODERS` and measure it on a tenth of the photographs along the way; kept in OUT/<name>.json.
 
     L = lambda_rec |I - I_hat| + lambda_adv bce(D(I_hat), 1), then L_D as in the thesis; batches and optimizers of the
     config. The discriminator keeps its spectral norm in all variants.
-
-    Args:
-        name: one of `DECODERS`.
-        config: sizes, weights of the losses, optimizers, batch size and seed.
-        store: images; a tenth of the photographs is held out.
-        iterations: length.
-        out: folder for the result, and for the state while it trains.
-        device: where to compute.
 
     Raises:
         UserError: there is no such variant, or the store does not fit the config.
@@ -175,7 +167,7 @@ def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: Tr
 
 
 def _rows(train: NDArray[np.int64], config: TrainConfig, iteration: int) -> NDArray[np.int64]:
-    """The images of an iteration: each pass takes them in a new random order."""
+    """Rows of an iteration's images: each pass takes them in a new random order."""
     epoch, position = divmod(iteration, len(train) // config.batch_size)
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, 13, epoch)))).permutation(train)
     return order[position * config.batch_size :][: config.batch_size]

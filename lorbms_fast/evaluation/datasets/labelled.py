@@ -1,4 +1,4 @@
-"""Labelled sets of pictures."""
+"""Labeled sets of pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Labelled:
     classes: tuple[str, ...]
     """Their names."""
     source: str
-    """What they are, in words: goes beside every number obtained on them."""
+    """Description that goes beside every number obtained on them."""
 
     def __len__(self) -> int:
         return len(self.labels)

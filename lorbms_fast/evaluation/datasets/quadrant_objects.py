@@ -13,7 +13,7 @@ from lorbms_fast.errors import UserError
 
 NONE = -1
 SMALLEST = 0.1
-"""Part of a quadrant that an object's box must cover to be its object."""
+"""Smallest share of a quadrant that an object's box must cover to be its object."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,9 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
 
 
 def covered(box: list[float], x: int, y: int, side: int, flip: bool, q: int) -> float:
-    """Compute the part of quadrant q of a square crop that a box covers.
+    """Compute the share of quadrant q (0 to 3) of a square crop that a box (left, top, width, height) covers.
 
-    Args:
-        box: left, top, width, height in the photograph's pixels.
-        x: left edge of the crop.
-        y: its top edge.
-        side: its side.
-        flip: whether the crop is mirrored after it was cut out.
-        q: 0 to 3.
+    The crop has its left top corner at (x, y) and is mirrored after it was cut out if `flip`.
     """
     left, top, width, height = box
     left, top = (side - (left - x) - width if flip else left - x), top - y

@@ -16,11 +16,8 @@ def chunk_to_category(
 ) -> dict[str, Result]:
     """Measure the accuracy on the test half, from a quadrant's own chunk and from that of the quadrant opposite.
 
-    Args:
-        codes: (N, chunks, chunk), of real images; a quadrant of several chunks is read by their mean.
-        objects: labels (N, 4).
-        photographs: (N,), the photograph of each image.
-        split: to learn from, to test on.
+    Takes codes (N, chunks, chunk) of real images, where a quadrant of several chunks is read by their mean, and the
+    photograph (N,) of each image.
     """
     train, test = (objects.labels[rows] != NONE for rows in (split.train, split.test))
     y_train, y_test = objects.labels[split.train][train], objects.labels[split.test][test]

@@ -9,13 +9,7 @@ from lorbms_fast.tiles import replaced_chunks
 
 
 def changes(swaps: Swaps, made: Swapped, mean_code: NDArray[np.floating]) -> dict[str, float]:
-    """Sum up over a batch what `invariance` takes the ratios of.
-
-    Args:
-        swaps: B of them.
-        made: their scenes.
-        mean_code: (chunks, chunk), the mean code of real images.
-    """
+    """Sum up over a batch what `invariance` takes the ratios of; `mean_code` is (chunks, chunk) of real images."""
     swapped = swaps.mask
     swapped_chunks = replaced_chunks(torch.from_numpy(swapped), made.f_mix.shape[1]).numpy()
     f_mix, f_mix_hat = (f.double().cpu().numpy() for f in (made.f_mix, made.f_mix_hat))
@@ -33,11 +27,10 @@ def changes(swaps: Swaps, made: Swapped, mean_code: NDArray[np.floating]) -> dic
 def invariance(sums: dict[str, float]) -> dict[str, float]:
     """Compute the measures from sums over all swaps.
 
-    Example:
-        >>> sums = {"drift kept": 1, "spread kept": 10, "drift swapped": 1, "spread swapped": 4}
-        >>> sums |= {"change kept": 3, "count kept": 3, "change swapped": 4, "count swapped": 1}
-        >>> invariance(sums)["drift of kept chunks"], invariance(sums)["leak"]
-        (0.1, 0.25)
+    >>> sums = {"drift kept": 1, "spread kept": 10, "drift swapped": 1, "spread swapped": 4}
+    >>> sums |= {"change kept": 3, "count kept": 3, "change swapped": 4, "count swapped": 1}
+    >>> invariance(sums)["drift of kept chunks"], invariance(sums)["leak"]
+    (0.1, 0.25)
     """
     inside, outside = (sums[f"change {where}"] / sums[f"count {where}"] for where in ("swapped", "kept"))
     return {

@@ -28,18 +28,11 @@ class Logistic:
 def fit_logistic(
     features: NDArray[np.floating], labels: NDArray[np.int64], classes: int, penalty: float = PENALTY
 ) -> Logistic:
-    """Find the minimum of mean softmax cross entropy + penalty / 2 |W|^2 on standardised features.
+    """Minimize mean softmax cross entropy + penalty / 2 |W|^2 on standardized features (N, D), labels (N,) from 0.
 
-    Args:
-        features: (N, D).
-        labels: (N,) in 0 .. classes - 1.
-        classes: how many.
-        penalty: weight of the squared norm.
-
-    Example:
-        >>> x, y = np.array([[0.0], [1], [9], [10]]), np.array([0, 0, 1, 1])
-        >>> fit_logistic(x, y, classes=2).predict(np.array([[2.0], [8]]))
-        array([0, 1])
+    >>> x, y = np.array([[0.0], [1], [9], [10]]), np.array([0, 0, 1, 1])
+    >>> fit_logistic(x, y, classes=2).predict(np.array([[2.0], [8]]))
+    array([0, 1])
     """
     x = np.asarray(features, np.float64)
     mean, std = x.mean(0), x.std(0)

@@ -44,17 +44,8 @@ def measure_scenes(
 
     One half of the store's photographs teaches the classifiers, the other is swapped and judged.
 
-    Args:
-        networks: in evaluation mode, on the device.
-        store: images to swap between.
-        objects: what stands in their quadrants.
-        extractor: features of quadrants for the judge.
-        run: the run's folder.
-        iteration: how many iterations the networks have seen.
-        features: what the extractor is, in words.
-        pairs: how many swaps, see `draw_swaps`.
-        seed: of halves and pairs.
-        device: where to compute.
+    The judge learns the extractor's features of quadrants, described by `features`; `pairs` is the number of swaps, see
+    `draw_swaps`. The networks are in evaluation mode, on the device.
 
     Raises:
         UserError: the store is too small, or a half of it shows fewer than two categories.

@@ -1,4 +1,4 @@
-"""Percentages of right answers, and how sure they are where answers about one photograph go together."""
+"""Percentages of right answers and their confidence, where answers about one photograph depend on each other."""
 
 from typing import NamedTuple
 
@@ -27,14 +27,9 @@ def proportion(answers: Answers, resamples: int = RESAMPLES) -> Result:
     are alike. The variance that this gives says how many independent answers the interval is worth, and Wilson's
     interval for so many stays within 0 and 100.
 
-    Args:
-        answers: N of them.
-        resamples: of the clusters.
-
-    Example:
-        >>> answers = Answers(np.array([True] * 8 + [False] * 2), np.arange(10) // 2)
-        >>> {name: round(value) for name, value in proportion(answers).items()}
-        {'percent': 80, 'low': 35, 'high': 97, 'of': 10}
+    >>> answers = Answers(np.array([True] * 8 + [False] * 2), np.arange(10) // 2)
+    >>> {name: round(value) for name, value in proportion(answers).items()}
+    {'percent': 80, 'low': 35, 'high': 97, 'of': 10}
     """
     n = len(answers.right)
     if not n:
@@ -50,10 +45,7 @@ def proportion(answers: Answers, resamples: int = RESAMPLES) -> Result:
 def majority(labels: NDArray[np.int64], photographs: NDArray[np.int64], split: Split) -> Result:
     """Compute the proportion for always naming the category that is most frequent in the learned half.
 
-    Args:
-        labels: (N, 4), categories of all images' quadrants.
-        photographs: (N,), the photograph of each image.
-        split: to learn from, to test on.
+    Takes the categories (N, 4) of all quadrants, and the photograph (N,) of each image.
     """
     learned, known = labels[split.train], labels[split.test] != NONE
     most = np.bincount(learned[learned != NONE]).argmax()
@@ -67,7 +59,7 @@ def per_quadrant(of_image: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _independent(answers: Answers, p: float, resamples: int) -> float:
-    """How many independent answers would leave a proportion p as uncertain as these do: p (1 - p) / variance."""
+    """Number of independent answers that are worth as much as these: p (1 - p) / variance."""
     _, cluster = np.unique(answers.cluster, return_inverse=True)
     asked = np.bincount(cluster)
     right = np.bincount(cluster, answers.right)

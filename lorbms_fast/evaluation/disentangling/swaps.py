@@ -19,7 +19,7 @@ from lorbms_fast.types import Networks
 
 BATCH = 32
 SWAPS = 12
-"""Distinguishes this random draw from others."""
+"""Purpose of this random draw, unlike others."""
 
 
 class Swaps(NamedTuple):
@@ -33,7 +33,7 @@ class Swaps(NamedTuple):
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """(B, 4), True at the swapped quadrant."""
+        """Mask (B, 4), True at the swapped quadrant."""
         return np.eye(4, dtype=bool)[self.quadrant]
 
 
@@ -48,7 +48,7 @@ class Swapped(NamedTuple):
     I_mix: Tensor
     """Dec(f_mix)."""
     I_paste: Tensor
-    """I_ref with the quadrant of I_obj pasted in: what swapping is on pixels."""
+    """I_ref with the quadrant of I_obj pasted in: swapping on pixels."""
 
 
 def draw_swaps(rows: NDArray[np.int64], photographs: NDArray[np.int64], count: int, seed: int) -> Swaps:
@@ -57,10 +57,10 @@ def draw_swaps(rows: NDArray[np.int64], photographs: NDArray[np.int64], count: i
     Couples take turns, so that all are used before one is used again.
 
     Args:
-        rows: of the images to swap between.
-        photographs: the photograph of each row of the store; of one with several images, one is drawn for each swap.
-        count: how many swaps; eight times the couples at most are made.
-        seed: of the draw.
+        rows: rows of the images to swap between.
+        photographs: photograph of each row of the store; of one with several images, one is drawn for each swap.
+        count: number of swaps; at most eight times the couples.
+        seed: seed of the draw.
     """
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SWAPS))))
     images = {photograph: rows[photographs[rows] == photograph] for photograph in np.unique(photographs[rows])}

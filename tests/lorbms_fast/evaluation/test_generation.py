@@ -96,7 +96,7 @@ def test_worse_images_are_farther(run, source):
     real = np.asarray(source.store.images)
     noise = np.random.default_rng(0).integers(0, 256, real.shape, dtype=np.uint8)
     distances = [
-        generation._compared(*(generation.Set(*features.describe(x)) for x in (real, made)), None)["frechet"].value
+        generation._compared(*(features.describe(x) for x in (real, made)), None)["frechet"].value
         for made in (real, real // 2 + noise // 2, noise)
     ]
     assert distances[0] == pytest.approx(0, abs=1e-4)
