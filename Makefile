@@ -26,8 +26,10 @@ test-browser: $(READY)
 	npm install --no-save --no-package-lock $(WEB)
 	$(PYTHON) -m pytest tests/lorbms_fast/app tests/lorbms_fast/export -m "slow or not slow" -rs
 
+# Every layer, network and iteration on the CPU into bench/RESULTS.md; `make bench DEVICE=cuda`: an iteration on the GPU.
+DEVICE := cpu
 bench: $(READY)
-	$(PYTHON) -m bench
+	$(if $(filter cpu,$(DEVICE)),$(PYTHON) -m bench,$(VENV)/bin/lorbms-fast bench step --device $(DEVICE) --compiled-reference)
 
 # Needs minutes: other damaged files for every reader than `make test` takes, and more of them.
 EXAMPLES := 2000

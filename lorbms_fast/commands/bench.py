@@ -1,12 +1,12 @@
 """`lorbms-fast bench`: the fast iteration against the reference, on this machine."""
 
 import json as json_format
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 import tyro
 
 from lorbms_fast.config import PRESETS, Precision
+from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.apart import compare_steps
@@ -19,21 +19,26 @@ def bench(
     *,
     batch_size: int = 12,
     rounds: int = 5,
-    precision: Precision = "float32",
+    device: str = "cpu",
+    graphs: Literal["on", "off"] = "on",
+    precision: Precision | Literal["auto"] = "auto",
     preset: str = "thesis",
     compiled_reference: bool = False,
     json: bool = False,
 ) -> None:
     """Time whole training iterations (generator twice, classifier, discriminator), reference and fast in turns.
 
-    Each runs in a process of its own, the reference in float32. Besides the medians, operations, bytes and the peak
-    memory of both processes are counted. `make bench` measures every layer and network as well.
+    Each runs in a process of its own. Besides the medians, operations, bytes and the peak memory of both processes are
+    counted. On a CPU the reference computes in float32; on a GPU in the fast form's arithmetic, times are taken between
+    events, memory is the GPU's, and kernels are counted by the profiler. `make bench` measures every layer as well.
 
     Args:
         what: step, a whole iteration.
         batch_size: Reference images an iteration.
-        rounds: Timed iterations of each.
-        precision: Arithmetic of the fast form.
+        rounds: Timed rounds of each, on a GPU of five iterations.
+        device: cpu, cuda, cuda:1, or auto for a GPU if there is one.
+        graphs: On a GPU, time the fast iteration as a CUDA graph too, or not.
+        precision: Arithmetic of the fast form; auto is float32 on a CPU, bfloat16 on a GPU.
         preset: Whose model: thesis or demo.
         compiled_reference: Take the reference under torch.compile as a second yardstick; compiling takes minutes.
         json: Print JSON.
@@ -42,8 +47,12 @@ def bench(
         raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
     if batch_size < 1 or rounds < 1:
         raise UserError(f"--batch-size {batch_size} --rounds {rounds}: use 1 or more of each")
-    precision = chosen_precision(precision, torch.device("cpu"))
-    result = compare_steps(PRESETS[preset].model, batch_size, rounds, precision, compiled_reference)
+    where = device_named(device)
+    precision = chosen_precision(precision, where)
+    on_gpu = where.type == "cuda"
+    result = compare_steps(
+        PRESETS[preset].model, batch_size, rounds, precision, compiled_reference, where, on_gpu and graphs == "on"
+    )
     facts = {"machine": machine(), "preset": preset, "batch_size": batch_size, "precision": precision, **result}
     if json:
         print(json_format.dumps(facts, indent=2))
@@ -54,11 +63,20 @@ def bench(
         print(
             f"  {name:<10}{form['seconds']:8.3f} s  {form['gflop']:7.0f} GFLOP  {form['operations']:6,} operations  "
             f"{form['gigabytes']:6.1f} GB read and written  {form['peak_memory_gb']:5.2f} GB peak memory"
+            f"{_kernels(form)}"
         )
+    if "captured" in result:
+        form = result["captured"]
+        print(f"  as a graph{form['seconds']:8.4f} s  {form['peak_memory_gb']:5.2f} GB peak memory{_kernels(form)}")
     print(f"  {result['ratio']:.2f} times faster")
     if compiled_reference:
         form = result["compiled_reference"]
         print(
-            f"  reference under torch.compile {form['seconds']:.3f} s, {form['peak_memory_gb']:.2f} GB peak memory: "
+            f"  reference under torch.compile {form['seconds']:.3f} s, {form['peak_memory_gb']:.2f} GB peak memory"
+            f"{_kernels(form)}: "
             f"fast is {result['ratio_to_compiled']:.2f} times faster"
         )
+
+
+def _kernels(form: dict[str, Any]) -> str:
+    return f"  {form['launches']:,} kernels" if "launches" in form else ""

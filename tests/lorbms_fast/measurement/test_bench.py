@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lorbms_fast.cli import main
 from lorbms_fast.measurement import apart
@@ -21,7 +22,9 @@ def processes(monkeypatch):
     def fake(form, model, batch_size, arithmetic, device):
         started.append(form)
         counts = Counts(*(0 for _ in Counts.__dataclass_fields__))
-        yield SimpleNamespace(seconds=lambda: SECONDS[form], peak_memory=lambda: 1.0, count=lambda: counts)
+        yield SimpleNamespace(
+            seconds=lambda: SECONDS[form], peak_memory=lambda: 1.0, count=lambda: counts, launches=lambda: 700
+        )
 
     monkeypatch.setattr(apart, "apart", fake)
     return started
@@ -39,3 +42,25 @@ def test_the_compiled_reference_is_a_second_yardstick(processes, capsys):
     told = capsys.readouterr().out.splitlines()[-2:]
     assert told[0] == "  3.00 times faster"
     assert told[1].endswith("torch.compile 4.000 s, 1.00 GB peak memory: fast is 2.00 times faster")
+
+
+def test_on_a_gpu_the_graph_is_compared(processes, capsys, monkeypatch):
+    from lorbms_fast.commands import bench
+
+    monkeypatch.setattr(bench, "device_named", lambda name: torch.device("cuda", 0))
+    main(["bench", "step", "--device", "cuda", "--rounds", "2", "--compiled-reference"])
+    assert processes == ["reference", "fast", "compiled_reference", "captured"]
+    told = capsys.readouterr().out
+    assert "as a graph  1.0000 s" in told
+    assert told.count("700 kernels") == 4
+    assert "  6.00 times faster" in told
+    main(["bench", "step", "--device", "cuda", "--graphs", "off"])
+    assert processes[4:] == ["reference", "fast"]
+
+
+def test_a_missing_gpu_is_told_with_the_remedy(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(SystemExit):
+        main(["bench", "step", "--device", "cuda"])
+    assert "use --device cpu" in capsys.readouterr().err
