@@ -127,7 +127,7 @@ def loading(store: ImageStore, table: NeighbourTable) -> Loading:
 
 def reading(store: ImageStore, table: NeighbourTable, read: Reader, batches: int = BATCHES) -> Callable[[], None]:
     """Batches of ours, others at every call."""
-    source = NeighbourBatches(store, table, BATCH, seed=0, tau=1.5, read=read)
+    source = NeighbourBatches(store, BATCH, seed=0, neighbours=table, tau=1.5, read=read)
     numbers = iter(range(10**9))
 
     def run() -> None:

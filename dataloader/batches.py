@@ -6,7 +6,7 @@ depends on how many workers there are, or on the device that draws.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -32,6 +32,7 @@ DRAWN = 64
 """Number of batches whose indices are drawn together: one by one, drawing would take as long as reading."""
 
 
+@dataclass(frozen=True)
 class BatchSource(ABC):
     """The batches of a run over a store, by number.
 
@@ -42,11 +43,11 @@ class BatchSource(ABC):
     store: ImageStore
     batch_size: int
     seed: int
-    read: Reader | None
+    read: Reader | None = field(default=None, kw_only=True)
     """The reader of images; None: a `MappedReader`."""
-    ahead: int
+    ahead: int = field(default=0, kw_only=True)
     """Number of next batches that are made in the background while one is used."""
-    first_image: int
+    first_image: int = field(default=0, kw_only=True)
     """Number of images passed before the run was resumed, perhaps with another batch size."""
 
     def __post_init__(self) -> None:
@@ -76,7 +77,7 @@ class BatchSource(ABC):
 
     def going_on(self, images: int) -> Self:
         """Resume after some images: the next batch begins with the image after them."""
-        return replace(self, first_image=images)  # type: ignore[type-var]  # its subclasses are dataclasses
+        return replace(self, first_image=images)
 
     def _start(self, number: int) -> tuple[int, int]:
         """The pass that a batch belongs to, and the batch's start in that pass's order."""
@@ -144,15 +145,9 @@ class BatchSource(ABC):
 class NeighbourBatches(BatchSource):
     """Batches whose candidates are drawn from the neighbours of each quadrant (Algorithm 1)."""
 
-    store: ImageStore
     neighbours: NeighbourTable
-    batch_size: int
-    seed: int
     tau: float
     candidates: Literal["independent", "shared-rank"] = "independent"
-    read: Reader | None = None
-    ahead: int = 0
-    first_image: int = 0
 
     def draw(self, number: int) -> BatchIndices:
         """Draw the indices of batch `number`, counted from 0 over the whole run, on the host."""

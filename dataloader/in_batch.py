@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lorbms_fast.dataloader.batches import BatchSource, generator, random_rows
-from lorbms_fast.dataloader.readers import Reader
-from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import threshold_mask
 from lorbms_fast.tiles import tile_of_chunk
@@ -25,14 +23,8 @@ class NearestInBatch(BatchSource):
     Codes are the networks' business, so a batch replaces nothing until `complete` has seen them.
     """
 
-    store: ImageStore
-    batch_size: int
-    seed: int
     tau: float | None = None
     """Threshold on the squared L2 of codes; None: the median of each batch."""
-    read: Reader | None = None
-    ahead: int = 0
-    first_image: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,13 +48,7 @@ class NearestInBatch(BatchSource):
 class Halves(BatchSource):
     """Each image of a batch's first half is mixed with its counterpart in the second, by a random mask."""
 
-    store: ImageStore
-    batch_size: int
-    seed: int
     tiles: int
-    read: Reader | None = None
-    ahead: int = 0
-    first_image: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,9 +9,8 @@ from typing import Literal
 from lorbms_fast.dataloader.sources.coco import Part, annotation_files, find_annotations, of_coco, part_of
 from lorbms_fast.dataloader.sources.folder import OURS, SUFFIXES, of_folder, tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
-from lorbms_fast.dataloader.sources.mixed import of_mixed
 from lorbms_fast.dataloader.sources.stl10 import of_stl10
-from lorbms_fast.dataloader.sources.tar import archives_in, of_tar
+from lorbms_fast.dataloader.sources.tar import archives_in, of_mixed, of_tar
 from lorbms_fast.dataloader.sources.voc import IMAGES as VOC_IMAGES
 from lorbms_fast.dataloader.sources.voc import of_voc
 from lorbms_fast.errors import UserError

@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorbms_fast.dataloader.image_file import ByteRange
-from lorbms_fast.dataloader.sources.folder import JPEGS, SUFFIXES, UNREAD, Tree, is_hidden, notes_on, tree_below, unread
+from lorbms_fast.dataloader.sources.folder import (
+    JPEGS,
+    SUFFIXES,
+    UNREAD,
+    Tree,
+    is_hidden,
+    named_pictures,
+    notes_on,
+    tree_below,
+    unread,
+    unread_pictures,
+)
 from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 
@@ -46,6 +57,19 @@ def of_tar(root: Path) -> Listing:
         first = f", {unusable[0].source} {unusable[0].reason}" if unusable else ""
         raise UserError(f"the {len(archives)} archives in {root} hold no pictures{first}: choose another folder")
     return Listing(identified(found), unusable, notes_on(root, tree))
+
+
+def of_mixed(root: Path) -> Listing:
+    """List the pictures below a folder, and those in the tar archives below it.
+
+    Raises:
+        UserError: there is no such folder, or a folder cannot be read.
+    """
+    tree = tree_below(root)
+    loose = named_pictures(tree)
+    packed, unusable = named_members(root, archives_in(tree))
+    note = f"{len(loose):,} pictures lie beside archives with {len(packed):,}: --layout folder or tar takes one kind"
+    return Listing(identified([*loose, *packed]), unread_pictures(tree) + unusable, [note, *notes_on(root, tree)])
 
 
 def archives_in(tree: Tree) -> list[Path]:

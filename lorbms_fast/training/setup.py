@@ -1,12 +1,12 @@
 """The batches that settings ask for, from a store."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
 from lorbms_fast.dataloader.in_batch import Halves, NearestInBatch
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
-from lorbms_fast.dataloader.readers import Reader, reader
+from lorbms_fast.dataloader.readers import reader
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -27,11 +27,11 @@ def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
             "halves mixes two images and needs the classifier of nine-tiles or hu, and these need halves"
         )
     if mixing.candidates == "halves":
-        return Halves(store, config.batch_size, config.seed, tiles, *_reading(config, store))
+        return Halves(store, config.batch_size, config.seed, tiles, **_reading(config, store))
     if tiles != 4:
         raise UserError(f"--model.tiles {tiles} needs --mixing.candidates halves: the others are for quadrants")
     if mixing.candidates == "batch":
-        return NearestInBatch(store, config.batch_size, config.seed, mixing.tau, *_reading(config, store))
+        return NearestInBatch(store, config.batch_size, config.seed, mixing.tau, **_reading(config, store))
     return neighbour_batches(config, store)
 
 
@@ -42,7 +42,7 @@ def scene_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches | 
     """
     if (tiles := config.model.tiles) == 4:
         return neighbour_batches(config, store)
-    return Halves(store, config.batch_size, config.seed, tiles, *_reading(config, store))
+    return Halves(store, config.batch_size, config.seed, tiles, **_reading(config, store))
 
 
 def neighbour_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches:
@@ -54,10 +54,10 @@ def neighbour_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatche
     reading = _reading(config, store)
     table = NeighbourTable.load(store)
     tau = table.tau if mixing.tau is None else mixing.tau
-    return NeighbourBatches(store, table, config.batch_size, config.seed, tau, candidates, *reading)
+    return NeighbourBatches(store, config.batch_size, config.seed, table, tau, candidates, **reading)
 
 
-def _reading(config: TrainConfig, store: ImageStore) -> tuple[Reader, int]:
+def _reading(config: TrainConfig, store: ImageStore) -> dict[str, Any]:
     """Choose how a store's images are read, and how many batches ahead."""
     read = reader(store, config.images, config.model.image_size, device_named(config.device))
-    return read, READ_AHEAD if config.images == "streamed" else 0
+    return {"read": read, "ahead": READ_AHEAD if config.images == "streamed" else 0}

@@ -19,7 +19,7 @@ from lorbms_fast.mixing import mixing_mask, padded_candidates, used_candidates
 
 @pytest.fixture
 def source(store):
-    return NeighbourBatches(store, NeighbourTable.load(store), batch_size=5, seed=0, tau=50.0)
+    return NeighbourBatches(store, batch_size=5, seed=0, neighbours=NeighbourTable.load(store), tau=50.0)
 
 
 def test_pixels_survive_both_ways():
