@@ -18,7 +18,7 @@ UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
     *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG),
 }
-"""Errors of the operating system where nothing can be written."""
+"""Errors of the operating system that mean that nothing can be written."""
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_whole(folder: Path) -> None:
-    """Take a folder away from its name at once, then remove it: a kill leaves no half of it under the name."""
+    """Rename a folder at once, then remove it: a kill leaves no half of it under the name."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     folder.rename(aside)
     shutil.rmtree(aside)
@@ -160,7 +160,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def _creating(path: Path) -> Iterator[None]:
-    """Call a refusal one, also where the files are the system's, as in /proc, which then misses them."""
+    """Turn the system's FileNotFoundError, as in /proc, into the refusal to create a file that it means."""
     try:
         yield
     except FileNotFoundError as error:

@@ -30,7 +30,7 @@ from lorbms_fast.types import Networks
 
 FORMAT = {"format": "lorbms-fast checkpoint", "version": 3}
 _BEFORE = FORMAT | {"version": 2}
-"""Counted the batches that a run took, of any size, instead of its images."""
+"""Format that counted the batches that a run took, of any size, instead of its images."""
 MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
 _SCALER = ("scale", "_growth_tracker")
 _SHOWN = 8
@@ -38,11 +38,11 @@ _SHOWN = 8
 
 
 class Damaged(UserError):
-    """A file is missing, or is not what was written."""
+    """A file that is missing, or is not what was written."""
 
 
 def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mapping[str, Any]) -> None:
-    """Fill a folder.
+    """Write a checkpoint's files into a folder.
 
     Args:
         folder: exists; its caller sees to it that it gets its name when it is whole.
@@ -59,7 +59,7 @@ def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mappi
 
 
 def size(networks: Networks, optimizers: Optimizers) -> int:
-    """Approximate bytes of a checkpoint."""
+    """Estimate the bytes of a checkpoint."""
     tensors = [*networks.state_dict().values(), *dict(_optimizer_tensors(networks, optimizers)).values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -140,13 +140,13 @@ def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
 
 
 def finished(folder: Path) -> list[Path]:
-    """A folder's finished checkpoints, oldest first; each is named by its iteration."""
+    """List a folder's finished checkpoints, oldest first; each is named by its iteration."""
     found = (path for path in folder.glob("*") if re.fullmatch(r"\d{8,}", path.name))
     return sorted(found, key=lambda path: int(path.name))
 
 
 def newest(folder: Path, model: ModelConfig) -> Path:
-    """A folder's newest checkpoint whose files are what was written; damaged newer ones are told of.
+    """Find a folder's newest checkpoint whose files are what was written; damaged newer ones are told of.
 
     Raises:
         UserError: there is none yet, or the newest that can be read is of another version or model.
@@ -168,7 +168,7 @@ def newest(folder: Path, model: ModelConfig) -> Path:
 
 
 def best(folder: Path) -> Path | None:
-    """A folder's checkpoint with the lowest L_rec_hat; None where none has such a number."""
+    """Find a folder's checkpoint with the lowest L_rec_hat; None where none has such a number."""
     found = [(error, path) for path in finished(folder) if (error := _L_rec_hat(path)) is not None]
     return min(found)[1] if found else None
 
@@ -282,7 +282,7 @@ def _L_rec_hat(path: Path) -> float | None:
 
 
 def _set_aside(path: Path) -> None:
-    """Give a checkpoint a name that is none."""
+    """Rename a checkpoint so that it counts as one no more."""
     aside = path.with_name(f"{path.name}.aside")
     if aside.exists():
         remove_whole(aside)
@@ -296,7 +296,7 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache(maxsize=64)
 def _checked(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
-    """`check`, once for files that stay as they are: a page asks for the newest checkpoint all the time."""
+    """Run `check` once for files that stay as they are: a page asks for the newest checkpoint all the time."""
     return check(path)
 
 

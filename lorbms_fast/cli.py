@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning on one line; that of a library, which names no category, without the place in the code either."""
+    """Format a warning on one line; that of a library, which names no category, without its place in the code."""
     return (
         f"lorbms-fast: {message}\n"
         if category is UserWarning
@@ -87,7 +87,7 @@ def _warning(
 
 
 def _open_standard_streams() -> None:
-    """Have somewhere to write where the caller closed a stream: files would be opened in its place otherwise."""
+    """Open the null device for each stream that the caller closed: files would be opened in its place otherwise."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -97,7 +97,7 @@ def _open_standard_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Python flushes once more when it exits."""
+    """Send further output to the null device: Python flushes once more when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -141,7 +141,7 @@ def _call(name: str, arguments: Sequence[str]) -> None:
 
 
 def _in_todays_words(arguments: Sequence[str]) -> list[str]:
-    """Arguments with the values that options had in earlier versions replaced, which is told."""
+    """Replace the values that options had in earlier versions, and say so."""
     found: list[str] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
@@ -164,7 +164,7 @@ def _install(command: str, missing: str) -> str:
 
 
 def _load(name: str, arguments: Sequence[str]) -> Callable[..., Any]:
-    """The command's function; where its defaults depend on the arguments, its module makes it for them."""
+    """Import the command's function; where its defaults depend on the arguments, its module makes it for them."""
     module = importlib.import_module(f"lorbms_fast.commands.{name}")
     function: Callable[..., Any] = (
         module.for_arguments(arguments) if hasattr(module, "for_arguments") else getattr(module, name)

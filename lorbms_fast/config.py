@@ -18,13 +18,13 @@ from lorbms_fast.errors import UserError, one_line
 from lorbms_fast.variants import VARIANTS, current_name
 
 LONGEST = 16 << 10
-"""Bytes of a settings file: ten times what all settings take; parsing some nonsense takes the square of its length."""
+"""Max. bytes of a settings file, ten times what all settings take: nonsense may take the square of its length."""
 SHOWN = 80
-"""Characters of a wrong value that are told."""
+"""Max. characters of a wrong value in a message."""
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Impl = Annotated[Literal["reference", "fast"], BeforeValidator(lambda impl: "fast" if impl == "torch" else impl)]
-"""Whose networks and iteration; runs before version 0.2 say `torch` for `fast`."""
+"""Form of networks and iteration; runs before version 0.2 say `torch` for `fast`."""
 BatchNorm = Annotated[
     Literal["per-process", "synchronized"],
     BeforeValidator(lambda kind: "synchronized" if kind == "synchronised" else kind),
@@ -205,7 +205,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of the initial values, of the order of the images and of the candidates drawn."""
     impl: Impl = "fast"
-    """Which networks compute: the fast ones or the plain reference. Same losses, same checkpoints."""
+    """Form of the networks that compute: fast, or the plain reference. Same losses, same checkpoints."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32. auto is bfloat16
     on a GPU and float32 on a CPU; tf32 is float32 with products of TensorFloat-32; float16 scales its losses."""
@@ -216,7 +216,7 @@ class TrainConfig:
     """Networks that torch.compile takes over: the discriminator `dsc`, the classifier `cls`. By default none: on a CPU
     it gains nothing, on a GPU nobody has measured it; encoder and decoder are kernels of ours either way."""
     batch_norm: BatchNorm = "per-process"
-    """Where several processes train: the classifier's batch norm by each process's own batch (as the thesis's, whose
+    """Batch norm of the classifier where several processes train: by each process's own batch (as the thesis's, whose
     batch is one process's), or by all their batches together."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one."""

@@ -1,4 +1,4 @@
-"""C++ sources to libraries: compiled once for a source, a compiler and a processor, and kept in the user's cache.
+"""Libraries from C++ sources, compiled once for a source, a compiler and a processor, and kept in the user's cache.
 
 Torch is not needed: processes that prepare images do without.
 """
@@ -31,7 +31,7 @@ _wanted = True
 
 
 def library(source: Path, headers: Path | None = None) -> CDLL | None:
-    """The library of one source file; None without a compiler, or inside `native_loops(False)`.
+    """Load the library of one source file; None without a compiler, or inside `native_loops(False)`.
 
     Warns once, and is None, if the compiler refuses the source.
 
@@ -44,7 +44,7 @@ def library(source: Path, headers: Path | None = None) -> CDLL | None:
 
 @contextmanager
 def native_loops(wanted: bool) -> Iterator[None]:
-    """Let operations inside the block, in every thread, use libraries or not: to compare the two."""
+    """Allow or forbid libraries to operations inside the block, in every thread: to compare the two."""
     global _wanted
     before, _wanted = _wanted, wanted
     try:
@@ -54,7 +54,7 @@ def native_loops(wanted: bool) -> Iterator[None]:
 
 
 def compiler() -> str | None:
-    """The machine's C++ compiler: what CXX names, or c++; None where there is none."""
+    """Find the machine's C++ compiler: what CXX names, or c++; None where there is none."""
     return shutil.which(os.environ.get("CXX", "c++"))
 
 
@@ -83,7 +83,7 @@ def _library(source: Path, headers: Path | None) -> CDLL | None:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Where libraries are kept; where none can be, one for the moment of loading."""
+    """Yield the folder that libraries are kept in; where none can be, one for the moment of loading."""
     try:
         path = _cache()
     except OSError as error:
@@ -100,7 +100,7 @@ def _warn_once(message: str) -> None:
 
 
 def _cache() -> Path:
-    """The user's, where nobody else may write: what lies there is executed."""
+    """Find the user's cache folder, where nobody else may write: what lies there is executed."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorbms-fast" / "native"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.stat()
@@ -121,7 +121,7 @@ def _key(source: Path, headers: Path | None, version: bytes) -> str:
 
 
 def _processor() -> str:
-    """What the processor can do: a home directory may be shared by machines of several kinds."""
+    """Describe the processor's abilities: a home directory may be shared by machines of several kinds."""
     lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     found = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
     return platform.machine() + "".join(sorted({*found}))

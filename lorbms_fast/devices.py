@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices by their names."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How one tree of settings differs from another, field by field."""
+"""Differences between two trees of settings, field by field."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ _ABSENT = "absent"
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any], inside: str = "") -> Iterator[str]:
-    """Say each difference as `model.chunk is 4, not 5`.
+    """Yield each difference as `model.chunk is 4, not 5`.
 
     Args:
         found: values by name, trees of them too.

@@ -1,7 +1,7 @@
 """The one exception that a user's mistake ends in."""
 
 LONGEST = 600
-"""Characters of a message; of what is longer the middle is left out."""
+"""Max. characters of a message; the middle of a longer one is left out."""
 
 
 class UserError(Exception):
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """A text as one printable line; of a longer one, beginning and end."""
+    """Turn a text into one printable line; of a longer one, keep beginning and end."""
     if len(text) > longest:
         text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
     words = " ".join(text.split())

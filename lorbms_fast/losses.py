@@ -33,11 +33,11 @@ classification = classification_loss
 
 
 def generation(I_ref: Tensor, s: Scenes, D_mix: Tensor, L_cls: Tensor, config: LossConfig) -> GeneratorLosses:
-    """`L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls`, and its terms.
+    """Compute `L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls` and its terms.
 
     Args:
         I_ref: reference images, (N, 3, S, S).
-        s: what the forward graph made of them.
+        s: the scenes that the forward graph made of them.
         D_mix: discriminator logits of I_mix.
         L_cls: see `classification`.
         config: weights of the losses.
@@ -48,7 +48,7 @@ def generation(I_ref: Tensor, s: Scenes, D_mix: Tensor, L_cls: Tensor, config: L
 
 
 def classification_targets(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """y of L_cls, (4, N, 4): for candidate j one-hot at j where it replaced quadrant j, else 0.
+    """Make the targets y of L_cls, (4, N, 4): for candidate j one-hot at j where it replaced quadrant j, else 0.
 
     Args:
         mask: (N, 4) bool, True where the quadrant was replaced.
@@ -58,12 +58,12 @@ def classification_targets(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def reconstruction(image: Tensor, reconstructed: Tensor) -> Tensor:
-    """Mean absolute difference of two image batches (L_rec)."""
+    """Compute L_rec, the mean absolute difference of two image batches."""
     return F.l1_loss(reconstructed, image)
 
 
 def provenance(logits: Tensor, mask: Tensor) -> Tensor:
-    """L_cls of a classifier that sees all images at once: `bce(Cls(I_mix, I_ref, I_q...), m)`, a mean.
+    """Compute L_cls of a classifier that sees all images at once: `bce(Cls(I_mix, I_ref, I_q...), m)`, a mean.
 
     Args:
         logits: (N, tiles), one logit a tile.

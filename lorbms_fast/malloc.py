@@ -1,4 +1,4 @@
-"""Memory that stays with the process."""
+"""Freed memory that stays with the process."""
 
 import ctypes
 

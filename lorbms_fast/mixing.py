@@ -1,4 +1,4 @@
-"""Algorithm 1: which quadrants of a reference image are replaced by those of its candidates."""
+"""Algorithm 1: the choice of the quadrants of a reference image that those of its candidates replace."""
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def author_mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
-    """As `mixing_mask`, but four equal distances not above tau replace all four quadrants, as the author's program."""
+    """Decide as `mixing_mask`, but let four equal distances not above tau replace all four, as the author's program."""
     quadrant = torch.arange(distances.shape[1], device=distances.device)
     farthest = quadrant == distances.argmax(1, keepdim=True)
     nearest = quadrant == distances.argmin(1, keepdim=True)
@@ -36,7 +36,7 @@ def author_mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def used_candidates(mask: Tensor) -> Tensor:
-    """Quadrant and sample of every candidate that a mask uses, by quadrant, then by sample.
+    """List quadrant and sample of every candidate that a mask uses, by quadrant, then by sample.
 
     Args:
         mask: (N, 4) bool; on a GPU the host waits for it.
@@ -48,7 +48,7 @@ def used_candidates(mask: Tensor) -> Tensor:
 
 
 def padded_candidates(mask: Tensor, size: int) -> Tensor:
-    """`used_candidates`, the first repeated behind them, for any number of masks; no host waits.
+    """List `used_candidates`, padded with the first of them, for any number of masks; no host waits.
 
     Args:
         mask: (..., N, 4) bool.

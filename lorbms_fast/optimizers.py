@@ -52,7 +52,7 @@ class Adam(torch.optim.Optimizer):
         self._infinity = torch.full((), torch.inf, device=device)
         self._one = torch.ones((), device=device)
         self.factor = torch.ones((), dtype=torch.float64, device=device)
-        """On the learning rate, whatever is filled in for it: less than 1 after the training has diverged."""
+        """Factor on the learning rate, whatever is filled in for that: less than 1 after the training has diverged."""
         self.flawed = torch.zeros(2, device=device)
         """Numbers of losses, and of steps' gradients, that were not finite; whoever reads them sets them back.
         Overflows that a scaler is there for do not count."""
@@ -62,7 +62,7 @@ class Adam(torch.optim.Optimizer):
 
     @property
     def t(self) -> Tensor:
-        """Steps taken."""
+        """Number of steps taken."""
         taken: Tensor = self.param_groups[0]["t"]
         return taken
 
@@ -141,12 +141,12 @@ class Optimizers:
     def of(
         cls, networks: Networks, config: OptimConfig, arithmetic: Precision = "float32", average: Average | None = None
     ) -> "Optimizers":
-        """Fresh optimizers for the networks, where their parameters are now; each has a scaler of its own in float16.
+        """Make optimizers for the networks, where their parameters are now; each has a scaler of its own in float16.
 
         Args:
             networks: whose parameters to move.
             config: rates and betas.
-            arithmetic: what the losses are computed in.
+            arithmetic: that the losses are computed in.
             average: as in `Adam`.
         """
 

@@ -1,4 +1,4 @@
-"""Work shared by several processes, its results in one order."""
+"""A map over several processes, with results in the items' order."""
 
 import signal
 import sys
@@ -19,7 +19,7 @@ from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.progress import tqdm
 
 KEPT = 256 << 20
-"""Freed bytes that a worker keeps for its next pictures."""
+"""Max. freed bytes that a worker keeps for its next pictures."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def _made(make: Callable[[S], T], items: Sequence[S], workers: int, at_once: int
 
 @contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Processes that are started inside the block do not import the program that was run.
+    """Keep processes that are started inside the block from importing the program that was run.
 
     They need nothing of it: a script of a user's might go off again in each, and a command's options take a while to
     import.

@@ -1,4 +1,4 @@
-"""Progress bars that leave readable logs, and do not mind when somebody sets the clock."""
+"""Progress bars that leave readable logs and bear changes of the clock."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ class tqdm(plain.tqdm):  # noqa: N801
         super().__init__(*args, **kwargs)
 
     def status_printer(self, file: Any) -> Callable[[str], None]:
-        """A function that shows a state: over the last one, or below it."""
+        """Make a function that shows a state: over the last one, or below it."""
         if not self._in_lines:
             over: Callable[[str], None] = plain.tqdm.status_printer(file)
             return over
@@ -48,7 +48,7 @@ class tqdm(plain.tqdm):  # noqa: N801
             super().clear(*args, **kwargs)
 
     def close(self) -> None:
-        """End, also where the last state can be told to nobody."""
+        """Close the bar, also where its last state can be told to nobody."""
         with suppress(OSError):
             super().close()
 

@@ -1,4 +1,4 @@
-"""A run's folder: its settings, the store that it learns from, how far it came, and its checkpoints.
+"""A run's folder: its settings, the store that it learns from, its progress and its checkpoints.
 
 `RUN/checkpoints/00001000/` is the state after 1,000 iterations, a folder as `lorbms_fast.checkpoint` writes them.
 Batches are functions of their number and nothing else is random: there are no generator states to keep.
@@ -49,7 +49,7 @@ class Run:
     config: TrainConfig
     store: Path
     digest: str | None = None
-    """Of the store's images; None: nobody has noted it, as in runs of before 28 November 2026."""
+    """Digest of the store's images; None: nobody has noted it, as in runs of before 28 November 2026."""
 
     @classmethod
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
@@ -136,7 +136,7 @@ class Run:
         return ImageStore.open(moved_to or self.store)
 
     def on(self, store: ImageStore, other_images: bool = False) -> "Run":
-        """The same run, learning from a store, which may have moved since.
+        """Return the same run, learning from a store, which may have moved since.
 
         Args:
             store: where it is now.
@@ -173,11 +173,11 @@ class Run:
         return self.folder / "checkpoints"
 
     def checkpoints(self) -> list[Path]:
-        """Finished checkpoints, oldest first."""
+        """List the finished checkpoints, oldest first."""
         return checkpoint.finished(self._checkpoints)
 
     def latest(self) -> Path:
-        """The newest checkpoint whose files are what was written; damaged newer ones are told of.
+        """Find the newest checkpoint whose files are what was written; damaged newer ones are told of.
 
         Raises:
             UserError: there is none yet, or the newest that can be read is of another version or model.
@@ -185,7 +185,7 @@ class Run:
         return checkpoint.newest(self._checkpoints, self.config.model)
 
     def best(self) -> Path | None:
-        """The checkpoint with the lowest L_rec_hat over the iterations before it; None where none has such a number."""
+        """Find the checkpoint with the lowest L_rec_hat over the iterations before it; None where none has it."""
         return checkpoint.best(self._checkpoints)
 
     def save(
@@ -232,7 +232,7 @@ class Run:
                     checkpoint.seal(path, facts | {"images": self._images_of(int(facts["batches"]))})
 
     def _images_of(self, batches: int) -> int:
-        """Images passed after some batches of the size that the run was begun with."""
+        """Count the images passed after some batches of the size that the run was begun with."""
         count, size = len(self.open_store()), Run.open(self.folder).config.batch_size
         epochs, position = divmod(batches, count // size)
         return epochs * count + position * size
@@ -258,7 +258,7 @@ class Run:
 
 
 def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
-    """The networks of a run's newest whole checkpoint, for evaluation.
+    """Load the networks of a run's newest whole checkpoint, for evaluation.
 
     Args:
         folder: the run.

@@ -1,4 +1,4 @@
-"""How many threads compute, and how they wait for each other: asked of OpenMP before torch loads it."""
+"""Number of threads that compute, and their way of waiting: set for OpenMP before torch loads it."""
 
 import math
 import os
@@ -9,7 +9,7 @@ COUNT, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
 
 
 def choose_threads(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Let threads sleep while they wait, and be no more than the processors that this process may use.
+    """Let threads sleep while they wait, and limit them to the processors that this process may use.
 
     Threads that spin take the processor from those that have work to do. OpenMP knows which processors the process is
     kept on, but not of a control group's share of their time, such as a container's. What the user has set stays.
@@ -30,7 +30,7 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ, root: Pat
 
 
 def _shares(root: Path) -> Iterator[float]:
-    """Processors' worth of time that each control group around this process may take, where it is limited."""
+    """Yield the processors' worth of time that each control group around this process allows, where limited."""
     try:
         groups = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""Which part of an image each chunk of its code belongs to."""
+"""Tiles of an image, and the chunks of its code that belong to them."""
 
 import math
 
@@ -9,12 +9,12 @@ from lorbms_fast.errors import UserError
 
 
 def is_grid(tiles: int) -> bool:
-    """Whether so many tiles can be parts of an image: 4, 9, 16."""
+    """Tell whether an image can be cut into so many tiles: 4, 9, 16."""
     return math.isqrt(tiles) ** 2 == tiles
 
 
 def replaced_chunks(mask: Tensor, chunks: int) -> Tensor:
-    """A mask of tiles, (N, tiles) bool, for the chunks of their codes, (N, chunks): a tile has all its chunks replaced.
+    """Expand a mask of tiles, (N, tiles) bool, to the chunks of their codes, (N, chunks), all of a replaced tile's.
 
     Raises:
         UserError: a code of so many chunks has no such tiles.
@@ -23,7 +23,7 @@ def replaced_chunks(mask: Tensor, chunks: int) -> Tensor:
 
 
 def tile_of_chunk(chunks: int, tiles: int, device: torch.device | None = None) -> Tensor:
-    """The tile of every chunk, (chunks,) int64, both counted row by row.
+    """Find the tile of every chunk, (chunks,) int64, both counted row by row.
 
     A tile of a grid has the chunks whose first corner it holds: of 4 x 4 chunks each quadrant has 2 x 2; of 3 x 3 the
     top left one has 2 x 2 and the bottom right one a single one. As many chunks as tiles are the tiles themselves, in

@@ -1,4 +1,4 @@
-"""What the parts of the system hand each other: the networks, a batch, what an iteration makes of it, its losses."""
+"""Types that the parts of the system exchange: networks, batches, scenes, losses and metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -50,11 +50,11 @@ class Batch(NamedTuple):
     GPU makes the host wait."""
 
     def first(self, n: int) -> "Batch":
-        """The first n samples."""
+        """Take the first n samples."""
         return Batch(self.I_ref[:n], self.I_q[:, :n], self.mask[:n])
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device, the search of its mask made before."""
+        """Copy the batch to another device, its mask searched before."""
         used = used_candidates(self.mask) if self.used is None else self.used
         tensors = [self.I_ref, self.I_q, self.mask, used]
         if torch.device(device).type == "cuda":  # the host goes on at once only from pinned memory
@@ -72,7 +72,7 @@ class BatchIndices(NamedTuple):
 
 
 DrawFn = Callable[[range], BatchIndices]
-"""Numbers of batches to their indices, (number, ...)."""
+"""Function from numbers of batches to their indices, (number, ...)."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +125,18 @@ class StepMetrics:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Names of the numbers, in order."""
+        """List the names of the numbers, in order."""
         return [field.name for field in fields(cls)]
 
     @classmethod
     def unstacked(cls, values: Tensor) -> "StepMetrics":
-        """The inverse of `stacked`, without a copy."""
+        """Undo `stacked`, without a copy."""
         return cls(*values.unbind())
 
     def stacked(self) -> Tensor:
-        """All of them in one float64 vector."""
+        """Stack all of them in one float64 vector."""
         return torch.stack([getattr(self, name).double() for name in self.names()])
 
     def numbers(self) -> dict[str, float]:
-        """All of them as floats; waits for the device once."""
+        """Convert all of them to floats; waits for the device once."""
         return dict(zip(self.names(), self.stacked().tolist(), strict=True))

@@ -12,7 +12,7 @@ from lorbms_fast.errors import UserError, one_line
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a torch checkpoint holds: tensors and plain values only, on the CPU.
+    """Read a torch checkpoint, tensors and plain values only, on the CPU.
 
     Raises:
         UserError: it is no checkpoint, is damaged, or would need code to be loaded.

@@ -56,7 +56,7 @@ def _title(text: str) -> None:
 
 
 def _moved(metrics: Path) -> str:
-    """One line on how the losses moved: means over the first and the last twentieth of the log."""
+    """Say on one line how the losses moved: means over the first and the last twentieth of the log."""
     entries = [json.loads(line) for line in read_lines(metrics)]
     count = max(1, len(entries) // 20)
     names = {"L_rec_hat": "reconstruction L1", "psnr": "PSNR (dB)", "L_cls": "classifier", "L_D": "discriminator"}

@@ -41,7 +41,7 @@ def info(*, preset: str = "thesis", variant: str = "thesis", json: bool = False)
 
 
 class Facts(NamedTuple):
-    """What is printed."""
+    """Facts on a variant that are printed."""
 
     variant: str
     changes: dict[str, Any]
@@ -52,7 +52,7 @@ class Facts(NamedTuple):
 
 
 def changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings of two nested dicts that differ, by dotted name, with their value afterwards."""
+    """Collect the settings of two nested dicts that differ, by dotted name, with their value afterwards."""
     found: dict[str, Any] = {}
     for name, value in after.items():
         if isinstance(value, dict):

@@ -27,9 +27,9 @@ from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fracti
 
 SHEET_IMAGES = 4
 WANTED = 0.9
-"""Part of the ten nearest that is to be found."""
+"""Part of the ten nearest that should be found."""
 KEPT = 1 << 30
-"""Freed bytes that stay for the next batch's maps: new pages must be cleared, which takes half the time."""
+"""Max. freed bytes that stay for the next batch's maps: new pages must be cleared, which takes half the time."""
 
 
 def neighbours(

@@ -12,7 +12,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import TRITON
 
 IMAGES = 338_865
-"""Of tr_v5, on which the thesis trained."""
+"""Number of images in tr_v5, on which the thesis trained."""
 
 
 def plan(

@@ -14,7 +14,7 @@ from lorbms_fast.dataloader.store import SKIPPED
 from lorbms_fast.errors import UserError
 
 REASONS = 5
-"""Reasons for leaving photographs out that are printed."""
+"""Max. number of reasons for leaving photographs out that are printed."""
 
 
 def prepare(

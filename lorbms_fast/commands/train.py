@@ -28,7 +28,7 @@ class Beginning:
 
 
 def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
-    """The command, its settings starting from the preset, the settings file or the run that the arguments name."""
+    """Make the command, its settings starting from the preset, the settings file or the run that arguments name."""
     without_help = [argument for argument in arguments if argument not in ("-h", "--help")]
     named, _ = tyro.cli(Beginning, prog="lorbms-fast train", args=without_help, return_unknown_args=True)
     if named.resume is not None and (given := [n for n in ("preset", "variant") if getattr(named, n) is not None]):
@@ -99,7 +99,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
 
 
 def _base(preset: str | None, resumed: Path | None) -> TrainConfig:
-    """The settings that the command line changes."""
+    """Find the settings that the command line changes."""
     if resumed is not None:
         return Run.open(resumed).config
     if preset not in (None, *PRESETS):
@@ -108,7 +108,7 @@ def _base(preset: str | None, resumed: Path | None) -> TrainConfig:
 
 
 def _new(out: Path, world: World, make: Callable[[Path], Run]) -> Run:
-    """The new run's folder, made by the first process; the run itself where torchrun starts a failed one again."""
+    """Make the new run in the first process; take the run itself where torchrun starts a failed one again."""
     if world.first and not (restarted() and (out / "run.json").exists()):
         make(out)
     world.wait()

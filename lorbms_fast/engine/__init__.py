@@ -1,1 +1,1 @@
-"""Training: one iteration in each form it has, and the loop, precision, devices and log around it."""
+"""Training: the iteration in each of its forms, and the loop, precision, devices and log around it."""

@@ -1,4 +1,4 @@
-"""Numbers on their way from the device to the host, which goes on meanwhile."""
+"""Asynchronous copies of metrics from the device to the host."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class HostCopy:
-    """A tensor's values of now, sent off to the host; only who reads them before they are there has to wait."""
+    """An asynchronous copy of a tensor's present values to the host; only reading it too early waits."""
 
     def __init__(self, numbers: Tensor) -> None:
         self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=numbers.is_cuda)
@@ -17,11 +17,11 @@ class HostCopy:
         self._sent = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
 
     def here(self) -> bool:
-        """The values have arrived."""
+        """Tell whether the values have arrived."""
         return self._sent is None or self._sent.query()
 
     def read(self) -> list[Any]:
-        """The values, waited for if they must be; lists of lists for more than one dimension."""
+        """Return the values, after waiting for them if need be; lists of lists for more than one dimension."""
         if self._sent is not None:
             self._sent.synchronize()
         values: list[Any] = self._host.tolist()
@@ -29,17 +29,17 @@ class HostCopy:
 
 
 class AsyncMetrics:
-    """Copies of the metrics of iterations, in their order."""
+    """A queue of iterations' metrics on their way to the host."""
 
     def __init__(self) -> None:
         self._under_way: deque[tuple[int, HostCopy]] = deque()
 
     def send(self, iteration: int, numbers: Tensor) -> None:
-        """Send an iteration's numbers off."""
+        """Start the copy of an iteration's numbers."""
         self._under_way.append((iteration, HostCopy(numbers)))
 
     def arrived(self, left: int = 1) -> Iterator[tuple[int, list[float]]]:
-        """Iterations and their numbers, each once: all that are here, and waited for until only `left` are not."""
+        """Yield iterations and their numbers, each once: all that have arrived, once only `left` have not."""
         while self._under_way and (len(self._under_way) > left or self._under_way[0][1].here()):
             iteration, reading = self._under_way.popleft()
             yield iteration, reading.read()

@@ -1,8 +1,8 @@
-"""Has the classifier or the discriminator collapsed? Then it says the same of all, and teaches the generator nothing.
+"""Detection of a collapsed classifier or discriminator, which says the same of all and teaches the generator nothing.
 
-The thesis saw this with SqueezeNet as classifier (Appendix D.8). Two numbers tell of a classifier: how far its answers
-differ between samples, and how much better it does than whoever knows no image but how often each answer is right; and
-two of a discriminator: how far its answers differ between images, and between real and mixed ones on average.
+The thesis saw this with SqueezeNet as classifier (Appendix D.8). Two numbers judge a classifier: how far its answers
+differ between samples, and how much better it predicts than the best constant answer; two judge a discriminator: how
+far its answers differ between images, and between real and mixed ones on average.
 
 A classifier that says exactly 0.5 of everything is dead, after its first update as well as later: its logits are all 0.
 SqueezeNet's are averages of what a ReLU lets through, so they are all 0 where that whole layer is.
@@ -20,16 +20,16 @@ from lorbms_fast.types import Batch, Networks
 WARMED_UP = 1000
 """Iterations after which classifier and discriminator should tell samples apart."""
 COLLAPSED = 0.01
-"""Below this standard deviation of its probabilities either counts as collapsed."""
+"""Standard deviation of a network's probabilities below which it counts as collapsed."""
 
 
 @torch.no_grad()
 def classifier_state(networks: Networks, impl: IterationImpl, I_mix: Tensor, batch: Batch) -> dict[str, float]:
-    """Numbers on the classifier for a batch; its running averages stay.
+    """Measure the classifier on a batch; its running averages stay.
 
     Args:
         networks: of any system.
-        impl: how they compute.
+        impl: the implementation they compute in.
         I_mix: the batch's mixed images, (N, 3, S, S).
         batch: what they were mixed from, N > 1.
 
@@ -47,7 +47,7 @@ def classifier_state(networks: Networks, impl: IterationImpl, I_mix: Tensor, bat
 
 @torch.no_grad()
 def discriminator_state(networks: Networks, I_ref: Tensor, I_mix: Tensor) -> dict[str, float]:
-    """Numbers on the discriminator for real and mixed images, each (N, 3, S, S).
+    """Measure the discriminator on real and mixed images, each (N, 3, S, S).
 
     Returns:
         `spread`, the standard deviation over all images of the probabilities to be real, 0 when all get the same
@@ -59,7 +59,7 @@ def discriminator_state(networks: Networks, I_ref: Tensor, I_mix: Tensor) -> dic
 
 
 def collapsed(iteration: int, states: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Say on a line for each network, by name, whose state tells so, that it has collapsed after so many iterations."""
+    """Yield a message for each network, by name, whose state after so many iterations shows that it has collapsed."""
     for name, state in states.items():
         if state.get("certainty") == 0:
             yield f"iteration {iteration:,}: the {name} says 0.5 of everything (all logits are 0): it has collapsed"
@@ -71,12 +71,12 @@ def collapsed(iteration: int, states: Mapping[str, Mapping[str, float]]) -> Iter
 
 
 def spread(logits: Tensor) -> Tensor:
-    """Standard deviation over samples of the probabilities of (G, N, tiles) logits, averaged over the rest."""
+    """Compute the standard deviation over samples of (G, N, tiles) logits' probabilities, averaged over the rest."""
     return logits.float().sigmoid().std(1, correction=0).mean()
 
 
 def gain(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy of the best constant answer less that of the logits, both (G, N, tiles), in nats a logit."""
+    """Compute the best constant answer's cross entropy less that of the logits, both (G, N, tiles), in nats a logit."""
     logits, targets = logits.float(), targets.float()
     rate = targets.mean(1, keepdim=True).expand_as(targets)
     constant = torch.nn.functional.binary_cross_entropy(rate, targets)

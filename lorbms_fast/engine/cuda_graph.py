@@ -1,9 +1,9 @@
-"""The iteration on fixed memory, which a GPU can do again as one CUDA graph, without a host that launches kernels.
+"""The iteration on fixed memory, which a GPU can replay as one CUDA graph, without a host that launches kernels.
 
-A graph keeps every number that the host put into it. So nothing that changes from one iteration to the next may be a
-number of the host's: the iteration's own number is a tensor that it counts up, and of it indices, masks and learning
-rates are functions; parameters, moments, step counts and u change in place. The same code runs without a graph, on a
-CPU too.
+A graph freezes every number that the host passed while it was recorded. So nothing that changes from one iteration to
+the next may be a Python number: the iteration's own number is a tensor that it counts up; indices, masks and learning
+rates are functions of that tensor; parameters, moments, step counts and u change in place. The same code runs without
+a graph, on a CPU too.
 """
 
 import gc
@@ -29,17 +29,17 @@ Work = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """Makes work that reads and writes fixed memory repeatable; what it raises leaves streams and memory as before."""
+    """A recorder of work on fixed memory, to be replayed; where it raises, streams and memory are as before."""
 
     def warm_up(self, work: Work) -> None:
-        """Do the work once, so that nothing is left to be compiled, tuned or allocated for the first time."""
+        """Run the work once, so that nothing is left to be compiled, tuned or allocated for the first time."""
 
     def record(self, work: Work) -> Work:
-        """Write the work down without doing it; what is returned does it."""
+        """Record the work without running it, and return a function that replays it."""
 
 
 class CudaGraphs:
-    """Records CUDA graphs on a stream of their own; they share their memory, as only one runs at a time.
+    """A recorder of CUDA graphs on a stream of their own; they share their memory, as only one runs at a time.
 
     Args:
         device: the GPU, with its index.
@@ -76,7 +76,7 @@ class CudaGraphs:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """Inside the block the device and the own stream are the current ones, after it those of before.
+        """Make the device and the graphs' stream the current ones inside the block; restore the former after it.
 
         `torch.cuda.graph` does not set the stream back where the end of the capture fails.
         """
@@ -88,7 +88,7 @@ class CudaGraphs:
             here.wait_stream(self._stream)
 
     def _end_allocations(self) -> None:
-        """Give the memory of a failed capture back: where its end failed, torch has left the allocator recording."""
+        """Release the memory of a failed capture: where its end failed, torch has left the allocator recording."""
         try:
             torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
         except RuntimeError:  # it had ended
@@ -100,11 +100,11 @@ class CudaGraphs:
 
 
 class CapturedIteration:
-    """Training iterations of the fast form, batches being drawn and put together where the images lie.
+    """Training iterations of the fast form, with batches drawn and assembled on the images' device.
 
-    The number of candidates to encode is part of a graph. There is one for each of a few numbers, the largest being
+    The number of candidates to encode is part of a graph. There is a graph for each of a few numbers, the largest being
     the most that masks can use; an iteration takes the smallest that holds its own. The first iteration of a size warms
-    up, the second is recorded. If either fails, a line says so, that iteration begins anew, and all run as they are.
+    up, the second is recorded. If either fails, a message says so, that iteration starts over, and all run without.
 
     Args:
         networks: in training mode.
@@ -151,18 +151,18 @@ class CapturedIteration:
 
     @property
     def sizes(self) -> list[int]:
-        """Numbers of candidates that there are graphs for."""
+        """Numbers of candidates that graphs are recorded for."""
         return sorted({-(-self._n * quarters // 4) for quarters in (6, 8, 10, 12)})
 
     def __call__(self, iteration: int, numbers: range) -> StepMetrics:
-        """Do one iteration.
+        """Run one iteration.
 
         Args:
             iteration: its number, counted from 0.
             numbers: of its batches; the next iteration's are expected to follow in the same steps.
 
         Returns:
-            What the next call overwrites.
+            Metrics in memory that the next call overwrites.
         """
         used = self._drawn.ready(iteration, numbers)
         if iteration != self._expected:
@@ -183,7 +183,7 @@ class CapturedIteration:
             work()
 
     def _prepared(self, size: int, work: Work, recorder: Recorder) -> bool:
-        """Do an iteration of a size that has no graph yet; False where that failed, and all go on without."""
+        """Run an iteration of a size that has no graph yet; False where that failed, and all go on without."""
         stage = "captured" if size in self._seen else "warmed up"
         try:
             if size in self._seen:
@@ -207,7 +207,7 @@ class CapturedIteration:
         return False
 
     def _check_that_it_moved(self, size: int) -> None:
-        """A graph recorded on another device's stream is empty, and its replay does nothing without a word.
+        """Check that the replay did something: a graph recorded on another device's stream is silently empty.
 
         Raises:
             UserError: the first replay of a size has left the iteration's number as it was.
@@ -220,7 +220,7 @@ class CapturedIteration:
             )
 
     def _work(self, size: int) -> None:
-        """The whole iteration: from its number to parameters, moments, u and the numbers to report."""
+        """Run the whole iteration: from its number to parameters, moments, u and metrics."""
         slots = self._drawn.slots.index_select(0, self.number % len(self._drawn.slots))[0]
         batches = [self._batch(slot, size) for slot in slots]
         self._optimizers.set_rates(self._optim, self.number[0])
@@ -237,7 +237,7 @@ class CapturedIteration:
 
 
 def _said_first(error: BaseException) -> str:
-    """What failed at first, on one line: the end of a capture fails because of what went wrong inside it."""
+    """Name the first failure, on one line: the end of a capture fails because of what went wrong inside it."""
     while error.__context__ is not None:
         error = error.__context__
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,4 +1,4 @@
-"""Many processes on one run, started by torchrun: who they are, and the average of their gradients."""
+"""Distributed training under torchrun: the group of processes, averaged gradients, synchronized batch norm."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,21 +17,21 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.reference.layers import BatchNorm
 
 PATIENCE = timedelta(minutes=30)
-"""Time that a process waits for a silent one, which may be the first at its sheets, checkpoints and measurements."""
+"""Max. wait for a silent process, which may be the first at its sheets, checkpoints and measurements."""
 START = timedelta(minutes=5)
-"""Time that processes wait for each other when they begin."""
+"""Max. wait for the other processes at the start."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, and which of them this one is."""
+    """The processes of a run, and this one's rank among them."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """This process is the one that writes and talks."""
+        """Tell whether this process is the one that writes files and messages."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -45,7 +45,7 @@ class World:
         return bool(self.largest(torch.tensor([flag], dtype=torch.uint8)).item())
 
     def largest(self, numbers: Tensor) -> Tensor:
-        """The largest of each number in any process; every one must ask. On the CPU: no GPU has to finish for it."""
+        """Take each number's maximum over processes; every one must ask. On the CPU: no GPU has to finish for it."""
         with together():
             dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers
@@ -56,7 +56,7 @@ ALONE = World()
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Inside the block, this process belongs to the group that torchrun started it for; alone without torchrun."""
+    """Join the group that torchrun started this process for, inside the block; stay alone without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE
         return
@@ -76,7 +76,7 @@ def joined() -> Iterator[World]:
 
 
 def _met() -> tuple[Store, int, int]:
-    """A store that all processes of this group see and no earlier group has written to, this one's rank, their number.
+    """Get a store that all processes of this group see and no earlier group wrote to, this one's rank, their number.
 
     torchrun keeps its store when it starts a failed group again, and the addresses of the dead in it (docs/engine.md).
     """
@@ -92,7 +92,7 @@ def _met() -> tuple[Store, int, int]:
 
 
 def restarted() -> bool:
-    """torchrun started this process in place of one that failed."""
+    """Tell whether torchrun started this process in place of one that failed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
@@ -114,7 +114,7 @@ def together() -> Iterator[None]:
 
 
 class _Gathered(torch.autograd.Function):
-    """Every process's tensor in every process; gradients go back to the process that each came from."""
+    """An all-gather of every process's tensor; gradients go back to the process that each came from."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, world: World) -> Tensor:
@@ -134,7 +134,7 @@ class _Gathered(torch.autograd.Function):
 
 
 def synchronize_batch_norm(network: nn.Module, world: World) -> None:
-    """Let batch norms normalize by the statistics of all processes' batches; from now on all must run the network.
+    """Have batch norms normalize by the statistics of all processes' batches; from now on all must run the network.
 
     The gradients that a process then computes are those of the sum of all processes' losses by way of its own batch:
     averaged over processes, as `average` does, they are the double batch's.
@@ -146,7 +146,7 @@ def synchronize_batch_norm(network: nn.Module, world: World) -> None:
 
 @contextmanager
 def on_its_own(network: nn.Module) -> Iterator[None]:
-    """Inside the block batch norms see this process's batch only, as no other process runs the network."""
+    """Restrict batch norms to this process's batch inside the block, where no other process runs the network."""
     layers = [layer for layer in network.modules() if isinstance(layer, BatchNorm)]
     kept = [layer.gather for layer in layers]
     for layer in layers:

@@ -1,9 +1,9 @@
 """Losses and gradients that are not finite: found, written down, and answered as `--on-divergence` says.
 
-Whatever the answer, Adam takes no step with such a gradient, so parameters and moments stay finite. Which losses and
-gradients were not, it notes on the device (`Adam.flawed`). On a CPU the notes are read after every iteration. A GPU
-keeps each iteration's notes and sends them off at the log's entries, to be read at the next, so that the host does not
-wait; before a checkpoint it does: none is written of a state that was not looked at.
+Whatever the answer, Adam takes no step with such a gradient, so parameters and moments stay finite. It counts the
+losses and gradients that were not on the device (`Adam.flawed`). On a CPU the counts are read after every iteration. A
+GPU collects them and sends them off at the log's entries, to be read at the next, so that the host does not wait;
+before a checkpoint it does: none is written of a state that was not looked at.
 """
 
 import json
@@ -37,11 +37,11 @@ class NonFinite:
 
     before: Progress
     what: list[str]
-    """As in "loss of the generator"."""
+    """Its losses and gradients that were not, such as "loss of the generator"."""
 
 
 class RolledBack(Exception):
-    """The run is to go on from an earlier checkpoint, which networks and optimizers hold already."""
+    """A request to go on from an earlier checkpoint, which networks and optimizers hold already."""
 
     def __init__(self, start: Progress) -> None:
         super().__init__(start)
@@ -49,7 +49,7 @@ class RolledBack(Exception):
 
 
 class NonFiniteMonitor:
-    """Keeps the optimizers' notes of one iteration after the other, without waiting for the device.
+    """A buffer of the optimizers' notes, iteration by iteration, that does not wait for the device.
 
     Args:
         optimizers: whose notes to take.
@@ -64,14 +64,14 @@ class NonFiniteMonitor:
         self._under_way: deque[tuple[list[Progress], HostCopy]] = deque()
 
     def note(self, before: Progress) -> None:
-        """Take the notes of the iteration that began at `before`."""
+        """Copy the notes of the iteration that began at `before`."""
         flawed = [optimizer.flawed for optimizer in self._optimizers.values()]
         torch.stack(flawed, out=self._notes[len(self._before)])
         torch._foreach_zero_(flawed)
         self._before.append(before)
 
     def read(self, world: World, left: int = 0) -> list[NonFinite]:
-        """The flaws that are known by now, each once, in any process; every one must ask.
+        """Return the flaws that are known by now, each once, in any process; every one must ask.
 
         Args:
             world: the processes; where there are several, everything is waited for.
@@ -101,7 +101,7 @@ class NonFiniteMonitor:
 
 
 class NonFiniteGuard:
-    """Looks for flaws as a run goes on, and answers them.
+    """A watch for flaws as a run goes on, and the answers to them.
 
     Args:
         run: its settings say how.
@@ -121,7 +121,7 @@ class NonFiniteGuard:
         self._answers = {"stop": self._stop, "rollback": self._roll_back}
 
     def begin(self, start: Progress) -> None:
-        """Slow the optimizers down as often as the run went back; where it may go back, let there be where to."""
+        """Lower the learning rates as often as the run went back; one that may go back has a checkpoint to go to."""
         for optimizer in vars(self._optimizers).values():
             optimizer.factor.fill_(FACTOR**start.rollbacks)
         if self._run.config.on_divergence == "rollback" and not self._run.checkpoints():
@@ -176,7 +176,7 @@ class NonFiniteGuard:
         raise RolledBack(start)
 
     def _write_down(self, flaws: list[NonFinite], place: Path) -> None:
-        """Keep what was not finite, of which images, and the state that the networks are in now."""
+        """Write down what was not finite, the images it came from, and the networks' present state."""
         if place.exists():  # the run came this way before
             return
         facts = {

@@ -1,4 +1,4 @@
-"""The draws of the coming iterations, made where the images lie before anybody needs them."""
+"""A queue of the coming iterations' draws, made ahead of time on the images' device."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from lorbms_fast.mixing import padded_candidates
 from lorbms_fast.types import DrawFn
 
 AHEAD = 64
-"""Iterations that are drawn at a time; the next as many are there before the first of these begins."""
+"""Number of iterations that are drawn at a time; the next as many are there before the first of these begins."""
 
 
 class DrawQueue:
@@ -27,13 +27,13 @@ class DrawQueue:
     def __init__(self, drawing: DrawFn, batch_size: int, batches: int, device: torch.device) -> None:
         self._drawing, self._n, self._batches = drawing, batch_size, batches
         self.slots = torch.zeros((2 * AHEAD, batches, 15 * batch_size), dtype=torch.int64, device=device)
-        """Of iteration i at i modulo their number. Of each batch 5 N rows, 4 N of the mask, 2 x 3 N used candidates."""
+        """Slot i modulo their number is iteration i's: 5 N rows, 4 N of the mask, 2 x 3 N used candidates a batch."""
         self._sent: dict[int, HostCopy] = {}
         self._counts: list[float] = []
         self._next: tuple[int, range] | None = None
 
     def ready(self, iteration: int, numbers: range) -> int:
-        """Have an iteration's draws in its slot, and the next ones' in theirs.
+        """See to it that an iteration's draws are in its slot, and the next ones' in theirs.
 
         Args:
             iteration: counted from 0; the one after the last call's, or draws are made anew from here.
@@ -67,12 +67,12 @@ class DrawQueue:
 
 
 def unpacked(slot: Tensor, n: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one batch: rows (5, N), mask (N, 4) bool, and `size` used candidates (2, size)."""
+    """Unpack a batch: rows (5, N), mask (N, 4) bool, and `size` used candidates (2, size)."""
     rows, mask, used = slot.split([5 * n, 4 * n, 6 * n])
     return rows.view(5, -1), mask.view(-1, 4).bool(), used.view(2, -1)[:, :size]
 
 
 def _shifted(numbers: range, iterations: int) -> range:
-    """The numbers that follow as many iterations later."""
+    """Move batch numbers on by so many iterations."""
     by = iterations * len(numbers) * numbers.step
     return range(numbers.start + by, numbers.stop + by, numbers.step)

@@ -1,4 +1,4 @@
-"""The implementations of an iteration, and which of them a system needs."""
+"""The implementations of an iteration, and the choice of the one that a system needs."""
 
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.engine.fast import Fast

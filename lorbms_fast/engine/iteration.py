@@ -31,7 +31,7 @@ from lorbms_fast.optimizers import Optimizers, frozen, update
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
 UPDATES = 4
-"""Of an iteration: generator, generator, classifier, discriminator."""
+"""Number of updates in an iteration: generator, generator, classifier, discriminator."""
 
 
 class IterationImpl(Protocol):

@@ -12,7 +12,7 @@ from lorbms_fast.progress import tqdm
 from lorbms_fast.types import StepMetrics
 
 SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
-"""Of what the log has, what the progress bar shows."""
+"""Numbers of the log that the progress bar shows."""
 
 
 class Journal:
@@ -41,13 +41,13 @@ class Journal:
         self._open.close()
 
     def note(self, iteration: int, metrics: StepMetrics, logged: bool) -> None:
-        """Note that an iteration is over, and send its metrics off where they are to be logged."""
+        """Count an iteration as done, and send its metrics off where they are to be logged."""
         self._bar.update()
         if logged and self._log is not None:
             self._metrics.send(iteration, metrics.stacked())
 
     def read(self, left: int) -> None:
-        """Log the metrics that are here, and wait until only those of `left` iterations are not."""
+        """Log the metrics that have arrived, after waiting until only those of `left` iterations have not."""
         if self._log is None:
             return
         for iteration, values in self._metrics.arrived(left):
@@ -56,7 +56,7 @@ class Journal:
             self._bar.set_postfix({name: f"{numbers[name]:.3f}" for name in SHOWN}, refresh=False)
 
     def board(self, iteration: int, numbers: dict[str, float]) -> None:
-        """Note numbers of an iteration in TensorBoard only."""
+        """Write numbers of an iteration to TensorBoard only."""
         if self._log is not None:
             self._log.board(iteration, numbers)
 
@@ -66,7 +66,7 @@ class Journal:
             self._log.sheet(iteration, sheet)
 
     def kept_mean(self, name: str, since: int) -> float | None:
-        """Wait until all entries are on the disk; the mean of a number over those after an iteration, if any."""
+        """Sync all entries to disk, and return a number's mean over those after an iteration, if any."""
         if self._log is None:
             return None
         self._log.keep()

@@ -14,7 +14,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
 
 RECENT = 1000
-"""Entries that means are taken over at most."""
+"""Max. number of entries that a mean is taken over."""
 
 
 class Log:
@@ -43,7 +43,7 @@ class Log:
         self._board.close()
 
     def write(self, iteration: int, numbers: dict[str, float]) -> None:
-        """Note the numbers of an iteration."""
+        """Log the numbers of an iteration."""
         entry = {"iteration": iteration} | numbers
         self._metrics.write(json.dumps(entry) + "\n")
         self._metrics.flush()
@@ -51,17 +51,17 @@ class Log:
         self.board(iteration, numbers)
 
     def board(self, iteration: int, numbers: dict[str, float]) -> None:
-        """Note numbers of an iteration in TensorBoard only."""
+        """Write numbers of an iteration to TensorBoard only."""
         for name, value in numbers.items():
             self._board.add_scalar(name, value, iteration)
 
     def keep(self) -> None:
-        """Wait until all entries are on the disk."""
+        """Sync all entries to disk."""
         os.fsync(self._metrics.fileno())
         self._board.flush()  # by itself it does so by the time of day, which may be set back
 
     def mean(self, name: str, since: int) -> float | None:
-        """Mean of a number over the entries after an iteration, `RECENT` of them at most; None where there are none."""
+        """Average a number over the entries after an iteration, `RECENT` of them at most; None where there are none."""
         found = [entry[name] for entry in self._recent if entry["iteration"] > since]
         return sum(found) / len(found) if found else None
 
@@ -73,7 +73,7 @@ class Log:
 
 
 def read_entries(metrics: Path) -> list[dict[str, float]]:
-    """The numbers of a metrics file, an entry a line.
+    """Read the numbers of a metrics file, an entry a line.
 
     Raises:
         UserError: a line is something else.
@@ -85,7 +85,7 @@ def read_entries(metrics: Path) -> list[dict[str, float]]:
 
 
 def read_lines(metrics: Path) -> list[str]:
-    """The whole lines of a metrics file; a last one that a crash cut short does not count."""
+    """Read the whole lines of a metrics file; a last one that a crash cut short does not count."""
     if not metrics.exists():
         return []
     return [line for line in metrics.read_text().split("\n")[:-1] if line]

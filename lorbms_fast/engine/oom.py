@@ -1,4 +1,4 @@
-"""Want of memory, told on one line."""
+"""Out-of-memory errors, told on one line."""
 
 import traceback
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ import torch
 from lorbms_fast.errors import UserError
 
 _WANTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc")
-"""Words of a RuntimeError when a CPU has no memory left."""
+"""Words by which a RuntimeError says that a CPU has no memory left."""
 
 
 @contextmanager
 def out_of_memory_told(batch_size: int, device: torch.device) -> Iterator[None]:
-    """Inside the block, which builds and trains networks, want of memory becomes one line.
+    """Turn running out of memory inside the block, which builds and trains networks, into one line.
 
     Raises:
         UserError: memory did not suffice.
@@ -32,6 +32,6 @@ def out_of_memory_told(batch_size: int, device: torch.device) -> Iterator[None]:
 
 
 def is_want_of_memory(error: Exception) -> bool:
-    """Tell whether an exception means that there was no memory left, on whichever device."""
+    """Tell whether an exception means that memory ran out, on whichever device."""
     told = isinstance(error, RuntimeError) and any(want in str(error) for want in _WANTS)
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -20,7 +20,7 @@ _MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 
 
 def chosen_precision(wish: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """Find the arithmetic that a setting means on a device: `auto` is bfloat16 on CUDA, float32 on a CPU.
+    """Resolve a precision setting for a device: `auto` is bfloat16 on CUDA, float32 on a CPU.
 
     Bfloat16 on a CPU without instructions for it is slower than float32: a line says so.
     """
@@ -35,7 +35,7 @@ def chosen_precision(wish: Precision | Literal["auto"], device: torch.device) ->
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions that multiply bfloat16; where nobody can tell, it is taken to have some."""
+    """Tell whether this CPU has instructions that multiply bfloat16; where nobody can tell, assume that it has."""
     if not _CPU.exists():
         return True
     listed = [line for line in _CPU.read_text(errors="replace").splitlines() if line.startswith(("flags", "Features"))]
@@ -44,7 +44,7 @@ def cpu_multiplies_bfloat16() -> bool:
 
 @contextmanager
 def precision(device: torch.device, arithmetic: Precision) -> Iterator[None]:
-    """Inside the block, convolutions and matrix products compute in the given arithmetic.
+    """Compute convolutions and matrix products inside the block in the given arithmetic.
 
     Autocast's cache of converted weights is off: the block spans several updates, and the cache would hand out weights
     of before the first. What autocast leaves in float32 may use TF32 unless float32 itself is asked for.
@@ -59,7 +59,7 @@ def precision(device: torch.device, arithmetic: Precision) -> Iterator[None]:
 
 @contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    """Products of float32 by TensorFloat-32 or not; CPUs do not care."""
+    """Allow or forbid TensorFloat-32 in products of float32 inside the block; CPUs do not care."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = allowed

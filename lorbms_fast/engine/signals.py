@@ -1,4 +1,4 @@
-"""Requests to stop: noted when they come, and followed when an iteration is over."""
+"""Requests to stop (SIGINT, SIGTERM), noted when they come and followed when an iteration is over."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; everything up to `iteration` is on disk."""
+    """A stop on request; everything up to `iteration` is on disk."""
 
     def __init__(self, iteration: int) -> None:
         super().__init__(iteration)
@@ -15,7 +15,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequests:
-    """Requests that have come so far."""
+    """Requests to stop that have come so far."""
 
     def __init__(self) -> None:
         self.came = False
@@ -23,7 +23,7 @@ class StopRequests:
 
     @contextmanager
     def at_once(self, saved: int) -> Iterator[None]:
-        """Inside the block a request need not wait: everything up to iteration `saved` is on disk.
+        """Follow a request at once inside the block: everything up to iteration `saved` is on disk.
 
         Raises:
             Interrupted: one came before or inside.
@@ -37,7 +37,7 @@ class StopRequests:
             self._saved = None
 
     def note(self) -> None:
-        """A request came."""
+        """Note that a request came."""
         self.came = True
         if self._saved is not None:
             raise Interrupted(self._saved)

@@ -17,11 +17,11 @@ from lorbms_fast.types import Networks
 
 Region = Literal["dsc", "cls"]
 CASES = 6
-"""Graphs that are compiled for a region: two in training, the rest for sheets. Others run as they are."""
+"""Max. number of graphs compiled for a region: two in training, the rest for sheets. Others run as they are."""
 
 
 class Graphs:
-    """Compiles what torch.compile finds, and counts it.
+    """A torch.compile backend that compiles and counts the graphs of a region.
 
     Args:
         region: its name in messages.
@@ -33,7 +33,7 @@ class Graphs:
         self._region, self._compile = region, lookup_backend(backend)
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-        """Called by torch.compile with every graph it has not met before."""
+        """Compile a graph that torch.compile has not met before."""
         self.count += 1
         if self.count <= CASES:
             tqdm.write(f"--compile {self._region}: compiling graph {self.count} of at most {CASES}")
@@ -45,7 +45,7 @@ class Graphs:
 
 
 def compile_regions(networks: Networks, regions: Sequence[Region], backend: str = "inductor") -> dict[Region, Graphs]:
-    """Compile regions in place when they are run next; parameters keep their names."""
+    """Have regions compiled in place when they are run next; parameters keep their names."""
     found = {region: Graphs(region, backend) for region in regions}
     for name, graphs in found.items():
         region: nn.Module = getattr(networks, name)

@@ -44,7 +44,7 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalize: SpectralNor
 
 
 def _network(kind: variants.Kind, name: str, impl: Impl) -> Any:
-    """The class of a network: the thesis's in the form asked for, or a variant's."""
+    """Find the class of a network: the thesis's in the form asked for, or a variant's."""
     if name == "thesis":
         return getattr(reference if impl == "reference" else fast, kind)
     return variants.network(kind, name)

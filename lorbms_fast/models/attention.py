@@ -9,7 +9,7 @@ from lorbms_fast.models.initial_values import Rule, constant
 from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
 
 NARROWER = 8
-"""How many times fewer maps queries, keys and values have than x."""
+"""Ratio of the number of x's maps to that of queries, keys and values."""
 
 INITIAL_VALUES: dict[str, Rule] = {r".*\.attention\.gamma": constant(0)}
 
@@ -30,7 +30,7 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.empty(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Add to (N, C, H, W) maps what every position reads of all others."""
         # (N, 1, positions, channels): ONNX wants an axis of heads.
         f, g, h = (part(x).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.f, self.g, self.h))
         o = F.scaled_dot_product_attention(g, f, h, scale=1.0).squeeze(1)

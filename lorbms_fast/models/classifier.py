@@ -18,7 +18,7 @@ class Classifier(reference.Classifier):
     """
 
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
-        """(N, 3, S, S) and (G, N, 3, S, S) -> (G, N, 4) logits, one a quadrant."""
+        """Compute (G, N, 4) logits, one a quadrant, from (N, 3, S, S) and (G, N, 3, S, S) images."""
         groups = I_q.shape[0]
         norms = [self.bn1, self.bn2, self.bn3, self.bn4, self.bn5]
         statistics: list[tuple[Tensor, Tensor]] = []

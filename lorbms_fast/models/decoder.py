@@ -14,7 +14,7 @@ from lorbms_fast.reference.layers import SpectralConv2d
 
 
 class DecoderWeights(NamedTuple):
-    """What the decoder reads besides its input."""
+    """Packed weights of the decoder."""
 
     ups: Sequence[Any]
     blocks: list[PackedLayers]
@@ -29,7 +29,7 @@ class Decoder(reference.Decoder):
     """
 
     def packed(self) -> DecoderWeights:
-        """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
+        """Pack the parameters for several passes with the same ones: see `models.passes`."""
         W_bar = normalized_weights(self)
         numbers = range(1, len(self.block_inputs) + 1)
         blocks = []
@@ -51,13 +51,13 @@ class Decoder(reference.Decoder):
         return output_conv2d(x, dense_block_maps(x, blocks[-1]), *last)
 
     def _packed_ups(self, W_bar: list[Tensor]) -> Sequence[Any]:
-        """What `_up` takes, of the normalized weights of all transitions up."""
+        """Turn the normalized weights of all transitions up into what `_up` takes."""
         return fold_taps(W_bar)
 
     def _up(self, x: Tensor, weight: Any) -> Tensor:
-        """A transition up: twice as high and wide."""
+        """Compute a transition up: twice as high and wide."""
         return resize_conv(x, weight)
 
     def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
-        """Transition up and dense block b: the new maps, all that the next one reads."""
+        """Compute transition up and dense block b: the new maps, all that the next one reads."""
         return dense_block_maps(self._up(x, up), block)

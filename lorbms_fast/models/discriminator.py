@@ -11,7 +11,7 @@ class Discriminator(reference.Discriminator):
     """The PatchGAN of Table 3.5, its three weights normalized together."""
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 8 width, S/16, S/16): what the last convolution reads."""
+        """Compute the last convolution's input, (N, 8 width, S/16, S/16), from (N, 3, S, S) images in [-1, 1]."""
         W_bar = normalized_weights(self)
         x = F.leaky_relu(self.conv1(images), 0.2)
         for name, layer in (("conv2", self.conv2), ("conv3", self.conv3), ("conv4", self.conv4)):

@@ -17,7 +17,7 @@ Conv = tuple[Tensor, Tensor]
 
 
 class EncoderWeights(NamedTuple):
-    """What the encoder reads besides its input."""
+    """Packed weights of the encoder."""
 
     first: Conv
     blocks: list[PackedLayers]
@@ -33,7 +33,7 @@ class Encoder(reference.Encoder):
     """
 
     def packed(self) -> EncoderWeights:
-        """What `forward` needs of the parameters, for several passes with the same ones: see `models.passes`."""
+        """Pack the parameters for several passes with the same ones: see `models.passes`."""
         numbers = range(1, self.blocks + 1)
         W_first, b_first, W_last, b_last = foreach_cast(
             [*_conv(self.first), *_conv(self.last)], compute_dtype(self.first.weight)
@@ -55,7 +55,7 @@ class Encoder(reference.Encoder):
 
 
 def layers_of(block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights and biases of a dense block's layers, in order."""
+    """List weights and biases of a dense block's layers, in order."""
     layers = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
     return [layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]
 

@@ -1,4 +1,4 @@
-"""How much of an image one position of a network's output can depend on."""
+"""Receptive fields: the part of an image that one position of a network's output can depend on."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ class Window(NamedTuple):
 
 
 def receptive_field(windows: Iterable[Window]) -> int:
-    """Side in pixels of what one output position sees through windows in a row: `1 + sum (k - 1) prod(strides before)`.
+    """Compute the side in pixels of what an output position sees: `1 + sum (k - 1) prod(strides before)`.
 
-    Norms, which see everything, and anything else that is not a window do not count.
+    Windows lie in a row. Norms, which see everything, and anything else that is not a window do not count.
     """
     side, step = 1, 1
     for kernel, stride in windows:
@@ -31,7 +31,7 @@ def receptive_field(windows: Iterable[Window]) -> int:
 
 
 def windows_of(network: nn.Module, images: Tensor) -> list[Window]:
-    """The convolutions and poolings that a plain network computes, in order.
+    """List the convolutions and poolings that a plain network computes, in order.
 
     They must lie in a row, as in dense blocks, whose longest way passes every layer, and in this package's encoders and
     discriminators; branches would be counted one after another.
@@ -46,12 +46,12 @@ def windows_of(network: nn.Module, images: Tensor) -> list[Window]:
 
 
 def sees_everything(network: nn.Module) -> bool:
-    """Whether a network says of itself, by an attribute `sees_everything`, that every output sees the whole image."""
+    """Tell whether a network declares, by an attribute `sees_everything`, that every output sees the whole image."""
     return bool(getattr(network, "sees_everything", False))
 
 
 class _Windows(TorchFunctionMode):
-    """Notes every convolution and max pooling that torch is asked for."""
+    """A record of every convolution and max pooling that torch is asked for."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the networks of some settings consist of: layers, parameters, receptive fields."""
+"""Summary of the networks of some settings: layers, parameters, receptive fields."""
 
 import torch
 
@@ -11,7 +11,7 @@ from lorbms_fast.reference.classifier import PAIR
 
 
 def describe(config: ModelConfig) -> dict[str, list[Layer]]:
-    """The layers of all four networks, as the reference path computes them."""
+    """List the layers of all four networks, as the reference computes them."""
     networks = build(config, "reference")
     image = torch.zeros(1, 3, config.image_size, config.image_size)
     code = networks.enc(image)
@@ -25,7 +25,7 @@ def describe(config: ModelConfig) -> dict[str, list[Layer]]:
 
 
 def receptive_fields(config: ModelConfig) -> dict[str, int]:
-    """Of encoder and discriminator in pixels; the thesis counts the encoder's from its second layer on."""
+    """Compute encoder's and discriminator's in pixels; the thesis counts the encoder's from its second layer on."""
     networks = build(config, "reference")
     image = torch.zeros(1, 3, config.image_size, config.image_size)
     fields: dict[str, int] = {}
@@ -38,6 +38,6 @@ def receptive_fields(config: ModelConfig) -> dict[str, int]:
 
 
 def totals(networks: dict[str, list[Layer]]) -> dict[str, int]:
-    """Trainable parameters of each network, of the generator (encoder and decoder), and of all."""
+    """Count trainable parameters of each network, of the generator (encoder and decoder), and of all."""
     counts = {name: sum(layer.parameters for layer in layers) for name, layers in networks.items()}
     return counts | {"generator": counts["encoder"] + counts["decoder"], "total": sum(counts.values())}

@@ -1,4 +1,4 @@
-"""The plain PyTorch path, written as the thesis's tables read and never optimised: the yardstick for the rest."""
+"""The plain PyTorch form, written as the thesis's tables read and never optimized: the yardstick for the rest."""
 
 from lorbms_fast.reference.classifier import Classifier
 from lorbms_fast.reference.decoder import Decoder

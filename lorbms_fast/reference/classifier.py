@@ -11,7 +11,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.reference.layers import BatchNorm
 
 PAIR = 2
-"""Images that the thesis's classifier sees in one run: the mixed one and one of its candidates."""
+"""Number of images that the thesis's classifier sees in one run: the mixed one and one of its candidates."""
 
 
 Norm = TypeVar("Norm", bound=nn.Module)
@@ -63,7 +63,7 @@ class Classifier(AlexNetConvolutions[BatchNorm]):
     """Tells at which quadrant, if any, a candidate's chunk went into the mixed image."""
 
     images = PAIR
-    """Images it sees in one run; more than a pair are all that the mixed one was made of."""
+    """Number of images it sees in one run; more than a pair are all that the mixed one was made of."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(3 * self.images, config.classifier_widths, kernel_size=8, stride=2, norm=BatchNorm)

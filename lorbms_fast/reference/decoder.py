@@ -12,7 +12,7 @@ from lorbms_fast.reference.layers import DenseBlock, SpectralConv2d, SpectralNor
 
 
 class Decoder(nn.Module):
-    """Five times a transition up and a dense block; four chunks of 192 numbers -> 64x64x3."""
+    """Five transitions up, each followed by a dense block; four chunks of 192 numbers -> 64x64x3."""
 
     def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__()

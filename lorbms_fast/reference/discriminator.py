@@ -21,13 +21,13 @@ class Discriminator(nn.Module):
         self.conv5 = nn.Conv2d(8 * width, 1, 1)
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 8 width, S/16, S/16): what the last convolution reads."""
+        """Compute the last convolution's input, (N, 8 width, S/16, S/16), from (N, 3, S, S) images in [-1, 1]."""
         x = images
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = F.leaky_relu(conv(x), 0.2)
         return x
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) images in [-1, 1] -> (N, 1, S/16, S/16) logits, positive for real."""
+        """Compute (N, 1, S/16, S/16) logits, positive for real, from (N, 3, S, S) images in [-1, 1]."""
         logits: Tensor = self.conv5(self.features(images))
         return logits

@@ -11,10 +11,10 @@ from lorbms_fast.kernels.resize_conv.reference import resize_conv
 from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm
 
 INSTANCE_NORM_EPS = 1e-9
-"""What the author's instance norms add to the variance."""
+"""Number that the author's instance norms add to the variance."""
 
 SpectralNorm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`(weight, u) -> (weight / sigma, sigma)`: whether u' and v are constants in the backward is its choice."""
+"""Function `(weight, u) -> (weight / sigma, sigma)`; it decides whether u' and v are constants in the backward."""
 
 
 def instance_norm_relu(x: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def instance_norm_relu(x: Tensor) -> Tensor:
 
 
 class DenseBlock(nn.Module):
-    """Each layer reads all maps before it and appends its own (thesis, Figure 3.3).
+    """A dense block: each layer reads all maps before it and appends its own (thesis, Figure 3.3).
 
     Args:
         in_channels: maps of the block's input.
@@ -47,7 +47,7 @@ class DenseBlock(nn.Module):
             self.add_module(f"layer{i}", conv(in_channels + i * growth, growth, 3))
 
     def forward(self, stack: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, in_channels + layers * growth, H, W)."""
+        """Compute (N, in_channels + layers * growth, H, W) from (N, in_channels, H, W) maps."""
         for layer in self.children():
             stack = torch.cat([stack, layer(self.activation(stack))], dim=1)
         return stack
@@ -64,12 +64,12 @@ class SpectralWeight(nn.Module):
         self.normalize = normalize
 
     def normalized(self) -> Tensor:
-        """The weight to compute with: W / sigma."""
+        """Compute W / sigma."""
         return self.normalize(self.weight, self.u)[0]
 
     @torch.no_grad()
     def advance_u(self) -> None:
-        """One step of the power iteration: u becomes u'."""
+        """Take one step of the power iteration: u becomes u'."""
         self.u.copy_(power_step(self.weight, self.u)[0])
 
 
@@ -90,23 +90,23 @@ class SpectralConv2d(SpectralWeight):
         self.padding = (kernel_size - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
+        """Compute (N, out_channels, H / stride, W / stride) from (N, in_channels, H, W) maps."""
         return F.conv2d(x, self.normalized(), self.bias, self.stride, self.padding)
 
 
 class TransitionUp(SpectralWeight):
-    """Doubles height and width by a resize convolution with a spectrally normalized weight and no bias."""
+    """A resize convolution that doubles height and width, with a spectrally normalized weight and no bias."""
 
     def __init__(self, in_channels: int, out_channels: int, normalize: SpectralNorm = spectral_norm) -> None:
         super().__init__((out_channels, in_channels, 3, 3), normalize)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W)."""
+        """Compute (N, out_channels, 2 H, 2 W) from (N, in_channels, H, W) maps."""
         return resize_conv(x, self.normalized())
 
 
 class BatchNorm(nn.Module):
-    """Scale and shift after normalising by the batch's own statistics; running averages serve evaluation.
+    """Batch norm by the batch's own statistics, then scale and shift; running averages serve evaluation.
 
     The averages follow only while the layer itself is trained: the generator's updates, which also run the
     classifier, leave them alone. Where `gather` is set, the batch is that of all processes together.
@@ -126,7 +126,7 @@ class BatchNorm(nn.Module):
         self.decay = decay
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Normalize, scale and shift (N, C, H, W) maps."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
         if self.gather is not None:

@@ -13,13 +13,13 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.models.variants import images_at_once
 
 READ_AHEAD = 2
-"""Batches of photographs that are decoded while one is trained on."""
+"""Number of batches of photographs that are decoded while one is trained on."""
 OF_HALVES = 3
-"""Images that a classifier of halves sees: the mixed one and the two it was made of."""
+"""Number of images that a classifier of halves sees: the mixed one and the two it was made of."""
 
 
 def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
-    """The batches that a config trains on, from a store and, where candidates are drawn from them, its neighbours."""
+    """Make the batches that a config trains on, from a store and, where candidates come from them, its neighbours."""
     mixing, tiles, classifier = config.mixing, config.model.tiles, config.model.classifier
     if (mixing.candidates == "halves") != (images_at_once(classifier) == OF_HALVES):
         raise UserError(
@@ -46,7 +46,7 @@ def scene_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches | 
 
 
 def neighbour_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches:
-    """Batches with candidates from a store's neighbours."""
+    """Make batches with candidates from a store's neighbours."""
     mixing = config.mixing
     candidates: Literal["independent", "shared-rank"] = (
         "shared-rank" if mixing.candidates == "shared-rank" else "independent"

@@ -23,7 +23,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
 
 
 def for_arguments(arguments: Sequence[str]) -> Any:
-    """All subcommands as one type that tyro reads a command line for."""
+    """Make one type of all subcommands, which tyro reads a command line for."""
     return Union[  # noqa: UP007  # of as many as there are
         tuple(Annotated[Any, tyro.conf.subcommand(name, constructor=made)] for name, made in SUBCOMMANDS.items())
     ]

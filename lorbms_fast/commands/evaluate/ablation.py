@@ -83,7 +83,7 @@ def ablation(
 
 
 def _trained(folder: Path, config: TrainConfig, store: ImageStore) -> Run:
-    """The finished run of a variant; how its epochs are measured may change."""
+    """Train a variant's run to its end; how its epochs are measured may change."""
     if not (folder / "run.json").exists():
         Run.create(folder, config, store.path)
     opened = Run.open(folder)

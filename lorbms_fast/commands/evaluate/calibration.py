@@ -27,7 +27,7 @@ def calibration(
     variants: tuple[str, ...] = tuple(DECODERS),
     device: str = "auto",
 ) -> None:
-    """Autoencoders without the classifier, on L1 and the adversarial loss (Section 3.6.1).
+    """Train autoencoders without the classifier, on L1 and the adversarial loss (Section 3.6.1).
 
     Compares resize convolutions with transposed convolutions, each with and without spectral norm in the decoder:
     resize-sn (the thesis's choice), resize, transposed-sn, transposed. L1 and PSNR are measured on a tenth of the

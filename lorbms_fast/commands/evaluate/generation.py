@@ -36,7 +36,7 @@ def generation(
     draw: int = 0,
     device: str = "auto",
 ) -> None:
-    """Mixed scenes against real images: FID, IS and KID with 95% intervals (Table 4.4, Figure 3.10).
+    """Measure mixed scenes against real images: FID, IS and KID with 95% intervals (Table 4.4, Figure 3.10).
 
     Makes one mixed scene for each image of a store (the thesis: tr_v6 of COCO's train2017, te_v2 of its test2017). FID
     and IS need the published Inception weights of 2015 by path; any other features or weights give a distance that is

@@ -28,7 +28,7 @@ def linear(
     device: str = "auto",
     settings: Annotated[LinearConfig, tyro.conf.arg(name="")] = LinearConfig(),  # noqa: B008  # frozen
 ) -> None:
-    """Linear classification on STL-10 by the protocol of Coates et al. (Table 4.3).
+    """Classify STL-10 linearly by the protocol of Coates et al. (Table 4.3).
 
     Features of frozen networks are computed once, for all ten folds; the ten classifiers are trained together.
     Finished rows are kept in RUN/evaluation/linear and not computed again; an interrupted one goes on where it was.

@@ -15,7 +15,7 @@ def report(
     calibration: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """One HTML page with all tables (thesis, here, setting), plots and sheets; it needs no other file.
+    """Write one HTML page with all tables (thesis, here, setting), plots and sheets; it needs no other file.
 
     Holds what the other subcommands have measured so far and says what is missing and how to get it.
 

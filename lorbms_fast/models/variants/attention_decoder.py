@@ -21,6 +21,6 @@ class Decoder(fast.Decoder):
         self.attention = attention.SelfAttention(config.layers[-STAGE] * config.growth, normalize)
 
     def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
-        """Transition up and dense block b: the new maps, all that the next one reads."""
+        """Compute transition up and dense block b: the new maps, all that the next one reads."""
         new_maps = super()._maps(b, up, block, x)
         return self.attention(new_maps) if b == STAGE else new_maps

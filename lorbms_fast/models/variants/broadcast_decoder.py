@@ -26,7 +26,7 @@ class Decoder(nn.Module):
         self.last = SpectralConv2d(width, 3, 1, normalize=normalize)
 
     def packed(self) -> dict[str, Tensor]:
-        """Prepare what `forward` needs of the parameters, for several passes: see `models.passes`."""
+        """Pack the parameters for several passes with the same ones: see `models.passes`."""
         return normalized_weights(self)
 
     def forward(self, f: Tensor, packed: dict[str, Tensor] | None = None) -> Tensor:

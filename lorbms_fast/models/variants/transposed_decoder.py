@@ -13,9 +13,9 @@ class Decoder(fast.Decoder):
     """
 
     def _packed_ups(self, W_bar: list[Tensor]) -> list[Tensor]:
-        """The normalized weights as they are."""
+        """Leave the normalized weights as they are."""
         return W_bar
 
     def _up(self, x: Tensor, weight: Tensor) -> Tensor:
-        """(N, in, H, W) -> (N, out, 2 H, 2 W): every pixel adds a 3x3 patch around twice its place."""
+        """Compute (N, out, 2 H, 2 W) from (N, in, H, W) maps: every pixel adds a 3x3 patch around twice its place."""
         return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=1, output_padding=1)
