@@ -66,7 +66,7 @@ class Shards:
 
     @cached_property
     def _first_images(self) -> NDArray[np.int64]:
-        """For each file, the address that row 0 of the store would have if all rows lay as this file's do."""
+        """Address of row 0 of the store by each file: its first image's, less the rows before it."""
         starts = self.ends - [len(file) for file in self.files]
         return np.array([file.ctypes.data for file in self.files]) - starts * self.files[0][0].nbytes
 

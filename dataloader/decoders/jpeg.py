@@ -8,7 +8,7 @@ from PIL import Image
 from lorbms_fast.dataloader.decoders.reference import MAX_PIXELS, orientation
 
 COLORS = ("YCbCr", "Gray")
-"""Colour spaces of JPEG that mean the same to libjpeg-turbo, Pillow and DALI."""
+"""Color spaces of JPEG that mean the same to libjpeg-turbo, Pillow and DALI."""
 START_OF_SCAN, APP1 = 0xDA, 0xE1
 """The second bytes of markers (ITU-T T.81, table B.1)."""
 

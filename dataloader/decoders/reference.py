@@ -52,11 +52,9 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     """Decode a photograph to uint8 (H, W, 3), turned upright as its EXIF orientation says.
 
     Greyscale is repeated, CMYK and palettes are converted, 16 bits lose their lower 8, transparency is laid over white;
-    of an animation the first picture is read. Colour profiles are ignored.
+    of an animation the first picture is read. Color profiles are ignored.
 
-    Args:
-        data: the encoded photograph.
-        name: what to call it in messages.
+    `name` stands for it in messages.
 
     >>> decode_rgb(b"P5 2 1 255 " + bytes([0, 128]), "two.pgm").tolist()
     [[[0, 0, 0], [128, 128, 128]]]

@@ -91,9 +91,7 @@ def saturated(x: Tensor, factor: Tensor) -> Tensor:
     Value is V = max(R, G, B) and saturation S = (V - min) / V. With H and V fixed every channel is V (1 - S k), k
     depending on the hue alone, so scaling S scales each channel's distance from V.
 
-    Args:
-        x: (N, 3, H, W), RGB.
-        factor: broadcastable to (N, 1, H, W).
+    Takes RGB (N, 3, H, W) and factors that broadcast to (N, 1, H, W).
 
     >>> red_and_grey = torch.tensor([[0.8, 0.5], [0.4, 0.5], [0.4, 0.5]]).view(1, 3, 1, 2)
     >>> saturated(red_and_grey, torch.tensor(2.0)).view(3, 2)

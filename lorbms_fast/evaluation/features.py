@@ -49,17 +49,10 @@ def cached_features(
     seed: int,
     device: torch.device,
 ) -> FeatureCache:
-    """Compute the features that are not in the folder yet.
+    """Compute the features that are not in the folder yet, whose name should tell all that they depend on.
 
-    Args:
-        folder: folder of the cache; should name all that the features depend on.
-        backbone: images to (B, D), in evaluation mode.
-        train: training pictures.
-        test: test pictures.
-        views: number of random views of the training pictures.
-        side: side of the views in pixels.
-        seed: seed of the views.
-        device: device of the backbone.
+    The backbone takes images to (B, D), in evaluation mode; `views` is the number of random views of the training
+    pictures, of `side` pixels.
 
     Raises:
         UserError: the disk is too small.

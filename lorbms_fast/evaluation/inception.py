@@ -183,11 +183,7 @@ def load_inception(weights: Path, device: torch.device) -> Inception:
 
 
 def resize_as_tensorflow(images: Tensor, side: int) -> Tensor:
-    """Resize bilinearly as TensorFlow 1 does: output pixel i reads from i * (input side / output side), unshifted.
-
-    Args:
-        images: float (N, C, H, W).
-        side: of the result.
+    """Resize float (N, C, H, W) bilinearly as TensorFlow 1: output pixel i reads from i * (input side / output side).
 
     >>> resize_as_tensorflow(torch.tensor([[[[0.0, 4], [0, 4]]]]), 4)[0, 0, 0]
     tensor([0., 2., 4., 4.])

@@ -42,13 +42,7 @@ class Section:
 
 
 def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> None:
-    """Write the page.
-
-    Args:
-        run: folder of the run.
-        ablation: folder of the ablation's runs; may be missing.
-        calibration: folder of the calibration's results; may be missing.
-        target: the page.
+    """Write the page for a run, with the folders of ablation and calibration if they are there.
 
     Raises:
         UserError: there is no such run.

@@ -15,15 +15,7 @@ RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-thre
 
 
 def write_page(encoder: Path, decoder: Path, runtime: Path, generator: Generator, title: str, target: Path) -> None:
-    """Write the page.
-
-    Args:
-        encoder: ONNX file.
-        decoder: ONNX file.
-        runtime: folder of the npm package onnxruntime-web.
-        generator: the exported generator; its tiles are parts of the picture.
-        title: name of the run on the page.
-        target: the HTML file.
+    """Write the page from ONNX files, the folder of the npm package onnxruntime-web, and the exported generator.
 
     Raises:
         UserError: the runtime is not there.

@@ -54,7 +54,7 @@ def _blocks(n: int) -> list[slice]:
 
 
 def _cell_means(store: ImageStore, rows: slice) -> NDArray[np.uint8]:
-    """Mean colours of the cells, (B, GRID * GRID * 3), rounded."""
+    """Mean colors of the cells, (B, GRID * GRID * 3), rounded."""
     return np.rint(_on_grid(store.images[rows].astype(np.float32))).astype(np.uint8).reshape(rows.stop - rows.start, -1)
 
 

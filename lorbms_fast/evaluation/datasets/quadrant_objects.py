@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,9 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
     path = annotations or find_annotations(store.root) or find_annotations(store.root.parent)
     if path is None:
         raise UserError(f"no instances_*.json beside {store.root}: name it with --annotations")
-    content = _read(path)
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no instances file of COCO: name another")
     try:
         categories = {category["id"]: category["name"] for category in content["categories"]}
         names = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
@@ -77,10 +78,3 @@ def covered(box: list[float], x: int, y: int, side: int, flip: bool, q: int) -> 
     across = min(left + width, (column + 1) * half) - max(left, column * half)
     down = min(top + height, (row + 1) * half) - max(top, row * half)
     return max(0.0, across) * max(0.0, down) / half**2
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no instances file of COCO: name another")
-    return content
