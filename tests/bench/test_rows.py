@@ -1,0 +1,26 @@
+"""`pytest bench` as users of pytest-benchmark know it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.report import rows, table
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_reference_and_fast_are_rows_of_one_group(tmp_path):
+    command = [sys.executable, "-m", "pytest", "bench", "-k", "instance_norm and 4x4 and not 64x64"]
+    options = [f"--benchmark-json={tmp_path / 'found.json'}", f"--benchmark-storage={tmp_path}", "--benchmark-save=one"]
+    ran = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "benchmark 'instance norm relu, 4x4': 2 tests" in ran.stdout
+    found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
+    assert [(row["name"], row["group"]) for row in found] == [
+        ("fast", "instance norm relu, 4x4"),
+        ("reference", "instance norm relu, 4x4"),
+    ]
+    assert len({row["fullname"] for row in found}) == 2  # which --benchmark-compare goes by
+    assert "| instance norm relu, 4x4 |" in table(rows(tmp_path / "found.json"))
+    assert list(tmp_path.rglob("*_one.json"))
