@@ -33,12 +33,12 @@ from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.types import Batch, Networks, Scenes, StepMetrics
 
 SHEET_ROWS = 8
-"""Samples in a sheet, and those that classifier and discriminator are looked at with."""
+"""Number of samples in a sheet, which are also those that classifier and discriminator are judged on."""
 
 Draw = Callable[[Batch, Scenes], Image.Image]
-"""Draws samples and what the networks make of them."""
+"""Function that draws samples and the scenes that the networks make of them."""
 Measure = Callable[[Networks, int], dict[str, float]]
-"""Numbers about the networks after an iteration."""
+"""Function that measures the networks after an iteration."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,27 @@ class Every:
 
 
 class Due(NamedTuple):
-    """The work that follows an iteration."""
+    """Work that is due after an iteration."""
 
     log: bool
-    """Its metrics are logged."""
+    """Log its metrics."""
     question: bool
-    """Processes ask each other whether to leave, and whether all was finite."""
+    """Look for what was not finite; the answer is every process's."""
     look: bool
-    """Samples are looked at, for classifier and discriminator that have collapsed."""
+    """Judge classifier and discriminator on samples."""
     sheet: bool
-    """They are drawn."""
+    """Draw these samples."""
     save: bool
-    """A checkpoint is written."""
+    """Write a checkpoint."""
     measure: bool
-    """Mixed scenes are measured, where they are to be."""
+    """Measure mixed scenes."""
+    leave: Exception | Interrupted | None
+    """Reason to end the run here, if there is one."""
+
+    @property
+    def left(self) -> int:
+        """Number of iterations whose metrics may still be on their way from the device."""
+        return 0 if self.sheet or self.save else 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Training:
 
     @classmethod
     def of(cls, run: Run, source: BatchSource, world: World = ALONE) -> "Training":
-        """Networks with initial values and fresh optimizers, on the configured device."""
+        """Build networks with initial values and fresh optimizers, on the configured device."""
         config = run.config
         device = device_named(config.device)
         arithmetic = chosen_precision(config.precision, device)
@@ -107,11 +114,11 @@ class Training:
 
     @property
     def updates(self) -> int:
-        """Batches that an iteration takes in each process."""
+        """Number of batches that an iteration takes in each process."""
         return UPDATES if self.run.config.optim.batches == "fresh" else 1
 
     def last_iteration(self, start: Progress) -> int:
-        """Number of the iteration after which the run ends, for one that goes on from `start`."""
+        """Compute the iteration after which the run ends, for one that goes on from `start`."""
         config = self.run.config
         if config.iterations is not None:
             return config.iterations
@@ -147,33 +154,34 @@ class Training:
         with Journal(self.run.folder, start.iteration, last, self.world.first) as journal:
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
-                due = self._due(before, now, last, measure is not None)
-                journal.note(done, step(before), due.log)
+                metrics = step(before)
+                due = self._due(before, now, last, stop, measure is not None)
+                journal.note(done, metrics, due.log)
                 guard.note(before)
-                leaving = self._leaving(done, stop, due.log) if due.question else None
-                left = 0 if due.sheet or due.save or leaving else 1  # metrics that may still be on their way
                 if due.question:
-                    guard.look(left)
-                journal.read(left)
+                    guard.look(due.left)
+                journal.read(due.left)
                 if due.look:
                     self._look(journal, done, draw if due.sheet else None)
-                if due.save or leaving:
+                if due.save:
                     self._keep(journal, now)
-                if due.measure and measure is not None and not leaving:
+                if due.measure and measure is not None:
                     with stop.at_once(done):  # takes minutes, and everything is on disk
                         journal.board(done, measure(self.networks, done))
-                if leaving and done < last:
-                    raise leaving
+                if due.leave is not None and done < last:
+                    raise due.leave
 
-    def _due(self, before: Progress, now: Progress, last: int, measured: bool) -> Due:
+    def _due(self, before: Progress, now: Progress, last: int, stop: StopRequests, measured: bool) -> Due:
         """Find out what is due after an iteration that began at `before`; where several processes ask, all must."""
         config, done = self.run.config, now.iteration
         log = Every(config.log_every)(done)
         sheet = Every(config.sheet_every, last)(done)
-        measure = self._passes(now) > self._passes(before)
-        save = Every(config.checkpoint_every, last)(done) or (measure and measured)
-        question = self._looking_is_free or log or save or measure
-        return Due(log, question, sheet or done == 1, sheet, save, measure)
+        save = Every(config.checkpoint_every, last)(done)
+        passed = self._passes(now) > self._passes(before)
+        question = self._looking_is_free or log or save or passed
+        leave = self._leaving(done, stop, log) if question else None
+        save = save or (passed and measured) or leave is not None
+        return Due(log, question, sheet or done == 1, sheet, save, passed and measured and leave is None, leave)
 
     def _guard(self, start: Progress) -> NonFiniteGuard:
         batches = self.updates * self.world.size
@@ -182,7 +190,7 @@ class Training:
         return guard
 
     def _leaving(self, done: int, stop: StopRequests, look_at_files: bool) -> Exception | Interrupted | None:
-        """Why the run is to end after so many iterations, in any process; None: it is not. Every one must ask."""
+        """Find the reason to end the run after so many iterations, in any process, or None. Every one must ask."""
         gone = self.source.gone() if look_at_files else None
         if not self.world.any(stop.came or gone is not None):
             return None
@@ -194,13 +202,13 @@ class Training:
         )
 
     def _after(self, start: Progress, iteration: int) -> Progress:
-        """Where a run that goes on from `start` is after `iteration` iterations."""
+        """Compute the progress after `iteration` iterations of a run that goes on from `start`."""
         batches = (iteration - start.iteration) * self.updates * self.world.size
         return start._replace(iteration=iteration, images=self.source.images_after(start.images, batches))
 
     @property
     def _looking_is_free(self) -> bool:
-        """Numbers can be read at any time: a GPU would have to finish first."""
+        """Tell whether numbers can be read at any time: a GPU would have to finish first."""
         return self.device.type == "cpu"
 
     def _passes(self, progress: Progress) -> int:
@@ -208,7 +216,7 @@ class Training:
         return progress.images // (len(self.source.store) * self.run.config.evaluation.epochs)
 
     def numbers(self, progress: Progress) -> range:
-        """Numbers of the batches that this process takes next: processes take turns."""
+        """List the batches that this process takes next: processes take turns."""
         first, step = self.source.batch_number(progress.images) + self.world.rank, self.world.size
         return range(first, first + self.updates * step, step)
 
