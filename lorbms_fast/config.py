@@ -258,6 +258,17 @@ PRESETS = {
 }
 
 
+def preset_named(name: str, changes: Path | None = None) -> TrainConfig:
+    """Find a preset, with what a TOML or JSON file of settings replaces.
+
+    Raises:
+        UserError: there is no such preset, or the file is amiss.
+    """
+    if name not in PRESETS:
+        raise UserError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name] if changes is None else read_config(changes, PRESETS[name])
+
+
 def to_json(config: TrainConfig) -> str:
     """Write a config as JSON."""
     return json.dumps(dataclasses.asdict(config), indent=2)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import tyro
 
-from lorbms_fast.config import PRESETS, Precision
+from lorbms_fast.config import Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
@@ -43,16 +43,13 @@ def bench(
         compiled_reference: Take the reference under torch.compile as a second yardstick; compiling takes minutes.
         json: Print JSON.
     """
-    if preset not in PRESETS:
-        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    model = preset_named(preset).model
     if batch_size < 1 or rounds < 1:
         raise UserError(f"--batch-size {batch_size} --rounds {rounds}: use 1 or more of each")
     where = device_named(device)
     precision = chosen_precision(precision, where)
     on_gpu = where.type == "cuda"
-    result = compare_steps(
-        PRESETS[preset].model, batch_size, rounds, precision, compiled_reference, where, on_gpu and graphs == "on"
-    )
+    result = compare_steps(model, batch_size, rounds, precision, compiled_reference, where, on_gpu and graphs == "on")
     facts = {"machine": machine(), "preset": preset, "batch_size": batch_size, "precision": precision, **result}
     if json:
         print(json_format.dumps(facts, indent=2))

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import PRESETS
-from lorbms_fast.errors import UserError
+from lorbms_fast.config import preset_named
 from lorbms_fast.models.layout import Layer
 from lorbms_fast.models.summary import describe, receptive_fields, totals
 from lorbms_fast.models.variants import with_variant
@@ -25,15 +24,14 @@ def info(*, preset: str = "thesis", variant: str = "thesis", json: bool = False)
         variant: Name of the system.
         json: Print JSON instead of tables.
     """
-    if preset not in PRESETS:
-        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    base = preset_named(preset)
     if variant == "list":
         print("\n".join(f"{name:<34}{summary}" for name, summary in VARIANTS.items()))
         return
-    config = with_variant(PRESETS[preset], variant)
+    config = with_variant(base, variant)
     facts = Facts(
         variant,
-        changed(asdict(PRESETS[preset]), asdict(config)),
+        changed(asdict(base), asdict(config)),
         receptive_fields(config.model),
         describe(config.model),
     )

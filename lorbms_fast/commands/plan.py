@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import PRESETS, Precision
+from lorbms_fast.config import Precision, preset_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import TRITON
 
@@ -51,14 +51,12 @@ def plan(
     chosen = [one for one in GPUS if one.name.lower().startswith(gpu.lower())]
     if not chosen:
         raise UserError(f"there is no GPU '{gpu}' in the tables: choose one of {', '.join(one.name for one in GPUS)}")
-    if preset not in PRESETS:
-        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    model = preset_named(preset).model
     if min(batch_size, images // max(batch_size, 1), epochs) <= 0:
         raise UserError(
             f"--batch-size {batch_size} --images {images} --epochs {epochs}: give more than nothing of each"
         )
     chosen.sort(key=lambda one: one.name not in present)
-    model = PRESETS[preset].model
     iteration = count_iteration(model, batch_size, precision)
     other = max(1, batch_size // 2) if batch_size > 1 else 2
     two = [(batch_size, iteration.peak_bytes), (other, count_iteration(model, other, precision).peak_bytes)]

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import PRESETS, Impl, Precision
+from lorbms_fast.config import Impl, Precision, preset_named
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.machine import machine
@@ -40,13 +40,12 @@ def profile(
         precision: Arithmetic of convolutions and matrix products; by default as in training.
         top: Lines of the table.
     """
-    if preset not in PRESETS:
-        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    model = preset_named(preset).model
     if min(batch_size, iterations, top) < 1:
         raise UserError(f"--batch-size {batch_size} --iterations {iterations} --top {top}: use 1 or more of each")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arithmetic = chosen_precision(precision or "auto", device)
-    one_iteration = step(impl, PRESETS[preset].model, batch_size, arithmetic, device)
+    one_iteration = step(impl, model, batch_size, arithmetic, device)
     one_iteration()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profiler(activities=activities) as found:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import PRESETS, read_config
+from lorbms_fast.config import preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.models.variants import with_variant
@@ -53,14 +53,12 @@ def search(
         device: `cpu`, `cuda`; auto takes a GPU when there is one.
         space: Lowest and highest value of each setting.
     """
-    if preset not in PRESETS:
-        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
+    base = preset_named(preset, config)
     if min(trials, slices, every) < 1:
         raise UserError(f"--trials {trials} --slices {slices} --every {every}: use 1 or more of each")
     from lorbms_fast.search.tuner import search as run_search
 
     ImageStore.open(store)
-    base = PRESETS[preset] if config is None else read_config(config, PRESETS[preset])
     base = replace(with_variant(base, variant), device=device)
     rows = run_search(base, space, store, out, method=method, trials=trials, slices=slices, every=every, metric=metric)
     with atomic_write(out / "search.json") as partial:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from lorbms_fast.config import PRESETS, TrainConfig, read_config
+from lorbms_fast.config import TrainConfig, preset_named, read_config
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.distributed import World, joined, restarted
@@ -102,9 +102,7 @@ def _base(preset: str | None, resumed: Path | None) -> TrainConfig:
     """Find the settings that the command line changes."""
     if resumed is not None:
         return Run.open(resumed).config
-    if preset not in (None, *PRESETS):
-        raise UserError(f"there is no preset '{preset}': choose one of {', '.join(PRESETS)}")
-    return PRESETS[preset or "thesis"]
+    return preset_named("thesis" if preset is None else preset)
 
 
 def _new(out: Path, world: World, make: Callable[[Path], Run]) -> Run:

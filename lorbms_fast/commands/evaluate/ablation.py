@@ -8,8 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.commands.evaluate.base import base_config
-from lorbms_fast.config import EvaluationConfig, TrainConfig
+from lorbms_fast.config import EvaluationConfig, TrainConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -64,7 +63,7 @@ def ablation(
     where = device_named(device)
     described = image_features(inception, features, weights, where)
     pictures, images = read_stl10(stl10), ImageStore.open(store)
-    base = replace(base_config(preset, config), epochs=epochs, iterations=iterations, device=device)
+    base = replace(preset_named(preset, config), epochs=epochs, iterations=iterations, device=device)
     asked = [None if path is None else str(path.resolve()) for path in (inception, weights)]
     every_epoch = EvaluationConfig(inception=asked[0], features=features, weights=asked[1])
     for name in variants:

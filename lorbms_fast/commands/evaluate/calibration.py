@@ -7,7 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.commands.evaluate.base import base_config
+from lorbms_fast.config import preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.evaluation.calibration.autoencoder import calibrate
@@ -44,7 +44,7 @@ def calibration(
         variants: Which variants.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
     """
-    settings = base_config(preset, config)
+    settings = preset_named(preset, config)
     settings = settings if batch_size is None else replace(settings, batch_size=batch_size)
     images, where = ImageStore.open(store), device_named(device)
     results = [calibrate(name, settings, images, iterations, out, where) for name in variants]
