@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from lorbms_fast.config import ModelConfig, Precision
+from lorbms_fast.config import Impl, ModelConfig, Precision
 from lorbms_fast.measurement.counts import Counts, count
 from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
 from lorbms_fast.measurement.proc import bytes_told
@@ -120,7 +120,8 @@ def _make(form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision
     if form == "captured":
         _one_iteration = captured_step(model, batch_size, arithmetic, device)
     else:
-        impl, compiled = ("fast" if form == "fast" else "reference"), form == "compiled_reference"
+        impl: Impl = "fast" if form == "fast" else "reference"
+        compiled = form == "compiled_reference"
         _one_iteration = step(impl, model, batch_size, arithmetic, device, compiled)
 
 

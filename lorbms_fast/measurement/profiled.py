@@ -40,7 +40,7 @@ def profiled(work: Callable[[], object], device: torch.device) -> tuple[list[See
 def slowest(events: list[FunctionEventAvg], device: torch.device) -> list[Seen]:
     """Take the events of a device that took time themselves, the longest first."""
     there = [event for event in events if event.device_type.name == device.type.upper() and _own(event, device) > 0]
-    return [Seen(e.key, e.count, _own(e, device)) for e in sorted(there, key=lambda event: -_own(event, device))]
+    return [Seen(str(e.key), e.count, _own(e, device)) for e in sorted(there, key=lambda event: -_own(event, device))]
 
 
 def launched(seen: list[Seen]) -> int:
