@@ -18,7 +18,7 @@ from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes
 
 
 class Fast:
-    """For systems whose images are mixed and classified as the thesis's: see `IterationImpl`."""
+    """Iterations of systems whose images are mixed and classified as the thesis's: see `IterationImpl`."""
 
     def scenes(self, networks: Networks, batch: Batch) -> Scenes:
         """Compute the forward graph, from f_ref to I_prime."""

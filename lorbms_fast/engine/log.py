@@ -1,46 +1,75 @@
-"""The log of a run: JSON lines, TensorBoard and sheets."""
+"""The log of a run that trains, written by its first process: JSON lines, TensorBoard, sheets and progress bar."""
 
 import json
 import os
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.errors import UserError
+from lorbms_fast.progress import tqdm
+from lorbms_fast.types import StepMetrics
 
+SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
+"""Numbers of the log that the progress bar shows."""
 RECENT = 1000
 """Max. number of entries that a mean is taken over."""
 
 
 class Log:
-    """`RUN/metrics.jsonl`, `RUN/tensorboard/` and `RUN/sheets/`, continued from an iteration.
+    """`RUN/metrics.jsonl`, `RUN/tensorboard/`, `RUN/sheets/` and a progress bar, continued from an iteration.
 
-    Entries after that iteration, of work that was lost, are dropped first.
+    Entries after that iteration, of work that was lost, are dropped first. Metrics come from the device a while after
+    their iteration, in order. In processes other than the first nothing is written.
+
+    Args:
+        folder: the run's.
+        start: iterations that were finished before.
+        last: the run's last iteration.
+        first: whether this process is the one that writes.
     """
 
-    def __init__(self, folder: Path, start: int) -> None:
-        self._folder = folder
-        metrics = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, start: int, last: int, first: bool) -> None:
+        self._folder, self._first = folder, first
+        self._on_their_way = AsyncMetrics()
+        self._open = ExitStack()
+        if first:
+            self._begin(folder / "metrics.jsonl", start)
+        bar = tqdm(total=last, initial=start, unit="it", desc="training", smoothing=0.05, disable=not first)
+        self._bar = self._open.enter_context(bar)
+
+    def _begin(self, metrics: Path, start: int) -> None:
         kept = [line for line in read_lines(metrics) if json.loads(line)["iteration"] <= start]
         with atomic_write(metrics) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept))
         self._recent = deque((json.loads(line) for line in kept[-RECENT:]), RECENT)
-        self._metrics = metrics.open("a")
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=start + 1)
+        self._metrics = self._open.enter_context(metrics.open("a"))
+        self._board = self._open.enter_context(SummaryWriter(self._folder / "tensorboard", purge_step=start + 1))
 
     def __enter__(self) -> "Log":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._metrics.close()
-        self._board.close()
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def note(self, iteration: int, metrics: StepMetrics, logged: bool) -> None:
+        """Count an iteration as done, and send its metrics off where they are to be logged."""
+        self._bar.update()
+        if logged and self._first:
+            self._on_their_way.send(iteration, metrics.stacked())
+
+    def read(self, left: int) -> None:
+        """Log the metrics that have arrived, after waiting until only those of `left` iterations have not."""
+        for iteration, values in self._on_their_way.arrived(left):
+            numbers = dict(zip(StepMetrics.names(), values, strict=True))
+            self.write(iteration, numbers)
+            self._bar.set_postfix({name: f"{numbers[name]:.3f}" for name in SHOWN}, refresh=False)
 
     def write(self, iteration: int, numbers: dict[str, float]) -> None:
         """Log the numbers of an iteration."""
@@ -55,21 +84,21 @@ class Log:
         for name, value in numbers.items():
             self._board.add_scalar(name, value, iteration)
 
-    def keep(self) -> None:
-        """Sync all entries to disk."""
-        os.fsync(self._metrics.fileno())
-        self._board.flush()  # by itself it does so by the time of day, which may be set back
-
-    def mean(self, name: str, since: int) -> float | None:
-        """Average a number over the entries after an iteration, `RECENT` of them at most; None where there are none."""
-        found = [entry[name] for entry in self._recent if entry["iteration"] > since]
-        return sum(found) / len(found) if found else None
-
     def sheet(self, iteration: int, sheet: Image.Image) -> None:
         """Keep a sample sheet."""
         with atomic_write(self._folder / "sheets" / f"{iteration:08d}.png") as partial:
             sheet.save(partial, format="png")
         self._board.add_image("samples", np.asarray(sheet), iteration, dataformats="HWC")
+
+    def kept_mean(self, name: str, since: int) -> float | None:
+        """Sync all entries to disk, and average a number over those after an iteration; None where there are none.
+
+        At most the last `RECENT` entries count.
+        """
+        os.fsync(self._metrics.fileno())
+        self._board.flush()  # by itself it does so by the time of day, which may be set back
+        found = [entry[name] for entry in self._recent if entry["iteration"] > since]
+        return sum(found) / len(found) if found else None
 
 
 def read_entries(metrics: Path) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The iteration for systems that are mixed or classified otherwise than the thesis's.
+"""The iteration of systems that are mixed or classified otherwise than the thesis's.
 
 Any number of tiles, of which each may have several chunks; one candidate for each tile, or one for all; a classifier
 that sees candidates one by one or all images at once. For networks of either implementation.
@@ -12,15 +12,16 @@ from lorbms_fast.config import LossConfig, OptimConfig
 from lorbms_fast.engine.iteration import IterationImpl
 from lorbms_fast.kernels.lorbms import mix_chunks
 from lorbms_fast.models.passes import Pass, passes
+from lorbms_fast.reference.iteration import Reference
 from lorbms_fast.tiles import replaced_chunks, tile_of_chunk
-from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes
+from lorbms_fast.types import Batch, Networks, Scenes
 
 
-class Tiled:
-    """For systems of any tiles whose classifier sees candidates one by one.
+class Tiled(Reference):
+    """Iterations of systems of any tiles whose classifier sees candidates one by one; losses are the reference's.
 
     Args:
-        pairs: how such a classifier runs, which depends on whose networks these are.
+        pairs: runs such a classifier and moves u on, which depends on the form of the networks.
     """
 
     def __init__(self, pairs: IterationImpl) -> None:
@@ -36,13 +37,6 @@ class Tiled:
         f_ref_hat = mix_chunks(f_mix_hat, f_ref, replaced)
         return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
 
-    def generator_losses(self, networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
-        """Compute L_G, its terms, and the scenes that they judge."""
-        s = self.scenes(networks, batch)
-        D_mix = networks.dsc(s.I_mix)
-        L_cls = self.classifier_loss(networks, s.I_mix, batch, config)
-        return losses.generation(batch.I_ref, s, D_mix, L_cls, config), s
-
     @torch.no_grad()
     def mixed_images(self, networks: Networks, batch: Batch) -> Tensor:
         """Compute I_mix alone, (N, 3, S, S), without gradients."""
@@ -53,22 +47,13 @@ class Tiled:
         """Compute what the classifier says of I_mix with each candidate, and what it should say, both (4, N, 4)."""
         return self.pairs.classifier_logits(networks, I_mix, batch)
 
-    def classifier_loss(self, networks: Networks, I_mix: Tensor, batch: Batch, config: LossConfig) -> Tensor:
-        """Compute L_cls."""
-        logits, _ = self.classifier_logits(networks, I_mix, batch)
-        return losses.classification(logits, batch.mask, config.lambdas)
-
-    def discriminator_loss(self, networks: Networks, I_ref: Tensor, I_mix: Tensor, config: LossConfig) -> Tensor:
-        """Compute L_D."""
-        return losses.discrimination(networks.dsc(I_ref), networks.dsc(I_mix), config.gan)
-
     def advance_u(self, networks: Networks, config: OptimConfig) -> None:
         """Move every u on."""
         self.pairs.advance_u(networks, config)
 
 
 class JointlyClassified(Tiled):
-    """For systems whose classifier sees a mixed image and all it was made of in one run: which tiles were replaced?"""
+    """Iterations of systems whose classifier names a mixed image's replaced tiles from all images it was made of."""
 
     def classifier_logits(self, networks: Networks, I_mix: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute what the classifier says of I_mix and what it should say, both (1, N, tiles)."""

@@ -20,7 +20,7 @@ from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, sy
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import UPDATES, iterate
-from lorbms_fast.engine.journal import Journal
+from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
 from lorbms_fast.engine.torch_compile import compile_regions
@@ -151,23 +151,23 @@ class Training:
         """Train from `start` to the end of the run, or until it is to go back."""
         last = self.last_iteration(start)
         step, guard = self._step(), self._guard(start)
-        with Journal(self.run.folder, start.iteration, last, self.world.first) as journal:
+        with Log(self.run.folder, start.iteration, last, self.world.first) as log:
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
                 metrics = step(before)
                 due = self._due(before, now, last, stop, measure is not None)
-                journal.note(done, metrics, due.log)
+                log.note(done, metrics, due.log)
                 guard.note(before)
                 if due.question:
                     guard.look(due.left)
-                journal.read(due.left)
+                log.read(due.left)
                 if due.look:
-                    self._look(journal, done, draw if due.sheet else None)
+                    self._look(log, done, draw if due.sheet else None)
                 if due.save:
-                    self._keep(journal, now)
+                    self._keep(log, now)
                 if due.measure and measure is not None:
                     with stop.at_once(done):  # takes minutes, and everything is on disk
-                        journal.board(done, measure(self.networks, done))
+                        log.board(done, measure(self.networks, done))
                 if due.leave is not None and done < last:
                     raise due.leave
 
@@ -261,16 +261,16 @@ class Training:
     def _precision(self) -> AbstractContextManager[None]:
         return precision(self.device, self.arithmetic)
 
-    def _keep(self, journal: Journal, progress: Progress) -> None:
+    def _keep(self, log: Log, progress: Progress) -> None:
         """Write a checkpoint, and beside it how well the iterations since about the last one reconstructed."""
         if not self.world.first:
             return
         config = self.run.config
         since = progress.iteration - max(config.checkpoint_every, config.log_every)
-        self.run.save(progress, self.networks, self.optimizers, journal.kept_mean("L_rec_hat", since))
+        self.run.save(progress, self.networks, self.optimizers, log.kept_mean("L_rec_hat", since))
 
     @torch.no_grad()
-    def _look(self, journal: Journal, iteration: int, draw: Draw | None) -> None:
+    def _look(self, log: Log, iteration: int, draw: Draw | None) -> None:
         """Note whether classifier and discriminator tell samples apart, and draw a sheet of them."""
         if not self.world.first:
             return
@@ -284,9 +284,7 @@ class Training:
                 "discriminator": discriminator_state(self.networks, batch.I_ref, scenes.I_mix),
             }
         if draw is not None:
-            journal.sheet(iteration, draw(batch, scenes))
-        journal.board(
-            iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()}
-        )
+            log.sheet(iteration, draw(batch, scenes))
+        log.board(iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()})
         for message in collapsed(iteration, states):
             tqdm.write(message)
