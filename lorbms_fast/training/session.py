@@ -63,16 +63,19 @@ def _train(run: Run, source: BatchSource, world: World) -> None:
     try:
         training.train(start, training_sheet, _measure(run, source.store) if world.first else None)
     except Interrupted as stop:
-        go_on = f"go on with  lorbms-fast train --resume {run.folder}"
-        _end(run, world, f"stopped after iteration {stop.iteration}: {go_on}")
+        if world.first:
+            _draw_curves(run)
+            go_on = f"go on with  lorbms-fast train --resume {run.folder}"
+            print(f"stopped after iteration {stop.iteration}: {go_on}")
         raise
-    _end(run, world, f"done: {run.latest()}, {run.folder / 'curves.png'}, {run.folder / 'sheets'}")
+    if world.first:  # the others may be here before the last checkpoint is
+        _draw_curves(run)
+        made = (run.latest(), run.folder / "curves.png", run.folder / "sheets")
+        print(f"done: {', '.join(str(path) for path in made if path.exists())}")
 
 
-def _end(run: Run, world: World, message: str) -> None:
-    if world.first:
-        draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
-        print(message)
+def _draw_curves(run: Run) -> None:
+    draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
 
 
 def _measure(run: Run, store: ImageStore) -> Measure | None:

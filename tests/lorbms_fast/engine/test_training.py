@@ -15,6 +15,7 @@ from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
 from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
@@ -89,6 +90,25 @@ def test_only_the_newest_checkpoints_stay(store, tmp_path):
     config = replace(TINY, checkpoint_every=1, keep_checkpoints=2, log_every=10, sheet_every=10)
     run_training(Run.create(tmp_path / "run", config, store.path), store)
     assert [path.name for path in Run.open(tmp_path / "run").checkpoints()] == ["00000005", "00000006"]
+
+
+def test_what_is_named_at_the_end_is_there(store, tmp_path, capsys):
+    config = replace(TINY, iterations=1, log_every=10)
+    run_training(Run.create(tmp_path / "run", config, store.path), store)
+    named = capsys.readouterr().out.splitlines()[-1].removeprefix("done: ").split(", ")
+    assert [Path(path).name for path in named] == ["00000001", "sheets"]  # too short for curves
+
+
+def test_a_later_process_does_not_wait_for_the_firsts_checkpoint(store, tmp_path, monkeypatch, capsys):
+    class Second(World):
+        def any(self, flag: bool) -> bool:
+            return flag
+
+    monkeypatch.setattr(Training, "train", lambda *_: None)  # the first process's checkpoint is not there yet
+    run = Run.create(tmp_path / "run", TINY, store.path)
+    run_training(run, store, Second(rank=1, size=2))
+    assert not run.checkpoints()
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("impl", ["reference", "fast"])
