@@ -23,17 +23,17 @@ SHOWN = 80
 """Max. characters of a wrong value in a message."""
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-Impl = Annotated[Literal["reference", "fast"], BeforeValidator(lambda impl: "fast" if impl == "torch" else impl)]
-"""Form of networks and iteration; runs before version 0.2 say `torch` for `fast`."""
-BatchNorm = Annotated[
-    Literal["per-process", "synchronized"],
-    BeforeValidator(lambda kind: "synchronized" if kind == "synchronised" else kind),
-]
-"""Runs before version 0.2 may say `synchronised`."""
-OnDivergence = Annotated[
-    Literal["stop", "rollback"], BeforeValidator(lambda answer: "rollback" if answer == "skip" else answer)
-]
-"""Runs before version 0.2 may say `skip`, which is no more."""
+
+
+def _formerly(old: str, new: str) -> BeforeValidator:
+    """Read a value as what it is called now: runs before version 0.2 may say it the old way."""
+    return BeforeValidator(lambda value: new if value == old else value)
+
+
+Impl = Annotated[Literal["reference", "fast"], _formerly("torch", "fast")]
+"""Form of networks and iteration."""
+BatchNorm = Annotated[Literal["per-process", "synchronized"], _formerly("synchronised", "synchronized")]
+OnDivergence = Annotated[Literal["stop", "rollback"], _formerly("skip", "rollback")]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Even = Annotated[int, Field(ge=2, le=65_536, multiple_of=2)]

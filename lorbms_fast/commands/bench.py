@@ -39,7 +39,7 @@ def bench(
         device: cpu, cuda, cuda:1, or auto for a GPU if there is one.
         graphs: On a GPU, time the fast iteration as a CUDA graph too, or not.
         precision: Arithmetic of the fast form; auto is float32 on a CPU, bfloat16 on a GPU.
-        preset: Whose model: thesis or demo.
+        preset: Preset whose model runs: thesis or demo.
         compiled_reference: Take the reference under torch.compile as a second yardstick; compiling takes minutes.
         json: Print JSON.
     """

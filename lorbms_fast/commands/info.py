@@ -20,7 +20,7 @@ def info(*, preset: str = "thesis", variant: str = "thesis", json: bool = False)
     With --variant, those of a system of Appendix D, and what it changes; `--variant list` lists all of them.
 
     Args:
-        preset: Whose sizes to show: thesis or demo.
+        preset: Preset whose sizes are shown: thesis or demo.
         variant: Name of the system.
         json: Print JSON instead of tables.
     """

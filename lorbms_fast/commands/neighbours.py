@@ -56,7 +56,7 @@ def neighbours(
 
     Args:
         store: Folder made by `lorbms-fast prepare`; the photos it was made from must still be there.
-        features: What similarity is measured on: deepcluster (the thesis's), efficientnet-lite0 (weights come with
+        features: Features that are compared: deepcluster (the thesis's), efficientnet-lite0 (weights come with
             the installation), descriptor (colours and gradients, no weights), encoder (a LORBMS run), timm:MODEL or
             torchvision:MODEL.
         weights: File (or, for encoder, the run's folder) with the weights of deepcluster, encoder, timm or torchvision.
@@ -68,7 +68,7 @@ def neighbours(
         tau: Threshold of mixing on squared distances; by default 16,000 for deepcluster, else the quantile at which
             half the quadrants are replaced.
         seed: Seed of k-means and of the sample that is measured.
-        device: Where features and distances are computed: cpu, cuda; auto takes a GPU when there is one.
+        device: Device that features and distances are computed on: cpu, cuda; auto takes a GPU when there is one.
     """
     opened = ImageStore.open(store)
     if clusters is not None and clusters < 1:

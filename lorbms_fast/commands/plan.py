@@ -32,7 +32,7 @@ def plan(
 
     Args:
         gpu: A100, RTX 4090, H100 or B200, or the beginning of a name; empty for all, the one that is present first.
-        preset: Whose model: thesis or demo.
+        preset: Preset whose model runs: thesis or demo.
         batch_size: Reference images an iteration.
         precision: Arithmetic of convolutions and matrix products.
         images: Images in the store.

@@ -48,7 +48,7 @@ def prepare(
             (at least four boxes; each photo and its mirror image), tr_v5 (five versions of each), tr_v6 and te_v2
             (random draws of training and of test images, without box rule). COCO's keep photos with both sides of
             200 px or more.
-        layout: How to read SOURCE; auto looks at what is in it. mixed: pictures as well as shards.
+        layout: Layout of SOURCE; auto looks at what is in it. mixed: pictures as well as shards.
         annotations: COCO's json; by default the instances_ or image_info_ file in SOURCE/annotations: of training
             images first, for te_v2 of test images and never of training images. The file that was read is printed.
         split: Part of STL-10 (train, test, unlabeled) or VOC (train, val, trainval, test); by default everything.

@@ -33,10 +33,10 @@ def profile(
 
     Args:
         out: File for the trace.
-        preset: Whose model: thesis or demo.
+        preset: Preset whose model runs: thesis or demo.
         batch_size: Reference images an iteration.
-        iterations: How many to trace, after one that warms up.
-        impl: Which networks compute: fast or reference.
+        iterations: Number of iterations to trace, after one that warms up.
+        impl: Form of the networks: fast or reference.
         precision: Arithmetic of convolutions and matrix products; by default as in training.
         top: Lines of the table.
     """
@@ -71,7 +71,7 @@ def profile(
 
 
 def slowest(events: list[FunctionEventAvg], device: torch.device) -> list[FunctionEventAvg]:
-    """What took time itself on the device, the longest first."""
+    """Sort the events that took time themselves on the device, the longest first."""
     there = [event for event in events if event.device_type.name == device.type.upper() and _own(event, device) > 0]
     return sorted(there, key=lambda event: -_own(event, device))
 

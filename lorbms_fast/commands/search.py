@@ -43,8 +43,8 @@ def search(
         store: Image store with neighbours.
         out: Folder of the search.
         method: random or pbt.
-        trials: How many runs.
-        slices: How often each run reports.
+        trials: Number of runs.
+        slices: Number of times that each run reports.
         every: Iterations of a slice.
         metric: Number of metrics.jsonl whose mean over a slice should become small.
         preset: Settings to start from: thesis or demo.

@@ -70,7 +70,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             resume: Folder of a run to continue; it remembers its store and its settings, also those given here.
             other_images: Let a run that is resumed go on with a store of other images.
             preset: Settings to start from: thesis (the headline run) or demo (small networks, minutes on a CPU).
-            variant: What to change in these settings for a system of Appendix D: `lorbms-fast info` lists them.
+            variant: System of Appendix D to change these settings to: `lorbms-fast info --variant list` names them.
             config: TOML or JSON file with settings that replace the preset's, or those of the run that is resumed.
             settings: Any single setting.
         """

@@ -23,7 +23,7 @@ def verify(*, golden: Path = SHIPPED, impl: Impl = "fast", dtype: Literal["float
 
     Args:
         golden: Folder with forward.npz, grads.npz, ops.npz and params.json; its name prefix is read from prefix.txt.
-        impl: Which form of the networks to check.
+        impl: Form of the networks to check.
         dtype: Arithmetic to compute in. The golden numbers are float32, so in float64 only their rounding differs.
     """
     numbers = Golden.open(golden, getattr(torch, dtype))

@@ -138,7 +138,7 @@ class CapturedIteration:
         self._dtype = next(networks.parameters()).dtype
         self._drawn = DrawQueue(drawing, batch_size, batches, images.device)
         self.number = torch.zeros(1, dtype=torch.int64, device=images.device)
-        """Of the next iteration, as the device counts it."""
+        """Number of the next iteration, as the device counts it."""
         self._expected = 0
         self._numbers = torch.zeros(len(StepMetrics.names()), dtype=torch.float64, device=images.device)
         self._seen: set[int] = set()
@@ -146,7 +146,7 @@ class CapturedIteration:
 
     @property
     def graphs(self) -> int:
-        """How many sizes have been recorded."""
+        """Number of sizes that have been recorded."""
         return len(self._replays)
 
     @property

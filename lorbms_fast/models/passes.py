@@ -53,7 +53,7 @@ def _with_packed(network: nn.Module, packed: Any, inputs: tuple[Tensor, ...]) ->
 
 
 def _cast_parameters(network: nn.Module) -> dict[str, Tensor]:
-    """By name, what autocast would cast at every use; nothing where torch.compile has taken the network over."""
+    """Cast, by name, what autocast would cast at every use; nothing where torch.compile has taken the network over."""
     if network._compiled_call_impl is not None:
         return {}
     found = {}
@@ -68,5 +68,5 @@ def _cast_parameters(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _versions(network: nn.Module) -> list[int]:
-    """How often each parameter and buffer was changed in place."""
+    """Count how often each parameter and buffer was changed in place."""
     return [tensor._version for tensor in (*network.parameters(), *network.buffers())]

@@ -7,7 +7,7 @@ from lorbms_fast.reference.layers import SpectralWeight
 
 
 def normalized_weights(network: nn.Module) -> dict[str, Tensor]:
-    """W / sigma of every spectrally normalized layer, by the layer's name."""
+    """Compute W / sigma of every spectrally normalized layer, by the layer's name."""
     layers = spectral_layers(network)
     if any(layer.normalize is not spectral_norm for layer in layers.values()):
         return {name: layer.normalized() for name, layer in layers.items()}
@@ -16,7 +16,7 @@ def normalized_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def unnormalized(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Stands in for the spectral norm where there is none: the weight as it is, sigma 1."""
+    """Stand in for the spectral norm where there is none: the weight as it is, sigma 1."""
     return weight, weight.new_ones(())
 
 
@@ -27,5 +27,5 @@ def advance_u(network: nn.Module) -> None:
 
 
 def spectral_layers(network: nn.Module) -> dict[str, SpectralWeight]:
-    """Every spectrally normalized layer of a network by its name."""
+    """Find every spectrally normalized layer of a network by its name."""
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, SpectralWeight)}

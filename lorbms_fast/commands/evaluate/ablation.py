@@ -56,7 +56,7 @@ def ablation(
         iterations: Length in iterations instead.
         preset: Settings to start from: thesis or demo.
         config: TOML or JSON file with settings that replace the preset's.
-        variants: Which of full, no-cls, no-rec, no-adv.
+        variants: Variants to train, of full, no-cls, no-rec, no-adv.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
         linear: Lengths and sizes of the linear probe.
     """

@@ -41,7 +41,7 @@ def calibration(
         preset: Sizes and rates to start from: thesis or demo.
         config: TOML or JSON file with settings that replace the preset's.
         batch_size: Images an iteration; the preset's by default.
-        variants: Which variants.
+        variants: Variants to train.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
     """
     settings = preset_named(preset, config)

@@ -41,7 +41,7 @@ def linear(
     Args:
         run: Folder of a training run.
         stl10: Folder stl10_binary of STL-10, or of a set in its format that `lorbms-fast compose` made.
-        rows: Which rows.
+        rows: Rows of the table to compute.
         voc: Folder of PASCAL VOC.
         imagenet: Folder with a folder of pictures for each class.
         alexnet: Weights of ImageNet AlexNet from an earlier evaluation (evaluation/pretrained/*.safetensors).

@@ -36,8 +36,8 @@ def scenes(
         run: Folder of a training run.
         store: Image store; the run's own by default.
         annotations: COCO's instances_*.json; looked for beside the store's photographs by default.
-        pairs: How many swaps, between couples of photographs: no more than eight a couple are made.
-        features: What the judge sees quadrants by: an extractor as for `lorbms-fast neighbours`.
+        pairs: Number of swaps, between couples of photographs: no more than eight a couple are made.
+        features: Features by which the judge sees quadrants: an extractor as for `lorbms-fast neighbours`.
         weights: Its weights, where it needs some.
         seed: Of the halves and the pairs.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
