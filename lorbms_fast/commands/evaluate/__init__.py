@@ -1,6 +1,6 @@
 """`lorbms-fast evaluate`: the thesis's measurements, one subcommand a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Union
 
 import tyro
@@ -12,18 +12,11 @@ from lorbms_fast.commands.evaluate.linear import linear
 from lorbms_fast.commands.evaluate.report import report
 from lorbms_fast.commands.evaluate.scenes import scenes
 
-SUBCOMMANDS: dict[str, Callable[..., None]] = {
-    "generation": generation,
-    "linear": linear,
-    "ablation": ablation,
-    "calibration": calibration,
-    "scenes": scenes,
-    "report": report,
-}
+SUBCOMMANDS = (generation, linear, ablation, calibration, scenes, report)
 
 
 def for_arguments(arguments: Sequence[str]) -> Any:
     """Make one type of all subcommands, which tyro reads a command line for."""
     return Union[  # noqa: UP007  # of as many as there are
-        tuple(Annotated[Any, tyro.conf.subcommand(name, constructor=made)] for name, made in SUBCOMMANDS.items())
+        tuple(Annotated[Any, tyro.conf.subcommand(made.__name__, constructor=made)] for made in SUBCOMMANDS)
     ]
