@@ -5,6 +5,9 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -15,10 +18,16 @@ MODULES = sorted(
         if ">>> " in path.read_text()
     }
 )
+TAKEN_AS_IMPORTED = {"torch": torch, "nn": nn, "F": F}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings(name):
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    torch.manual_seed(0)
+    result = doctest.testmod(
+        importlib.import_module(name),
+        extraglobs=TAKEN_AS_IMPORTED,
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
+    )
     assert result.attempted > 0
     assert result.failed == 0

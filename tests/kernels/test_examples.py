@@ -1,12 +1,8 @@
-"""The example in the docstring of each public function and layer runs."""
+"""Each public function and layer has an example in its docstring, which tests/test_doctests.py runs."""
 
-import doctest
 import inspect
-from collections.abc import Callable
 
 import pytest
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from lorbms_fast import kernels
@@ -22,11 +18,5 @@ WITH_EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_example(name: str) -> None:
-    thing: Callable[..., object] = WITH_EXAMPLES[name]
-    torch.manual_seed(0)
-    (test,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs={**PUBLIC, "torch": torch, "nn": nn, "F": F})
-    assert test.examples, f"{name} has no example"
-    failures = []
-    doctest.DocTestRunner().run(test, out=failures.append)
-    assert not failures, "".join(failures)
+def test_it_has_an_example(name: str) -> None:
+    assert ">>> " in (WITH_EXAMPLES[name].__doc__ or "")

@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from lorbms_fast import config
 from lorbms_fast.cli import main
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement import plan
@@ -86,9 +87,7 @@ def test_the_command_prints_predictions(monkeypatch, capsys):
 
 
 def test_the_profile_is_a_trace_and_a_table(tmp_path, monkeypatch, capsys):
-    from lorbms_fast.commands import profile
-
-    monkeypatch.setitem(profile.PRESETS, "tiny", TINY)
+    monkeypatch.setitem(config.PRESETS, "tiny", TINY)
     main(["profile", "--preset", "tiny", "--batch-size", "2", "--iterations", "1", "--out", str(tmp_path / "t.json")])
     assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     shown = capsys.readouterr().out
