@@ -83,6 +83,7 @@ def checked_impl(impl: Impl | None) -> Impl | None:
 def use_impl(impl: Impl) -> Iterator[None]:
     """Run every operation of this package inside the block, in every thread, in one form; a call may name another.
 
+    >>> from lorbms_fast.kernels import InstanceNormReLU
     >>> with use_impl("reference"):
     ...     y = InstanceNormReLU()(torch.randn(2, 3, 8, 8))
 

@@ -17,6 +17,7 @@ def dense_block_pooled(
 ) -> Tensor:
     """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.
 
+    >>> from lorbms_fast.kernels.dense_block import pack_layers
     >>> (packed,) = pack_layers([([torch.randn(4, 8, 3, 3)], [torch.zeros(4)])])
     >>> dense_block_pooled(torch.randn(2, 8, 10, 10), packed, torch.randn(6, 12, 1, 1), torch.zeros(6)).shape
     torch.Size([2, 6, 5, 5])

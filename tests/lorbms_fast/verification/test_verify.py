@@ -50,7 +50,7 @@ def test_gradients_agree_with_the_authors_program(impl):
     assert not _out(checks)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", [pytest.param("reference", marks=pytest.mark.slow), "fast"])
 def test_gradients_of_the_default_convention_agree(impl, copy):
     kept = {"names_gen", "names_cls", "names_dsc", "L_G_one_const", "L_cls_one_const", "L_D_const"}
     with np.load(copy / "grads.npz") as arrays:
