@@ -60,12 +60,12 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     installed = set().union(*(_imported(folder) for folder in ("lorbms_fast", "kernels", "dataloader", "bench")))
-    needed = installed - sys.stdlib_module_names - {"lorbms_fast", "bench", "pytest"} - OF_OTHERS.keys()
+    ours = {"lorbms_fast", "bench", "tests", "tools"}
+    needed = installed - sys.stdlib_module_names - ours - {"pytest"} - OF_OTHERS.keys()
     distributions = {DISTRIBUTIONS.get(name, name) for name in needed}
     of_users = extras.keys() - {"dev", "docs"}
     for_users = [*project["dependencies"], *(r for name in of_users for r in extras[name])]
     assert distributions == _declared(for_users) - NOT_IMPORTED.keys() - {"lorbms-fast"}
-    ours = {"lorbms_fast", "bench", "tests", "tools"}
     for_tests = set(_imported("tests")) - sys.stdlib_module_names - ours
     assert {DISTRIBUTIONS.get(name, name) for name in for_tests} <= _declared([*for_users, *extras["dev"]])
 
