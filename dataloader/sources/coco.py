@@ -28,8 +28,9 @@ ROBOFLOW = "_annotations.coco.json"
 def of_coco(root: Path, annotations: Path) -> Listing:
     """List every image that a COCO file names (instances_*.json, or image_info_*.json without boxes).
 
-    An entry without a number as id or a plain file name is unusable, and so is one whose id another file has already;
-    the same entry twice counts once. Crowds and boxes that are empty or not finite do not count as boxes.
+    An entry without a number as id or a plain file name is unusable, and so is one whose id another file has already,
+    or whose name several files below the folder have; the same entry twice counts once. Crowds and boxes that are
+    empty or not finite do not count as boxes.
 
     Args:
         root: COCO's folder: images are looked for in it, in `images/`, in the folder that the file is called after,
@@ -41,10 +42,11 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     """
     content = _read(annotations)
     images, unusable = _usable(content["images"])
-    if not images:
-        reason = f"names no image that can be used{_first_of(unusable)}"
-        raise UserError(f"{annotations} {reason}: mend it, or choose another file with --annotations")
-    places = _places(root, annotations, [image["file_name"] for image in images.values()])
+    _check_some(images, unusable, annotations)
+    places, several = _places(root, annotations, [image["file_name"] for image in images.values()])
+    unusable += several.values()
+    images = {identity: image for identity, image in images.items() if image["file_name"] not in several}
+    _check_some(images, unusable, annotations)
     boxes, notes = _boxes(content.get("annotations", []), images)
     coco = _indexed(images, boxes)
     photographs = [
@@ -113,6 +115,12 @@ def _usable(entries: list[Any]) -> tuple[dict[int, dict[str, Any]], list[Skipped
     return usable, unusable
 
 
+def _check_some(images: dict[int, dict[str, Any]], unusable: list[Skipped], annotations: Path) -> None:
+    if not images:
+        reason = f"names no image that can be used{_first_of(unusable)}"
+        raise UserError(f"{annotations} {reason}: mend it, or choose another file with --annotations")
+
+
 def _unusable(entry: Any, usable: dict[int, dict[str, Any]]) -> str | None:
     name = entry.get("file_name") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not Path(name).name:
@@ -150,24 +158,31 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
     return (width, height) if width and height and min(width, height) > 0 else None
 
 
-def _places(root: Path, annotations: Path, names: list[str]) -> dict[str, str]:
-    """Find each named file, as a path relative to `root`; a missing one is placed in the folder that has most."""
+def _places(root: Path, annotations: Path, names: list[str]) -> tuple[dict[str, str], dict[str, Skipped]]:
+    """Find each named file, as a path relative to `root`, and names that several files have.
+
+    A missing file is placed in the folder that has most.
+    """
     split = _split(annotations)
     beside = Path(os.path.relpath(annotations.parent, root))
     usual = [Path(), Path(split), Path("images"), Path("images", split), Path(split, "images")]
     usual += [] if ".." in beside.parts else [beside]
     usual = [folder for folder in usual if (root / folder).is_dir()]
     find = _finder(root)
-    folders = _with_most(usual, names, find) or _with_most(_folder_below(root, names), names, find)
+    folders = _with_most(usual, names, find)
+    several: dict[str, Skipped] = {}
+    if not folders:
+        folders, several = _folder_below(root, names)
     if not folders:
         raise UserError(
             f"none of the {len(names)} images that {annotations} names is in {root} or a folder below it, the first is "
             f"{names[0]}: check the paths, or choose another file with --annotations{_others(root, annotations)}"
         )
-    return {
+    places = {
         name: next((path for folder in folders if (path := find(folder, name))), str(folders[0] / name))
         for name in names
     }
+    return places, several
 
 
 Find = Callable[[Path, str], str | None]
@@ -201,18 +216,29 @@ def _with_most(folders: Iterable[Path], names: list[str], find: Find) -> list[Pa
     return sorted((folder for folder in hits if hits[folder]), key=lambda folder: -hits[folder])
 
 
-def _folder_below(root: Path, names: list[str]) -> list[Path]:
-    """The one folder below that holds most of the named files: others may hold other files of these names."""
+def _folder_below(root: Path, names: list[str]) -> tuple[list[Path], dict[str, Skipped]]:
+    """The one folder below that holds most of the named files, and names that another file elsewhere has too."""
     below: dict[str, list[str]] = {}
     for path in tree_below(root).files:
         below.setdefault(path.name, []).append(f"/{path.as_posix()}")
-    bases = Counter(
-        path.removesuffix(f"/{name}")
-        for name in map(_plain, names)
-        for path in below.get(Path(name).name, [])
-        if path.endswith(f"/{name}")
-    )
-    return [Path(base.removeprefix("/")) for base, _ in bases.most_common(1)]
+    found = {
+        name: [path for path in below.get(Path(name).name, []) if path.endswith(f"/{_plain(name)}")] for name in names
+    }
+    bases = Counter(path.removesuffix(f"/{_plain(name)}") for name, paths in found.items() for path in paths)
+    if not bases:
+        return [], {}
+    ((base, _),) = bases.most_common(1)
+    taken = {f"{base}/{_plain(name)}" for name in names}
+    several = {}
+    for name, paths in found.items():
+        place = root / f"{base}/{_plain(name)}"[1:]
+        others = [path[1:] for path in paths if path not in taken and (root / path[1:]).resolve() != place.resolve()]
+        if others and place.exists():
+            reason = (
+                f"is called {name}, as the annotations say, and so is {others[0]}: prepare the folder that is meant"
+            )
+            several[name] = Skipped(str(place.relative_to(root)), "bad", reason)
+    return [Path(base.removeprefix("/"))], several
 
 
 def _plain(name: str) -> str:

@@ -197,6 +197,30 @@ def test_another_splits_image_of_the_same_name_is_not_taken(tmp_path):
     assert places(of_coco(tmp_path, path)) == ["train/1.jpg", "train/2.jpg"]
 
 
+@pytest.mark.parametrize("names", [["x.jpg"], ["x.jpg", "y.jpg"]])
+def test_a_name_of_two_files_is_refused(names, tmp_path, capsys):
+    put(tmp_path / "train2017", "a/x.jpg", "b/x.jpg", "a/y.jpg")
+    annotate(tmp_path, [entry(i, name) for i, name in enumerate(names)])
+    command = ["prepare", str(tmp_path), "--min-side", "2", "--image-size", "8", "--out"]
+    for more in [["--on-bad", "stop"]] if len(names) > 1 else [[], ["--on-bad", "stop"]]:
+        with pytest.raises(SystemExit):
+            main([*command, str(tmp_path / "s"), *more])
+        said = capsys.readouterr().err
+        assert "train2017/a/x.jpg is called x.jpg, as the annotations say, and so is train2017/b/x.jpg" in said
+    if len(names) > 1:
+        main([*command, str(tmp_path / "s")])
+        assert "train2017/a/x.jpg is called x.jpg" in capsys.readouterr().out
+        assert len(ImageStore.open(tmp_path / "s")) == 1
+
+
+def test_a_name_that_another_entry_or_a_link_explains_is_taken(tmp_path):
+    put(tmp_path / "deep", "x.jpg", "sub/x.jpg")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/x.jpg").symlink_to(tmp_path / "deep/x.jpg")
+    path = annotate(tmp_path, [entry(1, "x.jpg"), entry(2, "sub/x.jpg")])
+    assert places(of_coco(tmp_path, path)) == ["deep/x.jpg", "deep/sub/x.jpg"]
+
+
 def test_names_in_another_case_are_found(tmp_path):
     put(tmp_path / "train2017", "A.jpg", "b.JPG", "c.jpg", "C.jpg")
     path = annotate(tmp_path, [entry(1, "a.JPG"), entry(2, "b.jpg"), entry(3, "c.jpg"), entry(4, "c.JPG")])
