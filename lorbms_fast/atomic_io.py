@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,12 +184,17 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or is nested more deeply than Python's parser bears.
+        ValueError: it is no JSON (JSONDecodeError), no Unicode (UnicodeDecodeError), or nested more deeply or with
+            longer numbers than Python's parser bears.
     """
     try:
         return json.loads(path.read_bytes())
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError("is nested too deeply") from error
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError as error:
+        raise ValueError(f"holds a number too long, of more than {sys.get_int_max_str_digits():,} digits") from error
 
 
 def sync(path: Path) -> None:

@@ -1,7 +1,7 @@
 """COCO: images that a json file names, with their boxes."""
 
 import io
-import math
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,12 +15,15 @@ from lorbms_fast import atomic_io
 from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside
 from lorbms_fast.dataloader.sources.folder import tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
+from lorbms_fast.dataloader.sources.tar import compressed_by
 from lorbms_fast.errors import UserError
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
 Part = Literal["train", "test"]
+LARGEST = 2**63 - 1
+"""Largest number that an id or a side can be."""
 ROBOFLOW = "_annotations.coco.json"
 """Name of the file in each of Roboflow's folders of images."""
 
@@ -136,6 +139,8 @@ def _unusable(entry: Any, usable: dict[int, dict[str, Any]]) -> str | None:
     identity = entry.get("id")
     if identity is None:
         return f"gives {name} no id"
+    if isinstance(identity, int) and abs(identity) > LARGEST:
+        return f"gives {name} an id of {len(str(abs(identity))):,} digits, a number too long"
     if _whole(identity) is None:
         kind = "a text," if isinstance(identity, str) else "which is"
         return f"gives {name} the id {identity!r}, {kind} not a whole number"
@@ -147,10 +152,10 @@ def _unusable(entry: Any, usable: dict[int, dict[str, Any]]) -> str | None:
 
 
 def _whole(number: Any) -> int | None:
-    """Convert a whole JSON number to int: 3 and 3.0 are the same to JSON."""
-    if isinstance(number, bool) or not isinstance(number, int | float):
+    """Convert a whole JSON number of up to 64 bits to int: 3 and 3.0 are the same to JSON."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= LARGEST:
         return None
-    return int(number) if math.isfinite(number) and number == int(number) else None
+    return int(number) if number == int(number) else None
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
@@ -274,7 +279,7 @@ def _is_box(annotation: dict[str, Any]) -> bool:
     box = annotation.get("bbox")
     if annotation.get("iscrowd") or not isinstance(box, list) or len(box) != 4:
         return False
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in box):
+    if not all(isinstance(number, int | float) and abs(number) <= LARGEST for number in box):
         return False
     return bool(box[2] > 0 and box[3] > 0)
 
@@ -315,7 +320,17 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): is it cut short?") from error
+        raise UserError(f"{path} {_fault(path, error)}") from error
+
+
+def _fault(path: Path, error: ValueError) -> str:
+    if program := compressed_by(path):
+        return f"is compressed by {program}: unpack it first"
+    if isinstance(error, UnicodeDecodeError) and error.end < len(error.object):
+        return f"is not {error.encoding.upper()} text (from byte {error.start:,} on): save it as UTF-8"
+    if isinstance(error, UnicodeDecodeError | json.JSONDecodeError):
+        return f"is not JSON ({error}): is it cut short?"
+    return f"{error}: mend it"
 
 
 def _read(annotations: Path) -> dict[str, Any]:

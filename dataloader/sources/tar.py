@@ -189,12 +189,16 @@ def _next_archive(path: Path, end: int) -> int | None:
     return None
 
 
-def _damage(path: Path, error: Exception) -> str:
+def compressed_by(path: Path) -> str | None:
+    """Name the program that a file is compressed by, as its first bytes tell."""
     with path.open("rb") as file:
         start = file.read(8)
-    for magic, program in COMPRESSED.items():
-        if start.startswith(magic):
-            return f"is compressed by {program} (unpack it first: pictures are read in place)"
+    return next((program for magic, program in COMPRESSED.items() if start.startswith(magic)), None)
+
+
+def _damage(path: Path, error: Exception) -> str:
+    if program := compressed_by(path):
+        return f"is compressed by {program} (unpack it first: pictures are read in place)"
     return f"is damaged as a tar archive ({error})"
 
 

@@ -1,5 +1,6 @@
 """Folders, archives and annotations as people have them, beside what a fresh download gives."""
 
+import gzip
 import io
 import json
 import os
@@ -276,6 +277,38 @@ def test_annotations_in_any_unicode(encoding, tmp_path):
     path = annotate(tmp_path, [entry(1)])
     path.write_bytes(path.read_text().encode(encoding))
     assert len(of_coco(tmp_path, path).photographs) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda data: data.replace(b"0001.jpg", b"\xe9.jpg"), "is not UTF-8 text (from byte "),
+        (gzip.compress, "is compressed by gzip: unpack it first"),
+        (lambda data: data.replace(b'"id": 1', b'"id": ' + b"1" * 5000), "holds a number too long, of more than 4,300"),
+        (lambda _: b"[" * 100_000, "is nested too deeply: mend it"),
+        (lambda data: data[:-9], "is it cut short?"),
+        (lambda data: data[:20] + "é".encode()[:1], "is it cut short?"),
+    ],
+    ids=["latin-1", "gzip", "number", "nested", "cut", "cut inside a character"],
+)
+def test_what_is_no_json_is_named_as_what_it_is(spoil, said, tmp_path):
+    path = annotate(put(tmp_path, FIRST), [entry(1)])
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UserError) as error:
+        of_coco(tmp_path, path)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 400
+    assert ("cut short" in str(error.value)) == ("cut short" in said)
+
+
+@pytest.mark.parametrize("digits", [19, 400])
+def test_long_numbers_are_no_ids_and_no_boxes(digits, tmp_path):
+    put(tmp_path, FIRST, "2.jpg")
+    long = int("9" * digits)
+    boxes = [box(long), box(1, bbox=[0, 0, 5, 10**400])]
+    listing = of_coco(tmp_path, annotate(tmp_path, [entry(1), entry(long, "2.jpg", width=long)], boxes))
+    assert ids(listing) == ["000000000001"]
+    assert listing.unusable[0].reason == f"gives 2.jpg an id of {digits} digits, a number too long"
 
 
 NO_BOXES = [
