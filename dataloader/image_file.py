@@ -11,11 +11,27 @@ MAX_BYTES = 1 << 30
 """Longer files are not read: no photograph is that long."""
 
 
+SHOWN = 300
+"""Max. number of a name's characters in a message."""
+
+
+def shown(name: object) -> str:
+    """Make a name fit for a message: what cannot be printed is escaped, and of a long name the ends are kept.
+
+    >>> print(shown("a\\0.jpg"))
+    a\\x00.jpg
+    """
+    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(name))
+    if len(text) <= SHOWN:
+        return text
+    return f"{text[: SHOWN // 2]}...{text[-SHOWN // 2 :]} ({len(str(name)):,} characters)"
+
+
 class BadImage(UserError):
     """A file that cannot be read as a photograph: `path`, and in `reason` what is wrong in a few words."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path} {reason}: replace or remove it")
+        super().__init__(f"{shown(path)} {reason}: replace or remove it")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[type["BadImage"], tuple[Path | str, str]]:

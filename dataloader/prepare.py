@@ -14,7 +14,7 @@ import numpy as np
 
 from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
 from lorbms_fast.dataloader.decoders import decoder_named
-from lorbms_fast.dataloader.image_file import Photograph
+from lorbms_fast.dataloader.image_file import Photograph, shown
 from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardPart, prepare_part
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
@@ -108,7 +108,7 @@ def prepare_store(
     if unusable and on_bad == "stop":
         raise _stopped(unusable[0])
     if not listing.photographs:
-        first = "".join(f": {entry.source} {entry.reason}" for entry in listing.unusable[:1])
+        first = "".join(f": {shown(entry.source)} {entry.reason}" for entry in listing.unusable[:1])
         raise UserError(f"{root} names no photographs that can be used{first}: choose another folder")
     settings = Settings(root, recipe, image_size, seed, decoder)
     chosen = choose(listing.photographs, recipe, seed, listing.notes)
@@ -132,7 +132,9 @@ def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int, notes: 
     """
     names = Counter(photograph.id for photograph in photographs)
     if len(names) < len(photographs):
-        raise UserError(f"several photographs are called '{names.most_common(1)[0][0]}': remove or rename all but one")
+        raise UserError(
+            f"several photographs are called '{shown(names.most_common(1)[0][0])}': remove or rename all but one"
+        )
     enough = [photograph for photograph in photographs if photograph.boxes >= recipe.min_boxes]
     large = [photograph for photograph in enough if min(photograph.size or (recipe.min_side,)) >= recipe.min_side]
     if not large:
@@ -208,7 +210,7 @@ def _publish(
         shutil.rmtree(work.folder)  # nothing in it is worth keeping, and the files may be put right
         raise UserError(
             f"none of {counts.drawn} photographs in {settings.root} can be used ({counts.bad} bad, {counts.small} with "
-            f"a side below {settings.recipe.min_side} px), e.g. {left_out[0].source} {left_out[0].reason}: "
+            f"a side below {settings.recipe.min_side} px), e.g. {shown(left_out[0].source)} {left_out[0].reason}: "
             "choose another folder"
         )
     skipped = listing.unusable + left_out
@@ -239,4 +241,4 @@ def _refuse_existing(out: Path) -> None:
 
 
 def _stopped(bad: Skipped) -> UserError:
-    return UserError(f"{bad.source} {bad.reason}: replace or remove it, or use --on-bad skip")
+    return UserError(f"{shown(bad.source)} {bad.reason}: replace or remove it, or use --on-bad skip")

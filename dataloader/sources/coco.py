@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorbms_fast import atomic_io
-from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside
+from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside, shown
 from lorbms_fast.dataloader.sources.folder import tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.dataloader.sources.tar import compressed_by
@@ -128,26 +128,35 @@ def _unusable(entry: Any, usable: dict[int, dict[str, Any]]) -> str | None:
     name = entry.get("file_name") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not Path(name).name:
         return "names no file"
+    return _unusable_name(name) or _unusable_id(entry.get("id"), name, usable)
+
+
+def _unusable_name(name: str) -> str | None:
+    if "\0" in name:
+        return f"names {shown(name)}, with a NUL character, which no file's name can have"
     if "://" in name:
-        return f"names {name}, an address (URL) and not a file's path below the folder"
+        return f"names {shown(name)}, an address (URL) and not a file's path below the folder"
     if "\\" in name:
-        return f"names {name}, with a backslash where paths have a slash (/)"
+        return f"names {shown(name)}, with a backslash where paths have a slash (/)"
     if Path(name).is_absolute():
-        return f"names {name}, an absolute path and not one below the folder"
+        return f"names {shown(name)}, an absolute path and not one below the folder"
     if not is_inside(name):
-        return f"names a file outside its folder, {name}"
-    identity = entry.get("id")
+        return f"names a file outside its folder, {shown(name)}"
+    return None
+
+
+def _unusable_id(identity: Any, name: str, usable: dict[int, dict[str, Any]]) -> str | None:
     if identity is None:
-        return f"gives {name} no id"
+        return f"gives {shown(name)} no id"
     if isinstance(identity, int) and abs(identity) > LARGEST:
-        return f"gives {name} an id of {len(str(abs(identity))):,} digits, a number too long"
+        return f"gives {shown(name)} an id of {len(str(abs(identity))):,} digits, a number too long"
     if _whole(identity) is None:
         kind = "a text," if isinstance(identity, str) else "which is"
-        return f"gives {name} the id {identity!r}, {kind} not a whole number"
+        return f"gives {shown(name)} the id {shown(repr(identity))}, {kind} not a whole number"
     if identity < 0:
-        return f"gives {name} the negative id {identity}"
+        return f"gives {shown(name)} the negative id {identity}"
     if identity in usable and usable[identity]["file_name"] != name:
-        return f"gives {name} the id {identity} of {usable[identity]['file_name']}"
+        return f"gives {shown(name)} the id {identity} of {shown(usable[identity]['file_name'])}"
     return None
 
 
@@ -181,7 +190,7 @@ def _places(root: Path, annotations: Path, names: list[str]) -> tuple[dict[str, 
     if not folders:
         raise UserError(
             f"none of the {len(names)} images that {annotations} names is in {root} or a folder below it, the first is "
-            f"{names[0]}: check the paths, or choose another file with --annotations{_others(root, annotations)}"
+            f"{shown(names[0])}: check the paths, or choose another file with --annotations{_others(root, annotations)}"
         )
     places = {
         name: next((path for folder in folders if (path := find(folder, name))), str(folders[0] / name))
@@ -240,7 +249,8 @@ def _folder_below(root: Path, names: list[str]) -> tuple[list[Path], dict[str, S
         others = [path[1:] for path in paths if path not in taken and (root / path[1:]).resolve() != place.resolve()]
         if others and place.exists():
             reason = (
-                f"is called {name}, as the annotations say, and so is {others[0]}: prepare the folder that is meant"
+                f"is called {shown(name)}, as the annotations say, and so is {shown(others[0])}: "
+                "prepare the folder that is meant"
             )
             several[name] = Skipped(str(place.relative_to(root)), "bad", reason)
     return [Path(base.removeprefix("/"))], several
@@ -265,7 +275,7 @@ def _boxes(annotations: list[Any], images: dict[int, dict[str, Any]]) -> tuple[l
     notes = []
     if of_none:
         number, one = of_none[0]
-        what = f"has the image_id {one.get('image_id')!r}" if isinstance(one, dict) else "is none"
+        what = f"has the image_id {shown(repr(one.get('image_id')))}" if isinstance(one, dict) else "is none"
         notes.append(
             f"{len(of_none):,} of {len(annotations):,} annotations are of no listed image: number {number} {what}"
         )
@@ -306,7 +316,7 @@ def _first_of(unusable: list[Skipped]) -> str:
     if not unusable:
         return ""
     more = f", and {len(unusable) - 1:,} more entries" if len(unusable) > 1 else ""
-    return f", {unusable[0].source} {unusable[0].reason}{more}"
+    return f", {shown(unusable[0].source)} {unusable[0].reason}{more}"
 
 
 def read_json(path: Path) -> Any:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lorbms_fast.dataloader.image_file import ByteRange, is_file, is_inside
+from lorbms_fast.dataloader.image_file import ByteRange, is_file, is_inside, shown
 from lorbms_fast.dataloader.sources.folder import SUFFIXES, UNREAD, Tree, tree_below, unread
 from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
@@ -112,7 +112,8 @@ def read_split(root: Path, split: str) -> list[str]:
         raise UserError(f"{path} cannot be read ({error}): unpack it again") from error
     names = list(dict.fromkeys(name for name, *here in lines if here in ([], ["1"])))
     if outside := [name for name in names if not is_inside(name)]:
-        raise UserError(f"{path} names a file outside {IMAGES}, {outside[0]}: unpack it again")
+        what = "with a NUL character, which no file's name can have" if "\0" in outside[0] else f"outside {IMAGES}"
+        raise UserError(f"{path} names a file {what}, {shown(outside[0])}: unpack it again")
     return names
 
 

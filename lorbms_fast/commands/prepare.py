@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from lorbms_fast.dataloader.image_file import shown
 from lorbms_fast.dataloader.prepare import Counts, prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
 from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
@@ -109,7 +110,7 @@ def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -
             by_reason.setdefault(entry.reason, []).append(entry.source)
     for reason, sources in list(by_reason.items())[:REASONS]:
         more = f" (and {len(sources) - 1:,} more)" if len(sources) > 1 else ""
-        lines.append(f"  {sources[0]} {reason}{more}")
+        lines.append(f"  {shown(sources[0])} {reason}{more}")
     if sum(map(len, by_reason.values())) > min(len(by_reason), REASONS):
         lines.append(f"  all are named in {out / SKIPPED}")
     lines.append(f"{out}: {counts.images:,} images, {len(recipe.versions)} of each photograph")

@@ -264,6 +264,30 @@ def test_the_first_bad_entry_is_named_with_its_cause(identity, name, said, tmp_p
     assert said in listing.unusable[0].reason
 
 
+def test_names_that_cannot_be_printed_or_are_long_are_shown_short(tmp_path, capsys):
+    put(tmp_path / "train2017", FIRST)
+    names = ["a\0.jpg", "b" * 5000 + ".jpg", "c\x1b[2J.jpg", "../" + "d" * 5000]
+    annotate(tmp_path, [entry(1), *(entry(i, name) for i, name in enumerate(names, start=2))])
+    command = ["prepare", str(tmp_path), "--min-side", "2", "--image-size", "8", "--out", str(tmp_path / "s")]
+    with pytest.raises(SystemExit):
+        main([*command, "--on-bad", "stop"])
+    cause = "names a\\x00.jpg, with a NUL character, which no file's name can have"
+    assert f"image entry 1 {cause}" in capsys.readouterr().err
+    main(command)
+    said = capsys.readouterr().out
+    assert cause in said
+    assert r"c\x1b[2J.jpg is missing" in said
+    assert "(5,014 characters) cannot be read (File name too long)" in said
+    assert "names a file outside its folder, ../ddd" in said
+    assert said.replace("\n", "").isprintable()
+    assert max(map(len, said.splitlines())) < 500
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main/train.txt").write_text("a\0b\n")
+    (tmp_path / "voc/JPEGImages").mkdir()
+    with pytest.raises(UserError, match=r"names a file with a NUL character, which .*, a\\x00b: unpack"):
+        of_voc(tmp_path / "voc", "train")
+
+
 def test_whole_numbers_may_be_written_as_floats(tmp_path):
     put(tmp_path / "train2017", "a.jpg")
     path = annotate(tmp_path, [entry(1.0, "a.jpg", width=240.0, height=float("nan"))], [box(1.0)])
