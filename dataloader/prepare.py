@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.image_file import Photograph, shown
 from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardPart, prepare_part
@@ -140,8 +141,8 @@ def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int, notes: 
     if not large:
         why = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(
-            f"none of the {len(photographs)} photographs has {recipe.min_boxes} boxes and sides of {recipe.min_side} "
-            f"px{why}: nothing to prepare; choose another recipe or folder"
+            f"none of the {counted(len(photographs), 'photograph')} has {counted(recipe.min_boxes, 'box', 'boxes')} "
+            f"and sides of {recipe.min_side} px{why}: nothing to prepare; choose another recipe or folder"
         )
     return Chosen(_drawn(large, recipe, seed), len(enough), len(large))
 
@@ -209,8 +210,9 @@ def _publish(
     if not counts.images:
         shutil.rmtree(work.folder)  # nothing in it is worth keeping, and the files may be put right
         raise UserError(
-            f"none of {counts.drawn} photographs in {settings.root} can be used ({counts.bad} bad, {counts.small} with "
-            f"a side below {settings.recipe.min_side} px), e.g. {shown(left_out[0].source)} {left_out[0].reason}: "
+            f"none of {counted(counts.drawn, 'photograph')} in {settings.root} can be used ({counts.bad} bad, "
+            f"{counts.small} with a side below {settings.recipe.min_side} px), "
+            f"e.g. {shown(left_out[0].source)} {left_out[0].reason}: "
             "choose another folder"
         )
     skipped = listing.unusable + left_out

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorbms_fast import atomic_io
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside, shown
 from lorbms_fast.dataloader.sources.folder import tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
@@ -189,8 +190,9 @@ def _places(root: Path, annotations: Path, names: list[str]) -> tuple[dict[str, 
         folders, several = _folder_below(root, names)
     if not folders:
         raise UserError(
-            f"none of the {len(names)} images that {annotations} names is in {root} or a folder below it, the first is "
-            f"{shown(names[0])}: check the paths, or choose another file with --annotations{_others(root, annotations)}"
+            f"none of the {counted(len(names), 'image')} that {annotations} names is in {root} or a folder below it, "
+            f"the first is {shown(names[0])}: check the paths, or choose another file with --annotations"
+            f"{_others(root, annotations)}"
         )
     places = {
         name: next((path for folder in folders if (path := find(folder, name))), str(folders[0] / name))
@@ -315,7 +317,7 @@ def _others(root: Path, annotations: Path) -> str:
 def _first_of(unusable: list[Skipped]) -> str:
     if not unusable:
         return ""
-    more = f", and {len(unusable) - 1:,} more entries" if len(unusable) > 1 else ""
+    more = f", and {counted(len(unusable) - 1, 'more entry', 'more entries')}" if len(unusable) > 1 else ""
     return f", {shown(unusable[0].source)} {unusable[0].reason}{more}"
 
 

@@ -10,6 +10,7 @@ import tyro
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, NeighbourTable
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -135,21 +136,23 @@ def _report(found: list[Quadrant], distances: NDArray[np.float32], tau: float, w
 def _of_clusters(quadrant: Quadrant) -> str:
     sizes = quadrant.sizes
     if len(sizes) == 1:
-        return f"all {sizes[0]:,} images"
-    return f"{quadrant.probes} of {len(sizes):,} (of {sizes.min():,} to {sizes.max():,} images)"
+        return f"all {counted(int(sizes[0]), 'image')}"
+    return f"{quadrant.probes} of {len(sizes):,} (of {sizes.min():,} to {counted(int(sizes.max()), 'image')})"
 
 
 def _warnings(found: list[Quadrant], pictures: NDArray[np.int64]) -> Iterator[str]:
     count = len(np.unique(pictures))
-    if count < len(pictures):
+    if copies := len(pictures) - count:
+        are = "is a copy of another" if copies == 1 else "are copies of others"
+        lists = "One of each picture's images stands for all in the lists of neighbours"
+        if count <= NEIGHBOURS:
+            lists = (
+                f"{NEIGHBOURS} neighbours are wanted, other pictures for each image: {count - 1}. Copies fill the rest "
+                "of the lists, the image's own last: prepare more different images"
+            )
         yield (
-            f"{len(pictures) - count:,} of {len(pictures):,} images are copies of others (no part differs by more than "
-            f"{TOLERANCE:.0f} of 255 levels); different pictures: {count:,}. Copies are nobody's neighbours"
-        )
-    if count <= NEIGHBOURS:
-        yield (
-            f"{NEIGHBOURS} neighbours are wanted, other pictures for each image: {count - 1}. Copies fill the lists, "
-            "the image's own last: prepare more different images"
+            f"{copies:,} of {counted(len(pictures), 'image')} {are} (no part differs by more than "
+            f"{TOLERANCE:.0f} of 255 levels); different pictures: {count:,}. {lists}"
         )
     low = [f"q{q}: {quadrant.recall:.1%}" for q, quadrant in enumerate(found, start=1) if quadrant.recall < WANTED]
     if low:

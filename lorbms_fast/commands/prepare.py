@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.image_file import shown
 from lorbms_fast.dataloader.prepare import Counts, prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
@@ -94,9 +95,10 @@ def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe
 
 def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -> str:
     """Say what every filter left, in the order of the filters."""
-    lines = [f"{counts.named:,} photographs"]
+    lines = [counted(counts.named, "photograph")]
     if counts.unusable:
-        lines.append(f"  beside {counts.unusable:,} entries or files that are not used")
+        things = counted(counts.unusable, "entry or file that is", "entries or files that are")
+        lines.append(f"  beside {things} not used")
     if recipe.min_boxes:
         lines.append(f"{counts.with_enough_boxes:,} of them with {recipe.min_boxes} boxes or more")
     if counts.large_enough < counts.with_enough_boxes:
@@ -113,5 +115,5 @@ def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -
         lines.append(f"  {shown(sources[0])} {reason}{more}")
     if sum(map(len, by_reason.values())) > min(len(by_reason), REASONS):
         lines.append(f"  all are named in {out / SKIPPED}")
-    lines.append(f"{out}: {counts.images:,} images, {len(recipe.versions)} of each photograph")
+    lines.append(f"{out}: {counted(counts.images, 'image')}, {len(recipe.versions)} of each photograph")
     return "\n".join(lines)

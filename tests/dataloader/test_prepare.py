@@ -130,7 +130,7 @@ def test_folders_that_give_nothing(make, named, tmp_path, capsys):
 
 def test_only_bad_files(tmp_path, capsys):
     (tmp_path / "a.jpg").write_text("x")
-    assert "none of 1 photographs" in fails(capsys, "prepare", tmp_path, "--out", tmp_path / "s", "--workers", 1)
+    assert "none of 1 photograph in" in fails(capsys, "prepare", tmp_path, "--out", tmp_path / "s", "--workers", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
     Image.new("RGB", (70, 80)).save(tmp_path / "a.jpg")
     main(["prepare", str(tmp_path), "--out", str(tmp_path / "s"), "--workers", "1"])

@@ -144,7 +144,7 @@ def test_annotations_are_taken_of_the_images_that_are_there(tmp_path):
     annotate(tmp_path, [entry(9)])
     val = annotate(tmp_path, [entry(1)], name="instances_val2017.json")
     assert find_annotations(tmp_path) == val
-    with pytest.raises(UserError, match=r"none of the 1 images .* the first is 000000000009\.jpg.*instances_val2017"):
+    with pytest.raises(UserError, match=r"none of the 1 image .* the first is 000000000009\.jpg.*instances_val2017"):
         photographs_in(tmp_path, "coco", part="train")
 
 
@@ -453,9 +453,10 @@ def test_formats_that_are_not_read_are_counted_and_named(tmp_path, capsys):
         (tmp_path / "p" / name).write_bytes(b"?" * 100)
     main(["prepare", str(tmp_path / "p"), "--out", str(tmp_path / "s"), "--workers", "1"])
     shown = capsys.readouterr().out
-    assert "1 photographs\n  beside 3 entries or files that are not used" in shown
+    assert "1 photograph\n  beside 3 entries or files that are not used" in shown
     assert "IMG_1.HEIC is a .heic file, which is not read (convert it to JPEG or PNG) (and 1 more)" in shown
     assert "x.JXL is a .jxl file" in shown
+    assert f"{tmp_path / 's'}: 1 image, 1 of each photograph" in shown
     (tmp_path / "p/a.jpg").unlink()
     with pytest.raises(UserError, match=r"no photographs that can be read \(IMG_1\.HEIC .* 3 in all\)"):
         of_folder(tmp_path / "p")

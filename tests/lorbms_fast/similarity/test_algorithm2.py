@@ -253,6 +253,18 @@ def test_command_end_to_end(store, capsys):
     assert table.facts["recall"] == [1.0] * 4
 
 
+def test_command_says_one_thing_of_equal_pictures(tmp_path, capsys):
+    for i in range(12):
+        Image.new("RGB", (64, 64), "teal").save(tmp_path / f"{i}.png")
+    prepare_store(tmp_path / "s", tmp_path, of_folder(tmp_path), Recipe())
+    main(["neighbours", str(tmp_path / "s"), "--features", "descriptor"])
+    out, error = capsys.readouterr()
+    assert "q1: all 1 image," in out
+    assert error.count("warning: ") == 1
+    assert "11 of 12 images are copies of others" in error
+    assert "other pictures for each image: 0. Copies fill the rest of the lists" in error
+
+
 def test_command_warns_of_copies_and_of_a_low_recall(photographs, tmp_path, capsys):
     folder = tmp_path / "repeated"
     folder.mkdir()
@@ -263,8 +275,9 @@ def test_command_warns_of_copies_and_of_a_low_recall(photographs, tmp_path, caps
     prepare_store(tmp_path / "s", folder, of_folder(folder), Recipe())
     main(["neighbours", str(tmp_path / "s"), "--features", "descriptor"])
     error = capsys.readouterr().err
+    assert error.count("warning: ") == 1
     assert "warning: 12 of 16 images are copies of others" in error
-    assert "warning: 10 neighbours are wanted, other pictures for each image: 3. Copies fill the lists" in error
+    assert "10 neighbours are wanted, other pictures for each image: 3. Copies fill the rest of the lists" in error
     table = NeighbourTable.load(ImageStore.open(tmp_path / "s"))
     of_others = table.rows // 4 != (np.arange(16) // 4)[:, None, None]
     assert of_others.all()
