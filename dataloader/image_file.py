@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, one_line
 
 MAX_BYTES = 1 << 30
 """Longer files are not read: no photograph is that long."""
@@ -21,17 +21,14 @@ def shown(name: object) -> str:
     >>> print(shown("a\\0.jpg"))
     a\\x00.jpg
     """
-    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(name))
-    if len(text) <= SHOWN:
-        return text
-    return f"{text[: SHOWN // 2]}...{text[-SHOWN // 2 :]} ({len(str(name)):,} characters)"
+    return one_line(str(name), SHOWN)
 
 
 class BadImage(UserError):
     """A file that cannot be read as a photograph: `path`, and in `reason` what is wrong in a few words."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{shown(path)} {reason}: replace or remove it")
+        super().__init__(f"{path} {reason}: replace or remove it")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[type["BadImage"], tuple[Path | str, str]]:
