@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorbms_fast.cli import COMMANDS
+from lorbms_fast.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -43,6 +43,12 @@ def test_commands_that_pages_name_exist(page):
 def test_every_command_has_its_line():
     page = (ROOT / "docs" / "cli.md").read_text()
     assert not [name for name in COMMANDS if f"lorbms-fast {name} " not in page]
+
+
+def test_every_exit_status_is_listed():
+    said = " ".join((main.__doc__ or "").partition("Exit status:")[2].split())
+    listed = " ".join((ROOT / "docs" / "cli.md").read_text().split()).partition("exits with ")[2].partition(". ")[0]
+    assert re.findall(r"\b\d+\b", listed) == re.findall(r"\b\d+\b", said) == ["0", "1", "2", "130", "141"]
 
 
 def test_the_layers_of_the_readme_run():
