@@ -96,6 +96,14 @@ def test_a_run_at_its_end_has_nothing_to_do(run, capsys):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_few_iterations_log_nothing_as_the_page_says(run, store):
+    train(store.path, "--out", "few", "--config", "tiny.json", "--log-every", 20)
+    assert iterations(Path("few")) == [2]
+    assert Path("few/metrics.jsonl").read_text() == ""
+    page = " ".join((Path(__file__).parents[2] / "docs/cli.md").read_text().split())
+    assert "`metrics.jsonl` (a line every `--log-every` iterations, empty after fewer)" in page
+
+
 @pytest.mark.parametrize("option", ["--preset demo", "--preset=thesis", "--variant hinge"])
 def test_presets_are_for_beginnings(option, run, capsys):
     assert "would begin another run than" in refused(capsys, "--resume", run, *option.split())
