@@ -86,6 +86,8 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
                 run.on(images, other_images)
                 if out is not None and out.resolve() != resume.resolve():
                     run = _new(out, world, run.fork)
+                    if world.first:
+                        print(f"{out} goes on from {resume}: a copy of its newest checkpoint is made there")
             elif store is None or out is None:
                 raise UserError(
                     "name a store and a new run's folder: lorbms-fast train STORE --out RUN (or --resume RUN)"

@@ -96,6 +96,18 @@ def test_a_run_at_its_end_has_nothing_to_do(run, capsys):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_copy_of_a_run_at_its_end_is_whole_and_told(run, capsys):
+    capsys.readouterr()
+    train("--resume", run, "--out", "other")
+    said = capsys.readouterr().out
+    assert f"other goes on from {run}" in said
+    assert "nothing to do: other has finished 2 iterations" in said
+    files = [{path.relative_to(top) for path in top.rglob("*.json*")} for top in (run, Path("other"))]
+    assert files[1] == files[0]
+    train("--resume", "other", "--iterations", 3)
+    assert iterations(Path("other")) == [2, 3]
+
+
 def test_few_iterations_log_nothing_as_the_page_says(run, store):
     train(store.path, "--out", "few", "--config", "tiny.json", "--log-every", 20)
     assert iterations(Path("few")) == [2]
