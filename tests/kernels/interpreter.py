@@ -1,13 +1,13 @@
 """Triton's interpreter for the length of a block, so that a GPU's tests run the same kernels natively beside it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import pytest
 import torch
 import triton.language as tl
 from triton.runtime import interpreter
@@ -16,19 +16,24 @@ from triton.runtime.jit import JITFunction
 
 from lorbms_fast.kernels._common import dispatch
 
+Replace = Callable[[Any, str, Any], None]
 BUILDER, HANDLE = interpreter.InterpreterBuilder, interpreter.TensorHandle
 
 
 @contextmanager
 def interpreted(seed: int) -> Iterator[None]:
     """Run kernels on CPU tensors, with their `tiny` tiles, the programs of a grid in an order drawn at random."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "INTERPRETED", True)
-        patch.setattr(JITFunction, "run", lambda self, *args, **kwargs: _function(self.fn).run(*args, **kwargs))
-        patch.setattr(JITFunction, "__call__", _call)
-        patch.setattr(Autotuner, "run", lambda self, *args, **kwargs: self.fn.run(*args, **kwargs, **self.tiny))
-        _in_any_order(patch, np.random.default_rng(seed))
-        _as_on_a_gpu(patch)
+    with ExitStack() as stack:  # not pytest's, which a bare machine has not got
+
+        def replace(place: Any, name: str, value: Any) -> None:
+            stack.enter_context(patch.object(place, name, value, create=True))
+
+        replace(dispatch, "INTERPRETED", True)
+        replace(JITFunction, "run", lambda self, *args, **kwargs: _function(self.fn).run(*args, **kwargs))
+        replace(JITFunction, "__call__", _call)
+        replace(Autotuner, "run", lambda self, *args, **kwargs: self.fn.run(*args, **kwargs, **self.tiny))
+        _in_any_order(replace, np.random.default_rng(seed))
+        _as_on_a_gpu(replace)
         yield
 
 
@@ -46,7 +51,7 @@ def _call(self: JITFunction, *args: Any, **kwargs: Any) -> Any:
         scope.restore()
 
 
-def _in_any_order(patch: pytest.MonkeyPatch, random: np.random.Generator) -> None:
+def _in_any_order(replace: Replace, random: np.random.Generator) -> None:
     """Number programs as a GPU starts them: nobody knows how."""
     set_dim, set_idx, place = BUILDER.set_grid_dim, BUILDER.set_grid_idx, {}
 
@@ -56,11 +61,11 @@ def _in_any_order(patch: pytest.MonkeyPatch, random: np.random.Generator) -> Non
         place.clear()
         place.update(zip(programs, (programs[i] for i in random.permutation(len(programs))), strict=True))
 
-    patch.setattr(BUILDER, "set_grid_dim", set_grid_dim)
-    patch.setattr(BUILDER, "set_grid_idx", lambda self, *program: set_idx(self, *place[program]))
+    replace(BUILDER, "set_grid_dim", set_grid_dim)
+    replace(BUILDER, "set_grid_idx", lambda self, *program: set_idx(self, *place[program]))
 
 
-def _as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
+def _as_on_a_gpu(replace: Replace) -> None:
     """Mend what interpreters lack: all multiply bfloat16's bits as integers and cut to it instead of rounding.
 
     Before 3.9 there are no constants of it, and 3.6 takes a loop's bound only from an array without dimensions.
@@ -82,8 +87,8 @@ def _as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    patch.setattr(BUILDER, "create_dot", lambda self, a, b, *rest: dot(self, widened(a), widened(b), *rest))
-    patch.setattr(BUILDER, "cast_impl", cast_impl)
-    patch.setattr(BUILDER, "create_fp_trunc", cast_impl)
-    patch.setattr(BUILDER, "get_bf16", lambda self, x: cast_impl(self, self.get_fp32(x), tl.bfloat16), raising=False)
-    patch.setattr(interpreter, "_patch_lang_tensor", with_index)
+    replace(BUILDER, "create_dot", lambda self, a, b, *rest: dot(self, widened(a), widened(b), *rest))
+    replace(BUILDER, "cast_impl", cast_impl)
+    replace(BUILDER, "create_fp_trunc", cast_impl)
+    replace(BUILDER, "get_bf16", lambda self, x: cast_impl(self, self.get_fp32(x), tl.bfloat16))
+    replace(interpreter, "_patch_lang_tensor", with_index)
