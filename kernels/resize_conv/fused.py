@@ -32,12 +32,12 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
 # The taps of a phase along one axis, of w0, w1, w2: one for even rows, two for odd ones.
 _EVEN, _ODD = ((1, 1, 1),), ((1, 1, 0), (0, 0, 1))
 _PHASES = tuple((rows, columns) for rows in (_EVEN, _ODD) for columns in (_EVEN, _ODD))
-_SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for row in rows for column in columns]
+SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for row in rows for column in columns]
 
 
 def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The nine taps of all four phases, each a sum of taps of the weight: (O, 9, C)."""
-    sums = torch.tensor(_SUMS, dtype=weight.dtype, device=weight.device)
+    sums = torch.tensor(SUMS, dtype=weight.dtype, device=weight.device)
     with no_autocast(weight):
         return (sums @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
 
@@ -49,7 +49,7 @@ def _kernels(taps: Tensor) -> list[Tensor]:
     return [part.unflatten(1, size).permute(0, 3, 1, 2) for part, size in zip(parts, sizes, strict=True)]
 
 
-def _phases(padded: Tensor, taps: Tensor) -> Tensor:
+def phases(padded: Tensor, taps: Tensor) -> Tensor:
     """An input padded by a row and a column, and the taps of the four phases -> the result."""
     n, _, height, width = padded.shape
     shape = (n, len(taps), 2 * (height - 1), 2 * (width - 1))
@@ -63,13 +63,13 @@ class _Phases(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, padded: Tensor, taps: Tensor) -> Tensor:
         ctx.save_for_backward(padded, taps)
-        return _phases(padded, taps)
+        return phases(padded, taps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         padded, taps = ctx.saved_tensors
         if double_backward.asked_for():
-            return double_backward.by_definition(_phases, (padded, taps), grad)
+            return double_backward.by_definition(phases, (padded, taps), grad)
         needs_padded, needs_taps = ctx.needs_input_grad
         grad_padded = torch.zeros_like(padded) if needs_padded else None
         of_phases = []

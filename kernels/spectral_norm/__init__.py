@@ -30,7 +30,7 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
         impl: form to run; None takes the one in force.
 
     Returns:
-        `W / sigma` of each weight; the fast forms are differentiable once.
+        `W / sigma` of each weight.
     """
     form = select_impl(impl, weights[0])
     if form == "triton":

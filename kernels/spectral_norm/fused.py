@@ -1,10 +1,13 @@
 """Spectral normalization of a list of weights with few dispatched operations."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from lorbms_fast.kernels._common import double_backward
 
 EPS = 1e-12
 
@@ -25,29 +28,41 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[T
 
 
 class _Divide(torch.autograd.Function):
-    """`W_bar = W / sigma` with `sigma = u'^T W v`, so that `dL/dW = g / sigma - <g, W_bar> / sigma u' v^T`."""
+    """`W_bar = W / sigma` with `sigma = u'^T W v`, so that `dL/dW = g / sigma - <g, W> / sigma^2 u' v^T`.
+
+    The weights are kept, which are there anyway, and no copy of them.
+    """
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         weights, u, v, sigma = (tensors[i * count : (i + 1) * count] for i in range(4))
-        W_bar = torch._foreach_div(weights, sigma)
-        ctx.save_for_backward(*W_bar, *u, *v, *sigma)
+        ctx.save_for_backward(*weights, *u, *v, *sigma)
         ctx.count = count
-        return tuple(W_bar)
+        return tuple(torch._foreach_div(weights, sigma))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         n = ctx.count
-        W_bar, u, v, sigma = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(4))
-        inner = [torch.dot(_matrix(g).flatten(), _matrix(W).flatten()) for g, W in zip(grads, W_bar, strict=True)]
-        u_scaled = torch._foreach_mul(u, torch._foreach_div(inner, sigma))
+        weights, u, v, sigma = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(4))
+        if double_backward.asked_for():
+            defined = [
+                double_backward.by_definition(partial(_divided, u_i, v_i), (W,), g)[0]
+                for g, W, u_i, v_i in zip(grads, weights, u, v, strict=True)
+            ]
+            return None, *defined, *([None] * 3 * n)
+        inner = [torch.dot(_matrix(g).flatten(), _matrix(W).flatten()) for g, W in zip(grads, weights, strict=True)]
+        u_scaled = torch._foreach_mul(u, torch._foreach_div(inner, torch._foreach_mul(sigma, sigma)))
         scaled = torch._foreach_div(grads, sigma)
         result = [
             _restored(torch.addr(_matrix(g), u_i, v_i, alpha=-1), W)
-            for g, u_i, v_i, W in zip(scaled, u_scaled, v, W_bar, strict=True)
+            for g, u_i, v_i, W in zip(scaled, u_scaled, v, weights, strict=True)
         ]
         return None, *result, *([None] * 3 * n)
+
+
+def _divided(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+    """W / sigma, by the definition."""
+    return weight / torch.dot(u, torch.mv(_matrix(weight), v))
 
 
 def _matrix(weight: Tensor) -> Tensor:

@@ -3,17 +3,22 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
+from lorbms_fast.kernels.resize_conv import fused
 from lorbms_fast.kernels.resize_conv.triton import kernels
 
 FOLD_BLOCK = 256
 POSITIONS_PER_PART = 2_048
 """Positions a program of the weight gradient sums over, at least, before another program shares the work."""
 MAX_PARTS = 16
+OF_PHASES = [0, 1, 2, 3, 6, 4, 5, 7, 8]
+"""Taps in the order in which the four phases of the fused form have them."""
 INDEXABLE = 2**31
 """Values that a launch can number; a batch of more maps takes several."""
 
@@ -159,16 +164,32 @@ def _save_weights(ctx: Any, inputs: tuple[Tensor, list[Tensor], torch.dtype], ou
 
 
 def _backward_of_fold(ctx: Any, grads: list[Tensor]) -> Any:
+    if double_backward.asked_for():
+        first, *others = [_defined_unfold(grad, ctx.dtype) for grad in grads]
+        return first, others, None
     first, *others = unfold(grads[0], list(grads[1:]), ctx.channels_last, ctx.dtype)
     return first, others, None
+
+
+def _defined_unfold(grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """`unfold` of one weight in operations of torch's."""
+    sums = torch.tensor(fused.SUMS, dtype=grad.dtype, device=grad.device)
+    return (sums.T @ grad[OF_PHASES].flatten(1)).view(3, 3, *grad.shape[1:]).permute(3, 2, 0, 1).to(dtype)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
+def _defined(x: Tensor, taps: Tensor) -> Tensor:
+    """`resize_conv` in operations of torch's."""
+    return fused.phases(F.pad(x, (0, 1, 0, 1)), taps[OF_PHASES].permute(2, 0, 1))
+
+
 def _backward(ctx: Any, grad: Tensor) -> Any:
     x, taps = ctx.saved_tensors
+    if double_backward.asked_for():
+        return double_backward.by_definition(_defined, (x, taps), grad)
     of_x, of_taps = ctx.needs_input_grad
     dx, dtaps = backward(grad, taps, x, of_x, of_taps)
     return dx if of_x else None, dtaps if of_taps else None

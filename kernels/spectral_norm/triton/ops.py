@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels.spectral_norm.triton import kernels
 
@@ -173,14 +174,41 @@ def _(W, u, sizes):
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor, list[int]], output: tuple[Tensor, ...]) -> None:
     ctx.sizes = inputs[2]
     ctx.save_for_backward(*output)
-    ctx.mark_non_differentiable(*output[1:])
+    ctx.mark_non_differentiable(*output[1:3])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: None) -> Any:
-    if grad is None:
+def _backward(ctx: Any, grad: Tensor | None, _u: None, _v: None, grad_sigma: Tensor | None) -> Any:
+    if grad is None and grad_sigma is None:
         return None, None, None
+    if double_backward.asked_for() or grad_sigma is not None:
+        return _defined_backward(grad, grad_sigma, *ctx.saved_tensors, ctx.sizes), None, None
     return backward(grad, *ctx.saved_tensors, ctx.sizes), None, None
+
+
+def _defined_backward(
+    grad: Tensor | None,
+    grad_sigma: Tensor | None,
+    W_bar: Tensor,
+    u_next: Tensor,
+    v: Tensor,
+    sigma: Tensor,
+    sizes: list[int],
+) -> Tensor:
+    """`backward` in operations of torch's, which can be differentiated: W_bar and sigma know how they depend on W."""
+    O, K = sizes[::2], sizes[1::2]
+    areas = [o * k for o, k in zip(O, K, strict=True)]
+    zeros = torch.zeros_like(W_bar)
+    of_weights = []
+    for i, (g, W, u_i, v_i) in enumerate(
+        zip(
+            (zeros if grad is None else grad).split(areas), W_bar.split(areas), u_next.split(O), v.split(K), strict=True
+        )
+    ):
+        along = torch.outer(u_i, v_i).flatten()
+        dW = (g - (g * W).sum() * along) / sigma[i]
+        of_weights.append((dW if grad_sigma is None else dW + grad_sigma[i] * along).to(W_bar.dtype))
+    return torch.cat(of_weights)
 
 
 normalize.register_autograd(_backward, setup_context=_save)

@@ -80,6 +80,18 @@ def test_only_what_is_asked_for(moved):
     assert inputs[moved].grad is not None
 
 
+def test_a_penalty_of_gradients():
+    def penalty(impl, dtype):
+        inputs = draw(1, 2, 2, 3).to(dtype).requires_grad_(), draw(3, 2, 3, 3, seed=1).to(dtype).requires_grad_()
+        y = torch.tanh(kernels.resize_conv(*inputs, impl))
+        grads = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in grads), inputs)
+
+    exact = penalty("reference", torch.float64)
+    for found, expected in zip(penalty("triton", torch.float32), exact, strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_opcheck():
     x, taps = draw(1, 2, 2, 2).requires_grad_(), draw(9, 2, 3, seed=1).requires_grad_()
     torch.library.opcheck(in_triton.resize_conv, (x, taps))

@@ -17,6 +17,24 @@ def test_spectral_norm_of_all_weights(shapes):
     assert_forms_agree(lambda impl: kernels.spectral_norm_all(weights, us, impl), weights)
 
 
+def test_a_penalty_of_gradients():
+    """As of WGAN-GP, of a network whose weights are normalized."""
+    weights, us, x = (
+        [draw(3, 2, 3, 3), draw(2, 3)],
+        [draw(1, 3, seed=1).detach(), draw(1, 2, seed=2).detach()],
+        draw(2, 2, 4, 4),
+    )
+
+    def penalty(impl):
+        first, second = kernels.spectral_norm_all(weights, us, impl)
+        y = torch.tanh(torch.nn.functional.conv2d(x, first)).mean((2, 3)) @ second.T
+        grads = torch.autograd.grad(y.square().sum(), [x, *weights], create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in grads), [x, *weights])
+
+    for found, expected in zip(penalty("fused"), penalty("reference"), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_power_iteration_converges_to_the_largest_singular_value():
     weights, us = [draw(6, 4, 3, 3)], [draw(1, 6, seed=1).detach()]
     for _ in range(200):

@@ -57,6 +57,22 @@ def test_bfloat16_weights(agree):
     )
 
 
+def test_a_penalty_of_gradients():
+    weights, us = weights_and_us([(3, 4), (2, 3)])
+    x = draw(5, 4, seed=7)
+
+    def penalty(impl, dtype):
+        Ws, leaf = [W.to(dtype).requires_grad_() for W in weights], x.to(dtype).requires_grad_()
+        first, second = kernels.spectral_norm_all(Ws, [u.to(dtype) for u in us], impl)
+        y = torch.tanh(leaf @ first.T) @ second.T
+        grads = torch.autograd.grad(y.square().sum(), [leaf, *Ws], create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in grads), [leaf, *Ws])
+
+    exact = penalty("reference", torch.float64)
+    for found, expected in zip(penalty("triton", torch.float32), exact, strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_advancing_u():
     weights, us = weights_and_us()
     expected = [reference.power_step(W.double(), u.double())[0] for W, u in zip(weights, us, strict=True)]
