@@ -19,8 +19,12 @@ from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grou
 from lorbms_fast.kernels.instance_norm import (
     InstanceNorm2d,
     InstanceNorm3d,
+    InstanceNormAct,
+    InstanceNormAct2d,
+    InstanceNormAct3d,
     InstanceNormReLU,
     instance_norm,
+    instance_norm_act,
     instance_norm_relu,
 )
 from lorbms_fast.kernels.max_pool import max_pool2x2
@@ -34,6 +38,9 @@ __all__ = [
     "Impl",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "InstanceNormAct",
+    "InstanceNormAct2d",
+    "InstanceNormAct3d",
     "InstanceNormReLU",
     "PackedLayers",
     "ResizeConv2d",
@@ -46,6 +53,7 @@ __all__ = [
     "fold_taps",
     "grouped_batch_norm",
     "instance_norm",
+    "instance_norm_act",
     "instance_norm_relu",
     "max_pool2x2",
     "pack_layers",

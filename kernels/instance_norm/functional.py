@@ -1,7 +1,8 @@
-"""Instance normalization (Ulyanov et al., 2016) as functions, alone or followed by ReLU."""
+"""Instance normalization (Ulyanov et al., 2016) as functions, alone or followed by an activation."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from lorbms_fast.kernels._common.activation import IDENTITY, RELU, Activation, named
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
 from lorbms_fast.kernels.instance_norm import fused, reference
 
@@ -35,14 +36,51 @@ def instance_norm_relu(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -
     >>> x = torch.randn(2, 3, 8, 8)
     >>> torch.testing.assert_close(instance_norm_relu(x), F.instance_norm(x).relu())
     """
-    return run(select_impl(impl, x), x, eps, relu=True)
+    return run(select_impl(impl, x), x, eps, activation=RELU)
+
+
+def instance_norm_act(
+    x: Tensor,
+    activation: str | nn.Module = "relu",
+    negative_slope: float = 0.01,
+    eps: float = 1e-5,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Activate normalized maps, of which only x is kept for the backward.
+
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> y = instance_norm_act(x, "leaky_relu", 0.2)
+    >>> torch.testing.assert_close(y, F.leaky_relu(F.instance_norm(x), 0.2))
+
+    Args:
+        x: (N, C, *positions).
+        activation: `relu`, `leaky_relu`, `silu`, `gelu`, `gelu_tanh` or `identity`; or a layer of torch's that is one.
+        negative_slope: of `leaky_relu`.
+        eps: added to the variance.
+        weight: scale, (C,), or None.
+        bias: shift, (C,), or None.
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        x's shape, dtype and memory layout.
+
+    Raises:
+        ValueError: there is no such activation, or form.
+    """
+    return run(select_impl(impl, x), x, eps, weight, bias, named(activation, negative_slope))
 
 
 def run(
-    form: Form, x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, relu: bool = False
+    form: Form,
+    x: Tensor,
+    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    activation: Activation = IDENTITY,
 ) -> Tensor:
-    """Normalize in one form."""
+    """Normalize and activate in one form."""
     if form == "reference":
-        of_x = reference.instance_norm_relu if relu else reference.instance_norm
-        return of_x(x, eps, weight, bias)
-    return (triton_ops if form == "triton" else fused).instance_norm(x, eps, weight, bias, relu)
+        return reference.instance_norm(x, eps, weight, bias, activation)
+    return (triton_ops if form == "triton" else fused).instance_norm(x, eps, weight, bias, activation)

@@ -1,12 +1,17 @@
-// Instance norm, with or without scale and shift, with or without ReLU behind it, of channels_last maps.
+// Instance norm, with or without scale and shift, with or without an activation behind it: of channels_last maps, a line
+// of channels after another, and of contiguous ones, a row of positions after another.
 #include <vector>
 
+#include "activation.h"
 #include "statistics.h"
 
 namespace {
 
 // Positions that one thread takes statistics of; so the result does not depend on how many threads there are.
 constexpr int64_t SPAN = 1 << 12;
+
+// Lines of a block, and values of a row, that are worked on together: few enough to stay in the nearest cache.
+constexpr int64_t LINES = 8, ROW = LINES * BLOCK;
 
 template <class R> struct Parameters {
     const R *mean, *rstd, *weight, *bias;
@@ -47,32 +52,40 @@ void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *rstd, double eps
     });
 }
 
-template <class T> void apply(Shape shape, Maps<T> x, Maps<T> y, Parameters<Real<T>> of, bool relu, int threads) {
+template <class T>
+void apply(Shape shape, Maps<T> x, Maps<T> y, Parameters<Real<T>> of, Activation activation, int threads) {
     using R = Real<T>;
     of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
-        R first[BLOCK], mean[BLOCK], scale[BLOCK], shift[BLOCK];
+        R first[BLOCK], mean[BLOCK], scale[BLOCK], shift[BLOCK], values[LINES * BLOCK];
         for (int64_t i = 0; i < width; i++) {
             const int64_t at = n * shape.channels + c + i;
             first[i] = read(x.at(n, 0)[c + i]), mean[i] = of.mean[at];
             scale[i] = of.rstd[at] * of.scale(c + i), shift[i] = of.shift(c + i);
         }
-        for (int64_t p = begin; p < end; p++) {
-            const T *const from = x.at(n, p) + c;
-            T *const to = y.at(n, p) + c;
+        for (int64_t p = begin; p < end; p += LINES) {
+            const int64_t lines = std::min(LINES, end - p);
+            for (int64_t line = 0; line < lines; line++) {
+                const T *const from = x.at(n, p + line) + c;
 #pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
-                const R value = (read(from[i]) - first[i] - mean[i]) * scale[i] + shift[i];
-                write(to[i], relu && value < 0 ? R(0) : value);
+                for (int64_t i = 0; i < width; i++)
+                    values[line * width + i] = (read(from[i]) - first[i] - mean[i]) * scale[i] + shift[i];
+            }
+            activate(activation, values, lines * width);
+            for (int64_t line = 0; line < lines; line++) {
+                T *const to = y.at(n, p + line) + c;
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++) write(to[i], values[line * width + i]);
             }
         }
     });
 }
 
-// dx = scale rstd (g - mean(g) - x_hat mean(g x_hat)), g being what ReLU lets through; sums of g and of g x_hat, (N, C).
+// dx = scale rstd (g - mean(g) - x_hat mean(g x_hat)), g being what the activation lets through; sums of g and of
+// g x_hat, (N, C).
 template <class T>
 void backward(
     Shape shape, Maps<T> grad, Maps<T> x, Maps<T> dx, Parameters<Real<T>> of, Real<T> *sum_g, Real<T> *sum_along,
-    bool relu, int threads
+    Activation activation, int threads
 ) {
     using R = Real<T>;
     const int64_t spans = (shape.positions + SPAN - 1) / SPAN, C = shape.channels;
@@ -80,32 +93,42 @@ void backward(
     R *const all_g = sums.data(), *const all_along = all_g + shape.samples * spans * C;
     struct Block {
         R first[BLOCK], mean[BLOCK], rstd[BLOCK], scale[BLOCK], shift[BLOCK];
+        R x_hat[LINES * BLOCK], g[LINES * BLOCK], y[LINES * BLOCK];
     };
-    const auto block_of = [=](int64_t n, int64_t c, int64_t width) {
-        Block block;
+    const auto start = [=](Block &block, int64_t n, int64_t c, int64_t width) {
         for (int64_t i = 0; i < width; i++) {
             const int64_t at = n * C + c + i;
             block.first[i] = read(x.at(n, 0)[c + i]), block.mean[i] = of.mean[at], block.rstd[i] = of.rstd[at];
             block.scale[i] = of.scale(c + i), block.shift[i] = of.shift(c + i);
         }
-        return block;
+    };
+    const auto take = [=](Block &block, int64_t n, int64_t p, int64_t lines, int64_t c, auto width) {
+        for (int64_t line = 0; line < lines; line++) {
+            const T *const x_of = x.at(n, p + line) + c, *const g_of = grad.at(n, p + line) + c;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                const R x_hat = (read(x_of[i]) - block.first[i] - block.mean[i]) * block.rstd[i];
+                block.x_hat[line * width + i] = x_hat;
+                block.g[line * width + i] = read(g_of[i]);
+                block.y[line * width + i] = x_hat * block.scale[i] + block.shift[i];
+            }
+        }
+        through(activation, block.g, block.y, lines * width);
     };
     of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
-        const Block block = block_of(n, c, width);
+        Block block;
+        start(block, n, c, width);
         R total_g[BLOCK] = {}, total_along[BLOCK] = {};
-        for (int64_t from = begin; from < end; from += PART) {
+        for (int64_t p = begin; p < end; p += LINES) {
+            const int64_t lines = std::min(LINES, end - p);
+            take(block, n, p, lines, c, width);
             R part_g[BLOCK] = {}, part_along[BLOCK] = {};
-            for (int64_t p = from; p < std::min(from + PART, end); p++) {
-                const T *const x_of = x.at(n, p) + c, *const g_of = grad.at(n, p) + c;
+            for (int64_t line = 0; line < lines; line++)
 #pragma omp simd
                 for (int64_t i = 0; i < width; i++) {
-                    const R x_hat = (read(x_of[i]) - block.first[i] - block.mean[i]) * block.rstd[i];
-                    R g = read(g_of[i]);
-                    if (relu) g = x_hat * block.scale[i] + block.shift[i] <= 0 ? R(0) : g;
-                    part_g[i] += g;
-                    part_along[i] += g * x_hat;
+                    part_g[i] += block.g[line * width + i];
+                    part_along[i] += block.g[line * width + i] * block.x_hat[line * width + i];
                 }
-            }
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) total_g[i] += part_g[i], total_along[i] += part_along[i];
         }
@@ -123,50 +146,165 @@ void backward(
             sum_g[n * C + c] = g, sum_along[n * C + c] = along;
         }
     of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
-        const Block block = block_of(n, c, width);
+        Block block;
+        start(block, n, c, width);
         R mean_g[BLOCK], mean_along[BLOCK], factor[BLOCK];
         for (int64_t i = 0; i < width; i++) {
             mean_g[i] = sum_g[n * C + c + i] / R(shape.positions);
             mean_along[i] = sum_along[n * C + c + i] / R(shape.positions);
             factor[i] = block.scale[i] * block.rstd[i];
         }
-        for (int64_t p = begin; p < end; p++) {
-            const T *const x_of = x.at(n, p) + c, *const g_of = grad.at(n, p) + c;
-            T *const to = dx.at(n, p) + c;
+        for (int64_t p = begin; p < end; p += LINES) {
+            const int64_t lines = std::min(LINES, end - p);
+            take(block, n, p, lines, c, width);
+            for (int64_t line = 0; line < lines; line++) {
+                T *const to = dx.at(n, p + line) + c;
 #pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
-                const R x_hat = (read(x_of[i]) - block.first[i] - block.mean[i]) * block.rstd[i];
-                R g = read(g_of[i]);
-                if (relu) g = x_hat * block.scale[i] + block.shift[i] <= 0 ? R(0) : g;
-                write(to[i], factor[i] * (g - mean_g[i] - x_hat * mean_along[i]));
+                for (int64_t i = 0; i < width; i++) {
+                    const int64_t at = line * width + i;
+                    write(to[i], factor[i] * (block.g[at] - mean_g[i] - block.x_hat[at] * mean_along[i]));
+                }
             }
+        }
+    });
+}
+
+// body(map, c): for each contiguous map, of channel c.
+template <class Body> void of_rows(Shape shape, int threads, Body body) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
+    for (int64_t map = 0; map < shape.samples * shape.channels; map++) body(map, map % shape.channels);
+}
+
+template <class T>
+void rows_forward(
+    Shape shape, const T *x, T *y, Real<T> *means, Real<T> *rstds, Parameters<Real<T>> of, Activation activation,
+    double eps, int threads
+) {
+    using R = Real<T>;
+    of_rows(shape, threads, [=](int64_t map, int64_t c) {
+        const T *const from = x + map * shape.positions;
+        T *const to = y + map * shape.positions;
+        const R first = read(from[0]);
+        R mean = 0, squares = 0;
+        for (int64_t begin = 0; begin < shape.positions; begin += SPAN / 2) { // Chan, Golub and LeVeque, 1979
+            const int64_t end = std::min(begin + SPAN / 2, shape.positions);
+            R part_mean = 0, part_squares = 0;
+#pragma omp simd reduction(+ : part_mean)
+            for (int64_t p = begin; p < end; p++) part_mean += read(from[p]) - first;
+            part_mean /= R(end - begin);
+#pragma omp simd reduction(+ : part_squares)
+            for (int64_t p = begin; p < end; p++) {
+                const R centred = read(from[p]) - first - part_mean;
+                part_squares += centred * centred;
+            }
+            const R apart = part_mean - mean, moved = apart * (R(end - begin) / R(end));
+            mean += moved;
+            squares += part_squares + moved * R(begin) * apart;
+        }
+        const R var = squares / R(shape.positions) + R(eps), rstd = var == 0 ? R(0) : 1 / std::sqrt(var);
+        means[map] = mean, rstds[map] = rstd;
+        const R scale = rstd * of.scale(c), shift = of.shift(c);
+        for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
+            const int64_t count = std::min(ROW, shape.positions - begin);
+            R values[ROW];
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++) values[i] = (read(from[begin + i]) - first - mean) * scale + shift;
+            activate(activation, values, count);
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++) write(to[begin + i], values[i]);
+        }
+    });
+}
+
+template <class T>
+void rows_backward(
+    Shape shape, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Real<T> *sum_g, Real<T> *sum_along,
+    Activation activation, int threads
+) {
+    using R = Real<T>;
+    of_rows(shape, threads, [=](int64_t map, int64_t c) {
+        const T *const x_of = x + map * shape.positions, *const g_of = grad + map * shape.positions;
+        T *const to = dx + map * shape.positions;
+        const R first = read(x_of[0]), mean = of.mean[map], rstd = of.rstd[map], scale = of.scale(c), shift = of.shift(c);
+        R x_hat[ROW], g[ROW], y[ROW];
+        const auto take = [&](int64_t begin, int64_t count) {
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++) {
+                x_hat[i] = (read(x_of[begin + i]) - first - mean) * rstd;
+                g[i] = read(g_of[begin + i]);
+                y[i] = x_hat[i] * scale + shift;
+            }
+            through(activation, g, y, count);
+        };
+        R total_g = 0, total_along = 0;
+        for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
+            const int64_t count = std::min(ROW, shape.positions - begin);
+            take(begin, count);
+            R part_g = 0, part_along = 0;
+#pragma omp simd reduction(+ : part_g, part_along)
+            for (int64_t i = 0; i < count; i++) part_g += g[i], part_along += g[i] * x_hat[i];
+            total_g += part_g, total_along += part_along;
+        }
+        sum_g[map] = total_g, sum_along[map] = total_along;
+        const R mean_g = total_g / R(shape.positions), mean_along = total_along / R(shape.positions);
+        for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
+            const int64_t count = std::min(ROW, shape.positions - begin);
+            take(begin, count);
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++)
+                write(to[begin + i], scale * rstd * (g[i] - mean_g - x_hat[i] * mean_along));
         }
     });
 }
 
 } // namespace
 
-EXPORT void forward(
-    SHAPE, MAPS(x), MAPS(y), void *mean, void *rstd, const void *weight, const void *bias, int relu, double eps
-) {
+#define FORWARD                                                                                                        \
+    SHAPE, MAPS(x), MAPS(y), void *mean, void *rstd, const void *weight, const void *bias, int kind, double slope,     \
+        double eps
+#define BACKWARD                                                                                                       \
+    SHAPE, MAPS(grad), MAPS(x), MAPS(dx), const void *mean, const void *rstd, const void *weight, const void *bias,    \
+        void *sum_g, void *sum_along, int kind, double slope
+
+EXPORT void forward(FORWARD) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         statistics<T>(shape, AS(T, x), static_cast<R *>(mean), static_cast<R *>(rstd), eps, threads);
-        apply<T>(shape, AS(T, x), AS(T, y), Parameters<R>(mean, rstd, weight, bias), relu, threads);
+        const Parameters<R> of(mean, rstd, weight, bias);
+        apply<T>(shape, AS(T, x), AS(T, y), of, Activation{kind, slope}, threads);
     })
 }
 
-EXPORT void backward(
-    SHAPE, MAPS(grad), MAPS(x), MAPS(dx), const void *mean, const void *rstd, const void *weight, const void *bias,
-    void *sum_g, void *sum_along, int relu
-) {
+EXPORT void backward(BACKWARD) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         backward<T>(
             shape, AS(T, grad), AS(T, x), AS(T, dx), Parameters<R>(mean, rstd, weight, bias),
-            static_cast<R *>(sum_g), static_cast<R *>(sum_along), relu, threads
+            static_cast<R *>(sum_g), static_cast<R *>(sum_along), Activation{kind, slope}, threads
+        );
+    })
+}
+
+EXPORT void rows_forward(FORWARD) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        rows_forward<T>(
+            shape, AS(T, x).data, AS(T, y).data, static_cast<R *>(mean), static_cast<R *>(rstd),
+            Parameters<R>(mean, rstd, weight, bias), Activation{kind, slope}, eps, threads
+        );
+    })
+}
+
+EXPORT void rows_backward(BACKWARD) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        rows_backward<T>(
+            shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, Parameters<R>(mean, rstd, weight, bias),
+            static_cast<R *>(sum_g), static_cast<R *>(sum_along), Activation{kind, slope}, threads
         );
     })
 }

@@ -3,18 +3,27 @@
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common.activation import IDENTITY, RELU, Activation
 
-def instance_norm(x: Tensor, eps: float = 1e-5, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+
+def instance_norm(
+    x: Tensor,
+    eps: float = 1e-5,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    activation: Activation = IDENTITY,
+) -> Tensor:
     """Normalize every map of every sample to mean 0 and variance 1; then scale and shift, if there are parameters.
 
-    `(x - mean) / sqrt(var + eps) * weight + bias`, mean and biased variance over the positions of one map (Ulyanov et
-    al., 2016).
+    `activation((x - mean) / sqrt(var + eps) * weight + bias)`, mean and biased variance over the positions of one map
+    (Ulyanov et al., 2016).
 
     Args:
         x: (N, C, *positions), floating point, any memory layout.
         eps: added to the variance. LORBMS uses 1e-9.
         weight: scale, (C,), or None.
         bias: shift, (C,), or None.
+        activation: of the result.
 
     Returns:
         Tensor of x's shape and dtype.
@@ -25,11 +34,11 @@ def instance_norm(x: Tensor, eps: float = 1e-5, weight: Tensor | None = None, bi
     for_each_channel = (-1, *(1 for _ in positions))
     if weight is not None:
         y = y * weight.view(for_each_channel)
-    return (y if bias is None else y + bias.view(for_each_channel)).to(x.dtype)
+    return activation(y if bias is None else y + bias.view(for_each_channel)).to(x.dtype)
 
 
 def instance_norm_relu(
     x: Tensor, eps: float = 1e-5, weight: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
     """`ReLU(instance_norm(x))`: the activation of LORBMS's encoder (thesis, Table 3.1)."""
-    return torch.relu(instance_norm(x, eps, weight, bias))
+    return instance_norm(x, eps, weight, bias, RELU)

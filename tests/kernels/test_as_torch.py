@@ -14,9 +14,12 @@ from lorbms_fast.kernels import (
     DenseBlock,
     InstanceNorm2d,
     InstanceNorm3d,
+    InstanceNormAct,
+    InstanceNormAct2d,
     InstanceNormReLU,
     ResizeConv2d,
     grouped_batch_norm,
+    instance_norm_act,
     max_pool2x2,
 )
 
@@ -26,6 +29,9 @@ LAYERS = {
     "InstanceNorm2d tracking": lambda: InstanceNorm2d(3, track_running_stats=True),
     "InstanceNorm3d": lambda: InstanceNorm3d(3),
     "InstanceNorm3d affine": lambda: InstanceNorm3d(3, affine=True),
+    "InstanceNormAct2d affine": lambda: InstanceNormAct2d(3, "leaky_relu", negative_slope=0.2, affine=True),
+    "InstanceNormAct2d tracking": lambda: InstanceNormAct2d(3, "silu", track_running_stats=True),
+    "InstanceNormAct": lambda: InstanceNormAct(3, "gelu"),
     "InstanceNormReLU": lambda: InstanceNormReLU(),
     "DenseBlock": lambda: DenseBlock(3, 2, 2),
     "DenseBlock with norm": lambda: DenseBlock(3, 2, 2, activation="instance_norm_relu"),
@@ -190,8 +196,9 @@ def test_instance_norms_refuse_and_give_what_torchs_do(affine, channels_last):
 
 @pytest.mark.parametrize("affine", [False, True])
 def test_an_instance_norm_becomes_torchscript(affine):
-    layer, x = InstanceNorm2d(3, affine=affine), torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(torch.jit.script(layer)(x), layer(x))
+    x = torch.randn(2, 3, 4, 4)
+    for layer in (InstanceNorm2d(3, affine=affine), InstanceNormAct2d(3, "gelu", affine=affine)):
+        torch.testing.assert_close(torch.jit.script(layer)(x), layer(x))
 
 
 @layouts
@@ -227,6 +234,11 @@ def test_a_gradient_in_channels_last_of_one_contiguous_sample():
         (lambda: DenseBlock(3, 2, activation="instance_norm"), "activation 'instance_norm': choose one of"),
         (lambda: DenseBlock(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: InstanceNorm2d(3, impl="cuda"), "impl 'cuda': choose one of"),
+        (lambda: InstanceNormAct2d(3, "instance_norm"), "activation 'instance_norm': choose one of"),
+        (lambda: InstanceNormAct2d(3, 1e-5), "activation 1e-05: choose one of"),
+        (lambda: InstanceNormAct2d(3, nn.Tanh()), "choose one of identity, relu"),
+        (lambda: instance_norm_act(torch.ones(1, 1, 2, 2), "tanh"), "activation 'tanh': choose one of"),
+        (lambda: InstanceNormAct2d(3, impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: InstanceNormReLU(impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: ResizeConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: CoordConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),

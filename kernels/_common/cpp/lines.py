@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2, torch.float16: 3}
 """As `maps.h` numbers them."""
 
 
@@ -40,16 +41,21 @@ def lines(maps: Tensor) -> Lines | None:
 
 def same_lines(*maps: Tensor) -> bool:
     """Can one loop go through all of these, on the CPU? Not while torch traces: its compiler makes loops of its own."""
-    first = maps[0]
+    return _alike(*maps) and all(line_stride(m) is not None for m in maps)
+
+
+def same_rows(*maps: Tensor) -> bool:
+    """Can one loop go through all of these, each a contiguous row of positions after another, on the CPU?"""
+    return _alike(*maps) and all(m.is_contiguous() for m in maps)
+
+
+def _alike(first: Tensor, *others: Tensor) -> bool:
+    """Maps on the CPU, of one shape and a dtype that loops know, and no subclass of tensors."""
     if first.dtype not in DTYPES or first.dim() < 3 or torch.compiler.is_compiling():
         return False
     return all(
-        type(m) is Tensor
-        and m.is_cpu
-        and m.dtype == first.dtype
-        and m.shape == first.shape
-        and line_stride(m) is not None
-        for m in maps
+        type(m) in (Tensor, Parameter) and m.is_cpu and m.dtype == first.dtype and m.shape == first.shape
+        for m in (first, *others)
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.cpp import library
-from lorbms_fast.kernels._common.cpp.lines import DTYPES, lines, same_lines
+from lorbms_fast.kernels._common.cpp.lines import DTYPES, Lines, lines, same_lines, same_rows
 
 _HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
@@ -36,10 +36,14 @@ class Loops:
         """Can they go through maps like these (of one shape and dtype) on this machine?"""
         return same_lines(*maps) and library(self._source, _HEADERS) is not None
 
+    def take_rows(self, *maps: Tensor) -> bool:
+        """Can they go through contiguous maps like these on this machine?"""
+        return same_rows(*maps) and library(self._source, _HEADERS) is not None
+
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
         """Call a function; the first maps' shape and dtype count."""
         n, channels, *positions = maps[0].shape
-        where = [number for each in maps for number in lines(each) or ()]
+        where = [number for each in maps for number in lines(each) or Lines(each.data_ptr(), each.stride(0), 0)]
         head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, prod(positions), channels
         getattr(self._library, name)(*head, *where, *others)
 

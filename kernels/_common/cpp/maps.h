@@ -1,6 +1,6 @@
 // Loops over channels_last maps of several samples, a line of channels after another.
 //
-// Everything is computed in `Real<T>`: float for float and bfloat16, double for double. A sample's results do not
+// Everything is computed in `Real<T>`: float for float, bfloat16 and float16, double for double. A sample's results do not
 // depend on how many threads there are.
 #pragma once
 
@@ -17,26 +17,54 @@ struct BFloat16 {
     uint16_t bits;
 };
 
+// float16 as it lies in memory. Few processors calculate with it, and compilers make no vectors of its conversions, so
+// these are spelled out in whole numbers.
+struct Float16 {
+    uint16_t bits;
+};
+
 template <class T> struct RealOf { using type = T; };
 template <> struct RealOf<BFloat16> { using type = float; };
+template <> struct RealOf<Float16> { using type = float; };
 template <class T> using Real = typename RealOf<T>::type;
 
-inline float read(float x) { return x; }
-inline double read(double x) { return x; }
-inline float read(BFloat16 x) {
-    uint32_t bits = uint32_t(x.bits) << 16;
+inline float as_float(uint32_t bits) {
     float result;
     std::memcpy(&result, &bits, sizeof result);
     return result;
 }
 
+inline uint32_t as_bits(float x) {
+    uint32_t result;
+    std::memcpy(&result, &x, sizeof result);
+    return result;
+}
+
+inline float read(float x) { return x; }
+inline double read(double x) { return x; }
+inline float read(BFloat16 x) { return as_float(uint32_t(x.bits) << 16); }
+inline float read(Float16 x) {
+    // A product with 2^112 moves the exponent, also of subnormal numbers; infinity and NaN keep the greatest.
+    const uint32_t size = uint32_t(x.bits & 0x7fffu) << 13, sign = uint32_t(x.bits & 0x8000u) << 16;
+    const uint32_t greatest = size >= 0x0f800000u ? 0x7f800000u : 0u;
+    return as_float(as_bits(as_float(size) * 0x1p112f) | greatest | sign);
+}
+
 inline void write(float &to, float x) { to = x; }
 inline void write(double &to, double x) { to = x; }
 inline void write(BFloat16 &to, float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    uint32_t nearest_even = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+    const uint32_t bits = as_bits(x);
+    const uint32_t nearest_even = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
     to.bits = uint16_t(x != x ? 0x7fc0u : nearest_even);
+}
+
+inline void write(Float16 &to, float x) {
+    const uint32_t sign = as_bits(x) & 0x80000000u, size = as_bits(x) ^ sign;
+    const uint32_t nearest_even = (size + 0xc8000fffu + ((size >> 13) & 1)) >> 13;
+    const uint32_t subnormal = as_bits(as_float(size) + 0.5f) - as_bits(0.5f); // the sum rounds
+    const uint32_t finite = size < 0x38800000u ? subnormal : nearest_even;
+    const uint32_t result = size >= 0x47800000u ? (size > 0x7f800000u ? 0x7e00u : 0x7c00u) : finite;
+    to.bits = uint16_t(result | sign >> 16);
 }
 
 // (N, C, positions): channel c of position p of sample n is at data[n * sample + p * line + c].
@@ -107,6 +135,7 @@ template <class Body> void of_lines(Shape shape, int threads, Body body) {
     case 0: { using T = float; __VA_ARGS__; break; }                                                                   \
     case 1: { using T = BFloat16; __VA_ARGS__; break; }                                                                \
     case 2: { using T = double; __VA_ARGS__; break; }                                                                  \
+    case 3: { using T = Float16; __VA_ARGS__; break; }                                                                 \
     }
 
 // What all exported functions take, and maps among it.

@@ -15,8 +15,8 @@ from lorbms_fast.kernels.max_pool.fused import pooled, unpooled
 
 CHANNELS_LAST = torch.channels_last
 EPS = 1e-9
-# Of values about 1. Sums are float32 for bfloat16 maps; what is written is rounded to 8 bits.
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+# Of values about 1. Sums are float32 for bfloat16 maps; what is written is rounded to 8 bits or 11.
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 dtypes = st.sampled_from(list(TOLERANCES))
 shapes = st.tuples(st.integers(1, 3), st.one_of(st.integers(1, 70), st.just(32)), st.integers(1, 9), st.integers(1, 9))

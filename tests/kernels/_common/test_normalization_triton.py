@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lorbms_fast import kernels
 from lorbms_fast.kernels import InstanceNorm2d, InstanceNorm3d
+from lorbms_fast.kernels._common.activation import NAMES, named
 from lorbms_fast.kernels._common.normalization.triton import ops as normalization
 from lorbms_fast.kernels.grouped_batch_norm import reference as batch_norm
 from lorbms_fast.kernels.instance_norm import reference as instance_norm
@@ -72,6 +73,18 @@ def test_statistics_far_from_zero(tiling):
     x = draw(1, 2, 4, 5) + 3000
     found, exact = kernels.instance_norm(x, impl="triton"), instance_norm.instance_norm(x.double())
     assert (found - exact).abs().max() < 2e-3  # rounding of the mean of such numbers, over their deviation
+
+
+@pytest.mark.parametrize("activation", [name for name in NAMES if name not in ("identity", "relu")])
+@pytest.mark.parametrize("affine", [False, True])
+def test_activations(agree, tiling, activation, affine):
+    x, *parameters = draw(2, 3, 3, 2), *([draw(3, seed=1), draw(3, seed=2)] if affine else [])
+    how = named(activation, 0.2)
+    agree(
+        lambda x, *of: kernels.instance_norm_act(x, activation, 0.2, 1e-3, *of, impl="triton"),
+        lambda x, *of: instance_norm.instance_norm(x, 1e-3, *(of or (None, None)), how),
+        *(x, *parameters),
+    )
 
 
 def test_no_samples():
@@ -157,7 +170,7 @@ def test_modules_refuse_what_torchs_refuse(impl):
 def test_opcheck(affine):
     x = draw(2, 3, 2, 2).requires_grad_()
     parameters = (draw(3).requires_grad_(), draw(3).requires_grad_()) if affine else (None, None)
-    torch.library.opcheck(normalization.normalize, (x, *parameters, 2, 1e-5, False, True))
+    torch.library.opcheck(normalization.normalize, (x, *parameters, 2, 1e-5, False, "leaky_relu", 0.2))
 
 
 def test_compiles_without_a_break():

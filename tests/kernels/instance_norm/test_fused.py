@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorbms_fast import kernels
+from lorbms_fast.kernels._common.activation import RELU
 from lorbms_fast.kernels.instance_norm import fused, reference
 from lorbms_fast.kernels.instance_norm.reference import instance_norm
 from tests.kernels.forms import assert_forms_agree, draw, fast, results, size
@@ -59,7 +60,7 @@ def test_scale_shift_and_relu(layout, shifted):
     wanted = [tensor for tensor in (x, weight, bias) if tensor is not None]
     found, expected = (
         results(form(x, 1e-3, weight, bias, *relu), wanted)
-        for form, relu in ((fused.instance_norm, (True,)), (reference.instance_norm_relu, ()))
+        for form, relu in ((fused.instance_norm, (RELU,)), (reference.instance_norm_relu, ()))
     )
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9)

@@ -29,6 +29,54 @@ def _rectified(x, RECTIFY: tl.constexpr):
 
 
 @triton.jit
+def _normal_below(y):
+    """Share of a normal distribution below y."""
+    return 0.5 * (1 + tl.math.erf(y * 0.7071067811865476))
+
+
+@triton.jit
+def _sigmoid_of_tanh(y):
+    """GELU's approximation is y times this."""
+    return tl.sigmoid(1.5957691216057308 * (y + 0.044715 * y * y * y))
+
+
+@triton.jit
+def _activated(y, slope, ACTIVATION: tl.constexpr):
+    """Activation by its name; NaN stays."""
+    if ACTIVATION == "relu":
+        y = tl.where(y < 0, 0.0, y)
+    elif ACTIVATION == "leaky_relu":
+        y = tl.where(y < 0, y * slope, y)
+    elif ACTIVATION == "silu":
+        y = y * tl.sigmoid(y)
+    elif ACTIVATION == "gelu":
+        y = y * _normal_below(y)
+    elif ACTIVATION == "gelu_tanh":
+        y = y * _sigmoid_of_tanh(y)
+    else:
+        tl.static_assert(ACTIVATION == "identity")
+    return y
+
+
+@triton.jit
+def _through(grad, y, slope, ACTIVATION: tl.constexpr):
+    """Gradient of y from that of its activation."""
+    if ACTIVATION == "relu":
+        grad = tl.where(y <= 0, 0.0, grad)
+    elif ACTIVATION == "leaky_relu":
+        grad = tl.where(y > 0, grad, grad * slope)
+    elif ACTIVATION == "silu":
+        s = tl.sigmoid(y)
+        grad = grad * s * (1 + y * (1 - s))
+    elif ACTIVATION == "gelu":
+        grad = grad * (_normal_below(y) + y * 0.3989422804014327 * tl.exp(-0.5 * y * y))
+    elif ACTIVATION == "gelu_tanh":
+        s = _sigmoid_of_tanh(y)
+        grad = grad * (s + y * s * (1 - s) * 1.5957691216057308 * (1 + 0.134145 * y * y))
+    return grad
+
+
+@triton.jit
 def _load_channels(ptr, c, C):
     return tl.load(ptr + c, mask=c < C, other=0).to(tl.float32)
 
@@ -68,8 +116,9 @@ def normalize_whole(
     S,
     P,
     eps,
+    slope,
     RELU_BEFORE: tl.constexpr,
-    RELU_AFTER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     ONE_SAMPLE: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -91,7 +140,7 @@ def normalize_whole(
     centred = tl.where(inside, x - mean[:, None], 0.0)
     var = tl.sum(centred * centred, 1) / (S * P)
     n = centred / tl.sqrt(var + eps)[:, None]
-    y = _rectified(_scaled(n, gamma_ptr, beta_ptr, c, C), RELU_AFTER)
+    y = _activated(_scaled(n, gamma_ptr, beta_ptr, c, C), slope, ACTIVATION)
     tl.store(y_ptr + _offsets(c, q, P, y_strides, ONE_SAMPLE), y.to(y_ptr.dtype.element_ty), mask=inside)
     tl.store(mean_ptr + g * C + c, mean, mask=c < C)
     tl.store(var_ptr + g * C + c, var, mask=c < C)
@@ -157,8 +206,9 @@ def normalize_by_parts(
     parts,
     positions_per_part,
     eps,
+    slope,
     RELU_BEFORE: tl.constexpr,
-    RELU_AFTER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     ONE_SAMPLE: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -192,7 +242,7 @@ def normalize_by_parts(
     inside = (c < C)[:, None] & (q < S * P)[None, :]
     x = tl.load(x_ptr + _offsets(c, q, P, x_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
     n = (_rectified(x, RELU_BEFORE) - mean[:, None]) / tl.sqrt(var + eps)[:, None]
-    y = _rectified(_scaled(n, gamma_ptr, beta_ptr, c, C), RELU_AFTER)
+    y = _activated(_scaled(n, gamma_ptr, beta_ptr, c, C), slope, ACTIVATION)
     tl.store(y_ptr + _offsets(c, q, P, y_strides, ONE_SAMPLE), y.to(y_ptr.dtype.element_ty), mask=inside)
 
 
@@ -211,17 +261,16 @@ def _recomputed(
     inside,
     C,
     P,
+    slope,
     RELU_BEFORE: tl.constexpr,
-    RELU_AFTER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     ONE_SAMPLE: tl.constexpr,
 ):
     """A tile's x, its normalized values n, and the gradient g of what scale and shift made of n."""
     x = tl.load(x_ptr + _offsets(c, q, P, x_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
     grad = tl.load(grad_ptr + _offsets(c, q, P, grad_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
     n = (_rectified(x, RELU_BEFORE) - mean[:, None]) * rstd[:, None]
-    if RELU_AFTER:
-        grad = tl.where(_scaled(n, gamma_ptr, beta_ptr, c, C) > 0, grad, 0.0)
-    return x, n, grad
+    return x, n, _through(grad, _scaled(n, gamma_ptr, beta_ptr, c, C), slope, ACTIVATION)
 
 
 @triton.jit
@@ -254,8 +303,9 @@ def backward_whole(
     S,
     P,
     eps,
+    slope,
     RELU_BEFORE: tl.constexpr,
-    RELU_AFTER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     ONE_SAMPLE: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -287,8 +337,9 @@ def backward_whole(
         inside,
         C,
         P,
+        slope,
         RELU_BEFORE,
-        RELU_AFTER,
+        ACTIVATION,
         ONE_SAMPLE,
     )
     sum_grad = tl.sum(grad, 1)
@@ -316,8 +367,9 @@ def partial_gradient_sums(
     P,
     positions_per_part,
     eps,
+    slope,
     RELU_BEFORE: tl.constexpr,
-    RELU_AFTER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     ONE_SAMPLE: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -350,8 +402,9 @@ def partial_gradient_sums(
             inside,
             C,
             P,
+            slope,
             RELU_BEFORE,
-            RELU_AFTER,
+            ACTIVATION,
             ONE_SAMPLE,
         )
         sum_grad += tl.sum(grad, 1)
@@ -382,8 +435,9 @@ def backward_by_parts(
     P,
     parts,
     eps,
+    slope,
     RELU_BEFORE: tl.constexpr,
-    RELU_AFTER: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     ONE_SAMPLE: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -422,8 +476,9 @@ def backward_by_parts(
         inside,
         C,
         P,
+        slope,
         RELU_BEFORE,
-        RELU_AFTER,
+        ACTIVATION,
         ONE_SAMPLE,
     )
     dx = _gradient_of_input(x, n, grad, sum_grad, sum_grad_n, gamma_ptr, rstd, c, C, S * P, RELU_BEFORE)

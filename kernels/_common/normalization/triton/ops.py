@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.activation import activate
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.normalization.triton import kernels
 
@@ -64,11 +65,18 @@ def _warps(values: int, values_per_thread: int) -> int:
 
 @triton_op("normalize")
 def normalize(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, relu_after: bool
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    groups: int,
+    eps: float,
+    relu_before: bool,
+    activation: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize every channel of each of `groups` consecutive, equal parts of the batch; scale; shift.
 
-    `y = relu_after(gamma (relu_before(x) - mean) / sqrt(var + eps) + beta)`.
+    `y = activation(gamma (relu_before(x) - mean) / sqrt(var + eps) + beta)`.
 
     Args:
         x: (N, C, *positions), float32, bfloat16 or float16; less than 2^31 values a group.
@@ -77,7 +85,8 @@ def normalize(
         groups: N for instance norm, 1 for batch norm.
         eps: added to the variance.
         relu_before: take statistics of, and normalize, ReLU(x).
-        relu_after: rectify the result.
+        activation: of the result: `identity`, `relu`, `leaky_relu`, `silu`, `gelu` or `gelu_tanh`.
+        slope: of `leaky_relu` below zero.
 
     Returns:
         y, of x's shape, dtype and memory layout; mean and biased variance, both (groups, C) float32.
@@ -89,11 +98,23 @@ def normalize(
     layout = _Layout.of(groups, maps, y)
     x_strides, y_strides = layout.strides
     t = layout.tiles
-    flags = (relu_before, relu_after, layout.samples == 1, t.block_c, t.block_q)
+    flags = (relu_before, activation, layout.samples == 1, t.block_c, t.block_q)
     columns = triton.cdiv(x.shape[1], t.block_c)
     if not t.parts:
         kernels.normalize_whole[(groups, columns)](
-            maps, gamma, beta, y, mean, var, x_strides, y_strides, *layout.sizes, eps, *flags, num_warps=t.num_warps
+            maps,
+            gamma,
+            beta,
+            y,
+            mean,
+            var,
+            x_strides,
+            y_strides,
+            *layout.sizes,
+            eps,
+            slope,
+            *flags,
+            num_warps=t.num_warps,
         )
         return y.view(x.shape), mean, var
     means, squares = _empty_statistics(x, t.parts * groups, 2)
@@ -122,6 +143,7 @@ def normalize(
         t.parts,
         t.positions_per_part,
         eps,
+        slope,
         *flags,
         num_warps=t.num_warps,
     )
@@ -138,7 +160,8 @@ def normalize_backward(
     var: Tensor,
     eps: float,
     relu_before: bool,
-    relu_after: bool,
+    activation: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of x, in its layout; and, (groups, C) float32, the sums that are the gradients of gamma and beta."""
     groups = mean.shape[0]
@@ -150,21 +173,21 @@ def normalize_backward(
     x_strides, dx_strides, grad_strides = layout.strides
     strides = (grad_strides, x_strides, dx_strides)
     t = layout.tiles
-    flags = (relu_before, relu_after, layout.samples == 1, t.block_c, t.block_q)
+    flags = (relu_before, activation, layout.samples == 1, t.block_c, t.block_q)
     columns = triton.cdiv(x.shape[1], t.block_c)
     saved = (grad_maps, maps, gamma, beta, mean, var)
     results = (dx, sum_grad, sum_grad_n)
     if not t.parts:
         kernels.backward_whole[(groups, columns)](
-            *saved, *results, *strides, *layout.sizes, eps, *flags, num_warps=t.num_warps
+            *saved, *results, *strides, *layout.sizes, eps, slope, *flags, num_warps=t.num_warps
         )
         return dx.view(x.shape), sum_grad_n, sum_grad
     sums = _empty_statistics(x, t.parts * groups, 2)
     kernels.partial_gradient_sums[(groups, columns, t.parts)](
-        *saved, *sums, *strides[:2], *layout.sizes, t.positions_per_part, eps, *flags, num_warps=t.num_warps
+        *saved, *sums, *strides[:2], *layout.sizes, t.positions_per_part, eps, slope, *flags, num_warps=t.num_warps
     )
     kernels.backward_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
-        *saved, *sums, *results, *strides, *layout.sizes, t.parts, eps, *flags, num_warps=t.num_warps
+        *saved, *sums, *results, *strides, *layout.sizes, t.parts, eps, slope, *flags, num_warps=t.num_warps
     )
     return dx.view(x.shape), sum_grad_n, sum_grad
 
@@ -213,17 +236,24 @@ def _empty_statistics(x: Tensor, rows: int, count: int) -> list[Tensor]:
 
 
 @normalize.register_fake
-def _(x, gamma, beta, groups, eps, relu_before, relu_after):
+def _(x, gamma, beta, groups, eps, relu_before, activation, slope):
     return _empty_like_maps(x).view(x.shape), *_empty_statistics(x, groups, 2)
 
 
 @normalize_backward.register_fake
-def _(grad, x, gamma, beta, mean, var, eps, relu_before, relu_after):
+def _(grad, x, gamma, beta, mean, var, eps, relu_before, activation, slope):
     return _empty_like_maps(x).view(x.shape), *_empty_statistics(x, mean.shape[0], 2)
 
 
 def _defined(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, relu_after: bool
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    groups: int,
+    eps: float,
+    relu_before: bool,
+    activation: str,
+    slope: float,
 ) -> Tensor:
     """`normalize` in operations of torch's."""
     of_groups = (torch.relu(x) if relu_before else x).unflatten(0, (groups, -1))
@@ -233,7 +263,7 @@ def _defined(
     if gamma is not None and beta is not None:
         for_each_channel = (-1, *[1] * (x.dim() - 2))
         y = y * gamma.view(for_each_channel) + beta.view(for_each_channel)
-    return (torch.relu(y) if relu_after else y).to(x.dtype)
+    return activate(y, activation, slope).to(x.dtype)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -246,18 +276,18 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
     if grad is None:
-        return (None,) * 7
+        return (None,) * 8
     if double_backward.asked_for():
         options = (ctx.groups, *ctx.options)
         inputs = ctx.saved_tensors[:3]
-        return *double_backward.by_definition(lambda *of: _defined(*of, *options), inputs, grad), *[None] * 4
+        return *double_backward.by_definition(lambda *of: _defined(*of, *options), inputs, grad), *[None] * 5
     dx, *sums = normalize_backward(grad, *ctx.saved_tensors, *ctx.options)
     needed = ctx.needs_input_grad[1:3]
     dgamma, dbeta = (
         of_groups.sum(0).to(parameter.dtype) if need else None
         for of_groups, parameter, need in zip(sums, ctx.saved_tensors[1:3], needed, strict=True)
     )
-    return dx, dgamma, dbeta, *[None] * 4
+    return dx, dgamma, dbeta, *[None] * 5
 
 
 normalize.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,72 @@
+"""Activations that a norm can have behind it, by the names of `torch.nn.functional`."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ActivationName = Literal["identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh"]
+NAMES: tuple[str, ...] = get_args(ActivationName)
+"""As `activation.h` numbers them; `gelu_tanh` is GELU's approximation."""
+
+
+class Activation(NamedTuple):
+    """One of them."""
+
+    name: str
+    slope: float = 0.0
+    """Of `leaky_relu` below zero."""
+
+    @property
+    def number(self) -> int:
+        """Its number in C++."""
+        return NAMES.index(self.name)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it, by operations of torch's."""
+        return activate(x, self.name, self.slope)
+
+
+IDENTITY, RELU = Activation("identity"), Activation("relu")
+
+
+def activate(x: Tensor, name: str, slope: float) -> Tensor:
+    """Apply an activation; TorchScript can read this."""
+    if name == "relu":
+        return F.relu(x)
+    if name == "leaky_relu":
+        return F.leaky_relu(x, slope)
+    if name == "silu":
+        return F.silu(x)
+    if name == "gelu":
+        return F.gelu(x)
+    if name == "gelu_tanh":
+        return F.gelu(x, approximate="tanh")
+    return x
+
+
+def named(activation: str | nn.Module, negative_slope: float = 0.01) -> Activation:
+    """Find an activation by its name, or the one that a layer of torch's computes.
+
+    >>> named("leaky_relu", 0.2), named(nn.GELU(approximate="tanh"))
+    (Activation(name='leaky_relu', slope=0.2), Activation(name='gelu_tanh', slope=0.0))
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = of_layer(activation) if isinstance(activation, nn.Module) else None
+    if isinstance(activation, str) and activation in NAMES:
+        found = Activation(activation, float(negative_slope) if activation == "leaky_relu" else 0.0)
+    if found is None:
+        raise ValueError(f"activation {activation!r}: choose one of {', '.join(NAMES)}, or a layer of torch's like it")
+    return found
+
+
+def of_layer(layer: nn.Module) -> Activation | None:
+    """What a layer of torch's computes, if it is one of these."""
+    if type(layer) is nn.LeakyReLU:
+        return Activation("leaky_relu", float(layer.negative_slope))
+    if type(layer) is nn.GELU:
+        return Activation("gelu_tanh" if layer.approximate == "tanh" else "gelu")
+    names = {nn.ReLU: "relu", nn.SiLU: "silu", nn.Identity: "identity"}
+    return Activation(names[type(layer)]) if type(layer) in names else None

@@ -1,0 +1,100 @@
+"""The C++ loops' functions as operations of torch's, for any device and dtype: of channels_last and contiguous maps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels._common.activation import IDENTITY, NAMES, Activation
+from lorbms_fast.kernels._common.cpp.lines import empty_channels_last
+
+
+def forward(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Result; mean of the differences from the first position, or of contiguous maps; 1 / deviations."""
+    how = Activation(NAMES[activation], slope)
+    if x.is_contiguous():
+        scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
+        y, mean, rstd = torch.native_batch_norm(_one_sample(x), scale, shift, None, None, True, 0.0, eps)
+        return _activated(y, how).view(x.shape), mean, rstd
+    positions = tuple(range(2, x.dim()))
+    difference = _from_first(x)
+    mean = difference.mean(positions, keepdim=True)
+    centred = difference - mean
+    var = centred.square().mean(positions, keepdim=True) + eps
+    rstd = torch.where(var == 0, 0, var.rsqrt())
+    y = empty_channels_last(x).copy_(_activated(_affine(centred * rstd, weight, bias), how))
+    return y, mean.flatten(1), rstd.flatten(1)
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    activation: int,
+    slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of x; the sums of the gradients of the result, and of their products with x_hat, of each map."""
+    how = Activation(NAMES[activation], slope)
+    of_map = (*x.shape[:2], *[1] * (x.dim() - 2))
+    if x.is_contiguous():
+        scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
+        maps, g = _one_sample(x), _one_sample(grad)
+        if how != IDENTITY:  # what it let through is found from x again
+            y = (maps - mean.view(-1, *of_map[2:])) * rstd.view(-1, *of_map[2:])
+            g = _through(g, _affine(y, scale, shift), how).to(x.dtype)
+        of_bn = torch.ops.aten.native_batch_norm_backward
+        dx, along, summed = of_bn(g, maps, scale, None, None, mean, rstd, True, 0.0, [True] * 3)
+        return dx.view(x.shape), summed.view(x.shape[:2]), along.view(x.shape[:2])
+    positions = tuple(range(2, x.dim()))
+    rstd = rstd.view(of_map)
+    x_hat = (_from_first(x) - mean.view(of_map)) * rstd
+    g = _through(grad.to(rstd.dtype), _affine(x_hat, weight, bias), how)
+    sum_g, sum_along = g.sum(positions, keepdim=True), (g * x_hat).sum(positions, keepdim=True)
+    count = x[0, 0].numel()
+    factor = rstd if weight is None else rstd * weight.view(of_map[1], *of_map[2:])
+    dx = empty_channels_last(x).copy_((g - sum_g / count - x_hat * (sum_along / count)) * factor)
+    return dx, sum_g.flatten(1), sum_along.flatten(1)
+
+
+def _activated(y: Tensor, how: Activation) -> Tensor:
+    """The activation of what nobody else needs."""
+    if how.name == "relu":
+        return y.relu_()
+    if how.name == "leaky_relu":
+        return torch.nn.functional.leaky_relu_(y, how.slope)
+    return how(y)
+
+
+def _through(grad: Tensor, y: Tensor, how: Activation) -> Tensor:
+    """The gradient of y from that of its activation."""
+    aten = torch.ops.aten
+    if how.name in ("relu", "leaky_relu"):
+        return torch.where(y <= 0, grad * how.slope if how.slope else 0, grad)
+    if how.name == "silu":
+        return aten.silu_backward(grad.to(y.dtype), y)
+    if how.name in ("gelu", "gelu_tanh"):
+        return aten.gelu_backward(grad.to(y.dtype), y, approximate="tanh" if how.name == "gelu_tanh" else "none")
+    return grad
+
+
+def _one_sample(x: Tensor) -> Tensor:
+    """(N, C, *positions) -> (1, N C, *positions), contiguous."""
+    return x.contiguous().flatten(0, 1).unsqueeze(0)
+
+
+def _from_first(x: Tensor) -> Tensor:
+    """Differences from each map's first position, so that a flat map is exactly zero."""
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    first: Any = (..., *[slice(1)] * (x.dim() - 2))
+    return exact - exact[first]
+
+
+def _affine(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    for_each_channel = (-1, *[1] * (x_hat.dim() - 2))
+    y = x_hat if weight is None else x_hat * weight.view(for_each_channel)
+    return y if bias is None else y + bias.view(for_each_channel)

@@ -1,0 +1,144 @@
+"""Instance norm with an activation behind it, against torch's layers in float64: results, gradients, memory."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lorbms_fast.kernels import InstanceNormAct, InstanceNormAct2d, InstanceNormAct3d, use_impl
+from lorbms_fast.kernels._common.activation import named
+from lorbms_fast.kernels._common.cpp import native_loops
+from tests.kernels.forms import fast
+
+ACTIVATIONS = {
+    "identity": nn.Identity(),
+    "relu": nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "silu": nn.SiLU(),
+    "gelu": nn.GELU(),
+    "gelu_tanh": nn.GELU(approximate="tanh"),
+}
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    "part of channels": lambda x: torch.cat([x, x], 1).movedim(1, -1).contiguous().movedim(-1, 1)[:, x.shape[1] :],
+    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+}
+# Of values about 1; what is written in 16 bits is rounded to 8 or 11.
+TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+
+
+def results(layers, x, probe):
+    """Output and gradients."""
+    x = x.detach().requires_grad_()
+    y = layers(x)
+    return [y, *torch.autograd.grad((y * probe.to(y.dtype)).sum(), [x, *layers.parameters()])]
+
+
+def assert_as_torchs(shape, activation, affine, dtype, layout, shift=0.0):
+    torch.manual_seed(0)
+    dimensions = len(shape) - 2
+    act = {2: InstanceNormAct2d, 3: InstanceNormAct3d}.get(dimensions, InstanceNormAct)
+    norm = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dimensions]
+    theirs = nn.Sequential(norm(shape[1], affine=affine), ACTIVATIONS[activation]).double()
+    ours = act(shape[1], activation, negative_slope=0.2, affine=affine)
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter)
+    ours.double().load_state_dict(theirs[0].state_dict())
+    ours.to(torch.promote_types(dtype, torch.float32))
+    x, probe = LAYOUTS[layout]((torch.randn(shape) + shift).to(dtype)), torch.randn(shape)
+    found, expected = results(ours, x, probe), results(theirs, x.double(), probe)
+    assert found[0].dtype == dtype
+    if layout in ("contiguous", "channels last"):
+        assert found[0].stride() == found[1].stride() == x.stride()
+    for f, e in zip(found, expected, strict=True):
+        scale = max(1.0, e.abs().max().item())
+        assert (f.double() - e).abs().max() <= TOLERANCES[dtype] * scale
+
+
+@fast
+@given(
+    st.lists(st.integers(1, 9), min_size=3, max_size=4),
+    st.integers(2, 70),
+    st.sampled_from(list(ACTIVATIONS)),
+    st.booleans(),
+    st.sampled_from([torch.float64, torch.float32]),
+    st.sampled_from(list(LAYOUTS)),
+)
+def test_of_any_shape(sizes, width, activation, affine, dtype, layout):
+    assert_as_torchs((*sizes, width), activation, affine, dtype, layout)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_forms_and_dtypes(activation, layout, native):
+    with native_loops(native):
+        for dtype in TOLERANCES:
+            assert_as_torchs((2, 37, 5, 9), activation, True, dtype, layout, shift=1.0)
+        assert_as_torchs((1, 33, 3, 5, 4), activation, False, torch.float32, layout)
+        assert_as_torchs((2, 3, 70, 91), activation, True, torch.float32, layout)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_far_out_values(activation):
+    """Where exponentials overflow, and what is not a number."""
+    layer = InstanceNormAct2d(1, activation, negative_slope=0.2, affine=True)
+    nn.init.constant_(layer.weight, 100.0)
+    x = torch.randn(1, 1, 8, 8)
+    torch.testing.assert_close(
+        layer(x), ACTIVATIONS[activation](nn.functional.instance_norm(x) * 100), atol=2e-5, rtol=1e-4
+    )
+    x[0, 0, 0, 0] = torch.nan
+    assert layer(x).isnan().all()
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "identity"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_one_tensor_is_kept(activation, layout):
+    def kept(layers):
+        x, saved = LAYOUTS[layout](torch.randn(2, 8, 16, 16)).requires_grad_(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):
+            layers(x * 1)
+        return len({t.untyped_storage().data_ptr() for t in saved if t.numel() == x.numel()})
+
+    assert kept(InstanceNormAct2d(8, activation, affine=True)) == 1
+    assert kept(nn.Sequential(nn.InstanceNorm2d(8, affine=True), ACTIVATIONS[activation])) >= 2
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_second_derivatives(activation, layout):
+    layer = InstanceNormAct2d(2, activation, negative_slope=0.2, affine=True).double()
+    x = LAYOUTS[layout](torch.randn(2, 2, 3, 3, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(layer, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(layer, x, fast_mode=True)
+
+
+def test_empty_and_unbatched():
+    for layer, shape in ((InstanceNormAct2d(3, "silu"), (3, 4, 5)), (InstanceNormAct3d(3, "silu"), (3, 2, 4, 5))):
+        x = torch.randn(shape)
+        torch.testing.assert_close(layer(x), layer(x[None])[0])
+        assert layer(x[None][:0]).shape == (0, *shape)
+        with pytest.raises(ValueError, match="expected"):
+            layer(x[0])
+        with pytest.raises(ValueError, match="more than 1 spatial element"):
+            layer(x[..., :1, :1][:, :1] if len(shape) == 4 else x[..., :1, :1])
+
+
+def test_compiled():
+    layer = InstanceNormAct2d(3, "leaky_relu", affine=True)
+    x = torch.randn(2, 3, 4, 5)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
+    program = torch.export.export(layer, (x,))
+    torch.testing.assert_close(program.module()(x), layer(x))
+    with use_impl("reference"):
+        torch.testing.assert_close(layer(x), program.module()(x))
+
+
+def test_a_layer_names_its_activation():
+    assert named(nn.LeakyReLU(0.3)) == ("leaky_relu", 0.3)
+    assert "activation=leaky_relu, negative_slope=0.2" in repr(InstanceNormAct2d(3, "leaky_relu", negative_slope=0.2))
+    assert list(InstanceNormAct2d(3, affine=True).state_dict()) == ["weight", "bias"]
