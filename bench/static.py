@@ -239,7 +239,7 @@ def _there_and_back(y: torch.Tensor) -> None:
 
 def faults_of(launch: Launch, architecture: int, compiled: Binary | str) -> list[str]:
     """What no shipped kernel may have."""
-    place = f"{launch.name} {shape(launch)} on sm_{architecture}"
+    place = f"{launch.name} {launch.shape} on sm_{architecture}"
     if isinstance(compiled, str):
         return [f"{place} does not compile: {compiled}"]
     faults = []
@@ -250,13 +250,6 @@ def faults_of(launch: Launch, architecture: int, compiled: Binary | str) -> list
     if launch.name in MATRIX and not compiled.tensor and launch.arguments["PRECISION"] != "ieee":
         faults.append(f"{place}: no tensor cores")
     return faults
-
-
-def shape(launch: Launch) -> str:
-    """The whole numbers among its constants, without block sizes."""
-    names = [parameter.name for parameter in launch.kernel.params if parameter.is_constexpr]
-    sizes = {name: launch.arguments[name] for name in names if not name.startswith(("BLOCK", "TILE"))}
-    return " ".join(f"{name}={value}" for name, value in sizes.items() if isinstance(value, int | bool))
 
 
 def report(
@@ -312,7 +305,7 @@ def report(
         sums.update({name: seconds * times[variant] for name, seconds in predicted.items()})
         cells = " | ".join(f"{1e6 * seconds:.1f}" for seconds in predicted.values())
         lines.append(
-            f"| {launch.name} | {shape(launch)} | {times[variant]} | {launch.programs} | {cost.flops / 1e9:.2f} "
+            f"| {launch.name} | {launch.shape} | {times[variant]} | {launch.programs} | {cost.flops / 1e9:.2f} "
             f"| {cost.bytes / 1e6:.1f} | {cells} |"
         )
     cells = " | ".join(f"{1e6 * sums[gpu.name]:.0f}" for gpu in GPUS)
@@ -333,7 +326,7 @@ def report(
         binaries = {architecture: found.get((variant, architecture)) for architecture in architectures}
         cells = " | ".join(cell(compiled, architecture) for architecture, compiled in binaries.items())
         warps = next((compiled.warps for compiled in binaries.values() if compiled), "")
-        lines.append(f"| {launch.name} | {shape(launch)} | {warps} | {cells} |")
+        lines.append(f"| {launch.name} | {launch.shape} | {warps} | {cells} |")
     return "\n".join(lines) + "\n"
 
 

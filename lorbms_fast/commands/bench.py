@@ -9,6 +9,7 @@ from lorbms_fast.config import Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
+from lorbms_fast.kernels._common.dispatch import TRITON
 from lorbms_fast.measurement.apart import compare_steps
 from lorbms_fast.measurement.machine import machine
 
@@ -30,7 +31,8 @@ def bench(
 
     Each runs in a process of its own. Besides the medians, operations, bytes and the peak memory of both processes are
     counted. On a CPU the reference computes in float32; on a GPU in the fast form's arithmetic, times are taken between
-    events, memory is the GPU's, and kernels are counted by the profiler. `make bench` measures every layer as well.
+    events, memory is the GPU's, and kernels are counted by the profiler, beside those predicted.
+    `make bench` measures every layer as well.
 
     Args:
         what: step, a whole iteration.
@@ -50,6 +52,11 @@ def bench(
     precision = chosen_precision(precision, where)
     on_gpu = where.type == "cuda"
     result = compare_steps(model, batch_size, rounds, precision, compiled_reference, where, on_gpu and graphs == "on")
+    if on_gpu and TRITON:
+        from lorbms_fast.measurement.plan import count_iteration
+
+        predicted = count_iteration(model, batch_size, precision)
+        result["predicted_launches"] = {"ours": len(predicted.ours), "torch": len(predicted.torchs)}
     facts = {"machine": machine(), "preset": preset, "batch_size": batch_size, "precision": precision, **result}
     if json:
         print(json_format.dumps(facts, indent=2))
@@ -65,6 +72,9 @@ def bench(
     if "captured" in result:
         form = result["captured"]
         print(f"  as a graph{form['seconds']:8.4f} s  {form['peak_memory_gb']:5.2f} GB peak memory{_kernels(form)}")
+    if "predicted_launches" in result:
+        counts = result["predicted_launches"]
+        print(f"  predicted of fast: {counts['ours']:,} kernels of ours, {counts['torch']:,} or more of torch's")
     print(f"  {result['ratio']:.2f} times faster")
     if compiled_reference:
         form = result["compiled_reference"]

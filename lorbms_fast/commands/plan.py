@@ -1,7 +1,9 @@
-"""`lorbms-fast plan`: how long training will take on a GPU, before there is one."""
+"""`lorbms-fast plan`: how long training will take on a GPU, before there is one; and how well that was predicted."""
 
 import json as json_format
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -10,6 +12,10 @@ from rich.table import Table
 from lorbms_fast.config import Precision, preset_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import TRITON
+
+if TYPE_CHECKING:
+    from lorbms_fast.measurement.gpus import Gpu
+    from lorbms_fast.measurement.plan import Range
 
 IMAGES = 338_865
 """Number of images in tr_v5, on which the thesis trained."""
@@ -23,20 +29,24 @@ def plan(
     precision: Precision = "bfloat16",
     images: int = IMAGES,
     epochs: float = 50,
+    measured: Path | None = None,
     json: bool = False,
 ) -> None:
     """Predict time and memory of an iteration, and of a whole run, on a GPU.
 
     Launches, operations and bytes of one iteration are counted, which takes this machine's CPU half a minute, and set
-    against the GPU's data sheet. Only `lorbms-fast bench step` on the GPU itself measures.
+    against the GPU's data sheet and the chains of steps in our kernels. Only `lorbms-fast bench step` on the GPU itself
+    measures; with --measured, what was predicted of each kind of launch is compared with what it took.
 
     Args:
-        gpu: A100, RTX 4090, H100 or B200, or the beginning of a name; empty for all, the one that is present first.
+        gpu: Name of a GPU in the tables, such as H100 or RTX 4090, or its beginning; empty for all, the one that is
+            present first.
         preset: Preset whose model runs: thesis or demo.
         batch_size: Reference images an iteration.
         precision: Arithmetic of convolutions and matrix products.
         images: Images in the store.
         epochs: Passes over them.
+        measured: Trace that `lorbms-fast profile` wrote on a GPU, or the kit's replay.json.gz; it says what ran.
         json: Print JSON.
     """
     if not TRITON:
@@ -44,23 +54,33 @@ def plan(
             "counting launches needs the package triton, which is missing: pip install 'lorbms-fast[triton]'"
         )
     from lorbms_fast.measurement.gpus import GPUS
-    from lorbms_fast.measurement.peak import largest_batch
-    from lorbms_fast.measurement.plan import LAUNCHED, OF_PEAK, REPLAYED, count_iteration, predict
 
     present = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     chosen = [one for one in GPUS if one.name.lower().startswith(gpu.lower())]
     if not chosen:
         raise UserError(f"there is no GPU '{gpu}' in the tables: choose one of {', '.join(one.name for one in GPUS)}")
-    model = preset_named(preset).model
+    if measured is not None:
+        _compare(measured, chosen[0] if gpu else None, json)
+        return
     if min(batch_size, images // max(batch_size, 1), epochs) <= 0:
         raise UserError(
             f"--batch-size {batch_size} --images {images} --epochs {epochs}: give more than nothing of each"
         )
     chosen.sort(key=lambda one: one.name not in present)
+    settings = {"preset": preset, "batch_size": batch_size, "precision": precision}
+    _predict(chosen, present, settings, round(epochs * (images // batch_size)), json)
+
+
+def _predict(chosen: list["Gpu"], present: str, settings: dict[str, Any], iterations: int, json: bool) -> None:
+    from lorbms_fast.measurement import host
+    from lorbms_fast.measurement.peak import largest_batch
+    from lorbms_fast.measurement.plan import OF_PEAK, REPLAYED, count_iteration, predict
+
+    model, batch_size, precision = preset_named(settings["preset"]).model, settings["batch_size"], settings["precision"]
     iteration = count_iteration(model, batch_size, precision)
     other = max(1, batch_size // 2) if batch_size > 1 else 2
     two = [(batch_size, iteration.peak_bytes), (other, count_iteration(model, other, precision).peak_bytes)]
-    iterations = round(epochs * (images // batch_size))
+    of_host = host.measured()
     counts = {
         "launches_ours": len(iteration.ours),
         "launches_torch": len(iteration.torchs),
@@ -68,44 +88,86 @@ def plan(
         "gigabytes": sum(operation.work.bytes for operation in iteration.operations) / 1e9,
         "memory_gigabytes": iteration.peak_bytes / 1e9,
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in chosen:
-        predicted = predict(iteration, one)
+        found = predict(iteration, one, of_host)
         rows.append(
-            {"gpu": one.name, "here": bool(present) and one.name in present}
-            | {f"milliseconds_{name}": 1e3 * seconds for name, seconds in asdict(predicted).items()}
+            {"gpu": one.name, "here": bool(present) and one.name in present, "milliseconds_peak": 1e3 * found.peak}
+            | {f"milliseconds_{name}": _times(1e3, getattr(found, name)) for name in ("captured", "launched")}
             | {"largest_batch": largest_batch(two, one.memory)}
-            | {f"hours_{name}": seconds * iterations / 3600 for name, seconds in asdict(predicted).items()}
+            | {"hours_captured": _times(iterations / 3600, found.captured)}
         )
     if json:
-        settings = {"preset": preset, "batch_size": batch_size, "precision": precision, "iterations": iterations}
-        print(json_format.dumps(settings | {"predicted": True} | counts | {"gpus": rows}, indent=2))
+        of_operators = {f"host_microseconds_{name}": 1e6 * value for name, value in asdict(of_host).items()}
+        facts = settings | {"iterations": iterations, "predicted": True} | counts | of_operators
+        print(json_format.dumps(facts | {"gpus": rows}, indent=2))
         return
     console = Console()
     console.print(
-        f"One iteration ({preset} model, batch {batch_size}, {precision}), counted: {counts['launches_ours']:,} "
-        f"launches of our kernels and {counts['launches_torch']:,} of torch's, {counts['gflop']:,.0f} GFLOP, "
-        f"{counts['gigabytes']:.1f} GB read and written, {counts['memory_gigabytes']:.2f} GB of tensors at most."
+        f"One iteration ({settings['preset']} model, batch {batch_size}, {precision}), counted: "
+        f"{counts['launches_ours']:,} launches of our kernels and {counts['launches_torch']:,} of torch's, "
+        f"{counts['gflop']:,.0f} GFLOP, {counts['gigabytes']:.1f} GB read and written, "
+        f"{counts['memory_gigabytes']:.2f} GB of tensors at most."
     )
-    table = Table("GPU", title=f"predicted, not measured: an iteration, and all {iterations:,} of {epochs:g} epochs")
-    for column in (
-        "at peak rates",
-        "expected, CUDA graphs",
-        "without graphs",
-        "largest batch",
-        "hours, at peak",
-        "expected",
-    ):
+    table = Table("GPU", title=f"predicted, not measured: an iteration, and {iterations:,} of them")
+    for column in ("at peak, ms", "CUDA graphs, ms", "without, ms", "largest batch", "CUDA graphs, hours"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
             f"{row['gpu']}{' (here)' if row['here'] else ''}",
-            *(f"{row[f'milliseconds_{name}']:.2f} ms" for name in ("peak", "expected", "launched")),
+            f"{row['milliseconds_peak']:.1f}",
+            *(_shown(row[f"milliseconds_{name}"]) for name in ("captured", "launched")),
             f"{row['largest_batch']:,}",
-            *(f"{row[f'hours_{name}']:.1f} h" for name in ("peak", "expected")),
+            _shown(row["hours_captured"]),
         )
     console.print(table)
     console.print(
-        f"Expected means {OF_PEAK:.0%} of the data sheet's rates and at least {1e6 * REPLAYED:g} us a launch; without "
-        f"graphs the host needs {1e6 * LAUNCHED:g} us a launch. Both are assumptions until measured."
+        f"A launch takes the longest of its arithmetic and its bytes at {OF_PEAK[0]:.0%} to {OF_PEAK[1]:.0%} of the "
+        f"data sheet's rates, of its programs' chains of dependent steps, and of {1e6 * REPLAYED[0]:g} to "
+        f"{1e6 * REPLAYED[1]:g} us. Without graphs this machine's CPU needs {1e6 * of_host.custom:.0f} us for an "
+        f"operator of ours and {1e6 * of_host.plain:.0f} us for one of torch's (measured now). "
+        "All else is assumed until measured."
     )
+
+
+def _compare(file: Path, gpu: "Gpu | None", json: bool) -> None:
+    from lorbms_fast.measurement.gpus import GPUS, gpu_called
+    from lorbms_fast.measurement.plan import Range, count_iteration
+    from lorbms_fast.measurement.traces import compare, read_trace
+
+    trace = read_trace(file)
+    gpu = gpu or gpu_called(trace.gpu)
+    if gpu is None:
+        names = ", ".join(one.name for one in GPUS)
+        raise UserError(f"{file} was recorded on '{trace.gpu}', not in the tables: name one with --gpu, of {names}")
+    settings = trace.settings
+    model = preset_named(settings["preset"]).model
+    iteration = count_iteration(model, settings["batch_size"], settings["precision"])
+    lines = compare(iteration, trace, gpu)
+    whole, took = sum((line.expected for line in lines), Range(0, 0)), sum(line.measured for line in lines)
+    if json:
+        rows = [asdict(line) for line in lines]
+        print(json_format.dumps(settings | {"gpu": gpu.name, "recorded_on": trace.gpu, "lines": rows}, indent=2))
+        return
+    title = f"{settings['preset']} model, batch {settings['batch_size']}, {settings['precision']}, {trace.gpu}"
+    table = Table("launch", title=f"{title}: an iteration, in us, predicted for {gpu.name} and measured")
+    for column in ("predicted launches", "seen", "predicted", "measured", "times the prediction"):
+        table.add_column(column, justify="right")
+    for line in lines:
+        table.add_row(line.name, f"{line.predicted:,}", f"{line.seen:,g}", *_beside(line.expected, line.measured))
+    counts = sum(line.predicted for line in lines), sum(line.seen for line in lines)
+    table.add_row("all", f"{counts[0]:,}", f"{counts[1]:,g}", *_beside(whole, took))
+    Console().print(table)
+
+
+def _beside(expected: "Range", seconds: float) -> tuple[str, str, str]:
+    of_middle = f"{seconds / expected.middle:.2f}" if expected.middle else ""
+    return f"{1e6 * expected.least:,.0f} to {1e6 * expected.most:,.0f}", f"{1e6 * seconds:,.0f}", of_middle
+
+
+def _times(factor: float, seconds: "Range") -> list[float]:
+    return [factor * seconds.least, factor * seconds.most]
+
+
+def _shown(ends: list[float]) -> str:
+    return f"{ends[0]:.1f} to {ends[1]:.1f}"

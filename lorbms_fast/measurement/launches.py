@@ -49,6 +49,14 @@ class Launch:
         return f"{folder.rpartition('.')[2]}.{self.kernel.__name__}"
 
     @property
+    def shape(self) -> str:
+        """The whole numbers among its constants, without block sizes; of a kernel that has none, its grid."""
+        names = [parameter.name for parameter in self.kernel.params if parameter.is_constexpr]
+        sizes = {name: self.arguments[name] for name in names if not name.startswith(("BLOCK", "TILE"))}
+        shown = [f"{name}={value}" for name, value in sizes.items() if isinstance(value, int)]
+        return " ".join(shown) or f"grid {'x'.join(map(str, self.grid))}"
+
+    @property
     def programs(self) -> int:
         """How many programs the grid has."""
         count = 1

@@ -4,7 +4,8 @@ The iteration runs once on the CPU with the launches of our kernels written down
 operations counted as they go. Nothing here is measured but what says so.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,27 +17,65 @@ from torch.utils.flop_counter import FlopCounterMode
 from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import INTERPRETED
-from lorbms_fast.measurement.gpus import Gpu
+from lorbms_fast.measurement.chains import Chain, chain, shared_bytes
+from lorbms_fast.measurement.gpus import MULTIPROCESSORS, Gpu
+from lorbms_fast.measurement.host import LAUNCHED, Host
 from lorbms_fast.measurement.launches import FREE, Launch, recorded
 from lorbms_fast.measurement.peak import Alive
 from lorbms_fast.measurement.step import step
 from lorbms_fast.measurement.work import Work, arithmetic, work
 
-REPLAYED = 1.5e-6
+REPLAYED = (1.0e-6, 2.0e-6)
 """Seconds that a kernel takes at least inside a CUDA graph, its successor waiting for it: assumed."""
-LAUNCHED = 6e-6
-"""Seconds of host time for one launch from PyTorch: assumed."""
-OF_PEAK = 0.4
-"""Share of a data sheet's rates that kernels reach on average: assumed."""
+OF_PEAK = (0.8, 0.4)
+"""Share of a data sheet's rates that kernels reach: assumed, at best and at worst."""
+REGISTERS = 128
+"""Of a thread, where a launch does not bound them: what most kernels take (bench/STATIC.md)."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Seconds, at least and at most."""
+
+    least: float
+    most: float
+
+    def __add__(self, other: "Range") -> "Range":
+        return Range(self.least + other.least, self.most + other.most)
+
+    @property
+    def middle(self) -> float:
+        """Their geometric mean, for where one number must do."""
+        return math.sqrt(self.least * self.most)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One launch: what it has to do, and how many programs do it."""
+    """One launch: what it has to do, how many programs do it, and how large one is."""
 
+    name: str
     work: Work
     programs: int
     arithmetic: str
+    chain: Chain = field(default_factory=Chain)
+    warps: int = 4
+    registers: int = REGISTERS
+    shared: int = 0
+    """Bytes of a program."""
+    kernel: str = ""
+    """Name of the kernel of ours."""
+
+    def seconds(self, gpu: Gpu) -> Range:
+        """The longest of arithmetic, memory, the chains of its programs as far as there is room, and a graph's step."""
+        resident = max(1, MULTIPROCESSORS[gpu.architecture].resident(self.warps, self.registers, self.shared))
+        bound = gpu.roofline(self.work, self.programs, self.arithmetic)
+        least, most = (
+            max(step, bound / share, cycles / gpu.clock)
+            for step, share, cycles in zip(
+                REPLAYED, OF_PEAK, self.chain.cycles(gpu.multiprocessors, resident), strict=True
+            )
+        )
+        return Range(least, most)
 
 
 @dataclass(frozen=True)
@@ -47,6 +86,8 @@ class Iteration:
     """Launches of our kernels: exact."""
     torchs: list[Operation]
     """torch's own operations, each at least one launch."""
+    calls: int
+    """Custom operators called, each a launch of ours or a few."""
     peak_bytes: int
     """Most bytes of tensors alive at a time, parameters and optimizers included; workspaces of libraries are not."""
 
@@ -62,19 +103,19 @@ class Prediction:
 
     peak: float
     """Every launch at the data sheet's rates."""
-    expected: float
-    """Every launch at `OF_PEAK` of them, but `REPLAYED` at least: with CUDA graphs."""
-    launched: float
-    """As expected, but not below `LAUNCHED` for each launch: without CUDA graphs."""
+    captured: Range
+    """With CUDA graphs."""
+    launched: Range
+    """Without: never less than the host needs."""
 
 
-def predict(iteration: Iteration, gpu: Gpu) -> Prediction:
-    """Times on a GPU."""
-    peaks = [
-        gpu.roofline(operation.work, operation.programs, operation.arithmetic) for operation in iteration.operations
-    ]
-    expected = sum(max(REPLAYED, seconds / OF_PEAK) for seconds in peaks)
-    return Prediction(sum(peaks), expected, max(expected, LAUNCHED * len(peaks)))
+def predict(iteration: Iteration, gpu: Gpu, host: Host) -> Prediction:
+    """Times on a GPU, beside a host whose operators take so long."""
+    peak = sum(gpu.roofline(each.work, each.programs, each.arithmetic) for each in iteration.operations)
+    captured = sum((each.seconds(gpu) for each in iteration.operations), Range(0, 0))
+    of_host = iteration.calls * host.custom + len(iteration.torchs) * host.plain
+    least, most = (of_host + len(iteration.ours) * launched for launched in LAUNCHED)
+    return Prediction(peak, captured, Range(max(captured.least, least), max(captured.most, most)))
 
 
 def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -> Iteration:
@@ -96,11 +137,16 @@ def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -
             one_iteration()  # the first allocates gradients and moments
         with recorded() as launches, _Counting() as counting:
             one_iteration()
-    return Iteration([_of_launch(launch) for launch in launches], counting.found, alive.peak)
+    return Iteration([_of_launch(launch) for launch in launches], counting.found, counting.calls, alive.peak)
 
 
 def _of_launch(launch: Launch) -> Operation:
-    return Operation(work(launch), launch.programs, arithmetic(launch))
+    found = chain(launch)
+    return Operation(
+        f"{launch.name} {launch.shape}", work(launch), launch.programs, arithmetic(launch), found,
+        launch.options.get("num_warps", 4), launch.options.get("maxnreg", REGISTERS), shared_bytes(found),
+        launch.kernel.__name__,
+    )  # fmt: skip
 
 
 class _Counting(TorchDispatchMode):
@@ -109,8 +155,10 @@ class _Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Operation] = []
+        self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += func.namespace == "lorbms_fast"
         if func.namespace == "lorbms_fast" or func.is_view or func.overloadpacket in FREE:
             return func(*args, **(kwargs or {}))
         with FlopCounterMode(display=False) as flops:
@@ -119,6 +167,7 @@ class _Counting(TorchDispatchMode):
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         half = any(tensor.dtype in (torch.bfloat16, torch.float16) for tensor in tensors)
         # Libraries split products so that they fill a GPU; of others, one program for a few thousand elements.
-        programs = 10**6 if flops.get_total_flops() else 1 + max((t.numel() for t in tensors), default=0) // 4096
-        self.found.append(Operation(Work(flops.get_total_flops(), size), programs, "bf16" if half else "fp32"))
+        programs = 10**6 if flops.get_total_flops() else 1 + sum(tensor.numel() for tensor in tensors) // 8192
+        cost = Work(flops.get_total_flops(), size)
+        self.found.append(Operation(f"torch: {func.overloadpacket}", cost, programs, "bf16" if half else "fp32"))
         return result

@@ -1,11 +1,16 @@
 """What a device has done for a piece of work, as torch's profiler saw it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
+
+NOTED = "lorbms_fast"
+"""Key of a trace under which it says what ran."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,16 @@ class Seen:
     """In itself, without what it called."""
 
 
-def profiled(work: Callable[[], object], device: torch.device) -> tuple[list[Seen], profile]:
+def profiled(
+    work: Callable[[], object], device: torch.device, times: int = 1, note: dict[str, Any] | None = None
+) -> tuple[list[Seen], profile]:
     """Do the work under the profiler.
 
     Args:
         work: done once before it, so that nothing is compiled inside.
         device: whose kernels, or operations, are wanted.
+        times: how often.
+        note: what ran, as `traces.SETTINGS`, for the trace to say; how often it ran is added.
 
     Returns:
         Those that took time, the longest first, and the profiler, which can write a trace.
@@ -31,7 +40,10 @@ def profiled(work: Callable[[], object], device: torch.device) -> tuple[list[See
     work()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as found:
-        work()
+        if note is not None:
+            found.add_metadata_json(NOTED, json.dumps({**note, "iterations": times}))
+        for _ in range(times):
+            work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     return slowest(list(found.key_averages()), device), found

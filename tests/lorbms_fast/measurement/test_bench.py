@@ -45,14 +45,18 @@ def test_the_compiled_reference_is_a_second_yardstick(processes, capsys):
 
 
 def test_on_a_gpu_the_graph_is_compared(processes, capsys, monkeypatch):
+    pytest.importorskip("triton")
     from lorbms_fast.commands import bench
+    from lorbms_fast.measurement import plan
 
     monkeypatch.setattr(bench, "device_named", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(plan, "count_iteration", lambda *settings: plan.Iteration([None] * 449, [None] * 334, 0, 0))
     main(["bench", "step", "--device", "cuda", "--rounds", "2", "--compiled-reference"])
     assert processes == ["reference", "fast", "compiled_reference", "captured"]
     told = capsys.readouterr().out
     assert "as a graph  1.0000 s" in told
     assert told.count("700 kernels") == 4
+    assert "predicted of fast: 449 kernels of ours, 334 or more of torch's" in told
     assert "  6.00 times faster" in told
     main(["bench", "step", "--device", "cuda", "--graphs", "off"])
     assert processes[4:] == ["reference", "fast"]
