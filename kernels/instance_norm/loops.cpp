@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t SPAN = 1 << 12;
 
 // Lines of a block, and values of a row, that are worked on together: few enough to stay in the nearest cache.
-constexpr int64_t LINES = 8, ROW = LINES * BLOCK;
+constexpr int64_t LINES = 8, ROW = 1 << 12;
 
 template <class R> struct Parameters {
     const R *mean, *rstd, *weight, *bias;
@@ -56,7 +56,7 @@ template <class T>
 void apply(Shape shape, Maps<T> x, Maps<T> y, Parameters<Real<T>> of, Activation activation, int threads) {
     using R = Real<T>;
     of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
-        R first[BLOCK], mean[BLOCK], scale[BLOCK], shift[BLOCK], values[LINES * BLOCK];
+        R first[BLOCK], mean[BLOCK], scale[BLOCK], shift[BLOCK], values[LINES * BLOCK], buffer[BLOCK];
         for (int64_t i = 0; i < width; i++) {
             const int64_t at = n * shape.channels + c + i;
             first[i] = read(x.at(n, 0)[c + i]), mean[i] = of.mean[at];
@@ -65,17 +65,13 @@ void apply(Shape shape, Maps<T> x, Maps<T> y, Parameters<Real<T>> of, Activation
         for (int64_t p = begin; p < end; p += LINES) {
             const int64_t lines = std::min(LINES, end - p);
             for (int64_t line = 0; line < lines; line++) {
-                const T *const from = x.at(n, p + line) + c;
+                const R *const from = real(x.at(n, p + line) + c, buffer, width);
 #pragma omp simd
                 for (int64_t i = 0; i < width; i++)
-                    values[line * width + i] = (read(from[i]) - first[i] - mean[i]) * scale[i] + shift[i];
+                    values[line * width + i] = (from[i] - first[i] - mean[i]) * scale[i] + shift[i];
             }
             activate(activation, values, lines * width);
-            for (int64_t line = 0; line < lines; line++) {
-                T *const to = y.at(n, p + line) + c;
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++) write(to[i], values[line * width + i]);
-            }
+            for (int64_t line = 0; line < lines; line++) put(y.at(n, p + line) + c, values + line * width, width);
         }
     });
 }
@@ -93,7 +89,7 @@ void backward(
     R *const all_g = sums.data(), *const all_along = all_g + shape.samples * spans * C;
     struct Block {
         R first[BLOCK], mean[BLOCK], rstd[BLOCK], scale[BLOCK], shift[BLOCK];
-        R x_hat[LINES * BLOCK], g[LINES * BLOCK], y[LINES * BLOCK];
+        R x_hat[LINES * BLOCK], g[LINES * BLOCK], y[LINES * BLOCK], of_x[BLOCK], of_g[BLOCK];
     };
     const auto start = [=](Block &block, int64_t n, int64_t c, int64_t width) {
         for (int64_t i = 0; i < width; i++) {
@@ -104,12 +100,13 @@ void backward(
     };
     const auto take = [=](Block &block, int64_t n, int64_t p, int64_t lines, int64_t c, auto width) {
         for (int64_t line = 0; line < lines; line++) {
-            const T *const x_of = x.at(n, p + line) + c, *const g_of = grad.at(n, p + line) + c;
+            const R *const x_of = real(x.at(n, p + line) + c, block.of_x, width);
+            const R *const g_of = real(grad.at(n, p + line) + c, block.of_g, width);
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) {
-                const R x_hat = (read(x_of[i]) - block.first[i] - block.mean[i]) * block.rstd[i];
+                const R x_hat = (x_of[i] - block.first[i] - block.mean[i]) * block.rstd[i];
                 block.x_hat[line * width + i] = x_hat;
-                block.g[line * width + i] = read(g_of[i]);
+                block.g[line * width + i] = g_of[i];
                 block.y[line * width + i] = x_hat * block.scale[i] + block.shift[i];
             }
         }
@@ -158,15 +155,28 @@ void backward(
             const int64_t lines = std::min(LINES, end - p);
             take(block, n, p, lines, c, width);
             for (int64_t line = 0; line < lines; line++) {
-                T *const to = dx.at(n, p + line) + c;
 #pragma omp simd
                 for (int64_t i = 0; i < width; i++) {
                     const int64_t at = line * width + i;
-                    write(to[i], factor[i] * (block.g[at] - mean_g[i] - block.x_hat[at] * mean_along[i]));
+                    block.y[i] = factor[i] * (block.g[at] - mean_g[i] - block.x_hat[at] * mean_along[i]);
                 }
+                put(dx.at(n, p + line) + c, block.y, width);
             }
         }
     });
+}
+
+// Sum of `term(i)`, i < count, in so many sums that no addition waits for the one before.
+template <class R, class Term> R total(int64_t count, Term term) {
+    R sums[BLOCK] = {}, result = 0;
+    const int64_t even = count / BLOCK * BLOCK;
+    for (int64_t i = 0; i < even; i += BLOCK)
+#pragma omp simd
+        for (int64_t lane = 0; lane < BLOCK; lane++) sums[lane] += term(i + lane);
+    for (int64_t i = even; i < count; i++) result += term(i);
+    for (int64_t half = BLOCK / 2; half; half /= 2)
+        for (int64_t lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
+    return result + sums[0];
 }
 
 // body(map, c): for each contiguous map, of channel c.
@@ -184,20 +194,17 @@ void rows_forward(
     of_rows(shape, threads, [=](int64_t map, int64_t c) {
         const T *const from = x + map * shape.positions;
         T *const to = y + map * shape.positions;
-        const R first = read(from[0]);
-        R mean = 0, squares = 0;
-        for (int64_t begin = 0; begin < shape.positions; begin += SPAN / 2) { // Chan, Golub and LeVeque, 1979
-            const int64_t end = std::min(begin + SPAN / 2, shape.positions);
-            R part_mean = 0, part_squares = 0;
-#pragma omp simd reduction(+ : part_mean)
-            for (int64_t p = begin; p < end; p++) part_mean += read(from[p]) - first;
-            part_mean /= R(end - begin);
-#pragma omp simd reduction(+ : part_squares)
-            for (int64_t p = begin; p < end; p++) {
-                const R centred = read(from[p]) - first - part_mean;
-                part_squares += centred * centred;
-            }
-            const R apart = part_mean - mean, moved = apart * (R(end - begin) / R(end));
+        const R first = read(from[0]), *held = nullptr;
+        R mean = 0, squares = 0, values[ROW], buffer[ROW];
+        for (int64_t begin = 0; begin < shape.positions; begin += ROW) { // Chan, Golub and LeVeque, 1979
+            const int64_t count = std::min(ROW, shape.positions - begin);
+            held = real(from + begin, buffer, count);
+            const R part_mean = total<R>(count, [=](int64_t i) { return held[i] - first; }) / R(count);
+            const R part_squares = total<R>(count, [=](int64_t i) {
+                const R centred = held[i] - first - part_mean;
+                return centred * centred;
+            });
+            const R apart = part_mean - mean, moved = apart * (R(count) / R(begin + count));
             mean += moved;
             squares += part_squares + moved * R(begin) * apart;
         }
@@ -206,12 +213,11 @@ void rows_forward(
         const R scale = rstd * of.scale(c), shift = of.shift(c);
         for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
             const int64_t count = std::min(ROW, shape.positions - begin);
-            R values[ROW];
+            if (shape.positions > ROW) held = real(from + begin, buffer, count);
 #pragma omp simd
-            for (int64_t i = 0; i < count; i++) values[i] = (read(from[begin + i]) - first - mean) * scale + shift;
+            for (int64_t i = 0; i < count; i++) values[i] = (held[i] - first - mean) * scale + shift;
             activate(activation, values, count);
-#pragma omp simd
-            for (int64_t i = 0; i < count; i++) write(to[begin + i], values[i]);
+            put(to + begin, values, count);
         }
     });
 }
@@ -226,33 +232,37 @@ void rows_backward(
         const T *const x_of = x + map * shape.positions, *const g_of = grad + map * shape.positions;
         T *const to = dx + map * shape.positions;
         const R first = read(x_of[0]), mean = of.mean[map], rstd = of.rstd[map], scale = of.scale(c), shift = of.shift(c);
-        R x_hat[ROW], g[ROW], y[ROW];
+        R g[ROW], y[ROW], of_x[ROW], of_g[ROW];
+        const R *values = nullptr, *grads = nullptr;
         const auto take = [&](int64_t begin, int64_t count) {
+            values = real(x_of + begin, of_x, count), grads = real(g_of + begin, of_g, count);
+            if (activation.kind == IDENTITY) return;
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) {
-                x_hat[i] = (read(x_of[begin + i]) - first - mean) * rstd;
-                g[i] = read(g_of[begin + i]);
-                y[i] = x_hat[i] * scale + shift;
+                y[i] = (values[i] - first - mean) * rstd * scale + shift;
+                g[i] = grads[i];
             }
             through(activation, g, y, count);
+            grads = g;
         };
         R total_g = 0, total_along = 0;
         for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
             const int64_t count = std::min(ROW, shape.positions - begin);
             take(begin, count);
-            R part_g = 0, part_along = 0;
-#pragma omp simd reduction(+ : part_g, part_along)
-            for (int64_t i = 0; i < count; i++) part_g += g[i], part_along += g[i] * x_hat[i];
-            total_g += part_g, total_along += part_along;
+            const R *const x = values, *const g = grads;
+            total_g += total<R>(count, [=](int64_t i) { return g[i]; });
+            total_along += total<R>(count, [=](int64_t i) { return g[i] * (x[i] - first - mean); });
         }
-        sum_g[map] = total_g, sum_along[map] = total_along;
-        const R mean_g = total_g / R(shape.positions), mean_along = total_along / R(shape.positions);
+        sum_g[map] = total_g, sum_along[map] = rstd * total_along;
+        const R mean_g = total_g / R(shape.positions), factor = scale * rstd;
+        const R slope = rstd * rstd * total_along / R(shape.positions);
         for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
             const int64_t count = std::min(ROW, shape.positions - begin);
-            take(begin, count);
+            if (shape.positions > ROW) take(begin, count);
+            const R *const x = values, *const g = grads;
 #pragma omp simd
-            for (int64_t i = 0; i < count; i++)
-                write(to[begin + i], scale * rstd * (g[i] - mean_g - x_hat[i] * mean_along));
+            for (int64_t i = 0; i < count; i++) y[i] = factor * (g[i] - mean_g - (x[i] - first - mean) * slope);
+            put(to + begin, y, count);
         }
     });
 }

@@ -10,6 +10,10 @@
 #include <cstring>
 #include <type_traits>
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 // bfloat16 as it lies in memory: the upper half of a float.
@@ -17,8 +21,8 @@ struct BFloat16 {
     uint16_t bits;
 };
 
-// float16 as it lies in memory. Few processors calculate with it, and compilers make no vectors of its conversions, so
-// these are spelled out in whole numbers.
+// float16 as it lies in memory. Few processors calculate with it; compilers make no vectors of the instructions that
+// convert it, so that single values are converted in whole numbers, and many by `real` and `put`.
 struct Float16 {
     uint16_t bits;
 };
@@ -65,6 +69,50 @@ inline void write(Float16 &to, float x) {
     const uint32_t finite = size < 0x38800000u ? subnormal : nearest_even;
     const uint32_t result = size >= 0x47800000u ? (size > 0x7f800000u ? 0x7e00u : 0x7c00u) : finite;
     to.bits = uint16_t(result | sign >> 16);
+}
+
+// Neighbours in memory as they are computed with: where they lie, or converted into `buffer`.
+template <class T, class Width> const Real<T> *real(const T *from, Real<T> *buffer, Width count) {
+    if constexpr (std::is_same_v<T, Real<T>>) return from;
+    int64_t i = 0;
+#ifdef __AVX512F__
+    if constexpr (std::is_same_v<T, Float16>)
+        for (; i + 16 <= count; i += 16) {
+            const auto halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i));
+            _mm512_storeu_ps(buffer + i, _mm512_cvtph_ps(halves));
+        }
+#endif
+#ifdef __F16C__
+    if constexpr (std::is_same_v<T, Float16>)
+        for (; i + 8 <= count; i += 8) {
+            const auto halves = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i));
+            _mm256_storeu_ps(buffer + i, _mm256_cvtph_ps(halves));
+        }
+#endif
+#pragma omp simd
+    for (int64_t at = i; at < count; at++) buffer[at] = read(from[at]);
+    return buffer;
+}
+
+// Store values that were computed with.
+template <class T, class Width> void put(T *to, const Real<T> *values, Width count) {
+    int64_t i = 0;
+#ifdef __AVX512F__
+    if constexpr (std::is_same_v<T, Float16>)
+        for (; i + 16 <= count; i += 16) {
+            const auto halves = _mm512_cvtps_ph(_mm512_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + i), halves);
+        }
+#endif
+#ifdef __F16C__
+    if constexpr (std::is_same_v<T, Float16>)
+        for (; i + 8 <= count; i += 8) {
+            const auto halves = _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT);
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(to + i), halves);
+        }
+#endif
+#pragma omp simd
+    for (int64_t at = i; at < count; at++) write(to[at], values[at]);
 }
 
 // (N, C, positions): channel c of position p of sample n is at data[n * sample + p * line + c].

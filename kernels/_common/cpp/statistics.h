@@ -34,18 +34,23 @@ template <class T> struct Statistics {
     template <class Width> void take(Maps<T> x, int64_t n, int64_t c, Width width, int64_t begin, int64_t end) {
         for (int64_t from = begin; from < end; from += PART) {
             const int64_t to = std::min(from + PART, end);
-            R part_mean[BLOCK] = {}, part_squares[BLOCK] = {};
-            for (int64_t p = from; p < to; p++)
+            R part_mean[BLOCK] = {}, part_squares[BLOCK] = {}, buffer[PART * BLOCK];
+            const R *lines[PART];
+            for (int64_t p = from; p < to; p++) {
+                const R *const line = lines[p - from] = real(x.at(n, p) + c, buffer + (p - from) * width, width);
 #pragma omp simd
-                for (int64_t i = 0; i < width; i++) part_mean[i] += read(x.at(n, p)[c + i]) - first[i];
+                for (int64_t i = 0; i < width; i++) part_mean[i] += line[i] - first[i];
+            }
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) part_mean[i] /= R(to - from);
-            for (int64_t p = from; p < to; p++)
+            for (int64_t p = from; p < to; p++) {
+                const R *const line = lines[p - from];
 #pragma omp simd
                 for (int64_t i = 0; i < width; i++) {
-                    const R centred = read(x.at(n, p)[c + i]) - first[i] - part_mean[i];
+                    const R centred = line[i] - first[i] - part_mean[i];
                     part_squares[i] += centred * centred;
                 }
+            }
             join(part_mean, part_squares, R(to - from), width);
         }
     }
