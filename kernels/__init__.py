@@ -27,9 +27,10 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm_act,
     instance_norm_relu,
 )
-from lorbms_fast.kernels.max_pool import max_pool2x2
+from lorbms_fast.kernels.max_pool import MaxPool2x2, max_pool2x2
 from lorbms_fast.kernels.resize_conv import FoldedTaps, ResizeConv2d, fold_taps, resize_conv
 from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
+from lorbms_fast.kernels.upsample_conv import UpsampleConv2d, upsample_conv
 
 __all__ = [
     "CoordConv2d",
@@ -42,8 +43,10 @@ __all__ = [
     "InstanceNormAct2d",
     "InstanceNormAct3d",
     "InstanceNormReLU",
+    "MaxPool2x2",
     "PackedLayers",
     "ResizeConv2d",
+    "UpsampleConv2d",
     "advance_u",
     "coord_conv2d",
     "dense_block",
@@ -62,5 +65,6 @@ __all__ = [
     "spectral_norm",
     "spectral_norm_all",
     "spectral_norm_through",
+    "upsample_conv",
     "use_impl",
 ]

@@ -55,7 +55,7 @@ def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     The first of equal values counts, and what is not a number, as in torch's own pool.
     """
     if _channels_last(x):
-        if cpp.LOOPS.take(x):
+        if x.dtype != torch.float16 and cpp.LOOPS.take(x):  # whose single values take long to convert
             y, places = cpp.pooled(x)
             return y, places
         # torch's own is faster here than passes over corners. Its places are positions in the map, of eight bytes.

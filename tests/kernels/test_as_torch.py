@@ -17,7 +17,9 @@ from lorbms_fast.kernels import (
     InstanceNormAct,
     InstanceNormAct2d,
     InstanceNormReLU,
+    MaxPool2x2,
     ResizeConv2d,
+    UpsampleConv2d,
     grouped_batch_norm,
     instance_norm_act,
     max_pool2x2,
@@ -36,7 +38,9 @@ LAYERS = {
     "DenseBlock": lambda: DenseBlock(3, 2, 2),
     "DenseBlock with norm": lambda: DenseBlock(3, 2, 2, activation="instance_norm_relu"),
     "ResizeConv2d": lambda: ResizeConv2d(3, 2),
+    "UpsampleConv2d": lambda: UpsampleConv2d(3, 2),
     "CoordConv2d": lambda: CoordConv2d(3, 2),
+    "MaxPool2x2": lambda: MaxPool2x2(),
     "max_pool2x2": lambda: max_pool2x2,
     "grouped_batch_norm": lambda: lambda x: grouped_batch_norm(x, torch.ones(3).to(x), torch.zeros(3).to(x), 2)[0],
 }
@@ -241,6 +245,7 @@ def test_a_gradient_in_channels_last_of_one_contiguous_sample():
         (lambda: InstanceNormAct2d(3, impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: InstanceNormReLU(impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: ResizeConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
+        (lambda: UpsampleConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: CoordConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
     ],
 )

@@ -1,0 +1,84 @@
+"""A convolution behind nearest-neighbour enlarging by two, without the enlarged map."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels.upsample_conv import fused, reference
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def upsample_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, padding_mode: str = "zeros", impl: Impl | None = None
+) -> Tensor:
+    """Enlarge by two, each value becoming four, then convolve with 3x3 taps, padded by one.
+
+    >>> x, weight = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
+    >>> plain = F.conv2d(F.interpolate(x, scale_factor=2), weight, padding=1)
+    >>> torch.testing.assert_close(upsample_conv(x, weight), plain, rtol=1e-4, atol=1e-4)
+
+    Args:
+        x: (N, C, H, W).
+        weight: (O, C, 3, 3).
+        bias: (O,) or None.
+        padding_mode: `zeros`, `reflect`, `replicate` or `circular`.
+        impl: form to run; None takes the one in force. There is no Triton kernel: `triton` is `fused`.
+
+    Returns:
+        (N, O, 2 H, 2 W).
+
+    Raises:
+        ValueError: there is no such form or padding.
+    """
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode '{padding_mode}': choose one of {', '.join(PADDING_MODES)}")
+    form = reference if select_impl(impl, x) == "reference" else fused
+    return form.upsample_conv(x, weight, bias, padding_mode)
+
+
+class UpsampleConv2d(nn.Conv2d):
+    """`nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out_channels, 3, padding=1))` in one.
+
+    >>> UpsampleConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
+    torch.Size([2, 4, 16, 16])
+
+    Parameters and state dict are the convolution's.
+
+    Args:
+        in_channels: maps of the input.
+        out_channels: maps of the output, twice as high and wide.
+        bias: add one to each map.
+        padding_mode: `zeros`, `reflect`, `replicate` or `circular`.
+        device: of the parameters.
+        dtype: of the parameters.
+        impl: form to run; None takes the one in force.
+    """
+
+    impl: Impl | None = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        impl: Impl | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, 3, padding=1, bias=bias, padding_mode=padding_mode, device=device, dtype=dtype
+        )
+        self.impl = checked_impl(impl)
+
+    @leaf
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); of fewer dimensions, what torch's two make of it."""
+        if input.dim() != 4:
+            return super().forward(F.interpolate(input, scale_factor=2.0))
+        return upsample_conv(input, self.weight, self.bias, self.padding_mode, self.impl)

@@ -1,0 +1,46 @@
+"""A convolution behind enlarging by two, against the definition in float64, outputs and gradients."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lorbms_fast import kernels
+from tests.kernels.forms import assert_forms_agree, draw, fast, size
+
+MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+@fast
+@given(size, size, size, size, size, st.booleans(), st.booleans(), st.sampled_from(MODES))
+def test_upsample_conv(n, channels, out, height, width, channels_last, shifted, mode):
+    x, weight, bias = draw(n, channels, height, width), draw(out, channels, 3, 3, seed=1), draw(out, seed=2)
+    arranged = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    wanted = [x, weight, bias] if shifted else [x, weight]
+    assert_forms_agree(
+        lambda impl: kernels.upsample_conv(arranged, weight, bias if shifted else None, mode, impl), wanted
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_layer_is_torchs_two(mode, dtype):
+    torch.manual_seed(0)
+    ours = kernels.UpsampleConv2d(5, 4, padding_mode=mode)
+    theirs = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(5, 4, 3, padding=1, padding_mode=mode)).to(dtype)
+    theirs[1].load_state_dict(ours.state_dict())
+    ours.to(dtype)
+    x = torch.randn(2, 5, 4, 7, dtype=dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for batch in (x, x[0], x.contiguous(memory_format=torch.channels_last)):
+        found, expected = ours(batch), theirs(batch)
+        assert found.stride() == expected.stride()
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x).dtype == theirs(x).dtype
+
+
+def test_an_unknown_padding_is_refused():
+    with pytest.raises(ValueError, match="padding_mode 'same': choose one of zeros"):
+        kernels.upsample_conv(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), None, "same")
