@@ -1,0 +1,9 @@
+"""The block of torchvision's DenseNet (Huang et al., 2017): batch norms, ReLUs, 1x1 and 3x3 convolutions.
+
+Its norms have parameters of each layer's own, so that an activation is not the same for every layer that reads it as in
+`lorbms_fast.kernels.dense_block`; the statistics that they normalize with are.
+"""
+
+from lorbms_fast.kernels.densenet_block.modules import DenseNetBlock, DenseNetLayer, densenet_block_of
+
+__all__ = ["DenseNetBlock", "DenseNetLayer", "densenet_block_of"]

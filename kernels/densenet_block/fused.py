@@ -1,0 +1,295 @@
+"""The block on one shared stack of maps, normalized again where they are read.
+
+A map's mean and variance over the batch are the same for every layer that reads it; only scale and shift are the
+layer's own. So they are computed once, when the map is written, and what a layer reads,
+
+    a_l = ReLU((stack - mean) scale_l + shift_l),    scale_l = weight_l / sqrt(var + eps),
+
+is one pass over a few rows of the stack at a time, which the 1x1 convolution (a matrix product) takes from the cache.
+Nothing of it is kept: the backward makes it again. Kept are the stack and each layer's bottleneck.
+
+In the backward a map receives from each layer l that read it
+
+    scale_l (g_l - mean(g_l) - x_hat mean(g_l x_hat)),    g_l: what the layer's ReLU lets through,
+
+whose second and third part are, over all layers together, one line `constant + (x - mean) slope`. So each layer adds
+`scale_l g_l` to the gradient of the stack in the pass that takes the sums, and the line is subtracted once, when the
+map's turn comes.
+
+Maps are columns of matrices (M, C) with M = N H W rows: channels_last, in which convolutions need no conversions.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels.densenet_block import cpp, passes, reference
+from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
+
+# Bytes of what a layer reads that each thread makes at once: about what a core's own cache holds.
+_CHUNK = 1 << 20
+
+
+def densenet_block(x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[tuple[Statistics, Statistics]]]:
+    """Return the stack, and what each layer's two norms normalized with; documented in `reference.py`.
+
+    Args:
+        x: (N, C, H, W), not empty, of the dtype that is computed in.
+        layers: L of them, in order; their parameters may have another dtype.
+    """
+    used: list[tuple[Statistics, Statistics]] = []
+    with no_autocast(x):
+        stack: Tensor = _Block.apply(x, layers, used, *(p for layer in layers for p in _parameters(layer)))
+    return stack, used
+
+
+def _parameters(layer: Layer) -> tuple[Tensor, ...]:
+    return *layer.norm1[:2], layer.conv1, *layer.norm2[:2], layer.conv2
+
+
+class _Kept(NamedTuple):
+    """What the backward reads of a layer, beside its parameters."""
+
+    bottleneck: Tensor
+    of_stack: Statistics
+    of_bottleneck: Statistics
+
+
+class _Block(torch.autograd.Function):
+    """x, layers -> stack; appends to `used`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layers: Sequence[Layer], used: list[Any], *parameters: Tensor) -> Tensor:
+        positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
+        stack = x.new_empty(positions.count, parts.before(len(layers)).stop)
+        positions.maps(stack[:, parts.before(0)]).copy_(x)
+        does = _passes(stack)
+        mean, var = torch.zeros(2, stack.shape[1], dtype=_exact(x.dtype), device=x.device)
+        of_batch = any(layer.norm1.statistics is None for layer in layers)
+        saved: list[Tensor | None] = []
+        for number, layer in enumerate(layers):
+            read, own = parts.before(number), parts.own(number)
+            new = parts.own(number - 1) if number else read
+            if of_batch:
+                mean[new], var[new] = does.statistics(stack[:, new])
+            of_stack = layer.norm1.statistics or (mean[read], var[read])
+            norm1, W1 = _affine(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
+            bottleneck = stack.new_empty(positions.count, len(W1))
+            for rows, a1 in _chunks(stack[:, read]):
+                does.affine_relu(stack[rows, read], *norm1, a1)
+                torch.mm(a1, W1.t(), out=bottleneck[rows])
+            of_bottleneck = layer.norm2.statistics or does.statistics(bottleneck)
+            a2 = torch.empty_like(bottleneck)
+            does.affine_relu(bottleneck, *_affine(layer.norm2, of_bottleneck), a2)
+            y = F.conv2d(positions.maps(a2), layer.conv2.to(x.dtype), padding=1)
+            positions.maps(stack[:, own]).copy_(y if layer.dropout is None else y.mul_(layer.dropout))
+            used.append((of_stack, of_bottleneck))
+            saved += [bottleneck, *of_stack, *of_bottleneck, layer.dropout]
+        ctx.save_for_backward(x, stack, mean, *saved, *parameters)
+        ctx.norms = [[(norm.eps, norm.statistics is None) for norm in (layer.norm1, layer.norm2)] for layer in layers]
+        # A copy: operations in place that follow must not change what the backward reads.
+        return positions.maps(stack).clone(memory_format=memory_format(x))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, stack, mean, *saved = ctx.saved_tensors
+        layers, kept = _restored(saved, ctx.norms)
+        if double_backward.asked_for():
+            return _by_definition(x, layers, grad)
+        positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
+        does = _passes(stack)
+        to_stack = torch.empty_like(stack)
+        positions.maps(to_stack).copy_(grad)
+        constant, slope = torch.zeros(2, len(mean), dtype=mean.dtype, device=mean.device)
+
+        def completed(maps: slice) -> Tensor:
+            """Gradient of maps that all layers have sent back to."""
+            result = stack.new_empty(positions.count, maps.stop - maps.start)
+            does.less_line(to_stack[:, maps], stack[:, maps], mean[maps], constant[maps], slope[maps], result)
+            return result
+
+        gradients: list[Tensor | None] = []
+        for number in reversed(range(len(layers))):
+            layer, (bottleneck, of_stack, of_bottleneck) = layers[number], kept[number]
+            read, own = parts.before(number), parts.own(number)
+            wanted = ctx.needs_input_grad[3 + 6 * number :]
+
+            grad_y = positions.maps(completed(own))
+            if layer.dropout is not None:
+                grad_y = grad_y.mul_(layer.dropout)
+            norm2, a2 = _affine(layer.norm2, of_bottleneck), torch.empty_like(bottleneck)
+            does.affine_relu(bottleneck, *norm2, a2)
+            to_a2, grad_W2, _ = torch.ops.aten.convolution_backward(
+                grad_y, positions.maps(a2), layer.conv2.to(x.dtype), None,
+                [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, wanted[5], False],
+            )  # fmt: skip
+            del a2
+            to_a2 = positions.matrix(to_a2)
+            sums2 = torch.zeros(2, bottleneck.shape[1], dtype=mean.dtype, device=mean.device)
+            does.relu_sums(to_a2, bottleneck, *norm2, *sums2, None)
+            line2, grads2 = _through_norm(layer.norm2, of_bottleneck, sums2, positions.count)
+
+            norm1, W1 = _affine(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
+            sums1 = torch.zeros(2, len(of_stack[0]), dtype=mean.dtype, device=mean.device)
+            grad_W1 = torch.zeros(W1.shape, dtype=mean.dtype, device=mean.device)
+            for rows, a1 in _chunks(stack[:, read]):
+                to_bottleneck = to_a2[rows]
+                does.relu_backward(to_bottleneck, bottleneck[rows], *norm2, *line2, to_bottleneck)
+                if wanted[2]:
+                    does.affine_relu(stack[rows, read], *norm1, a1)
+                    _add_product(grad_W1, to_bottleneck.t(), a1)
+                torch.mm(to_bottleneck, W1, out=a1)
+                does.relu_sums(a1, stack[rows, read], *norm1, *sums1, to_stack[rows, read])
+            line1, grads1 = _through_norm(layer.norm1, of_stack, sums1, positions.count)
+            constant[read] += line1[0]
+            slope[read] += line1[1]
+
+            found = (*grads1, grad_W1.view(layer.conv1.shape), *grads2, grad_W2)
+            pairs = zip(found, _parameters(layer), wanted, strict=False)
+            gradients[:0] = [g.to(p.dtype) if needed else None for g, p, needed in pairs]
+        to_x = positions.maps(completed(parts.before(0))) if ctx.needs_input_grad[0] else None
+        if to_x is not None:
+            to_x = to_x.contiguous(memory_format=memory_format(x))
+        return to_x, None, None, *gradients
+
+
+def _restored(saved: Sequence[Any], norms: Sequence[Sequence[tuple[float, bool]]]) -> tuple[list[Layer], list[_Kept]]:
+    """The layers, and what was kept of them, from saved tensors and the norms' eps and whether they take the batch's."""
+    layers, kept = [], []
+    of_layers, parameters = saved[: 6 * len(norms)], saved[6 * len(norms) :]
+    for number, ((eps1, batch1), (eps2, batch2)) in enumerate(norms):
+        bottleneck, mean1, var1, mean2, var2, dropout = of_layers[6 * number : 6 * number + 6]
+        weight1, bias1, W1, weight2, bias2, W2 = parameters[6 * number : 6 * number + 6]
+        norm1 = Norm(weight1, bias1, eps1, None if batch1 else (mean1, var1))
+        norm2 = Norm(weight2, bias2, eps2, None if batch2 else (mean2, var2))
+        layers.append(Layer(norm1, W1, norm2, W2, dropout))
+        kept.append(_Kept(bottleneck, (mean1, var1), (mean2, var2)))
+    return layers, kept
+
+
+def _by_definition(x: Tensor, layers: Sequence[Layer], grad: Tensor) -> Any:
+    """Gradients that can be differentiated again."""
+
+    def definition(x: Tensor, *parameters: Tensor) -> Tensor:
+        new = []
+        for number, layer in enumerate(layers):
+            weight1, bias1, W1, weight2, bias2, W2 = parameters[6 * number : 6 * number + 6]
+            norm1, norm2 = (
+                layer.norm1._replace(weight=weight1, bias=bias1),
+                layer.norm2._replace(weight=weight2, bias=bias2),
+            )
+            new.append(layer._replace(norm1=norm1, conv1=W1, norm2=norm2, conv2=W2))
+        return reference.densenet_block(x, new)
+
+    inputs = [x, *(p for layer in layers for p in _parameters(layer))]
+    to_x, *gradients = double_backward.by_definition(definition, inputs, grad)
+    return to_x, None, None, *gradients
+
+
+class _Positions(NamedTuple):
+    """Rows of a matrix: the positions of N samples of H by W."""
+
+    N: int
+    H: int
+    W: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Positions":
+        return cls(len(x), *x.shape[2:])
+
+    @property
+    def count(self) -> int:
+        return self.N * self.H * self.W
+
+    def maps(self, matrix: Tensor) -> Tensor:
+        """(M, C) as maps (N, C, H, W) in the same memory."""
+        return matrix.unflatten(0, self).permute(0, 3, 1, 2)
+
+    def matrix(self, maps: Tensor) -> Tensor:
+        """The other way; what lies in another way is copied."""
+        return maps.permute(0, 2, 3, 1).reshape(self.count, -1)
+
+
+class _Parts(NamedTuple):
+    """Columns of the stack."""
+
+    C: int
+    growth: int
+
+    def before(self, layer: int) -> slice:
+        """Maps that the layer reads."""
+        return slice(0, self.C + layer * self.growth)
+
+    def own(self, layer: int) -> slice:
+        """Maps that it makes."""
+        return slice(self.C + layer * self.growth, self.C + (layer + 1) * self.growth)
+
+
+def _chunks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of a matrix, some at a time, and a matrix of their shape that is used again for each."""
+    count, width = matrix.shape
+    most = count
+    if matrix.is_cpu:
+        most = min(count, max(256, torch.get_num_threads() * _CHUNK // (width * matrix.element_size())))
+    space = matrix.new_empty(most, width)
+    for begin in range(0, count, most):
+        rows = slice(begin, min(begin + most, count))
+        yield rows, space[: rows.stop - begin]
+
+
+def _affine(norm: Norm, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, scale and shift: a norm is `(x - mean) scale + shift`."""
+    mean, var = statistics
+    return mean, norm.weight.to(mean.dtype) * _rstd(var, norm.eps), norm.bias.to(mean.dtype).contiguous()
+
+
+def _rstd(var: Tensor, eps: float) -> Tensor:
+    return (var + eps).rsqrt_()
+
+
+def _through_norm(
+    norm: Norm, statistics: Statistics, sums: Tensor, count: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What a norm's statistics send back, as constant and slope of a line; and gradients of its weight and bias.
+
+    Args:
+        norm: the norm.
+        statistics: that it normalized with.
+        sums: of g and of `g (x - mean)`, g being the gradient of its result.
+        count: rows.
+    """
+    (sum_g, sum_along), rstd = sums, _rstd(statistics[1], norm.eps)
+    gradients = sum_along * rstd, sum_g
+    if norm.statistics is not None:
+        return (torch.zeros_like(sum_g), torch.zeros_like(sum_g)), gradients
+    factor = norm.weight.to(rstd.dtype) * rstd / count
+    return (factor * sum_g, factor * rstd * rstd * sum_along), gradients
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a b`; in total's dtype, which is float32 where a and b have 16 bits."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def _passes(stack: Tensor) -> ModuleType:
+    return cpp if cpp.take(stack) else passes
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of statistics."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout that the result has."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

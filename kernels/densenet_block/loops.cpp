@@ -1,0 +1,228 @@
+// What happens to matrices of maps (a row is a position of a sample, a column a map) between a DenseNet's convolutions.
+//
+// Every loop runs along rows, so that memory is read as it lies, and keeps sums of all columns beside it. Rows are
+// divided into spans of a fixed number, and spans between threads: no result depends on how many threads there are.
+#include <vector>
+
+#include "maps.h"
+
+namespace {
+
+constexpr int64_t SPAN = 256;
+
+// Rows whose sums are taken before they join those of the span: few enough to stay in the nearest cache.
+constexpr int64_t PART = 32;
+
+// y = (x - mean) scale + shift of each column.
+template <class R> struct Affine {
+    const R *mean, *scale, *shift;
+
+    Affine(const void *mean, const void *scale, const void *shift)
+        : mean(static_cast<const R *>(mean)), scale(static_cast<const R *>(scale)),
+          shift(static_cast<const R *>(shift)) {}
+};
+
+int64_t spans(Shape shape) { return (shape.positions + SPAN - 1) / SPAN; }
+
+// body(number, begin, end) for each span.
+template <class Body> void of_rows(Shape shape, int threads, Body body) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
+    for (int64_t number = 0; number < spans(shape); number++)
+        body(number, number * SPAN, std::min((number + 1) * SPAN, shape.positions));
+}
+
+// Mean and squares about it: of each part on its own, then joined (Chan, Golub and LeVeque, 1979).
+template <class R> void join(R *mean, R *squares, R before, const R *other_mean, const R *other_squares, R count, int64_t C) {
+    const R share = count / (before + count);
+#pragma omp simd
+    for (int64_t c = 0; c < C; c++) {
+        const R apart = other_mean[c] - mean[c], moved = apart * share;
+        mean[c] += moved;
+        squares[c] += other_squares[c] + moved * before * apart;
+    }
+}
+
+template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *var, int threads) {
+    using R = Real<T>;
+    const int64_t C = shape.channels;
+    std::vector<R> of_spans(2 * spans(shape) * C);
+    R *const all = of_spans.data();
+    of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
+        R *const span_mean = all + 2 * number * C, *const span_squares = span_mean + C;
+        std::vector<R> part(2 * C);
+        R *const part_mean = part.data(), *const part_squares = part_mean + C;
+        for (int64_t from = begin; from < end; from += PART) {
+            const int64_t to = std::min(from + PART, end);
+            const T *const first = x.at(0, from);
+            std::fill(part.begin(), part.end(), R(0));
+            for (int64_t p = from; p < to; p++) {
+                const T *const row = x.at(0, p);
+#pragma omp simd
+                for (int64_t c = 0; c < C; c++) part_mean[c] += read(row[c]) - read(first[c]);
+            }
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) part_mean[c] = read(first[c]) + part_mean[c] / R(to - from);
+            for (int64_t p = from; p < to; p++) {
+                const T *const row = x.at(0, p);
+#pragma omp simd
+                for (int64_t c = 0; c < C; c++) {
+                    const R centred = read(row[c]) - part_mean[c];
+                    part_squares[c] += centred * centred;
+                }
+            }
+            join(span_mean, span_squares, R(from - begin), part_mean, part_squares, R(to - from), C);
+        }
+    });
+    std::fill_n(mean, C, R(0));
+    std::fill_n(var, C, R(0));
+    for (int64_t number = 0; number < spans(shape); number++) {
+        const int64_t begin = number * SPAN, end = std::min(begin + SPAN, shape.positions);
+        join(mean, var, R(begin), all + 2 * number * C, all + (2 * number + 1) * C, R(end - begin), C);
+    }
+    for (int64_t c = 0; c < C; c++) var[c] /= R(shape.positions);
+}
+
+// out = ReLU((x - mean) scale + shift).
+template <class T> void affine_relu(Shape shape, Maps<T> x, Maps<T> out, Affine<Real<T>> of, int threads) {
+    of_rows(shape, threads, [=](int64_t, int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; p++) {
+            const T *const row = x.at(0, p);
+            T *const to = out.at(0, p);
+#pragma omp simd
+            for (int64_t c = 0; c < shape.channels; c++) {
+                const Real<T> y = (read(row[c]) - of.mean[c]) * of.scale[c] + of.shift[c];
+                write(to[c], y < 0 ? Real<T>(0) : y);
+            }
+        }
+    });
+}
+
+// Sums over rows of g and of g (x - mean), g being what that ReLU lets through of `grad`; and out += scale g.
+template <class T, class Add>
+void sums(
+    Shape shape, Maps<T> grad, Maps<T> x, Maps<T> out, Affine<Real<T>> of, Real<T> *sum_g, Real<T> *sum_along,
+    int threads, Add
+) {
+    using R = Real<T>;
+    const int64_t C = shape.channels;
+    std::vector<R> of_spans(2 * spans(shape) * C);
+    R *const all = of_spans.data();
+    of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
+        R *const total_g = all + 2 * number * C, *const total_along = total_g + C;
+        std::vector<R> part(2 * C);
+        R *const part_g = part.data(), *const part_along = part_g + C;
+        for (int64_t from = begin; from < end; from += PART) {
+            std::fill(part.begin(), part.end(), R(0));
+            for (int64_t p = from; p < std::min(from + PART, end); p++) {
+                const T *const g_of = grad.at(0, p), *const x_of = x.at(0, p);
+                T *const to = Add::value ? out.at(0, p) : nullptr;
+#pragma omp simd
+                for (int64_t c = 0; c < C; c++) {
+                    const R centred = read(x_of[c]) - of.mean[c];
+                    const R g = centred * of.scale[c] + of.shift[c] <= 0 ? R(0) : R(read(g_of[c]));
+                    part_g[c] += g;
+                    part_along[c] += g * centred;
+                    if (Add::value) write(to[c], read(to[c]) + of.scale[c] * g);
+                }
+            }
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) total_g[c] += part_g[c], total_along[c] += part_along[c];
+        }
+    });
+    for (int64_t number = 0; number < spans(shape); number++)
+        for (int64_t c = 0; c < C; c++) {
+            sum_g[c] += all[2 * number * C + c];
+            sum_along[c] += all[(2 * number + 1) * C + c];
+        }
+}
+
+// out = value(g, x - mean, c) - constant - (x - mean) slope.
+template <class T, class Value>
+void less_line(
+    Shape shape, Maps<T> grad, Maps<T> x, Maps<T> out, const Real<T> *mean, const Real<T> *constant,
+    const Real<T> *slope, int threads, Value value
+) {
+    of_rows(shape, threads, [=](int64_t, int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; p++) {
+            const T *const g_of = grad.at(0, p), *const x_of = x.at(0, p);
+            T *const to = out.at(0, p);
+#pragma omp simd
+            for (int64_t c = 0; c < shape.channels; c++) {
+                const Real<T> centred = read(x_of[c]) - mean[c];
+                write(to[c], value(read(g_of[c]), centred, c) - constant[c] - centred * slope[c]);
+            }
+        }
+    });
+}
+
+} // namespace
+
+EXPORT void statistics(SHAPE, MAPS(x), void *mean, void *var) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        statistics<T>(shape, AS(T, x), static_cast<R *>(mean), static_cast<R *>(var), threads);
+    })
+}
+
+EXPORT void affine_relu(SHAPE, MAPS(x), MAPS(out), const void *mean, const void *scale, const void *shift) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, affine_relu<T>(shape, AS(T, x), AS(T, out), Affine<Real<T>>(mean, scale, shift), threads))
+}
+
+EXPORT void relu_sums(
+    SHAPE, MAPS(grad), MAPS(x), const void *mean, const void *scale, const void *shift, void *sum_g, void *sum_along
+) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        const Maps<T> none{nullptr, 0, 0};
+        const Affine<R> of(mean, scale, shift);
+        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
+        sums<T>(shape, AS(T, grad), AS(T, x), none, of, of_g, of_along, threads, std::false_type());
+    })
+}
+
+EXPORT void relu_sums_add(
+    SHAPE, MAPS(grad), MAPS(x), MAPS(out), const void *mean, const void *scale, const void *shift, void *sum_g,
+    void *sum_along
+) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        const Affine<R> of(mean, scale, shift);
+        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
+        sums<T>(shape, AS(T, grad), AS(T, x), AS(T, out), of, of_g, of_along, threads, std::true_type());
+    })
+}
+
+EXPORT void relu_backward(
+    SHAPE, MAPS(grad), MAPS(x), MAPS(out), const void *mean, const void *scale, const void *shift,
+    const void *constant, const void *slope
+) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        const Affine<R> of(mean, scale, shift);
+        const auto value = [=](R g, R centred, int64_t c) {
+            return centred * of.scale[c] + of.shift[c] <= 0 ? R(0) : of.scale[c] * g;
+        };
+        less_line<T>(
+            shape, AS(T, grad), AS(T, x), AS(T, out), of.mean, static_cast<const R *>(constant),
+            static_cast<const R *>(slope), threads, value
+        );
+    })
+}
+
+EXPORT void less_line(
+    SHAPE, MAPS(grad), MAPS(x), MAPS(out), const void *mean, const void *constant, const void *slope
+) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        less_line<T>(
+            shape, AS(T, grad), AS(T, x), AS(T, out), static_cast<const R *>(mean), static_cast<const R *>(constant),
+            static_cast<const R *>(slope), threads, [](R g, R, int64_t) { return g; }
+        );
+    })
+}

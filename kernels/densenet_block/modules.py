@@ -1,0 +1,258 @@
+"""Torchvision's dense block as a layer, and the rule that makes one of a block of torchvision's."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels.densenet_block import fused
+from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
+
+_TYPES = {
+    "norm1": nn.BatchNorm2d,
+    "relu1": nn.ReLU,
+    "conv1": nn.Conv2d,
+    "norm2": nn.BatchNorm2d,
+    "relu2": nn.ReLU,
+    "conv2": nn.Conv2d,
+}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class DenseNetLayer(nn.Module):
+    """A layer as torchvision's `_DenseLayer` has it, with the same names; a block's definition calls it.
+
+    >>> DenseNetLayer(8, growth_rate=4, bn_size=2, drop_rate=0)([torch.randn(2, 8, 5, 5)]).shape
+    torch.Size([2, 4, 5, 5])
+
+    Args:
+        num_input_features: maps it reads.
+        growth_rate: maps it makes.
+        bn_size: maps between its convolutions, in multiples of growth_rate.
+        drop_rate: share of its values that dropout makes 0 in training.
+    """
+
+    def __init__(self, num_input_features: int, growth_rate: int, bn_size: int, drop_rate: float) -> None:
+        super().__init__()
+        between = bn_size * growth_rate
+        self.norm1 = nn.BatchNorm2d(num_input_features)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.conv1 = nn.Conv2d(num_input_features, between, kernel_size=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(between)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(between, growth_rate, kernel_size=3, padding=1, bias=False)
+        self.drop_rate = float(drop_rate)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps (N, C_i, H, W) -> (N, growth_rate, H, W)."""
+        bottleneck = self.conv1(self.relu1(self.norm1(torch.cat(features, 1))))
+        y: Tensor = self.conv2(self.relu2(self.norm2(bottleneck)))
+        if self.drop_rate > 0:
+            y = F.dropout(y, p=self.drop_rate, training=self.training)
+        return y
+
+
+class DenseNetBlock(nn.ModuleDict):
+    """Torchvision's dense block with less memory: BatchNorm, ReLU, 1x1, BatchNorm, ReLU and 3x3 convolution per layer.
+
+    >>> block = DenseNetBlock(3, num_input_features=8, bn_size=2, growth_rate=4)
+    >>> block(torch.randn(2, 8, 10, 10)).shape
+    torch.Size([2, 20, 10, 10])
+
+    Names, parameters, buffers and state dict are torchvision's `_DenseBlock`'s: `denselayer1.norm1.weight`, ... For the
+    backward it keeps its input, the stack of maps and each layer's result of the 1x1 convolution, and no concatenation
+    or normalized copy.
+
+    Where a layer is no longer what torchvision made (a hook on it or a part of it, another module in its place), where
+    torch compiles or transforms what runs, and inside `use_impl("reference")`, the layers are called as torchvision
+    calls them. So it is with a dtype of the input that is not the one computed in.
+
+    Args:
+        num_layers: how many layers.
+        num_input_features: maps of the input.
+        bn_size: maps between a layer's convolutions, in multiples of growth_rate.
+        growth_rate: maps each layer appends.
+        drop_rate: share of a layer's values that dropout makes 0 in training.
+        impl: form to run; None takes the one in force.
+    """
+
+    impl: Impl | None = None
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_input_features: int,
+        bn_size: int = 4,
+        growth_rate: int = 32,
+        drop_rate: float = 0.0,
+        *,
+        impl: Impl | None = None,
+    ) -> None:
+        super().__init__()
+        self.impl = checked_impl(impl)
+        for i in range(num_layers):
+            layer = DenseNetLayer(num_input_features + i * growth_rate, growth_rate, bn_size, drop_rate)
+            self.add_module(f"denselayer{i + 1}", layer)
+
+    @classmethod
+    def from_torchvision(cls, block: nn.Module, impl: Impl | None = None) -> "DenseNetBlock":
+        """Make a block of torchvision's `_DenseBlock`: its layers are the same objects, and so are their parameters.
+
+        Raises:
+            ValueError: it is no such block, or was changed; says in what.
+        """
+        found = densenet_block_of(block)
+        if isinstance(found, str):
+            raise ValueError(found)
+        found.impl = checked_impl(impl)
+        return found
+
+    def forward(self, init_features: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C + num_layers * growth_rate, H, W): the input, then each layer's maps."""
+        # TorchScript reads the first branch alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            features = [init_features]
+            for _name, layer in self.items():
+                features.append(layer(features))
+            return torch.cat(features, 1)
+        else:
+            return self._recorded(init_features)
+
+    @leaf
+    def _recorded(self, x: Tensor) -> Tensor:
+        layers: list[Any] = list(self.values())
+        form = select_impl(self.impl, x)
+        if form == "reference" or torch.compiler.is_compiling() or _changed(self.items()) or not _fits(x, layers):
+            features = [x]
+            for layer in layers:
+                features.append(layer(features))
+            return torch.cat(features, 1)
+        stack, used = fused.densenet_block(x, [_read(layer, x) for layer in layers])
+        for layer, (of_stack, of_bottleneck) in zip(layers, used, strict=True):
+            _track(layer.norm1, of_stack, x.numel() // x.shape[1])
+            _track(layer.norm2, of_bottleneck, x.numel() // x.shape[1])
+        return stack
+
+
+def densenet_block_of(module: nn.Module) -> DenseNetBlock | str:
+    """Make a `DenseNetBlock` of a block of torchvision's, with the same layers; or say why not.
+
+    >>> densenet_block_of(nn.ReLU())
+    'ReLU is not torchvision.models.densenet._DenseBlock'
+    """
+    if _name(type(module)) != "torchvision.models.densenet._DenseBlock":
+        return f"{type(module).__name__} is not torchvision.models.densenet._DenseBlock"
+    layers = dict(module.named_children())
+    if not layers:
+        return "the block has no layers"
+    for name, layer in layers.items():
+        if _name(type(layer)) != "torchvision.models.densenet._DenseLayer":
+            return f"{name} is a {type(layer).__name__}, not torchvision's _DenseLayer"
+    reason = _changed(layers.items())
+    if reason:
+        return reason
+    ours = DenseNetBlock(0, 0)
+    for name, layer in layers.items():
+        ours.add_module(name, layer)
+    ours.training = module.training
+    return ours
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _changed(layers: Iterable[tuple[str, Any]]) -> str | None:
+    """Say in what the layers differ from what torchvision makes; None if in nothing."""
+    C = growth = None
+    for name, layer in layers:
+        parts = {part: getattr(layer, part, None) for part in _TYPES}
+        for part, module in parts.items():
+            if type(module) is not _TYPES[part]:
+                return f"{name}.{part} is a {type(module).__name__}, not a {_TYPES[part].__name__}"
+        for part, module in {"": layer, **parts}.items():
+            if any(getattr(module, hooks) for hooks in _HOOKS) or "forward" in vars(module):
+                return f"{name}.{part} has a hook or a forward of its own".replace(". ", " ")
+        norm1, _, conv1, norm2, _, conv2 = parts.values()
+        if not (norm1.affine and norm2.affine):
+            return f"{name}: a norm has no weight and bias"
+        for conv, size in ((conv1, 1), (conv2, 3)):
+            wanted = ((size, size), (1, 1), (size // 2, size // 2), (1, 1), 1, "zeros", None)
+            if (
+                conv.kernel_size,
+                conv.stride,
+                conv.padding,
+                conv.dilation,
+                conv.groups,
+                conv.padding_mode,
+                conv.bias,
+            ) != wanted:
+                return f"{name}: {conv} is another convolution than torchvision's"
+        C, growth = C or norm1.num_features, growth or conv2.out_channels
+        found = [norm1.num_features, *conv1.weight.shape[:2], norm2.num_features, *conv2.weight.shape[:2]]
+        between = norm2.num_features
+        if found != [C, between, C, between, growth, between]:
+            return f"{name}: its numbers of maps do not follow from those of the layers before"
+        C += growth
+    return None
+
+
+def _fits(x: Tensor, layers: list[Any]) -> bool:
+    """Say whether the fused form computes what the layers would of this input."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.dim() == 4 and x.is_floating_point() and not x.is_meta
+    if not plain or not layers or compute_dtype(x) != x.dtype or x.shape[1] != layers[0].norm1.num_features:
+        return False
+    # Of one position there is no variance, of none nothing: torch knows what to say.
+    if x.numel() <= x.shape[1]:
+        return False
+    single = torch.promote_types(x.dtype, torch.float32)
+    convs = {x.dtype, single} if torch.is_autocast_enabled(x.device.type) else {x.dtype}
+    return all(
+        part.weight.device == x.device and part.weight.dtype in dtypes
+        for layer in layers
+        for part, dtypes in zip((layer.norm1, layer.conv1, layer.norm2, layer.conv2), ({x.dtype, single}, convs) * 2)
+    )
+
+
+def _read(layer: Any, x: Tensor) -> Layer:
+    """What the layer computes with, dropout drawn."""
+    dropout, p = None, layer.drop_rate
+    if p > 0 and layer.training:
+        shape = (len(x), layer.conv2.out_channels, *x.shape[2:])
+        kept = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=fused.memory_format(x)).bernoulli_(
+            1 - p
+        )
+        dropout = kept.div_(1 - p) if p < 1 else kept
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return Layer(_norm(layer.norm1, dtype), layer.conv1.weight, _norm(layer.norm2, dtype), layer.conv2.weight, dropout)
+
+
+def _norm(norm: nn.BatchNorm2d, dtype: torch.dtype) -> Norm:
+    mean, var = norm.running_mean, norm.running_var
+    own = norm.training or mean is None or var is None
+    # Copies: running statistics may change before the backward.
+    statistics = None if own else (mean.to(dtype, copy=True), var.to(dtype, copy=True))
+    return Norm(norm.weight, norm.bias, norm.eps, statistics)
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, statistics: Statistics, count: int) -> None:
+    """Move running statistics as torch does, towards those of a batch of so many positions."""
+    if not (norm.training and norm.track_running_stats):
+        return
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    mean, var = statistics
+    norm.running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+    norm.running_var.mul_(1 - momentum).add_(var, alpha=momentum * count / (count - 1))
