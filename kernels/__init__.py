@@ -15,6 +15,7 @@ from lorbms_fast.kernels.dense_block import (
     dense_block_maps,
     pack_layers,
 )
+from lorbms_fast.kernels.densenet_block import DenseNetBlock, densenet_block_of
 from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.instance_norm import (
     InstanceNorm2d,
@@ -35,6 +36,7 @@ from lorbms_fast.kernels.upsample_conv import UpsampleConv2d, upsample_conv
 __all__ = [
     "CoordConv2d",
     "DenseBlock",
+    "DenseNetBlock",
     "FoldedTaps",
     "Impl",
     "InstanceNorm2d",
@@ -52,6 +54,7 @@ __all__ = [
     "dense_block",
     "dense_block_activated",
     "dense_block_maps",
+    "densenet_block_of",
     "fan_out",
     "fold_taps",
     "grouped_batch_norm",

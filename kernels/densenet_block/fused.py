@@ -44,13 +44,56 @@ def densenet_block(x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[tup
         layers: L of them, in order; their parameters may have another dtype.
     """
     used: list[tuple[Statistics, Statistics]] = []
+    inputs = [x, *(p for layer in layers for p in _parameters(layer))]
     with no_autocast(x):
-        stack: Tensor = _Block.apply(x, layers, used, *(p for layer in layers for p in _parameters(layer)))
-    return stack, used
+        if torch.is_grad_enabled() and any(p.requires_grad for p in inputs):
+            maps: Tensor = _Block.apply(layers, used, *inputs)
+        else:
+            maps = _Positions.of(x).maps(_stack(x, layers, used)).contiguous(memory_format=memory_format(x))
+    return maps, used
 
 
 def _parameters(layer: Layer) -> tuple[Tensor, ...]:
     return *layer.norm1[:2], layer.conv1, *layer.norm2[:2], layer.conv2
+
+
+def _stack(
+    x: Tensor, layers: Sequence[Layer], used: list[tuple[Statistics, Statistics]], saved: list[Any] | None = None
+) -> Tensor:
+    """Compute the stack as a matrix.
+
+    Args:
+        x: (N, C, H, W).
+        layers: L of them.
+        used: is appended what each layer's norms normalize with.
+        saved: is appended what the backward reads of each layer.
+    """
+    positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
+    stack = x.new_empty(positions.rows, parts.before(len(layers)).stop)
+    positions.maps(stack[:, parts.before(0)]).copy_(x)
+    does = _passes(stack)
+    mean, var = torch.zeros(2, stack.shape[1], dtype=_exact(x.dtype), device=x.device)
+    of_batch = any(layer.norm1.statistics is None for layer in layers)
+    for number, layer in enumerate(layers):
+        read, own = parts.before(number), parts.own(number)
+        new = parts.own(number - 1) if number else read
+        if of_batch:
+            mean[new], var[new] = does.statistics(stack[:, new])
+        of_stack = layer.norm1.statistics or (mean[read], var[read])
+        norm1, W1 = _affine(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
+        bottleneck = stack.new_empty(positions.rows, len(W1))
+        for rows, a1 in _chunks(stack[:, read]):
+            does.affine_relu(stack[rows, read], *norm1, a1)
+            torch.mm(a1, W1.t(), out=bottleneck[rows])
+        of_bottleneck = layer.norm2.statistics or does.statistics(bottleneck)
+        a2 = torch.empty_like(bottleneck)
+        does.affine_relu(bottleneck, *_affine(layer.norm2, of_bottleneck), a2)
+        y = F.conv2d(positions.maps(a2), layer.conv2.to(x.dtype), padding=1)
+        positions.maps(stack[:, own]).copy_(y if layer.dropout is None else y.mul_(layer.dropout))
+        used.append((of_stack, of_bottleneck))
+        if saved is not None:
+            saved += [bottleneck, *of_stack, *of_bottleneck, layer.dropout]
+    return stack
 
 
 class _Kept(NamedTuple):
@@ -62,43 +105,20 @@ class _Kept(NamedTuple):
 
 
 class _Block(torch.autograd.Function):
-    """x, layers -> stack; appends to `used`."""
+    """Layers, x, their parameters -> stack; appends to `used`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layers: Sequence[Layer], used: list[Any], *parameters: Tensor) -> Tensor:
-        positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
-        stack = x.new_empty(positions.count, parts.before(len(layers)).stop)
-        positions.maps(stack[:, parts.before(0)]).copy_(x)
-        does = _passes(stack)
-        mean, var = torch.zeros(2, stack.shape[1], dtype=_exact(x.dtype), device=x.device)
-        of_batch = any(layer.norm1.statistics is None for layer in layers)
-        saved: list[Tensor | None] = []
-        for number, layer in enumerate(layers):
-            read, own = parts.before(number), parts.own(number)
-            new = parts.own(number - 1) if number else read
-            if of_batch:
-                mean[new], var[new] = does.statistics(stack[:, new])
-            of_stack = layer.norm1.statistics or (mean[read], var[read])
-            norm1, W1 = _affine(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
-            bottleneck = stack.new_empty(positions.count, len(W1))
-            for rows, a1 in _chunks(stack[:, read]):
-                does.affine_relu(stack[rows, read], *norm1, a1)
-                torch.mm(a1, W1.t(), out=bottleneck[rows])
-            of_bottleneck = layer.norm2.statistics or does.statistics(bottleneck)
-            a2 = torch.empty_like(bottleneck)
-            does.affine_relu(bottleneck, *_affine(layer.norm2, of_bottleneck), a2)
-            y = F.conv2d(positions.maps(a2), layer.conv2.to(x.dtype), padding=1)
-            positions.maps(stack[:, own]).copy_(y if layer.dropout is None else y.mul_(layer.dropout))
-            used.append((of_stack, of_bottleneck))
-            saved += [bottleneck, *of_stack, *of_bottleneck, layer.dropout]
-        ctx.save_for_backward(x, stack, mean, *saved, *parameters)
+    def forward(ctx: Any, layers: Sequence[Layer], used: list[Any], x: Tensor, *parameters: Tensor) -> Tensor:
+        saved: list[Any] = []
+        stack = _stack(x, layers, used, saved)
+        ctx.save_for_backward(x, stack, *saved, *parameters)
         ctx.norms = [[(norm.eps, norm.statistics is None) for norm in (layer.norm1, layer.norm2)] for layer in layers]
         # A copy: operations in place that follow must not change what the backward reads.
-        return positions.maps(stack).clone(memory_format=memory_format(x))
+        return _Positions.of(x).maps(stack).clone(memory_format=memory_format(x))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, stack, mean, *saved = ctx.saved_tensors
+        x, stack, *saved = ctx.saved_tensors
         layers, kept = _restored(saved, ctx.norms)
         if double_backward.asked_for():
             return _by_definition(x, layers, grad)
@@ -106,11 +126,14 @@ class _Block(torch.autograd.Function):
         does = _passes(stack)
         to_stack = torch.empty_like(stack)
         positions.maps(to_stack).copy_(grad)
-        constant, slope = torch.zeros(2, len(mean), dtype=mean.dtype, device=mean.device)
+        mean, constant, slope = torch.zeros(3, stack.shape[1], dtype=_exact(x.dtype), device=x.device)
+        for number, of in enumerate(kept):
+            if layers[number].norm1.statistics is None:  # the batch's, of which the last has most
+                mean[parts.before(number)] = of.of_stack[0]
 
         def completed(maps: slice) -> Tensor:
             """Gradient of maps that all layers have sent back to."""
-            result = stack.new_empty(positions.count, maps.stop - maps.start)
+            result = stack.new_empty(positions.rows, maps.stop - maps.start)
             does.less_line(to_stack[:, maps], stack[:, maps], mean[maps], constant[maps], slope[maps], result)
             return result
 
@@ -133,7 +156,7 @@ class _Block(torch.autograd.Function):
             to_a2 = positions.matrix(to_a2)
             sums2 = torch.zeros(2, bottleneck.shape[1], dtype=mean.dtype, device=mean.device)
             does.relu_sums(to_a2, bottleneck, *norm2, *sums2, None)
-            line2, grads2 = _through_norm(layer.norm2, of_bottleneck, sums2, positions.count)
+            line2, grads2 = _through_norm(layer.norm2, of_bottleneck, sums2, positions.rows)
 
             norm1, W1 = _affine(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
             sums1 = torch.zeros(2, len(of_stack[0]), dtype=mean.dtype, device=mean.device)
@@ -146,21 +169,21 @@ class _Block(torch.autograd.Function):
                     _add_product(grad_W1, to_bottleneck.t(), a1)
                 torch.mm(to_bottleneck, W1, out=a1)
                 does.relu_sums(a1, stack[rows, read], *norm1, *sums1, to_stack[rows, read])
-            line1, grads1 = _through_norm(layer.norm1, of_stack, sums1, positions.count)
+            line1, grads1 = _through_norm(layer.norm1, of_stack, sums1, positions.rows)
             constant[read] += line1[0]
             slope[read] += line1[1]
 
             found = (*grads1, grad_W1.view(layer.conv1.shape), *grads2, grad_W2)
             pairs = zip(found, _parameters(layer), wanted, strict=False)
             gradients[:0] = [g.to(p.dtype) if needed else None for g, p, needed in pairs]
-        to_x = positions.maps(completed(parts.before(0))) if ctx.needs_input_grad[0] else None
+        to_x = positions.maps(completed(parts.before(0))) if ctx.needs_input_grad[2] else None
         if to_x is not None:
             to_x = to_x.contiguous(memory_format=memory_format(x))
-        return to_x, None, None, *gradients
+        return None, None, to_x, *gradients
 
 
 def _restored(saved: Sequence[Any], norms: Sequence[Sequence[tuple[float, bool]]]) -> tuple[list[Layer], list[_Kept]]:
-    """The layers, and what was kept of them, from saved tensors and the norms' eps and whether they take the batch's."""
+    """The layers and what was kept of them; `norms`: eps of each layer's two, and whether they take the batch's."""
     layers, kept = [], []
     of_layers, parameters = saved[: 6 * len(norms)], saved[6 * len(norms) :]
     for number, ((eps1, batch1), (eps2, batch2)) in enumerate(norms):
@@ -189,7 +212,7 @@ def _by_definition(x: Tensor, layers: Sequence[Layer], grad: Tensor) -> Any:
 
     inputs = [x, *(p for layer in layers for p in _parameters(layer))]
     to_x, *gradients = double_backward.by_definition(definition, inputs, grad)
-    return to_x, None, None, *gradients
+    return None, None, to_x, *gradients
 
 
 class _Positions(NamedTuple):
@@ -204,7 +227,7 @@ class _Positions(NamedTuple):
         return cls(len(x), *x.shape[2:])
 
     @property
-    def count(self) -> int:
+    def rows(self) -> int:
         return self.N * self.H * self.W
 
     def maps(self, matrix: Tensor) -> Tensor:
@@ -213,7 +236,7 @@ class _Positions(NamedTuple):
 
     def matrix(self, maps: Tensor) -> Tensor:
         """The other way; what lies in another way is copied."""
-        return maps.permute(0, 2, 3, 1).reshape(self.count, -1)
+        return maps.permute(0, 2, 3, 1).reshape(self.rows, -1)
 
 
 class _Parts(NamedTuple):

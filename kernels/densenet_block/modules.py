@@ -172,32 +172,27 @@ def _changed(layers: Iterable[tuple[str, Any]]) -> str | None:
     """Say in what the layers differ from what torchvision makes; None if in nothing."""
     C = growth = None
     for name, layer in layers:
-        parts = {part: getattr(layer, part, None) for part in _TYPES}
+        parts: dict[str, Any] = {part: getattr(layer, part, None) for part in _TYPES}
         for part, module in parts.items():
             if type(module) is not _TYPES[part]:
                 return f"{name}.{part} is a {type(module).__name__}, not a {_TYPES[part].__name__}"
         for part, module in {"": layer, **parts}.items():
             if any(getattr(module, hooks) for hooks in _HOOKS) or "forward" in vars(module):
                 return f"{name}.{part} has a hook or a forward of its own".replace(". ", " ")
+        if getattr(layer, "memory_efficient", False):
+            return f"{name} is memory_efficient: it moves norm1's running statistics twice a step; set that to False"
         norm1, _, conv1, norm2, _, conv2 = parts.values()
         if not (norm1.affine and norm2.affine):
             return f"{name}: a norm has no weight and bias"
         for conv, size in ((conv1, 1), (conv2, 3)):
-            wanted = ((size, size), (1, 1), (size // 2, size // 2), (1, 1), 1, "zeros", None)
-            if (
-                conv.kernel_size,
-                conv.stride,
-                conv.padding,
-                conv.dilation,
-                conv.groups,
-                conv.padding_mode,
-                conv.bias,
-            ) != wanted:
+            moves = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+            others = conv.groups, conv.padding_mode, conv.bias
+            if (moves, others) != (((size, size), (1, 1), (size // 2, size // 2), (1, 1)), (1, "zeros", None)):
                 return f"{name}: {conv} is another convolution than torchvision's"
         C, growth = C or norm1.num_features, growth or conv2.out_channels
-        found = [norm1.num_features, *conv1.weight.shape[:2], norm2.num_features, *conv2.weight.shape[:2]]
         between = norm2.num_features
-        if found != [C, between, C, between, growth, between]:
+        numbers = [norm1.num_features, *conv1.weight.shape[:2], *conv2.weight.shape[:2]]
+        if numbers != [C, between, C, growth, between]:
             return f"{name}: its numbers of maps do not follow from those of the layers before"
         C += growth
     return None
@@ -211,12 +206,13 @@ def _fits(x: Tensor, layers: list[Any]) -> bool:
     # Of one position there is no variance, of none nothing: torch knows what to say.
     if x.numel() <= x.shape[1]:
         return False
-    single = torch.promote_types(x.dtype, torch.float32)
-    convs = {x.dtype, single} if torch.is_autocast_enabled(x.device.type) else {x.dtype}
+    exact = torch.promote_types(x.dtype, torch.float32)
+    of_convs = {x.dtype, exact} if torch.is_autocast_enabled(x.device.type) else {x.dtype}
     return all(
         part.weight.device == x.device and part.weight.dtype in dtypes
         for layer in layers
-        for part, dtypes in zip((layer.norm1, layer.conv1, layer.norm2, layer.conv2), ({x.dtype, single}, convs) * 2)
+        for parts, dtypes in (((layer.norm1, layer.norm2), {x.dtype, exact}), ((layer.conv1, layer.conv2), of_convs))
+        for part in parts
     )
 
 
@@ -225,9 +221,8 @@ def _read(layer: Any, x: Tensor) -> Layer:
     dropout, p = None, layer.drop_rate
     if p > 0 and layer.training:
         shape = (len(x), layer.conv2.out_channels, *x.shape[2:])
-        kept = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=fused.memory_format(x)).bernoulli_(
-            1 - p
-        )
+        empty = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=fused.memory_format(x))
+        kept = empty.bernoulli_(1 - p)
         dropout = kept.div_(1 - p) if p < 1 else kept
     dtype = torch.promote_types(x.dtype, torch.float32)
     return Layer(_norm(layer.norm1, dtype), layer.conv1.weight, _norm(layer.norm2, dtype), layer.conv2.weight, dropout)
@@ -235,9 +230,10 @@ def _read(layer: Any, x: Tensor) -> Layer:
 
 def _norm(norm: nn.BatchNorm2d, dtype: torch.dtype) -> Norm:
     mean, var = norm.running_mean, norm.running_var
-    own = norm.training or mean is None or var is None
-    # Copies: running statistics may change before the backward.
-    statistics = None if own else (mean.to(dtype, copy=True), var.to(dtype, copy=True))
+    statistics = None
+    if not norm.training and mean is not None and var is not None:
+        # Copies: running statistics may change before the backward.
+        statistics = mean.to(dtype, copy=True), var.to(dtype, copy=True)
     return Norm(norm.weight, norm.bias, norm.eps, statistics)
 
 

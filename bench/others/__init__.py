@@ -1,0 +1,1 @@
+"""Models that nobody here wrote, before and after `lorbms_fast.kernels.accelerate`: `python -m bench.others`."""
