@@ -47,6 +47,8 @@ EXCUSED = {
     "pygal": "LGPL; it draws `pytest bench --benchmark-histogram`, nothing of ours imports it and nobody else needs it",
 }
 """Packages that the page says more of."""
+OF_CUDA = ("cuda-", "nvidia-")
+"""What torch's CUDA build brings: NVIDIA's, under its own terms. The page says so once, whichever build is installed."""
 
 
 def main() -> None:
@@ -57,11 +59,13 @@ def main() -> None:
 
 
 def dependencies() -> dict[str, Distribution]:
-    """What lorbms-fast needs, directly or not, as far as it is installed; by normalised name."""
+    """What lorbms-fast needs, directly or not, as far as it is installed and not NVIDIA's; by normalised name."""
     found: dict[str, Distribution] = {}
 
     def add(requirement: Requirement) -> None:
         name = normalised(requirement.name)
+        if name.startswith(OF_CUDA):
+            return
         try:
             needed = distribution(name)
         except PackageNotFoundError:  # of another system, or of an extra that is not installed
@@ -144,6 +148,9 @@ def page() -> str:
             *rows,
             "",
             *(f"{number.strip()} {EXCUSED[name]}.\n" for name, number in notes.items()),
+            "torch's CUDA build, which pip takes on Linux, brings NVIDIA's libraries (`nvidia-...`, `cuda-...`): "
+            "they are not free software, NVIDIA's own terms apply to them. The CPU build needs none of them.",
+            "",
         ]
     )
 
