@@ -48,7 +48,7 @@ EXCUSED = {
 }
 """Packages that the page says more of."""
 OF_CUDA = ("cuda-", "nvidia-")
-"""What torch's CUDA build brings: NVIDIA's, under its own terms. The page says so once, whichever build is installed."""
+"""What torch's CUDA build brings: NVIDIA's, under its own terms. Our page says so, whichever build is installed."""
 
 
 def main() -> None:
