@@ -6,6 +6,7 @@ Every folder holds one operation: `reference.py` defines it, the others compute 
 
 from lorbms_fast.kernels._common.dispatch import Impl, use_impl
 from lorbms_fast.kernels._common.grad_fanout import fan_out
+from lorbms_fast.kernels.accelerate import accelerate, restore
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import (
     DenseBlock,
@@ -49,6 +50,7 @@ __all__ = [
     "PackedLayers",
     "ResizeConv2d",
     "UpsampleConv2d",
+    "accelerate",
     "advance_u",
     "coord_conv2d",
     "dense_block",
@@ -65,6 +67,7 @@ __all__ = [
     "pack_layers",
     "relu_grouped_batch_norm",
     "resize_conv",
+    "restore",
     "spectral_norm",
     "spectral_norm_all",
     "spectral_norm_through",

@@ -105,6 +105,7 @@ class InstanceNormAct(_InstanceNorm):
         track_running_stats: as torch's.
         device: of the parameters.
         dtype: of the parameters.
+        bias: shift each map as well, if `affine`; False needs a torch whose own norm knows it.
         impl: form to run; None takes the one in force.
 
     Raises:
@@ -123,11 +124,11 @@ class InstanceNormAct(_InstanceNorm):
         track_running_stats: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        bias: bool = True,
         impl: Impl | None = None,
     ) -> None:
-        super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype, impl=impl
-        )
+        kwargs: dict[str, Any] = {"device": device, "dtype": dtype} | ({} if bias else {"bias": False})
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, impl=impl, **kwargs)
         self.activation, self.negative_slope = named(activation, negative_slope)
 
     def _activation(self) -> Activation:

@@ -24,7 +24,14 @@ def power_steps(weights: Sequence[Tensor], us: Sequence[Tensor]) -> tuple[list[T
 def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
     """Every W / sigma, u' and v constants in the backward; documented at the package's function of this name."""
     u_next, v, sigma = power_steps(weights, us)
-    return list(_Divide.apply(len(weights), *weights, *u_next, *v, *sigma))
+    return divide(weights, u_next, v, sigma)
+
+
+def divide(
+    weights: Sequence[Tensor], u: Sequence[Tensor], v: Sequence[Tensor], sigma: Sequence[Tensor]
+) -> list[Tensor]:
+    """Every W / sigma where `sigma = u^T W v`, u and v constants in the backward."""
+    return list(_Divide.apply(len(weights), *weights, *u, *v, *sigma))
 
 
 class _Divide(torch.autograd.Function):

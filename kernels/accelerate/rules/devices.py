@@ -1,0 +1,30 @@
+"""What is known to be faster where."""
+
+import torch
+from torch import nn
+
+from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels.instance_norm import cpp
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of a model's parameters, or buffers; the CPU if it has none."""
+    tensor = next(model.parameters(), None)
+    tensor = next(model.buffers(), None) if tensor is None else tensor
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def no_quick_norm(model: nn.Module) -> str | None:
+    """Why an instance norm of ours would not be known to be faster; None if it is."""
+    device = device_of(model)
+    if device.type == "cpu":
+        return None if cpp.take(torch.ones(1, 1, 2, 2)) else "no C++ compiler, and without one torch's own is faster"
+    if device.type == "cuda":
+        return None if TRITON else "no Triton"
+    return f"no kernels for {device.type}"
+
+
+def not_the_cpu(model: nn.Module) -> str | None:
+    """Why a layer that was measured on CPUs alone stays; None on one."""
+    device = device_of(model)
+    return None if device.type == "cpu" else f"known to be faster on CPUs alone, the model is on {device.type}"

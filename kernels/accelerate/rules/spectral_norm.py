@@ -1,0 +1,202 @@
+"""All spectral norms of a network together: `torch.nn.utils.spectral_norm` and that of its parametrizations.
+
+Torch iterates for each weight when its layer runs, some ten small operations each. Here a hook of the smallest module
+that holds all of them iterates for all before it runs. A layer takes its own vectors when it comes to it, so that one
+that does not run, or runs twice, or is called without the others, keeps the vectors that it would have had. Gradients
+read each weight twice, where torch's operations read and write it six times.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from lorbms_fast.kernels._common.dispatch import transformed
+from lorbms_fast.kernels.accelerate.report import Finding
+from lorbms_fast.kernels.accelerate.swapping import become, restored
+from lorbms_fast.kernels.spectral_norm.fused import divide
+
+_PREPARED = "_prepared_vectors"
+
+
+class JointSpectralNorm(_SpectralNorm):
+    """A parametrization of torch's that takes vectors which were made together with others'."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Divide a weight by its largest singular value."""
+        if not _takes(weight, self.dim):
+            return super().forward(weight)
+        prepared = self.__dict__.pop(_PREPARED, None)
+        if self.training and prepared is None:
+            self._power_method(self._reshape_weight_to_matrix(weight), self.n_power_iterations)
+        elif self.training:
+            _keep((self._u, self._v), prepared)
+        u, v = (self._u.clone(), self._v.clone()) if prepared is None else prepared
+        return _divided(weight, u, v)
+
+
+class JointSpectralNormHook(SpectralNorm):
+    """The hook of `torch.nn.utils.spectral_norm`, in the same way."""
+
+    def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
+        """Divide a module's weight by its largest singular value."""
+        weight, u, v = (getattr(module, self.name + of) for of in ("_orig", "_u", "_v"))
+        prepared = self.__dict__.pop(_PREPARED, None)
+        if not _takes(weight, self.dim) or (do_power_iteration and prepared is None):
+            return super().compute_weight(module, do_power_iteration)
+        if prepared is not None:
+            _keep((u, v), prepared)
+        u, v = (u.clone(), v.clone()) if prepared is None else prepared
+        return _divided(weight, u, v)
+
+
+def spectral_norms(model: nn.Module) -> Iterator[Finding]:
+    """Swap all of a model's.
+
+    >>> model = nn.Sequential(
+    ...     nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 4)), nn.utils.spectral_norm(nn.Conv2d(4, 1, 4))
+    ... )
+    >>> [finding.what for finding in spectral_norms(model)]
+    ['spectral norm of weight -> computed with 1 other', 'spectral norm of weight -> computed with 1 other']
+    """
+    where = []
+    for name, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if type(hook) is SpectralNorm:
+                become(hook, JointSpectralNormHook)
+                where.append((name, hook.name))
+        if isinstance(module, ParametrizationList) and type(module[0]) is _SpectralNorm:
+            become(module[0], JointSpectralNorm)
+            owner, _, parameter = name.rpartition(".parametrizations.")
+            where.append((owner, parameter))
+    if len(where) > 1:
+        network = _smallest_with_all(model, [name for name, _ in where])
+        network.register_forward_pre_hook(prepare, prepend=True)
+        network.register_forward_hook(clear, always_call=True)
+    others = f"{len(where) - 1} other{'s' if len(where) != 2 else ''}"
+    for name, parameter in where:
+        yield Finding(name, f"spectral norm of {parameter} -> computed with {others}")
+
+
+def forget(module: nn.Module) -> None:
+    """Undo what the rule did to a module's hooks."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, JointSpectralNormHook):
+            restored(hook)
+    for hooks, ours in ((module._forward_pre_hooks, prepare), (module._forward_hooks, clear)):
+        for key in [key for key, hook in hooks.items() if hook is ours]:
+            del hooks[key]
+            module._forward_hooks_always_called.pop(key, None)
+
+
+def _smallest_with_all(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """The smallest module that has a forward and holds all of these."""
+    levels = takewhile(lambda level: len(set(level)) == 1, zip(*(name.split(".") for name in names), strict=False))
+    path = [level[0] for level in levels]
+    while path and isinstance(model.get_submodule(".".join(path)), nn.ModuleList | nn.ModuleDict):
+        path = path[:-1]
+    return model.get_submodule(".".join(path))
+
+
+class _Member(NamedTuple):
+    """A weight that is to be iterated for, beginning with u or with v."""
+
+    norm: Any
+    weight: Tensor
+    first: Tensor
+    u_first: bool
+
+    @property
+    def matrix(self) -> Tensor:
+        """That of the iteration's first product."""
+        return _matrix(self.weight).T if self.u_first else _matrix(self.weight)
+
+
+@torch.no_grad()
+def prepare(network: nn.Module, _arguments: Any) -> None:
+    """Iterate for all spectral norms of a network before it runs."""
+    all_members = list(_members(network))
+    network.__dict__[_PREPARED] = [member.norm for member in all_members]
+    groups: dict[tuple[int, float], list[_Member]] = defaultdict(list)
+    for member in all_members:
+        groups[member.norm.n_power_iterations, member.norm.eps].append(member)
+    for (iterations, eps), members in groups.items():
+        matrices = [member.matrix for member in members]
+        b = [member.first if member.u_first else _lying(member.first, member.weight) for member in members]
+        for _ in range(iterations):
+            a = _normalized([torch.mv(W, b_i) for W, b_i in zip(matrices, b, strict=True)], b, eps)
+            b = _normalized([torch.mv(W.T, a_i) for W, a_i in zip(matrices, a, strict=True)], b, eps)
+        for member, a_i, b_i in zip(members, a, b, strict=True):
+            u, v = (b_i, a_i) if member.u_first else (a_i, b_i)
+            member.norm.__dict__[_PREPARED] = u, _standing(v, member.weight)
+
+
+def clear(network: nn.Module, _arguments: Any, _result: Any) -> None:
+    """Drop what no layer has come for."""
+    for norm in network.__dict__.pop(_PREPARED, ()):
+        norm.__dict__.pop(_PREPARED, None)
+
+
+def _members(network: nn.Module) -> Iterator[_Member]:
+    for module in network.modules():
+        if isinstance(module, ParametrizationList) and isinstance(module[0], JointSpectralNorm):
+            norm, weight = module[0], module.original
+            if norm.training and _takes(weight, norm.dim):
+                yield _Member(norm, weight, norm._v, u_first=False)
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, JointSpectralNormHook) and module.training:
+                weight, u = getattr(module, f"{hook.name}_orig"), getattr(module, f"{hook.name}_u")
+                if _takes(weight, hook.dim):
+                    yield _Member(hook, weight, u, u_first=True)
+
+
+def _takes(weight: Tensor, dim: int) -> bool:
+    """Say whether a weight can be read as a matrix as it lies, and torch leaves room for operations of ours."""
+    plain = dim == 0 and weight.ndim > 1 and weight.is_floating_point() and weight.numel() > 0
+    ours = not torch.compiler.is_compiling() and not transformed()
+    return plain and ours and (weight.is_contiguous() or weight.movedim(1, -1).is_contiguous())
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A weight as a matrix, its rows as they lie in memory: torch's, or for channels_last ones in another order."""
+    return (weight if weight.is_contiguous() else weight.movedim(1, -1)).flatten(1)
+
+
+def _lying(v: Tensor, weight: Tensor) -> Tensor:
+    """v in the order of the matrix's columns."""
+    return v if weight.is_contiguous() else v.view(weight.shape[1:]).movedim(0, -1).flatten()
+
+
+def _standing(v: Tensor, weight: Tensor) -> Tensor:
+    """v in torch's order again."""
+    return v if weight.is_contiguous() else v.view(*weight.shape[2:], -1).movedim(-1, 0).flatten()
+
+
+def _normalized(vectors: list[Tensor], like: list[Tensor], eps: float) -> list[Tensor]:
+    """As `torch.nn.functional.normalize` does it, in the dtypes of the vectors that are kept."""
+    norms = torch._foreach_clamp_min(torch._foreach_norm(vectors), eps)
+    return [v.to(kept.dtype) for v, kept in zip(torch._foreach_div(vectors, norms), like, strict=True)]
+
+
+@torch.no_grad()
+def _keep(buffers: Sequence[Tensor], vectors: Sequence[Tensor]) -> None:
+    torch._foreach_copy_(list(buffers), list(vectors))
+
+
+def _divided(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """`W / sigma` with `sigma = u^T W v`, u and v constants; it lies as the weight."""
+    matrix, v = _matrix(weight), _lying(v, weight)
+    with torch.no_grad():
+        sigma = torch.dot(u, torch.mv(matrix, v).to(u.dtype))
+    if not (torch.is_grad_enabled() and weight.requires_grad):
+        return weight / sigma
+    (result,) = divide([matrix], [u], [v], [sigma])
+    if weight.is_contiguous():
+        return result.view_as(weight)
+    return result.view(weight.shape[0], *weight.shape[2:], -1).movedim(-1, 1)

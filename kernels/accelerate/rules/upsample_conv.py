@@ -1,0 +1,52 @@
+"""Nearest-neighbour enlarging by two and the 3x3 convolution behind it in one, with 4/9 of the products."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from lorbms_fast.kernels.accelerate.report import Finding
+from lorbms_fast.kernels.accelerate.rules.devices import not_the_cpu
+from lorbms_fast.kernels.accelerate.swapping import Passed, become, has_hooks
+from lorbms_fast.kernels.accelerate.uses import uses
+from lorbms_fast.kernels.upsample_conv import UpsampleConv2d
+
+
+def upsampled_convolutions(model: nn.Module) -> Iterator[Finding]:
+    """Let convolutions enlarge what they read.
+
+    >>> model = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3, padding=1))
+    >>> [finding.what for finding in upsampled_convolutions(model)]
+    ['Upsample -> computed by 1', 'Conv2d -> UpsampleConv2d']
+    """
+    names = {module: name for name, module in model.named_modules()}
+    if not any(isinstance(module, nn.Upsample) for module in names):
+        return
+    found = uses(model)
+    for module, name in names.items():
+        if not isinstance(module, nn.Upsample):
+            continue
+        kind, followers = type(module).__name__, found[module].after
+        conv = next(iter(followers)) if len(followers) == 1 else None
+        reason = _why_not(module, conv)
+        if reason is None and (found[module].opaque or found[conv].before != {module}):
+            reason = f"{found[module].opaque} cannot be followed" if found[module].opaque else "others share the two"
+        reason = reason or not_the_cpu(model)
+        if reason is not None:
+            yield Finding(name, kind, reason)
+            continue
+        become(module, Passed)
+        become(conv, UpsampleConv2d)
+        yield Finding(name, f"{kind} -> computed by {names[conv]}")
+        yield Finding(names[conv], "Conv2d -> UpsampleConv2d")
+
+
+def _why_not(upsample: nn.Upsample, conv: nn.Module | None) -> str | None:
+    doubled = upsample.size is None and upsample.scale_factor in (2, 2.0, (2, 2), (2.0, 2.0))
+    if type(upsample) not in (nn.Upsample, nn.UpsamplingNearest2d) or upsample.mode != "nearest" or not doubled:
+        return "not the nearest neighbours, twice as many"
+    if conv is None or type(conv) is not nn.Conv2d or has_hooks(conv) or has_hooks(upsample):
+        return "no plain convolution takes each result"
+    shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+    return (
+        None if shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) else "the convolution is not 3x3 with stride and padding 1"
+    )

@@ -1,0 +1,324 @@
+"""`accelerate` and `restore` on networks of others: results, training and parameters stay; nothing unsafe is done."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm
+
+from lorbms_fast.kernels import (
+    InstanceNorm2d,
+    InstanceNormAct2d,
+    InstanceNormAct3d,
+    MaxPool2x2,
+    UpsampleConv2d,
+    accelerate,
+    restore,
+)
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.accelerate.swapping import Passed
+from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet_generator
+
+MODELS = {
+    "CycleGAN's generator": (resnet_generator, (2, 3, 16, 20)),
+    "U-Net of volumes": (UNet, (1, 1, 8, 12, 8)),
+    "U-Net with pools": (PoolingUNet, (2, 3, 9, 12)),
+    "PatchGAN, parametrized": (lambda: patch_discriminator(parametrizations.spectral_norm), (2, 3, 32, 32)),
+    "PatchGAN, with hooks": (lambda: patch_discriminator(spectral_norm), (2, 3, 32, 32)),
+}
+models = pytest.mark.parametrize("name", MODELS)
+layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
+
+
+def made(name, channels_last=False):
+    torch.manual_seed(0)
+    make, shape = MODELS[name]
+    model, x = make().double(), torch.randn(shape, dtype=torch.float64)
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    return (model.to(memory_format=layout), x.contiguous(memory_format=layout)) if channels_last else (model, x)
+
+
+def trained(model, x, steps=3):
+    """Outputs, losses and state of some steps."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        y = model(x)
+        y.square().mean().backward()
+        optimizer.step()
+        found.append(y.detach())
+    return [*found, *model.state_dict().values(), model.eval()(x)]
+
+
+def assert_close(found, expected):
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-7, atol=1e-9)
+
+
+@models
+@layouts
+def test_training_goes_as_before(name, channels_last):
+    model, x = made(name, channels_last)
+    plain, names = copy.deepcopy(model), list(model.state_dict())
+    parameters = [id(parameter) for parameter in model.parameters()]
+    report = accelerate(model)
+    assert report.swapped
+    assert list(model.state_dict()) == names
+    assert [id(parameter) for parameter in model.parameters()] == parameters
+    assert_close(trained(model, x), trained(plain, x))
+
+
+@models
+def test_restored_exactly(name):
+    model, x = made(name)
+    plain = copy.deepcopy(model)
+    attributes = [dict(vars(module)) for module in model.modules()]
+    accelerate(model)
+    model(x)
+    restore(model)
+    plain(x)
+    assert [type(module) for module in model.modules()] == [type(module) for module in plain.modules()]
+    for module, before in zip(model.modules(), attributes, strict=True):
+        assert vars(module).keys() == before.keys()
+    assert not model._forward_hooks
+    assert_close(trained(model, x), trained(plain, x))
+    assert repr(model) == repr(plain)
+
+
+@models
+def test_copies_states_and_files(name):
+    model, x = made(name)
+    accelerate(model)
+    other, file = copy.deepcopy(model), io.BytesIO()
+    copies = [other]
+    if "parametrized" not in name:  # which torch refuses to write
+        torch.save(model, file)
+        file.seek(0)
+        copies.append(torch.load(file, weights_only=False))
+    expected = model(x)
+    for again in copies:
+        torch.testing.assert_close(again(x), expected)
+        restore(again)
+        assert not any("lorbms" in type(module).__module__ for module in again.modules())
+    fresh, _ = made(name)
+    fresh.load_state_dict(model.state_dict())
+    assert model.float()(x.float()).dtype == torch.float32
+
+
+@models
+def test_a_second_time_changes_nothing(name):
+    model, x = made(name)
+    accelerate(model)
+    kinds = [type(module) for module in model.modules()]
+    assert not accelerate(model).swapped
+    assert [type(module) for module in model.modules()] == kinds
+    model(x)
+
+
+@models
+def test_second_derivatives_and_compiling(name):
+    model, x = made(name)
+    plain = copy.deepcopy(model)
+    accelerate(model)
+    penalties = []
+    for network in (model, plain):
+        z = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(network(z).pow(2).sum(), z, create_graph=True)
+        penalties.append(torch.autograd.grad(slope.square().sum(), list(network.parameters()), allow_unused=True))
+    for f, e in zip(*penalties, strict=True):
+        if e is not None:
+            torch.testing.assert_close(f, e, rtol=1e-6, atol=1e-9)
+    if "U-Net with" in name:
+        torch._dynamo.reset()
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), plain(x))
+
+
+def test_what_becomes_of_layers():
+    generator, volumes, pooling = resnet_generator(), UNet(), PoolingUNet()
+    report = accelerate(generator)
+    assert isinstance(generator[2], InstanceNormAct2d)
+    assert isinstance(generator[3], Passed)
+    assert type(generator[10].conv_block[6]) is InstanceNorm2d  # no activation is behind it
+    assert isinstance(generator[13], UpsampleConv2d)
+    assert isinstance(generator[12], Passed)
+    assert [f.what for f in report if f.where == "13"] == ["Conv2d -> UpsampleConv2d"]
+    assert not report.left
+    accelerate(volumes)
+    assert isinstance(volumes.down[0].norm, InstanceNormAct3d)
+    assert volumes.down[0].norm.activation == "leaky_relu"
+    assert volumes.down[0].nonlin is volumes.down[0].all_modules[2]
+    accelerate(pooling)
+    assert isinstance(pooling.norm2, InstanceNormAct2d)
+    assert isinstance(pooling.act, Passed)
+    assert isinstance(pooling.pool, MaxPool2x2)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.norm2, self.act = nn.InstanceNorm2d(3), nn.InstanceNorm2d(3), nn.LeakyReLU(0.2)
+
+    def forward(self, x):
+        return self.act(self.norm2(self.act(self.norm1(x))) + x)
+
+
+class ReadsBetween(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.InstanceNorm2d(3), nn.SiLU())
+
+    def forward(self, x):
+        features = []
+        for layer in self.layers:
+            x = layer(x)
+            if x.mean() < 7:
+                features.append(x)
+        return torch.cat(features, 1)
+
+
+class OnlyCalls(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.last = nn.Sequential(nn.InstanceNorm2d(3), nn.SiLU()), None
+
+    def forward(self, x, twice=False):
+        y = self.layers(x)
+        return self.layers(y) if twice or len(x) > 5 else y
+
+
+class Optional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.act = nn.InstanceNorm2d(3), nn.SiLU()
+
+    def forward(self, x, features=None):
+        y = self.norm(x)
+        return self.act(y) if features is None else self.act(y) + features * y
+
+
+class InTraining(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.act, self.seen = nn.InstanceNorm2d(3), nn.SiLU(), []
+
+    def forward(self, x):
+        y = self.norm(x)
+        self.seen.append(y)
+        return self.act(y) + y if self.training else self.act(y)
+
+
+@pytest.mark.parametrize("kind", [Residual, ReadsBetween, OnlyCalls, Optional, InTraining])
+@pytest.mark.parametrize("training", [True, False])
+def test_only_what_is_safe(kind, training):
+    model, x = kind().train(training), torch.randn(2, 3, 4, 5)
+    expected = model(x)
+    report = accelerate(model)
+    torch.testing.assert_close(model(x), expected)
+    if kind is not OnlyCalls:
+        assert not any(isinstance(module, Passed) for module in model.modules())
+        assert report.left
+    else:
+        assert isinstance(model.layers[1], Passed)
+        torch.testing.assert_close(model(x, twice=True), model.layers(expected))
+    if kind is InTraining:
+        assert all(isinstance(y, torch.Tensor) for y in model.seen)
+
+
+def test_hooks_stay_and_keep_what_they_watch():
+    model, seen = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.InstanceNorm2d(3), nn.ReLU()), []
+    model[0].register_forward_hook(lambda module, inputs, y: seen.append(y.min()))
+    accelerate(model)
+    model(torch.randn(2, 3, 4, 4))
+    assert seen[0] < 0
+    assert isinstance(model[1], nn.ReLU)
+    assert isinstance(model[3], Passed)
+
+
+def test_what_is_left_and_why():
+    shared = nn.ReLU()
+    model = nn.Sequential(
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.MaxPool2d(3, 2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(3, 3, 5, padding=1),
+        nn.InstanceNorm2d(3),
+        shared,
+        nn.Conv2d(3, 3, 1),
+        shared,
+    )
+    report = accelerate(model)
+    reasons = {finding.where: finding.why_not for finding in report.left}
+    assert "tracks running statistics" in reasons["0"]
+    assert "not of 2x2 squares" in reasons["1"]
+    assert "not the nearest" in reasons["2"]
+    assert "not 3x3" in reasons["3"]
+    assert "not each call" in reasons["5"]
+    assert type(model[6]) is nn.ReLU
+    assert type(model[5]) is InstanceNorm2d
+    assert str(report).startswith("where")
+
+
+def test_without_a_compiler_norms_stay():
+    model = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU())
+    with native_loops(False):
+        (finding,) = accelerate(model)
+    assert "no C++ compiler" in finding.why_not
+    assert type(model[0]) is nn.InstanceNorm2d
+
+
+@pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
+def test_spectral_norms_of_layers_that_run_seldom_twice_or_alone(normalize):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.often, self.seldom = normalize(nn.Linear(4, 4)), normalize(nn.Linear(4, 4), n_power_iterations=2)
+
+        def forward(self, x, much=False):
+            return self.seldom(self.often(self.often(x))) if much else self.often(x)
+
+    torch.manual_seed(0)
+    model, x = Network().double(), torch.randn(3, 4, dtype=torch.float64)
+    plain = copy.deepcopy(model)
+    accelerate(model)
+    for network in (model, plain):
+        network.outcomes = [network(x), network(x, True), network(x), network.seldom(x)]
+        sum(y.sum() for y in network.outcomes).backward()
+        network.outcomes += [network.eval()(x, True), *network.state_dict().values()]
+        network.outcomes += [parameter.grad for parameter in network.parameters()]
+    assert_close(model.outcomes, plain.outcomes)
+
+
+@pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_keep_their_layout(normalize, layout):
+    model = nn.Sequential(
+        normalize(nn.Conv2d(3, 4, 3)), normalize(nn.Conv2d(4, 2, 3)), normalize(nn.ConvTranspose2d(2, 3, 2))
+    )
+    model.to(memory_format=layout)
+    plain, x = copy.deepcopy(model), torch.randn(1, 3, 6, 6)
+    accelerate(model)
+    torch.testing.assert_close(model(x), plain(x))
+    for ours, theirs in zip(model, plain, strict=True):
+        assert ours.weight.stride() == theirs.weight.stride()
+
+
+@pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
+def test_spectral_norms_under_autocast(normalize):
+    torch.manual_seed(0)
+    model, x = patch_discriminator(normalize), torch.randn(1, 3, 32, 32)
+    plain = copy.deepcopy(model)
+    accelerate(model)
+    results = []
+    for network in (model, plain):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = network(x)
+        y.float().sum().backward()
+        results.append([y, *(parameter.grad for parameter in network.parameters())])
+    for f, e in zip(*results, strict=True):
+        assert f.dtype == e.dtype
+        torch.testing.assert_close(f, e, rtol=5e-2, atol=5e-2 * e.abs().max().item())
