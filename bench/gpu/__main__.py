@@ -6,6 +6,7 @@ DIR/findings.jsonl, and after each phase DIR/GPU.md is written anew.
 
 import argparse
 import importlib
+import math
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, NoReturn, Protocol
 
 import torch
 
@@ -36,12 +39,15 @@ PHASES = {
 those after it."""
 PROGRAM = ["-m", "bench.gpu"]
 ROOT = Path(__file__).parents[2]
+MISSED = 3
+"""Exit status where nothing is wrong, but something was not measured; 2 is that of mistakes in the command."""
+LATE = "stopped at its deadline"
 ENDING = 5
 """Seconds between being asked to end and being killed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all phases, or one in this process; returns the exit status: 1 if anything is wrong."""
+    """Run all phases, or one in this process; returns the exit status: 1 if anything is wrong, 3 if not measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for findings.jsonl, GPU.md, log.txt")
     parser.add_argument("--minutes", type=float, default=8, help="for all phases together")
@@ -60,33 +66,99 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for old in (setting.findings, setting.page, options.out / "log.txt"):
         old.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as caches:
-        return run_all(setting, options.phases, Path(caches))
+        return run_all(setting, options.phases, Path(caches), forked if setting.rehearse else spawned)
 
 
-def run_all(setting: Setting, phases: Sequence[str], caches: Path) -> int:
+Start = Callable[[list[str], dict[str, str], IO[str]], "Process"]
+"""Starts `main(arguments)` in a process group of its own, with these variables and this file for all output."""
+
+
+class Process(Protocol):
+    """What has been started."""
+
+    pid: int
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Wait for its status; subprocess.TimeoutExpired when so many seconds have passed."""
+
+
+def spawned(arguments: list[str], environment: dict[str, str], log: IO[str]) -> Process:
+    """A new Python."""
+    return subprocess.Popen(
+        [sys.executable, *PROGRAM, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+def forked(arguments: list[str], environment: dict[str, str], log: IO[str]) -> Process:
+    """A copy of this process, which has imported everything: a rehearsal's, as a copy cannot use a GPU."""
+    for phase in PHASES:
+        importlib.import_module(f"bench.gpu.phases.{phase}")
+    return Copy(os.fork() or _become(arguments, environment, log))
+
+
+def _become(arguments: list[str], environment: dict[str, str], log: IO[str]) -> NoReturn:
+    status = 70
+    try:
+        os.setsid()
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+        os.environ.clear()
+        os.environ.update(environment)
+        status = main(arguments)
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A forked process."""
+
+    pid: int
+
+    def wait(self, seconds: float | None = None) -> int:
+        """As `subprocess.Popen.wait`."""
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                done, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # waited for before
+                return 0
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", seconds or 0)
+            time.sleep(0.05)
+
+
+def run_all(setting: Setting, phases: Sequence[str], caches: Path, start: Start = spawned) -> int:
     """Run phases one after the other.
 
     Args:
         setting: of all together.
         phases: their names.
         caches: folder for compiled kernels, which phases share.
+        start: starts one.
 
     Returns:
-        1 if anything is wrong.
+        1 if anything is wrong, else `MISSED` if anything was not measured.
     """
-    wrong = 0
+    wrong, missed = 0, 0
     for number, phase in enumerate(phases):
         seconds = seconds_of(setting, phases[number:])
         began = time.monotonic()
-        said = _in_a_process(setting, phase, seconds, caches)
+        said = _in_a_process(setting, phase, seconds, caches, start)
         findings = Findings(setting.findings, phase)
-        if said:
+        if said == LATE:
+            findings.missed(f"stopped at its deadline of {seconds:.0f} s: what it had found until then is here")
+        elif said:
             findings.note(said, wrong=True)
         findings.note(f"{time.monotonic() - began:.0f} s of {seconds:.0f}")
-        wrong = write_page(setting, phases)
+        wrong, missed = write_page(setting, phases)
         print(f"{phase}: {time.monotonic() - began:.0f} s{', ' + said if said else ''}", flush=True)
-    print(f"{setting.page}: {wrong or 'nothing'} wrong")
-    return 1 if wrong else 0
+    print(f"{setting.page}: {wrong or 'nothing'} wrong, {missed or 'nothing'} not measured")
+    return 1 if wrong else MISSED if missed else 0
 
 
 def seconds_of(setting: Setting, phases: Sequence[str]) -> float:
@@ -95,26 +167,22 @@ def seconds_of(setting: Setting, phases: Sequence[str]) -> float:
     return max(1.0, setting.left() * shares[0] / sum(shares))
 
 
-def _in_a_process(setting: Setting, phase: str, seconds: float, caches: Path) -> str:
+def _in_a_process(setting: Setting, phase: str, seconds: float, caches: Path, start: Start) -> str:
     """Run a phase to its end or its deadline; returns what went wrong with the process, or nothing."""
     until = time.monotonic() + seconds
-    arguments = ["--out", str(setting.out), "--alone", phase, "--until", str(until)]
+    arguments = ["--out", str(setting.out), "--alone", phase, "--until", str(until), *["--rehearse"] * setting.rehearse]
     with (setting.out / "log.txt").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, *PROGRAM, *arguments, *["--rehearse"] * setting.rehearse],
-            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=_environment(caches),
-        )  # fmt: skip
+        process = start(arguments, _environment(caches), log)
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return f"stopped at its deadline of {seconds:.0f} s: what it had found until then is here"
+            return LATE
         finally:
             _end(process)
     return "" if status in (0, 1) else f"ended with status {status}: see log.txt"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     """End a phase's process and all that it started."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:

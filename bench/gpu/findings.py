@@ -33,6 +33,10 @@ class Findings:
         """Write a sentence."""
         self._write({"note": text, "wrong": text if wrong else None})
 
+    def missed(self, text: str) -> None:
+        """Say what was not measured, and why."""
+        self._write({"missed": text})
+
     def _write(self, line: dict[str, Any]) -> None:
         with self.file.open("a") as file:
             file.write(json.dumps({"phase": self.phase, **line}, default=str) + "\n")

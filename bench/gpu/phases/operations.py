@@ -38,11 +38,10 @@ def run(findings: Findings, setting: Setting) -> None:
 
 
 def _until_time_is_up(what: str, findings: Findings, setting: Setting) -> Iterator[tuple[int, Case]]:
-    side = 8 if setting.rehearse else setting.model.image_size
-    all_cases = [(n, case) for n in setting.batches for case in cases(setting.model, n, side)]
+    all_cases = [(n, case) for n in setting.batches for case in cases(setting.model, n, setting.side)]
     for number, (n, case) in enumerate(all_cases):
         if setting.left() < AT_LEAST:
-            findings.note(f"no time left: {number} of {len(all_cases)} {what}")
+            findings.missed(f"no time left: {number} of {len(all_cases)} operations {what}")
             return
         yield n, case
 
@@ -104,7 +103,7 @@ def compare_with_raw(findings: Findings, setting: Setting) -> None:
     try:
         import cupy
     except ImportError:
-        findings.note("CuPy is not installed: no comparison with CUDA kernels by hand")
+        findings.missed("CUDA kernels by hand: CuPy is not installed")
         return
     for name, raw in RAW.items():
         theirs, ours = raw(cupy)

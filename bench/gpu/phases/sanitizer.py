@@ -19,7 +19,7 @@ def run(findings: Findings, setting: Setting) -> None:
         _note(findings, "none (rehearsal)", block, setting.left())
         return
     if sanitizer is None:
-        findings.note("compute-sanitizer is not installed: nothing checked")
+        findings.missed("compute-sanitizer is not installed")
         return
     subprocess.run(block, capture_output=True, timeout=setting.left() / 3)  # compiles
     for number, tool in enumerate(TOOLS):
@@ -31,7 +31,7 @@ def _note(findings: Findings, tool: str, command: list[str], seconds: float) -> 
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        findings.row("Small dense block", tool=tool, said=f"nothing within {seconds:.0f} s")
+        findings.missed(f"{tool} said nothing within {seconds:.0f} s")
         return
     said = (ran.stdout + ran.stderr).strip().splitlines() or [""]
     summary = next((line for line in said if "SUMMARY" in line), "")
