@@ -97,7 +97,10 @@ class ResidentReader:
 
 @dataclass(frozen=True)
 class StreamedReader:
-    """Decodes the source photographs at every read: on a GPU by DALI into its memory, else by threads on the CPU."""
+    """Decodes the source photographs at every read: on a GPU by DALI into its memory, else by threads on the CPU.
+
+    Where DALI cannot be used, a GPU's batches are decoded on the CPU too, and a line says why.
+    """
 
     store: ImageStore
     side: int
@@ -110,12 +113,21 @@ class StreamedReader:
         Raises:
             UserError: a photograph is gone or is another one now.
         """
-        if self.device.type == "cuda":
+        if self._by_dali:
             return to_float_nchw(decode_on(self.device, self.store, rows, self.side))
         decoder = decoder_named("scaled")
         parts = np.array_split(rows.ravel(), min(self.threads, rows.size))
         decoded = self._pool.map(lambda part: self.store.squares(part.tolist(), self.side, decoder), parts)
-        return to_float_nchw(np.concatenate(list(decoded)).reshape(*rows.shape, self.side, self.side, 3))
+        images = torch.from_numpy(np.concatenate(list(decoded)).reshape(*rows.shape, self.side, self.side, 3))
+        return to_float_nchw(images.to(self.device))
+
+    @cached_property
+    def _by_dali(self) -> bool:
+        if self.device.type != "cuda":
+            return False
+        if obstacle := dali.obstacle(self.device):
+            print(f"photographs are decoded on the CPU: {obstacle}", flush=True)
+        return not obstacle
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

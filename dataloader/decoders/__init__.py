@@ -1,6 +1,7 @@
 """Decoders by name. A new one is a module and a line in `DECODERS`."""
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lorbms_fast.dataloader.image_file import BadImage, ByteRange
 from lorbms_fast.errors import UserError
 
 __all__ = ["DECODERS", "BadImage", "Crops", "CropsOf", "Decoder", "Squares", "cut", "decode_rgb", "decoder_named"]
-__all__ += ["read_rgb", "read_squares"]
+__all__ += ["fastest", "read_rgb", "read_squares"]
 
 DECODERS = {"scaled": "scaled", "pillow": "reference", "dali": "dali"}
 """Name -> module, imported when it is asked for: DALI needs torch, which the processes that prepare can do without."""
@@ -32,6 +33,26 @@ def decoder_named(name: str) -> Decoder:
         raise UserError(f"there is no decoder '{name}': choose one of {', '.join(DECODERS)}")
     decoder: Decoder = importlib.import_module(f"{__name__}.{DECODERS[name]}").decode
     return decoder
+
+
+def fastest() -> tuple[str, str]:
+    """Choose a decoder for this machine: DALI where there is a GPU that it decodes on.
+
+    Returns:
+        Its name, and what to tell about the choice: nothing where DALI is not installed.
+    """
+    try:
+        installed = importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:  # there is no package `nvidia` either
+        installed = False
+    if not installed:
+        return "scaled", ""
+    torch = importlib.import_module("torch")
+    if not torch.cuda.is_available():
+        return "scaled", "DALI is installed, but there is no GPU for it: JPEGs are decoded on the CPU"
+    if obstacle := importlib.import_module(f"{__name__}.dali").obstacle(torch.device("cuda")):
+        return "scaled", f"JPEGs are decoded on the CPU: {obstacle}"
+    return "dali", f"JPEGs are decoded by DALI on {torch.cuda.get_device_name()}"
 
 
 def read_squares(

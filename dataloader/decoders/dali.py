@@ -3,10 +3,12 @@
 import importlib
 from collections.abc import Sequence
 from functools import cache
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
@@ -53,6 +55,18 @@ def decoded(encoded: Sequence[bytes], device: torch.device) -> list[Tensor | Non
         for row, pixels in zip(rows, _halving([encoded[row] for row in rows], device), strict=True):
             results[row] = pixels
     return results
+
+
+@cache
+def obstacle(device: torch.device) -> str:
+    """Decode a small JPEG on a device by DALI, to see whether it can; returns why not, or nothing."""
+    file = BytesIO()
+    Image.new("RGB", (16, 16)).save(file, format="JPEG")
+    try:
+        (pixels,) = decoded([file.getvalue()], device)
+    except UserError as error:
+        return str(error)
+    return "" if pixels is not None else "DALI decodes nothing here"
 
 
 def square(pixels: Tensor, crop: Crop, side: int) -> Tensor:

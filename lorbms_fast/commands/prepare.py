@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 
 from lorbms_fast.counted import counted
+from lorbms_fast.dataloader.decoders import fastest
 from lorbms_fast.dataloader.image_file import shown
 from lorbms_fast.dataloader.prepare import Counts, prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
@@ -31,7 +32,7 @@ def prepare(
     image_size: int = 64,
     min_side: int | None = None,
     limit: int | None = None,
-    decoder: Literal["scaled", "pillow", "dali"] = "scaled",
+    decoder: Literal["auto", "scaled", "pillow", "dali"] = "auto",
     on_bad: Literal["skip", "stop"] = "skip",
     seed: int = 0,
     workers: int = min(8, os.cpu_count() or 1),
@@ -58,7 +59,8 @@ def prepare(
         min_side: Leave out photos with a smaller side; by default the recipe's (200 px for COCO, else the image size).
         limit: Keep that many photos, drawn at random.
         decoder: scaled (fast: decodes JPEGs at a fraction of their size, a mean error below 1.5 of 255 levels), pillow
-            (exact, slower), or dali (NVIDIA's, on a GPU where there is one). What a fast one refuses, pillow decodes.
+            (exact, slower), or dali (NVIDIA's, on a GPU where there is one). auto: dali where it is installed and finds
+            a GPU, else scaled. What a fast one refuses, pillow decodes.
         on_bad: Leave bad files out, name and count them; or stop at the first.
         seed: Seed of the random crops and draws.
         workers: Processes that decode; they do not change the result.
@@ -72,6 +74,10 @@ def prepare(
     listing = photographs_in(source, layout, annotations, split, RECIPES[recipe].part)
     for note in listing.notes:
         print(note, flush=True)
+    if decoder == "auto":
+        decoder, said = fastest()
+        if said:
+            print(said, flush=True)
     base = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
     chosen = _adjusted(base, min_side, limit)
     counts, skipped = prepare_store(

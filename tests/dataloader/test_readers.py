@@ -11,6 +11,7 @@ import torch
 from lorbms_fast.cli import main
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.cpp import native_loops
+from lorbms_fast.dataloader.decoders import dali
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.readers import MappedReader, ResidentReader, StreamedReader, decode_on, reader
@@ -66,6 +67,14 @@ def test_streamed_by_dali(sharded, tmp_path):
     exact = np.stack([sharded.square(int(row), 96) for row in ROWS.ravel()]).reshape(2, 3, 96, 96, 3)
     found = decode_on(CPU, sharded, ROWS, 96)
     assert np.abs(found.numpy().astype(int) - exact).max() <= 2
+
+
+def test_batches_of_a_gpu_are_decoded_on_the_cpu_where_dali_is_not(sharded, monkeypatch, capsys):
+    monkeypatch.setattr(dali, "obstacle", lambda device: "DALI is not there")
+    streamed = StreamedReader(sharded, 96, torch.device("cuda"))
+    assert not streamed._by_dali
+    assert not streamed._by_dali
+    assert capsys.readouterr().out == "photographs are decoded on the CPU: DALI is not there\n"
 
 
 def test_another_size_is_refused_unless_it_is_streamed(sharded):

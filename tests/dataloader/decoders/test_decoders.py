@@ -1,6 +1,7 @@
 """Fast decoders against the reference, and which files they leave to it."""
 
 import importlib
+import importlib.util
 import io
 from functools import partial
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 from PIL import Image
 
-from lorbms_fast.dataloader.decoders import DECODERS, BadImage, decode_rgb, decoder_named, reference
+from lorbms_fast.dataloader.decoders import DECODERS, BadImage, decode_rgb, decoder_named, fastest, reference
 from lorbms_fast.dataloader.decoders import read_squares as read
 from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.recipes import VERSIONS, Crop, square_crop
@@ -153,6 +155,42 @@ def test_a_dali_that_is_not_whole_is_told(monkeypatch):
     monkeypatch.setattr(dali, "_run", run)
     with pytest.raises(UserError, match=r"lacks a part of DALI: dlopen libnvimgcodec\.so failed"):
         dali.decode([scene()], [partial(versions, "a")], 64)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "obstacle", "name", "said"),
+    [
+        (False, "", "scaled", "there is no GPU for it"),
+        (True, "", "dali", "by DALI on a GPU of some kind"),
+        (True, "a driver too old", "scaled", "on the CPU: a driver too old"),
+    ],
+)
+def test_the_fastest_decoder_is_dali_where_it_decodes(monkeypatch, gpu, obstacle, name, said):
+    dali = importlib.import_module("lorbms_fast.dataloader.decoders.dali")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(dali, "obstacle", lambda device: obstacle)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU of some kind")
+    found, line = fastest()
+    assert found == name
+    assert said in line
+
+
+def test_without_dali_nothing_is_said_of_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert fastest() == ("scaled", "")
+
+
+def test_what_stands_in_dalis_way(monkeypatch):
+    dali = importlib.import_module("lorbms_fast.dataloader.decoders.dali")
+    monkeypatch.setattr(dali, "_run", lambda encoded, device: [torch.zeros(16, 16, 3)] * len(encoded))
+    assert dali.obstacle.__wrapped__(torch.device("cpu")) == ""
+
+    def fails(encoded, device):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(dali, "_run", fails)
+    assert dali.obstacle.__wrapped__(torch.device("cpu")) == "DALI decodes nothing here"
 
 
 def test_decoders_have_names():
