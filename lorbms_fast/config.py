@@ -212,6 +212,9 @@ class TrainConfig:
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
     has no graphs, then runs the same code without."""
+    kernels: Literal["auto", "triton", "torch"] = "auto"
+    """Forms of operations on a GPU: auto takes, of our Triton kernels and the fused torch form, the fastest that first
+    use found right; triton stops where no kernel is right; torch runs no Triton at all."""
     compile: tuple[Literal["dsc", "cls"], ...] = ()
     """Networks that torch.compile takes over: the discriminator `dsc`, the classifier `cls`. By default none: on a CPU
     it gains nothing, on a GPU nobody has measured it; encoder and decoder are kernels of ours either way."""

@@ -121,11 +121,15 @@ class Adam(torch.optim.Optimizer):
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self._one)
         return found
 
-    def abandon(self) -> None:
-        """Forget an update that was broken off before its step: gradients, and what the scaler noted."""
+    def abandon(self, scaler: dict[str, Any] | None = None) -> None:
+        """Forget an update that was broken off before its step: gradients, and what the scaler noted.
+
+        Args:
+            scaler: the scaler's state to go back to; by default it stays.
+        """
         self.zero_grad(set_to_none=True)
         fresh = GradScaler(self.t.device.type, enabled=self.scaler.is_enabled())
-        fresh.load_state_dict(self.scaler.state_dict())
+        fresh.load_state_dict(self.scaler.state_dict() if scaler is None else scaler)
         self.scaler = fresh
 
 
@@ -160,6 +164,14 @@ class Optimizers:
             adam(networks.cls.parameters(), config.classifier_lr),
             adam(networks.dsc.parameters(), config.discriminator_lr),
         )
+
+    def tensors(self) -> list[Tensor]:
+        """List what steps change, but for the scalers: step counts, rates, moments, notes of what was not finite."""
+        found = []
+        for optimizer in vars(self).values():
+            found += [optimizer.t, optimizer.param_groups[0]["lr"], optimizer.flawed]
+            found += [moment for state in optimizer.state.values() for moment in state.values()]
+        return found
 
     def set_rates(self, config: OptimConfig, iteration: int | Tensor) -> None:
         """Set the learning rates of an iteration: only the classifier's changes, as a staircase.

@@ -43,11 +43,13 @@ class Tape:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
         before = [tensor.detach().clone() for tensor in self._state()]
-        with _Recording() as recording:
-            work()
-        with torch.no_grad():
-            for tensor, value in zip(self._state(), before, strict=True):
-                tensor.copy_(value)
+        try:
+            with _Recording() as recording:
+                work()
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(self._state(), before, strict=True):
+                    tensor.copy_(value)
 
         @torch.no_grad()
         def replay() -> None:

@@ -13,14 +13,20 @@ def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
     """Register a function of tensors, numbers and lists as `torch.ops.lorbms_fast.<name>`; it changes no argument.
 
     `torch.compile` and `torch.export` see one operator and break no graph. Kernels are launched on the device of the
-    function's first argument, which need not be the current one.
+    function's first argument, which need not be the current one. An error, but of memory or arguments, bears the module
+    it comes from, by which the dispatcher knows a kernel that failed.
     """
 
     def decorate(function: Callable[..., Any]) -> CustomOpDef:
         @wraps(function)
         def on_its_device(first: Tensor, *others: Any) -> Any:
             with torch.cuda.device_of(first):
-                return function(first, *others)
+                try:
+                    return function(first, *others)
+                except Exception as error:
+                    if not isinstance(error, MemoryError | torch.OutOfMemoryError | ValueError):
+                        error.launched_by = function.__module__  # type: ignore[attr-defined]
+                    raise
 
         return torch.library.custom_op(f"lorbms_fast::{name}", on_its_device, mutates_args=())
 

@@ -25,8 +25,11 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A plain global and no ContextVar: torch.compile guards the one and breaks the graph at the other.
 _chosen: Impl = "auto"
 
+failed: set[str] = set()
+"""Operations whose kernels failed at some shape: at shapes that nobody has tried they run in the fused form."""
 
-def select_impl(impl: Impl | None, x: Tensor) -> Form:
+
+def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Form:
     """Name the form to run for a call's `impl`; None means what `use_impl` set, and `auto` the fastest here.
 
     `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `fused`. An operation without a Triton kernel
@@ -35,6 +38,7 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
     Args:
         impl: what the call asks for.
         x: a tensor the operation reads; its device and dtype decide.
+        prepares: an operation that the call prepares weights for: where its kernels failed, `auto` is `fused`.
 
     Raises:
         ValueError: there is no such form, or Triton cannot run on this tensor.
@@ -43,7 +47,8 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
     if transformed():
         return "reference"
     if chosen == "auto":
-        return "triton" if TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES else "fused"
+        runs = TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES and prepares not in failed
+        return "triton" if runs else "fused"
     if chosen == "triton":
         if not TRITON:
             raise ValueError("impl 'triton' needs the package triton, which is missing: choose fused or auto")
@@ -52,6 +57,16 @@ def select_impl(impl: Impl | None, x: Tensor) -> Form:
         if x.dtype not in _DTYPES:
             raise ValueError(f"impl 'triton' computes in float32, bfloat16 and float16, not {x.dtype}: choose fused")
     return chosen
+
+
+def kernels_run_on(device: torch.device) -> bool:
+    """Say whether Triton's kernels run on a device."""
+    return TRITON and (device.type == "cuda" or INTERPRETED)
+
+
+def in_force() -> Impl:
+    """Name what `use_impl` set."""
+    return _chosen
 
 
 def transformed() -> bool:

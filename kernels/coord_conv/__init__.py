@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.coord_conv import reference
 
 if TRITON:
@@ -18,6 +19,7 @@ if TRITON:
 __all__ = ["CoordConv2d", "coord_conv2d"]
 
 
+@operation()
 def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Impl | None = None) -> Tensor:
     """Convolve x with its coordinates appended, padded to keep height and width.
 

@@ -6,7 +6,7 @@ It holds copies: after parameters have changed, pack again.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
@@ -34,6 +35,33 @@ class PackedLayers(NamedTuple):
     layers: int
     kernel_size: int
     form: Form
+    asked: Impl | None = None
+    """What the caller of `pack_layers` asked for."""
+
+    def signature(self) -> tuple[Any, ...]:
+        """Describe the layers, whichever form reads them."""
+        return self.layers, self.kernel_size, len(self.biases), self.weights.dtype
+
+    def unpacked(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Give weights and biases of a fast form again, as views."""
+        w, L, k = self.weights, self.layers, self.kernel_size
+        growth = len(self.biases) // L
+        if self.form == "fused":
+            return fused.System(w, growth).weights(), list(self.biases.split(growth))
+        C = w.numel() // (L * growth * k * k) - growth * (L - 1) // 2
+        flat = w.split([growth * k * k * (C + growth * layer) for layer in range(L)])
+        return [
+            of_layer.view(growth, k, k, -1).permute(0, 3, 1, 2) for of_layer in flat
+        ], list(self.biases.split(growth))
+
+    def recipe(self) -> tuple[Callable[..., "PackedLayers"], list[Tensor]]:
+        """Give a function that packs tensors in a form, and the tensors."""
+        weights, biases = self.unpacked()
+        return _packed_again, [*weights, *biases]
+
+
+def _packed_again(tensors: Sequence[Tensor], impl: Impl) -> PackedLayers:
+    return pack_layers([(tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :])], impl=impl)[0]
 
 
 def pack_layers(
@@ -56,17 +84,30 @@ def pack_layers(
     """
     first = blocks[0][0][0]
     dtype, form = dtype or compute_dtype(first), select_impl(impl, first)
+    asked = None if impl == "auto" else impl
     weights: Sequence[Any] = [Ws for Ws, _ in blocks]
     biases: Sequence[Any] = [bs for _, bs in blocks]
     if form != "reference":
         biases = torch.cat([b for bs in biases for b in bs]).split([sum(map(len, bs)) for bs in biases])
         weights = triton_ops.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
     return [
-        PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form)
+        PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form, asked)
         for w, b, (Ws, _) in zip(weights, biases, blocks, strict=True)
     ]
 
 
+def _variants(
+    x: Tensor,
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
+    activation: ActivationName = "relu",
+    eps: float = 1e-5,
+) -> dict[str, Callable[[], None]]:
+    maps = len(weights.biases) if isinstance(weights, PackedLayers) else sum(map(len, biases))
+    return triton_ops.variants(x, maps, activation)
+
+
+@operation(variants=_variants)
 def dense_block(
     x: Tensor,
     weights: Sequence[Tensor] | PackedLayers,
@@ -85,7 +126,8 @@ def dense_block(
 
     Args:
         x: (N, C, H, W).
-        weights: L kernels (growth, C + l * growth, k, k), k odd; or the packed layers, whose form then runs.
+        weights: L kernels (growth, C + l * growth, k, k), k odd; or the packed layers, whose form then runs unless
+            `impl` names another, for which they are packed anew.
         biases: L vectors (growth,); none with packed layers.
         activation: ReLU, or instance norm without parameters and ReLU.
         eps: of the instance norm.
@@ -103,6 +145,7 @@ def dense_block(
     return torch.cat([x, _new_maps(x, packed, activation, eps)], 1)
 
 
+@operation(variants=_variants)
 def dense_block_maps(
     x: Tensor,
     weights: Sequence[Tensor] | PackedLayers,
@@ -126,6 +169,7 @@ def dense_block_maps(
     return _new_maps(x, packed, activation, eps)
 
 
+@operation(variants=_variants)
 def dense_block_activated(
     x: Tensor,
     weights: Sequence[Tensor] | PackedLayers,
@@ -142,7 +186,7 @@ def dense_block_activated(
     >>> y = dense_block_activated(x, weights, biases)
     >>> torch.testing.assert_close(y, dense_block(x, weights, biases).relu())
     """
-    w, b, layers, kernel_size, form = _packed(x, weights, biases, activation, impl)
+    w, b, layers, kernel_size, form, _ = _packed(x, weights, biases, activation, impl)
     if form == "reference":
         function = _function(activation, eps)
         return function(reference.dense_block(x, w, b, function))
@@ -160,12 +204,14 @@ def _packed(
 ) -> PackedLayers:
     _checked(activation)
     if isinstance(weights, PackedLayers):
-        return weights
+        if impl in (None, "auto", weights.form) or weights.form == "reference":
+            return weights
+        return pack_layers([weights.unpacked()], weights.weights.dtype, impl)[0]
     return pack_layers([(weights, biases)], compute_dtype(x), select_impl(impl, x))[0]
 
 
 def _new_maps(x: Tensor, packed: PackedLayers, activation: ActivationName, eps: float) -> Tensor:
-    w, b, layers, kernel_size, form = packed
+    w, b, layers, kernel_size, form, _ = packed
     if form == "triton":
         return triton_ops.maps(x, w, b, layers, kernel_size, activation, eps)
     return fused.maps(x, w, b, layers, activation, eps)

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.grouped_batch_norm import fused, reference
 
 if TRITON:
     from lorbms_fast.kernels._common.normalization.triton.ops import normalize
 
 
+@operation(kernels="_common.normalization")
 def grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,6 +44,7 @@ def grouped_batch_norm(
     return y, means.detach(), variances.detach()
 
 
+@operation(kernels="_common.normalization")
 def relu_grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:

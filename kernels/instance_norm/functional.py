@@ -4,12 +4,14 @@ from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.activation import IDENTITY, RELU, Activation, named
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.instance_norm import fused, reference
 
 if TRITON:
     from lorbms_fast.kernels.instance_norm.triton import ops as triton_ops
 
 
+@operation(kernels="_common.normalization")
 def instance_norm(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -> Tensor:
     """Normalize each map of each sample: `(x - mean) / sqrt(var + eps)`, with the biased variance.
 
@@ -30,6 +32,7 @@ def instance_norm(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -> Ten
     return run(select_impl(impl, x), x, eps)
 
 
+@operation(kernels="_common.normalization")
 def instance_norm_relu(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -> Tensor:
     """`ReLU(instance_norm(x))`, of which only x is kept for the backward; arguments and result as `instance_norm`'s.
 

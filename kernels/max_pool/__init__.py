@@ -5,12 +5,14 @@ from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.max_pool import fused, reference
 
 if TRITON:
     from lorbms_fast.kernels.max_pool.triton import ops as triton_ops
 
 
+@operation()
 def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
     """Take the maximum of each 2x2 square; a byte remembers which it was, where torch's own pool takes eight.
 

@@ -5,8 +5,8 @@ same weight share that work, and what autograd adds up, if all are given what `f
 a weight has changed, fold again.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.resize_conv import fused, reference
 
 if TRITON:
@@ -25,6 +26,36 @@ class FoldedTaps(NamedTuple):
 
     taps: Tensor
     form: Form
+    asked: Impl | None = None
+    """What the caller of `fold_taps` asked for."""
+
+    def signature(self) -> tuple[Any, ...]:
+        """Describe the taps, whichever form reads them."""
+        return *self._channels(), self.taps.dtype
+
+    def in_form(self, form: Form) -> "FoldedTaps":
+        """Give the taps as another fast form reads them."""
+        if form == self.form or "reference" in (form, self.form):
+            return self
+        if form == "fused":
+            return FoldedTaps(self.taps.permute(2, 0, 1)[:, fused.PLACES], form)
+        places = sorted(range(9), key=fused.PLACES.__getitem__)
+        return FoldedTaps(self.taps[:, places].permute(1, 2, 0).contiguous(), form)
+
+    def _channels(self) -> tuple[int, int]:
+        """Channels out and in."""
+        shape = self.taps.shape
+        return {"triton": (shape[2], shape[1]), "fused": (shape[0], shape[2])}.get(self.form, (shape[0], shape[1]))
+
+    def recipe(self) -> tuple[Callable[..., "FoldedTaps"], list[Tensor]]:
+        """Give a function that folds a weight in a form, and a weight of this one's shape."""
+        O, C = self._channels()
+        weight = self.taps.new_empty((O, C, 3, 3), device="meta").requires_grad_(self.taps.requires_grad)
+        return _folded_again, [weight]
+
+
+def _folded_again(tensors: Sequence[Tensor], impl: Impl) -> FoldedTaps:
+    return fold_taps(tensors, impl=impl)[0]
 
 
 def fold_taps(
@@ -42,16 +73,18 @@ def fold_taps(
         dtype: that products are computed in; None takes autocast's inside its context, else the weights' own.
         impl: form to fold for; None takes the one in force.
     """
-    dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0])
+    dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0], prepares="resize_conv")
+    asked = None if impl == "auto" else impl
     if form == "triton":
         taps = triton_ops.fold(weights[0], list(weights[1:]), dtype)
     elif form == "fused":
         taps = [fused.fold(weight, dtype) for weight in weights]
     else:
         taps = list(weights)
-    return [FoldedTaps(of_weight, form) for of_weight in taps]
+    return [FoldedTaps(of_weight, form, asked) for of_weight in taps]
 
 
+@operation()
 def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None) -> Tensor:
     """Nearest-neighbour enlarging by 4, then a 3x3 convolution of stride 2 padded after, without bias.
 
@@ -62,7 +95,7 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
 
     Args:
         x: (N, C, H, W).
-        weight: (O, C, 3, 3); or its folded taps, whose form then runs.
+        weight: (O, C, 3, 3); or its folded taps, whose form then runs unless `impl` names another.
         impl: form to run; None takes the one in force.
 
     Returns:
@@ -70,7 +103,9 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     """
     if isinstance(weight, Tensor):
         (weight,) = fold_taps([weight], compute_dtype(x), select_impl(impl, x))
-    taps, form = weight
+    elif impl not in (None, "auto"):
+        weight = weight.in_form(select_impl(impl, x))
+    taps, form, _ = weight
     if form == "reference":
         return reference.resize_conv(x, taps)
     if form == "triton":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.spectral_norm import fused
 from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm, spectral_norm_through
 
@@ -15,6 +16,7 @@ if TRITON:
 __all__ = ["advance_u", "power_step", "spectral_norm", "spectral_norm_all", "spectral_norm_through"]
 
 
+@operation()
 def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> list[Tensor]:
     """Divide every weight by its largest singular value, estimated by one step of the power iteration from its u.
 
@@ -40,6 +42,7 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
     return fused.spectral_norm_all(weights, us)
 
 
+@operation()
 @torch.no_grad()
 def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> None:
     """Replace every u by u' in place: once an iteration, after all updates of the weights.

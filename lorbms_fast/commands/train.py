@@ -50,6 +50,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         out: Path | None = None,
         resume: Path | None = None,
         other_images: bool = False,
+        retune: bool = False,
         preset: str = preset_named,
         variant: str = variant_named,
         config: Path | None = None,
@@ -69,6 +70,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
                 run itself.
             resume: Folder of a run to continue; it remembers its store and its settings, also those given here.
             other_images: Let a run that is resumed go on with a store of other images.
+            retune: On a GPU, try all kernels again, also those that were tried on this machine before.
             preset: Settings to start from: thesis (the headline run) or demo (small networks, minutes on a CPU).
             variant: System of Appendix D to change these settings to: `lorbms-fast info --variant list` names them.
             config: TOML or JSON file with settings that replace the preset's, or those of the run that is resumed.
@@ -95,7 +97,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             else:
                 images = ImageStore.open(store)
                 run = _new(out, world, lambda folder: Run.create(folder, settings, store))
-            run_training(replace(run, config=settings), images, world, other_images)
+            run_training(replace(run, config=settings), images, world, other_images, retune)
 
     return train
 

@@ -19,8 +19,11 @@ from lorbms_fast.config import LossConfig, OptimConfig, Precision
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.iteration import iterate
+from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms
+from lorbms_fast.kernels._common.dispatch import in_force
+from lorbms_fast.kernels._common.operation import fall_back, said
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, DrawFn, Networks, StepMetrics
@@ -53,8 +56,12 @@ class CudaGraphs:
 
     def warm_up(self, work: Work) -> None:
         """Documented at the protocol."""
-        with self._aside():  # a backward must not have begun on the stream that a capture cannot use
-            work()
+        try:
+            with self._aside():  # a backward must not have begun on the stream that a capture cannot use
+                work()
+        except BaseException:
+            self._release()
+            raise
 
     def record(self, work: Work) -> Work:
         """Documented at the protocol."""
@@ -83,9 +90,11 @@ class CudaGraphs:
         with torch.cuda.device(self._device):
             here = torch.cuda.current_stream()
             self._stream.wait_stream(here)
-            with torch.cuda.stream(self._stream):
-                yield
-            here.wait_stream(self._stream)
+            try:
+                with torch.cuda.stream(self._stream):
+                    yield
+            finally:
+                here.wait_stream(self._stream)
 
     def _end_allocations(self) -> None:
         """Release the memory of a failed capture: where its end failed, torch has left the allocator recording."""
@@ -95,6 +104,10 @@ class CudaGraphs:
             pass
         else:
             torch._C._cuda_releasePool(self._device.index, self._pool)
+        self._release()
+
+    def _release(self) -> None:
+        """Give back the memory that a stream of its own has kept: nobody else can use it."""
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -103,8 +116,9 @@ class CapturedIteration:
     """Training iterations of the fast form, with batches drawn and assembled on the images' device.
 
     The number of candidates to encode is part of a graph. There is a graph for each of a few numbers, the largest being
-    the most that masks can use; an iteration takes the smallest that holds its own. The first iteration of a size warms
-    up, the second is recorded. If either fails, a message says so, that iteration starts over, and all run without.
+    the most that masks can use; an iteration takes the smallest that holds its own. All sizes are warmed up before the
+    first iteration, which leaves no trace; the first iteration of a size is recorded. A kernel that fails in either is
+    told of and replaced by its operation's fused form; after any other failure all run without graphs.
 
     Args:
         networks: in training mode.
@@ -141,8 +155,9 @@ class CapturedIteration:
         """Number of the next iteration, as the device counts it."""
         self._expected = 0
         self._numbers = torch.zeros(len(StepMetrics.names()), dtype=torch.float64, device=images.device)
-        self._seen: set[int] = set()
+        self._warm = False
         self._replays: dict[int, Work] = {}
+        self._moved: set[int] = set()
 
     @property
     def graphs(self) -> int:
@@ -164,6 +179,10 @@ class CapturedIteration:
         Returns:
             Metrics in memory that the next call overwrites.
         """
+        if self.recorder is not None and not self._warm:
+            self._warm = True
+            for size in reversed(self.sizes):  # the largest, which takes most memory, first
+                self._try("warmed up", size)
         used = self._drawn.ready(iteration, numbers)
         if iteration != self._expected:
             self.number.fill_(iteration)
@@ -171,40 +190,52 @@ class CapturedIteration:
         self._do(next(size for size in self.sizes if size >= used))
         return StepMetrics.unstacked(self._numbers)
 
-    def _do(self, size: int) -> None:
-        work = partial(self._work, size)
-        if self.recorder is None:
-            work()
-        elif size in self._replays:
-            self._replays[size]()
-        elif self._prepared(size, work, self.recorder):
-            self._check_that_it_moved(size)
-        else:
-            work()
+    def rehearse(self, size: int) -> None:
+        """Run an iteration with so many candidates, of the first images; it trains: see `undone`."""
+        self._drawn.rehearse(size, len(self._images))
+        self._work(size)
 
-    def _prepared(self, size: int, work: Work, recorder: Recorder) -> bool:
-        """Run an iteration of a size that has no graph yet; False where that failed, and all go on without."""
-        stage = "captured" if size in self._seen else "warmed up"
-        try:
-            if size in self._seen:
-                self._replays[size] = recorder.record(work)
-                self._replays[size]()
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Put back what iterations inside the block change."""
+        with undone(self._networks, self._optimizers, (self.number, self._numbers, self._drawn.slots)):
+            yield
+
+    def _do(self, size: int) -> None:
+        if size not in self._replays:
+            self._try("captured", size)
+        if size not in self._replays:
+            self._work(size)
+            return
+        self._replays[size]()
+        if size not in self._moved:
+            self._check_that_it_moved(size)
+
+    def _try(self, stage: str, size: int) -> None:
+        """Warm up or capture a size: where a kernel of ours fails, without it; where anything else does, no graphs."""
+        rehearse = stage == "warmed up"
+        while self.recorder is not None:
+            try:
+                if rehearse:
+                    with self.undone():
+                        self.recorder.warm_up(partial(self.rehearse, size))
+                if stage == "captured":
+                    self._replays[size] = self.recorder.record(partial(self._work, size))
+                return
+            except Exception as error:  # whatever it was, there is another way
+                why, fell_back = said(error), fall_back(error)
+            for optimizer in vars(self._optimizers).values():
+                optimizer.abandon()
+            failed = f"an iteration of {size} candidates cannot be {stage} ({why})"
+            if fell_back and in_force() == "triton":
+                raise UserError(f"--kernels triton: {failed}; train with --kernels auto")
+            if fell_back:
+                tqdm.write(f"{failed}: {', '.join(fell_back)} in the fused torch form from now on; its cost is not known")
+                rehearse = True
             else:
-                recorder.warm_up(work)
-                self._seen.add(size)
-        except Exception as error:  # whatever it was, there is another way
-            tqdm.write(
-                f"an iteration of {size} candidates cannot be {stage} ({_said_first(error)}): training goes on "
-                "without CUDA graphs"
-            )
-        else:
-            return True
-        self.recorder = None
-        self._replays.clear()
-        for optimizer in vars(self._optimizers).values():
-            optimizer.abandon()
-        self.number.fill_(self._expected - 1)
-        return False
+                tqdm.write(f"{failed}: training goes on without CUDA graphs")
+                self.recorder = None
+                self._replays.clear()
 
     def _check_that_it_moved(self, size: int) -> None:
         """Check that the replay did something: a graph recorded on another device's stream is silently empty.
@@ -218,6 +249,7 @@ class CapturedIteration:
                 f"the CUDA graph of {size} candidates does nothing on {self._images.device}: iteration "
                 f"{self._expected} still has number {number}; train with --graphs off"
             )
+        self._moved.add(size)
 
     def _work(self, size: int) -> None:
         """Run the whole iteration: from its number to parameters, moments, u and metrics."""
@@ -234,10 +266,3 @@ class CapturedIteration:
         rows, mask, used = unpacked(slot, self._n, size)
         images = lorbms.assemble_batch(self._images, rows, dtype=self._dtype, channels_last=True)
         return Batch(images[0], images[1:], mask, used)
-
-
-def _said_first(error: BaseException) -> str:
-    """Name the first failure, on one line: the end of a capture fails because of what went wrong inside it."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,11 +1,11 @@
 """Distributed training under torchrun: the group of processes, averaged gradients, synchronized batch norm."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.errors import UserError
 from lorbms_fast.reference.layers import BatchNorm
+
+T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
 """Max. wait for a silent process, which may be the first at its sheets, checkpoints and measurements."""
@@ -49,6 +51,17 @@ class World:
         with together():
             dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers
+
+
+    def shared(self, make: Callable[[], T]) -> T:
+        """Make something in the first process, any Python object, and hand it to all; every one must ask."""
+        if self.size == 1:
+            return make()
+        held: list[Any] = [make() if self.first else None]
+        with together():
+            dist.broadcast_object_list(held, 0, device=torch.device("cpu"))
+        found: T = held[0]
+        return found
 
 
 ALONE = World()

@@ -53,6 +53,15 @@ class DrawQueue:
             self._counts = self._sent.pop(part).read()
         return int(self._counts[place])
 
+    def rehearse(self, size: int, images: int) -> None:
+        """Fill all slots with one batch of some of `images` images that uses `size` candidates."""
+        samples = torch.arange(self._n, device=self.slots.device)
+        replaced = size // self._n + (samples < size % self._n)
+        mask = torch.arange(4, device=samples.device) < replaced[:, None]
+        rows = torch.arange(5 * self._n, device=samples.device) % images
+        used = padded_candidates(mask, 3 * self._n)
+        self.slots.copy_(torch.cat([rows, mask.flatten().long(), used.flatten()]))
+
     def _draw(self, first: int, end: int, numbers: range) -> HostCopy:
         """Fill the slots of iterations `first` to `end`, of one part of the ring; numbers are those of `first`."""
         all_numbers = range(numbers.start, _shifted(numbers, end - first).start, numbers.step)

@@ -15,16 +15,19 @@ from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
 from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
-from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
+from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
 from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronize_batch_norm
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
+from lorbms_fast.engine.first_use import Found, choose_forms
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import UPDATES, iterate
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
 from lorbms_fast.engine.torch_compile import compile_regions
+from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
+from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
@@ -220,32 +223,66 @@ class Training:
         first, step = self.source.batch_number(progress.images) + self.world.rank, self.world.size
         return range(first, first + self.updates * step, step)
 
+    def choose_forms(self, start: Progress, retune: bool = False) -> Found | None:
+        """Give each operation of this run a form, where kernels of ours run; parameters stay as they are.
+
+        Args:
+            start: where the networks are.
+            retune: try again what was tried before.
+
+        Raises:
+            UserError: the settings ask for kernels alone, and some operation has none that is right.
+        """
+        config = self.run.config
+        runs = dispatch.kernels_run_on(self.device) and config.impl == "fast"
+        if config.kernels == "triton" and not runs:
+            raise UserError(f"--kernels triton needs --impl fast, Triton and a GPU, not {self.device}: use auto")
+        if config.kernels == "torch" or not runs:
+            return None
+        self.networks.train()
+        if self._memory_can_be_fixed:
+            fixed = self._on_fixed_memory(None)
+            works, without_trace = [partial(fixed.rehearse, size) for size in fixed.sizes], fixed.undone()
+        else:
+            works, without_trace = [partial(self._iterate, start)], undone(self.networks, self.optimizers)
+        with without_trace:
+            return choose_forms(works, self.device, config.kernels, retune, self.world)
+
+    @property
+    def _memory_can_be_fixed(self) -> bool:
+        config, source = self.run.config, self.source
+        fast = implementation(config.model, config.impl) is IMPLS["fast"]
+        return fast and isinstance(source.read, ResidentReader) and isinstance(source, NeighbourBatches)
+
     def _step(self) -> Callable[[Progress], StepMetrics]:
         """Choose how an iteration is run: as one CUDA graph where there can be, else operation after operation."""
-        config, source, on_gpu = self.run.config, self.source, self.device.type == "cuda"
-        read, fast = source.read, implementation(config.model, config.impl) is IMPLS["fast"]
-        possible = fast and isinstance(read, ResidentReader) and isinstance(source, NeighbourBatches)
+        config, on_gpu = self.run.config, self.device.type == "cuda"
+        possible = self._memory_can_be_fixed
         if config.graphs == "on" and not possible:
             raise UserError(
                 "--graphs on needs --images resident and --impl fast, and to mix and classify as the thesis"
             )
         if not possible or config.graphs == "off" or (config.graphs == "auto" and not on_gpu):
             return self._iterate
-        assert isinstance(read, ResidentReader)
+        captured = self._on_fixed_memory(CudaGraphs(self.device) if on_gpu else None)
+        return lambda progress: captured(progress.iteration, self.numbers(progress))
+
+    def _on_fixed_memory(self, recorder: Recorder | None) -> CapturedIteration:
+        config, source = self.run.config, self.source
+        assert isinstance(source.read, ResidentReader)
         assert isinstance(source, NeighbourBatches)
-        captured = CapturedIteration(
+        return CapturedIteration(
             self.networks,
             self.optimizers,
-            read.images,
+            source.read.images,
             source.drawing(self.device),
             config.batch_size,
             self.updates,
             config.loss,
             config.optim,
             self.arithmetic,
-            CudaGraphs(self.device) if on_gpu else None,
+            recorder,
         )
-        return lambda progress: captured(progress.iteration, self.numbers(progress))
 
     def _iterate(self, progress: Progress) -> StepMetrics:
         config = self.run.config

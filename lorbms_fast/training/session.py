@@ -1,9 +1,10 @@
 """A run from its newest checkpoint to its end: built, trained, drawn and measured."""
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 
-from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
+from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -13,6 +14,7 @@ from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.evaluation.generation import SCORES, draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
+from lorbms_fast.kernels import Impl, use_impl
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.rendering.scenes import training_sheet
@@ -20,8 +22,13 @@ from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.training.setup import batch_source, scene_batches
 from lorbms_fast.types import Networks
 
+FORMS: dict[str, Impl] = {"auto": "auto", "triton": "triton", "torch": "fused"}
+"""What `--kernels` puts in force."""
 
-def run_training(run: Run, store: ImageStore, world: World = ALONE, other_images: bool = False) -> None:
+
+def run_training(
+    run: Run, store: ImageStore, world: World = ALONE, other_images: bool = False, retune: bool = False
+) -> None:
     """Train a run to its end, from its newest checkpoint if it has one, and draw its curves.
 
     Args:
@@ -29,6 +36,7 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE, other_images
         store: the images; where they are now is noted in the run.
         world: the processes that train together.
         other_images: whether they may be others than before.
+        retune: try kernels again that were tried on this machine before.
 
     Raises:
         UserError: another process is training it, or something the user can mend came in between.
@@ -44,10 +52,11 @@ def run_training(run: Run, store: ImageStore, world: World = ALONE, other_images
         retain_freed_memory()
         source = batch_source(run.config, store)
         with out_of_memory_told(run.config.batch_size, device_named(run.config.device)):
-            _train(run, source, world)
+            with use_impl(FORMS[run.config.kernels]):
+                _train(run, source, world, retune)
 
 
-def _train(run: Run, source: BatchSource, world: World) -> None:
+def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
     training = Training.of(run, source, world)
     if world.first:
         run.check_space(training.networks, training.optimizers)
@@ -60,6 +69,10 @@ def _train(run: Run, source: BatchSource, world: World) -> None:
     if world.first:
         run.keep()
         print(_summary(training, start))
+    if (found := training.choose_forms(start, retune)) is not None and world.first:
+        found.tell()
+        with atomic_write(run.folder / "kernels.json") as partial:
+            partial.write_text(json.dumps(found.facts(), indent=1) + "\n")
     try:
         training.train(start, training_sheet, _measure(run, source.store) if world.first else None)
     except Interrupted as stop:

@@ -14,7 +14,8 @@ What needs all that some programs have stored is thus done by the last of them (
 that follows: nobody waits for anybody, totals are added in an order of their own, and results are the same every time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ _POSITIONS = 128
 _PROGRAMS = 512
 """Max. programs for a weight gradient: about 2 x 2 x 132 multiprocessors."""
 _BLOCK = 1024
+_splits: dict[tuple[int, ...], bool] = {}
+"""Whether to split, by positions, channels, new maps and norm, where somebody has tried; elsewhere `_split` decides."""
 
 
 def pack(blocks: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> Sequence[Tensor]:
@@ -74,7 +77,7 @@ def dense_block(
     L, MAPS, NORM = layers, len(b), activation != "relu"
     G, STACK = MAPS // L, C + MAPS
     y, stack, mean, rstd = _results(x, w, b, layers, kernel_size, activation, eps)
-    split = _split(N, H * W)
+    split = _split(N, H * W, C, MAPS, NORM)
     arrived = x.new_empty((L if split else 1, N), dtype=torch.int32)
     if NORM:
         few = _few_channels(C, H * W)
@@ -165,7 +168,7 @@ def dense_block_backward(
     maps = (grad_y, grad_stack, g, y, w, mean, rstd)
     # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
     of_layers = [(layer, layer + 1, not (NORM and layer == L - 1)) for layer in reversed(range(L))]
-    for i, (first, last, shared) in enumerate(of_layers if _split(N, H * W) else [(0, L, False)]):
+    for i, (first, last, shared) in enumerate(of_layers if _split(N, H * W, C, MAPS, NORM) else [(0, L, False)]):
         kernels.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
             *maps, arrived, 0 if i else len(arrived), N * first, first, last,
             **sizes, NORM=NORM, SPLIT=shared,
@@ -236,8 +239,18 @@ def _precision(dtype: torch.dtype) -> str:
     return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
-def _split(images: int, positions: int) -> bool:
-    return positions > _ON_ONE_SM and images < _MANY
+def _split(images: int, positions: int, *block: int) -> bool:
+    return _splits.get((positions, *block), positions > _ON_ONE_SM and images < _MANY)
+
+
+def variants(x: Tensor, maps: int, activation: str) -> dict[str, Callable[[], None]]:
+    """Ways to run these kernels where an image has several tiles, by name; each sets its own for such images."""
+    _, C, H, W = x.shape
+    if H * W <= _TILE:
+        return {}
+    key = H * W, C, maps, activation != "relu"
+    ways = {"whole images": False, "layers": True}
+    return {name: partial(_splits.__setitem__, key, split) for name, split in ways.items()}
 
 
 def _at_least_16(size: int, most: int) -> int:

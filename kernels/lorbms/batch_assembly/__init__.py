@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.lorbms.batch_assembly import fused, reference
 
 if TRITON:
     from lorbms_fast.kernels.lorbms.batch_assembly.triton import ops as triton_ops
 
 
+@operation()
 def assemble_batch(
     images: Tensor,
     rows: Tensor,

@@ -3,12 +3,14 @@
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.lorbms.chunk_mixing import reference
 
 if TRITON:
     from lorbms_fast.kernels.lorbms.chunk_mixing.triton import ops as triton_ops
 
 
+@operation()
 def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     """`f_mix[i] = m_i ? f_q[i] : f_ref[i]` (thesis, Algorithm 1).
 
@@ -32,6 +34,7 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = Non
     return reference.mix_chunks(f_ref, f_q, mask)
 
 
+@operation()
 def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     """`mix_chunks` where only the candidates in use were encoded, in one batch behind the reference images.
 

@@ -38,4 +38,5 @@ def dense_block_pooled(
     if layers.form == "fused":
         packed = layers.weights, layers.biases, layers.layers
         return fused.dense_block_pooled(x, *packed, activation, eps, weight, bias)
-    return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, layers.form)
+    impl = "reference" if layers.form == "reference" else layers.asked
+    return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, impl)

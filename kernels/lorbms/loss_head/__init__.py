@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.lorbms.loss_head import fused, reference
 from lorbms_fast.kernels.lorbms.loss_head.reference import Gan
 
@@ -12,6 +13,7 @@ if TRITON:
     from lorbms_fast.kernels.lorbms.loss_head.triton import ops as triton_ops
 
 
+@operation()
 def loss_head(
     I_ref: Tensor,
     I_hat: Tensor,
@@ -55,6 +57,7 @@ def loss_head(
     return of_form.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
 
 
+@operation()
 def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], impl: Impl | None = None) -> Tensor:
     """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`, y_j one-hot at j where m_j, else zero (thesis, Section 3.4).
 
@@ -77,6 +80,7 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
     return reference.classification_loss(logits, mask, lambdas)
 
 
+@operation()
 def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None = None) -> Tensor:
     """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`, or with hinge losses `max(0, 1 - D(I_ref)) + max(0, 1 + D(I_mix))`.
 

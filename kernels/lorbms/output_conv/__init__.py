@@ -4,12 +4,14 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.lorbms.output_conv import fused, reference
 
 if TRITON:
     from lorbms_fast.kernels.lorbms.output_conv.triton import ops as triton_ops
 
 
+@operation()
 def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = None) -> Tensor:
     """`tanh(conv2d(cat([x, new_maps], 1), weight, bias))`.
 

@@ -4,12 +4,14 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.lorbms.pooled_conv import fused, reference
 
 if TRITON:
     from lorbms_fast.kernels.lorbms.pooled_conv.triton import ops as triton_ops
 
 
+@operation()
 def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = None) -> Tensor:
     """`max_pool2d(conv2d(x, weight, bias), 2)`.
 

@@ -92,8 +92,8 @@ def test_every_replay_is_the_uncaptured_iteration(fresh, arithmetic, rtol, store
         expected = plain.ordinary(i, [source.batch(number) for number in numbers_of(i, fresh)])
         found = captured(i, numbers_of(i, fresh))
         torch.testing.assert_close(found.stacked(), expected.stacked(), rtol=rtol, atol=0)
-    assert tape.replayed + tape.warmed == iterations
-    assert tape.replayed >= 4
+    assert tape.warmed == len(captured.sizes)  # all before the first iteration, which they did not change
+    assert tape.replayed == iterations
     assert tape.recorded <= len(captured.sizes)
     for optimizer, other in zip(vars(played.optimizers).values(), vars(plain.optimizers).values(), strict=True):
         assert optimizer.t == other.t

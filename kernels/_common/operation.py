@@ -1,0 +1,180 @@
+"""The dispatcher: which form an operation runs in at a shape, by what was found on first use; and a way back.
+
+A call that names no form takes, where `auto` or `triton` is in force, the form that `install` was told for its key. One
+of another shape takes the fused form if the operation's kernels failed elsewhere, and otherwise what `select_impl` says.
+A kernel that fails as it is launched, at a shape that nobody tried, makes its operation fall back there.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.kernels._common.autocast import compute_dtype
+
+P, R = ParamSpec("P"), TypeVar("R")
+Key = tuple[Any, ...]
+Variants = Callable[..., dict[str, Callable[[], None]]]
+"""Function from a call's arguments to ways of running its kernels, by name; each sets its own for this shape."""
+Watcher = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], None]
+
+TRITON = "triton"
+"""Name of a form; that of a variant is `triton: VARIANT`."""
+
+_forms: dict[Key, str] = {}
+_folders: dict[str, str] = {}
+_variants: dict[str, Variants] = {}
+_watcher: Watcher | None = None
+
+
+def operation(*, kernels: str | None = None, variants: Variants | None = None) -> Callable[..., Any]:
+    """Hand the choice of a function's form to the dispatcher; it takes the keyword `impl`, and a tensor (or several) first.
+
+    Args:
+        kernels: package that its kernels are in, below `lorbms_fast.kernels`; by default the function's own.
+        variants: its kernels can run in several ways.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name, place = function.__name__, list(signature(function).parameters).index("impl")
+        _folders[name] = function.__module__ if kernels is None else f"lorbms_fast.kernels.{kernels}"
+        if variants is not None:
+            _variants[name] = variants
+
+        def in_form(form: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+            form, _, variant = form.partition(": ")
+            if variant:
+                _variants[name](*args, **{word: value for word, value in kwargs.items() if word != "impl"})[variant]()
+            return function(*args[:place], **(kwargs | {"impl": form}))
+
+        @wraps(function)
+        def dispatched(*args: Any, **kwargs: Any) -> R:
+            named = kwargs.get("impl") if len(args) <= place else args[place]
+            if named is None:
+                named = next((asked for arg in args if (asked := getattr(arg, "asked", None)) is not None), None)
+            if torch.compiler.is_compiling():
+                failed = named is None and name in dispatch.failed
+                return in_form("fused", args, kwargs) if failed else function(*args, **kwargs)
+            if named is not None or dispatch.transformed():
+                return in_form(named, args, kwargs) if named and ": " in named else function(*args, **kwargs)
+            if _watcher is not None:
+                with watched(None) as watcher:
+                    watcher(dispatched, args[:place], {word: kwargs[word] for word in kwargs if word != "impl"})
+                    return function(*args, **kwargs)
+            if dispatch.in_force() not in ("auto", TRITON):
+                return function(*args, **kwargs)
+            key = key_of(name, args, kwargs) if _forms or name in dispatch.failed else ()
+            form = _forms.get(key, "fused" if name in dispatch.failed and dispatch.in_force() == "auto" else None)
+            if form == "fused":
+                return in_form(form, args, kwargs)
+            try:
+                return function(*args, **kwargs) if form is None else in_form(form, args, kwargs)
+            except Exception as error:
+                if failed_kernel(error) is None or dispatch.in_force() == TRITON:
+                    raise
+                why = said(error)
+            _forms[key or key_of(name, args, kwargs)] = "fused"
+            dispatch.failed.add(name)
+            warnings.warn(
+                f"{name}: its kernel failed ({why}); the fused form runs instead, here and at shapes that nobody has "
+                "tried",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return in_form("fused", args, kwargs)
+
+        return dispatched
+
+    return decorate
+
+
+def key_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
+    """Describe a call but for the number of samples: shapes, dtypes and options."""
+    first, *others = args
+    x: Tensor = first if isinstance(first, Tensor) else first[0]
+    of_first = (tuple(first.shape[1:]), first.dtype) if isinstance(first, Tensor) else _described(first)
+    named = tuple(sorted((word, _described(value)) for word, value in kwargs.items() if word != "impl"))
+    dtype = compute_dtype(x)
+    tf32 = dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return name, of_first, *map(_described, others), *named, dtype, tf32
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype
+    if hasattr(value, "signature"):
+        return value.signature()
+    return tuple(map(_described, value)) if isinstance(value, list | tuple) else value
+
+
+def variants_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """List the forms that run an operation's kernels at a call."""
+    of_call = _variants[name](*args, **kwargs) if name in _variants else {}
+    return [f"{TRITON}: {variant}" for variant in of_call] or [TRITON]
+
+
+@contextmanager
+def watched(watcher: Watcher | None) -> Iterator[Any]:
+    """Show a watcher each call inside the block that names no form; yields the watcher of before."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield before
+    finally:
+        _watcher = before
+
+
+def install(forms: Mapping[Key, str], failed: set[str]) -> None:
+    """Have calls with these keys run in these forms.
+
+    Args:
+        forms: `fused`, `triton` or one of its variants, by key.
+        failed: names of operations whose kernels failed at some shape.
+    """
+    _forms.clear()
+    _forms.update(forms)
+    dispatch.failed.clear()
+    dispatch.failed.update(failed)
+
+
+def fall_back(error: BaseException) -> list[str]:
+    """Have the operations whose kernel failed run in the fused form at every shape.
+
+    Returns:
+        Their names; none if it was no kernel that failed, or if they had fallen back before.
+    """
+    module = failed_kernel(error) or "?"
+    folder = module.removesuffix(".triton.ops")
+    names = [name for name, of in _folders.items() if of == folder or of.startswith(f"{folder}.")]
+    names = [name for name in names if name not in dispatch.failed or {*_forms_of(name).values()} - {"fused"}]
+    for name in names:
+        _forms.update(dict.fromkeys(_forms_of(name), "fused"))
+    dispatch.failed.update(names)
+    return names
+
+
+def _forms_of(name: str) -> dict[Key, str]:
+    return {key: form for key, form in _forms.items() if key[0] == name}
+
+
+def failed_kernel(error: BaseException | None) -> str | None:
+    """Find the module that launched the kernel an exception comes from, if it comes from one."""
+    while error is not None:
+        module: str | None = getattr(error, "launched_by", None)
+        if module is not None:
+            return module
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def said(error: BaseException) -> str:
+    """Name an error on one line: the first of a chain, which the others come from."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"

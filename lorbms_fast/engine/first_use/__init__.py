@@ -1,0 +1,165 @@
+"""First use of the kernels on a machine: each operation of a run is compiled, checked, timed, and given a form.
+
+Nothing of this happens on a CPU. What was found is kept (`verdicts`), so that the next run only looks it up.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.first_use.calls import Call, Families, recorded
+from lorbms_fast.engine.first_use.judging import Verdict
+from lorbms_fast.engine.first_use.verdicts import load, machine, place, save
+from lorbms_fast.engine.first_use.workers import Judge, judged_apart, judged_here
+from lorbms_fast.errors import UserError
+from lorbms_fast.kernels._common.operation import Key, install
+from lorbms_fast.progress import tqdm
+
+Kernels = Literal["auto", "triton"]
+WIDTH = 120
+"""Columns of a table that is written to no terminal."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An operation at a shape and the form it was given."""
+
+    calls: list[Call]
+    verdict: Verdict
+    form: str
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """What is told of it, by column."""
+        call, found, batches = self.calls[-1], self.verdict, [each.batch for each in self.calls]
+        return {
+            "operation": call.operation.__name__,
+            "shape": "x".join(map(str, call.specs[0].shape[1:])),
+            "batch": "-".join(map(str, sorted({min(batches), max(batches)}))),
+            "arithmetic": call.arithmetic,
+            "form": self.form,
+            "error": found.errors.get(self.form),
+            "definition": found.own,
+            "ms": found.milliseconds.get(self.form),
+            "times torch": found.times_fused(self.form),
+        }
+
+    def messages(self) -> list[str]:
+        """Say of each form that failed which, why, what runs instead and what that costs."""
+        return [self._message(form, why) for form, why in self.verdict.failures.items() if form != self.form]
+
+    def _message(self, form: str, why: str) -> str:
+        call, took = self.calls[-1], self.verdict.milliseconds
+        if {form, self.form} <= took.keys():
+            cost = f"{took[self.form] / took[form]:.2f} times its time"
+        else:
+            cost = "what that costs could not be measured"
+        instead = "the fused torch form" if self.form == "fused" else f"'{self.form}'"
+        return f"{call.label}, {call.arithmetic}: '{form}' {why}: {instead} runs instead, {cost}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of a run's operations."""
+
+    machine: dict[str, str]
+    rows: list[Row]
+    path: Path
+    tried: int
+    """Number of operations that were tried now."""
+
+    def tell(self, whole: bool = False) -> None:
+        """Print what failed, and the table where something was tried now or `whole` is set."""
+        for row in self.rows:
+            for message in row.messages():
+                tqdm.write(message)
+        if not self.tried and not whole:
+            tqdm.write(f"{len(self.rows)} operations run as {self.path} says; --retune tries them again")
+            return
+        of = self.machine
+        title = f"{of['gpu']}, torch {of['torch']}, Triton {of['triton']}, lorbms-fast {of['lorbms-fast']}"
+        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in self.rows[0].cells if self.rows else ():
+            table.add_column(name, justify="left" if name in ("operation", "form") else "right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*("" if value is None else _short(value) for value in row.cells.values()))
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it, for a file."""
+        return {"machine": self.machine, "operations": [row.cells | row.verdict.__dict__ for row in self.rows]}
+
+
+def _short(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}" if 0.1 <= value < 1e3 else f"{value:.1e}"
+
+
+def choose_forms(
+    works: Iterable[Callable[[], object]],
+    device: torch.device,
+    kernels: Kernels = "auto",
+    retune: bool = False,
+    world: World = ALONE,
+    judging: Judge | None = None,
+    path: Path | None = None,
+) -> Found:
+    """Give each operation that some works make a form: the fastest that is right, tried now or before.
+
+    Args:
+        works: are done in the fused form; every process does them.
+        device: where.
+        kernels: `triton` takes no other form.
+        retune: try again what was tried before.
+        world: the processes that train together; the first one tries, the others take its verdicts.
+        judging: judges calls; by default in processes of their own.
+        path: of the file of verdicts; by default in the user's cache folder.
+
+    Raises:
+        UserError: `kernels` is `triton`, and none of an operation's kernels is right.
+    """
+    families, of = recorded(works, device), machine(device)
+    path = path or place(of)
+    judging = judging or (judged_apart if device.type == "cuda" else judged_here)
+
+    def verdicts() -> tuple[dict[str, Verdict], int]:
+        known = {} if retune else load(path, of)
+        missing = {str(key): calls for key, calls in families.items() if str(key) not in known}
+        if missing:
+            known |= _tried(missing, device, judging)
+            save(path, of, known)
+        return known, len(missing)
+
+    known, tried = world.shared(verdicts)
+    rows = {key: _row(calls, known[str(key)], kernels) for key, calls in families.items()}
+    failed = {key[0] for key, row in rows.items() if row.form == "fused" and row.verdict.failures}
+    install({key: row.form for key, row in rows.items()}, failed)
+    return Found(of, list(rows.values()), path, tried)
+
+
+def _tried(families: dict[str, list[Call]], device: torch.device, judging: Judge) -> dict[str, Verdict]:
+    """Try some operations, with a bar."""
+    found: list[Verdict] = []
+    with tqdm(total=len(families), desc=f"first use of {len(families)} operations on {device}", unit="operation") as bar:
+        for verdict in judging(list(families.values()), device):
+            if verdict is not None:
+                found.append(verdict)
+                bar.update()
+            else:
+                bar.set_postfix_str("compiling")
+    return dict(zip(families, found, strict=True))
+
+
+def _row(calls: list[Call], verdict: Verdict, kernels: Kernels) -> Row:
+    row = Row(calls, verdict, verdict.best(at_any_price=kernels == "triton"))
+    if kernels == "triton" and row.form == "fused":
+        why = "; ".join(f"'{form}' {why}" for form, why in verdict.failures.items()) or "it has no kernel here"
+        raise UserError(f"--kernels triton: {calls[-1].label}, {calls[-1].arithmetic}: {why}; train with --kernels auto")
+    return row

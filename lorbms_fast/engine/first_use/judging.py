@@ -1,0 +1,206 @@
+"""The forms of an operation at a shape, judged: right or not by the definition's own error, and how fast."""
+
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.engine.cuda_graph import CudaGraphs
+from lorbms_fast.engine.first_use.calls import Call
+from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.kernels._common.operation import TRITON, said, variants_of
+
+TIMES = 4
+"""How many times the definition's own error a form may have; or one part in 2^p where the definition has next to none,
+p the bits of the result's mantissa."""
+REPEATED, REPLAYS = 5, 10
+CACHE = 256 << 20
+"""Bytes that are written before each replay: more than any second-level cache."""
+
+Timer = Callable[[Callable[[], object], torch.device], float]
+"""Function that takes the time of some work, in milliseconds."""
+
+
+class Errors(NamedTuple):
+    """Relative errors against the definition in float64, the worst of outputs and gradients."""
+
+    found: float
+    own: float
+    """Of the definition in the form's arithmetic."""
+    wrong: str | None
+    """The first result whose error is more than the definition's allows."""
+
+
+def judged(found: Sequence[Tensor], own: Sequence[Tensor], exact: Sequence[Tensor]) -> Errors:
+    """Compare a form's results with the exact ones, beside those that the definition has in the same arithmetic."""
+    scale = max(e.double().norm().item() / max(e.numel(), 1) ** 0.5 for e in exact)
+    of_found, of_own, wrong = [], [], None
+    for number, (f, o, e) in enumerate(zip(found, own, exact, strict=True)):
+        # Gradients that are 0 but for rounding (biases under a norm) are measured against all others.
+        typical = max(e.double().norm().item(), 1e-2 * scale * e.numel() ** 0.5) or 1.0
+        of_found.append(_apart(f, e) / typical)
+        of_own.append(_apart(o, e) / typical)
+        allowed = max(TIMES * of_own[-1], torch.finfo(f.dtype).eps if f.is_floating_point() else 0.0)
+        if math.isnan(of_own[-1]):  # the definition itself has no number there: eps may be 0 in half precision
+            allowed = math.inf
+        if not of_found[-1] <= allowed and wrong is None:  # a NaN is not
+            wrong = f"result {number} is {of_found[-1]:.1e} off, the definition {of_own[-1]:.1e}"
+    return Errors(_worst(of_found), _worst(of_own), wrong)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).norm())
+
+
+def _worst(errors: list[float]) -> float:
+    return max(errors, key=lambda error: (error != error, error))
+
+
+@dataclass
+class Verdict:
+    """What was found of an operation's forms at a shape."""
+
+    own: float = 0.0
+    """Error of the definition, in the same arithmetic."""
+    errors: dict[str, float] = field(default_factory=dict)
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    """Forward and backward."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """What is wrong with a form."""
+
+    def best(self, at_any_price: bool = False) -> str:
+        """Name the fastest form that is right; `at_any_price` one that is a kernel of ours if any is right."""
+        right = [form for form in self.errors if form not in self.failures and form != "fused"]
+        if at_any_price and right:
+            return min(right, key=lambda form: self.milliseconds.get(form, math.inf))
+        return min([*right, "fused"], key=lambda form: self.milliseconds.get(form, math.inf))
+
+    def times_fused(self, form: str) -> float | None:
+        """Compute how many times as fast as the fused form another is."""
+        if not {form, "fused"} <= self.milliseconds.keys():
+            return None
+        return self.milliseconds["fused"] / self.milliseconds[form]
+
+
+def judge(calls: Sequence[Call], device: torch.device, timer: Timer | None = None) -> Verdict:
+    """Check each form at each of some calls that differ in the number of samples; take its time at the largest.
+
+    Args:
+        calls: of one operation.
+        device: where.
+        timer: `milliseconds`, by default.
+    """
+    timer, verdict = timer or milliseconds, Verdict()
+    by_size = sorted(calls, key=lambda call: (call.differentiated, call.batch))
+    for call in by_size:
+        try:
+            _check(call, device, verdict)
+        except torch.OutOfMemoryError as error:  # in the definition, which takes most
+            if not verdict.errors:
+                verdict.failures[TRITON] = f"cannot be checked ({said(error)})"
+            break
+    call = by_size[-1]
+    tensors = call.drawn(device)
+    for form in verdict.errors:
+        try:
+            verdict.milliseconds[form] = timer(_again(call, tensors, form), device)
+        except torch.OutOfMemoryError:
+            continue
+        except Exception as error:
+            _leave_if_lost(device)
+            verdict.failures.setdefault(form, f"runs in no graph ({said(error)})")
+    return verdict
+
+
+def _check(call: Call, device: torch.device, verdict: Verdict) -> None:
+    """Add to a verdict what is found at one call."""
+    tensors = call.drawn(device)
+    exact = call.run(call.leaves(tensors, exact=True), "reference", exact=True)
+    own = call.run(call.leaves(tensors), "reference")
+    for form in ["fused", *_kernels(call, tensors)]:
+        try:
+            errors = judged(call.run(call.leaves(tensors), form), own, exact)
+        except Exception as error:
+            _leave_if_lost(device)
+            verdict.failures.setdefault(form, f"failed ({said(error)})")
+            continue
+        verdict.own = _worst([verdict.own, errors.own])
+        verdict.errors[form] = _worst([verdict.errors.get(form, 0.0), errors.found])
+        if errors.wrong is not None:
+            verdict.failures.setdefault(form, f"is wrong ({errors.wrong})")
+
+
+def launch(calls: Sequence[Call], device: torch.device) -> None:
+    """Run the kernels of some calls once, so that they are compiled; what goes wrong, `judge` will tell."""
+    for call in calls:
+        tensors = call.drawn(device)
+        for form in _kernels(call, tensors):
+            try:
+                call.run(call.leaves(tensors), form)
+            except Exception:
+                _leave_if_lost(device)
+
+
+def _kernels(call: Call, tensors: Sequence[Tensor]) -> list[str]:
+    """List the forms that run kernels of ours here."""
+    if not dispatch.kernels_run_on(tensors[0].device):
+        return []
+    return variants_of(call.operation.__name__, *call.made(tensors, "fused"))
+
+
+def _again(call: Call, tensors: Sequence[Tensor], form: str) -> Callable[[], object]:
+    """Prepare a call to be repeated on the same memory."""
+    leaves, probes = call.leaves(tensors), list[Tensor]()
+    call.run(leaves, form, probes=probes)
+    return lambda: call.run(leaves, form, probes=probes)
+
+
+def _leave_if_lost(device: torch.device) -> None:
+    """End this process if its GPU does nothing more after what a kernel did: whoever started it begins another."""
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        if multiprocessing.parent_process() is None:
+            raise
+        os._exit(1)
+
+
+def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+    """Median time of a piece of work; on a GPU between events around several in one graph.
+
+    Args:
+        work: reads and writes fixed memory, no number goes to the host.
+        device: where; a CPU's times are taken by its clock.
+    """
+    if device.type == "cpu":
+        began = time.perf_counter()
+        work()
+        return 1e3 * (time.perf_counter() - began)
+
+    def several() -> None:
+        for _ in range(REPEATED):
+            work()
+
+    graphs = CudaGraphs(device)
+    graphs.warm_up(several)
+    replay = graphs.record(several)
+    cache = torch.empty(CACHE, dtype=torch.uint8, device=device)
+    times = []
+    for _ in range(REPLAYS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        cache.zero_()  # meanwhile the host is ahead
+        start.record()
+        replay()
+        end.record()
+        times.append((start, end))
+    torch.cuda.synchronize(device)
+    return median(start.elapsed_time(end) for start, end in times) / REPEATED
