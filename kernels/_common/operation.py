@@ -1,7 +1,8 @@
 """The dispatcher: which form an operation runs in at a shape, by what was found on first use; and a way back.
 
-A call that names no form takes, where `auto` or `triton` is in force, the form that `install` was told for its key. One
-of another shape takes the fused form if the operation's kernels failed elsewhere, and otherwise what `select_impl` says.
+A call that names no form takes, where `auto` or `triton` is in force, the form that `install` was told for its key.
+One of another shape takes the fused form if the operation's kernels failed elsewhere, and otherwise what `select_impl`
+says.
 A kernel that fails as it is launched, at a shape that nobody tried, makes its operation fall back there.
 """
 
@@ -31,10 +32,12 @@ _forms: dict[Key, str] = {}
 _folders: dict[str, str] = {}
 _variants: dict[str, Variants] = {}
 _watcher: Watcher | None = None
+_answered = False
+"""Somebody else answers kernels that fail."""
 
 
 def operation(*, kernels: str | None = None, variants: Variants | None = None) -> Callable[..., Any]:
-    """Hand the choice of a function's form to the dispatcher; it takes the keyword `impl`, and a tensor (or several) first.
+    """Hand the choice of a function's form to the dispatcher; it takes tensors first, and `impl`.
 
     Args:
         kernels: package that its kernels are in, below `lorbms_fast.kernels`; by default the function's own.
@@ -76,7 +79,7 @@ def operation(*, kernels: str | None = None, variants: Variants | None = None) -
             try:
                 return function(*args, **kwargs) if form is None else in_form(form, args, kwargs)
             except Exception as error:
-                if failed_kernel(error) is None or dispatch.in_force() == TRITON:
+                if _answered or failed_kernel(error) is None or dispatch.in_force() == TRITON:
                     raise
                 why = said(error)
             _forms[key or key_of(name, args, kwargs)] = "fused"
@@ -130,6 +133,17 @@ def watched(watcher: Watcher | None) -> Iterator[Any]:
         _watcher = before
 
 
+@contextmanager
+def failures_answered() -> Iterator[None]:
+    """Raise, inside the block, what a kernel fails with: whoever catches it asks `fall_back`."""
+    global _answered
+    before, _answered = _answered, True
+    try:
+        yield
+    finally:
+        _answered = before
+
+
 def install(forms: Mapping[Key, str], failed: set[str]) -> None:
     """Have calls with these keys run in these forms.
 
@@ -177,4 +191,5 @@ def said(error: BaseException) -> str:
     """Name an error on one line: the first of a chain, which the others come from."""
     while error.__context__ is not None:
         error = error.__context__
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    text = getattr(error, "error_message", None) or str(error)  # Triton's own begin with a listing
+    return f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"

@@ -50,9 +50,8 @@ class PackedLayers(NamedTuple):
             return fused.System(w, growth).weights(), list(self.biases.split(growth))
         C = w.numel() // (L * growth * k * k) - growth * (L - 1) // 2
         flat = w.split([growth * k * k * (C + growth * layer) for layer in range(L)])
-        return [
-            of_layer.view(growth, k, k, -1).permute(0, 3, 1, 2) for of_layer in flat
-        ], list(self.biases.split(growth))
+        weights = [of_layer.view(growth, k, k, -1).permute(0, 3, 1, 2) for of_layer in flat]
+        return weights, list(self.biases.split(growth))
 
     def recipe(self) -> tuple[Callable[..., "PackedLayers"], list[Tensor]]:
         """Give a function that packs tensors in a form, and the tensors."""

@@ -38,8 +38,8 @@ class FoldedTaps(NamedTuple):
         if form == self.form or "reference" in (form, self.form):
             return self
         if form == "fused":
-            return FoldedTaps(self.taps.permute(2, 0, 1)[:, fused.PLACES], form)
-        places = sorted(range(9), key=fused.PLACES.__getitem__)
+            return FoldedTaps(self.taps.permute(2, 0, 1)[:, triton_ops.OF_PHASES], form)
+        places = sorted(range(9), key=triton_ops.OF_PHASES.__getitem__)
         return FoldedTaps(self.taps[:, places].permute(1, 2, 0).contiguous(), form)
 
     def _channels(self) -> tuple[int, int]:

@@ -33,8 +33,6 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
 _EVEN, _ODD = ((1, 1, 1),), ((1, 1, 0), (0, 0, 1))
 _PHASES = tuple((rows, columns) for rows in (_EVEN, _ODD) for columns in (_EVEN, _ODD))
 SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for row in rows for column in columns]
-PLACES = [0, 1, 2, 3, 6, 4, 5, 7, 8]
-"""Number of each tap in the order of Triton's, which count rows, then columns, even before odd."""
 
 
 def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -23,7 +23,7 @@ from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms
 from lorbms_fast.kernels._common.dispatch import in_force
-from lorbms_fast.kernels._common.operation import fall_back, said
+from lorbms_fast.kernels._common.operation import failures_answered, fall_back, said
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, DrawFn, Networks, StepMetrics
@@ -216,11 +216,12 @@ class CapturedIteration:
         rehearse = stage == "warmed up"
         while self.recorder is not None:
             try:
-                if rehearse:
-                    with self.undone():
-                        self.recorder.warm_up(partial(self.rehearse, size))
-                if stage == "captured":
-                    self._replays[size] = self.recorder.record(partial(self._work, size))
+                with failures_answered():
+                    if rehearse:
+                        with self.undone():
+                            self.recorder.warm_up(partial(self.rehearse, size))
+                    if stage == "captured":
+                        self._replays[size] = self.recorder.record(partial(self._work, size))
                 return
             except Exception as error:  # whatever it was, there is another way
                 why, fell_back = said(error), fall_back(error)
@@ -230,7 +231,8 @@ class CapturedIteration:
             if fell_back and in_force() == "triton":
                 raise UserError(f"--kernels triton: {failed}; train with --kernels auto")
             if fell_back:
-                tqdm.write(f"{failed}: {', '.join(fell_back)} in the fused torch form from now on; its cost is not known")
+                names = ", ".join(fell_back)
+                tqdm.write(f"{failed}: from now on {names} in the fused torch form, at a cost that nobody measured")
                 rehearse = True
             else:
                 tqdm.write(f"{failed}: training goes on without CUDA graphs")

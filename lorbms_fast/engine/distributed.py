@@ -52,7 +52,6 @@ class World:
             dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers
 
-
     def shared(self, make: Callable[[], T]) -> T:
         """Make something in the first process, any Python object, and hand it to all; every one must ask."""
         if self.size == 1:

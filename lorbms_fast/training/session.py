@@ -51,9 +51,9 @@ def run_training(
             run.tidy()
         retain_freed_memory()
         source = batch_source(run.config, store)
-        with out_of_memory_told(run.config.batch_size, device_named(run.config.device)):
-            with use_impl(FORMS[run.config.kernels]):
-                _train(run, source, world, retune)
+        memory_told = out_of_memory_told(run.config.batch_size, device_named(run.config.device))
+        with memory_told, use_impl(FORMS[run.config.kernels]):
+            _train(run, source, world, retune)
 
 
 def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.engine.distributed import ALONE, World
-from lorbms_fast.engine.first_use.calls import Call, Families, recorded
+from lorbms_fast.engine.first_use.calls import Call, recorded
 from lorbms_fast.engine.first_use.judging import Verdict
 from lorbms_fast.engine.first_use.verdicts import load, machine, place, save
 from lorbms_fast.engine.first_use.workers import Judge, judged_apart, judged_here
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels._common.operation import Key, install
+from lorbms_fast.kernels._common.operation import install
 from lorbms_fast.progress import tqdm
 
 Kernels = Literal["auto", "triton"]
@@ -147,7 +147,7 @@ def choose_forms(
 def _tried(families: dict[str, list[Call]], device: torch.device, judging: Judge) -> dict[str, Verdict]:
     """Try some operations, with a bar."""
     found: list[Verdict] = []
-    with tqdm(total=len(families), desc=f"first use of {len(families)} operations on {device}", unit="operation") as bar:
+    with tqdm(total=len(families), desc=f"first use of {len(families)} operations on {device}", unit="op") as bar:
         for verdict in judging(list(families.values()), device):
             if verdict is not None:
                 found.append(verdict)
@@ -161,5 +161,5 @@ def _row(calls: list[Call], verdict: Verdict, kernels: Kernels) -> Row:
     row = Row(calls, verdict, verdict.best(at_any_price=kernels == "triton"))
     if kernels == "triton" and row.form == "fused":
         why = "; ".join(f"'{form}' {why}" for form, why in verdict.failures.items()) or "it has no kernel here"
-        raise UserError(f"--kernels triton: {calls[-1].label}, {calls[-1].arithmetic}: {why}; train with --kernels auto")
+        raise UserError(f"--kernels triton: {calls[-1].label}, {calls[-1].arithmetic}: {why}; use --kernels auto")
     return row

@@ -67,4 +67,3 @@ def _quiet() -> None:
     """Leave Ctrl-C to the process that waits, and the processors to the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-

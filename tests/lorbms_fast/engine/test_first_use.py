@@ -1,0 +1,299 @@
+"""Kernels that fail on first use, or later: what is said, which form runs, and that training goes on as without them.
+
+Stand-ins take the place of two kernels' launches: the operator around them, and its backward, are the real ones.
+"""
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from triton.compiler import CompilationError
+
+from bench.gpu.tape import Tape
+from lorbms_fast.engine import first_use
+from lorbms_fast.engine.first_use import choose_forms, judging
+from lorbms_fast.engine.first_use.calls import recorded
+from lorbms_fast.engine.first_use.judging import Verdict, judge
+from lorbms_fast.errors import UserError
+from lorbms_fast.kernels import lorbms, use_impl
+from lorbms_fast.kernels._common import dispatch, operation
+from lorbms_fast.kernels.lorbms.chunk_mixing.triton import kernels
+from lorbms_fast.run import Run
+from lorbms_fast.training.session import run_training
+from lorbms_fast.training.setup import batch_source
+from tests.conftest import TINY
+from tests.lorbms_fast.engine.test_cuda_graph import CPU, Trained, numbers_of
+
+CONFIG = replace(TINY, batch_size=1)
+FUSED, KERNEL = 2.0, 0.5
+"""Milliseconds that the injected clock shows, by default."""
+
+
+class Launched:
+    """Stands in for a kernel: launched on a grid, it computes in torch."""
+
+    def __init__(self, compute):
+        self.compute, self.launches = compute, 0
+
+    def __getitem__(self, grid):
+        return self._launch
+
+    def _launch(self, *arguments):
+        self.launches += 1
+        self.compute(*arguments)
+
+
+def select(f_ref, f_q, mask, f_mix, size, block):
+    f_mix.copy_(torch.where(mask[..., None], f_q, f_ref))
+
+
+def backward(grad, mask, df_ref, df_q, size, block):
+    df_ref.copy_(torch.where(mask[..., None], 0.0, grad))
+    df_q.copy_(torch.where(mask[..., None], grad, 0.0))
+
+
+def wrong(f_ref, f_q, mask, f_mix, *sizes):
+    select(f_ref, f_q, mask, f_mix, *sizes)
+    f_mix.mul_(1.01)
+
+
+def uncompilable(*arguments):
+    raise CompilationError("def select(): ...", None, "PassManager::run failed\nand a long listing")
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Kernels that run here: those of `mix_chunks` alone, which count their launches."""
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)
+    real = judging._kernels
+    monkeypatch.setattr(
+        judging, "_kernels", lambda call, *rest: real(call, *rest) if call.operation is lorbms.mix_chunks else []
+    )
+    for name, compute in (("select", select), ("backward", backward)):
+        monkeypatch.setattr(kernels, name, Launched(compute))
+    yield kernels
+    operation.install({}, set())
+
+
+def judging_by(**clock):
+    """Judge in this process, by a clock that shows these times of `mix_chunks`."""
+
+    def judging(families, device):
+        for calls in families:
+            times = iter((clock | {"fused": FUSED, "triton": KERNEL} | clock).values())
+            ours = calls[0].operation is lorbms.mix_chunks
+            yield judge(calls, device, lambda work, device: next(times) if ours else 1.0)  # noqa: B023
+
+    return judging
+
+
+def chosen(captured, tmp_path, **options):
+    """Choose the forms of an iteration as training does."""
+    works = [partial(captured.rehearse, size) for size in captured.sizes[-1:]]
+    options = {"judging": judging_by(), "path": tmp_path / "kernels.json"} | options
+    with captured.undone():
+        found = choose_forms(works, CPU, **options)
+    found.tell()
+    return found
+
+
+def row_of(found, name="mix_chunks"):
+    (row,) = [row for row in found.rows if row.calls[0].operation.__name__ == name]
+    return row
+
+
+def assert_trains_as_without(captured, store, iterations=2):
+    """Compare losses with those of operations that name the fused form."""
+    plain, source = Trained(CONFIG, "float32", torch.float32), batch_source(CONFIG, store)
+    for i in range(iterations):
+        found = captured(i, numbers_of(i)).stacked()
+        with use_impl("fused"):
+            expected = plain.ordinary(i, [source.batch(i)]).stacked()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+class Watched(Tape):
+    """A tape that tells when it records."""
+
+    recording = False
+
+    def record(self, work):
+        self.recording = True
+        try:
+            return super().record(work)
+        finally:
+            self.recording = False
+
+
+@pytest.fixture
+def captured(store, launched, monkeypatch):
+    """An iteration of which `mix_chunks` alone is recorded."""
+
+    def of_mixing(*given):
+        return {key: calls for key, calls in recorded(*given).items() if key[0] == "mix_chunks"}
+
+    monkeypatch.setattr(first_use, "recorded", of_mixing)
+    trained = Trained(CONFIG, "float32", torch.float32)
+    return trained.captured(store, Watched(trained.state))
+
+
+def test_the_fastest_that_is_right_runs(launched, captured, store, tmp_path, capsys):
+    row = row_of(chosen(captured, tmp_path))
+    assert row.form == "triton"
+    assert row.cells["times torch"] == FUSED / KERNEL
+    before = launched.select.launches, launched.backward.launches
+    assert_trains_as_without(captured, store)
+    assert launched.select.launches > before[0]
+    assert launched.backward.launches > before[1]
+    assert "instead" not in capsys.readouterr().out
+
+
+FAILURES = {
+    "to be fast": ("select", select, "", ""),
+    "at compile time": (
+        "select",
+        uncompilable,
+        r"'triton' failed \(CompilationError: PassManager::run failed\):",
+        "not be measured",
+    ),
+    "by one percent": ("select", wrong, r"'triton' is wrong \(result 0 is 1.0e-02 off, the .* [0-9.]+e", "4.00 times"),
+    "in the backward": ("backward", uncompilable, r"'triton' failed \(CompilationError", "not be measured"),
+}
+
+
+@pytest.mark.parametrize("when", FAILURES)
+def test_a_kernel_that_fails_is_replaced(when, launched, captured, store, tmp_path, capsys, monkeypatch):
+    name, compute, why, cost = FAILURES[when]
+    monkeypatch.setattr(launched, name, Launched(compute))
+    judging = judging_by() if why else judging_by(fused=1.0, triton=3.0)
+    assert row_of(chosen(captured, tmp_path, judging=judging)).form == "fused"
+    said = [line for line in capsys.readouterr().out.splitlines() if "instead" in line]
+    wanted = rf"mix_chunks 4 x 4, float32: {why}.* the fused torch form runs instead, .*{cost}"
+    assert [bool(re.match(wanted, line)) for line in said] == ([True] if why else []), said
+    launched.select.launches = 0
+    assert_trains_as_without(captured, store)
+    assert launched.select.launches == 0
+    assert captured.graphs > 0
+
+
+@pytest.mark.parametrize("name", ["select", "backward"])
+def test_a_kernel_that_fails_in_a_capture_is_replaced_and_captured_without(
+    name, launched, captured, store, tmp_path, capsys, monkeypatch
+):
+    tape = captured.recorder
+    compute = getattr(launched, name).compute
+
+    def fails(*arguments):
+        if tape.recording:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        compute(*arguments)
+
+    monkeypatch.setattr(launched, name, Launched(fails))
+    assert row_of(chosen(captured, tmp_path)).form == "triton"
+    assert_trains_as_without(captured, store)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "cannot be" in line]
+    assert re.match(
+        r"an iteration of \d+ candidates cannot be captured \(RuntimeError: operation not permitted when stream is "
+        r"capturing\): from now on mix_chunks, mix_used in the fused torch form",
+        line,
+    )
+    assert captured.graphs > 0
+
+
+def test_kernels_triton_never_falls_back(launched, captured, tmp_path, monkeypatch):
+    monkeypatch.setattr(launched, "select", Launched(wrong))
+    with pytest.raises(UserError, match=r"--kernels triton: mix_chunks 4 x 4, float32: 'triton' is wrong .* auto"):
+        chosen(captured, tmp_path, kernels="triton")
+    monkeypatch.setattr(launched, "select", Launched(select))
+    slow = judging_by(fused=1.0, triton=3.0)
+    found = chosen(captured, tmp_path, kernels="triton", judging=slow, retune=True)
+    assert row_of(found).form == "triton"
+
+
+def test_verdicts_are_kept_and_a_broken_file_is_told_of(launched, captured, tmp_path, capsys):
+    path = tmp_path / "cache" / "kernels.json"
+    first = chosen(captured, tmp_path, path=path)
+    assert first.tried == len(first.rows)
+    capsys.readouterr()
+
+    def nothing(families, device):
+        raise AssertionError("tried again")
+
+    again = chosen(captured, tmp_path, path=path, judging=nothing)
+    assert [row.cells for row in again.rows] == [row.cells for row in first.rows]
+    assert capsys.readouterr().out == f"{len(first.rows)} operations run as {path} says; --retune tries them again\n"
+    assert chosen(captured, tmp_path, path=path, retune=True).tried == len(first.rows)
+    whole = path.read_text()
+    for broken, why in (
+        (whole[:100], "JSONDecodeError"),
+        (whole.replace('"version": 1', '"version": 0'), "another version"),
+        (whole.replace('"torch": "', '"torch": "0.'), "another machine"),
+        (whole.replace('"own": ', '"own": "x", "was": '), "ValidationError"),
+    ):
+        path.write_text(broken)
+        capsys.readouterr()
+        assert chosen(captured, tmp_path, path=path).tried == len(first.rows)
+        said = capsys.readouterr().out
+        assert f"{path} cannot be used (" in said
+        assert why in said
+    assert json.loads(path.read_text()) == json.loads(whole)
+
+
+def test_verdicts_that_cannot_be_kept_are_used(launched, captured, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    found = chosen(captured, tmp_path, path=tmp_path / "file" / "kernels.json")
+    assert row_of(found).form == "triton"
+    assert "what was found of the kernels is not kept" in capsys.readouterr().out
+
+
+def test_a_shape_that_nobody_tried_falls_back_as_it_is_called(launched, monkeypatch):
+    monkeypatch.setattr(launched, "select", Launched(uncompilable))
+    operation.install({("mix_chunks", "another"): "triton"}, set())
+    f_ref, f_q = torch.randn(2, 3, 4, 5)
+    mask = torch.eye(3, 4).bool()
+    monkeypatch.setattr(dispatch, "_chosen", "auto")
+    monkeypatch.setattr(lorbms.chunk_mixing, "select_impl", lambda impl, x: impl or "triton")
+    with pytest.warns(RuntimeWarning, match=r"mix_chunks: its kernel failed \(CompilationError"):
+        found = lorbms.mix_chunks(f_ref, f_q, mask)
+    assert torch.equal(found, lorbms.mix_chunks(f_ref, f_q, mask, impl="reference"))
+    assert launched.select.launches == 1
+    lorbms.mix_chunks(f_ref[:2], f_q[:2], mask[:2])  # at another shape nobody tries any more
+    assert launched.select.launches == 1
+
+
+def test_a_variant_that_fails_leaves_the_others():
+    verdict = Verdict(errors={"fused": 0, "triton: a": 0, "triton: b": 0}, failures={"triton: a": "is wrong"})
+    verdict.milliseconds = {"fused": 2, "triton: a": 1, "triton: b": 1.5}
+    assert verdict.best() == "triton: b"
+    verdict.milliseconds["fused"] = 1.2
+    assert (verdict.best(), verdict.best(at_any_price=True)) == ("fused", "triton: b")
+
+
+@pytest.mark.parametrize("wish", ["auto", "torch"])
+def test_a_run_notes_its_forms(wish, launched, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = replace(TINY, kernels=wish, iterations=1, images="resident")
+    run = Run.create(tmp_path / "run", config, store.path)
+    run_training(run, store)
+    noted = run.folder / "kernels.json"
+    if wish == "torch":
+        assert launched.select.launches == 0
+        assert not noted.exists()
+        return
+    facts = json.loads(noted.read_text())
+    assert facts["machine"]["torch"] == torch.__version__
+    (row,) = [row for row in facts["operations"] if row["operation"] == "mix_chunks"]
+    assert {"fused", "triton"} == row["milliseconds"].keys()
+    assert "times torch" in capsys.readouterr().out
+
+
+def test_a_cpu_pays_for_nothing(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(first_use, "recorded", lambda *args: pytest.fail("recorded"))
+    run = Run.create(tmp_path / "run", replace(TINY, iterations=1), store.path)
+    run_training(run, store)
+    assert not (run.folder / "kernels.json").exists()
+    with pytest.raises(UserError, match="--kernels triton needs --impl fast, Triton and a GPU, not cpu: use auto"):
+        run_training(Run.create(tmp_path / "other", replace(TINY, kernels="triton"), store.path), store)
