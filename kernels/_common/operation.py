@@ -19,7 +19,8 @@ from torch import Tensor
 from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels._common.autocast import compute_dtype
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Key = tuple[Any, ...]
 Variants = Callable[..., dict[str, Callable[[], None]]]
 """Function from a call's arguments to ways of running its kernels, by name; each sets its own for this shape."""
@@ -36,7 +37,9 @@ _answered = False
 """Somebody else answers kernels that fail."""
 
 
-def operation(*, kernels: str | None = None, variants: Variants | None = None) -> Callable[..., Any]:
+def operation(
+    *, kernels: str | None = None, variants: Variants | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Hand the choice of a function's form to the dispatcher; it takes tensors first, and `impl`.
 
     Args:

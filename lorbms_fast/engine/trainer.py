@@ -240,6 +240,7 @@ class Training:
         if config.kernels == "torch" or not runs:
             return None
         self.networks.train()
+        works: list[Callable[[], object]]
         if self._memory_can_be_fixed:
             fixed = self._on_fixed_memory(None)
             works, without_trace = [partial(fixed.rehearse, size) for size in fixed.sizes], fixed.undone()
