@@ -18,7 +18,7 @@ from lorbms_fast import kernels
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
 
-SHAPES = {
+SHAPES: dict[int, list[tuple[int, ...]]] = {
     2: [(2, 32, 128, 128), (4, 64, 64, 64), (8, 256, 16, 16)],
     3: [(1, 32, 32, 64, 64), (2, 64, 16, 24, 24)],
 }
@@ -45,7 +45,9 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.busy:
         torch.set_num_threads(1)
-    shapes = {2: [(1, 3, 6, 6)], 3: [(1, 3, 4, 4, 4)]} if asked.small else SHAPES
+    shapes: dict[int, list[tuple[int, ...]]] = SHAPES
+    if asked.small:
+        shapes = {2: [(1, 3, 6, 6)], 3: [(1, 3, 4, 4, 4)]}
     clock = " by the processor's time" if asked.busy else ""
     print(f"{machine()}, {torch.get_num_threads()} threads{clock}\n")
     print(f"| shape | dtype | parameters | layout | {' | '.join(asked.activations)} | kept, MB: torch's -> ours |")

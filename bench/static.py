@@ -157,13 +157,23 @@ def of_each_kind() -> list[Launch]:
     with recorded() as of_data:
         lorbms.assemble_batch(torch.empty((9, 16, 16, 3), dtype=torch.uint8), torch.empty((5, 2), dtype=torch.int64))
         _there_and_back(kernels.max_pool2x2(_empty(2, 16, 8, 8, dtype=torch.bfloat16)))
+        for activation in ("leaky_relu", "silu", "gelu", "gelu_tanh"):
+            for side in (8, 256):
+                norm = kernels.InstanceNormAct2d(16, activation, affine=True)
+                _there_and_back(norm(_empty(1, 16, side, side, dtype=torch.bfloat16)))
     return list({(launch.name, *switches(launch)): launch for launch in launches + of_data}.values())
 
 
-def switches(launch: Launch) -> list[tuple[str, bool]]:
-    """What of a kernel is compiled or left out: constants that are true or false, and tensors that are None."""
+def switches(launch: Launch) -> list[tuple[str, bool | str]]:
+    """What of a kernel is compiled or left out: constants true or false, activations, and tensors that are None."""
     arguments = launch.arguments.items()
-    return [(name, bool(value)) for name, value in arguments if value is None or isinstance(value, bool)]
+    found: list[tuple[str, bool | str]] = []
+    for name, value in arguments:
+        if value is None or isinstance(value, bool):
+            found.append((name, bool(value)))
+        elif name == "ACTIVATION":
+            found.append((name, value))
+    return found
 
 
 def of_a_small_block() -> list[Launch]:
@@ -226,6 +236,15 @@ def of_other_operations() -> list[Launch]:
             (kernels.InstanceNorm3d, (2, 32, 64, 96, 96), torch.channels_last_3d),
         ):
             _there_and_back(kind(shape[1], affine=True)(_empty(*shape, dtype=torch.float16, layout=layout)))
+        for name, dtype in (("leaky_relu", torch.bfloat16), ("silu", torch.float32), ("gelu", torch.float16)):
+            for shape, layout in (
+                ((2, 64, 512, 512), torch.channels_last),
+                ((2, 64, 512, 512), torch.contiguous_format),
+                ((8, 256, 32, 32), torch.channels_last),
+                ((8, 256, 32, 32), torch.contiguous_format),
+            ):
+                norm = kernels.InstanceNormAct2d(shape[1], name, affine=True)
+                _there_and_back(norm(_empty(*shape, dtype=dtype, layout=layout)))
     return launches
 
 

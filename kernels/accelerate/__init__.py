@@ -8,14 +8,14 @@ class (`swapping.become`): optimizers made before, state dicts, copies and moves
 from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Report
-from lorbms_fast.kernels.accelerate.rules import RULES
+from lorbms_fast.kernels.accelerate.rules import MEMORY_RULES, RULES
 from lorbms_fast.kernels.accelerate.rules.spectral_norm import forget
 from lorbms_fast.kernels.accelerate.swapping import restored
 
-__all__ = ["RULES", "Report", "accelerate", "restore"]
+__all__ = ["MEMORY_RULES", "RULES", "Report", "accelerate", "restore"]
 
 
-def accelerate(model: nn.Module) -> Report:
+def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     """Give layers of a model that compute what a layer of this package computes faster that layer's work to do.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.LeakyReLU(0.2))
@@ -41,11 +41,13 @@ def accelerate(model: nn.Module) -> Report:
 
     Args:
         model: any; changed in place.
+        save_memory: also swap what takes less memory and may take longer: torchvision's dense blocks.
 
     Returns:
         A table of what was swapped, and of what was not and why.
     """
-    return Report([finding for rule in RULES for finding in rule(model)])
+    rules = [*RULES, *MEMORY_RULES] if save_memory else RULES
+    return Report([finding for rule in rules for finding in rule(model)])
 
 
 def restore(model: nn.Module) -> None:

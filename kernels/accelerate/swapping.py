@@ -19,15 +19,15 @@ class Passed(nn.Module):
         return str(self.__dict__[_BEFORE][0].__name__)
 
 
-def become(module: nn.Module, kind: type[nn.Module], **attributes: Any) -> None:
-    """Give a module another class and what that needs; `restored` undoes it."""
+def become(module: Any, kind: type, **attributes: Any) -> None:
+    """Give a module, or a hook, another class and what that needs; `restored` undoes it."""
     module.__dict__[_BEFORE] = type(module), tuple(attributes)
     module.__class__ = kind
     module.__dict__.update(attributes)
 
 
-def restored(module: nn.Module) -> None:
-    """Give a module its own class again."""
+def restored(module: Any) -> None:
+    """Give it its own class again."""
     kind, attributes = module.__dict__.pop(_BEFORE, (None, ()))
     if kind is not None:
         module.__class__ = kind

@@ -9,7 +9,6 @@ import ast
 import copy
 import inspect
 import textwrap
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +35,7 @@ class _ChildrenAreLeaves(fx.Tracer):
 
 def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     """Find how each module of a model is used."""
-    found: dict[nn.Module, Uses] = defaultdict(Uses)
+    found = {module: Uses() for module in model.modules()}
     for name, module in model.named_modules():
         children = [child for child in module._modules.values() if child is not None]
         if not children or type(module) in (nn.ModuleList, nn.ModuleDict):
@@ -53,7 +52,7 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
         else:
             for below in module.modules():
                 found[below].opaque = found[below].opaque or f"{name or 'the model'} ({type(module).__name__})"
-    return dict(found)
+    return found
 
 
 def _in_turn(found: dict[nn.Module, Uses], members: list[nn.Module]) -> None:

@@ -85,7 +85,7 @@ class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
 
 
 class InstanceNormAct(_InstanceNorm):
-    """Instance norm and the activation behind it in one, with one tensor kept for the backward instead of three.
+    """Instance norm and the activation behind it in one, which keeps x for the backward; torch's two keep two tensors.
 
     >>> layer = InstanceNormAct(3, "leaky_relu", negative_slope=0.2, affine=True)
     >>> x = torch.randn(2, 3, 8, 8)

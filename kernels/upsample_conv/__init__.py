@@ -1,6 +1,6 @@
 """A convolution behind nearest-neighbour enlarging by two, without the enlarged map."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.upsample_conv import fused, reference
 
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 def upsample_conv(
@@ -35,8 +35,8 @@ def upsample_conv(
     Raises:
         ValueError: there is no such form or padding.
     """
-    if padding_mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode '{padding_mode}': choose one of {', '.join(PADDING_MODES)}")
+    if padding_mode not in get_args(PaddingMode):
+        raise ValueError(f"padding_mode '{padding_mode}': choose one of {', '.join(get_args(PaddingMode))}")
     form = reference if select_impl(impl, x) == "reference" else fused
     return form.upsample_conv(x, weight, bias, padding_mode)
 
@@ -66,7 +66,7 @@ class UpsampleConv2d(nn.Conv2d):
         in_channels: int,
         out_channels: int,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: torch.dtype | None = None,
         impl: Impl | None = None,

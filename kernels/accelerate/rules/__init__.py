@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Finding
+from lorbms_fast.kernels.accelerate.rules.dense_block import dense_blocks
 from lorbms_fast.kernels.accelerate.rules.instance_norm import instance_norms
 from lorbms_fast.kernels.accelerate.rules.max_pool import max_pools
 from lorbms_fast.kernels.accelerate.rules.norm_act import norms_with_activations
@@ -21,3 +22,6 @@ RULES: list[Rule] = [
     max_pools,
     spectral_norms,
 ]
+"""What is known to be at least as fast."""
+MEMORY_RULES: list[Rule] = [dense_blocks]
+"""What saves memory, and may take longer."""

@@ -9,9 +9,9 @@ from lorbms_fast.kernels.instance_norm import cpp
 
 def device_of(model: nn.Module) -> torch.device:
     """Device of a model's parameters, or buffers; the CPU if it has none."""
-    tensor = next(model.parameters(), None)
-    tensor = next(model.buffers(), None) if tensor is None else tensor
-    return torch.device("cpu") if tensor is None else tensor.device
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
 
 
 def no_quick_norm(model: nn.Module) -> str | None:

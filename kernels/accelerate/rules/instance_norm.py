@@ -30,7 +30,7 @@ def instance_norms(model: nn.Module) -> Iterator[Finding]:
         yield Finding(name, f"{kind} -> {kind} of lorbms_fast" if reason is None else kind, reason)
 
 
-def why_not(module: nn.modules.instancenorm._InstanceNorm) -> str | None:
+def why_not(module: nn.Module) -> str | None:
     """Why a norm cannot be ours; None if it can."""
     if type(module) not in OURS or "forward" in module.__dict__:
         return f"{type(module).__name__} is none of torch's InstanceNorm2d and InstanceNorm3d, or was changed"

@@ -1,10 +1,10 @@
-"""Instance norms and the activations behind them in one: two tensors less are kept, and two passes less made."""
+"""Instance norms and the activations behind them in one: a tensor less is kept, and two passes less are made."""
 
 from collections.abc import Iterator
 
 from torch import nn
 
-from lorbms_fast.kernels._common.activation import of_layer
+from lorbms_fast.kernels._common.activation import IDENTITY, Activation, of_layer
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import no_quick_norm
 from lorbms_fast.kernels.accelerate.rules.instance_norm import OURS, why_not
@@ -29,8 +29,8 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
         return
     found = uses(model)
     names = {module: name for name, module in model.named_modules()}
-    norms = {m for m in names if isinstance(m, tuple(OURS)) and why_not(m) is None and not has_hooks(m)}
-    activations = {m for m in names if of_layer(m) and type(m) is not nn.Identity and not has_hooks(m)}
+    norms = {m for m in model.modules() if type(m) in OURS and why_not(m) is None and not has_hooks(m)}
+    activations = {m for m in model.modules() if of_layer(m) not in (None, IDENTITY) and not has_hooks(m)}
     wanted = {norm: found[norm].after & activations for norm in norms}
     while True:
         kept = {norm for norm in norms if _follow(found[norm], activations)}
@@ -41,25 +41,26 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
     kinds = {module: type(module).__name__ for module in norms | activations}
     for module, name in names.items():
         if module in norms:
-            activation = of_layer(next(iter(found[module].after)))
+            (activation,) = _functions(found[module])
             become(module, JOINED[type(module)], activation=activation.name, negative_slope=activation.slope)
             yield Finding(name, f"{kinds[module]} -> {type(module).__name__}")
         elif wanted.get(module):
-            reason = (
-                f"{found[module].opaque} cannot be followed"
-                if found[module].opaque
-                else "not each call is followed by one"
-            )
+            opaque = found[module].opaque
+            reason = "not each call is followed by one" if opaque is None else f"{opaque} cannot be followed"
             yield Finding(name, f"{type(module).__name__} with the activation behind it", reason)
-    for module in activations:
-        become(module, Passed)
-    for module in activations:
-        by = ", ".join(sorted(names[norm] for norm in found[module].before))
-        yield Finding(names[module], f"{kinds[module]} -> computed by {by}")
+    for module, name in names.items():
+        if module in activations:
+            become(module, Passed)
+            by = ", ".join(sorted(names[norm] for norm in found[module].before))
+            yield Finding(name, f"{kinds[module]} -> computed by {by}")
 
 
 def _follow(of_norm: Uses, activations: set[nn.Module]) -> bool:
     """Say whether every call of a norm is followed by the same function."""
-    if of_norm.opaque is not None or not of_norm.after or not of_norm.after <= activations:
-        return False
-    return len({of_layer(activation) for activation in of_norm.after if activation is not None}) == 1
+    return of_norm.opaque is None and of_norm.after <= activations and len(_functions(of_norm)) == 1
+
+
+def _functions(of_norm: Uses) -> set[Activation]:
+    """What follows a norm."""
+    found = {of_layer(module) for module in of_norm.after if module is not None}
+    return {activation for activation in found if activation is not None}

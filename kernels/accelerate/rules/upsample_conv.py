@@ -7,7 +7,7 @@ from torch import nn
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import not_the_cpu
 from lorbms_fast.kernels.accelerate.swapping import Passed, become, has_hooks
-from lorbms_fast.kernels.accelerate.uses import uses
+from lorbms_fast.kernels.accelerate.uses import Uses, uses
 from lorbms_fast.kernels.upsample_conv import UpsampleConv2d
 
 
@@ -25,27 +25,27 @@ def upsampled_convolutions(model: nn.Module) -> Iterator[Finding]:
     for module, name in names.items():
         if not isinstance(module, nn.Upsample):
             continue
-        kind, followers = type(module).__name__, found[module].after
-        conv = next(iter(followers)) if len(followers) == 1 else None
-        reason = _why_not(module, conv)
-        if reason is None and (found[module].opaque or found[conv].before != {module}):
-            reason = f"{found[module].opaque} cannot be followed" if found[module].opaque else "others share the two"
-        reason = reason or not_the_cpu(model)
+        kind, reason = type(module).__name__, _why_not(module, found) or not_the_cpu(model)
         if reason is not None:
             yield Finding(name, kind, reason)
             continue
+        (conv,) = found[module].after
         become(module, Passed)
         become(conv, UpsampleConv2d)
         yield Finding(name, f"{kind} -> computed by {names[conv]}")
         yield Finding(names[conv], "Conv2d -> UpsampleConv2d")
 
 
-def _why_not(upsample: nn.Upsample, conv: nn.Module | None) -> str | None:
+def _why_not(upsample: nn.Upsample, found: dict[nn.Module, Uses]) -> str | None:
     doubled = upsample.size is None and upsample.scale_factor in (2, 2.0, (2, 2), (2.0, 2.0))
     if type(upsample) not in (nn.Upsample, nn.UpsamplingNearest2d) or upsample.mode != "nearest" or not doubled:
         return "not the nearest neighbours, twice as many"
-    if conv is None or type(conv) is not nn.Conv2d or has_hooks(conv) or has_hooks(upsample):
-        return "no plain convolution takes each result"
+    of = found[upsample]
+    if of.opaque is not None:
+        return f"{of.opaque} cannot be followed"
+    conv = next(iter(of.after)) if len(of.after) == 1 else None
+    if type(conv) is not nn.Conv2d or has_hooks(conv) or has_hooks(upsample) or found[conv].before != {upsample}:
+        return "not one plain convolution, and nothing else, reads each result"
     shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
     return (
         None if shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) else "the convolution is not 3x3 with stride and padding 1"

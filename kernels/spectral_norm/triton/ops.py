@@ -182,7 +182,8 @@ def _backward(ctx: Any, grad: Tensor | None, _u: None, _v: None, grad_sigma: Ten
     if grad is None and grad_sigma is None:
         return None, None, None
     if double_backward.asked_for() or grad_sigma is not None:
-        return _defined_backward(grad, grad_sigma, *ctx.saved_tensors, ctx.sizes), None, None
+        W_bar, u_next, v, sigma = ctx.saved_tensors
+        return _defined_backward(grad, grad_sigma, W_bar, u_next, v, sigma, ctx.sizes), None, None
     return backward(grad, *ctx.saved_tensors, ctx.sizes), None, None
 
 

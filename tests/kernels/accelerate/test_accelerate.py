@@ -19,6 +19,7 @@ from lorbms_fast.kernels import (
 )
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels.accelerate.swapping import Passed
+from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet_generator
 
 MODELS = {
@@ -228,6 +229,12 @@ def test_only_what_is_safe(kind, training):
         assert all(isinstance(y, torch.Tensor) for y in model.seen)
 
 
+def test_a_model_of_one_layer():
+    for layer, kind in ((nn.InstanceNorm2d(3), InstanceNorm2d), (nn.MaxPool2d(2), MaxPool2x2), (nn.ReLU(), nn.ReLU)):
+        accelerate(layer)
+        assert type(layer) is kind
+
+
 def test_hooks_stay_and_keep_what_they_watch():
     model, seen = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.InstanceNorm2d(3), nn.ReLU()), []
     model[0].register_forward_hook(lambda module, inputs, y: seen.append(y.min()))
@@ -261,6 +268,34 @@ def test_what_is_left_and_why():
     assert type(model[6]) is nn.ReLU
     assert type(model[5]) is InstanceNorm2d
     assert str(report).startswith("where")
+
+
+class _DenseBlock(nn.ModuleDict):
+    """Torchvision's, which is not needed here."""
+
+    __module__ = "torchvision.models.densenet"
+
+    def forward(self, x):
+        features = [x]
+        for layer in self.values():
+            features.append(layer(features))
+        return torch.cat(features, 1)
+
+
+class _DenseLayer(DenseNetLayer):
+    __module__ = "torchvision.models.densenet"
+
+
+def test_dense_blocks_for_who_asks():
+    block = _DenseBlock({f"denselayer{i}": _DenseLayer(4 + 2 * i, 2, 2, 0.0) for i in range(3)})
+    model, x = nn.Sequential(block), torch.randn(2, 4, 6, 6)
+    expected = model(x)
+    accelerate(model)
+    assert type(model[0]) is _DenseBlock
+    assert [finding.what for finding in accelerate(model, save_memory=True)] == ["_DenseBlock -> DenseNetBlock"]
+    torch.testing.assert_close(model(x), expected)
+    restore(model)
+    assert torch.equal(model(x), expected)
 
 
 def test_without_a_compiler_norms_stay():
