@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conftest import Compare
+from lorbms_fast import kernels
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.models import build
@@ -27,8 +28,8 @@ def _forward(networks: Networks, impl: Impl, network: str, images: Tensor, codes
         mask = torch.zeros(len(images), 4, dtype=torch.bool)
         return IMPLS[impl].classifier_logits(networks, images, Batch(images, images.expand(4, *images.shape), mask))[0]
     module: nn.Module = {"encoder": networks.enc, "decoder": networks.dec, "discriminator": networks.dsc}[network]
-    result: Tensor = module(codes if network == "decoder" else images)
-    return result
+    (run,) = kernels.passes(module, 1)
+    return run(codes if network == "decoder" else images)
 
 
 @pytest.mark.parametrize("passes", ["forward", "forward and backward"])

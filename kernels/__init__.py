@@ -17,7 +17,7 @@ from lorbms_fast.kernels.dense_block import (
     pack_layers,
 )
 from lorbms_fast.kernels.densenet_block import DenseNetBlock, densenet_block_of
-from lorbms_fast.kernels.grouped_batch_norm import grouped_batch_norm, relu_grouped_batch_norm
+from lorbms_fast.kernels.grouped_batch_norm import GroupedBatchNorm2d, grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.instance_norm import (
     InstanceNorm2d,
     InstanceNorm3d,
@@ -30,8 +30,17 @@ from lorbms_fast.kernels.instance_norm import (
     instance_norm_relu,
 )
 from lorbms_fast.kernels.max_pool import MaxPool2x2, max_pool2x2
+from lorbms_fast.kernels.passes import Pass, passes
 from lorbms_fast.kernels.resize_conv import FoldedTaps, ResizeConv2d, fold_taps, resize_conv
-from lorbms_fast.kernels.spectral_norm import advance_u, spectral_norm, spectral_norm_all, spectral_norm_through
+from lorbms_fast.kernels.spectral_norm import (
+    SpectralConv2d,
+    SpectralNorm,
+    advance_all_u,
+    advance_u,
+    spectral_norm,
+    spectral_norm_all,
+    spectral_norm_through,
+)
 from lorbms_fast.kernels.upsample_conv import UpsampleConv2d, upsample_conv
 
 __all__ = [
@@ -39,6 +48,7 @@ __all__ = [
     "DenseBlock",
     "DenseNetBlock",
     "FoldedTaps",
+    "GroupedBatchNorm2d",
     "Impl",
     "InstanceNorm2d",
     "InstanceNorm3d",
@@ -48,9 +58,13 @@ __all__ = [
     "InstanceNormReLU",
     "MaxPool2x2",
     "PackedLayers",
+    "Pass",
     "ResizeConv2d",
+    "SpectralConv2d",
+    "SpectralNorm",
     "UpsampleConv2d",
     "accelerate",
+    "advance_all_u",
     "advance_u",
     "coord_conv2d",
     "dense_block",
@@ -65,6 +79,7 @@ __all__ = [
     "instance_norm_relu",
     "max_pool2x2",
     "pack_layers",
+    "passes",
     "relu_grouped_batch_norm",
     "resize_conv",
     "restore",

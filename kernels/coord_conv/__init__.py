@@ -42,7 +42,7 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
     return reference.coord_conv2d(x, weight, bias)
 
 
-class CoordConv2d(nn.Module):
+class CoordConv2d(nn.Conv2d):
     """A CoordConv with its parameters; the weight has two more input channels than x.
 
     >>> CoordConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
@@ -56,9 +56,7 @@ class CoordConv2d(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, impl: Impl | None = None) -> None:
-        super().__init__()
-        conv = nn.Conv2d(in_channels + 2, out_channels, kernel_size)
-        self.weight, self.bias = conv.weight, conv.bias
+        super().__init__(in_channels + 2, out_channels, kernel_size, padding=kernel_size // 2)
         self.impl = checked_impl(impl)
 
     @leaf

@@ -17,8 +17,10 @@ from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.packing import Packing
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
+from lorbms_fast.kernels.spectral_norm.modules import weight_of
 
 if TRITON:
     from lorbms_fast.kernels.dense_block.triton import ops as triton_ops
@@ -216,7 +218,7 @@ def _new_maps(x: Tensor, packed: PackedLayers, activation: ActivationName, eps: 
     return fused.maps(x, w, b, layers, activation, eps)
 
 
-class DenseBlock(nn.Module):
+class DenseBlock(Packing):
     """A dense block with its parameters: `layer0.weight`, `layer0.bias`, `layer1.weight`, ...
 
     >>> block = DenseBlock(8, num_layers=3, growth_rate=4, activation="instance_norm_relu")
@@ -230,6 +232,7 @@ class DenseBlock(nn.Module):
         activation: ReLU, or instance norm without parameters and ReLU, before each convolution.
         kernel_size: odd.
         eps: of the instance norm.
+        conv: makes a layer's convolution from (in_channels, out_channels, kernel_size): torch's, or `SpectralConv2d`.
         impl: form to run; None takes the one in force.
     """
 
@@ -242,6 +245,7 @@ class DenseBlock(nn.Module):
         activation: ActivationName = "relu",
         kernel_size: int = 3,
         eps: float = 1e-5,
+        conv: Callable[[int, int, int], nn.Module] = nn.Conv2d,
         impl: Impl | None = None,
         layers: int | None = None,
         growth: int | None = None,
@@ -257,14 +261,27 @@ class DenseBlock(nn.Module):
         self.activation: ActivationName = _checked(activation)
         self.eps, self.impl = eps, checked_impl(impl)
         for i in range(num_layers):
-            self.add_module(f"layer{i}", nn.Conv2d(in_channels + i * growth_rate, growth_rate, kernel_size))
+            self.add_module(f"layer{i}", conv(in_channels + i * growth_rate, growth_rate, kernel_size))
 
     @leaf
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, in_channels + num_layers * growth_rate, H, W)."""
-        layers = list(self.children())
-        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        return dense_block(x, weights, biases, self.activation, self.eps, self.impl)  # type: ignore[arg-type]
+        return dense_block(x, *self.layers(), self.activation, self.eps, self.impl)
+
+    def new_maps(self, x: Tensor) -> Tensor:
+        """As the layer itself, but only the new maps: (N, num_layers * growth_rate, H, W)."""
+        return dense_block_maps(x, *self.layers(), self.activation, self.eps, self.impl)
+
+    def layers(self) -> tuple[PackedLayers, tuple[()]] | tuple[list[Tensor], list[Any]]:
+        """The layers' weights and biases, as functions take them."""
+        if self.packed is not None:
+            return self.packed, ()
+        return [weight_of(layer) for layer in self.children()], [layer.bias for layer in self.children()]
+
+    @classmethod
+    def pack(cls, layers: Sequence[Any]) -> list[PackedLayers]:
+        """Pack the layers of several blocks: on CUDA a few launches for all of them."""
+        return pack_layers([block.layers() for block in layers], impl=layers[0].impl)
 
 
 def _checked(activation: ActivationName) -> ActivationName:

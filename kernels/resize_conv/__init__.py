@@ -15,7 +15,9 @@ from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.packing import Packing
 from lorbms_fast.kernels.resize_conv import fused, reference
+from lorbms_fast.kernels.spectral_norm.modules import weight_of
 
 if TRITON:
     from lorbms_fast.kernels.resize_conv.triton import ops as triton_ops
@@ -114,7 +116,7 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     return fused.resize_conv(x.to(taps.dtype), taps)
 
 
-class ResizeConv2d(nn.Module):
+class ResizeConv2d(Packing):
     """A resize convolution with its weight, (out_channels, in_channels, 3, 3), and no bias.
 
     >>> ResizeConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
@@ -135,4 +137,9 @@ class ResizeConv2d(nn.Module):
     @leaf
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W)."""
-        return resize_conv(x, self.weight, self.impl)
+        return resize_conv(x, weight_of(self) if self.packed is None else self.packed, self.impl)
+
+    @classmethod
+    def pack(cls, layers: Sequence[Any]) -> list[FoldedTaps]:
+        """Fold the taps of several layers' weights."""
+        return fold_taps([weight_of(layer) for layer in layers], impl=layers[0].impl)

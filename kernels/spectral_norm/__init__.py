@@ -1,65 +1,16 @@
 """Spectral normalization (Miyato et al., 2018), of one weight or of all of a network's at once."""
 
-from collections.abc import Sequence
+from lorbms_fast.kernels.spectral_norm.functional import advance_u, spectral_norm_all
+from lorbms_fast.kernels.spectral_norm.modules import Normalize, SpectralConv2d, SpectralNorm, advance_all_u
+from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 
-import torch
-from torch import Tensor
-
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
-from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels.spectral_norm import fused
-from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm, spectral_norm_through
-
-if TRITON:
-    from lorbms_fast.kernels.spectral_norm.triton import ops as triton_ops
-
-__all__ = ["advance_u", "power_step", "spectral_norm", "spectral_norm_all", "spectral_norm_through"]
-
-
-@operation()
-def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> list[Tensor]:
-    """Divide every weight by its largest singular value, estimated by one step of the power iteration from its u.
-
-    >>> weights, us = [torch.randn(4, 3, 3, 3), torch.randn(2, 4)], [torch.randn(1, 4), torch.randn(1, 2)]
-    >>> first, second = spectral_norm_all(weights, us)
-    >>> torch.testing.assert_close(second, spectral_norm(weights[1], us[1])[0])
-
-    u' and v count as constants in the backward. The vectors u are read, not advanced: see `advance_u`.
-
-    Args:
-        weights: each (O, ...), read as the matrix (O, everything else).
-        us: each (1, O).
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        `W / sigma` of each weight.
-    """
-    form = select_impl(impl, weights[0])
-    if form == "triton":
-        return triton_ops.spectral_norm_all(weights, us)
-    if form == "reference":
-        return [spectral_norm(weight, u)[0] for weight, u in zip(weights, us, strict=True)]
-    return fused.spectral_norm_all(weights, us)
-
-
-@operation()
-@torch.no_grad()
-def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None = None) -> None:
-    """Replace every u by u' in place: once an iteration, after all updates of the weights.
-
-    >>> weight, u = torch.randn(4, 3), torch.randn(1, 4)
-    >>> for _ in range(200):
-    ...     advance_u([weight], [u])
-    >>> (W_bar,) = spectral_norm_all([weight], [u])
-    >>> torch.testing.assert_close(torch.linalg.matrix_norm(W_bar, 2), torch.tensor(1.0), rtol=1e-3, atol=0)
-
-    Args:
-        weights: (O, ...) each.
-        us: (1, O), one a weight.
-        impl: form to run; None takes the one in force.
-    """
-    if select_impl(impl, weights[0]) == "triton":
-        u_next = triton_ops.next_us(weights, us)
-    else:
-        u_next = [u.unsqueeze(0) for u in fused.power_steps(weights, us)[0]]
-    torch._foreach_copy_(list(us), u_next)
+__all__ = [
+    "Normalize",
+    "SpectralConv2d",
+    "SpectralNorm",
+    "advance_all_u",
+    "advance_u",
+    "spectral_norm",
+    "spectral_norm_all",
+    "spectral_norm_through",
+]

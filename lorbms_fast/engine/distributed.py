@@ -14,7 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.reference.layers import BatchNorm
+from lorbms_fast.kernels import GroupedBatchNorm2d
 
 T = TypeVar("T")
 
@@ -152,14 +152,14 @@ def synchronize_batch_norm(network: nn.Module, world: World) -> None:
     averaged over processes, as `average` does, they are the double batch's.
     """
     for layer in network.modules():
-        if isinstance(layer, BatchNorm):
+        if isinstance(layer, GroupedBatchNorm2d):
             layer.gather = lambda own: _Gathered.apply(own, world)
 
 
 @contextmanager
 def on_its_own(network: nn.Module) -> Iterator[None]:
     """Restrict batch norms to this process's batch inside the block, where no other process runs the network."""
-    layers = [layer for layer in network.modules() if isinstance(layer, BatchNorm)]
+    layers = [layer for layer in network.modules() if isinstance(layer, GroupedBatchNorm2d)]
     kept = [layer.gather for layer in layers]
     for layer in layers:
         layer.gather = None

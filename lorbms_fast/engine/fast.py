@@ -5,15 +5,15 @@ images; I_hat and I_mix are decoded together; the four classifier runs are one; 
 discriminator together; what of a network its parameters alone decide is made once per update.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lorbms_fast import losses
-from lorbms_fast.config import LossConfig, OptimConfig
-from lorbms_fast.kernels import advance_u, lorbms
+from lorbms_fast.config import LossConfig
+from lorbms_fast.kernels import Pass, lorbms, passes
 from lorbms_fast.mixing import used_candidates
-from lorbms_fast.models.passes import Pass, passes
-from lorbms_fast.models.spectral import spectral_layers
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes
 
 
@@ -22,13 +22,7 @@ class Fast:
 
     def scenes(self, networks: Networks, batch: Batch) -> Scenes:
         """Compute the forward graph, from f_ref to I_prime."""
-        encode, encode_mix = passes(networks.enc, 2)
-        decode, decode_ref = passes(networks.dec, 2)
-        f_ref, f_mix = mix(encode, batch)
-        I_hat, I_mix = decode(torch.cat([f_ref, f_mix])).chunk(2)
-        f_mix_hat = encode_mix(I_mix)
-        f_ref_hat = lorbms.mix_chunks(f_mix_hat, f_ref, batch.mask)
-        return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
+        return scenes(networks, batch, mix)
 
     def generator_losses(self, networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
         """Compute L_G, its terms, and the scenes that they judge."""
@@ -40,11 +34,9 @@ class Fast:
         )
         return GeneratorLosses(*found), s
 
-    @torch.no_grad()
     def mixed_images(self, networks: Networks, batch: Batch) -> Tensor:
         """Compute I_mix alone, (N, 3, S, S), without gradients."""
-        I_mix: Tensor = networks.dec(mix(networks.enc, batch)[1])
-        return I_mix
+        return mixed_images(networks, batch, mix)
 
     def classifier_logits(self, networks: Networks, I_mix: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute what the classifier says of I_mix with each candidate, and what it should say, both (4, N, 4)."""
@@ -59,19 +51,34 @@ class Fast:
         """Compute L_D."""
         return lorbms.discrimination_loss(discriminate(networks, torch.cat([I_ref, I_mix])), config.gan)
 
-    def advance_u(self, networks: Networks, config: OptimConfig) -> None:
-        """Move the u of all of a network's weights on together."""
-        for network, steps in zip((networks.dec, networks.dsc), config.sn_power_iterations, strict=True):
-            layers = list(spectral_layers(network).values())
-            for _ in range(steps if layers else 0):
-                advance_u([layer.weight for layer in layers], [layer.u for layer in layers])
+
+Mix = Callable[[Pass, Batch], tuple[Tensor, Tensor, Tensor]]
+"""Encode and mix: f_ref and f_mix, both (N, chunks, chunk), and which chunks were replaced, (N, chunks) bool."""
 
 
-def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Encode the reference images and the candidates in use, in one batch: f_ref and f_mix, both (N, 4, chunk)."""
+def scenes(networks: Networks, batch: Batch, mix: Mix) -> Scenes:
+    """Compute the forward graph; I_hat and I_mix are decoded together."""
+    encode, encode_mix = passes(networks.enc, 2)
+    decode, decode_ref = passes(networks.dec, 2)
+    f_ref, f_mix, replaced = mix(encode, batch)
+    I_hat, I_mix = decode(torch.cat([f_ref, f_mix])).chunk(2)
+    f_mix_hat = encode_mix(I_mix)
+    f_ref_hat = lorbms.mix_chunks(f_mix_hat, f_ref, replaced)
+    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
+
+
+@torch.no_grad()
+def mixed_images(networks: Networks, batch: Batch, mix: Mix) -> Tensor:
+    """Compute I_mix alone, (N, 3, S, S)."""
+    (encode,), (decode,) = passes(networks.enc, 1), passes(networks.dec, 1)
+    return decode(mix(encode, batch)[1])
+
+
+def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode the reference images and the candidates in use in one batch, and mix them: see `Mix`."""
     quadrant, sample = used_candidates(batch.mask) if batch.used is None else batch.used
     codes = encode(torch.cat([batch.I_ref, batch.I_q[quadrant, sample]]))
-    return codes[: len(batch.I_ref)], lorbms.mix_used(codes, batch.mask)
+    return codes[: len(batch.I_ref)], lorbms.mix_used(codes, batch.mask), batch.mask
 
 
 def classify(networks: Networks, I_mix: Tensor, I_q: Tensor) -> Tensor:

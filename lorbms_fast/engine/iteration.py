@@ -27,6 +27,7 @@ from torch import Tensor
 
 from lorbms_fast.config import LossConfig, OptimConfig, Precision
 from lorbms_fast.engine.precision import precision
+from lorbms_fast.kernels import advance_all_u
 from lorbms_fast.optimizers import Optimizers, frozen, update
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
@@ -54,9 +55,6 @@ class IterationImpl(Protocol):
 
     def discriminator_loss(self, networks: Networks, I_ref: Tensor, I_mix: Tensor, config: LossConfig) -> Tensor:
         """Compute L_D."""
-
-    def advance_u(self, networks: Networks, config: OptimConfig) -> None:
-        """Move every u on, by as many steps of the power iteration as the settings say."""
 
 
 def iterate(
@@ -98,5 +96,6 @@ def iterate(
 
         metrics = StepMetrics.of(losses, for_generator[-1].I_ref, scenes.I_hat, L_cls, L_D)
 
-    impl.advance_u(networks, optim)
+    for network, steps in zip((networks.dec, networks.dsc), optim.sn_power_iterations, strict=True):
+        advance_all_u(network, steps)
     return metrics

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lorbms_fast import losses
-from lorbms_fast.config import LossConfig, OptimConfig
+from lorbms_fast.config import LossConfig
+from lorbms_fast.engine.fast import mixed_images, scenes
 from lorbms_fast.engine.iteration import IterationImpl
+from lorbms_fast.kernels import Pass
 from lorbms_fast.kernels.lorbms import mix_chunks
-from lorbms_fast.models.passes import Pass, passes
 from lorbms_fast.reference.iteration import Reference
 from lorbms_fast.tiles import replaced_chunks, tile_of_chunk
 from lorbms_fast.types import Batch, Networks, Scenes
@@ -21,7 +22,7 @@ class Tiled(Reference):
     """Iterations of systems of any tiles whose classifier sees candidates one by one; losses are the reference's.
 
     Args:
-        pairs: runs such a classifier and moves u on, which depends on the form of the networks.
+        pairs: runs such a classifier, which depends on the form of the networks.
     """
 
     def __init__(self, pairs: IterationImpl) -> None:
@@ -29,27 +30,15 @@ class Tiled(Reference):
 
     def scenes(self, networks: Networks, batch: Batch) -> Scenes:
         """Compute the forward graph, from f_ref to I_prime."""
-        encode, encode_mix = passes(networks.enc, 2)
-        decode, decode_ref = passes(networks.dec, 2)
-        f_ref, f_mix, replaced = mix(encode, batch)
-        I_hat, I_mix = decode(torch.cat([f_ref, f_mix])).chunk(2)
-        f_mix_hat = encode_mix(I_mix)
-        f_ref_hat = mix_chunks(f_mix_hat, f_ref, replaced)
-        return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
+        return scenes(networks, batch, mix)
 
-    @torch.no_grad()
     def mixed_images(self, networks: Networks, batch: Batch) -> Tensor:
         """Compute I_mix alone, (N, 3, S, S), without gradients."""
-        I_mix: Tensor = networks.dec(mix(networks.enc, batch)[1])
-        return I_mix
+        return mixed_images(networks, batch, mix)
 
     def classifier_logits(self, networks: Networks, I_mix: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute what the classifier says of I_mix with each candidate, and what it should say, both (4, N, 4)."""
         return self.pairs.classifier_logits(networks, I_mix, batch)
-
-    def advance_u(self, networks: Networks, config: OptimConfig) -> None:
-        """Move every u on."""
-        self.pairs.advance_u(networks, config)
 
 
 class JointlyClassified(Tiled):
@@ -68,11 +57,7 @@ class JointlyClassified(Tiled):
 
 
 def mix(encode: Pass, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Encode the reference images and the candidates in use, in one batch, and mix.
-
-    Returns:
-        f_ref and f_mix, both (N, chunks, chunk); (N, chunks) bool, True where the chunk was replaced.
-    """
+    """Encode the reference images and the candidates in use in one batch, and mix them: see `engine.fast.Mix`."""
     tiles = batch.mask.shape[1]
     if len(batch.I_q) == 1:
         f_ref, f_q = encode(torch.cat([batch.I_ref, batch.I_q[0]])).chunk(2)

@@ -16,7 +16,7 @@ from lorbms_fast.evaluation.crops import ahead, central_crops, row_batches, trai
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
 from lorbms_fast.evaluation.training_state import restore_state, save_state
-from lorbms_fast.models.spectral import advance_u
+from lorbms_fast.kernels import advance_all_u
 from lorbms_fast.optimizers import Adam
 from lorbms_fast.progress import tqdm
 
@@ -127,7 +127,7 @@ def train_supervised(
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            advance_u(network)
+            advance_all_u(network)
             bar.update()
             done = iteration + 1
             if done % SAVE_EVERY == 0 and done < schedule.iterations:

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
+from lorbms_fast.kernels import spectral_norm
+from lorbms_fast.kernels.spectral_norm.modules import spectral_layers, unnormalized
 from lorbms_fast.models import build
-from lorbms_fast.models.spectral import unnormalized
-from lorbms_fast.reference.layers import SpectralWeight
 from lorbms_fast.run import Run
 from lorbms_fast.tiles import tile_of_chunk
 
@@ -63,9 +62,8 @@ def plain_generator(folder: Path) -> Generator:
     networks = build(run.config.model, "reference", normalize=unnormalized)
     path = run.latest()
     load_weights(networks, path / MODEL)
-    for layer in networks.dec.modules():
-        if isinstance(layer, SpectralWeight):
-            layer.weight.copy_(spectral_norm(layer.weight, layer.u)[0])
+    for layer in spectral_layers(networks.dec):
+        layer.weight.copy_(spectral_norm(layer.weight, layer.u)[0])
     networks.eval()
     model = run.config.model
     chunks = networks.enc(torch.zeros(1, 3, model.image_size, model.image_size)).shape[1]

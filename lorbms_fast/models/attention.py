@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
+from lorbms_fast.kernels import SpectralConv2d, spectral_norm
+from lorbms_fast.kernels.spectral_norm import Normalize
 from lorbms_fast.models.initial_values import Rule, constant
-from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
 
 NARROWER = 8
 """Ratio of the number of x's maps to that of queries, keys and values."""
@@ -20,7 +20,7 @@ class SelfAttention(nn.Module):
     f, g, h and v are spectrally normalized 1x1 convolutions; gamma begins at 0, so that the network begins without.
     """
 
-    def __init__(self, channels: int, normalize: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, channels: int, normalize: Normalize = spectral_norm) -> None:
         super().__init__()
         inner = max(1, channels // NARROWER)
         self.f = SpectralConv2d(channels, inner, 1, normalize=normalize)

@@ -1,51 +1,47 @@
-"""The classifier on lorbms_fast.kernels."""
+"""The classifier: AlexNet with batch norm, reading a mixed image and all of its candidates."""
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from lorbms_fast import reference
-from lorbms_fast.kernels import relu_grouped_batch_norm
-from lorbms_fast.kernels.grouped_batch_norm.synchronized import synchronized_batch_norm
-from lorbms_fast.kernels.lorbms import paired_conv2d
-from lorbms_fast.reference.layers import BatchNorm, follow
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels import GroupedBatchNorm2d
+from lorbms_fast.kernels.grouped_batch_norm import follow
+from lorbms_fast.kernels.lorbms import PairedConv2d
 
 
-class Classifier(reference.Classifier):
-    """AlexNet for all candidates of a mixed image in one run, each candidate with its own batch statistics.
+class Classifier(nn.Module):
+    """Tells at which quadrant, if any, a candidate's chunk went into the mixed image.
 
-    The first convolution is linear in the image pair, so the mixed image's half of it is computed once.
+    All candidates in one run, each with its own batch statistics. The first convolution is linear in the image pair,
+    so the mixed image's half of it is computed once.
     """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = config.classifier_widths
+        norm = partial(GroupedBatchNorm2d, relu_first=True)
+        self.conv1, self.bn1 = PairedConv2d(3 + 3, c1, 8, stride=2), norm(c1)
+        self.conv2, self.bn2 = nn.Conv2d(c1, c2, 5, padding=2, groups=2), norm(c2)
+        self.conv3, self.bn3 = nn.Conv2d(c2, c3, 3, padding=1), norm(c3)
+        self.conv4, self.bn4 = nn.Conv2d(c3, c4, 3, padding=1, groups=2), norm(c4)
+        self.conv5, self.bn5 = nn.Conv2d(c4, c5, 3, padding=1, groups=2), norm(c5)
+        self.fc6 = nn.Linear(config.classifier_positions * c5, config.classifier_hidden)
+        self.fc7 = nn.Linear(config.classifier_hidden, config.classifier_hidden)
+        self.fc8 = nn.Linear(config.classifier_hidden, config.tiles)
 
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
         """Compute (G, N, 4) logits, one a quadrant, from (N, 3, S, S) and (G, N, 3, S, S) images."""
-        groups = I_q.shape[0]
-        norms = [self.bn1, self.bn2, self.bn3, self.bn4, self.bn5]
-        statistics: list[tuple[Tensor, Tensor]] = []
-
-        def relu_norm(layer: BatchNorm, x: Tensor) -> Tensor:
-            if not layer.training:
-                return layer(torch.relu(x))
-            y, means, variances = _relu_norm(layer, x, groups)
-            statistics.append((means, variances))
-            return y
-
-        x = paired_conv2d(I_mix, I_q.flatten(0, 1), self.conv1.weight, self.conv1.bias, stride=2)
-        x = F.max_pool2d(relu_norm(self.bn1, x), 3, stride=2)
-        x = F.max_pool2d(relu_norm(self.bn2, self.conv2(x)), 3, stride=2)
-        x = relu_norm(self.bn3, self.conv3(x))
-        x = relu_norm(self.bn4, self.conv4(x))
-        x = F.max_pool2d(relu_norm(self.bn5, self.conv5(x)), 2, stride=1)
+        norm = {"groups": len(I_q), "found": []}
+        x = F.max_pool2d(self.bn1(self.conv1(I_mix, I_q.flatten(0, 1)), **norm), 3, stride=2)
+        x = F.max_pool2d(self.bn2(self.conv2(x), **norm), 3, stride=2)
+        x = self.bn3(self.conv3(x), **norm)
+        x = self.bn4(self.conv4(x), **norm)
+        x = F.max_pool2d(self.bn5(self.conv5(x), **norm), 2, stride=1)
         x = x.permute(0, 2, 3, 1).flatten(1)  # the author's fully connected weights expect H, W, C order
         x = torch.relu(self.fc7(torch.relu(self.fc6(x))))
         logits: Tensor = self.fc8(x)
-        if statistics:
-            follow(norms, statistics)
-        return logits.unflatten(0, (groups, -1))
-
-
-def _relu_norm(layer: BatchNorm, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """ReLU, then the layer's batch norm with statistics of each group, (groups, C), which follow the result."""
-    if layer.gather is None:
-        return relu_grouped_batch_norm(x, layer.gamma, layer.beta, groups, layer.eps)
-    return synchronized_batch_norm(torch.relu(x), layer.gamma, layer.beta, groups, layer.eps, layer.gather)
+        follow(norm["found"])
+        return logits.unflatten(0, (len(I_q), -1))

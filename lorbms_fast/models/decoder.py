@@ -1,63 +1,44 @@
-"""The decoder on lorbms_fast.kernels."""
+"""The decoder (thesis, Table 3.3)."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from lorbms_fast import reference
-from lorbms_fast.kernels import PackedLayers, dense_block_maps, fold_taps, pack_layers, resize_conv
-from lorbms_fast.kernels.lorbms import output_conv2d
-from lorbms_fast.models.spectral import normalized_weights
-from lorbms_fast.reference.layers import SpectralConv2d
-
-
-class DecoderWeights(NamedTuple):
-    """Packed weights of the decoder."""
-
-    ups: Sequence[Any]
-    blocks: list[PackedLayers]
-    last: tuple[Tensor, Tensor]
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels import DenseBlock, SpectralConv2d, spectral_norm
+from lorbms_fast.kernels.lorbms import SpectralOutputConv2d, SpectralResizeConv2d
+from lorbms_fast.kernels.spectral_norm import Normalize
 
 
-class Decoder(reference.Decoder):
-    """The decoder of Table 3.3 in fewer operations.
+class Decoder(nn.Module):
+    """Five transitions up, each followed by a dense block; four chunks of 192 numbers -> 64x64x3."""
 
-    All weights are normalized together, dense blocks are triangular systems, transitions up are four small
-    convolutions.
-    """
+    transition_up: Any = SpectralResizeConv2d
 
-    def packed(self) -> DecoderWeights:
-        """Pack the parameters for several passes with the same ones: see `models.passes`."""
-        W_bar = normalized_weights(self)
-        numbers = range(1, len(self.block_inputs) + 1)
-        blocks = []
-        for b in numbers:
-            layers = dict(self.get_submodule(f"block{b}").named_children())
-            biases = [layer.bias for layer in layers.values() if isinstance(layer, SpectralConv2d)]
-            blocks.append(([W_bar[f"block{b}.{name}"] for name in layers], biases))
-        ups = self._packed_ups([W_bar[f"up{b}"] for b in numbers])
-        return DecoderWeights(ups, pack_layers(blocks), (W_bar["last"], self.last.bias))
+    def __init__(self, config: ModelConfig, normalize: Normalize = spectral_norm) -> None:
+        super().__init__()
+        conv = partial(SpectralConv2d, normalize=normalize)
+        channels = config.chunk
+        for b, (width, layers) in enumerate(zip(config.decoder_widths, reversed(config.layers), strict=True), start=1):
+            self.add_module(f"up{b}", self.transition_up(channels, width, normalize=normalize))
+            self.add_module(f"block{b}", DenseBlock(width, layers, config.growth, activation="relu", conv=conv))
+            channels = layers * config.growth
+        self.last = SpectralOutputConv2d(width + channels, 3, normalize=normalize)
+        self.blocks = len(config.layers)
 
-    def forward(self, f: Tensor, packed: DecoderWeights | None = None) -> Tensor:
+    def forward(self, f: Tensor) -> Tensor:
         """Decode (N, positions, chunk) as (N, 3, S, S) images in [-1, 1], S = 32 sqrt(positions)."""
-        ups, blocks, last = self.packed() if packed is None else packed
         side = math.isqrt(f.shape[1])
-        x = f.transpose(1, 2).unflatten(2, (side, side))
-        for b, (up, block) in enumerate(zip(ups[:-1], blocks[:-1], strict=True), start=1):
-            x = self._maps(b, up, block, x)
-        x = self._up(x, ups[-1])
-        return output_conv2d(x, dense_block_maps(x, blocks[-1]), *last)
+        new_maps = f.transpose(1, 2).unflatten(2, (side, side))
+        for b in range(1, self.blocks + 1):
+            x, new_maps = self.stage(b, new_maps)
+        image: Tensor = self.last(x, new_maps)  # reads the whole stack, the other stages' new maps alone go on
+        return image
 
-    def _packed_ups(self, W_bar: list[Tensor]) -> Sequence[Any]:
-        """Turn the normalized weights of all transitions up into what `_up` takes."""
-        return fold_taps(W_bar)
-
-    def _up(self, x: Tensor, weight: Any) -> Tensor:
-        """Compute a transition up: twice as high and wide."""
-        return resize_conv(x, weight)
-
-    def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
-        """Compute transition up and dense block b: the new maps, all that the next one reads."""
-        return dense_block_maps(self._up(x, up), block)
+    def stage(self, b: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute transition up b, (N, width, 2 H, 2 W), and the new maps of the dense block behind it."""
+        x = self.get_submodule(f"up{b}")(x)
+        block: Any = self.get_submodule(f"block{b}")
+        return x, block.new_maps(x)

@@ -1,65 +1,34 @@
-"""The encoder on lorbms_fast.kernels."""
+"""The encoder (thesis, Table 3.1)."""
 
-from typing import NamedTuple
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast import reference
-from lorbms_fast.kernels import PackedLayers, coord_conv2d, pack_layers
-from lorbms_fast.kernels._common.autocast import compute_dtype
-from lorbms_fast.kernels._common.foreach_cast import foreach_cast
-from lorbms_fast.kernels.lorbms import dense_block_pooled
-from lorbms_fast.reference.layers import INSTANCE_NORM_EPS
+from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels import CoordConv2d, DenseBlock
+from lorbms_fast.kernels.lorbms import TransitionDown
 
-Conv = tuple[Tensor, Tensor]
-"""Weight and bias."""
+INSTANCE_NORM_EPS = 1e-9
+"""Number that the author's instance norms add to the variance."""
 
 
-class EncoderWeights(NamedTuple):
-    """Packed weights of the encoder."""
+class Encoder(nn.Module):
+    """Five dense blocks, each followed by a transition down; 64x64x3 -> four chunks of 192 numbers."""
 
-    first: Conv
-    blocks: list[PackedLayers]
-    downs: list[Conv]
-    last: Conv
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.first = CoordConv2d(3, config.stem, kernel_size=3)
+        channels = config.stem
+        for b, layers in enumerate(config.layers, start=1):
+            norm = {"activation": "instance_norm_relu", "eps": INSTANCE_NORM_EPS}
+            self.add_module(f"block{b}", DenseBlock(channels, layers, config.growth, **norm))
+            channels += layers * config.growth
+            self.add_module(f"down{b}", TransitionDown(channels))
+        self.last = nn.Conv2d(channels, config.chunk, 1)
+        self.blocks = len(config.layers)
 
-
-class Encoder(reference.Encoder):
-    """The encoder of Table 3.1 in fewer operations.
-
-    Every map of a dense block is normalized and rectified once, and the transition down reads what the block has
-    activated already.
-    """
-
-    def packed(self) -> EncoderWeights:
-        """Pack the parameters for several passes with the same ones: see `models.passes`."""
-        numbers = range(1, self.blocks + 1)
-        W_first, b_first, W_last, b_last = foreach_cast(
-            [*_conv(self.first), *_conv(self.last)], compute_dtype(self.first.weight)
-        )
-        return EncoderWeights(
-            (W_first, b_first),
-            pack_layers([layers_of(self.get_submodule(f"block{b}")) for b in numbers]),
-            [_conv(self.get_submodule(f"down{b}")) for b in numbers],
-            (W_last, b_last),
-        )
-
-    def forward(self, images: Tensor, packed: EncoderWeights | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk); for S = 64 chunk i is quadrant i."""
-        first, blocks, downs, last = self.packed() if packed is None else packed
-        x = coord_conv2d(images, *first)
-        for block, down in zip(blocks, downs, strict=True):
-            x = dense_block_pooled(x, block, *down, activation="instance_norm_relu", eps=INSTANCE_NORM_EPS)
-        return F.conv2d(x, *last).flatten(2).transpose(1, 2)
-
-
-def layers_of(block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """List weights and biases of a dense block's layers, in order."""
-    layers = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
-    return [layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]
-
-
-def _conv(layer: nn.Module) -> Conv:
-    weight, bias = layer.parameters()
-    return weight, bias
+        x = self.first(images)
+        for b in range(1, self.blocks + 1):
+            x = self.get_submodule(f"down{b}")(self.get_submodule(f"block{b}"), x)
+        chunks: Tensor = self.last(x)
+        return chunks.flatten(2).transpose(1, 2)

@@ -2,7 +2,6 @@
 
 from lorbms_fast.reference.classifier import Classifier
 from lorbms_fast.reference.decoder import Decoder
-from lorbms_fast.reference.discriminator import Discriminator
 from lorbms_fast.reference.encoder import Encoder
 
-__all__ = ["Classifier", "Decoder", "Discriminator", "Encoder"]
+__all__ = ["Classifier", "Decoder", "Encoder"]

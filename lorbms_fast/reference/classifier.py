@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.reference.layers import BatchNorm
+from lorbms_fast.kernels import GroupedBatchNorm2d
 
 PAIR = 2
 """Number of images that the thesis's classifier sees in one run: the mixed one and one of its candidates."""
@@ -59,14 +59,14 @@ class AlexNetConvolutions(nn.Module, Generic[Norm]):
         return maps
 
 
-class Classifier(AlexNetConvolutions[BatchNorm]):
+class Classifier(AlexNetConvolutions[GroupedBatchNorm2d]):
     """Tells at which quadrant, if any, a candidate's chunk went into the mixed image."""
 
     images = PAIR
     """Number of images it sees in one run; more than a pair are all that the mixed one was made of."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(3 * self.images, config.classifier_widths, kernel_size=8, stride=2, norm=BatchNorm)
+        super().__init__(3 * self.images, config.classifier_widths, kernel_size=8, stride=2, norm=GroupedBatchNorm2d)
         self.fc6 = nn.Linear(config.classifier_positions * config.classifier_widths[-1], config.classifier_hidden)
         self.fc7 = nn.Linear(config.classifier_hidden, config.classifier_hidden)
         self.fc8 = nn.Linear(config.classifier_hidden, config.tiles)

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from lorbms_fast import losses
-from lorbms_fast.config import LossConfig, OptimConfig
+from lorbms_fast.config import LossConfig
 from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
-from lorbms_fast.reference.layers import SpectralWeight
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes
 
 
@@ -49,14 +48,6 @@ class Reference:
     def discriminator_loss(self, networks: Networks, I_ref: Tensor, I_mix: Tensor, config: LossConfig) -> Tensor:
         """Compute L_D."""
         return losses.discrimination(networks.dsc(I_ref), networks.dsc(I_mix), config.gan)
-
-    def advance_u(self, networks: Networks, config: OptimConfig) -> None:
-        """Move every u on, by as many steps of the power iteration as the settings say."""
-        for network, steps in zip((networks.dec, networks.dsc), config.sn_power_iterations, strict=True):
-            for layer in network.modules():
-                if isinstance(layer, SpectralWeight):
-                    for _ in range(steps):
-                        layer.advance_u()
 
 
 def mix(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:

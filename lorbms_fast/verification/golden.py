@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.errors import UserError
+from lorbms_fast.kernels.spectral_norm import Normalize
 from lorbms_fast.models import build
-from lorbms_fast.reference.layers import SpectralNorm
 from lorbms_fast.types import Batch, Networks
 from lorbms_fast.verification.fill import fill, fill_image, to_torch_layout
 
@@ -93,7 +93,7 @@ class Golden:
         I_ref, *I_q = (self.image(name) for name in IMAGES)
         return Batch(I_ref, torch.stack(I_q), torch.from_numpy(self.forward["mask"]).bool())
 
-    def networks(self, impl: Impl, normalize: SpectralNorm) -> Networks:
+    def networks(self, impl: Impl, normalize: Normalize) -> Networks:
         """Build the thesis's networks with every parameter filled."""
         networks = build(ModelConfig(), impl, normalize=normalize)
         state = {

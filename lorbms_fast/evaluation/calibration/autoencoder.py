@@ -20,10 +20,11 @@ from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import Split, split_photographs
 from lorbms_fast.evaluation.training_state import restore_state, save_state
+from lorbms_fast.kernels import advance_all_u
 from lorbms_fast.losses import called_real, discrimination, reconstruction
-from lorbms_fast.models import fast
+from lorbms_fast.models.discriminator import Discriminator
+from lorbms_fast.models.encoder import Encoder
 from lorbms_fast.models.initial_values import initialize
-from lorbms_fast.models.spectral import advance_u
 from lorbms_fast.optimizers import Adam, frozen, update
 from lorbms_fast.progress import tqdm
 
@@ -91,9 +92,9 @@ def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
     """Build `enc`, `dec` and `dsc` with initial values, on the CPU."""
     networks = nn.ModuleDict(
         {
-            "enc": fast.Encoder(config.model),
+            "enc": Encoder(config.model),
             "dec": DECODERS[name](config.model),
-            "dsc": fast.Discriminator(config.model),
+            "dsc": Discriminator(config.model),
         }
     )
     initialize(networks, config.seed)
@@ -162,7 +163,7 @@ def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: Tr
     D_ref, D_hat = networks["dsc"](torch.cat([I, I_hat.detach()])).chunk(2)
     L_D = discrimination(D_ref, D_hat)
     update(optimizers[1], L_D)
-    advance_u(networks)
+    advance_all_u(networks)
     return L1.detach(), L_D.detach()
 
 

@@ -1,26 +1,23 @@
 """Self-attention in the decoder, where its maps are half as wide as the image."""
 
-from typing import Any
-
 from torch import Tensor
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels import PackedLayers
-from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
-from lorbms_fast.models import attention, fast
-from lorbms_fast.reference.layers import SpectralNorm
+from lorbms_fast.kernels import spectral_norm
+from lorbms_fast.kernels.spectral_norm import Normalize
+from lorbms_fast.models import attention, decoder
 
 STAGE = 4
 
 
-class Decoder(fast.Decoder):
+class Decoder(decoder.Decoder):
     """The decoder of Table 3.3 with self-attention on the new maps of its fourth stage, which the last one reads."""
 
-    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: Normalize = spectral_norm) -> None:
         super().__init__(config, normalize)
         self.attention = attention.SelfAttention(config.layers[-STAGE] * config.growth, normalize)
 
-    def _maps(self, b: int, up: Any, block: PackedLayers, x: Tensor) -> Tensor:
-        """Compute transition up and dense block b: the new maps, all that the next one reads."""
-        new_maps = super()._maps(b, up, block, x)
-        return self.attention(new_maps) if b == STAGE else new_maps
+    def stage(self, b: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute transition up b, (N, width, 2 H, 2 W), and the new maps of the dense block behind it."""
+        x, new_maps = super().stage(b, x)
+        return x, self.attention(new_maps) if b == STAGE else new_maps

@@ -4,17 +4,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
-from lorbms_fast.models import attention, fast
-from lorbms_fast.reference.layers import SpectralNorm
+from lorbms_fast.kernels import spectral_norm
+from lorbms_fast.kernels.spectral_norm import Normalize
+from lorbms_fast.models import attention, discriminator
 
 
-class Discriminator(fast.Discriminator):
+class Discriminator(discriminator.Discriminator):
     """The PatchGAN of Table 3.5 with self-attention after its first convolution."""
 
     sees_everything = True
 
-    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: Normalize = spectral_norm) -> None:
         super().__init__(config, normalize)
         self.attention = attention.SelfAttention(config.discriminator_width, normalize)
 

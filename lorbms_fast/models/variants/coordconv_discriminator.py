@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
+from lorbms_fast.kernels import SpectralConv2d, spectral_norm
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
-from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
+from lorbms_fast.kernels.spectral_norm import Normalize
 from lorbms_fast.models.attention import SelfAttention
-from lorbms_fast.reference.layers import SpectralConv2d, SpectralNorm
 
 
 class CoordConv(nn.Module):
@@ -32,14 +32,14 @@ class Discriminator(nn.Module):
 
     sees_everything = True
 
-    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: Normalize = spectral_norm) -> None:
         super().__init__()
         width = config.discriminator_width
         self.conv1 = CoordConv(nn.Conv2d(3 + 2, width, 4, stride=2, padding=1))
         self.attention = SelfAttention(width, normalize)
-        self.conv2 = CoordConv(SpectralConv2d(width + 2, 2 * width, 4, 2, normalize))
-        self.conv3 = CoordConv(SpectralConv2d(2 * width + 2, 4 * width, 4, 2, normalize))
-        self.conv4 = CoordConv(SpectralConv2d(4 * width + 2, 8 * width, 4, 2, normalize))
+        self.conv2 = CoordConv(SpectralConv2d(width + 2, 2 * width, 4, stride=2, normalize=normalize))
+        self.conv3 = CoordConv(SpectralConv2d(2 * width + 2, 4 * width, 4, stride=2, normalize=normalize))
+        self.conv4 = CoordConv(SpectralConv2d(4 * width + 2, 8 * width, 4, stride=2, normalize=normalize))
         self.conv5 = CoordConv(nn.Conv2d(8 * width + 2, 1, 1))
 
     def features(self, images: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from torch import Generator, Tensor, nn
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.dataloader import counter_rng
-from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
-from lorbms_fast.models import fast
+from lorbms_fast.kernels import spectral_norm
+from lorbms_fast.kernels.spectral_norm import Normalize
+from lorbms_fast.models import discriminator
 from lorbms_fast.models.initial_values import Rule
-from lorbms_fast.reference.layers import SpectralNorm
 
 
 def _anywhere(values: Tensor, generator: Generator) -> Tensor:
@@ -31,7 +31,7 @@ class Discriminator(nn.Module):
     sees_everything = True
     drawn: Tensor
 
-    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: Normalize = spectral_norm) -> None:
         super().__init__()
         self.whole = _Convolutions(config, normalize)
         self.local = _Convolutions(config, normalize)
@@ -79,9 +79,9 @@ def patches_at(images: Tensor, corners: Tensor) -> Tensor:
     return images[every[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-class _Convolutions(fast.Discriminator):
+class _Convolutions(discriminator.Discriminator):
     """The PatchGAN without its last convolution."""
 
-    def __init__(self, config: ModelConfig, normalize: SpectralNorm) -> None:
+    def __init__(self, config: ModelConfig, normalize: Normalize) -> None:
         super().__init__(config, normalize)
         del self.conv5

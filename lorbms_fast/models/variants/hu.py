@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels import instance_norm_relu
-from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
+from lorbms_fast.kernels import instance_norm_relu, spectral_norm
+from lorbms_fast.kernels.spectral_norm import Normalize
+from lorbms_fast.models.encoder import INSTANCE_NORM_EPS
 from lorbms_fast.models.initial_values import Rule, normal
-from lorbms_fast.reference.layers import INSTANCE_NORM_EPS, SpectralNorm
 
 INITIAL_VALUES: dict[str, Rule] = {r"dec\.(fc|conv\d)\.weight": normal(0, 0.02)}
 LAYERS = 4
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The encoder's mirror image with transposed convolutions (DCGAN's generator); no spectral norm."""
 
-    def __init__(self, config: ModelConfig, normalize: SpectralNorm = spectral_norm) -> None:
+    def __init__(self, config: ModelConfig, normalize: Normalize = spectral_norm) -> None:
         super().__init__()
         widths = _widths(config)
         self.side = config.image_size // 2**LAYERS

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels import coord_conv2d, instance_norm_relu
-from lorbms_fast.reference.layers import INSTANCE_NORM_EPS
+from lorbms_fast.kernels import CoordConv2d, instance_norm_relu
+from lorbms_fast.models.encoder import INSTANCE_NORM_EPS
 
 BLOCKS = 3
 
@@ -23,7 +23,7 @@ class Encoder(nn.Module):
         stem = -(-19 * config.stem // 12)
         more = 3 * config.growth
         width = 2 * stem
-        self.first = nn.Conv2d(3 + 2, stem, 3, padding=1)
+        self.first = CoordConv2d(3, stem, kernel_size=3)
         layers: list[nn.Conv2d] = []
         channels = stem
         for _ in range(BLOCKS):
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk); for S = 64 chunk i is quadrant i."""
-        x = coord_conv2d(images, self.first.weight, self.first.bias)
+        x = self.first(images)
         for layer in self.layers:
             x = layer(instance_norm_relu(x, INSTANCE_NORM_EPS))
         return x.flatten(2).transpose(1, 2)

@@ -6,14 +6,13 @@ from torch import Tensor
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.errors import UserError
-from lorbms_fast.models import fast
-from lorbms_fast.models.encoder import EncoderWeights
+from lorbms_fast.models import encoder
 
 SMALLEST = 32
 """Side in pixels of a tile that becomes a single chunk."""
 
 
-class Encoder(fast.Encoder):
+class Encoder(encoder.Encoder):
     """The encoder of Table 3.1 on every tile of a grid by itself: a tile's code depends on no other tile.
 
     Raises:
@@ -27,12 +26,12 @@ class Encoder(fast.Encoder):
         self.tiles = config.tiles
         self._check(config.image_size)
 
-    def forward(self, images: Tensor, packed: EncoderWeights | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk), chunks row by row over the whole image."""
         self._check(images.shape[-1])
         t = math.isqrt(self.tiles)
         tiles = images.unflatten(2, (t, -1)).unflatten(4, (t, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        codes = super().forward(tiles, packed)  # (N t^2, chunks of a tile, chunk)
+        codes = super().forward(tiles)  # (N t^2, chunks of a tile, chunk)
         side = math.isqrt(codes.shape[1])
         by_place = codes.unflatten(0, (-1, t, t)).unflatten(3, (side, side))
         return by_place.transpose(2, 3).flatten(1, 4)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lorbms_fast.kernels import passes
 from lorbms_fast.models import build
-from lorbms_fast.models.passes import passes
 from lorbms_fast.optimizers import Optimizers, update
 from tests.conftest import TINY
 

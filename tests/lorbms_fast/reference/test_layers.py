@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from lorbms_fast.kernels import GroupedBatchNorm2d
 from lorbms_fast.kernels.grouped_batch_norm.reference import grouped_batch_norm
 from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu as defined
-from lorbms_fast.reference.layers import BatchNorm, instance_norm_relu
+from lorbms_fast.reference.layers import instance_norm_relu
 
 
 def draw(*shape, seed=0):
@@ -27,7 +28,7 @@ def test_an_almost_constant_map_is_normalized_with_the_spec_s_eps():
 
 
 def test_batch_norm_its_gradients_and_its_running_averages():
-    layer = BatchNorm(4).double()
+    layer = GroupedBatchNorm2d(4).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(draw(4, seed=2))

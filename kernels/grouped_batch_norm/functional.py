@@ -1,0 +1,68 @@
+"""Batch normalization of several batches that lie in one tensor, each with its own statistics."""
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels.grouped_batch_norm import fused, reference
+
+if TRITON:
+    from lorbms_fast.kernels._common.normalization.triton.ops import normalize
+
+
+@operation(kernels="_common.normalization")
+def grouped_batch_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
+
+    >>> x = torch.randn(2 * 4, 3, 8, 8)
+    >>> y, means, variances = grouped_batch_norm(x, torch.ones(3), torch.zeros(3), groups=2)
+    >>> torch.testing.assert_close(y[:4], F.batch_norm(x[:4], None, None, training=True))
+    >>> means.shape
+    torch.Size([2, 3])
+
+    Args:
+        x: (groups * N, C, H, W).
+        gamma: scale, (C,).
+        beta: shift, (C,).
+        groups: how many batches x holds, one after the other.
+        eps: added to the variance.
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        The result, of x's shape; means and variances, (groups, C), not for differentiation.
+
+    Raises:
+        ValueError: the batch is not a multiple of `groups`.
+    """
+    form = select_impl(impl, x)
+    if form == "triton":
+        return _normalise(x, gamma, beta, groups, eps, relu_before=False)
+    y, means, variances = (reference if form == "reference" else fused).grouped_batch_norm(x, gamma, beta, groups, eps)
+    return y, means.detach(), variances.detach()
+
+
+@operation(kernels="_common.normalization")
+def relu_grouped_batch_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`grouped_batch_norm(ReLU(x), ...)`: means and variances are those of the rectified values.
+
+    >>> x = torch.randn(2 * 4, 3, 8, 8)
+    >>> y, _, _ = relu_grouped_batch_norm(x, torch.ones(3), torch.zeros(3), groups=2)
+    >>> torch.testing.assert_close(y[4:], F.batch_norm(x[4:].relu(), None, None, training=True))
+    """
+    if select_impl(impl, x) == "triton":
+        return _normalise(x, gamma, beta, groups, eps, relu_before=True)
+    return grouped_batch_norm(torch.relu(x), gamma, beta, groups, eps, impl)
+
+
+def _normalise(
+    x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float, relu_before: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    if x.shape[0] % groups:
+        raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
+    result: tuple[Tensor, Tensor, Tensor] = normalize(x, gamma, beta, groups, eps, relu_before, "identity", 0.0)
+    return result

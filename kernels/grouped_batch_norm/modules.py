@@ -1,0 +1,91 @@
+"""Batch norm of groups as a layer with running averages."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.kernels.grouped_batch_norm.functional import grouped_batch_norm, relu_grouped_batch_norm
+from lorbms_fast.kernels.grouped_batch_norm.synchronized import Gather, synchronized_batch_norm
+
+
+class GroupedBatchNorm2d(nn.Module):
+    """Batch norm of several batches in one tensor, each by its own statistics; running averages serve evaluation.
+
+    >>> norm = GroupedBatchNorm2d(3)
+    >>> norm(torch.randn(2 * 4, 3, 8, 8), groups=2).shape
+    torch.Size([8, 3, 8, 8])
+
+    The averages follow one group after the other, and only while the layer's own parameters are trained: a loss that
+    goes through it to others leaves them alone. Where `gather` is set, a batch is that of all processes together.
+
+    Args:
+        channels: maps of the input.
+        eps: added to the variance.
+        decay: of the running averages, which are of the biased variance.
+        relu_first: whether to rectify the input before.
+    """
+
+    gather: Gather | None = None
+
+    def __init__(self, channels: int, eps: float = 1e-5, decay: float = 0.99, relu_first: bool = False) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.eps, self.decay, self.relu_first = eps, decay, relu_first
+
+    def forward(self, x: Tensor, groups: int = 1, found: "list[Statistics] | None" = None) -> Tensor:
+        """(groups * N, C, H, W) -> the same.
+
+        Args:
+            x: batches one after the other.
+            groups: how many.
+            found: takes the statistics, for `follow` to move the averages of several layers at once.
+        """
+        if not self.training:
+            x = torch.relu(x) if self.relu_first else x
+            return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
+        y, *statistics = self._normalized(x, groups)
+        own = Statistics(self, *statistics)
+        if found is None:
+            follow([own])
+        else:
+            found.append(own)
+        return y
+
+    def _normalized(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The result; means and biased variances, (groups, C)."""
+        if self.gather is not None:
+            x = torch.relu(x) if self.relu_first else x
+            return synchronized_batch_norm(x, self.gamma, self.beta, groups, self.eps, self.gather)
+        if groups > 1 or self.relu_first:
+            norm = relu_grouped_batch_norm if self.relu_first else grouped_batch_norm
+            return norm(x, self.gamma, self.beta, groups, self.eps)
+        mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        y = F.batch_norm(x, mean, var, self.gamma, self.beta, training=True, momentum=1.0, eps=self.eps)
+        n = x.numel() // x.shape[1]  # torch reports the unbiased variance
+        return y, mean[None], var[None] * ((n - 1) / n)
+
+
+class Statistics(NamedTuple):
+    """Means and variances that a layer has found, both (groups, C)."""
+
+    layer: GroupedBatchNorm2d
+    means: Tensor
+    variances: Tensor
+
+
+@torch.no_grad()
+def follow(found: Sequence[Statistics]) -> None:
+    """Move the running averages of layers of one decay towards what they found, if the layers are being trained."""
+    if found and found[0].layer.gamma.requires_grad:
+        averages = [average for one in found for average in (one.layer.running_mean, one.layer.running_var)]
+        values = [of_kind for one in found for of_kind in (one.means, one.variances)]
+        for of_group in zip(*values, strict=True):
+            targets = [value.to(average.dtype) for value, average in zip(of_group, averages, strict=True)]
+            torch._foreach_lerp_(averages, targets, 1 - found[0].layer.decay)

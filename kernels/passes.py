@@ -1,0 +1,122 @@
+"""Several passes of one network with the same parameters."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.foreach_cast import foreach_cast
+from lorbms_fast.kernels._common.grad_fanout import fan_out
+from lorbms_fast.kernels._common.packing import Packing
+from lorbms_fast.kernels.spectral_norm.modules import normalized_weights, spectral_layers
+
+Pass = Callable[..., Tensor]
+
+
+def passes(network: nn.Module, count: int) -> list[Pass]:
+    """A network as functions of its input, one for each of several passes that share what parameters alone decide.
+
+    That is packed weights of this package's layers, spectrally normalized ones, and what torch's convolutions and
+    linear layers read, in the dtype that autocast computes products in. It is made now, once for all passes, and its
+    gradients are added up once. So a pass is good until a parameter changes.
+
+    >>> from lorbms_fast.kernels import DenseBlock
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), DenseBlock(8, num_layers=3, growth_rate=4))
+    >>> first, second = passes(network, 2)
+    >>> loss = first(torch.randn(2, 3, 10, 10)).mean() + second(torch.randn(5, 3, 10, 10)).mean()
+    >>> loss.backward()
+
+    Args:
+        network: any; one that torch.compile has taken over is its own pass.
+        count: how many passes.
+
+    Returns:
+        Functions, each to be called once, and not while another thread runs the network.
+
+    Raises:
+        RuntimeError: by a pass, where a parameter has changed in the meantime.
+    """
+    shared = None if network._compiled_call_impl is not None else _shared(network)
+    if shared is None:
+        return [network] * count
+    versions = _versions(network)
+    return [partial(_pass, network, versions, of_pass) for of_pass in fan_out(shared, count)]
+
+
+class _Shared(NamedTuple):
+    """What a pass reads of the parameters."""
+
+    packed: dict[nn.Module, Any]
+    W_bar: dict[nn.Module, Tensor]
+    parameters: dict[str, Tensor]
+    """All others by name, in the dtype of products where they are read by one."""
+
+
+def _shared(network: nn.Module) -> _Shared | None:
+    """Make it; None if it is no more than the parameters."""
+    # All spectral norms of a network at once, and all layers of a kind: on CUDA a few launches, not a few each.
+    spectral = spectral_layers(network)
+    W_bar = dict(zip(spectral, normalized_weights(spectral) if spectral else (), strict=True))
+    packing = [layer for layer in network.modules() if isinstance(layer, Packing)]
+    with _set("W_bar", W_bar):
+        packed = {layer: made for kind in _kinds(packing) for layer, made in zip(kind, kind[0].pack(kind), strict=True)}
+
+    inside = {part for layer in packing for part in layer.modules()}
+    normalized = {layer: W for layer, W in W_bar.items() if layer not in inside}
+    others = {
+        f"{name}.{of_layer}".lstrip("."): (layer, parameter)
+        for name, layer in network.named_modules()
+        for of_layer, parameter in layer.named_parameters(recurse=False)
+        if layer not in inside and not (of_layer == "weight" and layer in normalized)
+    }
+    read = _as_autocast_would([*normalized.items(), *others.values()])
+    if not W_bar and not packed and all(own is cast for (_, own), cast in zip(others.values(), read, strict=True)):
+        return None
+    return _Shared(
+        packed, dict(zip(normalized, read, strict=False)), dict(zip(others, read[len(normalized) :], strict=True))
+    )
+
+
+def _as_autocast_would(tensors: Sequence[tuple[nn.Module, Tensor]]) -> list[Tensor]:
+    """Cast, of layers and what they read, what autocast would cast at every use."""
+    of_products = [tensor for layer, tensor in tensors if isinstance(layer, nn.Conv2d | nn.Linear)]
+    cast = iter(foreach_cast(of_products, compute_dtype(of_products[0])) if of_products else ())
+    return [next(cast) if isinstance(layer, nn.Conv2d | nn.Linear) else tensor for layer, tensor in tensors]
+
+
+def _kinds(layers: Sequence[Packing]) -> list[list[Packing]]:
+    """Layers that can be packed together."""
+    kinds: dict[Any, list[Packing]] = {}
+    for layer in layers:
+        parameter = next(layer.parameters())
+        kinds.setdefault((type(layer), layer.impl, parameter.dtype, parameter.device), []).append(layer)
+    return list(kinds.values())
+
+
+def _pass(network: nn.Module, versions: list[int], shared: _Shared, *inputs: Tensor) -> Tensor:
+    if _versions(network) != versions:
+        raise RuntimeError(f"{type(network).__name__}'s parameters have changed since its weights were packed")
+    with _set("packed", shared.packed), _set("W_bar", shared.W_bar):
+        y: Tensor = functional_call(network, shared.parameters, inputs)
+    return y
+
+
+@contextmanager
+def _set(attribute: str, values: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """Set an attribute of layers inside the block."""
+    for layer, value in values.items():
+        setattr(layer, attribute, value)
+    try:
+        yield
+    finally:
+        for layer in values:
+            delattr(layer, attribute)
+
+
+def _versions(network: nn.Module) -> list[int]:
+    """Count how often each tensor that is packed was changed in place."""
+    return [tensor._version for tensor in (*network.parameters(), *(layer.u for layer in spectral_layers(network)))]
