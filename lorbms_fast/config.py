@@ -22,6 +22,9 @@ LONGEST = 16 << 10
 SHOWN = 80
 """Max. characters of a wrong value in a message."""
 
+INSTANCE_NORM_EPS = 1e-9
+"""Number that the author's instance norms add to the variance."""
+
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 

@@ -2,12 +2,9 @@
 
 from torch import Tensor, nn
 
-from lorbms_fast.config import ModelConfig
+from lorbms_fast.config import INSTANCE_NORM_EPS, ModelConfig
 from lorbms_fast.kernels import CoordConv2d, DenseBlock
 from lorbms_fast.kernels.lorbms import TransitionDown
-
-INSTANCE_NORM_EPS = 1e-9
-"""Number that the author's instance norms add to the variance."""
 
 
 class Encoder(nn.Module):
@@ -18,8 +15,8 @@ class Encoder(nn.Module):
         self.first = CoordConv2d(3, config.stem, kernel_size=3)
         channels = config.stem
         for b, layers in enumerate(config.layers, start=1):
-            norm = {"activation": "instance_norm_relu", "eps": INSTANCE_NORM_EPS}
-            self.add_module(f"block{b}", DenseBlock(channels, layers, config.growth, **norm))
+            block = DenseBlock(channels, layers, config.growth, activation="instance_norm_relu", eps=INSTANCE_NORM_EPS)
+            self.add_module(f"block{b}", block)
             channels += layers * config.growth
             self.add_module(f"down{b}", TransitionDown(channels))
         self.last = nn.Conv2d(channels, config.chunk, 1)
@@ -29,6 +26,6 @@ class Encoder(nn.Module):
         """Encode (N, 3, S, S) images in [-1, 1] as (N, (S/32)^2, chunk); for S = 64 chunk i is quadrant i."""
         x = self.first(images)
         for b in range(1, self.blocks + 1):
-            x = self.get_submodule(f"down{b}")(self.get_submodule(f"block{b}"), x)
+            x = self.get_submodule(f"down{b}")(self.get_submodule(f"block{b}"), x)  # down runs the block in front of it
         chunks: Tensor = self.last(x)
         return chunks.flatten(2).transpose(1, 2)

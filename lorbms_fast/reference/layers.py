@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-INSTANCE_NORM_EPS = 1e-9
-"""Number that the author's instance norms add to the variance."""
+from lorbms_fast.config import INSTANCE_NORM_EPS
 
 
 def instance_norm_relu(x: Tensor) -> Tensor:

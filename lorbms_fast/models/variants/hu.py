@@ -12,10 +12,9 @@ is one for the whole batch, ours one a sample.
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.config import ModelConfig
+from lorbms_fast.config import INSTANCE_NORM_EPS, ModelConfig
 from lorbms_fast.kernels import instance_norm_relu, spectral_norm
 from lorbms_fast.kernels.spectral_norm import Normalize
-from lorbms_fast.models.encoder import INSTANCE_NORM_EPS
 from lorbms_fast.models.initial_values import Rule, normal
 
 INITIAL_VALUES: dict[str, Rule] = {r"dec\.(fc|conv\d)\.weight": normal(0, 0.02)}

@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from lorbms_fast.config import ModelConfig
+from lorbms_fast.config import INSTANCE_NORM_EPS, ModelConfig
 from lorbms_fast.kernels import CoordConv2d, instance_norm_relu
-from lorbms_fast.models.encoder import INSTANCE_NORM_EPS
 
 BLOCKS = 3
 

@@ -10,6 +10,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import SpectralConv2d
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
+from lorbms_fast.kernels.spectral_norm.modules import unnormalized
 from lorbms_fast.models import build
 from lorbms_fast.models.attention import SelfAttention
 from lorbms_fast.models.summary import describe, totals
@@ -17,7 +18,7 @@ from lorbms_fast.models.variants import _VARIANTS, network, with_variant
 from lorbms_fast.models.variants.broadcast_decoder import Decoder as BroadcastDecoder
 from lorbms_fast.models.variants.coordconv_discriminator import CoordConv
 from lorbms_fast.models.variants.squeezenet_classifier import Classifier as SqueezeNet
-from lorbms_fast.models.variants.transposed_decoder import Decoder as TransposedDecoder
+from lorbms_fast.models.variants.transposed_decoder import TransposedConv2d
 from lorbms_fast.variants import VARIANTS
 from tests.conftest import TINY
 
@@ -67,14 +68,15 @@ def test_attention_begins_as_the_network_without():
 
 def test_a_transposed_convolution_spreads_each_pixel():
     """By the definition: every input pixel adds its weight's 3x3 patch around twice its place."""
-    decoder = TransposedDecoder(TINY.model)
     W, x = randn(3, 2, 3, 3), randn(1, 2, 4, 5, seed=2)
     expected = x.new_zeros(1, 3, 10, 12)
     for i in range(4):
         for j in range(5):
             patch = torch.einsum("c,ochw->ohw", x[0, :, i, j], W)
             expected[0, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += patch
-    torch.testing.assert_close(decoder._up(x, W), expected[..., 1:9, 1:11])
+    layer = TransposedConv2d(2, 3, normalize=unnormalized).double()
+    layer.weight.data.copy_(W)
+    torch.testing.assert_close(layer(x), expected[..., 1:9, 1:11])
 
 
 def test_the_broadcast_decoder_tiles_its_code():
