@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.image_file import Photograph, shown
+from lorbms_fast.dataloader.places import full_name
 from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardPart, prepare_part
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
@@ -26,6 +27,9 @@ from lorbms_fast.parallel import ordered_map
 SHARD_BYTES = 64 << 20
 TASK = 32
 """Number of photographs that a worker takes at a time."""
+OnBad = Literal["skip", "stop"]
+Finish = Callable[[StagingFolder, list[list[Photograph]], Settings, OnBad], None]
+"""Function that makes those of a store's shards that are not finished yet in a folder."""
 CROPS = "by content"
 """The key of random squares, beside the seed; stores made before this was noted drew them by the photographs' ids."""
 
@@ -64,9 +68,10 @@ def prepare_store(
     image_size: int = 64,
     seed: int = 0,
     decoder: str = "scaled",
-    on_bad: Literal["skip", "stop"] = "skip",
+    on_bad: OnBad = "skip",
     workers: int = 1,
     shard_bytes: int = SHARD_BYTES,
+    finish: Finish | None = None,
 ) -> tuple[Counts, list[Skipped]]:
     """Write a store. The same arguments give the same bytes, whatever the number of workers.
 
@@ -84,6 +89,7 @@ def prepare_store(
         on_bad: leave bad photographs out and name them in `skipped.jsonl`, or stop at the first.
         workers: number of processes that decode.
         shard_bytes: approximate size of a shard.
+        finish: function that makes the shards in these processes' place.
 
     >>> from tempfile import TemporaryDirectory
     >>> from PIL import Image
@@ -118,8 +124,8 @@ def prepare_store(
     with exclusive_lock(work.folder, f"is preparing {out}"), full_disk_named(out):
         try:
             _refuse_existing(out)  # the process that had the lock before may have made it
-            work.begin(asdict(settings) | {"root": str(root.resolve()), "crops": CROPS}, len(shards))
-            _finish(out, shards, settings, on_bad, workers, work)
+            work.begin(asdict(settings) | {"root": full_name(root), "crops": CROPS}, len(shards))
+            (finish or _processes(out, workers))(work, shards, settings, on_bad)
             return _publish(out, listing, chosen, settings, work, len(shards))
         finally:
             work.remove_if_empty()
@@ -155,31 +161,35 @@ def _drawn(photographs: list[Photograph], recipe: Recipe, seed: int) -> list[Pho
     return [photographs[i] for i in np.sort(order[: recipe.draw])]
 
 
-def _finish(
-    out: Path,
-    shards: list[list[Photograph]],
-    settings: Settings,
-    on_bad: Literal["skip", "stop"],
-    workers: int,
-    work: StagingFolder,
-) -> None:
-    """Make the shards that are not finished yet."""
-    missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
-    _check_space(out, sum(len(shards[number]) for number in missing) * settings.bytes_of_one)
-    tasks = {number: _tasks(number, shards[number]) for number in missing}
-    in_one_row = [task for of_shard in tasks.values() for task in of_shard]
-    # Closed on the way out, so that the progress bar ends before an error is printed.
-    with closing(
-        ordered_map(
-            partial(prepare_part, settings), in_one_row, workers, "preparing", images=lambda task: len(task.photographs)
-        )
-    ) as results:
-        for number, of_shard in tasks.items():
-            made = islice(results, len(of_shard))
-            work.finish(number, shards[number], settings.image_size, _all_good(made) if on_bad == "stop" else made)
+def _processes(out: Path, workers: int) -> Finish:
+    """Make a function that makes shards by processes of this machine."""
+
+    def finish(work: StagingFolder, shards: list[list[Photograph]], settings: Settings, on_bad: OnBad) -> None:
+        missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
+        _check_space(out, sum(len(shards[number]) for number in missing) * settings.bytes_of_one)
+        tasks = {number: parts_of(number, shards[number]) for number in missing}
+        in_one_row = [task for of_shard in tasks.values() for task in of_shard]
+        make = partial(prepare_part, settings)
+        # Closed on the way out, so that the progress bar ends before an error is printed.
+        with closing(
+            ordered_map(make, in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
+        ) as results:
+            for number, of_shard in tasks.items():
+                made = islice(results, len(of_shard))
+                work.finish(number, shards[number], settings.image_size, as_asked(made, on_bad))
+
+    return finish
 
 
-def _all_good(made: Iterable[PreparedPart]) -> Iterator[PreparedPart]:
+def as_asked(made: Iterable[PreparedPart], on_bad: OnBad) -> Iterator[PreparedPart]:
+    """Pass parts of a shard on.
+
+    Raises:
+        UserError: a photograph is bad, and is to stop the work.
+    """
+    if on_bad == "skip":
+        yield from made
+        return
     for one in made:
         bad = next((entry for entry in one.skipped if entry.kind == "bad"), None)
         if bad is not None:
@@ -187,15 +197,19 @@ def _all_good(made: Iterable[PreparedPart]) -> Iterator[PreparedPart]:
         yield one
 
 
-def _tasks(number: int, photographs: list[Photograph]) -> list[ShardPart]:
+def parts_of(number: int, photographs: Sequence[Photograph]) -> list[ShardPart]:
+    """Divide a shard's photographs into parts that are decoded at a time."""
     return [ShardPart(number, photographs[i : i + TASK]) for i in range(0, len(photographs), TASK)]
 
 
 def _publish(
     out: Path, listing: Listing, chosen: Chosen, settings: Settings, work: StagingFolder, shards: int
 ) -> tuple[Counts, list[Skipped]]:
-    records = [work.record(number) for number in range(shards)]
-    left_out = [Skipped(**entry) for record in records for entry in record["skipped"]]
+    images, left_out = 0, list[Skipped]()
+    for number in range(shards):
+        record = work.record(number)
+        images += len(record["rows"])
+        left_out += [Skipped(**entry) for entry in record["skipped"]]
     kinds = Counter(entry.kind for entry in left_out)
     counts = Counts(
         named=len(listing.photographs),
@@ -205,7 +219,7 @@ def _publish(
         drawn=len(chosen.photographs),
         bad=kinds["bad"],
         small=kinds["small"],
-        images=sum(len(record["rows"]) for record in records),
+        images=images,
     )
     if not counts.images:
         shutil.rmtree(work.folder)  # nothing in it is worth keeping, and the files may be put right
@@ -219,15 +233,15 @@ def _publish(
     facts = {
         "count": counts.images,
         "image_size": settings.image_size,
-        "root": str(settings.root.resolve()),
+        "root": full_name(settings.root),
         "recipe": asdict(settings.recipe),
         "seed": settings.seed,
         "decoder": settings.decoder,
         "crops": CROPS,
-        "annotations": str(listing.annotations.resolve()) if listing.annotations else None,
+        "annotations": full_name(listing.annotations) if listing.annotations else None,
         "photographs": asdict(counts),
     }
-    work.publish(out, records, skipped, facts)
+    work.publish(out, shards, skipped, facts)
     return counts, skipped
 
 

@@ -2,10 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from lorbms_fast.dataloader.store import FACTS, FORMAT, INDEX, SCHEMA, SKIPPED, 
 from lorbms_fast.errors import UserError
 
 SETTINGS = "settings.json"
+ROWS = 1 << 20
+"""Number of rows of the index that are held at a time; Parquet's usual group of rows."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,16 @@ class StagingFolder:
                 f"{self.folder} holds finished shards of another {changed}: "
                 "remove it, go on with the same options, or choose another --out"
             )
+        self.tidy(shards)
+        with atomic_write(self.folder / SETTINGS) as partial:
+            partial.write_text(json.dumps(settings))
+
+    def tidy(self, shards: int) -> None:
+        """Remove what is none of so many shards."""
         kept = {shard_name(number) for number in range(shards)}
         for file in self._store.iterdir():
             if file.name not in kept:
                 file.unlink()
-        with atomic_write(self.folder / SETTINGS) as partial:
-            partial.write_text(json.dumps(settings))
 
     def records(self) -> list[Path]:
         """Records of finished shards."""
@@ -63,9 +70,12 @@ class StagingFolder:
         path = self._store / shard_name(number)
         if not path.is_file() or not self._record(number).is_file():
             return False
-        record = self.record(number)
+        try:
+            record = self.record(number)
+        except ValueError:  # half-written, where a place can hold such files
+            return False
         return (
-            record["made_of"] == _digest(photographs)
+            record.get("made_of") == _digest(photographs)
             and (with_bad or all(entry["kind"] != "bad" for entry in record["skipped"]))
             and record["sha256"] == checksum(path)
         )
@@ -97,17 +107,28 @@ class StagingFolder:
         record: dict[str, Any] = json.loads(self._record(number).read_text())
         return record
 
-    def publish(self, out: Path, records: list[dict[str, Any]], skipped: list[Skipped], facts: dict[str, Any]) -> None:
+    def publish(self, out: Path, shards: int, skipped: list[Skipped], facts: dict[str, Any]) -> None:
         """Add index and facts, give the store its name, and remove the rest."""
-        rows = [row for record in records for row in record["rows"]]
-        columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), SCHEMA.types, strict=True)]
-        pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), self._store / INDEX)
+        counts: dict[str, int] = {}
+        sums: dict[str, str] = {}
+
+        def rows() -> Iterator[list[Any]]:
+            for number in range(shards):
+                record = self.record(number)
+                counts[shard_name(number)], sums[shard_name(number)] = len(record["rows"]), record["sha256"]
+                yield from record["rows"]
+
+        with pq.ParquetWriter(self._store / INDEX, SCHEMA) as writer:
+            every = rows()
+            while some := list(islice(every, ROWS)):
+                columns = zip(zip(*some, strict=True), SCHEMA.types, strict=True)
+                arrays = [pa.array(column, kind) for column, kind in columns]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
         (self._store / SKIPPED).write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in skipped))
-        sums = {shard_name(number): record["sha256"] for number, record in enumerate(records)}
         facts = {
             **FORMAT,
             **facts,
-            "shards": {shard_name(number): len(record["rows"]) for number, record in enumerate(records)},
+            "shards": counts,
             "sha256": {**sums, INDEX: checksum(self._store / INDEX)},
         }
         (self._store / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
@@ -128,12 +149,17 @@ class StagingFolder:
         return self.folder / "store"
 
     def _record(self, number: int) -> Path:
-        return self.folder / f"shard-{number:05d}.json"
+        return self.folder / record_name(number)
 
 
 def shard_name(number: int) -> str:
     """File of a shard's images."""
     return f"images-{number:05d}.npy"
+
+
+def record_name(number: int) -> str:
+    """File of a finished shard's record."""
+    return f"shard-{number:05d}.json"
 
 
 def _header(count: int, side: int) -> bytes:

@@ -21,6 +21,7 @@ from lorbms_fast.atomic_io import read_json
 from lorbms_fast.dataloader.decoders import BadImage, CropsOf, Decoder, decoder_named, read_squares
 from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.parquet import read_rows
+from lorbms_fast.dataloader.places import copied, url_of
 from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.errors import UserError
@@ -87,13 +88,14 @@ class ImageStore:
 
     @classmethod
     def open(cls, path: Path) -> "ImageStore":
-        """Open a store.
+        """Open a store; one that is elsewhere (`s3://bucket/store`) is copied first, once for all processes of a machine.
 
         Raises:
             UserError: it is none, is of another format, or a file of it is missing or cut short.
         """
+        path, named = copied(path), url_of(path) or path
         if not (path / FACTS).is_file():
-            raise UserError(f"{path} is not an image store: make one with  lorbms-fast prepare FOLDER --out {path}")
+            raise UserError(f"{named} is not an image store: make one with  lorbms-fast prepare FOLDER --out {named}")
         again = "it is damaged: prepare the store again"
         try:
             facts = read_json(path / FACTS)

@@ -156,7 +156,9 @@ def _in_todays_words(arguments: Sequence[str]) -> list[str]:
 
 
 def _install(command: str, missing: str) -> str:
-    if missing in OF_EXTRAS:
+    if missing == "ray" and command != "search":
+        extras = "train,cluster"
+    elif missing in OF_EXTRAS:
         extras = OF_EXTRAS[missing]
     else:
         extras = f"train,{command}" if command in OF_EXTRAS.values() else "train"

@@ -11,6 +11,7 @@ from lorbms_fast.dataloader.decoders import planes, reference
 from lorbms_fast.dataloader.decoders.interface import Crops, CropsOf, Decoder, Squares, cut
 from lorbms_fast.dataloader.decoders.reference import decode_rgb, read_rgb
 from lorbms_fast.dataloader.image_file import BadImage, ByteRange
+from lorbms_fast.dataloader.places import nearby
 from lorbms_fast.errors import UserError
 
 __all__ = ["DECODERS", "BadImage", "Crops", "CropsOf", "Decoder", "Squares", "cut", "decode_rgb", "decoder_named"]
@@ -60,7 +61,7 @@ def read_squares(
 ) -> list[Squares | BadImage]:
     """Read squares of photographs by `decoder`, and by the reference those it refuses.
 
-    `places` are relative to `root`; `side` is in pixels. Each photograph gives its squares, or what is wrong with it.
+    `places` are relative to `root`, which may be elsewhere (`dataloader.places`); `side` is in pixels. Each photograph gives its squares, or what is wrong with it.
     """
     results: list[Squares | BadImage | None] = [None] * len(places)
     encoded: dict[int, bytes] = {}
@@ -72,17 +73,18 @@ def read_squares(
             results[i] = squares or reference.squares(data, root / str(places[i]), of, side)
         encoded.clear()
 
-    for i, place in enumerate(places):
-        try:
-            data = place.read(root)
-        except BadImage as bad:
-            results[i] = bad
-            continue
-        if place.path.endswith(planes.SUFFIX):
-            results[i] = Squares.of(planes.planes(np.frombuffer(data, np.uint8)), crops[i](data), side)
-            continue
-        encoded[i] = data
-        if sum(map(len, encoded.values())) > AT_ONCE:
-            decode()
+    with nearby(root, places) as folder:
+        for i, place in enumerate(places):
+            try:
+                data = place.read(folder)
+            except BadImage as bad:
+                results[i] = BadImage(root / place.path, bad.reason)
+                continue
+            if place.path.endswith(planes.SUFFIX):
+                results[i] = Squares.of(planes.planes(np.frombuffer(data, np.uint8)), crops[i](data), side)
+                continue
+            encoded[i] = data
+            if sum(map(len, encoded.values())) > AT_ONCE:
+                decode()
     decode()
     return [result for result in results if result is not None]

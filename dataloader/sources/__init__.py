@@ -10,7 +10,7 @@ from lorbms_fast.dataloader.sources.coco import Part, annotation_files, find_ann
 from lorbms_fast.dataloader.sources.folder import OURS, SUFFIXES, of_folder, tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.dataloader.sources.stl10 import of_stl10
-from lorbms_fast.dataloader.sources.tar import archives_in, of_mixed, of_tar
+from lorbms_fast.dataloader.sources.tar import Members, archives_in, of_mixed, of_tar
 from lorbms_fast.dataloader.sources.voc import IMAGES as VOC_IMAGES
 from lorbms_fast.dataloader.sources.voc import of_voc
 from lorbms_fast.errors import UserError
@@ -42,7 +42,12 @@ def layout_of(root: Path) -> Layout:
 
 
 def photographs_in(
-    root: Path, layout: Layout, annotations: Path | None = None, split: str | None = None, part: Part | None = None
+    root: Path,
+    layout: Layout,
+    annotations: Path | None = None,
+    split: str | None = None,
+    part: Part | None = None,
+    members: Members | None = None,
 ) -> Listing:
     """List the photographs of a folder of a given layout.
 
@@ -52,6 +57,7 @@ def photographs_in(
         annotations: COCO's json file; by default the one that `find_annotations` finds.
         split: split of STL-10 or VOC; by default everything.
         part: part of COCO that is wanted; folders and files named after the other are refused.
+        members: function that reads archives in the place of `named_members`.
 
     Raises:
         UserError: the folder, or something in it, is missing or unfit; `annotations` or `split` do not apply.
@@ -64,13 +70,20 @@ def photographs_in(
         raise UserError(f"--annotations {annotations} belongs to COCO, {root} is read as {layout}: leave it out")
     if split is not None and layout not in ("stl10", "voc"):
         raise UserError(f"--split {split} belongs to stl10 and voc, {root} is read as {layout}: leave it out")
-    listing = _listing(root, layout, annotations, split, part).writable()
+    listing = _listing(root, layout, annotations, split, part, members).writable()
     if part is not None:
         _refuse_other_part(root, listing, part)
     return listing
 
 
-def _listing(root: Path, layout: Layout, annotations: Path | None, split: str | None, part: Part | None) -> Listing:
+def _listing(
+    root: Path,
+    layout: Layout,
+    annotations: Path | None,
+    split: str | None,
+    part: Part | None,
+    members: Members | None,
+) -> Listing:
     if layout == "coco":
         annotations = annotations or find_annotations(root, part)
         if annotations is None:
@@ -83,8 +96,9 @@ def _listing(root: Path, layout: Layout, annotations: Path | None, split: str | 
         return of_stl10(root, split)
     if layout == "voc":
         return of_voc(root, split)
-    readers = {"tar": of_tar, "mixed": of_mixed, "folder": of_folder}
-    return readers[layout](root)
+    if layout == "folder":
+        return of_folder(root)
+    return of_tar(root, members) if layout == "tar" else of_mixed(root, members)
 
 
 def _refuse_other_part(root: Path, listing: Listing, part: Part) -> None:

@@ -3,7 +3,7 @@
 import io
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lorbms_fast.dataloader.image_file import ByteRange
@@ -37,13 +37,17 @@ STRETCH = 16 << 10
 """Number of bytes behind an archive's end that are searched at a time for another archive."""
 
 
-def of_tar(root: Path) -> Listing:
+Members = Callable[[Path, list[Path]], tuple[list[Named], list[Skipped]]]
+"""Function of a folder and archives below it that names their photographs, as `named_members` does."""
+
+
+def of_tar(root: Path, members: Members | None = None) -> Listing:
     """List the pictures in the uncompressed tar archives below a folder; nothing is unpacked.
 
     A picture's id is its name in the archive up to the first dot of the last part, with the archive's name before it
     where several have the same. A damaged archive gives the pictures before the damage, and an unusable entry. Of a
     member that was written again the last counts; archives that were joined are read to the last. Masks and the like
-    beside a sample's photograph are left out.
+    beside a sample's photograph are left out. `members` reads the archives in the place of `named_members`.
 
     Raises:
         UserError: there is no such folder, it holds no archives, or these hold no pictures.
@@ -52,22 +56,22 @@ def of_tar(root: Path) -> Listing:
     archives = archives_in(tree)
     if not archives:
         raise UserError(f"{root} holds no .tar files: choose another folder")
-    found, unusable = named_members(root, archives)
+    found, unusable = (members or named_members)(root, archives)
     if not found:
         first = f", {unusable[0].source} {unusable[0].reason}" if unusable else ""
         raise UserError(f"the {len(archives)} archives in {root} hold no pictures{first}: choose another folder")
     return Listing(identified(found), unusable, notes_on(root, tree))
 
 
-def of_mixed(root: Path) -> Listing:
-    """List the pictures below a folder, and those in the tar archives below it.
+def of_mixed(root: Path, members: Members | None = None) -> Listing:
+    """List the pictures below a folder, and those in the tar archives below it, as `of_tar` does.
 
     Raises:
         UserError: there is no such folder, or a folder cannot be read.
     """
     tree = tree_below(root)
     loose = named_pictures(tree)
-    packed, unusable = named_members(root, archives_in(tree))
+    packed, unusable = (members or named_members)(root, archives_in(tree))
     note = f"{len(loose):,} pictures lie beside archives with {len(packed):,}: --layout folder or tar takes one kind"
     return Listing(identified([*loose, *packed]), unread_pictures(tree) + unusable, [note, *notes_on(root, tree)])
 

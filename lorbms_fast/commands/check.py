@@ -19,12 +19,12 @@ def check(store: tyro.conf.Positional[Path], /) -> None:
         store: Folder made by `lorbms-fast prepare`.
     """
     opened = ImageStore.open(store)
-    total = sum((store / name).stat().st_size for name in opened.facts["sha256"])
+    total = sum((opened.path / name).stat().st_size for name in opened.facts["sha256"])
     bad = []
     with tqdm(total=total, desc="checking", unit="B", unit_scale=True) as bar:
         for name, is_bad in damaged(opened):
             bad += [name] if is_bad else []
-            bar.update((store / name).stat().st_size)
+            bar.update((opened.path / name).stat().st_size)
     for name in bad:
         print(f"{store / name} is not what was written")
     if bad:

@@ -82,7 +82,7 @@ def neighbours(
     work = PartialSearch(store / FOLDER)
     with exclusive_lock(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):
         work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
-        pictures = originals(opened)
+        pictures = originals(opened.images)
         features_of_all = quadrant_features(opened, extractor, work)
         found = find(features_of_all, pictures, Settings(method, clusters, seed), work, where)
         distances = np.stack([quadrant.distances for quadrant in found], axis=1)

@@ -1,7 +1,10 @@
 """`lorbms-fast prepare`: turn photographs into an image store."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +13,7 @@ import tyro
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.decoders import fastest
 from lorbms_fast.dataloader.image_file import shown
+from lorbms_fast.dataloader.places import url_of, without_file_scheme
 from lorbms_fast.dataloader.prepare import Counts, prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
 from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
@@ -36,6 +40,7 @@ def prepare(
     on_bad: Literal["skip", "stop"] = "skip",
     seed: int = 0,
     workers: int = min(8, os.cpu_count() or 1),
+    cluster: str | None = None,
 ) -> None:
     """Decode photographs once into an image store: square uint8 images in memory-mapped files, and an index.
 
@@ -64,33 +69,40 @@ def prepare(
         on_bad: Leave bad files out, name and count them; or stop at the first.
         seed: Seed of the random crops and draws.
         workers: Processes that decode; they do not change the result.
+        cluster: Work on a Ray cluster instead: ray for the one that this machine belongs to, else for this machine
+            alone; or its address, as ray://HEAD:10001. SOURCE and OUT may then be s3://BUCKET/NAME, gs://, hdfs:// and
+            others that fsspec knows (docs/scale.md); the store is the same, byte for byte.
     """
     if image_size < 2 or workers < 1 or (limit is not None and limit < 1):
         raise UserError(f"--image-size {image_size} --workers {workers} --limit {limit}: these must be positive")
     if not out.name:
         raise UserError(f"--out '{out}' names no folder that could be made: choose another")
-    if layout == "auto":
-        layout = "coco" if annotations else layout_of(source)
-    listing = photographs_in(source, layout, annotations, split, RECIPES[recipe].part)
-    for note in listing.notes:
-        print(note, flush=True)
-    if decoder == "auto":
-        decoder, said = fastest()
-        if said:
-            print(said, flush=True)
+    source, out = without_file_scheme(source), without_file_scheme(out)
+    if cluster is None and (url := url_of(source) or url_of(out)):
+        raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
     base = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
     chosen = _adjusted(base, min_side, limit)
-    counts, skipped = prepare_store(
-        out,
-        source,
-        listing,
-        chosen,
-        image_size=image_size,
-        seed=seed,
-        decoder=decoder,
-        on_bad=on_bad,
-        workers=workers,
-    )
+    if layout == "auto" and annotations:
+        layout = "coco"
+    with nullcontext() if cluster is None else import_module("lorbms_fast.cluster.tasks").connected(cluster):
+        if cluster is None:
+            found = layout_of(source) if layout == "auto" else layout
+            listing = photographs_in(source, found, annotations, split, chosen.part)
+            write = partial(prepare_store, workers=workers)
+        else:
+            on_ray = import_module("lorbms_fast.cluster.prepare")
+            named = None if layout == "auto" else layout
+            listing = on_ray.list_photographs(source, named, annotations, split, chosen.part, out)
+            write = on_ray.prepare_on_cluster
+        for note in listing.notes:
+            print(note, flush=True)
+        if decoder == "auto":
+            decoder, said = fastest()
+            if said:
+                print(said, flush=True)
+        counts, skipped = write(
+            out, source, listing, chosen, image_size=image_size, seed=seed, decoder=decoder, on_bad=on_bad
+        )
     print(_report(out, chosen, counts, skipped))
 
 
@@ -120,6 +132,6 @@ def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -
         more = f" (and {len(sources) - 1:,} more)" if len(sources) > 1 else ""
         lines.append(f"  {shown(sources[0])} {reason}{more}")
     if sum(map(len, by_reason.values())) > min(len(by_reason), REASONS):
-        lines.append(f"  all are named in {out / SKIPPED}")
-    lines.append(f"{out}: {counted(counts.images, 'image')}, {len(recipe.versions)} of each photograph")
+        lines.append(f"  all are named in {url_of(out) or out}/{SKIPPED}")
+    lines.append(f"{url_of(out) or out}: {counted(counts.images, 'image')}, {len(recipe.versions)} of each photograph")
     return "\n".join(lines)

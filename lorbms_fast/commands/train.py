@@ -96,7 +96,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
                 )
             else:
                 images = ImageStore.open(store)
-                run = _new(out, world, lambda folder: Run.create(folder, settings, store))
+                run = _new(out, world, lambda folder: Run.create(folder, settings, images.path))
             run_training(replace(run, config=settings), images, world, other_images, retune)
 
     return train

@@ -15,7 +15,15 @@ from lorbms_fast.dataloader.prefetch import Prefetcher
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.progress import tqdm
-from lorbms_fast.similarity.cells import EXACT, IMAGES_PER_CELL, IMAGES_PER_CLUSTER, Cells, plain_cells, whitened_cells
+from lorbms_fast.similarity.cells import (
+    EXACT,
+    IMAGES_PER_CELL,
+    IMAGES_PER_CLUSTER,
+    MOST_CELLS,
+    Cells,
+    plain_cells,
+    whitened_cells,
+)
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.partial_search import PartialSearch
 from lorbms_fast.similarity.search import CPU, Neighbours, nearest, nearest_of_few, recall
@@ -77,9 +85,7 @@ def quadrant_features(store: ImageStore, extractor: Extractor, work: PartialSear
     features: NDArray[np.float32] | None = None
     start = work.done
     with tqdm(total=len(store), initial=start, unit=" images", desc="features") as bar:
-        for number, (rows, images) in enumerate(_batches(store, extractor.side, start), start=1):
-            found = extractor.extract(images)[: len(rows)]
-            _refuse_unusable(found, store, rows)
+        for number, (rows, found) in enumerate(extracted(store, len(store), extractor, start), start=1):
             if features is None:
                 features = work.features(len(store), found.shape[2])
             features[:, rows.start : rows.stop] = found.swapaxes(0, 1)
@@ -129,8 +135,7 @@ def find_for_quadrant(
         rows, distances = nearest_of_few(features, pictures)
         done(len(rows))
         return Quadrant(rows, distances, np.array([len(among)]), 1, 1.0)
-    drawn = np.random.Generator(np.random.Philox(settings.seed)).permutation(len(features))
-    trial, sample = np.array_split(drawn[: 2 * RECALL_SAMPLE], 2)
+    trial, sample = trial_and_sample(len(features), settings.seed)
     everything = Cells.undivided(features, among)
 
     def exact(rows: NDArray[np.int64]) -> Neighbours:
@@ -138,7 +143,7 @@ def find_for_quadrant(
 
     cells, probes = divided(features, among, settings, device), 1
     if len(cells) > 1 and settings.method == "nearest":
-        probes = enough_probes(cells, trial, exact(trial)[0])
+        probes = enough_probes(cells.closest(trial, len(cells)), _cell_of(cells)[exact(trial)[0]])
         if 2 * probes > len(cells):
             cells, probes = everything, 1
     rows, distances = nearest(features, np.arange(len(features)), cells, probes, pictures, device, done=done)
@@ -150,18 +155,51 @@ def divided(features: NDArray[np.float32], among: NDArray[np.int64], settings: S
     if settings.method == "whitened-256":
         k = settings.k or max(1, len(among) // IMAGES_PER_CLUSTER)
         return whitened_cells(features, among, k, settings.seed, device)
-    k = settings.k or (1 if len(among) <= EXACT else len(among) // IMAGES_PER_CELL)
-    return plain_cells(features, among, k, settings.seed, device)
+    return plain_cells(features, among, number_of_cells(len(among), settings), settings.seed, device)
 
 
-def enough_probes(cells: Cells, rows: NDArray[np.int64], neighbours: NDArray[np.int64]) -> int:
-    """Find the smallest number of probed cells that hold 95% of the neighbours (S, 10) of rows (S,)."""
+def number_of_cells(images: int, settings: Settings) -> int:
+    """Number of cells that so many images are divided into by `nearest`, unless they are too few for that."""
+    return settings.k or (1 if images <= EXACT else min(images // IMAGES_PER_CELL, MOST_CELLS))
+
+
+def trial_and_sample(images: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw the rows that decide how many cells are searched, and those that recall is measured on."""
+    drawn = np.random.Generator(np.random.Philox(seed)).permutation(images)
+    trial, sample = np.array_split(drawn[: 2 * RECALL_SAMPLE], 2)
+    return trial, sample
+
+
+def enough_probes(order: NDArray[np.int64], cells_of: NDArray[np.int64]) -> int:
+    """Find the smallest number of probed cells that hold 95% of some rows' neighbours.
+
+    Args:
+        order: (S, k), all cells, for each row the nearest first.
+        cells_of: (S, 10), the cells of each row's neighbours.
+    """
+    place = np.stack([(row == cells[:, None]).argmax(1) for row, cells in zip(order, cells_of, strict=True)])
+    return int(np.quantile(place, AIM, method="higher")) + 1
+
+
+def _cell_of(cells: Cells) -> NDArray[np.int64]:
     cell_of = np.empty(len(cells.space), np.int64)
     for cell, members in enumerate(cells.members):
         cell_of[members] = cell
-    order = cells.closest(rows, len(cells))
-    place = (order[:, None] == cell_of[neighbours][..., None]).argmax(2)
-    return int(np.quantile(place, AIM, method="higher")) + 1
+    return cell_of
+
+
+def extracted(
+    store: ImageStore, count: int, extractor: Extractor, start: int = 0
+) -> Iterator[tuple[range, NDArray[np.float32]]]:
+    """Yield rows, from `start` up to `count`, and the features (B, 4, D) of their quadrants, batch by batch.
+
+    Raises:
+        UserError: a photograph is gone, or features are no usable numbers.
+    """
+    for rows, images in _batches(store, count, extractor.side, start):
+        found = extractor.extract(images)[: len(rows)]
+        _refuse_unusable(found, store, rows)
+        yield rows, found
 
 
 def _refuse_unusable(found: NDArray[np.float32], store: ImageStore, rows: range) -> None:
@@ -175,13 +213,13 @@ def _refuse_unusable(found: NDArray[np.float32], store: ImageStore, rows: range)
         )
 
 
-def _batches(store: ImageStore, side: int, start: int) -> Iterator[tuple[range, NDArray[np.uint8]]]:
+def _batches(store: ImageStore, count: int, side: int, start: int) -> Iterator[tuple[range, NDArray[np.uint8]]]:
     """Yield rows and their square photographs, which are read ahead.
 
     The last batch is filled up with black: a network may round differently in batches of another size, and equal
     photographs are to have equal features.
     """
-    rows = [range(i, min(i + BATCH, len(store))) for i in range(start, len(store), BATCH)]
+    rows = [range(i, min(i + BATCH, count)) for i in range(start, count, BATCH)]
     decoder = decoder_named("scaled")
 
     def read(number: int) -> NDArray[np.uint8]:

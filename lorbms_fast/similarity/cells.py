@@ -1,8 +1,9 @@
 """Cells that features are divided into, so that a search need not look at all of them (Algorithm 2, step 3)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -16,6 +17,8 @@ EXACT = 32_768
 """Max. number of images in a single cell: 2.7e12 operations for a quadrant of 1,280 numbers, a minute of one core."""
 IMAGES_PER_CELL = 2000
 """Number of images per cell above `EXACT`: more are slower to search, fewer part more images from their nearest."""
+MOST_CELLS = 65_536
+"""Max. number of cells: more would take longer to find than to search. From 131 million images on cells grow."""
 IMAGES_PER_CLUSTER = 80
 """The author's k = 1,700 for about 135,000 images."""
 COMPONENTS = 256
@@ -29,13 +32,21 @@ FLOOR = 1e-6
 BLOCK = 8192
 
 
+class Vectors(Protocol):
+    """Features (N, D): an array, in memory or mapped, or something larger that gives float32 rows like one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Cells:
-    """Rows divided by their nearest centroids (k, d) in a space (N, d), which may be mapped."""
+    """Rows divided by their nearest centroids (k, d) in a space (N, d)."""
 
-    space: NDArray[np.float32]
+    space: Vectors
     centroids: NDArray[np.float32]
-    members: list[NDArray[np.int64]]
+    members: Sequence[NDArray[np.int64]]
     """The rows of each cell, ascending."""
 
     def __len__(self) -> int:
@@ -44,11 +55,11 @@ class Cells:
     @classmethod
     def divide(cls, space: NDArray[np.float32], centroids: NDArray[np.float32], rows: NDArray[np.int64]) -> "Cells":
         """Assign rows of a space to their nearest centroids."""
-        labels = _closest(space, centroids, rows, 1)[:, 0]
+        labels = closest_centroids(space, centroids, rows, 1)[:, 0]
         return cls(space, centroids, [rows[labels == cell] for cell in range(len(centroids))])
 
     @classmethod
-    def undivided(cls, features: NDArray[np.float32], rows: NDArray[np.int64]) -> "Cells":
+    def undivided(cls, features: Vectors, rows: NDArray[np.int64]) -> "Cells":
         """Put all rows into one cell."""
         return cls(features, features[rows[:1]], [rows])
 
@@ -61,18 +72,17 @@ class Cells:
         """Find the `count` cells nearest to each row, nearest centroid first, (len(rows), count)."""
         if len(self) == 1:
             return np.zeros((len(rows), 1), np.int64)
-        return _closest(self.space, self.centroids, rows, count)
+        return closest_centroids(self.space, self.centroids, rows, count)
 
 
 def plain_cells(
     features: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: int, device: torch.device
 ) -> Cells:
     """Divide rows by k-means on their features as they are."""
-    k = _at_most(k, rows)
+    k = at_most(k, len(rows))
     if k == 1:
         return Cells.undivided(features, rows)
-    drawn = np.random.Generator(np.random.Philox(seed)).permutation(rows)[: k * TRAINED_ON]
-    centroids = trained_kmeans(features[np.sort(drawn)], k, seed, device).centroids
+    centroids = trained_kmeans(features[trained_on(rows, k, seed)], k, seed, device).centroids
     return Cells.divide(features, np.asarray(centroids), rows)
 
 
@@ -81,7 +91,7 @@ def whitened_cells(
 ) -> Cells:
     """Divide rows by k-means on whitened principal components, as the author's program does; unfit for small sets."""
     space = whitened(features, seed)
-    centroids = trained_kmeans(space[rows], _at_most(k, rows), seed, device).centroids
+    centroids = trained_kmeans(space[rows], at_most(k, len(rows)), seed, device).centroids
     return Cells.divide(space, np.asarray(centroids), rows)
 
 
@@ -106,14 +116,20 @@ def whitened(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32
     return reduced
 
 
-def _at_most(k: int, rows: NDArray[np.int64]) -> int:
+def at_most(k: int, images: int) -> int:
     """Limit k to cells of eleven images or more on average."""
-    return max(1, min(k, len(rows) // (NEIGHBOURS + 1)))
+    return max(1, min(k, images // (NEIGHBOURS + 1)))
 
 
-def _closest(
-    space: NDArray[np.float32], centroids: NDArray[np.float32], rows: NDArray[np.int64], count: int
+def trained_on(rows: NDArray[np.int64], k: int, seed: int) -> NDArray[np.int64]:
+    """Draw those of some rows that k plain cells are trained on, in order."""
+    return np.sort(np.random.Generator(np.random.Philox(seed)).permutation(rows)[: k * TRAINED_ON])
+
+
+def closest_centroids(
+    space: Vectors, centroids: NDArray[np.float32], rows: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:
+    """Find the `count` centroids nearest to each row, nearest first, (len(rows), count)."""
     found = np.empty((len(rows), count), np.int64)
     for block in _blocks(len(rows)):
         found[block] = faiss.knn(space[rows[block]], centroids, count)[1]

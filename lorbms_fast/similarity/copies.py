@@ -4,10 +4,10 @@ A photograph under two names, a frame of a video that does not move, the same ph
 with its copy brings no new content, and ten copies of one neighbour are one neighbour.
 """
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
-
-from lorbms_fast.dataloader.store import ImageStore
 
 GRID = 8
 """Number of cells along a side of the grid on which two images are compared."""
@@ -20,18 +20,26 @@ LOOKS = 8
 """Max. number of images whose pixels are compared with one image's."""
 
 
-def originals(store: ImageStore) -> NDArray[np.int64]:
+class Images(Protocol):
+    """Images (N, S, S, 3) uint8, in memory or a store's."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> NDArray[np.uint8]: ...
+
+
+def originals(images: Images) -> NDArray[np.int64]:
     """Find the row of each image's original, its own if it is no copy: (N,) int64.
 
     In order of brightness every image is compared with the originals so far. Cells' means differ by no more than their
     pixels do, so pixels are compared only where the means on an 8 x 8 grid are similar. Memory: 192 N bytes and blocks.
     """
-    means = np.concatenate([_cell_means(store, rows) for rows in _blocks(len(store))])
+    means = np.concatenate([_cell_means(images, rows) for rows in _blocks(len(images))])
     brightness = means.mean(1, dtype=np.float32)
     order = np.argsort(brightness, kind="stable")
-    result = np.arange(len(store))
+    result = np.arange(len(images))
     leaders = order[:0]
-    for block in _blocks(len(store)):
+    for block in _blocks(len(images)):
         rows = order[block]
         darkest = brightness[rows[0]] - TOLERANCE - 1
         earlier = np.concatenate([leaders[np.searchsorted(brightness[leaders], darkest) :], rows])
@@ -42,7 +50,7 @@ def originals(store: ImageStore) -> NDArray[np.int64]:
             candidates = candidates[result[candidates] == candidates]
             distances = np.abs(means[candidates].astype(np.int16) - means[rows[i]]).max(1)
             closest = candidates[np.argsort(distances, kind="stable")[:LOOKS]]
-            copied = closest[_pixels_agree(store, rows[i], closest)]
+            copied = closest[_pixels_agree(images, rows[i], closest)]
             if len(copied):
                 result[rows[i]] = copied[0]
         leaders = np.concatenate([leaders, rows[result[rows] == rows]])
@@ -53,9 +61,9 @@ def _blocks(n: int) -> list[slice]:
     return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
 
 
-def _cell_means(store: ImageStore, rows: slice) -> NDArray[np.uint8]:
+def _cell_means(images: Images, rows: slice) -> NDArray[np.uint8]:
     """Mean colors of the cells, (B, GRID * GRID * 3), rounded."""
-    return np.rint(_on_grid(store.images[rows].astype(np.float32))).astype(np.uint8).reshape(rows.stop - rows.start, -1)
+    return np.rint(_on_grid(images[rows].astype(np.float32))).astype(np.uint8).reshape(rows.stop - rows.start, -1)
 
 
 def _on_grid(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -71,6 +79,6 @@ def _similar(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return squared <= a.shape[1] * (TOLERANCE + 1) ** 2  # 1: both are rounded
 
 
-def _pixels_agree(store: ImageStore, row: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
-    images = store.images[np.array([row, *others])].astype(np.float32)
-    return _on_grid(np.abs(images[1:] - images[0])).max((1, 2, 3)) <= TOLERANCE
+def _pixels_agree(images: Images, row: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    pixels = images[np.array([row, *others])].astype(np.float32)
+    return _on_grid(np.abs(pixels[1:] - pixels[0])).max((1, 2, 3)) <= TOLERANCE

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS
-from lorbms_fast.similarity.cells import Cells
+from lorbms_fast.similarity.cells import Cells, Vectors
 
 CHUNK, QUERIES, TARGETS = 16_384, 1024, 4096
 """Number of rows searched for, compared, and compared with at a time: they bound the memory."""
@@ -24,7 +24,7 @@ Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 def nearest(
-    features: NDArray[np.float32],
+    features: Vectors,
     queries: NDArray[np.int64],
     cells: Cells,
     probes: int,
@@ -39,7 +39,7 @@ def nearest(
     summed in float64. Of equally near ones the first rows count. Where the cells hold fewer than ten others, all do.
 
     Args:
-        features: (N, D), may be mapped.
+        features: (N, D).
         queries: (Q,) rows.
         cells: cells of more than ten rows to find, one of each picture.
         probes: number of cells that are searched for each query.
@@ -90,7 +90,7 @@ def recall(distances: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
 
 
 def _candidates(
-    features: NDArray[np.float32],
+    features: Vectors,
     queries: NDArray[np.int64],
     cells: Cells,
     probes: int,
@@ -142,7 +142,7 @@ def _closest_by_torch(
     return distances.cpu().numpy(), places.cpu().numpy()
 
 
-def _ordered(features: NDArray[np.float32], queries: NDArray[np.int64], candidates: NDArray[np.int64]) -> Neighbours:
+def _ordered(features: Vectors, queries: NDArray[np.int64], candidates: NDArray[np.int64]) -> Neighbours:
     """The ten nearest of some candidates, -1 being none."""
     distances = _distances(features, queries, candidates)
     distances[candidates < 0] = np.inf
@@ -151,7 +151,7 @@ def _ordered(features: NDArray[np.float32], queries: NDArray[np.int64], candidat
 
 
 def _distances(
-    features: NDArray[np.float32], queries: NDArray[np.int64], candidates: NDArray[np.int64]
+    features: Vectors, queries: NDArray[np.int64], candidates: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Squared distances (Q, C), not expanded into products: an exact duplicate is at distance 0."""
     differences = features[candidates].astype(np.float64) - features[queries][:, None]

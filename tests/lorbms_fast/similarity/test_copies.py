@@ -1,7 +1,6 @@
 """Which images of a store show the same picture."""
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +12,6 @@ from lorbms_fast.similarity import copies
 from lorbms_fast.similarity.copies import originals
 
 
-class Pixels(SimpleNamespace):
-    """A store of nothing but images."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
 @pytest.fixture(scope="module")
 def scenes() -> np.ndarray:
     """Twelve photographs, (12, 480, 480, 3)."""
@@ -27,8 +19,8 @@ def scenes() -> np.ndarray:
     return np.stack([area_resize(scene[: min(scene.shape[:2]), : min(scene.shape[:2])], 480) for scene in scenes])
 
 
-def stored(images: list[np.ndarray]) -> Pixels:
-    return Pixels(images=np.stack([area_resize(image, 64) for image in images]))
+def stored(images: list[np.ndarray]) -> np.ndarray:
+    return np.stack([area_resize(image, 64) for image in images])
 
 
 def saved_again(image: np.ndarray) -> np.ndarray:
@@ -64,4 +56,4 @@ def test_what_looks_alike_from_afar_is_no_copy(scenes):
 
 
 def test_one_picture_alone():
-    assert len(set(originals(Pixels(images=np.full((2100, 64, 64, 3), 77, np.uint8))))) == 1
+    assert len(set(originals(np.full((2100, 64, 64, 3), 77, np.uint8)))) == 1

@@ -1,0 +1,288 @@
+"""Folders that are not on this machine: object stores and others, as fsspec reaches them (`s3://bucket/photos`)."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import sha256
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import TYPE_CHECKING, Any
+
+from lorbms_fast.atomic_io import atomic_write, clear_partials
+from lorbms_fast.dataloader.image_file import ByteRange, is_inside
+from lorbms_fast.errors import UserError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+OBJECT_STORES = ("s3", "gs", "az")
+"""Schemes that obstore serves where it is installed; others, and these without it, are left to fsspec's own choice."""
+CACHE = "LORBMS_CACHE"
+"""Environment variable that names the folder of copies."""
+MAX_GAP, MAX_BLOCK = 256 << 10, 16 << 20
+"""Bytes between two photographs up to which one request reads both, and bytes of a request."""
+AT_ONCE = 8
+"""Number of requests at a time."""
+
+
+class Unreachable(UserError, OSError):
+    """A folder elsewhere that cannot be read or written now; trying again may help."""
+
+
+def url_of(path: Path | str) -> str | None:
+    """Find the URL that a path stands for; None for a path of this machine's file system.
+
+    pathlib makes one slash of two, which is undone here.
+
+    >>> url_of(Path("s3://bucket/photos/")), url_of(Path("photos")), url_of("file:///photos")
+    ('s3://bucket/photos', None, None)
+    """
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.*)", str(path))
+    if found is None or found[1] in ("file", "local"):
+        return None
+    return f"{found[1]}://{found[2].rstrip('/')}"
+
+
+def without_file_scheme(path: Path) -> Path:
+    """Turn `file:///photos` into `/photos`.
+
+    >>> str(without_file_scheme(Path("file:///photos"))), str(without_file_scheme(Path("s3://b/photos")))
+    ('/photos', 's3:/b/photos')
+    """
+    found = re.fullmatch(r"(?:file|local):/*(/.*)", str(path))
+    return Path(found[1]) if found else path
+
+
+def full_name(path: Path) -> str:
+    """Name a folder so that it is found from everywhere: its URL, or its absolute path."""
+    return url_of(path) or str(path.resolve())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that several machines reach: one of their common file system, or elsewhere, by its URL."""
+
+    name: str
+    """A URL, or an absolute path."""
+
+    @classmethod
+    def of(cls, path: Path) -> "Place":
+        """Make the place of a path or URL."""
+        return cls(full_name(path))
+
+    def __truediv__(self, name: str) -> "Place":
+        return Place(f"{self.name}/{name}")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder itself, where it is in the machine's file system."""
+        return None if url_of(self.name) else Path(self.name)
+
+    @cached_property
+    def _elsewhere(self) -> "tuple[AbstractFileSystem, str]":
+        from fsspec.core import url_to_fs  # here: processes that decode local files do without it
+
+        with self._reached():
+            if self.name.partition(":")[0] in OBJECT_STORES and find_spec("obstore"):
+                import_module("obstore.fsspec").register(self.name.partition(":")[0])
+            system, root = url_to_fs(self.name)
+            return system, root.rstrip("/")
+
+    def __reduce__(self) -> tuple[type["Place"], tuple[str]]:
+        return type(self), (self.name,)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{self.name} cannot be reached: {error}") from error
+        except Exception as error:  # of the store's own library, of any kind
+            raise Unreachable(
+                f"{self.name} cannot be reached ({type(error).__name__}: {error}): check its name, your credentials "
+                "and the network"
+            ) from error
+
+    def names(self) -> list[str]:
+        """List the files in the folder and below, relative to it; none where there is no such folder."""
+        return sorted(self.versions())
+
+    def versions(self) -> dict[str, str]:
+        """Map the files in the folder and below to texts that change with their content."""
+        if self.folder is not None:
+            paths = (path for path in self.folder.rglob("*") if path.is_file())
+            return {path.relative_to(self.folder).as_posix(): str(path.stat().st_mtime_ns) for path in paths}
+        system, root = self._elsewhere
+        with self._reached():
+            system.invalidate_cache()
+            found: dict[str, Any] = system.find(root, detail=True)
+        keys = ("size", "ETag", "etag", "e_tag", "mtime", "LastModified", "updated", "created", "last_modified")
+        return {
+            name.removeprefix(root).lstrip("/"): repr([info.get(key) for key in keys]) for name, info in found.items()
+        }
+
+    def exists(self, name: str) -> bool:
+        """Check for a file in the folder."""
+        if self.folder is not None:
+            return (self.folder / name).is_file()
+        system, root = self._elsewhere
+        with self._reached():
+            system.invalidate_cache()
+            return bool(system.isfile(f"{root}/{name}"))
+
+    def fetch(self, name: str, target: Path) -> Path:
+        """Copy a file of the folder to a local path, whole or not at all."""
+        if self.folder is not None:
+            raise ValueError(f"{self.name} is on this machine")
+        system, root = self._elsewhere
+        with atomic_write(target) as partial, self._reached():
+            system.get_file(f"{root}/{name}", str(partial))
+        return target
+
+    def read(self, name: str) -> bytes:
+        """Read a file of the folder."""
+        if self.folder is not None:
+            return (self.folder / name).read_bytes()
+        system, root = self._elsewhere
+        with self._reached():
+            content: bytes = system.cat_file(f"{root}/{name}")
+            return content
+
+    def near(self, name: str) -> Path:
+        """Find a file of the folder on this machine's disk, where it is copied to if it lies elsewhere."""
+        if self.folder is not None:
+            return self.folder / name
+        copy = self.copies / name
+        return copy if copy.is_file() else self.fetch(name, copy)
+
+    @property
+    def copies(self) -> Path:
+        """The folder that files of a folder elsewhere are copied to, on this machine."""
+        base = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "lorbms-fast")
+        return base / sha256(self.name.encode()).hexdigest()[:16] / self.name.rpartition("/")[2]
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[Path]:
+        """Yield a local path to write a file to, which appears in the folder, whole, when the block ends."""
+        if self.folder is not None:
+            with atomic_write(self.folder / name) as partial:
+                yield partial
+            return
+        with scratch() as aside:
+            yield (content := aside / "content")
+            self.put(content, name)
+
+    def put(self, path: Path, name: str) -> None:
+        """Copy a local file into a folder elsewhere."""
+        system, root = self._elsewhere
+        with self._reached():
+            system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+            system.put_file(str(path), f"{root}/{name}")
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif self.names():
+            system, root = self._elsewhere
+            with self._reached():
+                system.rm(root, recursive=True)
+
+
+def copied(path: Path) -> Path:
+    """Copy a folder from elsewhere to this machine, once for all its processes, and return the copy.
+
+    Files that are here already are kept, unless they have changed since. A path of this machine is returned as it is.
+
+    Raises:
+        UserError: it cannot be reached, or the disk is too small.
+    """
+    url = url_of(path)
+    if url is None:
+        return without_file_scheme(path)
+    from filelock import FileLock  # of torch's dependencies; it waits, which `exclusive_lock` does not
+
+    place = Place(url)
+    target = place.copies
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name("lock")):
+        noted = target.with_name("versions")
+        noted.mkdir(exist_ok=True)
+        versions = {name: version for name, version in place.versions().items() if "/" not in name}
+
+        def copy(name: str) -> None:
+            note = noted / name
+            if (target / name).is_file() and note.is_file() and note.read_text() == versions[name]:
+                return
+            note.unlink(missing_ok=True)
+            place.fetch(name, target / name)
+            note.write_text(versions[name])
+
+        for gone in {file.name for file in target.iterdir()} - versions.keys():
+            (target / gone).unlink()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(copy, sorted(versions)))
+    return target
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield an empty local folder that goes with the block, or, where this process is killed, with another's next."""
+    with TemporaryDirectory(prefix=".", suffix=f".{os.getpid()}.partial", dir=_scratch_base()) as folder:
+        yield Path(folder)
+
+
+@cache
+def _scratch_base() -> Path:
+    base = Path(gettempdir(), f"lorbms-fast-{os.getuid()}")
+    base.mkdir(exist_ok=True)
+    clear_partials(base)
+    return base
+
+
+@contextmanager
+def nearby(root: Path, places: Sequence[ByteRange]) -> Iterator[Path]:
+    """Yield a folder of this machine in which some photographs of `root` can be read: `root` itself, or copies.
+
+    Of files elsewhere only the bytes that are asked for are copied, each to its place in a file with holes, by few
+    requests for neighbouring ones. What is missing there is missing here.
+    """
+    url = url_of(root)
+    if url is None:
+        yield root
+        return
+    with scratch() as folder:
+        copy_ranges(Place(url), places, folder)
+        yield folder
+
+
+def copy_ranges(place: Place, places: Sequence[ByteRange], folder: Path) -> None:
+    """Copy the bytes of photographs to files of the same names below a local folder."""
+    from fsspec.utils import merge_offset_ranges
+
+    system, root = place._elsewhere
+    wanted = [one for one in places if is_inside(one.path) and one.offset >= 0 and (one.length or 0) >= 0]
+    ends = [None if one.length is None else one.offset + one.length for one in wanted]
+    paths, starts, ends = merge_offset_ranges(
+        [one.path for one in wanted], [one.offset for one in wanted], ends, MAX_GAP, MAX_BLOCK
+    )
+
+    def copy(path: str, start: int, end: int | None) -> None:
+        with place._reached(), suppress(FileNotFoundError):
+            data = system.cat_file(f"{root}/{path}", None if end is None else start, end)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            with open(os.open(folder / path, os.O_WRONLY | os.O_CREAT), "wb") as file:
+                file.seek(start)
+                file.write(data)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(copy, paths, starts, ends))

@@ -1,0 +1,188 @@
+"""Work on a Ray cluster, item by item, with progress, and with failures that name their machine and item."""
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lorbms_fast.counted import counted
+from lorbms_fast.errors import UserError, one_line
+from lorbms_fast.progress import tqdm
+
+RETRIES = 20
+"""Times that an item is tried again after its worker or machine died, or a place elsewhere could not be reached."""
+WAITING = 2
+"""Tasks that are handed to Ray for each processor: its queues stay short, and the memory of what they carry."""
+
+T = TypeVar("T")
+
+
+class Task(NamedTuple):
+    """An item of work."""
+
+    name: str
+    """What a failure calls it."""
+    images: int
+    item: Any
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connect to a cluster for the time of a block, unless this process is connected already.
+
+    Args:
+        address: `ray` for the cluster that this machine belongs to (else a new one, of this machine alone), or an
+            address that Ray knows: `ray://HEAD:10001`, `HEAD:6379`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(None if address == "ray" else address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"no Ray cluster answers at --cluster {address} ({type(error).__name__}: {error}): start one with  "
+            "ray start --head, or say --cluster ray for this machine alone"
+        ) from error
+    print(f"cluster: {described()}", flush=True)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def described() -> str:
+    """Describe the cluster: its machines, processors and GPUs."""
+    found = ray.cluster_resources()
+    machines, processors, gpus = len(_alive()), int(found.get("CPU", 0)), int(found.get("GPU", 0))
+    return f"{counted(machines, 'machine')}, {counted(processors, 'processor')}, {counted(gpus, 'GPU')}"
+
+
+def has_gpus() -> bool:
+    """Check whether any machine of the cluster has a GPU."""
+    return bool(ray.cluster_resources().get("GPU", 0) > 0)
+
+
+def whole_machine() -> int:
+    """Number of processors of the largest machine."""
+    return int(max(node["Resources"].get("CPU", 1) for node in _alive()))
+
+
+def results(
+    work: Callable[..., T],
+    shared: Any,
+    tasks: Iterable[Task],
+    description: str,
+    images: int,
+    *,
+    gpu: bool = False,
+    processors: int = 1,
+    unit: str = " images",
+) -> Iterator[tuple[Task, T]]:
+    """Do `work(shared, item)` of every task somewhere on the cluster, and yield results as they come.
+
+    The progress bar counts the images of all machines. Work must leave the same when it is done twice.
+
+    Args:
+        work: a function of a module.
+        shared: what all tasks share; sent to each machine once.
+        tasks: the items.
+        description: name of the progress bar.
+        images: number of images of all tasks.
+        gpu: whether a task needs a GPU.
+        processors: number of processors that a task needs.
+        unit: what is counted, if not images.
+
+    Raises:
+        UserError: a task failed, or its machines died too often.
+    """
+    remote = ray.remote(_done).options(
+        num_cpus=processors,
+        num_gpus=1 if gpu else 0,
+        max_retries=RETRIES,
+        retry_exceptions=[OSError],
+    )
+    common = ray.put(shared)
+    coming, running = iter(tasks), dict[Any, Task]()
+    with tqdm(total=images, desc=description, unit=unit) as bar:
+        try:
+            while True:
+                for task in islice(coming, max(0, _at_once() - len(running))):
+                    running[remote.remote(work, common, task.name, task.item)] = task
+                if not running:
+                    return
+                (ready, *_), _ = ray.wait(list(running), num_returns=1)
+                task = running.pop(ready)
+                yield task, _result(ready, task)
+                bar.update(task.images)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+
+def result(work: Callable[..., T], shared: Any, name: str, images: int, **options: Any) -> T:
+    """Do a single task, `work(shared, None)`."""
+    ((_, found),) = results(work, shared, [Task(name, images, None)], name, images, **options)
+    return found
+
+
+def on_every_machine(work: Callable[..., object], argument: Any) -> None:
+    """Do `work(argument)` once on each machine that is there; what cannot be done in a minute is left."""
+    nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in _alive()]
+    options = {"num_cpus": 0, "max_retries": 0}
+    running = [ray.remote(work).options(scheduling_strategy=node, **options).remote(argument) for node in nodes]
+    for reference in running:
+        try:
+            ray.get(reference, timeout=60)
+        except (GetTimeoutError, RayError):  # the machine is gone, and its disk with it
+            continue
+
+
+def _done(work: Callable[..., T], shared: Any, name: str, item: Any) -> T:
+    """Worker side of a task."""
+    where = f"{name}, on {socket.gethostname()}"
+    try:
+        return work(shared, item)
+    except OSError as error:
+        raise OSError(f"{where}: {error}") from error  # is tried again
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except Exception as error:
+        raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def _result(reference: Any, task: Task) -> Any:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, UserError | OSError | RuntimeError):
+            raise UserError(str(cause)) from error
+        raise
+    except RayError as error:
+        raise UserError(
+            f"{task.name} was tried {RETRIES + 1} times, and each time its worker or machine died "
+            f"({one_line(str(error), 300)}): leave its files out, or give the machines more memory"
+        ) from error
+
+
+def _at_once() -> int:
+    return WAITING * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def is_gpu_task() -> bool:
+    """Check, inside a task, whether Ray gave it a GPU."""
+    return bool(os.environ.get("CUDA_VISIBLE_DEVICES")) and bool(ray.get_gpu_ids())
