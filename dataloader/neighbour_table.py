@@ -25,6 +25,8 @@ NEIGHBOURS = 10
 QUADRANTS = 4
 FILE = "neighbours.parquet"
 _METADATA = b"lorbms_fast"
+ROWS = 1 << 20
+"""Number of rows that are written at a time; Parquet's usual group of rows."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,21 @@ class NeighbourTable:
     def save(self, store: ImageStore) -> Path:
         """Write the table into the store's folder, replacing an older one."""
         ids = pa.array(store.ids)
-        columns: dict[str, Any] = {"id": ids}
-        for q in range(QUADRANTS):
-            columns[f"q{q + 1}_ids"] = _lists(ids.take(pa.array(self.rows[:, q].ravel())))
-            columns[f"q{q + 1}_distances"] = _lists(pa.array(self.distances[:, q].ravel(), pa.float32()))
         facts = self.facts | {"tau": self.tau, "features": self.features}
-        table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(facts)})
-        with atomic_write(store.path / FILE) as partial:
-            pq.write_table(table, partial)
+
+        def part(rows: slice) -> pa.Table:
+            columns: dict[str, Any] = {"id": ids[rows]}
+            for q in range(QUADRANTS):
+                columns[f"q{q + 1}_ids"] = _lists(ids.take(pa.array(self.rows[rows, q].ravel())))
+                columns[f"q{q + 1}_distances"] = _lists(pa.array(self.distances[rows, q].ravel(), pa.float32()))
+            return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(facts)})
+
+        with (
+            atomic_write(store.path / FILE) as partial,
+            pq.ParquetWriter(partial, part(slice(0, 0)).schema) as writer,
+        ):
+            for start in range(0, len(ids), ROWS):
+                writer.write_table(part(slice(start, start + ROWS)))
         return store.path / FILE
 
     @classmethod

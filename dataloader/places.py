@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock  # of torch's dependencies; it waits, which `exclusive_lock` does not
+
 from lorbms_fast.atomic_io import atomic_write, clear_partials
 from lorbms_fast.dataloader.image_file import ByteRange, is_inside
 from lorbms_fast.errors import UserError
@@ -162,7 +164,12 @@ class Place:
         if self.folder is not None:
             return self.folder / name
         copy = self.copies / name
-        return copy if copy.is_file() else self.fetch(name, copy)
+        if not copy.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(copy.with_name(f".{copy.name}.lock")):
+                if not copy.is_file():
+                    self.fetch(name, copy)
+        return copy
 
     @property
     def copies(self) -> Path:
@@ -209,8 +216,6 @@ def copied(path: Path) -> Path:
     url = url_of(path)
     if url is None:
         return without_file_scheme(path)
-    from filelock import FileLock  # of torch's dependencies; it waits, which `exclusive_lock` does not
-
     place = Place(url)
     target = place.copies
     target.mkdir(parents=True, exist_ok=True)
@@ -227,8 +232,9 @@ def copied(path: Path) -> Path:
             place.fetch(name, target / name)
             note.write_text(versions[name])
 
-        for gone in {file.name for file in target.iterdir()} - versions.keys():
-            (target / gone).unlink()
+        for file in target.iterdir():
+            if file.is_file() and file.name not in versions:
+                file.unlink()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(copy, sorted(versions)))
     return target
@@ -280,7 +286,8 @@ def copy_ranges(place: Place, places: Sequence[ByteRange], folder: Path) -> None
         with place._reached(), suppress(FileNotFoundError):
             data = system.cat_file(f"{root}/{path}", None if end is None else start, end)
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            with open(os.open(folder / path, os.O_WRONLY | os.O_CREAT), "wb") as file:
+            (folder / path).touch()
+            with (folder / path).open("r+b") as file:
                 file.seek(start)
                 file.write(data)
 

@@ -88,7 +88,7 @@ class ImageStore:
 
     @classmethod
     def open(cls, path: Path) -> "ImageStore":
-        """Open a store; one that is elsewhere (`s3://bucket/store`) is copied first, once for all processes of a machine.
+        """Open a store; one elsewhere (`s3://bucket/store`) is copied first, once for all processes of a machine.
 
         Raises:
             UserError: it is none, is of another format, or a file of it is missing or cut short.

@@ -61,7 +61,8 @@ def read_squares(
 ) -> list[Squares | BadImage]:
     """Read squares of photographs by `decoder`, and by the reference those it refuses.
 
-    `places` are relative to `root`, which may be elsewhere (`dataloader.places`); `side` is in pixels. Each photograph gives its squares, or what is wrong with it.
+    `places` are relative to `root`, which may be elsewhere (`dataloader.places`); `side` is in pixels. Each photograph
+    gives its squares, or what is wrong with it.
     """
     results: list[Squares | BadImage | None] = [None] * len(places)
     encoded: dict[int, bytes] = {}

@@ -1,4 +1,4 @@
-"""`prepare` on a cluster: archives are listed and shards are made as tasks; the store is the one of a single machine."""
+"""`prepare` on a cluster: archives are listed and shards made as tasks; the store is that of a single machine."""
 
 import json
 from collections.abc import Iterator

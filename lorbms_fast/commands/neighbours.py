@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, NeighbourTable
+from lorbms_fast.dataloader.places import Place, url_of
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -23,12 +25,15 @@ from lorbms_fast.similarity.copies import TOLERANCE, originals
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.kmeans import told_faiss
 from lorbms_fast.similarity.partial_search import FOLDER, PartialSearch, digest_of_weights
+from lorbms_fast.similarity.stored_features import FILE as FEATURES
 from lorbms_fast.similarity.stored_features import keep_features
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
 
 SHEET_IMAGES = 4
 WANTED = 0.9
 """Part of the ten nearest that should be found."""
+REPORTED = 1_000_000
+"""Images from which on the distances that are printed are those of a half, of a third and so on."""
 KEPT = 1 << 30
 """Max. freed bytes that stay for the next batch's maps: new pages must be cleared, which takes half the time."""
 
@@ -44,6 +49,7 @@ def neighbours(
     tau: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    cluster: str | None = None,
 ) -> None:
     """Find the ten visually most similar images for every quadrant of every image (Algorithm 2).
 
@@ -70,21 +76,36 @@ def neighbours(
             half the quadrants are replaced.
         seed: Seed of k-means and of the sample that is measured.
         device: Device that features and distances are computed on: cpu, cuda; auto takes a GPU when there is one.
+        cluster: Work on a Ray cluster, with float16 features that need not fit in one memory: ray for the cluster that
+            this machine belongs to, else for this machine alone; or its address, as ray://HEAD:10001. STORE may then
+            be s3://BUCKET/NAME and others that fsspec knows (docs/scale.md).
     """
     opened = ImageStore.open(store)
     if clusters is not None and clusters < 1:
         raise UserError(f"--clusters {clusters}: use 1 or more")
     if tau is not None and not tau >= 0:
         raise UserError(f"--tau {tau}: use 0 or more")
-    where = device_named(device)
-    retain_freed_memory(KEPT)
-    extractor = load_extractor(features, weights, where)
-    work = PartialSearch(store / FOLDER)
-    with exclusive_lock(work.folder, f"is finding neighbours in {store}"), full_disk_named(store):
-        work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
-        pictures = originals(opened.images)
-        features_of_all = quadrant_features(opened, extractor, work)
-        found = find(features_of_all, pictures, Settings(method, clusters, seed), work, where)
+    if cluster is None and (url := url_of(store)):
+        raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
+    if cluster is not None and method != "nearest":
+        raise UserError(f"--method {method} is for one machine: leave it or --cluster out")
+    where = device_named("cpu" if cluster else device)
+    settings = Settings(method, clusters, seed)
+    work = PartialSearch(opened.path / FOLDER)
+    with exclusive_lock(work.folder, f"is finding neighbours in {store}"), full_disk_named(opened.path):
+        if cluster is None:
+            retain_freed_memory(KEPT)
+            extractor = load_extractor(features, weights, where)
+            work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
+            pictures = originals(opened.images)
+            features_of_all = quadrant_features(opened, extractor, work)
+            found = find(features_of_all, pictures, settings, work, where)
+        else:
+            on_ray = import_module("lorbms_fast.cluster.neighbours")
+            with import_module("lorbms_fast.cluster.tasks").connected(cluster):
+                found, pictures = on_ray.search_on_cluster(
+                    opened, Place.of(store), features, weights, settings, device != "cpu", work.features_file
+                )
         distances = np.stack([quadrant.distances for quadrant in found], axis=1)
         threshold, why = _threshold(distances, features, tau)
         facts = {
@@ -94,6 +115,7 @@ def neighbours(
             "recall": [quadrant.recall for quadrant in found],
             "pictures": len(np.unique(pictures)),
             "seed": seed,
+            "precision": "float32" if cluster is None else "float16",
             "tau_chosen": why,
             "weights": None if weights is None else str(weights.resolve()),
         }
@@ -102,12 +124,18 @@ def neighbours(
         path = table.save(opened)
         keep_features(opened, work.features_file)
         shutil.rmtree(work.folder)
+        (Place.of(store) / FOLDER).remove()
     with atomic_write(opened.path / "neighbours.png") as partial:
         images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
         neighbour_sheet(opened, table, images).save(partial, format="png")
+    if url_of(store):
+        for name in (path.name, "neighbours.png", FEATURES):
+            if (opened.path / name).is_file():
+                Place.of(store).put(opened.path / name, name)
     print(_report(found, distances, threshold, why))
     print(f"Faiss: {told_faiss(where)}")
-    print(f"{path}, {opened.path / 'neighbours.png'}")
+    folder = url_of(store) or opened.path
+    print(f"{folder}/{path.name}, {folder}/neighbours.png")
     for warning in _warnings(found, pictures):
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -123,7 +151,7 @@ def _threshold(distances: NDArray[np.float32], features: str, asked: float | Non
 def _report(found: list[Quadrant], distances: NDArray[np.float32], tau: float, why: str) -> str:
     clusters = ", ".join(f"q{q}: {_of_clusters(quadrant)}" for q, quadrant in enumerate(found, start=1))
     recalls = ", ".join(f"q{q}: {quadrant.recall:.1%}" for q, quadrant in enumerate(found, start=1))
-    low, middle, high = np.quantile(distances, (0.05, 0.5, 0.95))
+    low, middle, high = np.quantile(distances[:: len(distances) // REPORTED + 1], (0.05, 0.5, 0.95))
     fraction = replaced_fraction(draw(distances, seed=1), tau)
     return (
         f"clusters searched for each image: {clusters}\n"

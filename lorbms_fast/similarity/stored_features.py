@@ -18,10 +18,10 @@ BLOCK = 4096
 
 
 def keep_features(store: ImageStore, features: Path) -> Path | None:
-    """Move a file of features into the store's folder if it is not too large; older ones go in either case."""
+    """Move a file of features, if there is one, into the store's folder unless it is too large; older ones go."""
     target = store.path / FILE
     target.unlink(missing_ok=True)
-    if features.stat().st_size > LARGEST:
+    if not features.is_file() or features.stat().st_size > LARGEST:
         return None
     shutil.move(features, target)
     return target

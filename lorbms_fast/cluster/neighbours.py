@@ -1,0 +1,458 @@
+"""Algorithm 2 on a cluster: what `lorbms_fast.similarity` computes, for features that no single memory holds.
+
+Features lie in float16 files by ranges of rows. For each quadrant: k-means on a sample, cells of every range, the
+features once more in the order of their cells, then the search of every few cells, each step a task whose result is a
+file in `STORE/neighbours.partial`. What is there is not done again.
+"""
+
+import io
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from hashlib import sha256
+from json import dumps
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from lorbms_fast.cluster.features import FeatureRows, Ranges
+from lorbms_fast.cluster.tasks import Task, has_gpus, is_gpu_task, on_every_machine, result, results, whole_machine
+from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
+from lorbms_fast.dataloader.places import Place, copied
+from lorbms_fast.dataloader.shards import Shards
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.similarity.algorithm2 import (
+    EXACTLY,
+    Quadrant,
+    Settings,
+    enough_probes,
+    extracted,
+    find_for_quadrant,
+    number_of_cells,
+    trial_and_sample,
+)
+from lorbms_fast.similarity.cells import Cells, at_most, closest_centroids, trained_on
+from lorbms_fast.similarity.copies import originals
+from lorbms_fast.similarity.features import load_extractor
+from lorbms_fast.similarity.features.extractor import Extractor
+from lorbms_fast.similarity.kmeans import trained_kmeans
+from lorbms_fast.similarity.partial_search import FOLDER, digest_of_weights
+from lorbms_fast.similarity.search import CPU, nearest, recall
+from lorbms_fast.similarity.stored_features import LARGEST as LARGEST_KEPT
+
+ROWS = 4096
+"""Number of images of a file of features: 42 MB for a quadrant of 1,280 numbers in float32."""
+SEARCHED = 16_384
+"""Number of images, about, that a task searches for."""
+TOGETHER = 1_000_000
+"""Max. number of images whose copies are looked for among all; of more, among those of a cell of the first quadrant."""
+LARGEST = float(np.finfo(np.float16).max)
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the tasks of a search share."""
+
+    store: Place
+    root: Path
+    """The photographs' place."""
+    shapes: dict[str, tuple[int, int, int, int]]
+    """Of the store's files of images."""
+    images: int
+    features: str
+    weights: Path | None
+    settings: Settings
+    gpu: bool
+    work: Place
+    """The place of results; another one for other features."""
+    rows: int = ROWS
+    """Number of images in a file of features."""
+    quadrant: int = 0
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of images in each file of features."""
+        return [min(self.rows, self.images - start) for start in range(0, self.images, self.rows)]
+
+    @property
+    def by_rows(self) -> FeatureRows:
+        """Features of the quadrant in the order of the store."""
+        return FeatureRows(self.counts, partial(_mapped, self.work, f"q{self.quadrant + 1}/features"))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What the tasks of one quadrant's search share."""
+
+    job: Job
+    key: str
+    """Folder of results that depend on the settings."""
+    pictures: NDArray[np.int64]
+    centroids: NDArray[np.float32]
+    order: NDArray[np.int64]
+    """Rows in the order of their cells; in each, originals before copies."""
+    starts: NDArray[np.int64]
+    """The cells' first places in that order; the last is behind all."""
+    sizes: NDArray[np.int64]
+    """Number of originals in each cell."""
+    probes: int
+
+    @property
+    def cells(self) -> Cells:
+        """Cells whose members are places in the order."""
+        space = FeatureRows(self.job.counts, partial(_mapped, self.job.work, f"{self.key}/cells"))
+        return Cells(space, self.centroids, Ranges(self.starts[:-1], self.starts[:-1] + self.sizes))
+
+
+def search_on_cluster(
+    store: ImageStore, place: Place, features: str, weights: Path | None, settings: Settings, on_gpu: bool, whole: Path
+) -> tuple[list[Quadrant], NDArray[np.int64]]:
+    """Find ten nearest neighbours for each quadrant, and each image's original.
+
+    Args:
+        store: the store.
+        place: its place, which every machine reaches.
+        features: name of the extractor.
+        weights: file of its weights, which every machine reaches.
+        settings: method must be `nearest`.
+        on_gpu: whether tasks take GPUs where the cluster has some.
+        whole: file that takes the features of all quadrants, float32, if they are no more than 1 GB.
+
+    Raises:
+        UserError: too few images or pictures, features are no usable numbers, or a task failed.
+    """
+    if len(store) <= NEIGHBOURS:
+        raise UserError(f"{len(store)} images: {NEIGHBOURS} neighbours need {NEIGHBOURS + 1} or more; prepare more")
+    shapes = {name: (count, *store.images.shape[1:]) for name, count in store.facts["shards"].items()}
+    gpu = on_gpu and has_gpus()
+    digest = sha256(dumps([store.digest, features, digest_of_weights(weights)]).encode()).hexdigest()[:12]
+    work = place / FOLDER / digest
+    job = Job(place, store.root, shapes, len(store), features, weights, settings, gpu, work, ROWS)
+    _compute_features(job, store)
+    pictures = None if job.images > TOGETHER else result(_pictures, job, "copies", job.images)
+    found = []
+    for q in range(QUADRANTS):
+        of_quadrant = replace(job, quadrant=q)
+        if pictures is not None and _cells_wanted(len(np.unique(pictures)), settings) == 1:
+            found.append(result(_search_alone, (of_quadrant, pictures), f"quadrant {q + 1}", job.images, gpu=gpu))
+        else:
+            quadrant, pictures = _search_in_cells(of_quadrant, pictures)
+            found.append(quadrant)
+        on_every_machine(_forget, of_quadrant)
+    assert pictures is not None
+    if 16 * job.images * job.by_rows.dimension <= LARGEST_KEPT:
+        np.save(whole, np.stack([replace(job, quadrant=q).by_rows[:] for q in range(QUADRANTS)]), allow_pickle=False)
+    return found, pictures
+
+
+def _cells_wanted(images: int, settings: Settings) -> int:
+    return at_most(number_of_cells(images, settings), images)
+
+
+def _forget(job: Job) -> None:
+    """Remove this machine's copies of a quadrant's files."""
+    if job.work.folder is None:
+        shutil.rmtree(job.work.copies / f"q{job.quadrant + 1}", ignore_errors=True)
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+def _compute_features(job: Job, store: ImageStore) -> None:
+    starts = range(0, job.images, job.rows)
+    tasks = (
+        Task(f"features of images {start} to {start + count - 1}", count, (number, store.index.slice(start, count)))
+        for number, (start, count) in enumerate(zip(starts, job.counts, strict=True))
+    )
+    for _ in results(_features, job, tasks, "features", job.images, gpu=job.gpu):
+        pass
+
+
+def _features(job: Job, item: tuple[int, pa.Table]) -> None:
+    number, index = item
+    names = [f"q{q + 1}/features-{number:05d}.npy" for q in range(QUADRANTS)]
+    if all(job.work.exists(name) for name in names):
+        return
+    part = ImageStore(Path(job.store.name), Shards([], np.zeros(1, np.int64)), index, job.root, {})
+    extractor = _extractor(job.features, job.weights, _device().type)
+    found = np.concatenate([features for _, features in extracted(part, len(index), extractor)])
+    if np.abs(found).max() > LARGEST:
+        raise UserError(
+            f"the features '{job.features}' reach {np.abs(found).max():g}, too much for float16: take others"
+        )
+    for q, name in enumerate(names):
+        with job.work.write(name) as path, path.open("wb") as file:
+            np.save(file, found[:, q].astype(np.float16), allow_pickle=False)
+
+
+@lru_cache(maxsize=1)
+def _extractor(features: str, weights: Path | None, device: str) -> Extractor:
+    return load_extractor(features, weights, torch.device(device))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda") if is_gpu_task() else CPU
+
+
+def _mapped(place: Place, prefix: str, number: int) -> NDArray[np.float16]:
+    mapped: NDArray[np.float16] = np.load(place.near(f"{prefix}-{number:05d}.npy"), mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+def _pictures(job: Job, item: None) -> NDArray[np.int64]:
+    return _kept(job.work, "pictures.npz", lambda: {"rows": originals(_images(job))})["rows"]
+
+
+def _images(job: Job) -> Shards:
+    folder = copied(Path(job.store.name))
+    return Shards.open({folder / name: shape for name, shape in job.shapes.items()}, "prepare the store again")
+
+
+def _copies_in_cells(shared: tuple[Job, str], item: tuple[int, list[NDArray[np.int64]]]) -> tuple[Any, Any]:
+    """Originals of the rows of some cells, each among its own."""
+    (job, key), (number, cells) = shared, item
+
+    def find() -> Arrays:
+        images = _images(job)
+        found = [rows[originals(images[rows])] for rows in cells]
+        return {"rows": np.concatenate(cells), "originals": np.concatenate(found)}
+
+    kept = _kept(job.work, f"{key}/pictures-{number:05d}.npz", find)
+    return kept["rows"], kept["originals"]
+
+
+# --- the search of a quadrant ----------------------------------------------------------------------------------------
+
+
+def _search_alone(shared: tuple[Job, NDArray[np.int64]], item: None) -> Quadrant:
+    """Search a set that is small enough for one machine as one machine does."""
+    job, pictures = shared
+
+    def find() -> Arrays:
+        features = job.by_rows[np.arange(job.images)]
+        return vars(find_for_quadrant(features, pictures, job.settings, _device()))
+
+    kept = _kept(job.work, f"{_key(job, 1)}/found.npz", find)
+    return Quadrant(kept["rows"], kept["distances"], kept["sizes"], int(kept["probes"]), float(kept["recall"]))
+
+
+def _search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quadrant, NDArray[np.int64]]:
+    among = np.arange(job.images) if pictures is None else np.unique(pictures)
+    k = _cells_wanted(len(among), job.settings)
+    key = _key(job, k)
+    drawn = trained_on(among, k, job.settings.seed)
+    centroids = _kept(job.work, f"{key}/centroids.npz", lambda: {"centroids": _trained(job, _picked(job, drawn), k)})[
+        "centroids"
+    ]
+    labels = np.empty(job.images, np.int32)
+    for rows, cells in _of_files(_labels, (job, key, centroids), job, "cells"):
+        labels[rows] = cells
+    if pictures is None:
+        pictures = _pictures_by_cells(job, key, labels, k)
+    if (count := len(np.unique(pictures))) <= NEIGHBOURS:
+        raise UserError(f"{job.store.name} has {count} different pictures: prepare more, or leave --cluster out")
+    trial, sample = trial_and_sample(job.images, job.settings.seed)
+    both = np.concatenate([trial, sample])
+    of_both = _picked(job, both)
+    exact = _kept(job.work, f"{key}/exact.npz", lambda: _exhaustive(job, both, of_both, pictures))
+    order = closest_centroids(of_both, centroids, np.arange(len(trial)), k)
+    probes = enough_probes(order, labels[exact["rows"][: len(trial)]])
+    if 2 * probes > k:
+        labels[:], centroids, probes, key = 0, of_both[:1], 1, f"{key}-undivided"
+    found, distances, sizes = _searched(job, key, pictures, centroids, labels, probes)
+    share = recall(distances[sample], exact["distances"][len(trial) :])
+    return Quadrant(found, distances, sizes, probes, share), pictures
+
+
+def _key(job: Job, k: int) -> str:
+    settings = sha256(dumps(asdict(job.settings)).encode()).hexdigest()[:8]
+    return f"q{job.quadrant + 1}/{settings}-{k}"
+
+
+def _of_files(
+    work: Callable[..., Any], shared: Any, job: Job, what: str, gpu: bool = False
+) -> Iterator[tuple[slice, Any]]:
+    """Do work on every file of features, `work(shared, (number, rows))`, and yield rows and results."""
+    starts = range(0, job.images, job.rows)
+    parts = [
+        (number, slice(start, start + count))
+        for number, (start, count) in enumerate(zip(starts, job.counts, strict=True))
+    ]
+    tasks = [Task(f"{what} of images {of.start} to {of.stop - 1}", of.stop - of.start, (n, of)) for n, of in parts]
+    for task, found in results(work, shared, tasks, f"{what}, quadrant {job.quadrant + 1}", job.images, gpu=gpu):
+        yield task.item[1], found
+
+
+def _picked(job: Job, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Features of some rows, in memory."""
+    of_file = rows // job.rows
+    tasks = [
+        Task(f"features of a sample in file {number}", 1, (number, rows[of_file == number] % job.rows))
+        for number in np.unique(of_file).tolist()
+    ]
+    found: NDArray[np.float32] | None = None
+    for task, part in results(_pick, job, tasks, "sample", len(tasks), unit=" files"):
+        found = np.empty((len(rows), part.shape[1]), np.float32) if found is None else found
+        found[of_file == task.item[0]] = part
+    assert found is not None
+    return found
+
+
+def _pick(job: Job, item: tuple[int, NDArray[np.int64]]) -> NDArray[np.float32]:
+    number, rows = item
+    return _mapped(job.work, f"q{job.quadrant + 1}/features", number)[rows].astype(np.float32)
+
+
+def _trained(job: Job, sample: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    options = {"gpu": True} if job.gpu else {"processors": whole_machine()}
+    centroids: NDArray[np.float32] = result(_train, (job, sample, k), "k-means", len(sample), **options)
+    return centroids
+
+
+def _train(shared: tuple[Job, NDArray[np.float32], int], item: None) -> NDArray[np.float32]:
+    job, sample, k = shared
+    return np.asarray(trained_kmeans(sample, k, job.settings.seed, _device()).centroids)
+
+
+def _labels(shared: tuple[Job, str, NDArray[np.float32]], item: tuple[int, slice]) -> NDArray[np.int32]:
+    """Nearest cell of every image of a file of features."""
+    (job, key, centroids), (number, of) = shared, item
+
+    def find() -> Arrays:
+        features = _mapped(job.work, f"q{job.quadrant + 1}/features", number).astype(np.float32)
+        return {
+            "cells": closest_centroids(features, centroids, np.arange(of.stop - of.start), 1)[:, 0].astype(np.int32)
+        }
+
+    return _kept(job.work, f"{key}/labels-{number:05d}.npz", find)["cells"]
+
+
+def _pictures_by_cells(job: Job, key: str, labels: NDArray[np.int32], k: int) -> NDArray[np.int64]:
+    order = np.argsort(labels, kind="stable")
+    cells = np.split(order, np.searchsorted(labels[order], np.arange(1, k)))
+    tasks = [
+        Task(f"copies in cells {some[0]} to {some[-1]}", sum(map(len, of)), (number, of))
+        for number, some in enumerate(_runs(np.array([len(cell) for cell in cells])))
+        for of in [[cells[cell] for cell in some]]
+    ]
+    pictures = np.arange(job.images)
+    for _, (rows, found) in results(_copies_in_cells, (job, key), tasks, "copies", job.images):
+        pictures[rows] = found
+    return pictures
+
+
+def _exhaustive(
+    job: Job, rows: NDArray[np.int64], features: NDArray[np.float32], pictures: NDArray[np.int64]
+) -> Arrays:
+    """The ten nearest of all to some rows: those of each file of features, merged."""
+    best_rows = np.full((len(rows), NEIGHBOURS), -1)
+    best = np.full((len(rows), NEIGHBOURS), np.inf, np.float32)
+    for of, (found, distances) in _of_files(_exhaust, (job, rows, features, pictures), job, "recall", job.gpu):
+        every = np.hstack([best_rows, np.where(np.isinf(distances), -1, found + of.start)])
+        of_every = np.hstack([best, distances])
+        order = np.lexsort((every, of_every), axis=1)[:, :NEIGHBOURS]
+        best_rows, best = np.take_along_axis(every, order, 1), np.take_along_axis(of_every, order, 1)
+    return {"rows": best_rows, "distances": best}
+
+
+def _exhaust(
+    shared: tuple[Job, NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]], item: tuple[int, slice]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ten nearest to some rows in a file of features, by their place in it."""
+    (job, rows, features, pictures), (number, of) = shared, item
+    here = np.arange(of.start, of.stop)
+    both = np.concatenate([_mapped(job.work, f"q{job.quadrant + 1}/features", number).astype(np.float32), features])
+    targets = np.flatnonzero(pictures[here] == here)
+    if not len(targets):
+        return np.full((len(rows), NEIGHBOURS), -1), np.full((len(rows), NEIGHBOURS), np.inf, np.float32)
+    cells = Cells.undivided(both, targets)
+    of_both = np.concatenate([pictures[here], pictures[rows]])
+    return nearest(both, len(here) + np.arange(len(rows)), cells, 1, of_both, _device(), EXACTLY)
+
+
+def _searched(
+    job: Job,
+    key: str,
+    pictures: NDArray[np.int64],
+    centroids: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    probes: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Search all rows: their neighbours (N, 10), distances, and the cells' sizes."""
+    k, is_copy = len(centroids), pictures != np.arange(job.images)
+    order = np.lexsort((is_copy, labels))  # stable: of equals the first row comes first
+    starts = np.searchsorted(labels[order], np.arange(k + 1))
+    sizes = np.bincount(labels[~is_copy], minlength=k)
+    search = _Search(job, key, pictures[order], centroids, order, starts, sizes, probes)
+    for _ in _of_files(_in_order, (job, key, order), job, "in order"):
+        pass
+    parts = [(start, min(start + SEARCHED, job.images)) for start in range(0, job.images, SEARCHED)]
+    tasks = [Task(f"neighbours of images {a} to {b} by cells", b - a, (a, b)) for a, b in parts]
+    what = f"neighbours of quadrant {job.quadrant + 1}"
+    rows = np.empty((job.images, NEIGHBOURS), np.int64)
+    distances = np.empty((job.images, NEIGHBOURS), np.float32)
+    for task, (places, found) in results(_find, search, tasks, what, job.images, gpu=job.gpu):
+        of_task = order[slice(*task.item)]
+        again = np.lexsort((order[places], found), axis=1)  # equally near ones by their rows
+        rows[of_task] = np.take_along_axis(order[places], again, 1)
+        distances[of_task] = np.take_along_axis(found, again, 1)
+    return rows, distances, sizes
+
+
+def _runs(sizes: NDArray[np.int64]) -> list[range]:
+    """Divide cells into runs of about `SEARCHED` images."""
+    run = np.cumsum(sizes) // SEARCHED
+    ends = [*(np.flatnonzero(np.diff(run)) + 1).tolist(), len(sizes)]
+    return [range(a, b) for a, b in zip([0, *ends], ends, strict=False) if b > a]
+
+
+def _in_order(shared: tuple[Job, str, NDArray[np.int64]], item: tuple[int, slice]) -> None:
+    """Write the features once more, a file of them, in the order of their cells."""
+    (job, key, order), (number, of) = shared, item
+    name = f"{key}/cells-{number:05d}.npy"
+    if job.work.exists(name):
+        return
+    features = job.by_rows[order[of]].astype(np.float16)
+    with job.work.write(name) as path, path.open("wb") as file:
+        np.save(file, features, allow_pickle=False)
+
+
+def _find(search: _Search, item: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the neighbours of rows by their places in the order of cells, as places."""
+    start, stop = item
+
+    def find() -> Arrays:
+        cells = search.cells
+        places, distances = nearest(
+            cells.space, np.arange(start, stop), cells, search.probes, search.pictures, _device()
+        )
+        return {"places": places, "distances": distances}
+
+    kept = _kept(search.job.work, f"{search.key}/found-{start:012d}-{stop:012d}.npz", find)
+    return kept["places"], kept["distances"]
+
+
+def _kept(work: Place, name: str, make: Callable[[], Mapping[str, Any]]) -> Arrays:
+    """Arrays of a file of results, which are made if it is not there."""
+    if work.exists(name):
+        try:
+            with np.load(io.BytesIO(work.read(name)), allow_pickle=False) as saved:
+                return dict(saved)
+        except (ValueError, BadZipFile):  # half-written, where a place can hold such files
+            pass
+    made = {key: np.asarray(value) for key, value in make().items()}
+    with work.write(name) as path, path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **made)
+    return made

@@ -1,0 +1,121 @@
+"""Folders elsewhere, as fsspec reaches them: here in its own `memory://`, which is this process's."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from lorbms_fast.cli import main
+from lorbms_fast.dataloader.image_file import BadImage, ByteRange
+from lorbms_fast.dataloader.places import Place, Unreachable, copied, nearby
+from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.recipes import Recipe
+from lorbms_fast.dataloader.sources import of_folder
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
+from lorbms_fast.photos import shipped
+
+HERE = "memory://bucket/some"
+
+
+@pytest.fixture(autouse=True)
+def _caches(tmp_path, monkeypatch) -> Iterator[None]:
+    monkeypatch.setenv("LORBMS_CACHE", str(tmp_path / "cache"))
+    yield
+    fsspec.filesystem("memory").store.clear()
+
+
+def put(folder: Path, url: str) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            Place(url).put(path, path.relative_to(folder).as_posix())
+
+
+def test_files_of_a_place():
+    place = Place.of(Path(HERE))
+    assert place.name == HERE
+    assert place.names() == []
+    with place.write("a/b.txt") as path:
+        path.write_text("first")
+    before = place.versions()
+    assert place.names() == ["a/b.txt"]
+    assert place.exists("a/b.txt")
+    assert not place.exists("a")
+    assert place.near("a/b.txt").read_text() == "first"
+    assert place.read("a/b.txt") == b"first"
+    with place.write("a/b.txt") as path:
+        path.write_text("second")
+    assert place.versions() != before
+    place.remove()
+    assert place.names() == []
+
+
+def test_photographs_are_read_by_few_requests(tmp_path):
+    content = np.random.default_rng(0).bytes(5_000_000)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "0.tar").write_bytes(content)
+    (tmp_path / "empty.jpg").touch()
+    put(tmp_path, HERE)
+    places = [ByteRange("x/0.tar", 100, 50), ByteRange("x/0.tar", 2000, 60), ByteRange("x/0.tar", 4_000_000, 70)]
+    others = [ByteRange("empty.jpg"), ByteRange("gone.jpg"), ByteRange("../up.jpg"), ByteRange("x/0.tar", 4_999_990, 20)]
+    with nearby(Path(HERE), [*places, *others]) as folder:
+        for one in places:
+            assert one.read(folder) == content[one.offset : one.offset + (one.length or 0)]
+        assert (folder / "x" / "0.tar").stat().st_blocks * 512 < 100_000  # the rest are holes
+        for one, reason in zip(others, ["is empty", "is missing", "is not in the folder", "ends 10 bytes"], strict=True):
+            with pytest.raises(BadImage, match=reason):
+                one.read(folder)
+    assert not folder.exists()
+
+
+def test_a_store_elsewhere_is_copied_once_and_again_where_it_changed(tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "store"
+    photos.mkdir()
+    for photo in shipped.scenes()[:12]:
+        shutil.copyfile(photo.path, photos / photo.path.name)
+    prepare_store(out, photos, of_folder(photos), Recipe())
+    put(out, HERE)
+    opened = ImageStore.open(Path(HERE))
+    assert opened.path.is_relative_to(tmp_path / "cache")
+    assert np.array_equal(opened.images[:], ImageStore.open(out).images[:])
+    first = {path.name: path.stat().st_mtime_ns for path in opened.path.iterdir()}
+    with Place(HERE).write("neighbours.parquet") as path:
+        path.write_bytes(b"new")
+    again = ImageStore.open(Path(HERE))
+    assert (again.path / "neighbours.parquet").read_bytes() == b"new"
+    assert {name: (again.path / name).stat().st_mtime_ns for name in first} == first
+
+
+def test_photographs_of_a_store_may_be_elsewhere(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copyfile(shipped.scenes()[0].path, photos / "a.jpg")
+    prepare_store(tmp_path / "store", photos, of_folder(photos), Recipe())
+    here = ImageStore.open(tmp_path / "store")
+    put(photos, HERE)
+    there = ImageStore(here.path, here.images, here.index, Path(HERE), here.facts)
+    assert np.array_equal(there.square(0, 96), here.square(0, 96))
+    fsspec.filesystem("memory").store.clear()
+    with pytest.raises(UserError, match=r"bucket/some/a\.jpg, of which .* is missing"):
+        there.square(0, 96)
+
+
+def test_what_cannot_be_reached_is_named(capsys):
+    with pytest.raises(UserError, match=r"nosuch://x cannot be reached: .*nosuch"):
+        Place("nosuch://x").names()
+    with pytest.raises(Unreachable, match=r"memory://gone cannot be reached \(FileNotFoundError"):
+        Place("memory://gone").read("a")
+    with pytest.raises(SystemExit):
+        main(["train", HERE, "--out", "run"])
+    assert f"{HERE} is not an image store" in capsys.readouterr().err
+    for arguments in (["prepare", HERE, "--out", "store"], ["prepare", ".", "--out", HERE]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert f"{HERE} is not on this machine: say --cluster ray too" in capsys.readouterr().err
+
+
+def test_the_scheme_of_files_is_left_out(tmp_path):
+    assert copied(Path(f"file://{tmp_path}")) == tmp_path

@@ -1,0 +1,118 @@
+"""Neighbours on a cluster: those of a single machine with the same float16 features, and at least their recall."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lorbms_fast.cli import main
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
+from lorbms_fast.dataloader.places import Place, copied
+from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.recipes import Recipe
+from lorbms_fast.dataloader.sources import of_tar
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.similarity.algorithm2 import Settings, find_for_quadrant
+from lorbms_fast.similarity.copies import originals
+
+
+@pytest.fixture(scope="module")
+def prepared(shards, tmp_path_factory) -> Path:
+    """239 images, 20 of them twice."""
+    out = tmp_path_factory.mktemp("prepared") / "store"
+    listing = of_tar(shards)
+    again = [type(one)(f"again-{one.id}", one.place) for one in listing.photographs[:20]]
+    listing = type(listing)([*listing.photographs, *again])
+    prepare_store(out, shards, listing, Recipe())
+    return out
+
+
+def small_parts(monkeypatch) -> None:
+    """Several files of features, and several tasks of a search."""
+    from lorbms_fast.cluster import neighbours
+
+    monkeypatch.setattr(neighbours, "ROWS", 48)
+    monkeypatch.setattr(neighbours, "SEARCHED", 60)
+
+
+@pytest.mark.parametrize("clusters", [None, 6])
+def test_neighbours_are_those_of_one_machine(clusters, nodes, prepared, monkeypatch, capsys):
+    small_parts(monkeypatch)
+    options = [] if clusters is None else ["--clusters", str(clusters)]
+    main(["neighbours", str(prepared), "--features", "descriptor", "--cluster", "ray", *options])
+    assert "recall" in capsys.readouterr().out
+    store = ImageStore.open(prepared)
+    table = NeighbourTable.load(store)
+    assert not (prepared / "neighbours.partial").exists()
+    features = np.load(prepared / "features.npy")
+    assert np.array_equal(features, features.astype(np.float16))
+    pictures = originals(store.images)
+    assert len(np.unique(pictures)) == len(pictures) - 20
+    for q in range(4):
+        alone = find_for_quadrant(features[q], pictures, Settings(k=clusters))
+        assert np.array_equal(table.distances[:, q], alone.distances)
+        assert (table.rows[:, q] == alone.rows).mean() > 0.999  # of equally near ones others may be kept
+        assert table.facts["searched"][q] == alone.probes
+        assert table.facts["clusters"][q] == len(alone.sizes)
+        assert table.facts["recall"][q] == pytest.approx(alone.recall, abs=1e-3)
+    assert table.facts["precision"] == "float16"
+
+
+def test_copies_are_found_in_cells_where_there_are_too_many_images(nodes, prepared, monkeypatch):
+    from lorbms_fast.cluster import neighbours
+
+    small_parts(monkeypatch)
+    monkeypatch.setattr(neighbours, "TOGETHER", 100)
+    main(["neighbours", str(prepared), "--features", "descriptor", "--cluster", "ray", "--clusters", "6"])
+    store = ImageStore.open(prepared)
+    assert NeighbourTable.load(store).facts["pictures"] == len(np.unique(originals(store.images)))
+
+
+def test_a_store_elsewhere(bucket, nodes, prepared, monkeypatch, capsys):
+    small_parts(monkeypatch)
+    url = f"{bucket}/neighbours/store"
+    for name in ("store.json", "index.parquet", "skipped.jsonl", "images-00000.npy"):
+        Place(url).put(prepared / name, name)
+    options = ["--features", "descriptor", "--clusters", "6"]
+    main(["neighbours", url, "--cluster", "ray", *options])
+    assert f"{url}/neighbours.parquet" in capsys.readouterr().out
+    main(["neighbours", str(prepared), "--cluster", "ray", *options])
+    assert pq.read_table(copied(Path(url)) / "neighbours.parquet").equals(pq.read_table(prepared / "neighbours.parquet"))
+    assert not [name for name in Place(url).names() if name.startswith("neighbours.partial")]
+    with pytest.raises(SystemExit):
+        main(["neighbours", url])
+    assert f"{url} is not on this machine: say --cluster ray too" in capsys.readouterr().err
+
+
+def test_what_is_for_one_machine_is_told(prepared, capsys):
+    with pytest.raises(SystemExit):
+        main(["neighbours", str(prepared), "--method", "whitened-256", "--cluster", "ray"])
+    assert "--method whitened-256 is for one machine" in capsys.readouterr().err
+
+
+def test_cells_that_part_their_images(nodes, tmp_path):
+    """Drawn features in groups, so that few of the cells are searched; some images are copies."""
+    from lorbms_fast.cluster.neighbours import Job, _search_in_cells
+
+    generator = np.random.default_rng(0)
+    groups = generator.standard_normal((40, 16)) * 4
+    features = (groups[generator.integers(40, size=3000)] + generator.standard_normal((3000, 16))).astype(np.float16)
+    pictures = np.arange(3000)
+    pictures[2900:] = np.arange(100)
+    features[2900:] = features[:100]
+    work, settings = Place(str(tmp_path)), Settings(k=30)
+    for number, start in enumerate(range(0, 3000, 700)):
+        with work.write(f"q1/features-{number:05d}.npy") as path, path.open("wb") as file:
+            np.save(file, features[start : start + 700])
+    job = Job(work, tmp_path, {}, 3000, "drawn", None, settings, False, work, 700)
+    found, _ = _search_in_cells(job, pictures)
+    alone = find_for_quadrant(features.astype(np.float32), pictures, settings)
+    assert 1 <= alone.probes < 15
+    assert (found.probes, len(found.sizes)) == (alone.probes, 30)
+    assert np.array_equal(found.sizes, alone.sizes)
+    assert np.array_equal(found.distances, alone.distances)
+    assert np.array_equal(found.rows, alone.rows)
+    assert found.recall == alone.recall
+    again, _ = _search_in_cells(job, pictures)  # of what is kept
+    assert np.array_equal(again.rows, found.rows)

@@ -1,0 +1,205 @@
+"""Preparing on a cluster: the store of a single machine, whatever dies meanwhile."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lorbms_fast.cli import main
+from lorbms_fast.dataloader.places import Place, copied
+from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.recipes import Recipe
+from lorbms_fast.dataloader.sources import photographs_in
+from lorbms_fast.errors import UserError
+from lorbms_fast.photos import shipped
+
+SMALL = 400_000
+"""Bytes of a shard: 32 photographs."""
+RECIPE = Recipe()
+DRIVER = """
+import sys
+from pathlib import Path
+from lorbms_fast.cluster.prepare import list_photographs, prepare_on_cluster
+from lorbms_fast.cluster.tasks import connected
+from lorbms_fast.dataloader.recipes import Recipe
+address, source, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+with connected(address):
+    listing = list_photographs(source, None, None, None, None, out)
+    prepare_on_cluster(out, source, listing, Recipe(), shard_bytes=100_000)
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def but_root(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Less where the photographs came from, which differs."""
+    facts = json.loads(files["store.json"])
+    return files | {"store.json": json.dumps(facts | {"root": "", "annotations": ""}).encode()}
+
+
+def put(folder: Path, url: str) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            Place(url).put(path, path.relative_to(folder).as_posix())
+
+
+def on_one_machine(source: Path, out: Path, shard_bytes: int) -> dict[str, bytes]:
+    prepare_store(out, source, photographs_in(source, "tar"), RECIPE, shard_bytes=shard_bytes)
+    return contents(out)
+
+
+def on_cluster(source: Path, out: Path, shard_bytes: int) -> None:
+    from lorbms_fast.cluster.prepare import list_photographs, prepare_on_cluster
+
+    listing = list_photographs(source, None, None, None, None, out)
+    prepare_on_cluster(out, source, listing, RECIPE, shard_bytes=shard_bytes)
+
+
+def test_the_store_is_that_of_one_machine(nodes, shards, tmp_path):
+    expected = on_one_machine(shards, tmp_path / "one", SMALL)
+    on_cluster(shards, tmp_path / "many", SMALL)
+    assert contents(tmp_path / "many") == expected
+    skipped = [json.loads(line) for line in expected["skipped.jsonl"].splitlines()]
+    assert [entry["source"].split()[0] for entry in skipped if entry["kind"] == "bad"] == ["00001.tar"]
+    assert len(json.loads(expected["store.json"])["shards"]) == 8
+    assert not (tmp_path / "many.partial").exists()
+
+
+def test_from_and_to_elsewhere(bucket, nodes, shards, tmp_path, capsys):
+    expected = but_root(on_one_machine(shards, tmp_path / "one", 64 << 20))
+    put(shards, f"{bucket}/shards")
+    command = ["prepare", f"{bucket}/shards", "--out", f"{bucket}/stores/many", "--cluster", "ray"]
+    command += ["--min-side", "1"]
+    main(command)
+    assert "cannot be read (image file is truncated" in capsys.readouterr().out
+    copy = copied(Path(f"{bucket}/stores/many"))
+    facts = json.loads((copy / "store.json").read_text())
+    assert facts["root"] == f"{bucket}/shards"
+    assert but_root(contents(copy)) == expected
+    assert Place(f"{bucket}/stores/many.partial").names() == []
+    with pytest.raises(SystemExit):
+        main(command)
+    assert f"{bucket}/stores/many exists already" in capsys.readouterr().err
+    Place(f"{bucket}/taken").put(shards / "00006.tar", "another.tar")
+    with pytest.raises(SystemExit):
+        main(["prepare", str(shards), "--out", f"{bucket}/taken", "--cluster", "ray"])
+    assert f"{bucket}/taken exists already, and is no store" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["prepare", f"{bucket}/nothing", "--out", str(tmp_path / "x"), "--cluster", "ray"])
+    assert f"{bucket}/nothing is missing or empty" in capsys.readouterr().err
+
+
+def test_other_layouts_elsewhere(bucket, nodes, tmp_path):
+    """Loose photographs, and COCO's, whose annotations are read."""
+    source = tmp_path / "coco"
+    (source / "train2017").mkdir(parents=True)
+    (source / "annotations").mkdir()
+    images = []
+    for i, photo in enumerate(shipped.scenes()[:12]):
+        shutil.copyfile(photo.path, source / "train2017" / f"{i:012d}.jpg")
+        images.append({"id": i, "file_name": f"{i:012d}.jpg"})
+    (source / "annotations" / "instances_train2017.json").write_text(json.dumps({"images": images, "annotations": []}))
+    put(source, f"{bucket}/coco")
+    for layout in ("coco", "folder"):
+        one, many = tmp_path / f"one-{layout}", tmp_path / f"many-{layout}"
+        main(["prepare", str(source), "--layout", layout, "--out", str(one)])
+        main(["prepare", f"{bucket}/coco", "--layout", layout, "--out", str(many), "--cluster", "ray"])
+        assert but_root(contents(many)) == but_root(contents(one))
+    facts = json.loads((tmp_path / "many-coco" / "store.json").read_text())
+    assert facts["annotations"] == f"{bucket}/coco/annotations/instances_train2017.json"
+
+
+def test_a_failure_names_machine_and_file(nodes, shards, tmp_path):
+    from lorbms_fast.cluster.prepare import list_photographs, prepare_on_cluster
+
+    out = tmp_path / "store"
+    listing = list_photographs(shards, None, None, None, None, out)
+    with pytest.raises(UserError, match=r"shard 0 of 1 \(.*\), on \S+: 00001\.tar \(from byte \d+\) cannot be read"):
+        prepare_on_cluster(out, shards, listing, RECIPE, on_bad="stop")
+    assert not out.exists()
+    assert not out.with_name("store.partial").exists()
+
+
+def test_no_cluster_is_told(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import tasks
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(UserError, match=r"no Ray cluster answers at --cluster ray://x:1 \(ConnectionError: nobody"),
+        tasks.connected("ray://x:1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_driver_that_is_killed_goes_on(elsewhere, request, nodes, shards, tmp_path):
+    expected = on_one_machine(shards, tmp_path / "one", 100_000)
+    out = Path(f"{request.getfixturevalue('bucket')}/killed/store") if elsewhere else tmp_path / "many"
+    partial = Place.of(out.with_name(f"{out.name}.partial"))
+    command = [sys.executable, "-c", DRIVER, nodes.address, str(shards), str(out)]
+
+    def finished() -> list[str]:
+        return [name for name in partial.names() if name.startswith("shard-")]
+
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}) as driver:
+        while len(finished()) < 3 and driver.poll() is None:
+            time.sleep(0.05)
+        driver.kill()
+    time.sleep(2)  # Ray ends the dead driver's tasks
+    numbers = [name.removeprefix("shard-").removesuffix(".json") for name in finished()]
+    images = Place.of(out) if elsewhere else partial / "store"
+    kept = {f"images-{n}.npy": images.versions()[f"images-{n}.npy"] for n in numbers}
+    assert 3 <= len(kept) < 30
+    assert subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == 0
+    assert kept.items() <= Place.of(out).versions().items()
+    found = contents(copied(out))
+    assert (but_root(found) if elsewhere else found) == (but_root(expected) if elsewhere else expected)
+
+
+@pytest.mark.slow
+def test_ten_nodes_killed_at_random_points(nodes, shards, tmp_path):
+    expected = on_one_machine(shards, tmp_path / "one", 50_000)
+    random.seed(0)
+    kills, during, stopped = 0, 0, threading.Event()
+    working = threading.Event()
+
+    def kill() -> None:
+        nonlocal kills, during
+        while kills < 10:
+            working.wait()
+            time.sleep(random.uniform(0.1, 2))
+            node = random.choice(list(nodes.worker_nodes))
+            during += working.is_set()
+            nodes.remove_node(node, allow_graceful=False)
+            nodes.add_node(num_cpus=1, wait=False)
+            kills += 1
+        stopped.set()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    stores = 0
+    while not stopped.is_set():  # a node may take longer to start than a store
+        out = tmp_path / f"store-{stores}"
+        working.set()
+        on_cluster(shards, out, 50_000)
+        working.clear()
+        assert contents(out) == expected
+        assert not out.with_name(f"{out.name}.partial").exists()
+        stores += 1
+    killer.join()
+    assert during >= 8
+    print(f"{kills} kills, {during} of them at work, {stores} stores")
