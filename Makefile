@@ -9,7 +9,7 @@ WEB    := onnxruntime-web@1.30.0
 # Tests share the cores; a file's stay together, with what they set up.
 SHARED := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all test-browser bench static fuzz audit lock docs lint format clean
+.PHONY: demo test test-all test-browser test-cluster bench static fuzz audit lock docs lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -25,6 +25,17 @@ test-browser: $(READY)
 	@command -v chromium chromedriver npm > /dev/null || { echo "apt-get install chromium chromium-driver npm"; exit 1; }
 	npm install --no-save --no-package-lock $(WEB)
 	$(PYTHON) -m pytest tests/lorbms_fast/app tests/lorbms_fast/export -m "slow or not slow" -rs
+
+# Preparing and neighbours on a Ray cluster of three nodes of this machine, ten of which are killed, and a server that
+# speaks S3, in an environment of its own: it wants older packages than ours.
+test-cluster: $(READY) .moto/.installed
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	$(PYTHON) -m pytest tests/lorbms_fast/cluster tests/dataloader/test_places.py -m "slow or not slow" -rs
+
+.moto/.installed:
+	python3 -m venv .moto
+	.moto/bin/pip install --quiet 'moto[server]>=5.1'
+	touch $@
 
 # Every layer, network and iteration on the CPU into bench/RESULTS.md; `make bench DEVICE=cuda`: an iteration on the GPU.
 DEVICE := cpu
@@ -67,7 +78,7 @@ format: $(READY)
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .audit build dist *.egg-info demo site
+	rm -rf $(VENV) .audit .moto build dist *.egg-info demo site
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

@@ -11,7 +11,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.photos import shipped
 
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
-EXTRAS = ("dev", "export", "timm", "search", "triton")
+EXTRAS = ("dev", "export", "timm", "search", "cluster", "triton")
 """Extras of ours whose packages are listed where they are installed; those of `cuda` are not tested here."""
 UNSTATED = "not stated"
 FREE = frozenset(

@@ -268,7 +268,7 @@ def _search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quad
     of_both = _picked(job, both)
     exact = _kept(job.work, f"{key}/exact.npz", lambda: _exhaustive(job, both, of_both, pictures))
     order = closest_centroids(of_both, centroids, np.arange(len(trial)), k)
-    probes = enough_probes(order, labels[exact["rows"][: len(trial)]])
+    probes = enough_probes(order, labels[exact["rows"][: len(trial)]].astype(np.int64))
     if 2 * probes > k:
         labels[:], centroids, probes, key = 0, of_both[:1], 1, f"{key}-undivided"
     found, distances, sizes = _searched(job, key, pictures, centroids, labels, probes)

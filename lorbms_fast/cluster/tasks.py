@@ -1,5 +1,6 @@
 """Work on a Ray cluster, item by item, with progress, and with failures that name their machine and item."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +48,7 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(None if address == "ray" else address, log_to_driver=False, logging_level="ERROR")
+        ray.init(None if address == "ray" else address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at --cluster {address} ({type(error).__name__}: {error}): start one with  "
@@ -105,7 +106,7 @@ def results(
     Raises:
         UserError: a task failed, or its machines died too often.
     """
-    remote = ray.remote(_done).options(
+    remote: Any = ray.remote(_done).options(
         num_cpus=processors,
         num_gpus=1 if gpu else 0,
         max_retries=RETRIES,

@@ -60,12 +60,19 @@ def test_photographs_are_read_by_few_requests(tmp_path):
     (tmp_path / "empty.jpg").touch()
     put(tmp_path, HERE)
     places = [ByteRange("x/0.tar", 100, 50), ByteRange("x/0.tar", 2000, 60), ByteRange("x/0.tar", 4_000_000, 70)]
-    others = [ByteRange("empty.jpg"), ByteRange("gone.jpg"), ByteRange("../up.jpg"), ByteRange("x/0.tar", 4_999_990, 20)]
+    others = [
+        ByteRange("empty.jpg"),
+        ByteRange("gone.jpg"),
+        ByteRange("../up.jpg"),
+        ByteRange("x/0.tar", 4_999_990, 20),
+    ]
     with nearby(Path(HERE), [*places, *others]) as folder:
         for one in places:
             assert one.read(folder) == content[one.offset : one.offset + (one.length or 0)]
         assert (folder / "x" / "0.tar").stat().st_blocks * 512 < 100_000  # the rest are holes
-        for one, reason in zip(others, ["is empty", "is missing", "is not in the folder", "ends 10 bytes"], strict=True):
+        for one, reason in zip(
+            others, ["is empty", "is missing", "is not in the folder", "ends 10 bytes"], strict=True
+        ):
             with pytest.raises(BadImage, match=reason):
                 one.read(folder)
     assert not folder.exists()

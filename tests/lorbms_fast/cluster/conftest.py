@@ -10,6 +10,7 @@ import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,8 @@ def nodes(request, settings, tmp_path_factory) -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
     from ray.cluster_utils import Cluster
 
-    try:
+    with suppress(pytest.skip.Exception):  # tests of it say why
         request.getfixturevalue("bucket")
-    except pytest.skip.Exception:
-        pass  # tests of it say why
     settings.setenv("LORBMS_CACHE", str(tmp_path_factory.mktemp("copies")))
     settings.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")  # not every environment has us
     settings.setenv("RAY_health_check_period_ms", "500")
@@ -92,7 +91,7 @@ def archive(path: Path, members: dict[str, bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> Path:
-    """WebDataset shards as img2dataset leaves them: one photograph is cut short, one shard empty, two have the same ids."""
+    """WebDataset shards as img2dataset leaves them: a photograph is cut short, a shard empty, two have the same ids."""
     folder = tmp_path_factory.mktemp("source") / "shards"
     folder.mkdir()
     photographs = [photo.path.read_bytes() for photo in shipped.scenes()[:240]]

@@ -78,7 +78,9 @@ def test_a_store_elsewhere(bucket, nodes, prepared, monkeypatch, capsys):
     main(["neighbours", url, "--cluster", "ray", *options])
     assert f"{url}/neighbours.parquet" in capsys.readouterr().out
     main(["neighbours", str(prepared), "--cluster", "ray", *options])
-    assert pq.read_table(copied(Path(url)) / "neighbours.parquet").equals(pq.read_table(prepared / "neighbours.parquet"))
+    assert pq.read_table(copied(Path(url)) / "neighbours.parquet").equals(
+        pq.read_table(prepared / "neighbours.parquet")
+    )
     assert not [name for name in Place(url).names() if name.startswith("neighbours.partial")]
     with pytest.raises(SystemExit):
         main(["neighbours", url])
