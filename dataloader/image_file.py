@@ -53,7 +53,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ByteRange:
     """A file, or a part of one: a member of a tar archive, a record of an STL-10 file."""
 
@@ -101,7 +101,7 @@ class ByteRange:
         return data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photograph:
     """A photograph and what its annotations say of it."""
 

@@ -66,6 +66,6 @@ def identified(found: Sequence[Named]) -> list[Photograph]:
     """
     shorts, fulls = Counter(one.short for one in found), {one.full for one in found}
     return [
-        Photograph(short if shorts[short] == 1 and short not in fulls - {full} else full, place, boxes, size)
+        Photograph(short if shorts[short] == 1 and (short == full or short not in fulls) else full, place, boxes, size)
         for short, full, place, boxes, size in found
     ]

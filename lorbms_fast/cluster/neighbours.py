@@ -29,6 +29,7 @@ from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.similarity.algorithm2 import (
+    BATCH,
     EXACTLY,
     Quadrant,
     Settings,
@@ -47,8 +48,8 @@ from lorbms_fast.similarity.partial_search import FOLDER, digest_of_weights
 from lorbms_fast.similarity.search import CPU, nearest, recall
 from lorbms_fast.similarity.stored_features import LARGEST as LARGEST_KEPT
 
-ROWS = 4096
-"""Number of images of a file of features: 42 MB for a quadrant of 1,280 numbers in float32."""
+FILES = 2048
+"""Number of files of features of a quadrant, about, unless they would have less than 256 or more than 4,096 images."""
 SEARCHED = 16_384
 """Number of images, about, that a task searches for."""
 TOGETHER = 1_000_000
@@ -74,7 +75,7 @@ class Job:
     gpu: bool
     work: Place
     """The place of results; another one for other features."""
-    rows: int = ROWS
+    rows: int
     """Number of images in a file of features."""
     quadrant: int = 0
 
@@ -136,7 +137,7 @@ def search_on_cluster(
     gpu = on_gpu and has_gpus()
     digest = sha256(dumps([store.digest, features, digest_of_weights(weights)]).encode()).hexdigest()[:12]
     work = place / FOLDER / digest
-    job = Job(place, store.root, shapes, len(store), features, weights, settings, gpu, work, ROWS)
+    job = Job(place, store.root, shapes, len(store), features, weights, settings, gpu, work, rows_of_a_file(len(store)))
     _compute_features(job, store)
     pictures = None if job.images > TOGETHER else result(_pictures, job, "copies", job.images)
     found = []
@@ -152,6 +153,11 @@ def search_on_cluster(
     if 16 * job.images * job.by_rows.dimension <= LARGEST_KEPT:
         np.save(whole, np.stack([replace(job, quadrant=q).by_rows[:] for q in range(QUADRANTS)]), allow_pickle=False)
     return found, pictures
+
+
+def rows_of_a_file(images: int) -> int:
+    """Number of images in a file of features, whole batches of an extractor."""
+    return min(max(images // FILES // BATCH * BATCH, 256), 4096)
 
 
 def _cells_wanted(images: int, settings: Settings) -> int:

@@ -17,8 +17,8 @@ EXACT = 32_768
 """Max. number of images in a single cell: 2.7e12 operations for a quadrant of 1,280 numbers, a minute of one core."""
 IMAGES_PER_CELL = 2000
 """Number of images per cell above `EXACT`: more are slower to search, fewer part more images from their nearest."""
-MOST_CELLS = 65_536
-"""Max. number of cells: more would take longer to find than to search. From 131 million images on cells grow."""
+MOST_CELLS = 32_768
+"""Max. number of cells: k-means of more takes one machine too long. From 66 million images on cells grow."""
 IMAGES_PER_CLUSTER = 80
 """The author's k = 1,700 for about 135,000 images."""
 COMPONENTS = 256

@@ -3,13 +3,16 @@
 import io
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,38 @@ def nodes(request, settings, tmp_path_factory) -> Iterator[Any]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture
+def killed_meanwhile(nodes) -> Callable[[Callable[[int], bool], int], None]:
+    """A function that does `work(number)` again and again while nodes are killed, and checks that it is right."""
+
+    def do(work: Callable[[int], bool], kills: int) -> None:
+        random.seed(0)
+        working, enough, right = threading.Event(), threading.Event(), list[bool]()
+
+        def again() -> None:
+            while not enough.is_set() or not right:
+                working.set()
+                right.append(work(len(right)))
+                working.clear()
+
+        with ThreadPoolExecutor(1) as other:  # Ray starts nodes from the main thread only
+            all_work = other.submit(again)
+            try:
+                for _ in range(kills):
+                    while not working.wait(0.1) and not all_work.done():
+                        pass
+                    time.sleep(random.uniform(0, 1.5))
+                    nodes.remove_node(random.choice(list(nodes.worker_nodes)), allow_graceful=False)
+                    nodes.add_node(num_cpus=1)
+            finally:
+                enough.set()
+            all_work.result()
+        assert right
+        assert all(right)
+
+    return do
 
 
 def archive(path: Path, members: dict[str, bytes]) -> None:

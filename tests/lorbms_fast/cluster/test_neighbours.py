@@ -1,6 +1,7 @@
 """Neighbours on a cluster: those of a single machine with the same float16 features, and at least their recall."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_tar
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.similarity.algorithm2 import Settings, find_for_quadrant
+from lorbms_fast.similarity.algorithm2 import Quadrant, Settings, find_for_quadrant
 from lorbms_fast.similarity.copies import originals
 
 
@@ -32,10 +33,11 @@ def small_parts(monkeypatch) -> None:
     """Several files of features, and several tasks of a search."""
     from lorbms_fast.cluster import neighbours
 
-    monkeypatch.setattr(neighbours, "ROWS", 48)
+    monkeypatch.setattr(neighbours, "rows_of_a_file", lambda images: 48)
     monkeypatch.setattr(neighbours, "SEARCHED", 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clusters", [None, 6])
 def test_neighbours_are_those_of_one_machine(clusters, nodes, prepared, monkeypatch, capsys):
     small_parts(monkeypatch)
@@ -59,6 +61,7 @@ def test_neighbours_are_those_of_one_machine(clusters, nodes, prepared, monkeypa
     assert table.facts["precision"] == "float16"
 
 
+@pytest.mark.slow
 def test_copies_are_found_in_cells_where_there_are_too_many_images(nodes, prepared, monkeypatch):
     from lorbms_fast.cluster import neighbours
 
@@ -69,6 +72,7 @@ def test_copies_are_found_in_cells_where_there_are_too_many_images(nodes, prepar
     assert NeighbourTable.load(store).facts["pictures"] == len(np.unique(originals(store.images)))
 
 
+@pytest.mark.slow
 def test_a_store_elsewhere(bucket, nodes, prepared, monkeypatch, capsys):
     small_parts(monkeypatch)
     url = f"{bucket}/neighbours/store"
@@ -93,28 +97,53 @@ def test_what_is_for_one_machine_is_told(prepared, capsys):
     assert "--method whitened-256 is for one machine" in capsys.readouterr().err
 
 
-def test_cells_that_part_their_images(nodes, tmp_path):
-    """Drawn features in groups, so that few of the cells are searched; some images are copies."""
-    from lorbms_fast.cluster.neighbours import Job, _search_in_cells
-
+@pytest.fixture
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """3,000 features in groups, so that few of the cells are searched, and pictures: 100 images are copies."""
     generator = np.random.default_rng(0)
     groups = generator.standard_normal((40, 16)) * 4
     features = (groups[generator.integers(40, size=3000)] + generator.standard_normal((3000, 16))).astype(np.float16)
     pictures = np.arange(3000)
     pictures[2900:] = np.arange(100)
     features[2900:] = features[:100]
-    work, settings = Place(str(tmp_path)), Settings(k=30)
+    return features, pictures
+
+
+def job_of(features: np.ndarray, folder: Path) -> Any:
+    from lorbms_fast.cluster.neighbours import Job
+
+    work = Place(str(folder))
     for number, start in enumerate(range(0, 3000, 700)):
         with work.write(f"q1/features-{number:05d}.npy") as path, path.open("wb") as file:
             np.save(file, features[start : start + 700])
-    job = Job(work, tmp_path, {}, 3000, "drawn", None, settings, False, work, 700)
-    found, _ = _search_in_cells(job, pictures)
-    alone = find_for_quadrant(features.astype(np.float32), pictures, settings)
+    return Job(work, folder, {}, 3000, "drawn", None, Settings(k=30), False, work, 700)
+
+
+def agree(found: Quadrant, alone: Quadrant) -> bool:
+    return all(np.array_equal(value, getattr(alone, name)) for name, value in vars(found).items())
+
+
+def test_cells_that_part_their_images(nodes, drawn, tmp_path):
+    from lorbms_fast.cluster.neighbours import _search_in_cells
+
+    features, pictures = drawn
+    alone = find_for_quadrant(features.astype(np.float32), pictures, Settings(k=30))
     assert 1 <= alone.probes < 15
-    assert (found.probes, len(found.sizes)) == (alone.probes, 30)
-    assert np.array_equal(found.sizes, alone.sizes)
-    assert np.array_equal(found.distances, alone.distances)
-    assert np.array_equal(found.rows, alone.rows)
-    assert found.recall == alone.recall
-    again, _ = _search_in_cells(job, pictures)  # of what is kept
-    assert np.array_equal(again.rows, found.rows)
+    job = job_of(features, tmp_path)
+    for _ in range(2):  # the second time it is all there
+        assert agree(_search_in_cells(job, pictures)[0], alone)
+
+
+@pytest.mark.slow
+def test_ten_nodes_killed_at_random_points(killed_meanwhile, drawn, monkeypatch, tmp_path):
+    from lorbms_fast.cluster import neighbours
+
+    monkeypatch.setattr(neighbours, "SEARCHED", 60)
+    features, pictures = drawn
+    alone = find_for_quadrant(features.astype(np.float32), pictures, Settings(k=30))
+
+    def search(number: int) -> bool:
+        job = job_of(features, tmp_path / str(number))
+        return agree(neighbours._search_in_cells(job, pictures)[0], alone)
+
+    killed_meanwhile(search, 10)

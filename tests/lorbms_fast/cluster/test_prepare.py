@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +96,7 @@ def test_from_and_to_elsewhere(bucket, nodes, shards, tmp_path, capsys):
     assert f"{bucket}/nothing is missing or empty" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_layouts_elsewhere(bucket, nodes, tmp_path):
     """Loose photographs, and COCO's, whose annotations are read."""
     source = tmp_path / "coco"
@@ -146,6 +144,7 @@ def test_no_cluster_is_told(tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_driver_that_is_killed_goes_on(elsewhere, request, nodes, shards, tmp_path):
     expected = on_one_machine(shards, tmp_path / "one", 100_000)
@@ -172,33 +171,12 @@ def test_a_driver_that_is_killed_goes_on(elsewhere, request, nodes, shards, tmp_
 
 
 @pytest.mark.slow
-def test_ten_nodes_killed_at_random_points(nodes, shards, tmp_path):
-    """Stores are made one after another, each compared, until ten nodes have been killed meanwhile."""
+def test_ten_nodes_killed_at_random_points(killed_meanwhile, shards, tmp_path):
     expected = on_one_machine(shards, tmp_path / "one", 50_000)
-    random.seed(0)
-    working, enough, made = threading.Event(), threading.Event(), list[bool]()
 
-    def work() -> None:
-        while not enough.is_set():
-            out = tmp_path / f"store-{len(made)}"
-            working.set()
-            on_cluster(shards, out, 50_000)
-            working.clear()
-            made.append(contents(out) == expected and not out.with_name(f"{out.name}.partial").exists())
+    def store(number: int) -> bool:
+        out = tmp_path / f"store-{number}"
+        on_cluster(shards, out, 50_000)
+        return contents(out) == expected and not out.with_name(f"{out.name}.partial").exists()
 
-    with ThreadPoolExecutor(1) as other:  # Ray starts nodes from the main thread only
-        stores = other.submit(work)
-        try:
-            for _ in range(10):
-                while not working.wait(0.1) and not stores.done():
-                    pass
-                time.sleep(random.uniform(0, 1.5))
-                nodes.remove_node(random.choice(list(nodes.worker_nodes)), allow_graceful=False)
-                nodes.add_node(num_cpus=1)
-                if stores.done():
-                    break
-        finally:
-            enough.set()
-        stores.result()
-    assert len(made) >= 5
-    assert all(made)
+    killed_meanwhile(store, 10)

@@ -1,0 +1,202 @@
+"""`python -m bench.cluster`: hours, bytes and money of preparing and neighbours by machines, for docs/scale.md.
+
+Tasks are handed out by one driver to processors of which some are slow and all may die: a simulation, from rates that
+were measured on one core and from Ray's own time for a task (`--measure` takes that here). Prices and rates of networks
+and of GPUs are taken, not measured.
+"""
+
+import argparse
+import heapq
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+PER_TASK = 0.0027
+"""Seconds of the driver for a task, of which it hands out one after another (measured, see docs/scale.md)."""
+CORES, NETWORK = 16, 1.25e9
+"""Processors of a machine, and bytes a second that it reads (10 Gbit/s)."""
+PREPARED, EMBEDDED, COMPARED = 552, 15.1, 5.0e10
+"""Of a core (measured), a second: photographs prepared, images embedded (EfficientNet-Lite0, four quadrants), and
+operations of the search."""
+DIMENSION, SHARD, QUERIES = 1280, 5461, 16_384
+"""Numbers of a feature, and images of a task of each kind."""
+CORE_HOUR, GB_MONTH = 0.05, 0.023
+"""US dollars (taken)."""
+
+
+class Cluster(NamedTuple):
+    """Machines that do not all keep pace, and die."""
+
+    machines: int
+    spread: float = 0.3
+    """Of tasks' durations: the standard deviation of their logarithm."""
+    slow: float = 0.05
+    """Share of machines that are `slowness` times slower."""
+    slowness: float = 3.0
+    between_deaths: float = 24 * 3600.0
+    """Mean seconds until a machine dies."""
+    away: float = 300.0
+    """Seconds until another takes its place."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulation gives."""
+
+    seconds: float
+    deaths: int
+    repeated: int
+    """Tasks that were lost with their machine, and done again."""
+    efficiency: float
+    """Share of the processors' time in which tasks were done that count, at the usual pace."""
+
+
+def simulated(cluster: Cluster, tasks: int, seconds: float, per_task: float = PER_TASK, seed: int = 0) -> Outcome:
+    """Simulate tasks of some mean duration on a cluster: the makespan, and what got lost."""
+    generator = np.random.default_rng(seed)
+    pace = np.where(generator.random(cluster.machines) < cluster.slow, cluster.slowness, 1.0)
+    dies = generator.exponential(cluster.between_deaths, cluster.machines)
+    free = [(0.0, machine) for machine in range(cluster.machines) for _ in range(CORES)]
+    heapq.heapify(free)
+    waiting = list(generator.lognormal(-(cluster.spread**2) / 2, cluster.spread, tasks) * seconds)
+    driver = end = 0.0
+    deaths = repeated = 0
+    while waiting:
+        at, machine = heapq.heappop(free)
+        begins = max(at, driver)
+        while begins >= dies[machine] + cluster.away:
+            dies[machine] += cluster.away + generator.exponential(cluster.between_deaths)
+            deaths += 1
+        if begins >= dies[machine]:
+            heapq.heappush(free, (dies[machine] + cluster.away, machine))
+            continue
+        driver = begins + per_task
+        duration = waiting.pop()
+        stops = begins + duration * pace[machine]
+        if stops > dies[machine]:
+            waiting.append(duration)
+            repeated += 1
+            heapq.heappush(free, (dies[machine] + cluster.away, machine))
+            continue
+        heapq.heappush(free, (stops, machine))
+        end = max(end, stops)
+    return Outcome(end, deaths, repeated, tasks * seconds / (end * cluster.machines * CORES))
+
+
+class Set(NamedTuple):
+    """A set of photographs, and how many bytes one takes."""
+
+    name: str
+    images: int
+    bytes_of_one: int
+    probes: int
+    """Cells that are searched (measured for COCO, else taken)."""
+
+
+SETS = (
+    Set("COCO", 340_000, 160_000, 14),
+    Set("ImageNet", 1_300_000, 110_000, 16),
+    Set("YFCC", 100_000_000, 100_000, 24),
+    Set("LAION", 2_000_000_000, 50_000, 24),
+)
+
+
+def cells_of(images: int) -> int:
+    """Number of cells, as the search has it."""
+    return min(images // 2000, 32_768)
+
+
+def steps(of: Set) -> dict[str, tuple[int, float]]:
+    """Tasks and core seconds of a task, by step; k-means is one task of a whole machine."""
+    k, n = cells_of(of.images), of.images
+    pair = 2 * DIMENSION / COMPARED
+    in_a_file = min(max(n // 2048 // 16 * 16, 256), 4096)
+    files = max(1, n // in_a_file)
+    return {
+        "list": (max(1, n * of.bytes_of_one // 10**9), 10**9 / (NETWORK / CORES)),
+        "prepare": (max(1, n // SHARD), SHARD * max(1 / PREPARED, of.bytes_of_one / (NETWORK / CORES))),
+        "embed": (files, in_a_file / EMBEDDED),
+        "cells": (4 * files, in_a_file * k * pair),
+        "recall": (4 * files, in_a_file * 512 * 2 * pair),
+        "search": (4 * max(1, n // QUERIES), QUERIES * (2 * k + of.probes * n / k) * pair),
+    }
+
+
+def kmeans_seconds(of: Set) -> float:
+    """Seconds of one machine for the four quadrants' k-means."""
+    k = cells_of(of.images)
+    return 4 * 20 * 64 * k * k * 2 * DIMENSION / COMPARED / CORES
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", type=int, metavar="TASKS", help="time that many empty tasks of Ray, here")
+    asked = parser.parse_args()
+    if asked.measure:
+        print(f"{measured(asked.measure) * 1e3:.2f} ms a task")
+        return
+    print(
+        "| set | machines | list + prepare, h | embed, h | cells + search, h | k-means, h | all, h | core-hours | $ |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for of in SETS:
+        for machines in (1, 16, 64, 256):
+            if of.images / machines > 4e7 or of.images / machines < 5e3:
+                continue
+            hours = {name: _hours(Cluster(machines), *step) for name, step in steps(of).items()}
+            alone = kmeans_seconds(of) / 3600
+            total = sum(hours.values()) + alone
+            cores = total * machines * CORES
+            print(
+                f"| {of.name} | {machines} | {hours['list'] + hours['prepare']:.2g} | {hours['embed']:.2g} | "
+                f"{hours['cells'] + hours['recall'] + hours['search']:.2g} | {alone:.2g} | {total:.3g} | "
+                f"{cores:,.0f} | {cores * CORE_HOUR:,.0f} |"
+            )
+    print("\n| set | read, TB | store | features, twice | neighbours | of a machine's disk | a month, $ |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for of in SETS:
+        n = of.images / 1e12
+        read, store, features, lists = 2 * of.bytes_of_one * n, 12_288 * n, 16 * DIMENSION * n, 700 * n
+        disk = store + 4 * DIMENSION * n
+        print(
+            f"| {of.name} | {read:.3g} | {store:.3g} | {features:.3g} | {lists:.2g} | {disk:.3g} | "
+            f"{(store + lists) * 1000 * GB_MONTH:,.2g} |"
+        )
+    print("\n| machines | tasks | a task, s | hours | deaths | done again | efficiency |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for machines, tasks, seconds in ((16, 18_311, 10), (64, 18_311, 10), (256, 18_311, 10), (256, 18_311, 100)):
+        for cluster in (Cluster(machines, 0, 0, 1, 1e12), Cluster(machines), Cluster(machines, between_deaths=7200)):
+            found = simulated(cluster, tasks, seconds)
+            print(
+                f"| {machines} | {tasks:,} | {seconds} | {found.seconds / 3600:.3g} | {found.deaths} | "
+                f"{found.repeated} | {found.efficiency:.0%} |"
+            )
+
+
+def _hours(cluster: Cluster, tasks: int, seconds: float) -> float:
+    """Hours of a step; of very many tasks a part is simulated."""
+    part = min(tasks, 50 * cluster.machines * CORES + 20_000)
+    return simulated(cluster, part, seconds).seconds * tasks / part / 3600
+
+
+def measured(tasks: int) -> float:
+    """Seconds of the driver and the cluster for an empty task, through the code that hands out all."""
+    from lorbms_fast.cluster.tasks import Task, connected, results
+
+    with connected("ray"):
+        for count in (50, tasks):  # the first start the workers
+            start = time.perf_counter()
+            for _ in results(nothing, None, (Task("nothing", 1, None) for _ in range(count)), "empty tasks", count):
+                pass
+        return (time.perf_counter() - start) / tasks
+
+
+def nothing(shared: None, item: None) -> None:
+    """Do nothing."""
+
+
+if __name__ == "__main__":
+    main()
