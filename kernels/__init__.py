@@ -16,7 +16,7 @@ from lorbms_fast.kernels.dense_block import (
     dense_block_maps,
     pack_layers,
 )
-from lorbms_fast.kernels.densenet_block import DenseNetBlock, densenet_block_of
+from lorbms_fast.kernels.densenet_block import DenseNetBlock
 from lorbms_fast.kernels.grouped_batch_norm import GroupedBatchNorm2d, grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.instance_norm import (
     InstanceNorm2d,
@@ -70,7 +70,6 @@ __all__ = [
     "dense_block",
     "dense_block_activated",
     "dense_block_maps",
-    "densenet_block_of",
     "fan_out",
     "fold_taps",
     "grouped_batch_norm",

@@ -4,6 +4,6 @@ Its norms have parameters of each layer's own, so that an activation is not the 
 `lorbms_fast.kernels.dense_block`; the statistics that they normalize with are.
 """
 
-from lorbms_fast.kernels.densenet_block.modules import DenseNetBlock, DenseNetLayer, densenet_block_of
+from lorbms_fast.kernels.densenet_block.modules import DenseNetBlock, DenseNetLayer, why_no_densenet_block
 
-__all__ = ["DenseNetBlock", "DenseNetLayer", "densenet_block_of"]
+__all__ = ["DenseNetBlock", "DenseNetLayer", "why_no_densenet_block"]

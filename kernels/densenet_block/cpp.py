@@ -1,88 +1,77 @@
-"""The passes as C++ loops, registered as operations of torch's. Documented in `passes.py`."""
+"""The passes as C++ loops. Documented in `passes.py`.
 
-from ctypes import c_void_p
+They are called straight, and not as operations of torch's: some hundred times a step, for matrices that may be small.
+"""
+
+from ctypes import c_double, c_int, c_void_p
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.cpp import Loops
+from lorbms_fast.kernels._common.cpp.lines import DTYPES
+from lorbms_fast.kernels.densenet_block.passes import Norm
 
+_NORM = [*[c_void_p] * 4, c_double]
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
         "statistics": (1, [c_void_p] * 2),
-        "affine_relu": (2, [c_void_p] * 3),
-        "relu_sums": (2, [c_void_p] * 5),
-        "relu_sums_add": (3, [c_void_p] * 5),
-        "relu_backward": (3, [c_void_p] * 5),
+        "norm_relu": (2, _NORM),
+        "sums": (2, [*_NORM, *[c_void_p] * 2]),
+        "sums_add": (3, [*_NORM, *[c_void_p] * 2]),
+        "norm_relu_backward": (3, [*_NORM, *[c_void_p] * 2]),
         "less_line": (3, [c_void_p] * 3),
+        "add_line": (0, [*_NORM, *[c_void_p] * 4, c_int]),
     },
 )
 
 
-@cpp_op("densenet_statistics(Tensor x) -> (Tensor, Tensor)")
-def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and biased variances."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    mean, var = x.new_empty(x.shape[1], dtype=dtype), x.new_empty(x.shape[1], dtype=dtype)
+def take(matrix: Tensor) -> bool:
+    """Can the loops go through matrices like this?"""
+    return LOOPS.take(matrix.t().unsqueeze(0))
+
+
+def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
+    """Write into `mean` and `var`."""
     _run("statistics", (x,), mean, var)
-    return mean, var
 
 
-@cpp_op("densenet_affine_relu(Tensor x, Tensor mean, Tensor scale, Tensor shift, Tensor(a!) out) -> ()")
-def affine_relu(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
+def norm_relu(x: Tensor, norm: Norm, out: Tensor) -> None:
     """Write into `out`."""
-    _run("affine_relu", (x, out), mean, scale, shift)
+    _run("norm_relu", (x, out), *norm)
 
 
-@cpp_op(
-    "densenet_relu_sums(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor shift, Tensor(a!) sum_g, "
-    "Tensor(b!) sum_along, Tensor(c!)? add_to) -> ()"
-)
-def relu_sums(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    sum_g: Tensor,
-    sum_along: Tensor,
-    add_to: Tensor | None,
-) -> None:
+def sums(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, add_to: Tensor | None = None) -> None:
     """Add to the sums, and to `add_to`."""
     if add_to is None:
-        _run("relu_sums", (grad, x), mean, scale, shift, sum_g, sum_along)
+        _run("sums", (grad, x), *norm, sum_g, sum_along)
     else:
-        _run("relu_sums_add", (grad, x, add_to), mean, scale, shift, sum_g, sum_along)
+        _run("sums_add", (grad, x, add_to), *norm, sum_g, sum_along)
 
 
-@cpp_op(
-    "densenet_relu_backward(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor shift, Tensor constant, "
-    "Tensor slope, Tensor(a!) out) -> ()"
-)
-def relu_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, constant: Tensor, slope: Tensor, out: Tensor
-) -> None:
+def norm_relu_backward(grad: Tensor, x: Tensor, norm: Norm, constant: Tensor, slope: Tensor, out: Tensor) -> None:
     """Write into `out`."""
-    _run("relu_backward", (grad, x, out), mean, scale, shift, constant, slope)
+    _run("norm_relu_backward", (grad, x, out), *norm, constant, slope)
 
 
-@cpp_op("densenet_less_line(Tensor grad, Tensor x, Tensor mean, Tensor constant, Tensor slope, Tensor(a!) out) -> ()")
 def less_line(grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Tensor, out: Tensor) -> None:
     """Write into `out`."""
     _run("less_line", (grad, x, out), mean, constant, slope)
 
 
-def take(matrix: Tensor) -> bool:
-    """Can the loops go through matrices like this?"""
-    return LOOPS.take(_maps(matrix))
+def add_line(
+    rows: int, norm: Norm, sum_g: Tensor, sum_along: Tensor, constant: Tensor, slope: Tensor, of_batch: bool
+) -> None:
+    """Add to `constant` and `slope`, and change `sum_along`."""
+    where = [value.data_ptr() if isinstance(value, Tensor) else value for value in norm]
+    others = (sum_g.data_ptr(), sum_along.data_ptr(), constant.data_ptr(), slope.data_ptr())
+    LOOPS.function("add_line")(DTYPES[sum_g.dtype], 1, 1, rows, len(sum_g), *where, *others, of_batch)
 
 
-def _run(name: str, matrices: tuple[Tensor, ...], *columns: Tensor) -> None:
-    LOOPS.run(name, [_maps(matrix) for matrix in matrices], *(values.data_ptr() for values in columns))
-
-
-def _maps(matrix: Tensor) -> Tensor:
-    """(M, C) as the loops' (1, C, M)."""
-    return matrix.t().unsqueeze(0)
+def _run(name: str, matrices: tuple[Tensor, ...], *columns: Tensor | float) -> None:
+    where = [number for matrix in matrices for number in (matrix.data_ptr(), 0, matrix.stride(0))]
+    others = [value.data_ptr() if isinstance(value, Tensor) else value for value in columns]
+    head = DTYPES[matrices[0].dtype], torch.get_num_threads(), 1, *matrices[0].shape
+    LOOPS.function(name)(*head, *where, *others)

@@ -32,8 +32,8 @@ from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels.densenet_block import cpp, passes, reference
 from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
 
-# Bytes of what a layer reads that each thread makes at once: about what a core's own cache holds.
-_CHUNK = 1 << 20
+# Bytes of what a layer reads that each thread makes at once: half of a core's own cache, the rest is for the stack's.
+_CHUNK = 1 << 19
 
 
 def densenet_block(x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[tuple[Statistics, Statistics]]]:
@@ -72,22 +72,25 @@ def _stack(
     stack = x.new_empty(positions.rows, parts.before(len(layers)).stop)
     positions.maps(stack[:, parts.before(0)]).copy_(x)
     does = _passes(stack)
-    mean, var = torch.zeros(2, stack.shape[1], dtype=_exact(x.dtype), device=x.device)
+    mean, var = x.new_zeros(2, stack.shape[1], dtype=_exact(x.dtype))
     of_batch = any(layer.norm1.statistics is None for layer in layers)
     for number, layer in enumerate(layers):
         read, own = parts.before(number), parts.own(number)
         new = parts.own(number - 1) if number else read
         if of_batch:
-            mean[new], var[new] = does.statistics(stack[:, new])
+            does.statistics(stack[:, new], mean[new], var[new])
         of_stack = layer.norm1.statistics or (mean[read], var[read])
-        norm1, W1 = _affine(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
-        bottleneck = stack.new_empty(positions.rows, len(W1))
+        norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype).t()
+        bottleneck = stack.new_empty(positions.rows, W1.shape[1])
         for rows, a1 in _chunks(stack[:, read]):
-            does.affine_relu(stack[rows, read], *norm1, a1)
-            torch.mm(a1, W1.t(), out=bottleneck[rows])
-        of_bottleneck = layer.norm2.statistics or does.statistics(bottleneck)
+            does.norm_relu(stack[rows, read], norm1, a1)
+            torch.mm(a1, W1, out=bottleneck[rows])
+        of_bottleneck = layer.norm2.statistics
+        if of_bottleneck is None:
+            mean2, var2 = of_bottleneck = tuple(mean.new_empty(2, bottleneck.shape[1]))
+            does.statistics(bottleneck, mean2, var2)
         a2 = torch.empty_like(bottleneck)
-        does.affine_relu(bottleneck, *_affine(layer.norm2, of_bottleneck), a2)
+        does.norm_relu(bottleneck, _norm(layer.norm2, of_bottleneck), a2)
         y = F.conv2d(positions.maps(a2), layer.conv2.to(x.dtype), padding=1)
         positions.maps(stack[:, own]).copy_(y if layer.dropout is None else y.mul_(layer.dropout))
         used.append((of_stack, of_bottleneck))
@@ -126,9 +129,9 @@ class _Block(torch.autograd.Function):
         does = _passes(stack)
         to_stack = torch.empty_like(stack)
         positions.maps(to_stack).copy_(grad)
-        mean, constant, slope = torch.zeros(3, stack.shape[1], dtype=_exact(x.dtype), device=x.device)
+        mean, constant, slope = x.new_zeros(3, stack.shape[1], dtype=_exact(x.dtype))
         for number, of in enumerate(kept):
-            if layers[number].norm1.statistics is None:  # the batch's, of which the last has most
+            if layers[number].norm1.statistics is None:
                 mean[parts.before(number)] = of.of_stack[0]
 
         def completed(maps: slice) -> Tensor:
@@ -146,34 +149,37 @@ class _Block(torch.autograd.Function):
             grad_y = positions.maps(completed(own))
             if layer.dropout is not None:
                 grad_y = grad_y.mul_(layer.dropout)
-            norm2, a2 = _affine(layer.norm2, of_bottleneck), torch.empty_like(bottleneck)
-            does.affine_relu(bottleneck, *norm2, a2)
+            norm2, a2 = _norm(layer.norm2, of_bottleneck), torch.empty_like(bottleneck)
+            does.norm_relu(bottleneck, norm2, a2)
             to_a2, grad_W2, _ = torch.ops.aten.convolution_backward(
                 grad_y, positions.maps(a2), layer.conv2.to(x.dtype), None,
                 [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, wanted[5], False],
             )  # fmt: skip
             del a2
             to_a2 = positions.matrix(to_a2)
-            sums2 = torch.zeros(2, bottleneck.shape[1], dtype=mean.dtype, device=mean.device)
-            does.relu_sums(to_a2, bottleneck, *norm2, *sums2, None)
-            line2, grads2 = _through_norm(layer.norm2, of_bottleneck, sums2, positions.rows)
+            to_bias2, to_weight2, constant2, slope2 = mean.new_zeros(4, bottleneck.shape[1])
+            does.sums(to_a2, bottleneck, norm2, to_bias2, to_weight2)
+            does.add_line(
+                positions.rows, norm2, to_bias2, to_weight2, constant2, slope2, layer.norm2.statistics is None
+            )
 
-            norm1, W1 = _affine(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
-            sums1 = torch.zeros(2, len(of_stack[0]), dtype=mean.dtype, device=mean.device)
-            grad_W1 = torch.zeros(W1.shape, dtype=mean.dtype, device=mean.device)
+            norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
+            to_bias1, to_weight1 = mean.new_zeros(2, read.stop)
+            grad_W1 = None
             for rows, a1 in _chunks(stack[:, read]):
-                to_bottleneck = to_a2[rows]
-                does.relu_backward(to_bottleneck, bottleneck[rows], *norm2, *line2, to_bottleneck)
+                reads, to_bottleneck = stack[rows, read], to_a2[rows]
+                does.norm_relu_backward(to_bottleneck, bottleneck[rows], norm2, constant2, slope2, to_bottleneck)
                 if wanted[2]:
-                    does.affine_relu(stack[rows, read], *norm1, a1)
-                    _add_product(grad_W1, to_bottleneck.t(), a1)
+                    does.norm_relu(reads, norm1, a1)
+                    grad_W1 = _plus_product(grad_W1, to_bottleneck.t(), a1)
                 torch.mm(to_bottleneck, W1, out=a1)
-                does.relu_sums(a1, stack[rows, read], *norm1, *sums1, to_stack[rows, read])
-            line1, grads1 = _through_norm(layer.norm1, of_stack, sums1, positions.rows)
-            constant[read] += line1[0]
-            slope[read] += line1[1]
+                does.sums(a1, reads, norm1, to_bias1, to_weight1, to_stack[rows, read])
+            does.add_line(
+                positions.rows, norm1, to_bias1, to_weight1, constant[read], slope[read], layer.norm1.statistics is None
+            )
 
-            found = (*grads1, grad_W1.view(layer.conv1.shape), *grads2, grad_W2)
+            grad_W1 = None if grad_W1 is None else grad_W1.view(layer.conv1.shape)
+            found = (to_weight1, to_bias1, grad_W1, to_weight2, to_bias2, grad_W2)
             pairs = zip(found, _parameters(layer), wanted, strict=False)
             gradients[:0] = [g.to(p.dtype) if needed else None for g, p, needed in pairs]
         to_x = positions.maps(completed(parts.before(0))) if ctx.needs_input_grad[2] else None
@@ -266,41 +272,19 @@ def _chunks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield rows, space[: rows.stop - begin]
 
 
-def _affine(norm: Norm, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, scale and shift: a norm is `(x - mean) scale + shift`."""
+def _norm(norm: Norm, statistics: Statistics) -> passes.Norm:
+    """The norm with what it normalizes with, as the passes take it."""
     mean, var = statistics
-    return mean, norm.weight.to(mean.dtype) * _rstd(var, norm.eps), norm.bias.to(mean.dtype).contiguous()
+    weight, bias = norm.weight.to(mean.dtype).contiguous(), norm.bias.to(mean.dtype).contiguous()
+    return passes.Norm(mean, var, weight, bias, norm.eps)
 
 
-def _rstd(var: Tensor, eps: float) -> Tensor:
-    return (var + eps).rsqrt_()
-
-
-def _through_norm(
-    norm: Norm, statistics: Statistics, sums: Tensor, count: int
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """What a norm's statistics send back, as constant and slope of a line; and gradients of its weight and bias.
-
-    Args:
-        norm: the norm.
-        statistics: that it normalized with.
-        sums: of g and of `g (x - mean)`, g being the gradient of its result.
-        count: rows.
-    """
-    (sum_g, sum_along), rstd = sums, _rstd(statistics[1], norm.eps)
-    gradients = sum_along * rstd, sum_g
-    if norm.statistics is not None:
-        return (torch.zeros_like(sum_g), torch.zeros_like(sum_g)), gradients
-    factor = norm.weight.to(rstd.dtype) * rstd / count
-    return (factor * sum_g, factor * rstd * rstd * sum_along), gradients
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """`total += a b`; in total's dtype, which is float32 where a and b have 16 bits."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
+def _plus_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """`total + a b`, whose sum of several is of float32 where a and b have 16 bits."""
+    if total is None:
+        return a @ b
+    exact = _exact(a.dtype)
+    return total.addmm_(a, b) if a.dtype == exact else total.to(exact).add_(a @ b)
 
 
 def _passes(stack: Tensor) -> ModuleType:

@@ -13,13 +13,18 @@ constexpr int64_t SPAN = 256;
 // Rows whose sums are taken before they join those of the span: few enough to stay in the nearest cache.
 constexpr int64_t PART = 32;
 
-// y = (x - mean) scale + shift of each column.
-template <class R> struct Affine {
-    const R *mean, *scale, *shift;
+// A batch norm: y = (x - mean) scale + shift of each column.
+template <class R> struct Norm {
+    std::vector<R> scale, rstd;
+    const R *mean, *shift;
 
-    Affine(const void *mean, const void *scale, const void *shift)
-        : mean(static_cast<const R *>(mean)), scale(static_cast<const R *>(scale)),
-          shift(static_cast<const R *>(shift)) {}
+    Norm(int64_t C, const void *mean, const void *var, const void *weight, const void *bias, double eps)
+        : scale(C), rstd(C), mean(static_cast<const R *>(mean)), shift(static_cast<const R *>(bias)) {
+        for (int64_t c = 0; c < C; c++) {
+            rstd[c] = 1 / std::sqrt(static_cast<const R *>(var)[c] + R(eps));
+            scale[c] = static_cast<const R *>(weight)[c] * rstd[c];
+        }
+    }
 };
 
 int64_t spans(Shape shape) { return (shape.positions + SPAN - 1) / SPAN; }
@@ -32,7 +37,8 @@ template <class Body> void of_rows(Shape shape, int threads, Body body) {
 }
 
 // Mean and squares about it: of each part on its own, then joined (Chan, Golub and LeVeque, 1979).
-template <class R> void join(R *mean, R *squares, R before, const R *other_mean, const R *other_squares, R count, int64_t C) {
+template <class R>
+void join(R *mean, R *squares, R before, const R *other_mean, const R *other_squares, R count, int64_t C) {
     const R share = count / (before + count);
 #pragma omp simd
     for (int64_t c = 0; c < C; c++) {
@@ -82,29 +88,33 @@ template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T
     for (int64_t c = 0; c < C; c++) var[c] /= R(shape.positions);
 }
 
-// out = ReLU((x - mean) scale + shift).
-template <class T> void affine_relu(Shape shape, Maps<T> x, Maps<T> out, Affine<Real<T>> of, int threads) {
+// out = ReLU(norm(x)).
+template <class T> void norm_relu(Shape shape, Maps<T> x, Maps<T> out, const Norm<Real<T>> &norm, int threads) {
+    using R = Real<T>;
+    const R *const mean = norm.mean, *const scale = norm.scale.data(), *const shift = norm.shift;
     of_rows(shape, threads, [=](int64_t, int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; p++) {
             const T *const row = x.at(0, p);
             T *const to = out.at(0, p);
 #pragma omp simd
             for (int64_t c = 0; c < shape.channels; c++) {
-                const Real<T> y = (read(row[c]) - of.mean[c]) * of.scale[c] + of.shift[c];
-                write(to[c], y < 0 ? Real<T>(0) : y);
+                const R y = (read(row[c]) - mean[c]) * scale[c] + shift[c];
+                write(to[c], y < 0 ? R(0) : y);
             }
         }
     });
 }
 
-// Sums over rows of g and of g (x - mean), g being what that ReLU lets through of `grad`; and out += scale g.
+// Adds, over rows, g to sum_g and g (x - mean) to sum_along, g being what that ReLU lets through of `grad`; and scale g
+// to `out`.
 template <class T, class Add>
 void sums(
-    Shape shape, Maps<T> grad, Maps<T> x, Maps<T> out, Affine<Real<T>> of, Real<T> *sum_g, Real<T> *sum_along,
+    Shape shape, Maps<T> grad, Maps<T> x, Maps<T> out, const Norm<Real<T>> &norm, Real<T> *sum_g, Real<T> *sum_along,
     int threads, Add
 ) {
     using R = Real<T>;
     const int64_t C = shape.channels;
+    const R *const mean = norm.mean, *const scale = norm.scale.data(), *const shift = norm.shift;
     std::vector<R> of_spans(2 * spans(shape) * C);
     R *const all = of_spans.data();
     of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
@@ -118,11 +128,11 @@ void sums(
                 T *const to = Add::value ? out.at(0, p) : nullptr;
 #pragma omp simd
                 for (int64_t c = 0; c < C; c++) {
-                    const R centred = read(x_of[c]) - of.mean[c];
-                    const R g = centred * of.scale[c] + of.shift[c] <= 0 ? R(0) : R(read(g_of[c]));
+                    const R centred = read(x_of[c]) - mean[c];
+                    const R g = centred * scale[c] + shift[c] <= 0 ? R(0) : R(read(g_of[c]));
                     part_g[c] += g;
                     part_along[c] += g * centred;
-                    if (Add::value) write(to[c], read(to[c]) + of.scale[c] * g);
+                    if (Add::value) write(to[c], read(to[c]) + scale[c] * g);
                 }
             }
 #pragma omp simd
@@ -157,6 +167,9 @@ void less_line(
 
 } // namespace
 
+#define NORM const void *mean, const void *var, const void *weight, const void *bias, double eps
+#define AS_NORM(R) Norm<R>(channels, mean, var, weight, bias, eps)
+
 EXPORT void statistics(SHAPE, MAPS(x), void *mean, void *var) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
@@ -165,51 +178,42 @@ EXPORT void statistics(SHAPE, MAPS(x), void *mean, void *var) {
     })
 }
 
-EXPORT void affine_relu(SHAPE, MAPS(x), MAPS(out), const void *mean, const void *scale, const void *shift) {
+EXPORT void norm_relu(SHAPE, MAPS(x), MAPS(out), NORM) {
     const Shape shape{samples, positions, channels};
-    FOR_DTYPE(dtype, T, affine_relu<T>(shape, AS(T, x), AS(T, out), Affine<Real<T>>(mean, scale, shift), threads))
+    FOR_DTYPE(dtype, T, norm_relu<T>(shape, AS(T, x), AS(T, out), AS_NORM(Real<T>), threads))
 }
 
-EXPORT void relu_sums(
-    SHAPE, MAPS(grad), MAPS(x), const void *mean, const void *scale, const void *shift, void *sum_g, void *sum_along
-) {
+EXPORT void sums(SHAPE, MAPS(grad), MAPS(x), NORM, void *sum_g, void *sum_along) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
+        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
         const Maps<T> none{nullptr, 0, 0};
-        const Affine<R> of(mean, scale, shift);
-        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
-        sums<T>(shape, AS(T, grad), AS(T, x), none, of, of_g, of_along, threads, std::false_type());
+        sums<T>(shape, AS(T, grad), AS(T, x), none, AS_NORM(R), of_g, of_along, threads, std::false_type());
     })
 }
 
-EXPORT void relu_sums_add(
-    SHAPE, MAPS(grad), MAPS(x), MAPS(out), const void *mean, const void *scale, const void *shift, void *sum_g,
-    void *sum_along
+EXPORT void sums_add(SHAPE, MAPS(grad), MAPS(x), MAPS(out), NORM, void *sum_g, void *sum_along) {
+    const Shape shape{samples, positions, channels};
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
+        sums<T>(shape, AS(T, grad), AS(T, x), AS(T, out), AS_NORM(R), of_g, of_along, threads, std::true_type());
+    })
+}
+
+EXPORT void norm_relu_backward(
+    SHAPE, MAPS(grad), MAPS(x), MAPS(out), NORM, const void *constant, const void *slope
 ) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
-        const Affine<R> of(mean, scale, shift);
-        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
-        sums<T>(shape, AS(T, grad), AS(T, x), AS(T, out), of, of_g, of_along, threads, std::true_type());
-    })
-}
-
-EXPORT void relu_backward(
-    SHAPE, MAPS(grad), MAPS(x), MAPS(out), const void *mean, const void *scale, const void *shift,
-    const void *constant, const void *slope
-) {
-    const Shape shape{samples, positions, channels};
-    FOR_DTYPE(dtype, T, {
-        using R = Real<T>;
-        const Affine<R> of(mean, scale, shift);
-        const auto value = [=](R g, R centred, int64_t c) {
-            return centred * of.scale[c] + of.shift[c] <= 0 ? R(0) : of.scale[c] * g;
-        };
+        const auto norm = AS_NORM(R);
+        const R *const scale = norm.scale.data(), *const shift = norm.shift;
         less_line<T>(
-            shape, AS(T, grad), AS(T, x), AS(T, out), of.mean, static_cast<const R *>(constant),
-            static_cast<const R *>(slope), threads, value
+            shape, AS(T, grad), AS(T, x), AS(T, out), norm.mean, static_cast<const R *>(constant),
+            static_cast<const R *>(slope), threads,
+            [=](R g, R centred, int64_t c) { return centred * scale[c] + shift[c] <= 0 ? R(0) : scale[c] * g; }
         );
     })
 }
@@ -224,5 +228,25 @@ EXPORT void less_line(
             shape, AS(T, grad), AS(T, x), AS(T, out), static_cast<const R *>(mean), static_cast<const R *>(constant),
             static_cast<const R *>(slope), threads, [](R g, R, int64_t) { return g; }
         );
+    })
+}
+
+// Makes of the sum of g (x - mean) the gradient of the weight; before, adds what a batch's own statistics send back.
+EXPORT void add_line(
+    SHAPE, NORM, const void *sum_g, void *sum_along, void *constant, void *slope, int of_batch
+) {
+    FOR_DTYPE(dtype, T, {
+        using R = Real<T>;
+        const auto norm = AS_NORM(R);
+        const R *const of_g = static_cast<const R *>(sum_g);
+        R *const of_along = static_cast<R *>(sum_along);
+        for (int64_t c = 0; c < channels; c++) {
+            if (of_batch) {
+                const R share = norm.scale[c] / R(positions);
+                static_cast<R *>(constant)[c] += share * of_g[c];
+                static_cast<R *>(slope)[c] += share * norm.rstd[c] * norm.rstd[c] * of_along[c];
+            }
+            of_along[c] *= norm.rstd[c];
+        }
     })
 }

@@ -107,11 +107,14 @@ class DenseNetBlock(nn.ModuleDict):
         Raises:
             ValueError: it is no such block, or was changed; says in what.
         """
-        found = densenet_block_of(block)
-        if isinstance(found, str):
-            raise ValueError(found)
-        found.impl = checked_impl(impl)
-        return found
+        reason = why_no_densenet_block(block)
+        if reason is not None:
+            raise ValueError(reason)
+        ours = cls(0, 0, impl=impl)
+        for name, layer in block.named_children():
+            ours.add_module(name, layer)
+        ours.training = block.training
+        return ours
 
     def forward(self, init_features: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C + num_layers * growth_rate, H, W): the input, then each layer's maps."""
@@ -140,28 +143,18 @@ class DenseNetBlock(nn.ModuleDict):
         return stack
 
 
-def densenet_block_of(module: nn.Module) -> DenseNetBlock | str:
-    """Make a `DenseNetBlock` of a block of torchvision's, with the same layers; or say why not.
+def why_no_densenet_block(module: nn.Module) -> str | None:
+    """Say why a module is no block of torchvision's whose layers a `DenseNetBlock` can take over; None if it is.
 
-    >>> densenet_block_of(nn.ReLU())
+    >>> why_no_densenet_block(nn.ReLU())
     'ReLU is not torchvision.models.densenet._DenseBlock'
     """
     if _name(type(module)) != "torchvision.models.densenet._DenseBlock":
         return f"{type(module).__name__} is not torchvision.models.densenet._DenseBlock"
-    layers = dict(module.named_children())
-    if not layers:
-        return "the block has no layers"
-    for name, layer in layers.items():
+    for name, layer in module.named_children():
         if _name(type(layer)) != "torchvision.models.densenet._DenseLayer":
             return f"{name} is a {type(layer).__name__}, not torchvision's _DenseLayer"
-    reason = _changed(layers.items())
-    if reason:
-        return reason
-    ours = DenseNetBlock(0, 0)
-    for name, layer in layers.items():
-        ours.add_module(name, layer)
-    ours.training = module.training
-    return ours
+    return _changed(module.named_children())
 
 
 def _name(cls: type) -> str:

@@ -1,52 +1,52 @@
 """What happens between the convolutions of a DenseNet's block, as operations of torch's; `cpp.py` has it as loops.
 
-Maps lie in matrices (M, C): a row is a position of a sample, a column a map. Vectors (C,) have the dtype that sums are
-taken in: float32 for 16-bit maps. There is no autograd here.
+Maps lie in matrices (M, C): a row is a position of a sample, a column a map. Vectors (C,) are without gaps and have the
+dtype that sums are taken in: float32 for 16-bit maps. There is no autograd here.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and biased variances of the columns, safe for columns far from zero."""
-    var, mean = torch.var_mean(_exact(x), 0, correction=0)
-    return mean, var
+class Norm(NamedTuple):
+    """A batch norm with the statistics that it uses."""
+
+    mean: Tensor
+    var: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
 
 
-def affine_relu(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
-    """`out = ReLU((x - mean) scale + shift)`."""
-    out.copy_(torch.addcmul(shift, _exact(x) - mean, scale).relu_())
+def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
+    """Write the columns' means and biased variances; safe for columns far from zero."""
+    for result, of_x in zip((var, mean), torch.var_mean(_exact(x), 0, correction=0), strict=True):
+        result.copy_(of_x)
 
 
-def relu_sums(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    sum_g: Tensor,
-    sum_along: Tensor,
-    add_to: Tensor | None,
-) -> None:
+def norm_relu(x: Tensor, norm: Norm, out: Tensor) -> None:
+    """`out = ReLU(norm(x))`."""
+    out.copy_(torch.addcmul(norm.bias, _exact(x) - norm.mean, _scale(norm)).relu_())
+
+
+def sums(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, add_to: Tensor | None = None) -> None:
     """Add columns' sums of g to `sum_g`, of `g (x - mean)` to `sum_along`, and `scale g` to `add_to`.
 
-    g is the part of `grad` that the ReLU of `affine_relu` lets through.
+    g is the part of `grad` that the ReLU of `norm_relu` lets through; scale is `weight / sqrt(var + eps)`.
     """
-    centred = _exact(x) - mean
-    g = _through(grad, centred, scale, shift)
+    g, centred = _through(grad, x, norm)
     sum_g += g.sum(0)
     sum_along += (g * centred).sum(0)
     if add_to is not None:
-        add_to += (g * scale).to(add_to.dtype)
+        add_to += (g * _scale(norm)).to(add_to.dtype)
 
 
-def relu_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, constant: Tensor, slope: Tensor, out: Tensor
-) -> None:
-    """`out = scale g - constant - (x - mean) slope`, with g as in `relu_sums`; out may be grad."""
-    centred = _exact(x) - mean
-    out.copy_(_through(grad, centred, scale, shift).mul_(scale).sub_(constant).addcmul_(centred, slope, value=-1))
+def norm_relu_backward(grad: Tensor, x: Tensor, norm: Norm, constant: Tensor, slope: Tensor, out: Tensor) -> None:
+    """`out = scale g - constant - (x - mean) slope`, with g as in `sums`; out may be grad."""
+    g, centred = _through(grad, x, norm)
+    out.copy_((g * _scale(norm)).sub_(constant).addcmul_(centred, slope, value=-1))
 
 
 def less_line(grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Tensor, out: Tensor) -> None:
@@ -54,8 +54,29 @@ def less_line(grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Te
     out.copy_((_exact(grad) - constant).addcmul_(_exact(x) - mean, slope, value=-1))
 
 
-def _through(grad: Tensor, centred: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return torch.where(torch.addcmul(shift, centred, scale) <= 0, 0, _exact(grad))
+def add_line(
+    rows: int, norm: Norm, sum_g: Tensor, sum_along: Tensor, constant: Tensor, slope: Tensor, of_batch: bool
+) -> None:
+    """Make of `sum_along` the gradient of the norm's weight; before, add what statistics of the batch send back.
+
+    That is `scale (mean(g) + x_hat mean(g x_hat))` of each of the rows, a line in x: `constant + (x - mean) slope`.
+    """
+    rstd = (norm.var + norm.eps).rsqrt_()
+    if of_batch:
+        share = norm.weight * rstd / rows
+        constant += share * sum_g
+        slope += share * rstd * rstd * sum_along
+    sum_along *= rstd
+
+
+def _through(grad: Tensor, x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Part of a gradient that the ReLU lets through; `x - mean`."""
+    centred = _exact(x) - norm.mean
+    return torch.where(torch.addcmul(norm.bias, centred, _scale(norm)) <= 0, 0, _exact(grad)), centred
+
+
+def _scale(norm: Norm) -> Tensor:
+    return norm.weight * (norm.var + norm.eps).rsqrt_()
 
 
 def _exact(x: Tensor) -> Tensor:

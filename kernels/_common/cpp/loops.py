@@ -47,6 +47,10 @@ class Loops:
         head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, prod(positions), channels
         getattr(self._library, name)(*head, *where, *others)
 
+    def function(self, name: str) -> Any:
+        """Return a function itself, for callers that know where their maps lie."""
+        return getattr(self._library, name)
+
     @cached_property
     def _library(self) -> CDLL:
         loops = library(self._source, _HEADERS)

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import math
 from itertools import product
 
 import pytest
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.others import with_torchvision
-from lorbms_fast.kernels import DenseNetBlock, densenet_block_of, use_impl
+from lorbms_fast.kernels import DenseNetBlock, use_impl
 from lorbms_fast.kernels._common.cpp import native_loops
 
 
@@ -328,7 +327,5 @@ def test_what_the_rule_refuses(densenet):
         (checkpointed, "denselayer1 is memory_efficient"),
         (nn.ReLU(), "ReLU is not torchvision"),
     ):
-        assert isinstance(densenet_block_of(changed), str)
         with pytest.raises(ValueError, match=reason):
             DenseNetBlock.from_torchvision(changed)
-    assert math.prod(densenet_block_of(block())(maps(1, 5, 3, 3, dtype=torch.float32)).shape) == 13 * 9
