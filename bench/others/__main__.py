@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from bench.others.models import CASES, channels_last, loss
-from lorbms_fast.kernels.accelerate import accelerate
+from lorbms_fast.kernels import accelerate
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.pairs import Pair, seconds
 from lorbms_fast.measurement.peak import Alive
@@ -66,7 +66,7 @@ def measure(name: str, layout: str, dtype: str, device: torch.device, rounds: in
         arranged = channels_last(x.dim())
         model, x = model.to(memory_format=arranged), x.to(memory_format=arranged)
     faster = copy.deepcopy(model)
-    report = accelerate(faster)
+    report = accelerate(faster, save_memory=True)
     steps = [_step(m, x, DTYPES[dtype]) for m in (model, faster)]
     memory = [_peak(step, device) for step in steps]
     times = [[seconds(step, device) for step in steps] for _ in range(rounds + 1)][1:]

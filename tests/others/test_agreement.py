@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.others.models import CASES, channels_last, loss, outputs
-from lorbms_fast.kernels.accelerate import accelerate, restore
+from lorbms_fast.kernels import accelerate, restore
 
 STEPS = 5
 
@@ -53,7 +53,7 @@ def test_it_learns_the_same(name, in_channels_last):
     before, x = made(name, in_channels_last, torch.float64)
     after = copy.deepcopy(before)
     names = list(after.state_dict())
-    accelerate(after)
+    accelerate(after, save_memory=True)
     assert list(after.state_dict()) == names
     restored = copy.deepcopy(after)
     for f, e in zip(trained(after, x), trained(before, x), strict=True):
@@ -67,7 +67,7 @@ def test_in_bfloat16_it_computes_the_same_but_for_rounding(name):
     before, x = made(name, True, torch.float32)
     exact = copy.deepcopy(before)
     after = copy.deepcopy(before)
-    accelerate(after)
+    accelerate(after, save_memory=True)
 
     def results(model, enabled):
         """Gradients of the input and of what is no convolution's weight.

@@ -6,7 +6,7 @@ from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.swapping import become
-from lorbms_fast.kernels.densenet_block import DenseNetBlock, densenet_block_of
+from lorbms_fast.kernels.densenet_block import DenseNetBlock, why_no_densenet_block
 
 
 def dense_blocks(model: nn.Module) -> Iterator[Finding]:
@@ -18,8 +18,7 @@ def dense_blocks(model: nn.Module) -> Iterator[Finding]:
     for name, module in model.named_modules():
         kind = type(module)
         if f"{kind.__module__}.{kind.__qualname__}" == "torchvision.models.densenet._DenseBlock":
-            found = densenet_block_of(module)
-            reason = found if isinstance(found, str) else None
+            reason = why_no_densenet_block(module)
             if reason is None:
                 become(module, DenseNetBlock)
             yield Finding(name, "_DenseBlock -> DenseNetBlock" if reason is None else "_DenseBlock", reason)
