@@ -28,6 +28,7 @@ from bench.gpu.setting import Setting
 PHASES = {
     "machine": 25,
     "compilation": 90,
+    "first_use": 60,
     "operations": 130,
     "sanitizer": 40,
     "captured": 60,

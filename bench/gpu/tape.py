@@ -11,7 +11,12 @@ from torch.utils._pytree import tree_leaves
 class _Recording(TorchDispatchMode):
     """What a graph cannot hold fails; everything else is noted, with what it returned."""
 
-    FORBIDDEN = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select)
+    FORBIDDEN = (
+        torch.ops.aten._local_scalar_dense,
+        torch.ops.aten.nonzero,
+        torch.ops.aten.masked_select,
+        torch.ops.aten.lift_fresh,  # of `torch.tensor([...])`, which copies from the host
+    )
 
     def __init__(self) -> None:
         super().__init__()

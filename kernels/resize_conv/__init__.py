@@ -39,10 +39,11 @@ class FoldedTaps(NamedTuple):
         """Give the taps as another fast form reads them."""
         if form == self.form or "reference" in (form, self.form):
             return self
+        places = triton_ops.OF_PHASES  # taken one by one, as a list of places would be copied from the host
         if form == "fused":
-            return FoldedTaps(self.taps.permute(2, 0, 1)[:, triton_ops.OF_PHASES], form)
-        places = sorted(range(9), key=triton_ops.OF_PHASES.__getitem__)
-        return FoldedTaps(self.taps[:, places].permute(1, 2, 0).contiguous(), form)
+            return FoldedTaps(torch.stack([self.taps[place].T for place in places], 1), form)
+        order = sorted(range(9), key=places.__getitem__)
+        return FoldedTaps(torch.stack([self.taps[:, place].T for place in order]), form)
 
     def _channels(self) -> tuple[int, int]:
         """Channels out and in."""

@@ -9,6 +9,7 @@ and in two dimensions four outputs take 1 + 2 + 2 + 4 = 9 taps instead of 36, fr
 the four convolutions writes every other row and column of the result.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,11 +36,23 @@ _PHASES = tuple((rows, columns) for rows in (_EVEN, _ODD) for columns in (_EVEN,
 SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for row in rows for column in columns]
 
 
+def _sums(weight: Tensor) -> Tensor:
+    """`SUMS` beside a weight, copied there once: nothing may be copied from the host while a CUDA graph is captured."""
+    of = weight.device, weight.dtype
+    plain = type(weight) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+    return _kept_sums(*of) if plain else torch.tensor(SUMS, device=of[0], dtype=of[1])
+
+
+@cache
+def _kept_sums(device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(SUMS, device=device, dtype=dtype)
+
+
 def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The nine taps of all four phases, each a sum of taps of the weight: (O, 9, C)."""
-    sums = torch.tensor(SUMS, dtype=weight.dtype, device=weight.device)
     with no_autocast(weight):
-        return (sums @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
+        return (_sums(weight) @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
 
 
 def _kernels(taps: Tensor) -> list[Tensor]:

@@ -1,6 +1,7 @@
-"""`lorbms-fast verify`: compare this installation with the numbers of the author's program."""
+"""`lorbms-fast verify`: compare this installation with the numbers of the author's program, and try a GPU's kernels."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,23 +9,46 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import Impl
+from lorbms_fast.config import Impl, preset_named
+from lorbms_fast.devices import device_named
+from lorbms_fast.engine.first_use import Kernels, choose_forms
+from lorbms_fast.engine.precision import chosen_precision
+from lorbms_fast.errors import UserError
+from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.measurement.step import captured
 from lorbms_fast.verification.forward import fill_checks, forward_checks
 from lorbms_fast.verification.golden import SHIPPED, Golden
 from lorbms_fast.verification.gradients import gradient_checks
 from lorbms_fast.verification.operations import operation_checks
 
 
-def verify(*, golden: Path = SHIPPED, impl: Impl = "fast", dtype: Literal["float64", "float32"] = "float64") -> None:
+def verify(
+    *,
+    golden: Path = SHIPPED,
+    impl: Impl = "fast",
+    dtype: Literal["float64", "float32"] = "float64",
+    device: str = "cpu",
+    preset: str = "thesis",
+    batch_size: int = 12,
+    kernels: Kernels = "auto",
+    retune: bool = False,
+) -> None:
     """Compare this installation with numbers that the author's own program made.
 
     Rebuilds weights and images by the fill rule, runs one forward pass, the gradients of all three losses and single
-    operations, and prints each quantity's error beside what is allowed. Exits with status 1 if any is out.
+    operations, and prints each quantity's error beside what is allowed. With `--device cuda` all kernels of a training
+    iteration are also compiled, checked and timed on that GPU, as `train` would on first use, which then only looks up
+    what was found. Exits with status 1 if a quantity is out or a kernel is not right.
 
     Args:
         golden: Folder with forward.npz, grads.npz, ops.npz and params.json; its name prefix is read from prefix.txt.
         impl: Form of the networks to check.
         dtype: Arithmetic to compute in. The golden numbers are float32, so in float64 only their rounding differs.
+        device: cuda or cuda:1 to try the kernels there; the golden numbers are always compared on the CPU.
+        preset: Preset whose operations are tried on the GPU.
+        batch_size: Reference images an iteration, on the GPU.
+        kernels: triton ends at the first operation that has no right kernel; auto gives it the fused torch form.
+        retune: Try again what was tried on this GPU before.
     """
     numbers = Golden.open(golden, getattr(torch, dtype))
     console = Console()
@@ -43,5 +67,20 @@ def verify(*, golden: Path = SHIPPED, impl: Impl = "fast", dtype: Literal["float
                 table.add_row(check.quantity, f"{check.error:.1e}", f"{check.tolerance:.1e}", verdict)
     console.print(table)
     console.print(f"{table.row_count - failed} of {table.row_count} within tolerance")
+    where = device_named(device)
+    if where.type == "cuda":
+        failed += try_kernels(where, preset, batch_size, kernels, retune)
     if failed:
         sys.exit(1)
+
+
+def try_kernels(device: torch.device, preset: str, batch_size: int, kernels: Kernels, retune: bool) -> int:
+    """Give the operations of an iteration their forms, print them, and count those whose kernels are not right."""
+    if not dispatch.kernels_run_on(device):
+        raise UserError(f"--device {device}: its kernels need the package triton, which is missing")
+    model = preset_named(preset).model
+    fixed = captured(model, batch_size, chosen_precision("auto", device), device).iteration
+    with fixed.undone():
+        found = choose_forms([partial(fixed.rehearse, size) for size in fixed.sizes], device, kernels, retune)
+    found.tell(whole=True)
+    return sum(bool(row.verdict.failures) for row in found.rows)

@@ -98,9 +98,8 @@ class Captured(NamedTuple):
 
     def state(self) -> list[Tensor]:
         """Everything that an iteration changes."""
-        tensors = [*self.networks.state_dict().values(), self.iteration.number]
+        tensors = [*self.networks.state_dict().values(), self.iteration.number, *self.optimizers.tensors()]
         for optimizer in vars(self.optimizers).values():
-            tensors += [optimizer.t, *(moment for state in optimizer.state.values() for moment in state.values())]
             if optimizer.scaler.is_enabled() and optimizer.scaler._scale is not None:
                 tensors += [optimizer.scaler._scale, optimizer.scaler._growth_tracker]
         return tensors

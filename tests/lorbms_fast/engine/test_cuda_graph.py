@@ -12,7 +12,9 @@ from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import UPDATES, iterate
+from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
+from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Adam, Optimizers
 from lorbms_fast.training.setup import batch_source
@@ -213,7 +215,8 @@ class FakeCuda:
         self.streams = dict(self.defaults)
         for name in ("device", "current_stream", "stream", "Stream", "graph_pool_handle", "graph", "CUDAGraph"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
-        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        self.emptied, self.waited = 0, []
+        monkeypatch.setattr(torch.cuda, "empty_cache", self._empty_cache)
         for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
             monkeypatch.setattr(torch._C, name, getattr(self, name), raising=False)
 
@@ -234,7 +237,12 @@ class FakeCuda:
         return self._stream_on(self.device_index)
 
     def _stream_on(self, index):
-        return SimpleNamespace(device=index, wait_stream=lambda other: None)
+        stream = SimpleNamespace(device=index)
+        stream.wait_stream = lambda other: self.waited.append((stream, other))
+        return stream
+
+    def _empty_cache(self):
+        self.emptied += 1
 
     def graph_pool_handle(self):
         return "pool", self.device_index
@@ -275,7 +283,44 @@ def test_graphs_are_made_on_their_device_and_a_failed_one_leaves_nothing(monkeyp
     assert seen == [(1, 1), (1, 1)]
     assert cuda.device_index == 0
     assert cuda.streams == cuda.defaults
-    assert cuda.allocating is None
+    assert (cuda.allocating, cuda.emptied) == (None, 1)
+
+
+def test_a_warm_up_that_fails_leaves_nothing(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    graphs = CudaGraphs(torch.device("cuda:1"))
+
+    def fails():
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        graphs.warm_up(fails)
+    assert (cuda.device_index, cuda.streams) == (0, cuda.defaults)
+    assert cuda.emptied == 1
+    (_, first), (last, other) = cuda.waited  # what was launched before it failed is waited for
+    assert first is last is cuda.defaults[1]
+    assert other is not last
+
+
+def test_what_is_undone_leaves_no_trace():
+    trained = Trained(CONFIG, "float16", torch.float32)
+    before = [tensor.clone() for tensor in [*trained.networks.state_dict().values(), *trained.optimizers.tensors()]]
+    scale = trained.optimizers.generator.scaler.get_scale()
+
+    def train():
+        with undone(trained.networks, trained.optimizers):
+            trained.ordinary(0, [random_batch(2, 64)])
+            trained.optimizers.generator.scaler.update(7.0)
+            trained.optimizers.classifier.flawed.add_(1)
+            (trained.networks.generator[0] * torch.inf).sum().backward()
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        train()
+    after = [*trained.networks.state_dict().values(), *trained.optimizers.tensors()]
+    assert all(torch.equal(x, y) for x, y in zip(after, before, strict=True))
+    assert all(parameter.grad is None for parameter in trained.networks.parameters())
+    assert trained.optimizers.generator.scaler.get_scale() == scale
 
 
 def test_sizes_hold_all_that_masks_can_use():

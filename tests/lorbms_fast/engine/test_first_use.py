@@ -4,6 +4,7 @@ Stand-ins take the place of two kernels' launches: the operator around them, and
 """
 
 import json
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -13,14 +14,18 @@ import torch
 from triton.compiler import CompilationError
 
 from bench.gpu.tape import Tape
+from lorbms_fast import kernels
+from lorbms_fast.commands.verify import try_kernels
 from lorbms_fast.engine import first_use
+from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.first_use import choose_forms, judging
-from lorbms_fast.engine.first_use.calls import recorded
+from lorbms_fast.engine.first_use.calls import Call, Spec, recorded
 from lorbms_fast.engine.first_use.judging import Verdict, judge
+from lorbms_fast.engine.first_use.workers import judged_apart
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms, use_impl
 from lorbms_fast.kernels._common import dispatch, operation
-from lorbms_fast.kernels.lorbms.chunk_mixing.triton import kernels
+from lorbms_fast.kernels.lorbms.chunk_mixing.triton import kernels as mixing
 from lorbms_fast.run import Run
 from lorbms_fast.training.session import run_training
 from lorbms_fast.training.setup import batch_source
@@ -73,8 +78,8 @@ def launched(monkeypatch):
         judging, "_kernels", lambda call, *rest: real(call, *rest) if call.operation is lorbms.mix_chunks else []
     )
     for name, compute in (("select", select), ("backward", backward)):
-        monkeypatch.setattr(kernels, name, Launched(compute))
-    yield kernels
+        monkeypatch.setattr(mixing, name, Launched(compute))
+    yield mixing
     operation.install({}, set())
 
 
@@ -297,3 +302,42 @@ def test_a_cpu_pays_for_nothing(store, tmp_path, monkeypatch):
     assert not (run.folder / "kernels.json").exists()
     with pytest.raises(UserError, match="--kernels triton needs --impl fast, Triton and a GPU, not cpu: use auto"):
         run_training(Run.create(tmp_path / "other", replace(TINY, kernels="triton"), store.path), store)
+
+
+def test_verify_tries_a_gpus_kernels(captured, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert try_kernels(CPU, "demo", 1, "auto", retune=False) == 0
+    assert try_kernels(CPU, "demo", 1, "auto", retune=False) == 0
+    assert capsys.readouterr().out.count("mix_chunks") == 2  # it was looked up, and is printed all the same
+
+
+def test_all_processes_take_the_firsts_verdicts(captured, tmp_path):
+    first = chosen(captured, tmp_path)
+
+    class Second(World):
+        def shared(self, make):
+            return {str(key): row.verdict for key, row in zip(captured_keys(captured), first.rows, strict=True)}, 1
+
+    found = chosen(captured, tmp_path, world=Second(1, 2), judging=None, path=tmp_path / "none")
+    assert [row.cells for row in found.rows] == [row.cells for row in first.rows]
+    assert not (tmp_path / "none").exists()
+
+
+def captured_keys(captured):
+    with captured.undone():
+        return first_use.recorded([partial(captured.rehearse, captured.sizes[-1])], CPU)
+
+
+def ends_its_process(x, impl=None):
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_ends_its_process_is_told_of(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 << 30, 80 << 30))
+    spec = Spec.of(torch.randn(2, 3, 8, 8))
+    good, bad = ([Call(each, ((spec,), {}), "float32", False)] for each in (kernels.max_pool2x2, ends_its_process))
+    found = [verdict for verdict in judged_apart([good, bad, good], CPU) if verdict is not None]
+    assert [verdict.failures for verdict in found] == [{}, {"triton": "ended the process that tried it"}, {}]
+    assert found[0].errors == {"fused": 0.0}
+    assert found[1].best() == "fused"
