@@ -31,9 +31,9 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     True
 
     Results change by rounding alone. Parameters, names, state dict and hooks stay, so that this may be done before or
-    after an optimizer is made or a checkpoint is loaded; not between two calls whose exact bits are compared. Move the
-    model to its device first: what is known to be faster there decides. Whole models that are pickled then need this
-    package to be loaded; state dicts do not.
+    after an optimizer is made or a checkpoint is loaded. Move the model to its device first, as what is known to be
+    faster there decides; compile it, or hand it to DistributedDataParallel, afterwards. Whole models that are pickled
+    then need this package to be loaded; state dicts do not.
 
     Norms are joined with the activations behind them, and enlarging with convolutions, where a module's forward can be
     followed (by torch.fx) or is nn.Sequential's, nobody else reads what is between, and no hooks are on them. What

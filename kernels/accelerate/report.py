@@ -32,3 +32,5 @@ class Report(list[Finding]):
         rows += [(finding.where or "(the model)", finding.what, finding.why_not or "") for finding in self]
         first, second = (max(len(row[i]) for row in rows) for i in range(2))
         return "\n".join(f"{a:<{first}}  {b:<{second}}  {c}".rstrip() for a, b, c in rows)
+
+    __repr__ = __str__

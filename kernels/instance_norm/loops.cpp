@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t SPAN = 1 << 12;
 
 // Lines of a block, and values of a row, that are worked on together: few enough to stay in the nearest cache.
-constexpr int64_t LINES = 8, ROW = 1 << 12;
+constexpr int64_t LINES = 8, ROW = 1 << 10;
 
 template <class R> struct Parameters {
     const R *mean, *rstd, *weight, *bias;
@@ -232,10 +232,16 @@ void rows_backward(
         const T *const x_of = x + map * shape.positions, *const g_of = grad + map * shape.positions;
         T *const to = dx + map * shape.positions;
         const R first = read(x_of[0]), mean = of.mean[map], rstd = of.rstd[map], scale = of.scale(c), shift = of.shift(c);
-        R g[ROW], y[ROW], of_x[ROW], of_g[ROW];
+        // What took exponentials is kept for the second time, everything else made again.
+        std::vector<R> all_g(activation.kind >= SILU ? shape.positions : ROW);
+        R y[ROW], of_x[ROW], of_g[ROW];
         const R *values = nullptr, *grads = nullptr;
-        const auto take = [&](int64_t begin, int64_t count) {
-            values = real(x_of + begin, of_x, count), grads = real(g_of + begin, of_g, count);
+        const auto take = [&](int64_t begin, int64_t count, bool again) {
+            values = real(x_of + begin, of_x, count);
+            R *const g = all_g.data() + (activation.kind >= SILU ? begin : 0);
+            grads = g;
+            if (again && activation.kind >= SILU) return;
+            grads = real(g_of + begin, of_g, count);
             if (activation.kind == IDENTITY) return;
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) {
@@ -248,7 +254,7 @@ void rows_backward(
         R total_g = 0, total_along = 0;
         for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
             const int64_t count = std::min(ROW, shape.positions - begin);
-            take(begin, count);
+            take(begin, count, false);
             const R *const x = values, *const g = grads;
             total_g += total<R>(count, [=](int64_t i) { return g[i]; });
             total_along += total<R>(count, [=](int64_t i) { return g[i] * (x[i] - first - mean); });
@@ -258,7 +264,7 @@ void rows_backward(
         const R slope = rstd * rstd * total_along / R(shape.positions);
         for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
             const int64_t count = std::min(ROW, shape.positions - begin);
-            if (shape.positions > ROW) take(begin, count);
+            if (shape.positions > ROW) take(begin, count, true);
             const R *const x = values, *const g = grads;
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) y[i] = factor * (g[i] - mean_g - (x[i] - first - mean) * slope);

@@ -1,5 +1,7 @@
 """Instance norm with an activation behind it, against torch's layers in float64: results, gradients, memory."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,7 @@ from torch import nn
 from lorbms_fast.kernels import InstanceNormAct, InstanceNormAct2d, InstanceNormAct3d, use_impl
 from lorbms_fast.kernels._common.activation import named
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.measurement.peak import Alive
 from tests.kernels.forms import fast
 
 ACTIVATIONS = {
@@ -105,6 +108,20 @@ def test_one_tensor_is_kept(activation, layout):
 
     assert kept(InstanceNormAct2d(8, activation, affine=True)) == 1
     assert kept(nn.Sequential(nn.InstanceNorm2d(8, affine=True), ACTIVATIONS[activation])) >= 2
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_less_memory_at_a_time(activation):
+    def peak(layers):
+        x = torch.randn(1, 4, 32, 32).requires_grad_()
+        with Alive() as alive:
+            layers(x).mean().backward()
+        return alive.peak / (4 * x.numel())
+
+    ours = [InstanceNormAct2d(4, activation) for _ in range(6)]
+    theirs = [layer for _ in range(6) for layer in (nn.InstanceNorm2d(4), copy.deepcopy(ACTIVATIONS[activation]))]
+    assert peak(nn.Sequential(*ours)) <= 7.5
+    assert peak(nn.Sequential(*theirs)) >= 8.9
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
