@@ -247,15 +247,16 @@ PRESETS = {
     "demo": TrainConfig(
         model=ModelConfig(
             stem=12,
-            growth=8,
-            layers=(2, 2, 3, 4, 4),
+            growth=16,
+            layers=(1, 1, 2, 2, 2),
             chunk=96,
             discriminator_width=16,
             classifier_widths=(32, 64, 96, 96, 64),
             classifier_hidden=256,
         ),
-        optim=OptimConfig(generator_lr=1e-3, discriminator_lr=2e-3),  # the thesis's ratio, 1 to 2
-        batch_size=8,
+        # Adam's momentum of 0.9 is what spares the demo hundreds of iterations of one grey for all (docs/learning.md).
+        optim=OptimConfig(generator_lr=1e-3, discriminator_lr=4e-4, classifier_lr=5e-4, betas=(0.9, 0.999)),
+        batch_size=6,
         iterations=800,
         log_every=5,
         sheet_every=100,

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.mixing import used_candidates
+from lorbms_fast.psnr import psnr
 
 
 class Networks(nn.Module):
@@ -118,9 +118,8 @@ class StepMetrics:
     @classmethod
     def of(cls, generator: GeneratorLosses, I_ref: Tensor, I_hat: Tensor, L_cls: Tensor, L_D: Tensor) -> "StepMetrics":
         """Gather the numbers of one iteration."""
-        psnr = 10 * torch.log10(4 / F.mse_loss(I_hat.detach(), I_ref))  # images span [-1, 1]: the peak is 2
         g = generator
-        values = (g.L_G, g.L_rec_hat, g.L_rec_prime, g.L_adv, g.L_cls, L_cls, L_D, psnr)
+        values = (g.L_G, g.L_rec_hat, g.L_rec_prime, g.L_adv, g.L_cls, L_cls, L_D, psnr(I_hat.detach(), I_ref))
         return cls(*(value.detach() for value in values))
 
     @classmethod

@@ -6,27 +6,31 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import save_file
 
 from lorbms_fast.atomic_io import atomic_folder
+from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator, Transfer, plain_generator
 from lorbms_fast.kernels import use_impl
+from lorbms_fast.run import Run
 from lorbms_fast.tiles import is_grid
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = None) -> None:
+def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = None, examples: int = 12) -> None:
     """Write a run's encoder and decoder for use without this program.
 
     OUT gets generator.safetensors (weights, spectral normalization done), encoder.onnx and decoder.onnx (any batch
     size; checked with ONNX Runtime against PyTorch to 1e-4), transfer.pt2 (torch.export: I_obj, I_ref, mask -> I_mix)
     and README.txt, which says how to call them. With --web also demo.html: one file that transfers objects in any
-    browser, without a server; its weights have 8 bits.
+    browser, without a server; its weights have 8 bits, and some of the run's pictures come with it.
 
     Needs the extra `export`: pip install 'lorbms-fast[export]'.
 
@@ -34,12 +38,15 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
         run: Folder of a training run.
         out: New folder to write.
         web: Folder of the npm package onnxruntime-web (npm install onnxruntime-web; node_modules/onnxruntime-web).
+        examples: Max. number of the store's pictures in that file, to be mixed at once; 0 keeps them out of it.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)} is not installed: pip install 'lorbms-fast[export]'")
     from lorbms_fast.export.onnx_files import TOLERANCE, quantize
     from lorbms_fast.export.page import runtime_files, write_page
 
+    if examples < 0:
+        raise UserError(f"--examples {examples}: choose 0 or more")
     if web is not None:
         runtime_files(web)  # a mistake is told before the work, not after
     generator = plain_generator(run)
@@ -63,10 +70,21 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
                 encoder, decoder = (Path(folder) / name for name in ("encoder.onnx", "decoder.onnx"))
                 quantize(partial / encoder.name, encoder)
                 quantize(partial / decoder.name, decoder)
-                write_page(encoder, decoder, web, generator, run.resolve().name, partial / "demo.html")
+                pictures = _examples(run, examples, generator.config.image_size)
+                write_page(encoder, decoder, web, generator, run.resolve().name, partial / "demo.html", pictures)
     print(f"ONNX Runtime and PyTorch agree within {worst:.1e} of the largest number")
     for path in sorted(out.iterdir()):
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _examples(run: Path, count: int, side: int) -> list[NDArray[np.uint8]]:
+    """Take pictures from all over the run's store; none if it is gone."""
+    try:
+        store = Run.open(run).open_store()
+    except UserError:
+        return []
+    rows = np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(int)
+    return [center_crop(np.asarray(store.images[row]), side) for row in rows]
 
 
 def _write_weights(generator: Generator, path: Path) -> None:

@@ -20,6 +20,8 @@ SHOWN = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls", "L_D")
 """Numbers of the log that the progress bar shows."""
 RECENT = 1000
 """Max. number of entries that a mean is taken over."""
+FIRST_MINUTE = 60
+"""Seconds after which the log says how long the run will take."""
 
 
 class Log:
@@ -43,6 +45,7 @@ class Log:
             self._begin(folder / "metrics.jsonl", start)
         bar = tqdm(total=last, initial=start, unit="it", desc="training", smoothing=0.05, disable=not first)
         self._bar = self._open.enter_context(bar)
+        self._told = not first
 
     def _begin(self, metrics: Path, start: int) -> None:
         kept = [line for line in read_lines(metrics) if json.loads(line)["iteration"] <= start]
@@ -61,8 +64,18 @@ class Log:
     def note(self, iteration: int, metrics: StepMetrics, logged: bool) -> None:
         """Count an iteration as done, and send its metrics off where they are to be logged."""
         self._bar.update()
+        self._tell_once(iteration)
         if logged and self._first:
             self._on_their_way.send(iteration, metrics.stacked())
+
+    def _tell_once(self, iteration: int) -> None:
+        """Say after the first minute how long the rest will take."""
+        elapsed, total = self._bar.format_dict["elapsed"], self._bar.total
+        if self._told or elapsed < FIRST_MINUTE:
+            return
+        self._told = True
+        left = elapsed / (iteration - self._bar.initial) * (total - iteration)
+        tqdm.write(f"iteration {iteration:,}: the other {total - iteration:,} will take {_duration(left)}")
 
     def read(self, left: int) -> None:
         """Log the metrics that have arrived, after waiting until only those of `left` iterations have not."""
@@ -118,3 +131,22 @@ def read_lines(metrics: Path) -> list[str]:
     if not metrics.exists():
         return []
     return [line for line in metrics.read_text().split("\n")[:-1] if line]
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration as people say it.
+
+    >>> [_duration(seconds) for seconds in (40, 540, 9000, 700_000)]
+    ['about a minute', 'about 9 minutes', 'about 2.5 hours', 'about 8.1 days']
+    """
+    if seconds < 90:
+        return "about a minute"
+    return next(
+        f"about {seconds / unit:{digits}} {name}"
+        for below, unit, digits, name in (
+            (5400, 60, ".0f", "minutes"),
+            (172_800, 3600, ".1f", "hours"),
+            (float("inf"), 86_400, ".1f", "days"),
+        )
+        if seconds < below
+    )

@@ -32,6 +32,7 @@ from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
+from lorbms_fast.psnr import blur_levels, psnr
 from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.types import Batch, Networks, Scenes, StepMetrics
 
@@ -309,7 +310,7 @@ class Training:
 
     @torch.no_grad()
     def _look(self, log: Log, iteration: int, draw: Draw | None) -> None:
-        """Note whether classifier and discriminator tell samples apart, and draw a sheet of them."""
+        """Note on samples how well networks reconstruct and whether they tell them apart, and draw a sheet of them."""
         if not self.world.first:
             return
         config = self.run.config
@@ -321,8 +322,19 @@ class Training:
                 "classifier": classifier_state(self.networks, impl, scenes.I_mix, batch),
                 "discriminator": discriminator_state(self.networks, batch.I_ref, scenes.I_mix),
             }
+        levels = {"PSNR of I_hat": psnr(scenes.I_hat.float(), batch.I_ref).item()} | blur_levels(batch.I_ref)
         if draw is not None:
             log.sheet(iteration, draw(batch, scenes))
         log.board(iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()})
+        log.board(iteration, {f"samples/{name}": value for name, value in levels.items()})
+        if draw is not None:
+            tqdm.write(f"iteration {iteration:,}: {_learned(levels, states['classifier']['gain'])}")
         for message in collapsed(iteration, states):
             tqdm.write(message)
+
+
+def _learned(levels: dict[str, float], gain: float) -> str:
+    """Say what the samples show of the networks: PSNR beside that of blurs, the classifier beside a constant answer."""
+    (made, reached), *blurs = levels.items()
+    beside = ", ".join(f"{name} {level:.1f}" for name, level in blurs)
+    return f"{made} {reached:.1f} dB ({beside}); classifier {gain:+.2f} nats a logit against the best constant answer"

@@ -12,6 +12,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.ablation import ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.evaluation.formatting import interval, percentage, spread
+from lorbms_fast.evaluation.gallery import gallery
 from lorbms_fast.evaluation.generation import (
     SCORES,
     draw_generation_curves,
@@ -23,7 +24,7 @@ from lorbms_fast.evaluation.linear import ROWS
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.published import AUTHOR_LOGS, table_4_4
 from lorbms_fast.evaluation.results import Result, read_result
-from lorbms_fast.run import Run
+from lorbms_fast.run import Run, load_networks
 
 TEMPLATE = "report.html"
 
@@ -55,6 +56,7 @@ def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> 
         _ablation(ablation),
         _calibration(calibration),
         _scenes(run),
+        _gallery(run),
         _sheets(run),
     ]
     pages = Environment(
@@ -196,6 +198,16 @@ def _scenes(run: Path) -> Section:
             [f"chunk invariance, {name}", f"{value:.3f}", f"{result['pairs']:,}", setting]
             for name, value in result["chunk_invariance"].items()
         ]
+    for path in sorted((run / "evaluation" / "retrieval").glob("*.json")):
+        result = read_result(path) or {}
+        if result:
+            setting = f"iteration {result['iteration']:,}; {result['pictures']}"
+            rows += [[f"PSNR, {name}", f"{level:.1f} dB", "", setting] for name, level in result["psnr"].items()]
+            setting += f"; chance {result['chance']:.1f} %"
+            rows += [
+                [f"retrieval, {name}", percentage(rate), f"{rate['of']:,}", setting]
+                for name, rate in result["retrieval"].items()
+            ]
     return Section(
         "Beyond the thesis: does a chunk hold its object?",
         ["Every measure is defined in docs/evaluation.md."] if rows else (),
@@ -204,6 +216,22 @@ def _scenes(run: Path) -> Section:
         (),
         f"lorbms-fast evaluate scenes {run}",
     )
+
+
+def _gallery(run: Path) -> Section:
+    """Draw RUN/evaluation/gallery.png anew, if the store is there and its tiles are quadrants."""
+    title, opened, target = "Best transfers", Run.open(run), run / "evaluation" / "gallery.png"
+    try:
+        store = opened.open_store()
+    except UserError as error:
+        return Section(title, missing=f"lorbms-fast evaluate report {run}  ({error})")
+    model = opened.config.model
+    if model.tiles != 4 or len(store) < 2 or store.images.shape[1] != model.image_size:
+        return Section(title, missing="needs a system that mixes quadrants, and two pictures of its size in the store")
+    picture, words = gallery(load_networks(run), store)
+    with atomic_write(target) as partial:
+        picture.save(partial, format="png")
+    return Section(title, [words], pictures=[target])
 
 
 def _sheets(run: Path) -> Section:

@@ -3,9 +3,14 @@
 import base64
 import gzip
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lorbms_fast.app.pictures import png_address
 from lorbms_fast.app.server import page_part
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator
@@ -14,8 +19,18 @@ RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-thre
 """Names on the page of the files it needs from `dist` of the npm package onnxruntime-web."""
 
 
-def write_page(encoder: Path, decoder: Path, runtime: Path, generator: Generator, title: str, target: Path) -> None:
+def write_page(
+    encoder: Path,
+    decoder: Path,
+    runtime: Path,
+    generator: Generator,
+    title: str,
+    target: Path,
+    pictures: Sequence[NDArray[np.uint8]] = (),
+) -> None:
     """Write the page from ONNX files, the folder of the npm package onnxruntime-web, and the exported generator.
+
+    `pictures`, uint8 (S, S, 3), come with the page to be mixed.
 
     Raises:
         UserError: the runtime is not there.
@@ -30,6 +45,7 @@ def write_page(encoder: Path, decoder: Path, runtime: Path, generator: Generator
         "chunk": model.chunk,
         "tiles": model.tiles,
         "of_chunk": generator.of_chunk.tolist(),
+        "pictures": [png_address(picture) for picture in pictures],
     }
     parts = {
         "style": page_part("style.css"),

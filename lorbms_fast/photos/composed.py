@@ -35,11 +35,16 @@ def write_composed(
     with atomic_folder(out) as folder:
         coco = write_coco(folder / COCO, scenes, seed, photographs, workers) if scenes else None
         stl10 = write_stl10(folder / STL10, train, test, seed, workers) if train or test else None
-        (folder / CREDITS).mkdir()
-        for name in ("credits.json", "README.md"):
-            shutil.copyfile(shipped.DATA / name, folder / CREDITS / name)
-        shutil.copytree(shipped.DATA / "licences", folder / CREDITS / "licences")
+        write_credits(folder / CREDITS)
     return Composed(coco, stl10)
+
+
+def write_credits(folder: Path) -> None:
+    """Write who made the shipped photographs, and their licences, into a new folder."""
+    folder.mkdir()
+    for name in ("credits.json", "README.md"):
+        shutil.copyfile(shipped.DATA / name, folder / name)
+    shutil.copytree(shipped.DATA / "licences", folder / "licences")
 
 
 def _check(scenes: int, train: int, test: int, seed: int, workers: int) -> None:

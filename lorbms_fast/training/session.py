@@ -4,6 +4,8 @@ import json
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
+
 from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
@@ -16,6 +18,7 @@ from lorbms_fast.evaluation.generation import SCORES, draw_generation_curves, me
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.kernels import Impl, use_impl
 from lorbms_fast.malloc import retain_freed_memory
+from lorbms_fast.psnr import blur_levels
 from lorbms_fast.rendering.curves import draw_curves
 from lorbms_fast.rendering.scenes import training_sheet
 from lorbms_fast.run import BEGINNING, Progress, Run
@@ -24,6 +27,8 @@ from lorbms_fast.types import Networks
 
 FORMS: dict[str, Impl] = {"auto": "auto", "triton": "triton", "torch": "fused"}
 """What `--kernels` puts in force."""
+BLURRED = 200
+"""Max. number of images whose blurs the curves show for comparison."""
 
 
 def run_training(
@@ -77,18 +82,19 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
         training.train(start, training_sheet, _measure(run, source.store) if world.first else None)
     except Interrupted as stop:
         if world.first:
-            _draw_curves(run)
+            _draw_curves(run, source)
             go_on = f"go on with  lorbms-fast train --resume {run.folder}"
             print(f"stopped after iteration {stop.iteration}: {go_on}")
         raise
     if world.first:  # the others may be here before the last checkpoint is
-        _draw_curves(run)
+        _draw_curves(run, source)
         made = (run.latest(), run.folder / "curves.png", run.folder / "sheets")
         print(f"done: {', '.join(str(path) for path in made if path.exists())}")
 
 
-def _draw_curves(run: Run) -> None:
-    draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png")
+def _draw_curves(run: Run, source: BatchSource) -> None:
+    some = source.images(np.arange(min(len(source.store), BLURRED)))
+    draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", blur_levels(some))
 
 
 def _measure(run: Run, store: ImageStore) -> Measure | None:

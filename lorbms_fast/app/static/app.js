@@ -40,7 +40,11 @@ const set = transferTab({
   transfer: (asked) => ask("/transfer", {
     method: "POST", body: JSON.stringify(asked), headers: { "Content-Type": "application/json" },
   }),
-  random: facts.images ? () => image(anyRow()) : undefined,
+  count: facts.images,
+  picture: image,
+  like: facts.neighbours && facts.tiles === 4
+    ? async (row, tile, rank) => (await ask(`/neighbours/${row}`)).rows[tile][rank]
+    : (row, tile, rank) => (row + 1 + (rank % (facts.images - 1))) % facts.images,
 });
 
 // Tabs
@@ -139,7 +143,8 @@ byId("neighbours").addEventListener("drop", ({ dataTransfer }) => {
 });
 for (const name of ["object", "scene"]) {
   byId(`as-${name}`).addEventListener("click", () => attempt(async () => {
-    await set(name, current.startsWith("data:") ? current : await address(await ask(current)));
+    if (current.startsWith("data:")) await set(name, current);
+    else await set(name, await address(await ask(current)), Number(current.split("/").at(-1)));
     open("transfer");
   }));
 }

@@ -1,4 +1,4 @@
-"""`lorbms-fast evaluate scenes`: swaps between images with annotated objects."""
+"""`lorbms-fast evaluate scenes`: swaps of chunks between images, and what comes of the objects."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import read_quadrant_objects
 from lorbms_fast.evaluation.disentangling.measure import measure_scenes
+from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.formatting import percentage
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
@@ -27,10 +28,11 @@ def scenes(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Swap chunks between images with annotated objects: transfer accuracy, chunk invariance, chunk-to-category.
+    """Reconstruct images and swap chunks between them: do objects come across, and nothing else?
 
-    Beyond the thesis; docs/evaluation.md defines every number. Works on a store prepared from a composed set or from
-    COCO. Results are kept in RUN/evaluation/scenes.
+    Beyond the thesis; docs/evaluation.md defines every number. PSNR and retrieval are measured on any store;
+    transfer accuracy, chunk invariance and chunk-to-category need annotated objects, as a composed set and COCO have
+    them. Results are kept in RUN/evaluation.
 
     Args:
         run: Folder of a training run.
@@ -50,17 +52,27 @@ def scenes(
             f"{run} mixes {tiles} tiles, and objects are told by quadrant: measure a run that mixes quadrants"
         )
     images = opened.open_store(store)
-    objects = read_quadrant_objects(images, annotations)
-    extractor = load_extractor(features, weights, where)
     networks, iteration = load_networks(run, where), int(opened.latest().name)
+    found = measure_retrieval(networks, images, run, iteration, pairs=pairs, seed=seed, device=where)
+    table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")
+    for name, level in found["psnr"].items():
+        table.add_row(f"PSNR, {name}", f"{level:.1f} dB", "")
+    for name, rate in found["retrieval"].items():
+        table.add_row(f"retrieval, {name}", percentage(rate), f"{rate['of']:,}")
+    table.add_row("retrieval, chance", f"{found['chance']:.1f} %", "")
+    try:
+        objects = read_quadrant_objects(images, annotations)
+    except UserError:
+        Console().print(table)  # what needs no annotations
+        raise
+    extractor = load_extractor(features, weights, where)
     judge = features if weights is None else f"{features} of {weights}"
     result = measure_scenes(
         networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
     )
-    table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {result['pictures']}")
     for part in ("transfer_accuracy", "chunk_to_category"):
-        for name, found in result[part].items():
-            table.add_row(f"{part.replace('_', ' ')}, {name}", percentage(found), f"{found['of']:,}")
+        for name, rate in result[part].items():
+            table.add_row(f"{part.replace('_', ' ')}, {name}", percentage(rate), f"{rate['of']:,}")
     for name, value in result["chunk_invariance"].items():
         table.add_row(f"chunk invariance, {name}", f"{value:.3f}", "")
     Console().print(table)

@@ -139,6 +139,9 @@ await attempt(async () => {
   transferTab({
     tiles,
     square,
+    count: facts.pictures.length,
+    picture: (row) => facts.pictures[row],
+    like: (row, tile, rank) => (row + 1 + (rank % (facts.pictures.length - 1))) % facts.pictures.length,
     async transfer({ object, scene, mask, amount }) {
       const [of, into] = [await recall(object), await recall(scene)];
       return {

@@ -38,8 +38,9 @@ def address(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def page(address: str, browser: Any) -> Iterator[Any]:
     """The page, freshly opened; nothing may have been complained of when the test is through."""
+    browser.get("about:blank")  # or the same page with another link would not be loaded again
     browser.get(address)
-    until(browser, lambda: find(browser, "#run-facts").text)
+    shown(browser, "I_mix")
     yield browser
     complaints = [entry for entry in browser.get_log("browser") if "400 (BAD REQUEST)" not in entry["message"]]
     assert not complaints
@@ -47,9 +48,8 @@ def page(address: str, browser: Any) -> Iterator[Any]:
 
 def choose(page: Any, photographs: Path) -> None:
     for slot, photo in (("object", "photo01.jpg"), ("scene", "photo02.jpg")):
-        find(page, f"#{slot} input[type=file]").send_keys(str(photographs / photo))
-        until(page, lambda slot=slot: find(page, f"#{slot} .picture img").is_displayed())
-    shown(page, "I_mix")
+        chooser, path = find(page, f"#{slot} input[type=file]"), str(photographs / photo)
+        changes(page, "I_mix", lambda chooser=chooser, path=path: chooser.send_keys(path))
 
 
 def test_transfer_by_clicks(page, photographs):
@@ -74,8 +74,39 @@ def test_transfer_by_clicks(page, photographs):
 
 def test_pictures_can_be_dropped(page, photographs):
     for slot, photo in (("object", "photo03.jpg"), ("scene", "photo04.jpg")):
+        before = shown(page, f"{slot} img")
         drop(page, f"#{slot} .picture", photo, (photographs / photo).read_bytes())
+        until(page, lambda slot=slot, before=before: shown(page, f"{slot} img") != before)
     assert shown(page, "I_mix").startswith("data:image/png")
+
+
+def test_it_opens_with_a_mix_and_a_link_reproduces_one(page, address, photographs):
+    """The example is the first picture with the bottom left of its nearest neighbour there."""
+    first = shown(page, "I_mix")
+    assert "scene=0&mask=0010&amount=1" in page.current_url
+    changes(page, "I_mix", find(page, "[data-tile='0']").click)
+    mixed = changes(page, "I_mix", lambda: find(page, "#amount").send_keys(Keys.HOME))
+    until(page, lambda: "mask=1010&amount=0" in page.current_url)
+    link = find(page, "#link").get_attribute("href")
+    assert link == page.current_url
+    page.get("about:blank")
+    page.get(link)
+    until(page, lambda: shown(page, "I_mix") == mixed)
+    page.get(f"{address}#object=9999&scene=0&mask=0010")  # there is no such picture: the mix stays
+    page.get("about:blank")
+    page.get(f"{address}#object=9999&scene=0&mask=0010")
+    until(page, lambda: shown(page, "I_mix") == first)
+    find(page, "#object input[type=file]").send_keys(str(photographs / "photo05.jpg"))
+    until(page, lambda: not find(page, "#link").is_displayed())
+    assert "#" not in page.current_url, "nobody else has this picture"
+
+
+def test_surprises_are_remembered(page):
+    made = [changes(page, "I_mix", find(page, "#surprise").click) for _ in range(2)]
+    until(page, lambda: len(find_all(page, "#history button")) == 2)
+    assert [find(button, "img").get_attribute("src") for button in find_all(page, "#history button")] == made[::-1]
+    changes(page, "I_mix", find_all(page, "#history button")[1].click)
+    until(page, lambda: shown(page, "I_mix") == made[0])
 
 
 SIX = Image.Exif()
@@ -106,12 +137,13 @@ def _cut_short(path: Path) -> None:
 def test_a_strange_file_gets_a_message(tab, write, reason, page, tmp_path):
     hostile = tmp_path / "<b>x.png"
     write(hostile)
+    before = shown(page, "object img")
     find(page, f"#tab-{tab}").click()
     find(page, {"transfer": "#object input[type=file]", "neighbours": "#own input"}[tab]).send_keys(str(hostile))
     message = until(page, lambda: find(page, "#message").text)
     assert any(part in message for part in reason.split("|"))
     assert str(tmp_path) not in message
-    assert not find(page, "#object .picture img").is_displayed()
+    assert shown(page, "object img") == before
     assert not find_all(page, "#message b")
 
 
@@ -131,9 +163,8 @@ def test_an_odd_picture_is_shown_as_it_should_be(mode, options, page, tmp_path):
     pixels[:, :30] = 255
     deep = Image.fromarray(pixels.astype(np.uint16) * 257)
     (deep if mode == "I;16" else Image.fromarray(pixels).convert("RGB").convert(mode)).save(tmp_path / "odd", **options)
-    find(page, "#scene input[type=file]").send_keys(str(tmp_path / "odd"))
-    until(page, lambda: find(page, "#scene .picture img").is_displayed())
-    address = find(page, "#scene .picture img").get_attribute("src")
+    choose = find(page, "#scene input[type=file]")
+    address = changes(page, "scene img", lambda: choose.send_keys(str(tmp_path / "odd")))
     seen = np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
     light, dark = (seen[:20], seen[-20:]) if "exif" in options else (seen[:, :20], seen[:, -20:])
     assert light.min() > 230
@@ -151,8 +182,7 @@ def test_neighbours_of_a_picture_from_elsewhere(page, photographs):
     find(page, "#tab-transfer").click()
     find(page, "#tab-neighbours").click()
     assert find(page, "#row-id").text == photo.name
-    find(page, "#as-object").click()
-    until(page, lambda: find(page, "#object .picture img").is_displayed())
+    changes(page, "object img", find(page, "#as-object").click)
 
 
 def test_names_are_text(page):
@@ -178,9 +208,9 @@ def test_neighbours_lead_from_picture_to_picture(page):
     until(page, lambda: find(page, "#row-id").text != name)
     assert find(page, "#row").get_property("value") == row
     find(page, "#as-object").click()
-    until(page, lambda: find(page, "#object .picture img").is_displayed())
+    until(page, lambda: f"object={row}&" in find(page, "#link").get_attribute("href"))
+    until(page, lambda: find(page, "#scene .random").is_displayed())
     find(page, "#scene .random").click()
-    shown(page, "I_mix")
     find(page, "#tab-neighbours").click()
     find(page, "#row").send_keys("9999")
     find(page, "#pick button[type=submit]").click()

@@ -50,7 +50,8 @@ def test_an_empty_report_says_how_to_fill_it(run):
     page = (run / "evaluation" / "report.html").read_text()
     assert page.count("Not measured") == 6
     assert f"lorbms-fast evaluate linear {run}" in page
-    assert page.count("data:image/png;base64,") == 2, "curves and the last sheet"
+    assert page.count("data:image/png;base64,") == 3, "curves, best transfers, and the last sheet"
+    assert "The best 8 of 64 transfers" in page
     assert not re.search(r'(src|href)="(?!data:)', page), "needs no other file"
 
 

@@ -17,6 +17,7 @@ from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
 from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, proportion
+from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
 from lorbms_fast.evaluation.split import Split
@@ -240,4 +241,33 @@ def test_the_command(run, composed_store, capsys):
     assert len(list((run / "evaluation" / "scenes").glob("*.json"))) == 1
     with pytest.raises(SystemExit):
         main(["evaluate", "scenes", str(run), "--features", "descriptor"])
-    assert "--annotations" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "--annotations" in told.err
+    assert "retrieval, transferred" in told.out, "it needs no annotations"
+
+
+class Perfect(torch.nn.Module):
+    """`PERFECT` as a module: encodes and decodes pixels, less the quadrants in `blind`, which it takes for grey."""
+
+    def __init__(self, blind: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(blind, dtype=torch.float32))
+        self.blind = list(blind)
+
+    def enc(self, images: Tensor) -> Tensor:
+        return pixels_as_chunks(images)
+
+    def dec(self, f: Tensor) -> Tensor:
+        seen = f.clone()
+        seen[:, self.blind] = 0
+        return chunks_as_pixels(seen)
+
+
+def test_retrieval_finds_what_was_transferred_and_kept(store, tmp_path):
+    asked = {"pairs": 8, "seed": 0, "device": CPU}
+    found = measure_retrieval(Perfect(), store, tmp_path, 1, **asked)
+    rates = {name: (rate["percent"], rate["of"]) for name, rate in found["retrieval"].items()}
+    assert rates == {"transferred": (100, 8), "kept": (100, 24), "not replaced": (0, 8)}
+    assert found["chance"] == 100 / len(store)
+    blind = measure_retrieval(Perfect(blind=(0, 1, 2, 3)), store, tmp_path, 2, **asked)
+    assert blind["retrieval"]["transferred"]["percent"] < 50
