@@ -257,10 +257,11 @@ PRESETS = {
         # Adam's momentum of 0.9 is what spares the demo hundreds of iterations of one grey for all (docs/learning.md).
         optim=OptimConfig(generator_lr=1e-3, discriminator_lr=4e-4, classifier_lr=5e-4, betas=(0.9, 0.999)),
         batch_size=6,
-        iterations=800,
+        iterations=700,
         log_every=5,
         sheet_every=100,
         checkpoint_every=100,
+        keep_checkpoints=7,
     ),
 }
 

@@ -65,12 +65,13 @@ def demo(*, out: Path = Path("demo"), scenes: int = 0) -> None:
     run_training(opened, ImageStore.open(store))
     _title("5/6 rendering mixed scenes")
     render(run)
+    render(run, film=True)
     named = {path.stem: path for path in sorted(images.iterdir())}
     of_object, into = (named.get(name, list(named.values())[i]) for i, name in enumerate((OBJECT, SCENE)))
     _title(f"6/6 moving quadrants of {of_object.name} into {into.name}: mask {MASK}")
     transfer(run, object=of_object, scene=into, mask=MASK)
     print(_learned(run, ImageStore.open(store)))
-    pictures = [run / name for name in ("mixed_scenes.png", "transfer.png", "curves.png")]
+    pictures = [run / name for name in ("film.png", "mixed_scenes.png", "transfer.png", "curves.png")]
     _title("done: look at  " + "  ".join(map(str, [*pictures, store / "neighbours.png"])))
 
 

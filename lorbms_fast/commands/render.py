@@ -6,10 +6,13 @@ import torch
 import tyro
 
 from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.engine.implementations import implementation
-from lorbms_fast.rendering.scenes import interpolation_sheet, mixed_scene_sheet
+from lorbms_fast.errors import UserError
+from lorbms_fast.rendering.scenes import film_sheet, interpolation_sheet, mixed_scene_sheet
 from lorbms_fast.rendering.transfer import interpolation
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.tiles import is_grid
 from lorbms_fast.training.setup import batch_source
 
 STEPS = 9
@@ -23,12 +26,14 @@ def render(
     store: Path | None = None,
     draw: int = 0,
     interpolate: bool = False,
+    film: bool = False,
     out: Path | None = None,
 ) -> None:
     """Draw a sheet of mixed scenes (Figure 4.2): reference, four candidates, pixel collage, mixed scene.
 
     With --interpolate the sheet shows how each mixed scene comes about instead: reference, collage, and the scenes
-    decoded while the replaced chunks go from the reference's to the candidates'.
+    decoded while the replaced chunks go from the reference's to the candidates'. With --film it shows how training got
+    there: reconstruction and mixed scene by every checkpoint on disk (`train --keep-checkpoints`).
 
     Args:
         run: Folder of a training run.
@@ -36,15 +41,28 @@ def render(
         store: Image store to take photos from, with neighbours; the run's own by default.
         draw: Number of the random draw; another one shows other photos.
         interpolate: Draw the way from reconstruction to mixed scene.
-        out: PNG to write; RUN/mixed_scenes.png or RUN/interpolation.png by default.
+        film: Draw what each checkpoint makes of the samples.
+        out: PNG to write; RUN/mixed_scenes.png, RUN/interpolation.png or RUN/film.png by default.
     """
+    if film and interpolate:
+        raise UserError("--film and --interpolate are two sheets: ask for one of them")
     opened = Run.open(run)
+    if film and not is_grid(opened.config.model.tiles):
+        raise UserError(f"the tiles of {run} have no place in the picture: leave --film out")
     networks = load_networks(run)
     source = batch_source(opened.config, opened.open_store(store))
     batch = source.complete(source.sample(samples, draw), networks.enc).first(samples)
+    impl = implementation(opened.config.model, opened.config.impl)
     with torch.inference_mode():
-        scenes = implementation(opened.config.model, opened.config.impl).scenes(networks, batch)
-    if interpolate:
+        scenes = impl.scenes(networks, batch)
+    if film:
+        moments = {}
+        for checkpoint in opened.checkpoints():
+            load_weights(networks, checkpoint / MODEL)
+            with torch.inference_mode():
+                moments[f"{int(checkpoint.name):,}"] = impl.scenes(networks, batch)
+        target, sheet = run / "film.png", film_sheet(batch, moments)
+    elif interpolate:
         amounts = torch.linspace(0, 1, STEPS)
         images = interpolation(networks, scenes.f_ref, scenes.f_mix, amounts)
         target, sheet = run / "interpolation.png", interpolation_sheet(batch, images, amounts)

@@ -1,5 +1,7 @@
 """Sheets of mixed scenes (thesis, Figures 4.2 and 4.3)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,6 +56,24 @@ def interpolation_sheet(batch: Batch, images: Tensor, amounts: Tensor) -> Image.
     """Draw a row for each sample: reference, collage, and `interpolation`'s images (K, N, 3, S, S) at amounts (K,)."""
     made = {f"{amount:.0%}": column for amount, column in zip(amounts.tolist(), images, strict=True)}
     return _rows({"I_ref": batch.I_ref} | _collage(batch) | made, batch.mask)
+
+
+def film_sheet(batch: Batch, moments: Mapping[str, Scenes]) -> Image.Image:
+    """Draw two rows for each sample, a column for each moment of training by name: I_hat, and I_mix.
+
+    In front of them stands what each should come to be: the reference, and the collage.
+    """
+    aims = {"I_hat": batch.I_ref, "I_mix": collage(batch.I_ref, batch.I_q, batch.mask)}
+    columns = {
+        what: to_uint8_nhwc(
+            torch.stack([aim, *(getattr(scenes, what) for scenes in moments.values())], 1).flatten(0, 1)
+        )
+        for what, aim in aims.items()
+    }
+    count, width = len(batch.mask), 1 + len(moments)
+    rows = [list(columns[what][i * width : (i + 1) * width]) for i in range(count) for what in columns]
+    masks = ["".join(map(str, m)) for m in batch.mask.int().tolist()]
+    return sheet(rows, ["", *moments], [label for mask in masks for label in ("I_hat", f"I_mix {mask}")])
 
 
 def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:

@@ -187,6 +187,8 @@ def test_rendering_a_run(finished, photographs, capsys):
     main(["render", str(finished), "--samples", "3"])
     assert size(finished / "mixed_scenes.png")[1] > 3 * 128
     main(["render", str(finished), "--samples", "2", "--interpolate"])
+    main(["render", str(finished), "--samples", "2", "--film"])
+    assert size(finished / "film.png")[0] > 4 * 132, "the aim and three checkpoints"
     assert size(finished / "interpolation.png")[0] > 11 * 128
     pictures = [str(photographs / f"photo0{i}.jpg") for i in (1, 2)]
     main(["transfer", str(finished), "--object", pictures[0], "--scene", pictures[1], "--mask", "0110"])
