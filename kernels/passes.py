@@ -60,10 +60,12 @@ def _shared(network: nn.Module) -> _Shared | None:
     """Make it; None if it is no more than the parameters."""
     # All spectral norms of a network at once, and all layers of a kind: on CUDA a few launches, not a few each.
     spectral = spectral_layers(network)
-    W_bar = dict(zip(spectral, normalized_weights(spectral) if spectral else (), strict=True))
+    W_bar: dict[nn.Module, Tensor] = dict(zip(spectral, normalized_weights(spectral) if spectral else (), strict=True))
     packing = [layer for layer in network.modules() if isinstance(layer, Packing)]
     with _set("W_bar", W_bar):
-        packed = {layer: made for kind in _kinds(packing) for layer, made in zip(kind, kind[0].pack(kind), strict=True)}
+        packed: dict[nn.Module, Any] = {
+            layer: made for kind in _kinds(packing) for layer, made in zip(kind, kind[0].pack(kind), strict=True)
+        }
 
     inside = {part for layer in packing for part in layer.modules()}
     normalized = {layer: W for layer, W in W_bar.items() if layer not in inside}

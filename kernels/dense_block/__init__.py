@@ -266,13 +266,15 @@ class DenseBlock(Packing):
     @leaf
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, in_channels + num_layers * growth_rate, H, W)."""
-        return dense_block(x, *self.layers(), self.activation, self.eps, self.impl)
+        weights, biases = self.layers()
+        return dense_block(x, weights, biases, self.activation, self.eps, self.impl)
 
     def new_maps(self, x: Tensor) -> Tensor:
         """As the layer itself, but only the new maps: (N, num_layers * growth_rate, H, W)."""
-        return dense_block_maps(x, *self.layers(), self.activation, self.eps, self.impl)
+        weights, biases = self.layers()
+        return dense_block_maps(x, weights, biases, self.activation, self.eps, self.impl)
 
-    def layers(self) -> tuple[PackedLayers, tuple[()]] | tuple[list[Tensor], list[Any]]:
+    def layers(self) -> tuple[list[Tensor] | PackedLayers, Sequence[Any]]:
         """The layers' weights and biases, as functions take them."""
         if self.packed is not None:
             return self.packed, ()

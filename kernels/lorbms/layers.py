@@ -15,8 +15,7 @@ class _Pointwise(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        conv = nn.Conv2d(in_channels, out_channels, 1)
-        self.weight, self.bias = conv.weight, conv.bias
+        self.weight, self.bias = nn.Conv2d(in_channels, out_channels, 1).parameters()
 
 
 class TransitionDown(_Pointwise):

@@ -32,7 +32,7 @@ class SpectralNorm(nn.Module):
         kwargs: of the layer.
     """
 
-    weight: nn.Parameter
+    weight: Any
     u: Tensor
     W_bar: Tensor | None = None
     """W / sigma, while `passes` runs the layer."""
@@ -73,8 +73,8 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
 
 def weight_of(layer: nn.Module) -> Tensor:
     """The weight that a layer uses: normalized, if it is to be."""
-    weight: Tensor = layer.normalized() if isinstance(layer, SpectralNorm) else layer.weight  # type: ignore[assignment]
-    return weight
+    weight: Any = layer.normalized() if isinstance(layer, SpectralNorm) else layer.weight
+    return weight  # type: ignore[no-any-return]
 
 
 def unnormalized(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

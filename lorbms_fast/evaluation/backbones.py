@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lorbms_fast.evaluation.alexnet import AlexNetConvs
-from lorbms_fast.reference import Discriminator
+from lorbms_fast.models.discriminator import Discriminator
 
 
 class EncoderBackbone(nn.Module):

@@ -34,7 +34,7 @@ from lorbms_fast.evaluation.supervised import (
     train_supervised,
 )
 from lorbms_fast.models import build
-from lorbms_fast.reference import Discriminator
+from lorbms_fast.models.discriminator import Discriminator
 from lorbms_fast.run import Run, load_networks
 
 

@@ -57,7 +57,7 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalize: Normalize =
     if impl == "reference":
         for layer in networks.modules():
             if hasattr(layer, "impl"):
-                layer.impl = "reference"
+                layer.impl = "reference"  # type: ignore[assignment]
     else:
         # The fast form's maps are channels_last; so are its kernels, or every convolution would convert them.
         for tensor in networks.parameters():

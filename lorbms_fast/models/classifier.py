@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import GroupedBatchNorm2d
-from lorbms_fast.kernels.grouped_batch_norm import follow
+from lorbms_fast.kernels.grouped_batch_norm import Statistics, follow
 from lorbms_fast.kernels.lorbms import PairedConv2d
 
 
@@ -34,7 +34,8 @@ class Classifier(nn.Module):
 
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
         """Compute (G, N, 4) logits, one a quadrant, from (N, 3, S, S) and (G, N, 3, S, S) images."""
-        norm = {"groups": len(I_q), "found": []}
+        found: list[Statistics] = []
+        norm = {"groups": len(I_q), "found": found}
         x = F.max_pool2d(self.bn1(self.conv1(I_mix, I_q.flatten(0, 1)), **norm), 3, stride=2)
         x = F.max_pool2d(self.bn2(self.conv2(x), **norm), 3, stride=2)
         x = self.bn3(self.conv3(x), **norm)
@@ -43,5 +44,5 @@ class Classifier(nn.Module):
         x = x.permute(0, 2, 3, 1).flatten(1)  # the author's fully connected weights expect H, W, C order
         x = torch.relu(self.fc7(torch.relu(self.fc6(x))))
         logits: Tensor = self.fc8(x)
-        follow(norm["found"])
+        follow(found)
         return logits.unflatten(0, (len(I_q), -1))

@@ -19,7 +19,7 @@ from lorbms_fast.evaluation.linear import ROWS, Sources, classifier_parameters, 
 from lorbms_fast.evaluation.probe import ProbeConfig
 from lorbms_fast.evaluation.settings import LinearConfig
 from lorbms_fast.models import build
-from lorbms_fast.reference import Discriminator
+from lorbms_fast.models.discriminator import Discriminator
 from tests.lorbms_fast.evaluation.datasets.test_voc import write_voc
 
 CPU = torch.device("cpu")
