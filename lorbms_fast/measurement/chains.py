@@ -137,8 +137,9 @@ def _solve(a: dict[str, Any]) -> Found:
 
 
 def _alone(a: dict[str, Any]) -> Loops:
-    """An image's last program takes a layer through the norm: statistics, then the maps."""
-    return Loops(loads=2 * _blocks(a["H"] * a["W"], a["TILE_M"]))
+    """An image's last program takes a layer through the norm: statistics, then the maps, in blocks of some tiles."""
+    block = (2 if "grad_y" in a else 4) * a["TILE_M"]
+    return Loops(loads=2 * _blocks(a["H"] * a["W"], block if a["H"] * a["W"] >= block else a["TILE_M"]))
 
 
 def _gradients(a: dict[str, Any]) -> Found:

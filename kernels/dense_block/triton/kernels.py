@@ -189,11 +189,12 @@ def _activate_layer(
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """`_activate` for one layer's maps of an image, which are complete."""
+    """`_activate` for one layer's maps of an image, which are complete; a program alone takes large blocks."""
     at = C + layer * G
+    LARGE: tl.constexpr = 4 * BLOCK_M if H * W >= 4 * BLOCK_M else BLOCK_M
     _activate(
         y + layer * G, (H * W * MAPS, 1, W * MAPS, MAPS), stack + at, mean + at, rstd + at, image,
-        tl.arange(0, BLOCK_C), H * W, G, eps, W, C + MAPS, BLOCK_M, BLOCK_C,
+        tl.arange(0, BLOCK_C), H * W, G, eps, W, C + MAPS, LARGE, BLOCK_C,
     )  # fmt: skip
 
 
@@ -312,10 +313,11 @@ def solve_transposed(
         tl.debug_barrier()
     if NORM and SPLIT and _last(arrived + own + image, tl.num_programs(1)):
         at = first * G
+        LARGE: tl.constexpr = 2 * TILE_M if H * W >= 2 * TILE_M else TILE_M
         _activate_backward(
             g + at, y + at, (H * W * MAPS, 1, W * MAPS, MAPS), mean + C + at, rstd + C + at,
             None if grad_y is None else grad_y + at, g + at, (H * W * MAPS, 1, W * MAPS, MAPS),
-            image, o, H * W, G, W, MAPS, MAPS, STACK, TILE_M, TILE_G,
+            image, o, H * W, G, W, MAPS, MAPS, STACK, LARGE, TILE_G,
         )  # fmt: skip
 
 

@@ -26,9 +26,10 @@ from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels.dense_block.triton import kernels
 
 # A tile has at most this many positions. An image with more than `_ON_ONE_SM` of them is split, unless there are so
-# many images that they fill a large GPU twice. From counting a program's steps (bench/STATIC.md), not measured.
+# many images that they fill a large GPU twice: a launch more a layer costs less than tiles that wait for each other.
+# From counting a program's steps (docs/engine.md), not measured.
 _TILE = 256
-_ON_ONE_SM = 1024
+_ON_ONE_SM = 256
 _MANY = 264
 _POSITIONS = 128
 """Max. positions of grad_x per program."""
@@ -82,12 +83,13 @@ def dense_block(
     if NORM:
         few = _few_channels(C, H * W)
         kernels.activate[(N * triton.cdiv(C, few["BLOCK_C"]),)](
-            x, x.stride(), stack, mean, rstd, arrived, arrived.numel(), H * W, C, eps, W=W, STACK=STACK, **few
-        )
+            x, x.stride(), stack, mean, rstd, arrived, arrived.numel(), H * W, C, eps, W=W, STACK=STACK, **few,
+            num_warps=8 if few["BLOCK_M"] > 256 else 4,
+        )  # fmt: skip
     maps = (y, stack, w, mean, rstd)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
     sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": _precision(w.dtype)}
-    big, tile = _matrix(H * W, MAPS, C), _tile(H * W, G)
+    big, tile = _matrix(H * W, MAPS, C, w.dtype), _tile(H * W, G, w.dtype)
     of_solve = _launch(tile["TILE_M"], w.dtype)
     of_solve |= _solving(tile, of_solve["num_warps"], not split) | tile
     of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
@@ -148,7 +150,7 @@ def dense_block_backward(
     grad_stack = None if grad_stack is None else _channels_last(grad_stack)
 
     blocks = {"BLOCK_M": _at_least_16(H * W, _POSITIONS), "BLOCK_C": _at_least_16(STACK, 64)}
-    blocks |= {"BLOCK_N": _at_least_16(MAPS, 64), "BLOCK_K": _at_least_16(MAPS, 32), "BLOCK_Q": 64}
+    blocks |= {"BLOCK_N": _at_least_16(MAPS, 64), "BLOCK_K": _at_least_16(MAPS, _deep(H * W, y.dtype)), "BLOCK_Q": 64}
     columns = triton.cdiv(C, blocks["BLOCK_C"])
     w_parts, b_parts, of_x, of_parameters, parts, part = None, None, 0, 0, 0, 0
     if needs_x:
@@ -163,7 +165,7 @@ def dense_block_backward(
     arrived = x.new_empty(N * L + N * columns + of_parameters, dtype=torch.int32)
     g = torch.empty_like(y)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
-    tile = _tile(H * W, G)
+    tile = _tile(H * W, G, y.dtype)
     of_solve = _launch(tile["TILE_M"], y.dtype)
     maps = (grad_y, grad_stack, g, y, w, mean, rstd)
     # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
@@ -258,18 +260,29 @@ def _at_least_16(size: int, most: int) -> int:
     return int(min(most, max(16, triton.next_power_of_2(size))))
 
 
-def _tile(positions: int, growth: int) -> dict[str, int]:
-    """Block sizes of what solves: small images take more channels at a step."""
+def _deep(positions: int, dtype: torch.dtype) -> int:
+    """Max. channels at a step of a product: with few positions a step is short and waits, so it takes more of them.
+
+    float32 has no room for more.
+    """
+    if dtype.itemsize > 2 or positions > 64:
+        return 32
+    return 64 if positions > 16 else 128
+
+
+def _tile(positions: int, growth: int, dtype: torch.dtype) -> dict[str, int]:
+    """Block sizes of what solves."""
     block = _at_least_16(positions, _TILE)
-    return {"TILE_M": block, "TILE_G": _at_least_16(growth, 256), "TILE_K": 64 if block <= 64 else 32}
+    deep = _deep(block, dtype) if growth <= 64 else 32  # many maps at once have no room for more
+    return {"TILE_M": block, "TILE_G": _at_least_16(growth, 256), "TILE_K": max(deep, 64 if block <= 64 else 32)}
 
 
-def _matrix(positions: int, maps: int, channels: int) -> dict[str, int]:
+def _matrix(positions: int, maps: int, channels: int, dtype: torch.dtype) -> dict[str, int]:
     """Block sizes of a convolution as a matrix product; a block lies in one image."""
     return {
         "BLOCK_M": _at_least_16(positions, 128),
         "BLOCK_N": _at_least_16(maps, 64),
-        "BLOCK_K": _at_least_16(channels, 32),
+        "BLOCK_K": _at_least_16(channels, _deep(positions, dtype)),
     }
 
 
@@ -295,6 +308,6 @@ def _solving(tile: dict[str, int], warps: int, alone: bool) -> dict[str, int]:
 def _few_channels(channels: int, positions: int) -> dict[str, int]:
     """Block sizes of the kernels that activate: 32 bytes or more of every position."""
     return {
-        "BLOCK_M": int(min(256, triton.next_power_of_2(positions))),
+        "BLOCK_M": int(min(1024, triton.next_power_of_2(positions))),
         "BLOCK_C": int(min(16, triton.next_power_of_2(channels))),
     }
