@@ -31,5 +31,5 @@ def _works(setting: Setting) -> list[Callable[[], object]]:
     if not setting.rehearse:
         fixed = captured(setting.model, setting.batch, "bfloat16", setting.device).iteration
         return [partial(fixed.rehearse, size) for size in fixed.sizes]
-    quick = [case for case in cases(setting.model, setting.batch, 8) if case.name.startswith(QUICK)]
+    quick = [case for case in cases(setting.model, setting.batch, setting.side) if case.name.startswith(QUICK)]
     return [partial(results, case, case.inputs(setting.device), torch.float32, None) for case in quick]
