@@ -34,7 +34,7 @@ def instance_norm(
     """
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
-    if _takes(x, weight) and (activation != IDENTITY or not x.is_contiguous() or _quicker_than_torchs(x)):
+    if _takes(x, weight, bias) and (activation != IDENTITY or not x.is_contiguous() or _quicker_than_torchs(x)):
         result: Tensor = _Norm.apply(x, weight, bias, eps, activation)
         return result
     y = torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
@@ -43,12 +43,12 @@ def instance_norm(
     return activation(y)
 
 
-def _takes(x: Tensor, weight: Tensor | None) -> bool:
+def _takes(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
     """Say whether `_Norm` takes these: contiguous maps, channels_last ones, or slices of their channels."""
-    dtypes = (None, x.dtype, torch.promote_types(x.dtype, torch.float32))
+    dtypes = x.dtype, torch.promote_types(x.dtype, torch.float32)
     return (
         x.dtype in DTYPES
-        and (None if weight is None else weight.dtype) in dtypes
+        and all(p is None or (p.dtype in dtypes and p.device == x.device) for p in (weight, bias))
         and x.dim() >= 3
         and x.numel() > 0
         and (x.is_contiguous() or line_stride(x) is not None)

@@ -196,6 +196,9 @@ def test_instance_norms_refuse_and_give_what_torchs_do(affine, channels_last):
             assert found == expected
     with pytest.raises(TypeError, match="keyword argument 'x'"):
         ours(x=maps)
+    if affine:
+        with pytest.raises(RuntimeError, match="Tensor on device meta is not on the expected device cpu"):
+            ours.to("meta")(maps)
 
 
 @pytest.mark.parametrize("affine", [False, True])

@@ -121,6 +121,8 @@ class _Member(NamedTuple):
 @torch.no_grad()
 def prepare(network: nn.Module, _arguments: Any) -> None:
     """Iterate for all spectral norms of a network before it runs."""
+    if torch.compiler.is_compiling():  # whose compiler joins what it can
+        return
     all_members = list(_members(network))
     network.__dict__[_PREPARED] = [member.norm for member in all_members]
     groups: dict[tuple[int, float], list[_Member]] = defaultdict(list)
@@ -139,6 +141,8 @@ def prepare(network: nn.Module, _arguments: Any) -> None:
 
 def clear(network: nn.Module, _arguments: Any, _result: Any) -> None:
     """Drop what no layer has come for."""
+    if torch.compiler.is_compiling():
+        return
     for norm in network.__dict__.pop(_PREPARED, ()):
         norm.__dict__.pop(_PREPARED, None)
 
