@@ -65,13 +65,13 @@ lock: .audit/.installed
 	.audit/bin/pip install --quiet --requirement tools/requirements.txt
 	touch $@
 
-# site/index.html: the pages of docs/ and one for every module; those of the two modules that need Ray are left out.
+# site/index.html: the pages of docs/ and one for every module; those of the modules that need Ray are left out.
 docs: $(READY)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	rm -rf build/docs && mkdir -p build/docs
 	cp --parents *.md docs/* bench/*.md bench/*.png LICENSE examples/*.py build/docs
 	$(VENV)/bin/mkdocs build --quiet --strict
-	$(PYTHON) -W ignore -m pdoc --docformat google --output-directory site/api lorbms_fast '!lorbms_fast.search.t(rial|uner)'
+	$(PYTHON) -W ignore -m pdoc --docformat google --output-directory site/api lorbms_fast '!lorbms_fast.search.t(rial|uner)' '!lorbms_fast.cluster.(tasks|prepare|neighbours)'
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

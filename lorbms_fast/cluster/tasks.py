@@ -18,6 +18,8 @@ from lorbms_fast.progress import tqdm
 
 RETRIES = 20
 """Times that an item is tried again after its worker or machine died, or a place elsewhere could not be reached."""
+OF_A_GPU = 0.25
+"""Share of a GPU that a task asks for: two threads that decode feed no whole one."""
 WAITING = 2
 """Tasks that are handed to Ray for each processor: its queues stay short, and the memory of what they carry."""
 
@@ -99,7 +101,7 @@ def results(
         tasks: the items.
         description: name of the progress bar.
         images: number of images of all tasks.
-        gpu: whether a task needs a GPU.
+        gpu: whether a task needs a share of a GPU.
         processors: number of processors that a task needs.
         unit: what is counted, if not images.
 
@@ -108,7 +110,7 @@ def results(
     """
     remote: Any = ray.remote(_done).options(
         num_cpus=processors,
-        num_gpus=1 if gpu else 0,
+        num_gpus=OF_A_GPU if gpu else 0,
         max_retries=RETRIES,
         retry_exceptions=[OSError],
     )
