@@ -96,12 +96,11 @@ def prepare(
             write = on_ray.prepare_on_cluster
         for note in listing.notes:
             print(note, flush=True)
-        if decoder == "auto":
-            decoder, said = fastest()
-            if said:
-                print(said, flush=True)
+        by, said = fastest() if decoder == "auto" else (decoder, "")
+        if said:
+            print(said, flush=True)
         counts, skipped = write(
-            out, source, listing, chosen, image_size=image_size, seed=seed, decoder=decoder, on_bad=on_bad
+            out, source, listing, chosen, image_size=image_size, seed=seed, decoder=by, on_bad=on_bad
         )
     print(_report(out, chosen, counts, skipped))
 

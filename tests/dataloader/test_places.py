@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lorbms_fast.cli import main
+from lorbms_fast.config import to_json
 from lorbms_fast.dataloader.image_file import BadImage, ByteRange
 from lorbms_fast.dataloader.places import Place, Unreachable, copied, nearby
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -17,6 +18,8 @@ from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.photos import shipped
+from lorbms_fast.run import Run
+from tests.conftest import TINY
 
 HERE = "memory://bucket/some"
 
@@ -108,6 +111,18 @@ def test_photographs_of_a_store_may_be_elsewhere(tmp_path):
     fsspec.filesystem("memory").store.clear()
     with pytest.raises(UserError, match=r"bucket/some/a\.jpg, of which .* is missing"):
         there.square(0, 96)
+
+
+def test_training_opens_a_store_elsewhere(store, tmp_path):
+    put(store.path, HERE)
+    (tmp_path / "tiny.json").write_text(to_json(TINY))
+    out = tmp_path / "run"
+    main(["train", HERE, "--out", str(out), "--config", str(tmp_path / "tiny.json"), "--iterations", "1"])
+    run = Run.open(out)
+    assert run.store == ImageStore.open(Path(HERE)).path
+    assert run.checkpoints()
+    main(["train", HERE, "--resume", str(out), "--iterations", "2"])
+    assert Run.open(out).checkpoints()[-1].name.endswith("2")
 
 
 def test_what_cannot_be_reached_is_named(capsys):
