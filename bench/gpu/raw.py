@@ -58,7 +58,7 @@ def instance_norm_relu(cupy: Any) -> Pair:
             kernel((36 * 112,), (256,), (there, to, cupy.int32(64 * 64), cupy.float32(1e-5)))
         return y
 
-    return raw, lambda: kernels.instance_norm_relu(x, 1e-5)
+    return raw, lambda: kernels.instance_norm_relu(x, 1e-5, impl="triton")
 
 
 def mix_chunks(cupy: Any) -> Pair:
@@ -75,7 +75,7 @@ def mix_chunks(cupy: Any) -> Pair:
             kernel(((n + 255) // 256,), (256,), (*arrays, cupy.int32(192), cupy.int32(n)))
         return f_mix
 
-    return raw, lambda: lorbms.mix_chunks(f_ref, f_q, mask)
+    return raw, lambda: lorbms.mix_chunks(f_ref, f_q, mask, impl="triton")
 
 
 def _same_stream(cupy: Any) -> Any:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_reference_and_fast_are_rows_of_one_group(tmp_path):
     command = [sys.executable, "-m", "pytest", "bench", "-k", "instance_norm and 4x4 and not 64x64"]
     options = [f"--benchmark-json={tmp_path / 'found.json'}", f"--benchmark-storage={tmp_path}", "--benchmark-save=one"]
+    options += [f"--benchmark-histogram={tmp_path / 'drawn'}"]
     # In a worker of pytest-xdist the outer run's variables would turn timing off.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     ran = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -27,3 +28,5 @@ def test_reference_and_fast_are_rows_of_one_group(tmp_path):
     assert len({row["fullname"] for row in found}) == 2  # which --benchmark-compare goes by
     assert "| instance norm relu, 4x4 |" in table(rows(tmp_path / "found.json"))
     assert list(tmp_path.rglob("*_one.json"))
+    (drawn,) = tmp_path.glob("drawn*.svg")
+    assert "instance norm relu, 4x4" in drawn.read_text()
