@@ -16,6 +16,7 @@ JOINED: dict[type[nn.Module], type[nn.Module]] = {
     nn.InstanceNorm2d: InstanceNormAct2d,
     nn.InstanceNorm3d: InstanceNormAct3d,
 }
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
@@ -27,7 +28,7 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
     """
     if no_quick_norm(model) is not None:
         return
-    found = uses(model)
+    found = _without_dropouts(uses(model))
     names = {module: name for name, module in model.named_modules()}
     norms = {m for m in model.modules() if type(m) in OURS and why_not(m) is None and not has_hooks(m)}
     activations = {m for m in model.modules() if of_layer(m) not in (None, IDENTITY) and not has_hooks(m)}
@@ -53,6 +54,23 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
             become(module, Passed)
             by = ", ".join(sorted(names[norm] for norm in found[module].before))
             yield Finding(name, f"{kinds[module]} -> computed by {by}")
+
+
+def _without_dropouts(found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
+    """Uses as if there were no dropout between a norm and a ReLU or LeakyReLU, which may as well be in front of it.
+
+    Dropout multiplies by numbers that are not negative, `f(m y) = m f(y)`.
+    """
+    for dropout, of in found.items():
+        once = len(of.before) == len(of.after) == 1
+        if type(dropout) not in _DROPOUTS or has_hooks(dropout) or of.opaque is not None or not once:
+            continue
+        (before,), (after,) = of.before, of.after
+        activation = None if after is None else of_layer(after)
+        if type(before) in OURS and activation is not None and activation.name in ("relu", "leaky_relu"):
+            found[before].after = found[before].after - {dropout} | {after}
+            found[after].before = found[after].before - {dropout} | {before}
+    return found
 
 
 def _follow(of_norm: Uses, activations: set[nn.Module]) -> bool:

@@ -229,6 +229,20 @@ def test_only_what_is_safe(kind, training):
         assert all(isinstance(y, torch.Tensor) for y in model.seen)
 
 
+@pytest.mark.parametrize("activation", [nn.LeakyReLU(0.2), nn.ReLU(True), nn.SiLU()])
+def test_dropout_between_a_norm_and_its_activation(activation):
+    """As MONAI has it: it commutes with what multiplies by one number above zero and another below."""
+    model, x = nn.Sequential(nn.InstanceNorm2d(3), nn.Dropout(0.5), activation), torch.randn(2, 3, 8, 8)
+    plain = copy.deepcopy(model)
+    accelerate(model)
+    assert isinstance(model[2], Passed) == (not isinstance(activation, nn.SiLU))
+    results = []
+    for network in (model, plain):
+        torch.manual_seed(0)
+        results.append(network(x))
+    torch.testing.assert_close(*results)
+
+
 def test_a_model_of_one_layer():
     for layer, kind in ((nn.InstanceNorm2d(3), InstanceNorm2d), (nn.MaxPool2d(2), MaxPool2x2), (nn.ReLU(), nn.ReLU)):
         accelerate(layer)
