@@ -85,6 +85,14 @@ class Job:
         return [min(self.rows, self.images - start) for start in range(0, self.images, self.rows)]
 
     @property
+    def files(self) -> list[slice]:
+        """Rows of each file of features."""
+        return [
+            slice(start, start + count)
+            for start, count in zip(range(0, self.images, self.rows), self.counts, strict=True)
+        ]
+
+    @property
     def by_rows(self) -> FeatureRows:
         """Features of the quadrant in the order of the store."""
         return FeatureRows(self.counts, partial(_mapped, self.work, f"q{self.quadrant + 1}/features"))
@@ -174,10 +182,12 @@ def _forget(job: Job) -> None:
 
 
 def _compute_features(job: Job, store: ImageStore) -> None:
-    starts = range(0, job.images, job.rows)
+    def part(rows: slice) -> pa.Table:
+        return store.index.take(pa.array(range(rows.start, rows.stop)))  # a slice is sent with all that it is a part of
+
     tasks = (
-        Task(f"features of images {start} to {start + count - 1}", count, (number, store.index.slice(start, count)))
-        for number, (start, count) in enumerate(zip(starts, job.counts, strict=True))
+        Task(f"features of images {of.start} to {of.stop - 1}", of.stop - of.start, (number, part(of)))
+        for number, of in enumerate(job.files)
     )
     for _ in results(_features, job, tasks, "features", job.images, gpu=job.gpu):
         pass
@@ -291,12 +301,10 @@ def _of_files(
     work: Callable[..., Any], shared: Any, job: Job, what: str, gpu: bool = False
 ) -> Iterator[tuple[slice, Any]]:
     """Do work on every file of features, `work(shared, (number, rows))`, and yield rows and results."""
-    starts = range(0, job.images, job.rows)
-    parts = [
-        (number, slice(start, start + count))
-        for number, (start, count) in enumerate(zip(starts, job.counts, strict=True))
-    ]
-    tasks = [Task(f"{what} of images {of.start} to {of.stop - 1}", of.stop - of.start, (n, of)) for n, of in parts]
+    tasks = (
+        Task(f"{what} of images {of.start} to {of.stop - 1}", of.stop - of.start, (number, of))
+        for number, of in enumerate(job.files)
+    )
     for task, found in results(work, shared, tasks, f"{what}, quadrant {job.quadrant + 1}", job.images, gpu=gpu):
         yield task.item[1], found
 

@@ -87,6 +87,14 @@ def test_from_and_to_elsewhere(bucket, nodes, shards, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(command)
     assert f"{bucket}/stores/many exists already" in capsys.readouterr().err
+    other = Place(f"{bucket}/other.partial")
+    for name, content in {"settings.json": '{"image_size": 32}', "shard-00000.json": "{}"}.items():
+        with other.write(name) as path:
+            path.write_text(content)
+    with pytest.raises(SystemExit):
+        main(["prepare", str(shards), "--out", f"{bucket}/other", "--cluster", "ray"])
+    assert f"{bucket}/other.partial holds finished shards of another" in capsys.readouterr().err
+    assert not Place(f"{bucket}/other").names()
     Place(f"{bucket}/taken").put(shards / "00006.tar", "another.tar")
     with pytest.raises(SystemExit):
         main(["prepare", str(shards), "--out", f"{bucket}/taken", "--cluster", "ray"])
