@@ -109,14 +109,14 @@ def _pass(network: nn.Module, versions: list[int], shared: _Shared, *inputs: Ten
 
 @contextmanager
 def _set(attribute: str, values: Mapping[nn.Module, Any]) -> Iterator[None]:
-    """Set an attribute of layers inside the block."""
+    """Set an attribute of layers inside the block, past `nn.Module`, which would register a parameter."""
     for layer, value in values.items():
-        setattr(layer, attribute, value)
+        vars(layer)[attribute] = value
     try:
         yield
     finally:
         for layer in values:
-            delattr(layer, attribute)
+            del vars(layer)[attribute]
 
 
 def _versions(network: nn.Module) -> list[int]:

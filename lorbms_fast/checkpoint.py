@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.atomic_io import atomic_folder, atomic_write, remove_whole
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.differences import differences
+from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError
 from lorbms_fast.optimizers import Adam, Optimizers
 from lorbms_fast.types import Networks
@@ -87,10 +87,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is missing or damaged ({error})") from error
     found = {name: state.get(name, "absent") for name in FORMAT}
     if found not in (FORMAT, _BEFORE):
-        raise UserError(
-            f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
-            "lorbms-fast that wrote it, or begin a new run"
-        )
+        raise of_another_version(path, found, FORMAT)
     if state.pop("seal", None) != _seal(state):
         raise Damaged(f"{path} is damaged: its content does not fit its seal")
     sums = state.get("sha256")

@@ -1,7 +1,10 @@
 """Differences between two trees of settings, field by field."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from lorbms_fast.errors import UserError
 
 _ABSENT = "absent"
 
@@ -24,6 +27,14 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any], inside: s
             yield from differences(is_, wanted, where)
         elif _plain(is_) != _plain(wanted):
             yield f"{where} is {_plain(is_)}, not {_plain(wanted)}"
+
+
+def of_another_version(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> UserError:
+    """Say of a file of a run's how its format differs."""
+    return UserError(
+        f"{path} is of another version: {'; '.join(differences(found, expected))}; go on with the release of "
+        "lorbms-fast that wrote it, or begin a new run"
+    )
 
 
 def _plain(value: Any) -> Any:

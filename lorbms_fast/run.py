@@ -17,7 +17,7 @@ from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, exclusive_lock
 from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.store import FACTS, ImageStore
-from lorbms_fast.differences import differences
+from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
@@ -113,10 +113,7 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{folder} is not a run: name a folder that `lorbms-fast train` wrote") from error
         if found != FORMAT:
-            raise UserError(
-                f"{path} is of another version: {'; '.join(differences(found, FORMAT))}; go on with the release of "
-                "lorbms-fast that wrote it, or begin a new run"
-            )
+            raise of_another_version(path, found, FORMAT)
         return cls(folder, read_config(folder / "config.json", TrainConfig()), store, digest)
 
     def open_store(self, moved_to: Path | None = None) -> ImageStore:

@@ -1,0 +1,54 @@
+"""Passes of a network of the package's layers, and the layers that only networks use."""
+
+import pytest
+import torch
+from torch import nn
+
+from lorbms_fast import kernels
+from lorbms_fast.kernels import DenseBlock, GroupedBatchNorm2d, ResizeConv2d, SpectralConv2d, passes
+from lorbms_fast.kernels.grouped_batch_norm import follow
+from lorbms_fast.kernels.lorbms import SpectralResizeConv2d
+from lorbms_fast.kernels.spectral_norm import modules
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    spectral = DenseBlock(6, num_layers=3, growth_rate=2, conv=SpectralConv2d)
+    layers = [nn.Conv2d(3, 4, 3), SpectralResizeConv2d(4, 6), spectral, SpectralConv2d(12, 5, 3), ResizeConv2d(5, 2)]
+    return nn.Sequential(*layers, DenseBlock(2, num_layers=2, growth_rate=3, activation="instance_norm_relu")).double()
+
+
+@pytest.mark.parametrize("impl", ["reference", "fused"])
+def test_passes_are_calls(impl):
+    model, images = network(), [torch.randn(n, 3, 6, 7, dtype=torch.float64) for n in (2, 1)]
+    results = []
+    with kernels.use_impl(impl):
+        for runs in ([model, model], passes(model, 2)):
+            ys = [run(x) for run, x in zip(runs, images, strict=True)]
+            results.append([*ys, *torch.autograd.grad(sum(y.sin().sum() for y in ys), list(model.parameters()))])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_what_parameters_decide_is_made_once_for_all_passes(monkeypatch):
+    made = []
+    monkeypatch.setattr(modules, "spectral_norm_all", lambda Ws, *_: made.append(len(Ws)) or list(Ws))
+    model = network()
+    for run in passes(model, 3):
+        run(torch.randn(1, 3, 6, 6, dtype=torch.float64))
+    assert made == [5]
+    assert all(getattr(layer, "packed", None) is None for layer in model)  # outside of a pass a layer packs by itself
+
+
+def test_batch_norm_of_groups_is_one_after_the_other():
+    x = torch.rand(3 * 4, 5, 6, 6, dtype=torch.float64) - 0.2
+    norms = [GroupedBatchNorm2d(5, relu_first=first).double() for first in (True, False, True)]
+    expected = torch.cat([norms[1](part.relu()) for part in x.chunk(3)])
+    torch.testing.assert_close(norms[0](x, groups=3), expected)
+    found = []
+    torch.testing.assert_close(norms[2](x, groups=3, found=found), expected)
+    assert norms[2].running_mean.abs().max() == 0
+    follow(found)
+    for norm in norms[::2]:
+        torch.testing.assert_close(norm.running_mean, norms[1].running_mean)
+        torch.testing.assert_close(norm.running_var, norms[1].running_var)
