@@ -1,5 +1,6 @@
 """Plain CUDA kernels, compiled by CuPy, for comparison: what one writes by hand in half an hour."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,10 @@ extern "C" __global__ void mix_chunks(
 Pair = tuple[Callable[[], Tensor], Callable[[], Tensor]]
 
 
-def instance_norm_relu(cupy: Any) -> Pair:
+def instance_norm_relu(device: torch.device) -> Pair:
     """36 images of 112 maps of 64x64, as the encoder has them."""
-    x = torch.randn(36, 112, 64, 64, device="cuda")
+    cupy = importlib.import_module("cupy")
+    x = torch.randn(36, 112, 64, 64, device=device)
     y = torch.empty_like(x)
     kernel = cupy.RawKernel(_INSTANCE_NORM_RELU, "instance_norm_relu")
     there, to = cupy.from_dlpack(x), cupy.from_dlpack(y)
@@ -61,10 +63,11 @@ def instance_norm_relu(cupy: Any) -> Pair:
     return raw, lambda: kernels.instance_norm_relu(x, 1e-5, impl="triton")
 
 
-def mix_chunks(cupy: Any) -> Pair:
+def mix_chunks(device: torch.device) -> Pair:
     """12 samples of four chunks of 192."""
-    f_ref, f_q = torch.randn(2, 12, 4, 192, device="cuda")
-    mask = torch.rand(12, 4, device="cuda") < 0.5
+    cupy = importlib.import_module("cupy")
+    f_ref, f_q = torch.randn(2, 12, 4, 192, device=device)
+    mask = torch.rand(12, 4, device=device) < 0.5
     f_mix = torch.empty_like(f_ref)
     kernel = cupy.RawKernel(_MIX_CHUNKS, "mix_chunks")
     arrays = [cupy.from_dlpack(tensor) for tensor in (f_ref, f_q, mask.to(torch.uint8), f_mix)]
@@ -82,7 +85,7 @@ def _same_stream(cupy: Any) -> Any:
     return cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream)
 
 
-RAW: dict[str, Callable[[Any], Pair]] = {
+RAW: dict[str, Callable[[torch.device], Pair]] = {
     "instance norm + ReLU, 112 maps 64x64": instance_norm_relu,
     "mixing of chunks": mix_chunks,
 }

@@ -4,6 +4,7 @@ What kernels do not write is NaN. Two runs that differ are a race: no kernel of 
 torch's are asked not to.
 """
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -11,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from bench.gpu.apex import APEX
 from bench.gpu.cases import Case, cases
 from bench.gpu.findings import Findings
 from bench.gpu.judging import DTYPES, arithmetic, judged, poisoned, results, same
@@ -27,12 +29,12 @@ AT_LEAST = 3.0
 
 
 def run(findings: Findings, setting: Setting) -> None:
-    """Check all, smaller batches first; compare with raw kernels; time all."""
+    """Check all, smaller batches first; compare with others'; time all."""
     warnings.filterwarnings("ignore", message=".*deterministic.*")
     with setting.kernels():
         for n, case in _until_time_is_up("checked", findings, setting):
             check(case, n, findings, setting)
-        compare_with_raw(findings, setting)
+        compare_with_others(findings, setting)
         for n, case in _until_time_is_up("timed", findings, setting):
             time_forms(case, n, findings, setting)
 
@@ -95,22 +97,21 @@ def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None
     findings.row(table, operation=case.name, batch=n, **cells, **faster)
 
 
-def compare_with_raw(findings: Findings, setting: Setting) -> None:
-    """Two operations, forward, against plain CUDA kernels that CuPy compiles, if it is here."""
+def compare_with_others(findings: Findings, setting: Setting) -> None:
+    """Operations, forward, against plain CUDA kernels that CuPy compiles and against apex, each if it is here."""
     if setting.rehearse:
-        findings.note("no CUDA kernels by hand on a CPU")
+        findings.note("neither CUDA kernels by hand nor apex on a CPU")
         return
-    try:
-        import cupy
-    except ImportError:
-        findings.missed("CUDA kernels by hand: CuPy is not installed")
-        return
-    for name, raw in RAW.items():
-        theirs, ours = raw(cupy)
-        apart = (theirs() - ours()).abs().max().item()
-        findings.row(
-            "CUDA kernels by hand, through CuPy, forward, float32",
-            None if apart < 1e-4 else "they differ",
-            **{"operation": name, "CuPy, ms": milliseconds(theirs, setting.device)},
-            **{"ours, ms": milliseconds(ours, setting.device), "largest difference": apart},
-        )
+    for package, competitors in {"CuPy": RAW, "apex": APEX}.items():
+        if importlib.util.find_spec(package.lower()) is None:
+            findings.missed(f"{package} beside ours: it is not installed")
+            continue
+        for name, competitor in competitors.items():
+            theirs, ours = competitor(setting.device)
+            apart = (theirs() - ours()).abs().max().item()
+            findings.row(
+                f"{package} beside ours, forward, float32",
+                None if apart < 1e-4 else "they differ",
+                **{"operation": name, f"{package}, ms": milliseconds(theirs, setting.device)},
+                **{"ours, ms": milliseconds(ours, setting.device), "largest difference": apart},
+            )
