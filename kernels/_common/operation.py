@@ -53,25 +53,26 @@ def operation(
         if variants is not None:
             _variants[name] = variants
 
-        def in_form(form: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-            form, _, variant = form.partition(": ")
+        def in_form(form: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+            form, variant = (form, "") if form is None else form.partition(": ")[::2]
             if variant:
-                _variants[name](*args, **{word: value for word, value in kwargs.items() if word != "impl"})[variant]()
-            return function(*args[:place], **(kwargs | {"impl": form}))
+                _variants[name](*args, **kwargs)[variant]()
+            return function(*args, **kwargs, impl=form)  # type: ignore[arg-type]
 
         @wraps(function)
         def dispatched(*args: Any, **kwargs: Any) -> R:
-            named = kwargs.get("impl") if len(args) <= place else args[place]
+            named = kwargs.pop("impl", None) if len(args) <= place else args[place]
+            args = args[:place]
             if named is None:
                 named = next((asked for arg in args if (asked := getattr(arg, "asked", None)) is not None), None)
             if torch.compiler.is_compiling():
                 failed = named is None and name in dispatch.failed
-                return in_form("fused", args, kwargs) if failed else function(*args, **kwargs)
+                return in_form("fused" if failed else named, args, kwargs)
             if named is not None or dispatch.transformed():
-                return in_form(named, args, kwargs) if named and ": " in named else function(*args, **kwargs)
+                return in_form(named, args, kwargs)
             if _watcher is not None:
                 with watched(None) as watcher:
-                    watcher(dispatched, args[:place], {word: kwargs[word] for word in kwargs if word != "impl"})
+                    watcher(dispatched, args, kwargs)
                     return function(*args, **kwargs)
             if dispatch.in_force() not in ("auto", TRITON):
                 return function(*args, **kwargs)
@@ -80,7 +81,7 @@ def operation(
             if form == "fused":
                 return in_form(form, args, kwargs)
             try:
-                return function(*args, **kwargs) if form is None else in_form(form, args, kwargs)
+                return in_form(form, args, kwargs)
             except Exception as error:
                 if _answered or failed_kernel(error) is None or dispatch.in_force() == TRITON:
                     raise
@@ -101,11 +102,11 @@ def operation(
 
 
 def key_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
-    """Describe a call but for the number of samples: shapes, dtypes and options."""
+    """Describe a call, but for the number of samples and `impl`: shapes, dtypes and options."""
     first, *others = args
     x: Tensor = first if isinstance(first, Tensor) else first[0]
     of_first = (tuple(first.shape[1:]), first.dtype) if isinstance(first, Tensor) else _described(first)
-    named = tuple(sorted((word, _described(value)) for word, value in kwargs.items() if word != "impl"))
+    named = tuple(sorted((word, _described(value)) for word, value in kwargs.items()))
     dtype = compute_dtype(x)
     tf32 = dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     return name, of_first, *map(_described, others), *named, dtype, tf32

@@ -147,13 +147,15 @@ def choose_forms(
 def _tried(families: dict[str, list[Call]], device: torch.device, judging: Judge) -> dict[str, Verdict]:
     """Try some operations, with a bar."""
     found: list[Verdict] = []
+    compiled = 0
     with tqdm(total=len(families), desc=f"first use of {len(families)} operations on {device}", unit="op") as bar:
         for verdict in judging(list(families.values()), device):
             if verdict is not None:
                 found.append(verdict)
                 bar.update()
             else:
-                bar.set_postfix_str("compiling")
+                compiled += 1
+                bar.set_postfix_str(f"compiled {compiled}")
     return dict(zip(families, found, strict=True))
 
 

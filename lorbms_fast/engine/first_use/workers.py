@@ -12,7 +12,7 @@ import torch
 
 from lorbms_fast.engine.first_use.calls import Call
 from lorbms_fast.engine.first_use.judging import Verdict, judge, launch
-from lorbms_fast.kernels._common.operation import TRITON
+from lorbms_fast.kernels._common.operation import TRITON, said
 
 COMPILING = 8
 """Max. processes that compile side by side."""
@@ -34,36 +34,49 @@ def judged_apart(families: Sequence[Sequence[Call]], device: torch.device) -> It
         families: calls of an operation each.
         device: a GPU.
     """
-    free = torch.cuda.mem_get_info(device)[0]
-    processes = min(COMPILING, len(os.sched_getaffinity(0)), len(families), free // EACH)
-    if processes > 1:
-        yield from _compiled(families, device, processes)
-    pool: ProcessPoolExecutor | None = None
+    pool: ProcessPoolExecutor | None = _pool(device)
     try:
+        try:
+            pool.submit(_ready, device).result()
+        except Exception:  # one process alone may use this GPU, or no other can be started from here
+            yield from judged_here(families, device)
+            return
+        free = torch.cuda.mem_get_info(device)[0]
+        processes = min(COMPILING, len(os.sched_getaffinity(0)), len(families), free // EACH)
+        if processes > 1:
+            yield from _compiled(families, device, processes)
         for calls in families:
-            pool = pool or _pool(1)
+            pool = pool or _pool(device)
             try:
                 yield pool.submit(judge, calls, device).result()
             except BrokenProcessPool:
                 yield Verdict(failures={TRITON: "ended the process that tried it"})
                 pool = None
+            except Exception as error:  # in the definition, or in the drawing
+                yield Verdict(failures={TRITON: f"could not be tried ({said(error)})"})
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
 
 
 def _compiled(families: Iterable[Sequence[Call]], device: torch.device, processes: int) -> Iterator[None]:
-    with _pool(processes) as pool, suppress(BrokenProcessPool):  # who broke it, judging will find
+    with _pool(device, processes) as pool, suppress(BrokenProcessPool):
         for done in as_completed([pool.submit(launch, calls, device) for calls in families]):
-            done.result()
+            done.exception()  # which judging will find again
             yield None
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _quiet)
+def _pool(device: torch.device, processes: int = 1) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (device,))
 
 
-def _quiet() -> None:
-    """Leave Ctrl-C to the process that waits, and the processors to the others."""
+def _begin(device: torch.device) -> None:
+    """Leave Ctrl-C to the process that waits, and the processors to the others; work on one GPU."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def _ready(device: torch.device) -> None:
+    torch.zeros(1, device=device)

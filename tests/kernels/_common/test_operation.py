@@ -1,5 +1,7 @@
 """The dispatcher, and packed weights that run in another form than they were packed for."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -35,11 +37,30 @@ def test_a_key_tells_shapes_options_and_packing_apart_but_not_samples():
         return operation.key_of("dense_block", args, options)
 
     x = torch.randn(3, 4, 8, 8)
-    assert key(x, fused) == key(x[:1], fused) == key(x, fused, impl="fused")
+    assert key(x, fused) == key(x[:1], fused)
     others = [key(x[..., :4], fused), key(x.double(), fused), key(x, fused, eps=1e-3), key(x, [W], [b])]
     with torch.autocast("cpu", torch.bfloat16):
         others.append(key(x, fused))
     assert len({key(x, fused), *others}) == 6
+
+
+def test_a_call_takes_the_form_that_was_installed_unless_it_names_one(monkeypatch):
+    x, taken = torch.randn(3, 2, 4, 4), []
+    for form in ("reference", "fused"):
+        of_form = importlib.import_module(f"lorbms_fast.kernels.max_pool.{form}")
+        monkeypatch.setattr(of_form, "max_pool2x2", lambda x, form=form: taken.append(form))
+    operation.install({operation.key_of("max_pool2x2", (x,), {}): "reference"}, set())
+    try:
+        kernels.max_pool2x2(x)
+        kernels.max_pool2x2(x[:1], None)
+        kernels.max_pool2x2(x, impl=None)
+        kernels.max_pool2x2(x, "fused")
+        kernels.max_pool2x2(x[..., :2])
+        with kernels.use_impl("fused"):
+            kernels.max_pool2x2(x)
+    finally:
+        operation.install({}, set())
+    assert taken == ["reference"] * 3 + ["fused"] * 3
 
 
 def test_the_variants_of_a_dense_block_give_the_same(monkeypatch):
