@@ -34,10 +34,11 @@ def judged_apart(families: Sequence[Sequence[Call]], device: torch.device) -> It
         families: calls of an operation each.
         device: a GPU.
     """
-    pool: ProcessPoolExecutor | None = _pool(device)
+    first = _pool(device)
+    pool: ProcessPoolExecutor | None = first
     try:
         try:
-            pool.submit(_ready, device).result()
+            first.submit(_ready, device).result()
         except Exception:  # one process alone may use this GPU, or no other can be started from here
             yield from judged_here(families, device)
             return

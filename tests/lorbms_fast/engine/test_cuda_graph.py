@@ -121,7 +121,7 @@ class FrozenRate(Adam):
     @torch.no_grad()
     def step(self, closure=None):
         lr = self.param_groups[0]["lr"]
-        self.param_groups[0]["lr"] = torch.tensor(float(self.host_rate), dtype=torch.float64)
+        self.param_groups[0]["lr"] = torch.full((), self.host_rate, dtype=torch.float64)
         super().step()
         self.param_groups[0]["lr"] = lr
 
