@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Uses:
 
 
 class _ChildrenAreLeaves(fx.Tracer):
+    proxy_buffer_attributes = True  # so that a forward that counts its calls counts none of these
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
@@ -79,7 +82,8 @@ def _graphs(module: nn.Module) -> list[fx.Graph]:
     for arguments in ({}, optional) if optional else ({},):
         for training in (False, True):
             try:
-                graphs.append(_ChildrenAreLeaves().trace(_stand_in(module, training), dict(arguments)))
+                with torch.random.fork_rng(devices=[]):
+                    graphs.append(_ChildrenAreLeaves().trace(_stand_in(module, training), dict(arguments)))
             except Exception:  # whatever a forward does with what is not a tensor
                 return []
     return graphs
@@ -89,8 +93,10 @@ def _stand_in(module: nn.Module, training: bool) -> nn.Module:
     """A module whose forward may leave what it likes in it, with the same children."""
     other = copy.copy(module)
     for name, value in vars(module).items():
-        if isinstance(value, list | dict | set) and name not in ("_modules", "_parameters", "_buffers"):
+        if isinstance(value, list | dict | set):
             other.__dict__[name] = copy.copy(value)
+        elif isinstance(value, Tensor):
+            other.__dict__[name] = value.clone()
     other.__dict__["training"] = training
     return other
 

@@ -67,7 +67,9 @@ def _without_dropouts(found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
             continue
         (before,), (after,) = of.before, of.after
         activation = None if after is None else of_layer(after)
-        if type(before) in OURS and activation is not None and activation.name in ("relu", "leaky_relu"):
+        if before is None or after is None or type(before) not in OURS or activation is None:
+            continue
+        if activation.name in ("relu", "leaky_relu"):
             found[before].after = found[before].after - {dropout} | {after}
             found[after].before = found[after].before - {dropout} | {before}
     return found

@@ -249,6 +249,29 @@ def test_a_model_of_one_layer():
         assert type(layer) is kind
 
 
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.act, self.calls, self.sum = nn.InstanceNorm2d(3), nn.ReLU(), 0, torch.zeros(())
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.steps += 1
+        self.calls += 1
+        self.sum.add_(1)
+        return self.act(self.norm(x)) * torch.rand(())
+
+
+def test_looking_at_a_forward_changes_nothing():
+    torch.manual_seed(0)
+    model, before = Counts(), torch.get_rng_state()
+    accelerate(model)
+    assert (model.steps, model.calls, model.sum) == (0, 0, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    model(torch.randn(1, 3, 4, 4))
+    assert (model.steps, model.calls, model.sum) == (1, 1, 1)
+
+
 def test_hooks_stay_and_keep_what_they_watch():
     model, seen = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.InstanceNorm2d(3), nn.ReLU()), []
     model[0].register_forward_hook(lambda module, inputs, y: seen.append(y.min()))
