@@ -24,7 +24,6 @@ def run(findings: Findings, setting: Setting) -> None:
         found = choose_forms(_works(setting), setting.device, retune=True, path=setting.out / "kernels.json")
     for row in found.rows:
         findings.row("Forms", "; ".join(row.messages()) or None, **row.cells)
-    found.tell(whole=True)
 
 
 def _works(setting: Setting) -> list[Callable[[], object]]:

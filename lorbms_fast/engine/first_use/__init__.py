@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.first_use.calls import Call, recorded
@@ -84,6 +81,10 @@ class Found:
         if not self.tried and not whole:
             tqdm.write(f"{len(self.rows)} operations run as {self.path} says; --retune tries them again")
             return
+        from rich import box  # where nothing is told (bench.gpu), it need not be installed
+        from rich.console import Console
+        from rich.table import Table
+
         of = self.machine
         title = f"{of['gpu']}, torch {of['torch']}, Triton {of['triton']}, lorbms-fast {of['lorbms-fast']}"
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
