@@ -242,7 +242,7 @@ class _Positions(NamedTuple):
 
     def matrix(self, maps: Tensor) -> Tensor:
         """The other way; what lies in another way is copied."""
-        return maps.permute(0, 2, 3, 1).reshape(self.rows, -1)
+        return maps.permute(0, 2, 3, 1).reshape(self.rows, -1).contiguous()
 
 
 class _Parts(NamedTuple):
