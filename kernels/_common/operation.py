@@ -137,6 +137,11 @@ def watched(watcher: Watcher | None) -> Iterator[Any]:
         _watcher = before
 
 
+def is_watched() -> bool:
+    """Say whether somebody writes down which operations are called."""
+    return _watcher is not None
+
+
 @contextmanager
 def failures_answered() -> Iterator[None]:
     """Raise, inside the block, what a kernel fails with: whoever catches it asks `fall_back`."""

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from lorbms_fast.kernels._common.operation import is_watched
 from lorbms_fast.kernels.dense_block import ActivationName, PackedLayers, dense_block_activated
 from lorbms_fast.kernels.lorbms.dense_block_pooled import fused
 from lorbms_fast.kernels.lorbms.pooled_conv import pooled_conv2d
@@ -35,7 +36,7 @@ def dense_block_pooled(
     Returns:
         (N, O, H // 2, W // 2). Differentiable once.
     """
-    if layers.form == "fused":
+    if layers.form == "fused" and not is_watched():  # who watches, means to choose for each of the two
         packed = layers.weights, layers.biases, layers.layers
         return fused.dense_block_pooled(x, *packed, activation, eps, weight, bias)
     impl = "reference" if layers.form == "reference" else layers.asked

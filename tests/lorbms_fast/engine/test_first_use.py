@@ -26,6 +26,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms, use_impl
 from lorbms_fast.kernels._common import dispatch, operation
 from lorbms_fast.kernels.lorbms.chunk_mixing.triton import kernels as mixing
+from lorbms_fast.measurement import launches
 from lorbms_fast.run import Run
 from lorbms_fast.training.session import run_training
 from lorbms_fast.training.setup import batch_source
@@ -330,6 +331,21 @@ def captured_keys(captured):
 
 def ends_its_process(x, impl=None):
     os._exit(1)
+
+
+def test_an_iteration_in_kernels_makes_the_calls_that_were_recorded(store):
+    trained = Trained(CONFIG, "bfloat16", torch.float32)
+    captured, asked = trained.captured(store, None), set()
+
+    def note(call, args, kwargs):
+        asked.add(operation.key_of(call.__name__, args, kwargs))
+
+    with captured.undone():
+        known = {*recorded([partial(captured.rehearse, captured.sizes[0])], CPU)}
+    with captured.undone(), launches.recorded(), operation.watched(note):
+        captured.rehearse(captured.sizes[-1])
+    assert asked <= known
+    assert {"dense_block_activated", "pooled_conv2d", "dense_block_maps", "resize_conv"} < {key[0] for key in asked}
 
 
 @pytest.mark.slow
