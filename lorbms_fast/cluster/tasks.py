@@ -123,10 +123,11 @@ def results(
                     running[remote.remote(work, common, task.name, task.item)] = task
                 if not running:
                     return
-                (ready, *_), _ = ray.wait(list(running), num_returns=1)
-                task = running.pop(ready)
-                yield task, _result(ready, task)
-                bar.update(task.images)
+                ray.wait(list(running), num_returns=1)
+                for ready in ray.wait(list(running), num_returns=len(running), timeout=0)[0]:  # all that are by now
+                    task = running.pop(ready)
+                    yield task, _result(ready, task)
+                    bar.update(task.images)
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

@@ -66,6 +66,7 @@ def bucket(settings) -> Iterator[str]:
 def nodes(request, settings, tmp_path_factory) -> Iterator[Any]:
     """A cluster whose two working nodes may be removed and added; this process is its driver."""
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from ray._common.utils import reset_ray_address
     from ray.cluster_utils import Cluster
 
     with suppress(pytest.skip.Exception):  # tests of it say why
@@ -75,7 +76,8 @@ def nodes(request, settings, tmp_path_factory) -> Iterator[Any]:
     settings.setenv("RAY_health_check_period_ms", "500")
     settings.setenv("RAY_health_check_failure_threshold", "3")
     settings.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    reset_ray_address()  # Ray would tell other processes of this machine of it
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")

@@ -125,6 +125,27 @@ def test_other_layouts_elsewhere(bucket, nodes, tmp_path):
     assert facts["annotations"] == f"{bucket}/coco/annotations/instances_train2017.json"
 
 
+def test_lists_of_archives_elsewhere_are_kept(shards, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster.prepare import _list_archive
+    from lorbms_fast.dataloader.sources.tar import named_members
+
+    source, work = Place("memory://lists"), Place(str(tmp_path))
+    source.put(shards / "00001.tar", "a/00001.tar")
+    (tmp_path / "a").mkdir()
+    shutil.copyfile(shards / "00001.tar", tmp_path / "a" / "00001.tar")
+    expected = named_members(tmp_path, [Path("a/00001.tar")])
+    item = (0, "a/00001.tar", "first")
+    assert _list_archive((source, work), item) == expected
+    source.remove()
+    assert _list_archive((source, work), item) == expected  # of what is kept
+    with pytest.raises(UserError, match="memory://lists cannot be reached"):
+        _list_archive((source, work), (0, "a/00001.tar", "another"))
+    (tmp_path / "listed" / "000000.json").write_text('{"of":')
+    with pytest.raises(UserError, match="memory://lists cannot be reached"):
+        _list_archive((source, work), item)
+
+
 def test_a_failure_names_machine_and_file(nodes, shards, tmp_path):
     from lorbms_fast.cluster.prepare import list_photographs, prepare_on_cluster
 
