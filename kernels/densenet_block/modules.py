@@ -21,7 +21,6 @@ _TYPES = {
     "relu2": nn.ReLU,
     "conv2": nn.Conv2d,
 }
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class DenseNetLayer(nn.Module):
@@ -165,12 +164,14 @@ def _changed(layers: Iterable[tuple[str, Any]]) -> str | None:
     """Say in what the layers differ from what torchvision makes; None if in nothing."""
     C = growth = None
     for name, layer in layers:
-        parts: dict[str, Any] = {part: getattr(layer, part, None) for part in _TYPES}
+        parts: dict[str, Any] = {part: layer._modules.get(part) for part in _TYPES}
         for part, module in parts.items():
             if type(module) is not _TYPES[part]:
                 return f"{name}.{part} is a {type(module).__name__}, not a {_TYPES[part].__name__}"
         for part, module in {"": layer, **parts}.items():
-            if any(getattr(module, hooks) for hooks in _HOOKS) or "forward" in vars(module):
+            # Asked at every step, and of hundreds of modules.
+            hooks = module._forward_hooks or module._forward_pre_hooks
+            if hooks or module._backward_hooks or module._backward_pre_hooks or "forward" in module.__dict__:
                 return f"{name}.{part} has a hook or a forward of its own".replace(". ", " ")
         if getattr(layer, "memory_efficient", False):
             return f"{name} is memory_efficient: it moves norm1's running statistics twice a step; set that to False"
