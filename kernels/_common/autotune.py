@@ -17,6 +17,8 @@ class Tuner(triton.runtime.Autotuner):
 
     tiny: dict[str, int]
     """Tiles for the interpreter."""
+    timed = True
+    """False, for all, where several processes share a GPU to compile: candidates are run once, none is chosen."""
 
     def prune_configs(self, kwargs: dict[str, Any]) -> list[triton.Config]:
         """List the candidates."""
@@ -25,7 +27,19 @@ class Tuner(triton.runtime.Autotuner):
         return candidates
 
     def _bench(self, *args: Any, config: triton.Config, **meta: Any) -> Any:
-        return [0.0] * 3 if self.alone else super()._bench(*args, config=config, **meta)
+        if self.alone:
+            return [0.0] * 3
+        if not self.timed:
+            self.fn.run(*args, **meta, **config.all_kwargs())
+            return [0.0] * 3
+        return super()._bench(*args, config=config, **meta)
+
+    def check_disk_cache(self, tuning_key: Any, configs: Any, bench_fn: Callable[[], None]) -> bool:
+        """Look up, or find and keep, the fastest candidate; untimed ones are compiled, and nothing is kept."""
+        if self.timed:
+            return bool(super().check_disk_cache(tuning_key, configs, bench_fn))
+        bench_fn()
+        return False
 
 
 def autotune(

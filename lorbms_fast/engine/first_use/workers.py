@@ -12,6 +12,7 @@ import torch
 
 from lorbms_fast.engine.first_use.calls import Call
 from lorbms_fast.engine.first_use.judging import Verdict, judge, launch
+from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels._common.operation import TRITON, said
 
 COMPILING = 8
@@ -61,14 +62,25 @@ def judged_apart(families: Sequence[Sequence[Call]], device: torch.device) -> It
 
 
 def _compiled(families: Iterable[Sequence[Call]], device: torch.device, processes: int) -> Iterator[None]:
-    with _pool(device, processes) as pool, suppress(BrokenProcessPool):
+    with _pool(device, processes, _compile_alone) as pool, suppress(BrokenProcessPool):
         for done in as_completed([pool.submit(launch, calls, device) for calls in families]):
             done.exception()  # which judging will find again
             yield None
 
 
-def _pool(device: torch.device, processes: int = 1) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (device,))
+def _pool(
+    device: torch.device, processes: int = 1, begin: Callable[[torch.device], None] | None = None
+) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), begin or _begin, (device,))
+
+
+def _compile_alone(device: torch.device) -> None:
+    """Choose no tile sizes by time while others use the GPU."""
+    _begin(device)
+    if dispatch.TRITON:
+        from lorbms_fast.kernels._common.autotune import Tuner
+
+        Tuner.timed = False
 
 
 def _begin(device: torch.device) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
-from lorbms_fast.kernels._common.autotune import autotune  # noqa: E402
+from lorbms_fast.kernels._common.autotune import Tuner, autotune  # noqa: E402
 
 
 @triton.jit
@@ -23,3 +23,13 @@ def test_the_only_candidate_is_not_timed(monkeypatch):
         for config in found:
             tuner._bench(config=config, PRECISION=precision)
         assert len(timed) == (candidates if candidates > 1 else 0)
+
+
+def test_untimed_candidates_are_all_run_and_nothing_is_kept(monkeypatch):
+    ran = []
+    monkeypatch.setattr(triton.runtime.Autotuner, "check_disk_cache", lambda *_: pytest.fail("it looked up"))
+    monkeypatch.setattr(triton.runtime.JITFunction, "run", lambda self, *_, BLOCK, **__: ran.append(BLOCK))
+    tuner = autotune([triton.Config({"BLOCK": size}) for size in (16, 32)], {"BLOCK": 2}, ["n"])(kernel)
+    monkeypatch.setattr(Tuner, "timed", False)
+    tuner.run(None, 1, grid=(1,), warmup=False, PRECISION="tf32")
+    assert ran == [16, 32, 16]
