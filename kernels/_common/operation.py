@@ -64,7 +64,9 @@ def operation(
             named = kwargs.pop("impl", None) if len(args) <= place else args[place]
             args = args[:place]
             if named is None:
-                named = next((asked for arg in args if (asked := getattr(arg, "asked", None)) is not None), None)
+                # No := in here: torch 2.11 cannot compile a variable that only a comprehension sets.
+                asked = [getattr(arg, "asked", None) for arg in args]
+                named = next((one for one in asked if one is not None), None)
             if torch.compiler.is_compiling():
                 failed = named is None and name in dispatch.failed
                 return in_form("fused" if failed else named, args, kwargs)
