@@ -74,7 +74,7 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
 def weight_of(layer: nn.Module) -> Tensor:
     """The weight that a layer uses: normalized, if it is to be."""
     weight: Any = layer.normalized() if isinstance(layer, SpectralNorm) else layer.weight
-    return weight  # type: ignore[no-any-return]
+    return weight
 
 
 def unnormalized(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
