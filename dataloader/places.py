@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock  # of torch's dependencies; it waits, which `exclusive_lock` does not
+from filelock import FileLock  # it waits, which `exclusive_lock` does not
 
 from lorbms_fast.atomic_io import atomic_write, clear_partials
 from lorbms_fast.dataloader.image_file import ByteRange, is_inside
