@@ -49,7 +49,7 @@ def densenet_block(x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[tup
         if torch.is_grad_enabled() and any(p.requires_grad for p in inputs):
             maps: Tensor = _Block.apply(layers, used, *inputs)
         else:
-            maps = _Positions.of(x).maps(_stack(x, layers, used)).contiguous(memory_format=memory_format(x))
+            maps = _Positions.of(x).arranged(_stack(x, layers, used), memory_format(x))
     return maps, used
 
 
@@ -117,7 +117,9 @@ class _Block(torch.autograd.Function):
         ctx.save_for_backward(x, stack, *saved, *parameters)
         ctx.norms = [[(norm.eps, norm.statistics is None) for norm in (layer.norm1, layer.norm2)] for layer in layers]
         # A copy: operations in place that follow must not change what the backward reads.
-        return _Positions.of(x).maps(stack).clone(memory_format=memory_format(x))
+        layout = memory_format(x)
+        maps = _Positions.of(x).arranged(stack, layout)
+        return maps.clone() if layout == torch.channels_last else maps
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -182,9 +184,9 @@ class _Block(torch.autograd.Function):
             found = (to_weight1, to_bias1, grad_W1, to_weight2, to_bias2, grad_W2)
             pairs = zip(found, _parameters(layer), wanted, strict=False)
             gradients[:0] = [g.to(p.dtype) if needed else None for g, p, needed in pairs]
-        to_x = positions.maps(completed(parts.before(0))) if ctx.needs_input_grad[2] else None
-        if to_x is not None:
-            to_x = to_x.contiguous(memory_format=memory_format(x))
+        to_x = None
+        if ctx.needs_input_grad[2]:
+            to_x = positions.arranged(completed(parts.before(0)), memory_format(x))
         return None, None, to_x, *gradients
 
 
@@ -239,6 +241,15 @@ class _Positions(NamedTuple):
     def maps(self, matrix: Tensor) -> Tensor:
         """(M, C) as maps (N, C, H, W) in the same memory."""
         return matrix.unflatten(0, self).permute(0, 3, 1, 2)
+
+    def arranged(self, matrix: Tensor, layout: torch.memory_format) -> Tensor:
+        """The maps in a layout: in the same memory if it is channels_last, else copied."""
+        if layout == torch.channels_last:
+            return self.maps(matrix)
+        result = matrix.new_empty(self.N, matrix.shape[1], self.H, self.W)
+        for maps, rows in zip(result.flatten(2), matrix.unflatten(0, (self.N, -1)), strict=True):
+            maps.copy_(rows.t())  # torch transposes matrices three times as fast as it copies maps to another layout
+        return result
 
     def matrix(self, maps: Tensor) -> Tensor:
         """The other way; what lies in another way is copied."""
