@@ -51,6 +51,17 @@ def test_a_run_leaves_everything_to_look_at(finished):
     assert list((finished / "tensorboard").iterdir())
 
 
+def test_a_run_says_how_long_it_takes_and_what_it_learned(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lorbms_fast.engine.log.FIRST_MINUTE", 0)
+    run_training(Run.create(tmp_path / "run", TINY, store.path), store)
+    told = capsys.readouterr().out
+    assert told.count("iteration 1: the other 5 will take about a minute") == 1
+    for line in ("iteration 3: PSNR of I_hat", "iteration 6: PSNR of I_hat"):
+        assert told.count(line) == 1
+    assert "(16x16 blur " in told
+    assert "against the best constant answer" in told
+
+
 def test_interrupting_saves_first(store, tmp_path, monkeypatch):
     config = replace(TINY, iterations=100_000, checkpoint_every=100_000)
     run = Run.create(tmp_path / "run", config, store.path)
