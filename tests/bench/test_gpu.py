@@ -14,12 +14,13 @@ import torch
 from bench.gpu import __main__ as kit
 from bench.gpu.cases import Case, cases
 from bench.gpu.findings import Findings, read
-from bench.gpu.judging import judged, poisoned, results
+from bench.gpu.judging import poisoned, results
 from bench.gpu.page import write_page
 from bench.gpu.phases import operations
 from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
+from lorbms_fast.engine.first_use.judging import judged
 
 CPU = torch.device("cpu")
 
@@ -70,9 +71,9 @@ def test_wrong_kernels_are_told(mistake, setting):
 
 def test_errors_are_judged_by_the_definitions_own():
     exact, own = [torch.ones(4, dtype=torch.float64)], [torch.full((4,), 1.01)]
-    assert judged([torch.full((4,), 1.03)], own, exact, torch.float32).wrong is None
-    assert judged([torch.full((4,), 1.05)], own, exact, torch.float32).wrong
-    assert judged([torch.full((4,), math.nan)], own, exact, torch.float32).wrong
+    assert judged([torch.full((4,), 1.03)], own, exact).wrong is None
+    assert judged([torch.full((4,), 1.05)], own, exact).wrong
+    assert judged([torch.full((4,), math.nan)], own, exact).wrong
 
 
 def test_inputs_are_exact_in_half_precision():

@@ -15,11 +15,12 @@ from torch import Tensor
 from bench.gpu.apex import APEX
 from bench.gpu.cases import Case, cases
 from bench.gpu.findings import Findings
-from bench.gpu.judging import DTYPES, arithmetic, judged, poisoned, results, same
+from bench.gpu.judging import DTYPES, arithmetic, poisoned, results, same
 from bench.gpu.raw import RAW
 from bench.gpu.setting import Setting
 from bench.gpu.timing import milliseconds
 from lorbms_fast.config import Precision
+from lorbms_fast.engine.first_use.judging import judged
 from lorbms_fast.kernels._common.dispatch import Impl
 
 TIMED: Precision = "bfloat16"
@@ -72,7 +73,7 @@ def _checked(
         own = results(case, inputs, dtype, "reference")
         with poisoned():
             found, again = (results(case, inputs, dtype, "triton") for _ in range(2))
-    errors = judged(found, own, exact, dtype)
+    errors = judged(found, own, exact)
     moved = None if same(found, again) else "two runs differ"
     cells = {"error": errors.found, "of the definition": errors.own, "twice the same": "no" if moved else "yes"}
     return cells | {"wrong": errors.wrong or moved}
