@@ -160,7 +160,10 @@ def newest(folder: Path, model: ModelConfig) -> Path:
             _tell_once(f"lorbms-fast: {message}: using the checkpoint before it, {path}")
         return path
     if damaged:
-        raise UserError(f"{folder.parent} has no checkpoint that is whole: {'; '.join(damaged)}")
+        raise UserError(
+            f"{folder.parent} has no checkpoint that is whole ({'; '.join(damaged)}): "
+            "copy one back there if you have it elsewhere, or train again with another --out"
+        )
     raise UserError(f"{folder.parent} has no checkpoint yet: train it first")
 
 

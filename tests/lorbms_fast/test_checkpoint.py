@@ -96,7 +96,7 @@ def test_nothing_but_damage_is_said_of_all(tmp_path):
     run = saved(tmp_path, {2: 0.2, 4: 0.1})
     for path in run.checkpoints():
         (path / checkpoint.MODEL).write_bytes(b"")
-    with pytest.raises(UserError, match=r"no checkpoint that is whole: .*00000004.*; .*00000002/model\.safetensors"):
+    with pytest.raises(UserError, match=r"is whole \(.*00000004.*; .*00000002/model\.safetensors.*\): copy one back"):
         run.latest()
 
 
