@@ -2,17 +2,11 @@
 
 import time
 from collections.abc import Callable
-from statistics import median
 
 import torch
 
 from bench.gpu.tape import Tape
-from lorbms_fast.engine.cuda_graph import CudaGraphs
-
-REPEATED = 5
-"""How often the work is done in one graph."""
-CACHE = 256 << 20
-"""Bytes that are written before each replay: more than any second-level cache."""
+from lorbms_fast.engine.first_use import judging
 
 
 def milliseconds(work: Callable[[], object], device: torch.device, replays: int = 15) -> float:
@@ -24,26 +18,11 @@ def milliseconds(work: Callable[[], object], device: torch.device, replays: int 
         replays: how many are timed.
     """
     if device.type == "cpu":
+
+        def once() -> None:
+            work()
+
         began = time.perf_counter()
-        Tape(list).record(lambda: _done(work, 1))  # refuses what no graph can hold
+        Tape(list).record(once)  # refuses what no graph can hold
         return 1e3 * (time.perf_counter() - began)
-    graphs = CudaGraphs(device)
-    for _ in range(2):
-        graphs.warm_up(lambda: _done(work, 1))
-    replay = graphs.record(lambda: _done(work, REPEATED))
-    cache = torch.empty(CACHE, dtype=torch.uint8, device=device)
-    times = []
-    for _ in range(replays):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        cache.zero_()  # meanwhile the host is ahead
-        start.record()
-        replay()
-        end.record()
-        times.append((start, end))
-    torch.cuda.synchronize(device)
-    return median(start.elapsed_time(end) for start, end in times) / REPEATED
-
-
-def _done(work: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        work()
+    return judging.milliseconds(work, device, replays)

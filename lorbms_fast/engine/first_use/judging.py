@@ -174,12 +174,13 @@ def _leave_if_lost(device: torch.device) -> None:
         os._exit(1)
 
 
-def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+def milliseconds(work: Callable[[], object], device: torch.device, replays: int = REPLAYS) -> float:
     """Median time of a piece of work; on a GPU between events around several in one graph.
 
     Args:
         work: reads and writes fixed memory, no number goes to the host.
         device: where; a CPU's times are taken by its clock.
+        replays: how many are timed, of that graph.
     """
     if device.type == "cpu":
         began = time.perf_counter()
@@ -195,7 +196,7 @@ def milliseconds(work: Callable[[], object], device: torch.device) -> float:
     replay = graphs.record(several)
     cache = torch.empty(CACHE, dtype=torch.uint8, device=device)
     times = []
-    for _ in range(REPLAYS):
+    for _ in range(replays):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         cache.zero_()  # meanwhile the host is ahead
         start.record()
