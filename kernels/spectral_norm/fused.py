@@ -35,7 +35,7 @@ def divide(
 
 
 class _Divide(torch.autograd.Function):
-    """`W_bar = W / sigma` with `sigma = u'^T W v`, so that `dL/dW = g / sigma - <g, W> / sigma^2 u' v^T`.
+    """`W_bar = W / sigma` with `sigma = u'^T W v`, so that `dL/dW = (g - <g, W> / sigma u' v^T) / sigma`.
 
     The weights are kept, which are there anyway, and no copy of them.
     """
@@ -57,14 +57,12 @@ class _Divide(torch.autograd.Function):
                 for g, W, u_i, v_i in zip(grads, weights, u, v, strict=True)
             ]
             return None, *defined, *([None] * 3 * n)
-        inner = [torch.dot(_matrix(g).flatten(), _matrix(W).flatten()) for g, W in zip(grads, weights, strict=True)]
-        u_scaled = torch._foreach_mul(u, torch._foreach_div(inner, torch._foreach_mul(sigma, sigma)))
-        scaled = torch._foreach_div(grads, sigma)
-        result = [
-            _restored(torch.addr(_matrix(g), u_i, v_i, alpha=-1), W)
-            for g, u_i, v_i, W in zip(scaled, u_scaled, v, weights, strict=True)
-        ]
-        return None, *result, *([None] * 3 * n)
+        g = [_matrix(grad, W) for grad, W in zip(grads, weights, strict=True)]
+        inner = [torch.dot(g_i.flatten(), _matrix(W).flatten()) for g_i, W in zip(g, weights, strict=True)]
+        u_scaled = torch._foreach_mul(u, torch._foreach_div(inner, sigma))
+        result = [torch.addr(g_i, u_i, v_i, alpha=-1) for g_i, u_i, v_i in zip(g, u_scaled, v, strict=True)]
+        torch._foreach_div_(result, sigma)
+        return None, *(_restored(matrix, W) for matrix, W in zip(result, weights, strict=True)), *([None] * 3 * n)
 
 
 def _divided(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
@@ -72,17 +70,20 @@ def _divided(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
     return weight / torch.dot(u, torch.mv(_matrix(weight), v))
 
 
-def _matrix(weight: Tensor) -> Tensor:
-    """A weight (O, ...) as a matrix (O, everything else): kernels in the order of channels_last, which they lie in."""
-    return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
+def _matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
+    """A weight (O, ...) as a matrix (O, everything else), columns in the order in which it, or another one, lies."""
+    return (weight.movedim(1, -1) if _channels_last(weight if like is None else like) else weight).flatten(1)
 
 
 def _restored(matrix: Tensor, weight: Tensor) -> Tensor:
-    """The inverse of `_matrix` for a weight's shape."""
-    if weight.dim() != 4:
-        return matrix.view_as(weight)
-    o, i, height, width = weight.shape
-    return matrix.view(o, height, width, i).permute(0, 3, 1, 2)
+    """The inverse of `_matrix` for a weight's shape and order."""
+    if not _channels_last(weight):
+        return matrix.view(weight.shape)
+    return matrix.view(len(weight), *weight.shape[2:], -1).movedim(-1, 1)
+
+
+def _channels_last(weight: Tensor) -> bool:
+    return weight.dim() > 2 and not weight.is_contiguous() and weight.movedim(1, -1).is_contiguous()
 
 
 def _normalize(vectors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorbms_fast import kernels
 from tests.kernels.forms import assert_forms_agree, draw, fast, size
@@ -41,3 +42,28 @@ def test_power_iteration_converges_to_the_largest_singular_value():
         kernels.advance_u(weights, us)
     (normalized,) = kernels.spectral_norm_all(weights, us)
     assert torch.linalg.matrix_norm(normalized.flatten(1), 2).item() == pytest.approx(1, abs=1e-6)
+
+
+class _Operations(TorchDispatchMode):
+    """Names of the operations dispatched."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_weights_are_read_as_they_lie(layout):
+    """None is copied, and quotients and gradients lie as their weights."""
+    weights = [draw(4, 3, 3, 3).detach().contiguous(memory_format=layout).requires_grad_(), draw(5, 2, 1, 1)]
+    us = [draw(1, 4, seed=1).detach(), draw(1, 5, seed=2).detach()]
+    with _Operations() as done:
+        normalized = kernels.spectral_norm_all(weights, us, "fused")
+        grads = torch.autograd.grad(normalized, weights, [torch.ones_like(W) for W in weights])
+    assert not {"clone", "copy_", "_to_copy"} & set(done.names)
+    for W, W_bar, grad in zip(weights, normalized, grads, strict=True):
+        assert W_bar.stride() == grad.stride() == W.stride()
