@@ -7,7 +7,7 @@ from typing import Any
 
 from lorbms_fast.config import EvaluationConfig, TrainConfig
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.formatting import spread
+from lorbms_fast.evaluation.formatting import percentage, spread
 from lorbms_fast.evaluation.generation import generation_results, score_key
 from lorbms_fast.evaluation.results import Result, mean_and_sd, read_result
 
@@ -25,6 +25,10 @@ class Variant:
 
 EPOCHS = 3
 """Number of last epochs over which Table 4.5 averages FID and IS."""
+BEYOND = ("PSNR of I_hat", "transferred", "kept", "not replaced")
+"""Columns that the thesis's table has not: see `measure_retrieval`."""
+PAIRS = 400
+"""Number of swaps for them."""
 VARIANTS = {
     "full": Variant("full", None, (34.6, 188.3, 5.6)),
     "no-cls": Variant("without L_cls", "cls", (33.8, 183.5, 6.0)),
@@ -47,13 +51,14 @@ def variant_config(base: TrainConfig, name: str, evaluation: EvaluationConfig | 
 
 
 def ablation_rows(folder: Path) -> list[list[str]]:
-    """Write Table 4.5 of the runs in a folder: title, then here and thesis of STL-10, Frechet distance and score.
+    """Write Table 4.5 of the runs in a folder: title, here and thesis of STL-10, Frechet distance and score, `BEYOND`.
 
     Distance and score are averages over the last three epochs that were measured, as the thesis's are.
     """
     rows = []
     for name, variant in VARIANTS.items():
-        accuracy = read_result(folder / name / "evaluation" / "linear" / "encoder.json")
+        results = folder / name / "evaluation"
+        accuracy = read_result(results / "linear" / "encoder.json")
         made = generation_results(folder / name)
         if accuracy is None and not made:
             continue
@@ -68,6 +73,7 @@ def ablation_rows(folder: Path) -> list[list[str]]:
                 f"{variant.thesis[1]}",
                 _averaged(last, key, 2) if key else "needs Inception",
                 f"{variant.thesis[2]}",
+                *_beyond(results / "retrieval"),
             ]
         )
     return rows
@@ -79,6 +85,14 @@ def last_epochs(results: Sequence[Result]) -> Sequence[Result]:
         return []
     like = ("store", "distance", "features")
     return [result for result in results if all(result[name] == results[-1][name] for name in like)][-EPOCHS:]
+
+
+def _beyond(folder: Path) -> list[str]:
+    """Write what the last measurement in a folder says of reconstructions and transfers."""
+    found = [read_result(path) for path in sorted(folder.glob("*.json"))[-1:]]
+    if not found or found[0] is None:
+        return ["not measured"] * len(BEYOND)
+    return [f"{found[0]['psnr']['I_hat']:.1f} dB", *(percentage(found[0]["retrieval"][name]) for name in BEYOND[1:])]
 
 
 def _averaged(results: Sequence[Result], key: str, digits: int) -> str:

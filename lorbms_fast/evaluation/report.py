@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.ablation import ablation_rows, last_epochs
+from lorbms_fast.evaluation.ablation import BEYOND, ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.evaluation.formatting import interval, percentage, spread
 from lorbms_fast.evaluation.gallery import gallery
@@ -160,7 +160,7 @@ def _ablation(folder: Path) -> Section:
         | {f"STL-10 columns: {r['lengths']}; {r['pictures']}." for r in probed if r}
     )
     missing = f"lorbms-fast evaluate ablation STORE --out {folder} --stl10 stl10_binary --inception FILE"
-    return Section("Ablation (Table 4.5)", notes, columns, ablation_rows(folder), (), missing)
+    return Section("Ablation (Table 4.5)", notes, [*columns, *BEYOND], ablation_rows(folder), (), missing)
 
 
 def _calibration(folder: Path) -> Section:

@@ -8,12 +8,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import EvaluationConfig, TrainConfig, preset_named
+from lorbms_fast.config import TrainConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.ablation import VARIANTS, ablation_rows, variant_config
+from lorbms_fast.evaluation.ablation import BEYOND, PAIRS, VARIANTS, ablation_rows, variant_config
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
+from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.generation import measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.evaluation.linear import Sources, evaluate_row
@@ -43,7 +44,9 @@ def ablation(
     """Train LORBMS whole and without each of its losses, ten epochs each, and measure all (Table 4.5).
 
     Every variant is a run in OUT; STL-10 is the linear probe of its encoder. FID and IS are those of its mixed scenes,
-    measured after every epoch and averaged over the last three. Interrupted, it goes on where it was.
+    measured after every epoch and averaged over the last three. Beside them, beyond the thesis: PSNR of the
+    reconstructions, and how often a transferred quadrant resembles its own photograph most. Interrupted, it goes on
+    where it was.
 
     Args:
         store: Image store with neighbours to train on.
@@ -65,15 +68,17 @@ def ablation(
     pictures, images = read_stl10(stl10), ImageStore.open(store)
     base = replace(preset_named(preset, config), epochs=epochs, iterations=iterations, device=device)
     asked = [None if path is None else str(path.resolve()) for path in (inception, weights)]
-    every_epoch = EvaluationConfig(inception=asked[0], features=features, weights=asked[1])
+    measured = replace(base.evaluation, inception=asked[0], features=features, weights=asked[1])
     for name in variants:
-        run = _trained(out / name, variant_config(base, name, every_epoch), images)
+        run = _trained(out / name, variant_config(base, name, measured), images)
         evaluate_row("encoder", Sources(run.folder, pictures, linear, where))
         networks = load_networks(run.folder, where)
         source = neighbour_batches(run.config, images)
-        measure_generation(networks, source, described, run.folder, int(run.latest().name))
+        iteration = int(run.latest().name)
+        measure_generation(networks, source, described, run.folder, iteration)
+        measure_retrieval(networks, images, run.folder, iteration, pairs=PAIRS, seed=0, device=where)
     measures = f"{described.distance} here", "FID, thesis", f"{described.score or 'IS'} here", "IS, thesis"
-    table = Table("variant", "STL-10 here", "thesis", *measures)
+    table = Table("variant", "STL-10 here", "thesis", *measures, *BEYOND)
     for row in ablation_rows(out):
         table.add_row(*row)
     Console().print(table)

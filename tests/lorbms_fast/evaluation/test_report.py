@@ -9,7 +9,7 @@ import pytest
 from lorbms_fast.cli import main
 from lorbms_fast.config import LossConfig, to_json
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.ablation import VARIANTS, ablation_rows, variant_config
+from lorbms_fast.evaluation.ablation import BEYOND, VARIANTS, ablation_rows, variant_config
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from tests.conftest import TINY
 
@@ -36,7 +36,13 @@ def test_table_4_5_averages_the_last_three_epochs(tmp_path):
     (folder / "other.json").write_text(json.dumps(other))
     (row,) = ablation_rows(tmp_path)
     shown = ["without L_rec", "not measured", "26.3", "260.0 (mean of 3)", "261.9", "3.50 (mean of 3)", "3.2"]
-    assert row == shown
+    assert row == [*shown, *["not measured"] * 4]
+    rate = {"percent": 80, "low": 49, "high": 94}
+    found = {"psnr": {"I_hat": 22.71}, "retrieval": dict.fromkeys(BEYOND[1:], rate)}
+    (tmp_path / "no-rec" / "evaluation" / "retrieval").mkdir()
+    (tmp_path / "no-rec" / "evaluation" / "retrieval" / "1.json").write_text(json.dumps(found))
+    (row,) = ablation_rows(tmp_path)
+    assert row == [*shown, "22.7 dB", *["80.0 [49.0, 94.0] %"] * 3]
 
 
 @pytest.fixture
