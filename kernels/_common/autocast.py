@@ -12,6 +12,16 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if _knows(device) and torch.is_autocast_enabled(device) else x.dtype
 
 
+def refuse_integers(x: Tensor) -> None:
+    """See that weights may be cast to x's dtype.
+
+    Raises:
+        RuntimeError: it is no floating-point one; torch's convolutions refuse such maps beside floating-point weights.
+    """
+    if not x.is_floating_point():
+        raise RuntimeError(f"maps of {x.dtype}: a convolution with floating-point weights takes floating-point ones")
+
+
 def no_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Compute with x as it is."""
     device = x.device.type

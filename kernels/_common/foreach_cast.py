@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common import double_backward
+
 
 def foreach_cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Every tensor in `dtype`, its memory layout kept: one operation for all, and one for all their gradients.
@@ -15,7 +17,7 @@ def foreach_cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
         dtype: floating point.
 
     Returns:
-        The tensors; one that has the dtype already is not copied. Differentiable once.
+        The tensors; one that has the dtype already is not copied.
     """
     others = [tensor for tensor in tensors if tensor.dtype != dtype]
     copies = iter(_Cast.apply(dtype, *others) if others else ())
@@ -30,8 +32,9 @@ class _Cast(torch.autograd.Function):
         return tuple(_copies(tensors, [dtype] * len(tensors)))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        if double_backward.asked_for():
+            return None, *(None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
         given = [(grad, dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True) if grad is not None]
         copies = iter(_copies(*zip(*given, strict=True)) if given else ())
         return None, *(None if grad is None else next(copies) for grad in grads)

@@ -11,6 +11,7 @@ from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.coord_conv import reference
 
 if TRITON:
@@ -60,6 +61,7 @@ class CoordConv2d(nn.Conv2d):
         self.impl = checked_impl(impl)
 
     @leaf
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
-        return coord_conv2d(x, self.weight, self.bias, self.impl)
+    @takes_one
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H, W); or both without N."""
+        return coord_conv2d(input, self.weight, self.bias, self.impl)

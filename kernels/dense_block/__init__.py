@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.autocast import compute_dtype, refuse_integers
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
+from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -46,13 +47,12 @@ class PackedLayers(NamedTuple):
 
     def unpacked(self) -> tuple[list[Tensor], list[Tensor]]:
         """Give weights and biases of a fast form again, as views."""
-        w, L, k = self.weights, self.layers, self.kernel_size
-        growth = len(self.biases) // L
+        maps = len(self.biases)
+        growth = maps // self.layers
         if self.form == "fused":
-            return fused.System(w, growth).weights(), list(self.biases.split(growth))
-        C = w.numel() // (L * growth * k * k) - growth * (L - 1) // 2
-        flat = w.split([growth * k * k * (C + growth * layer) for layer in range(L)])
-        weights = [of_layer.view(growth, k, k, -1).permute(0, 3, 1, 2) for of_layer in flat]
+            weights = fused.System(self.weights, growth).weights()
+        else:
+            weights = triton_ops.unpack(self.weights, maps, self.layers, self.kernel_size)
         return weights, list(self.biases.split(growth))
 
     def recipe(self) -> tuple[Callable[..., "PackedLayers"], list[Tensor]]:
@@ -204,6 +204,7 @@ def _packed(
     impl: Impl | None,
 ) -> PackedLayers:
     _checked(activation)
+    refuse_integers(x)
     if isinstance(weights, PackedLayers):
         if impl in (None, "auto", weights.form) or weights.form == "reference":
             return weights
@@ -264,10 +265,11 @@ class DenseBlock(Packing):
             self.add_module(f"layer{i}", conv(in_channels + i * growth_rate, growth_rate, kernel_size))
 
     @leaf
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, in_channels + num_layers * growth_rate, H, W)."""
+    @takes_one
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, in_channels + num_layers * growth_rate, H, W); or both without N."""
         weights, biases = self.layers()
-        return dense_block(x, weights, biases, self.activation, self.eps, self.impl)
+        return dense_block(input, weights, biases, self.activation, self.eps, self.impl)
 
     def new_maps(self, x: Tensor) -> Tensor:
         """As the layer itself, but only the new maps: (N, num_layers * growth_rate, H, W)."""

@@ -107,7 +107,8 @@ class _Maps(torch.autograd.Function):
         x, W, b, y_hat, *rstd = ctx.saved_tensors
         growth, normed, eps = ctx.options
         if double_backward.asked_for():
-            return *double_backward.by_definition(partial(_defined, *ctx.options), (x, W, b), grad_y), None, None, None
+            found = double_backward.by_definition(partial(_maps_defined, *ctx.options), (x, W, b), grad_y)
+            return *found, None, None, None
         x_hat, _ = _normalized_input(x, normed, eps)  # again: one tensor less to keep
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
@@ -124,27 +125,40 @@ def _normalized_input(x: Tensor, normed: bool, eps: float) -> tuple[Tensor, list
     return x_hat, [norm_relu.normalize(x, x_hat, eps)]
 
 
-def _defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+def _maps_defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
     """The new maps, by the definition."""
-    activation = partial(instance_norm_relu, eps=eps) if normed else torch.relu
-    return reference.dense_block(x, System(W, growth).weights(), b.split(growth), activation)[:, x.shape[1] :]
+    stack = reference.dense_block(x, System(W, growth).weights(), b.split(growth), _activation(normed, eps))
+    return stack[:, x.shape[1] :]
+
+
+def _activated_defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """The activated stack, by the definition."""
+    activation = _activation(normed, eps)
+    return activation(reference.dense_block(x, System(W, growth).weights(), b.split(growth), activation))
+
+
+def _activation(normed: bool, eps: float) -> reference.Activation:
+    return partial(instance_norm_relu, eps=eps) if normed else torch.relu
 
 
 class _Activated(torch.autograd.Function):
-    """x, matrix, biases -> activated stack. It cannot be differentiated twice."""
+    """x, matrix, biases -> activated stack."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
         stack, rstd = normalized_stack(System(W, growth), x, b, normed, eps)
-        ctx.save_for_backward(W, stack, *rstd)
-        ctx.growth = growth
+        ctx.save_for_backward(x, W, b, stack, *rstd)
+        ctx.options = growth, normed, eps
         return torch.relu(stack)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        W, stack, *rstd = ctx.saved_tensors
-        grads = from_activated(System(W, ctx.growth), ctx.needs_input_grad, grad, stack, rstd)
+        x, W, b, stack, *rstd = ctx.saved_tensors
+        growth, *_ = ctx.options
+        if double_backward.asked_for():
+            found = double_backward.by_definition(partial(_activated_defined, *ctx.options), (x, W, b), grad)
+            return *found, None, None, None
+        grads = from_activated(System(W, growth), ctx.needs_input_grad, grad, stack, rstd)
         return *grads, None, None, None
 
 

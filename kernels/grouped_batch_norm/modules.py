@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.grouped_batch_norm.functional import grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.grouped_batch_norm.synchronized import Gather, synchronized_batch_norm
 
@@ -39,15 +40,22 @@ class GroupedBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
         self.eps, self.decay, self.relu_first = eps, decay, relu_first
 
-    def forward(self, x: Tensor, groups: int = 1, found: "list[Statistics] | None" = None) -> Tensor:
+    @leaf
+    def forward(self, input: Tensor, groups: int = 1, found: "list[Statistics] | None" = None) -> Tensor:
         """(groups * N, C, H, W) -> the same.
 
         Args:
-            x: batches one after the other.
+            input: batches one after the other.
             groups: how many.
             found: takes the statistics, for `follow` to move the averages of several layers at once.
+
+        Raises:
+            ValueError: the input has another number of dimensions, or does not divide into groups.
         """
-        if not self.training:
+        x = input
+        if x.dim() != 4:
+            raise ValueError(f"expected 4D input (got {x.dim()}D input)")
+        if not self.training or not x.shape[0]:  # no samples have no statistics
             x = torch.relu(x) if self.relu_first else x
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
         y, *statistics = self._normalized(x, groups)

@@ -205,6 +205,6 @@ class InstanceNormReLU(nn.Module):
         self.eps, self.impl = eps, checked_impl(impl)
 
     @leaf
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(N, C, *positions) -> the same."""
-        return instance_norm_relu(x, self.eps, self.impl)
+        return instance_norm_relu(input, self.eps, self.impl)

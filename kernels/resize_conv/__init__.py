@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.autocast import compute_dtype, refuse_integers
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
+from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.resize_conv import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
 
@@ -104,6 +105,7 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     Returns:
         (N, O, 2 H, 2 W).
     """
+    refuse_integers(x)
     if isinstance(weight, Tensor):
         (weight,) = fold_taps([weight], compute_dtype(x), select_impl(impl, x))
     elif impl not in (None, "auto"):
@@ -136,9 +138,10 @@ class ResizeConv2d(Packing):
         self.impl = checked_impl(impl)
 
     @leaf
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W)."""
-        return resize_conv(x, weight_of(self) if self.packed is None else self.packed, self.impl)
+    @takes_one
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); or both without N."""
+        return resize_conv(input, weight_of(self) if self.packed is None else self.packed, self.impl)
 
     @classmethod
     def pack(cls, layers: Sequence[Any]) -> list[FoldedTaps]:

@@ -49,8 +49,8 @@ class _Divide(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        n = ctx.count
-        weights, u, v, sigma = (ctx.saved_tensors[i * n : (i + 1) * n] for i in range(4))
+        n, saved = ctx.count, ctx.saved_tensors  # once: a checkpoint unpacks them no second time
+        weights, u, v, sigma = (saved[i * n : (i + 1) * n] for i in range(4))
         if double_backward.asked_for():
             defined = [
                 double_backward.by_definition(partial(_divided, u_i, v_i), (W,), g)[0]

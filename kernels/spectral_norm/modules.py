@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl
+from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.spectral_norm.functional import advance_u, spectral_norm_all
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
 
@@ -66,9 +67,10 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=(kernel_size - 1) // 2, **options)
 
-    def forward(self, x: Tensor) -> Tensor:
+    @leaf
+    def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
-        return F.conv2d(x, self.normalized(), self.bias, self.stride, self.padding)
+        return F.conv2d(input, self.normalized(), self.bias, self.stride, self.padding)
 
 
 def weight_of(layer: nn.Module) -> Tensor:

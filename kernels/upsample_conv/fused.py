@@ -41,8 +41,8 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: 
     ]
     if channels_last:
         lines = torch.stack([y.permute(0, 2, 3, 1) for y in phases]).unflatten(0, (2, 2))
-        return lines.permute(2, 3, 0, 4, 1, 5).reshape(N, 2 * H, 2 * W, -1).permute(0, 3, 1, 2)
-    return torch.stack(phases).unflatten(0, (2, 2)).permute(2, 3, 4, 0, 5, 1).reshape(N, -1, 2 * H, 2 * W)
+        return lines.permute(2, 3, 0, 4, 1, 5).reshape(N, 2 * H, 2 * W, len(weight)).permute(0, 3, 1, 2)
+    return torch.stack(phases).unflatten(0, (2, 2)).permute(2, 3, 4, 0, 5, 1).reshape(N, len(weight), 2 * H, 2 * W)
 
 
 def _folded(weight: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lorbms_fast import kernels
 from lorbms_fast.kernels import (
     CoordConv2d,
     DenseBlock,
+    GroupedBatchNorm2d,
     InstanceNorm2d,
     InstanceNorm3d,
     InstanceNormAct,
@@ -19,11 +21,20 @@ from lorbms_fast.kernels import (
     InstanceNormReLU,
     MaxPool2x2,
     ResizeConv2d,
+    SpectralConv2d,
     UpsampleConv2d,
+    dense_block_activated,
     grouped_batch_norm,
     instance_norm_act,
     max_pool2x2,
 )
+
+
+def activated_block(activation):
+    block = DenseBlock(3, 2, 2, activation=activation).double()
+    weights, biases = block.layers()
+    return lambda x: dense_block_activated(x, weights, biases, activation)
+
 
 LAYERS = {
     "InstanceNorm2d": lambda: InstanceNorm2d(3),
@@ -37,10 +48,14 @@ LAYERS = {
     "InstanceNormReLU": lambda: InstanceNormReLU(),
     "DenseBlock": lambda: DenseBlock(3, 2, 2),
     "DenseBlock with norm": lambda: DenseBlock(3, 2, 2, activation="instance_norm_relu"),
+    "dense_block_activated": lambda: activated_block("relu"),
+    "dense_block_activated with norm": lambda: activated_block("instance_norm_relu"),
     "ResizeConv2d": lambda: ResizeConv2d(3, 2),
     "UpsampleConv2d": lambda: UpsampleConv2d(3, 2),
     "CoordConv2d": lambda: CoordConv2d(3, 2),
     "MaxPool2x2": lambda: MaxPool2x2(),
+    "SpectralConv2d": lambda: SpectralConv2d(3, 2, 3),
+    "GroupedBatchNorm2d": lambda: GroupedBatchNorm2d(3).eval(),
     "max_pool2x2": lambda: max_pool2x2,
     "grouped_batch_norm": lambda: lambda x: grouped_batch_norm(x, torch.ones(3).to(x), torch.zeros(3).to(x), 2)[0],
 }
@@ -160,6 +175,54 @@ def test_tracing(name, channels_last):
     file.seek(0)
     torch.testing.assert_close(torch.jit.load(file)(2 * x), layer(2 * x), rtol=1e-9, atol=1e-9)
     assert copy.deepcopy(layer).to("meta")(x.to("meta")).shape == layer(x).shape
+
+
+@layers
+def test_a_checkpoint_unpacks_what_is_kept_once(name):
+    layer, x = made(name, channels_last=True)
+
+    def checkpointed(x):
+        return checkpoint(layer, x, use_reentrant=False)
+
+    assert_close(gradients(checkpointed, x), gradients(layer, x)[:1])
+
+
+OF_IMAGES = ("InstanceNorm2d affine", "InstanceNormAct2d affine", "DenseBlock", "DenseBlock with norm", "ResizeConv2d",
+             "CoordConv2d", "MaxPool2x2", "SpectralConv2d")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+@layouts
+def test_one_image_without_a_batch_is_one_of_a_batch(name, channels_last):
+    layer, x = made(name, channels_last)
+    torch.testing.assert_close(layer(input=x[0]), layer(input=x)[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name[0].isupper() and "affine" not in name])
+@layouts
+def test_a_batch_of_none(name, channels_last):
+    layer, x = made(name, channels_last)
+    x = x[:0].requires_grad_()
+    y = layer(input=x)
+    y.sum().backward()
+    assert y.shape == (0, *layer(input=x.new_ones(1, *x.shape[1:])).shape[1:])
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("layer", [DenseBlock(3, 2), ResizeConv2d(3, 2), CoordConv2d(3, 2), UpsampleConv2d(3, 2)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.complex64])
+def test_maps_that_are_no_floating_point_numbers_are_refused(layer, dtype):
+    """Weights that are cast to bytes are zero."""
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        layer(torch.ones(1, 3, 4, 4, dtype=dtype))
+
+
+def test_a_batch_norm_of_groups_takes_images_alone():
+    with pytest.raises(ValueError, match="expected 4D input"):
+        GroupedBatchNorm2d(3)(torch.ones(3, 4, 4))
+    norm = GroupedBatchNorm2d(3, relu_first=True)
+    assert norm(torch.ones(0, 3, 4, 4), groups=2).shape == (0, 3, 4, 4)
+    assert norm.running_var.equal(torch.ones(3))  # torch's stays too
 
 
 @pytest.mark.parametrize("affine", [False, True])

@@ -22,8 +22,11 @@ import torch
 import triton
 from torch import Tensor
 
+from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels.dense_block import reference
 from lorbms_fast.kernels.dense_block.triton import kernels
+from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
 # A tile has at most this many positions. An image with more than `_ON_ONE_SM` of them is split, unless there are so
 # many images that they fill a large GPU twice: a launch more a layer costs less than tiles that wait for each other.
@@ -45,6 +48,14 @@ def pack(blocks: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> Sequence[Ten
     sizes = [sum(W_l.numel() for W_l in weights) for weights in blocks]
     packed = torch.cat([W_l.permute(0, 2, 3, 1).flatten() for weights in blocks for W_l in weights])
     return packed.to(dtype).split(sizes)
+
+
+def unpack(w: Tensor, maps: int, layers: int, kernel_size: int) -> list[Tensor]:
+    """A block's packed weights, which make so many new maps, as they were: views."""
+    growth, k = maps // layers, kernel_size
+    C = w.numel() // (maps * k * k) - growth * (layers - 1) // 2
+    flat = w.split([growth * k * k * (C + growth * layer) for layer in range(layers)])
+    return [of_layer.view(growth, k, k, -1).permute(0, 3, 1, 2) for of_layer in flat]
 
 
 def maps(x: Tensor, w: Tensor, b: Tensor, layers: int, kernel_size: int, activation: str, eps: float) -> Tensor:
@@ -211,8 +222,18 @@ def _gradients(
     return grad_x, torch.empty_like(of_w), torch.empty_like(of_b)
 
 
+def _defined(
+    layers: int, kernel_size: int, activation: str, eps: float, x: Tensor, w: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """New maps and activated stack, by the definition."""
+    activate = torch.relu if activation == "relu" else partial(instance_norm_relu, eps=eps)
+    weights, biases = unpack(w, len(b), layers, kernel_size), b.to(w.dtype).split(len(b) // layers)
+    stack = reference.dense_block(x.to(w.dtype), weights, biases, activate)
+    return stack[:, x.shape[1] :], activate(stack)
+
+
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    x, w, b, *ctx.how, _ = inputs
+    x, w, b, *ctx.how, ctx.eps = inputs
     ctx.save_for_backward(x, w, b, *output)
     ctx.mark_non_differentiable(*output[2:])
     ctx.set_materialize_grads(False)
@@ -224,6 +245,9 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_stack: Tensor | None, *_: An
     x, *saved = ctx.saved_tensors
     needs_x, needs_w, needs_b, *_ = ctx.needs_input_grad
     grad_stack = grad_stack if ctx.how[2] != "relu" else None
+    if double_backward.asked_for():
+        definition = partial(_defined, *ctx.how, ctx.eps)
+        return *double_backward.by_definition(definition, (x, *saved[:2]), (grad_y, grad_stack)), *[None] * 4
     found = dense_block_backward(x, grad_y, grad_stack, *saved, *ctx.how, needs_x, needs_w or needs_b)
     grads = [grad if need else None for grad, need in zip(found, (needs_x, needs_w, needs_b), strict=True)]
     return *grads, *[None] * 4

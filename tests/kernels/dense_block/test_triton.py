@@ -187,6 +187,21 @@ def programs_of_gradients(monkeypatch) -> list:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("block", FORMS)
+def test_a_gradient_penalty(block, activation):
+    """Whose gradients are those of the definition, which runs only then."""
+    tensors = inputs(2, 3, 3, 2, 4, 3)
+
+    def penalty(tensors, impl):
+        x, *parameters = tensors
+        y = block(x, parameters[:3], parameters[3:], activation, EPS, impl)
+        (slope,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+        return [slope, *torch.autograd.grad((slope.flatten(1).norm(dim=1) - 1).square().sum(), tensors)]
+
+    assert_close(penalty(tensors, "triton"), penalty(exact(tensors), "reference"), 1e-4)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_opcheck(activation):
     x, *parameters = inputs(2, 3, 2, 4, 4, 3)
     packed = (

@@ -277,15 +277,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
     if grad is None:
         return (None,) * 8
+    saved = ctx.saved_tensors
+    inputs = saved[:3]
     if double_backward.asked_for():
         options = (ctx.groups, *ctx.options)
-        inputs = ctx.saved_tensors[:3]
         return *double_backward.by_definition(lambda *of: _defined(*of, *options), inputs, grad), *[None] * 5
-    dx, *sums = normalize_backward(grad, *ctx.saved_tensors, *ctx.options)
+    dx, *sums = normalize_backward(grad, *saved, *ctx.options)
     needed = ctx.needs_input_grad[1:3]
     dgamma, dbeta = (
         of_groups.sum(0).to(parameter.dtype) if need else None
-        for of_groups, parameter, need in zip(sums, ctx.saved_tensors[1:3], needed, strict=True)
+        for of_groups, parameter, need in zip(sums, inputs[1:], needed, strict=True)
     )
     return dx, dgamma, dbeta, *[None] * 5
 

@@ -81,8 +81,8 @@ def _setup(ctx: Any, inputs: Any, output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> Any:
     of_x, of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
-    *_, weight = ctx.saved_tensors
-    dx, dmaps, of_parameters = output_conv_backward(grad, *ctx.saved_tensors, of_x or of_maps)
+    *_, weight = saved = ctx.saved_tensors
+    dx, dmaps, of_parameters = output_conv_backward(grad, *saved, of_x or of_maps)
     return (
         dx if of_x else None,
         dmaps if of_maps else None,

@@ -94,8 +94,8 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> Any:
     if grad is None:
         return (None,) * 4
     needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-    _, weight, _ = ctx.saved_tensors
-    dx, of_parameters = pooled_conv_backward(grad, *ctx.saved_tensors, needs_x, needs_weight or needs_bias)
+    _, weight, _ = saved = ctx.saved_tensors
+    dx, of_parameters = pooled_conv_backward(grad, *saved, needs_x, needs_weight or needs_bias)
     of_weight = of_parameters[: weight.numel()].view(weight.shape) if needs_weight else None
     of_bias = of_parameters[weight.numel() :].to(ctx.bias_dtype) if needs_bias else None
     return dx if needs_x else None, of_weight, of_bias, None
