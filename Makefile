@@ -34,7 +34,7 @@ test-cluster: $(READY) .moto/.installed
 
 .moto/.installed:
 	python3 -m venv .moto
-	.moto/bin/pip install --quiet 'moto[server]>=5.1'
+	.moto/bin/pip install --quiet 'moto[s3]>=5.1' flask flask-cors
 	touch $@
 
 # Models that nobody here wrote, before and after `accelerate`; their packages bring others (timm, einops) with them.

@@ -75,7 +75,7 @@ class StagingFolder:
         except ValueError:  # half-written, where a place can hold such files
             return False
         return (
-            record.get("made_of") == _digest(photographs)
+            record.get("made_of") == digest(photographs)
             and (with_bad or all(entry["kind"] != "bad" for entry in record["skipped"]))
             and record["sha256"] == checksum(path)
         )
@@ -94,7 +94,7 @@ class StagingFolder:
             file.seek(0)
             file.write(_header(len(rows), side))
         record = {
-            "made_of": _digest(photographs),
+            "made_of": digest(photographs),
             "sha256": checksum(path),
             "rows": rows,
             "skipped": [asdict(entry) for entry in skipped],
@@ -170,7 +170,8 @@ def _header(count: int, side: int) -> bytes:
     return header.getvalue()
 
 
-def _digest(photographs: Sequence[Photograph]) -> str:
+def digest(photographs: Sequence[Photograph]) -> str:
+    """SHA-256 of what is known of photographs before they are read."""
     facts = [
         (one.id, one.place.path, one.place.offset, one.place.length, one.boxes, one.size) for one in photographs
     ]  # a dataclass's own text takes ten times as long

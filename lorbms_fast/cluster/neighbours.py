@@ -272,6 +272,7 @@ def _search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quad
     centroids = _kept(job.work, f"{key}/centroids.npz", lambda: {"centroids": _trained(job, _picked(job, drawn), k)})[
         "centroids"
     ]
+    key = f"{key}-{_digest(centroids)}"  # another process's may be others
     labels = np.empty(job.images, np.int32)
     for rows, cells in _of_files(_labels, (job, key, centroids), job, "cells"):
         labels[rows] = cells
@@ -290,6 +291,10 @@ def _search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quad
     found, distances, sizes = _searched(job, key, pictures, centroids, labels, probes)
     share = recall(distances[sample], exact["distances"][len(trial) :])
     return Quadrant(found, distances, sizes, probes, share), pictures
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return sha256(array.tobytes()).hexdigest()[:8]
 
 
 def _key(job: Job, k: int) -> str:
@@ -409,6 +414,7 @@ def _searched(
     order = np.lexsort((is_copy, labels))  # stable: of equals the first row comes first
     starts = np.searchsorted(labels[order], np.arange(k + 1))
     sizes = np.bincount(labels[~is_copy], minlength=k)
+    key = f"{key}-{_digest(order)}"
     search = _Search(job, key, pictures[order], centroids, order, starts, sizes, probes)
     for _ in _of_files(_in_order, (job, key, order), job, "in order"):
         pass

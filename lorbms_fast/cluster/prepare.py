@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from lorbms_fast.cluster.tasks import Task, has_gpus, results
@@ -18,7 +19,7 @@ from lorbms_fast.dataloader.sources import Layout, Listing, Part, Skipped, layou
 from lorbms_fast.dataloader.sources.coco import annotation_files
 from lorbms_fast.dataloader.sources.listing import Named
 from lorbms_fast.dataloader.sources.tar import named_members
-from lorbms_fast.dataloader.staging import SETTINGS, StagingFolder, record_name, shard_name
+from lorbms_fast.dataloader.staging import SETTINGS, StagingFolder, digest, record_name, shard_name
 from lorbms_fast.dataloader.store import FACTS
 from lorbms_fast.errors import UserError
 
@@ -28,6 +29,8 @@ AHEAD = 2
 """Number of next parts that are fetched meanwhile."""
 LISTED = "listed"
 """Folder of the archives' lists in `OUT.partial`."""
+CLAIM = "claim"
+"""File in `OUT.partial` elsewhere: a digest of the photographs and options that shards are made of."""
 
 
 # --- listing ---------------------------------------------------------------------------------------------------------
@@ -145,7 +148,8 @@ def prepare_on_cluster(
     """Write a store as `prepare_store` does, whose arguments these are, on the cluster; `out` may be elsewhere.
 
     Elsewhere, where folders get no new names, shards lie in OUT from the beginning, and OUT is a store from the moment
-    that `store.json` is in it, which comes last.
+    that `store.json` is in it, which comes last. Nor are there locks: several processes may work on one OUT if they
+    write the same, and the last are told that another has finished; one that would write something else is refused.
 
     Raises:
         UserError: see `prepare_store`.
@@ -197,15 +201,24 @@ class _Job:
     """The local staging folder, if it is not."""
     settings: Settings
     on_bad: OnBad
+    claim: bytes = b""
 
 
 def _on_cluster(store: Place | None) -> Finish:
     """Make a function that makes shards as tasks of the cluster, for a store that is elsewhere or (None) is not."""
 
     def finish(work: StagingFolder, shards: list[list[Photograph]], settings: Settings, on_bad: OnBad) -> None:
-        if store is not None:
-            _partial(Path(store.name)).put(work.folder / SETTINGS, SETTINGS)
         job = _Job(store, str(work.folder.resolve()), settings, on_bad)
+        if store is not None:
+            facts = [(work.folder / SETTINGS).read_text(), *map(digest, shards)]
+            job = replace(job, claim=sha256(json.dumps(facts).encode()).hexdigest().encode())
+            place = _partial(Path(store.name))
+            if not place.exists(CLAIM):
+                with place.write(CLAIM) as path:
+                    path.write_bytes(job.claim)
+            _check_claim(place, job)
+            _refuse_existing(store, place)  # the process whose claim was there before may have made it
+            place.put(work.folder / SETTINGS, SETTINGS)
         tasks = (
             Task(f"shard {number} of {len(shards)} ({_span(photographs)})", len(photographs), (number, photographs))
             for number, photographs in enumerate(shards)
@@ -240,9 +253,21 @@ def _make_shard(job: _Job, item: tuple[int, list[Photograph]]) -> bytes:
             job.store.fetch(shard, images)
             work.fetch(record, folder / record)
         if _finish(StagingFolder(folder), number, photographs, job):
+            _check_claim(work, job)
             job.store.put(images, shard)
             work.put(folder / record, record)
         return (folder / record).read_bytes()
+
+
+def _check_claim(work: Place, job: _Job) -> None:
+    """Check that a folder elsewhere still is for the shards of this job."""
+    if not work.exists(CLAIM):
+        raise UserError(f"{work.name} was removed meanwhile, by a person or by another process that finished the store")
+    if work.read(CLAIM) != job.claim:
+        raise UserError(
+            f"{work.name} is for other photographs or options, and their process may be at work: go on with the same, "
+            "choose another --out, or remove it once nothing works on it"
+        )
 
 
 def _finish(staging: StagingFolder, number: int, photographs: list[Photograph], job: _Job) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ RETRIES = 20
 """Times that an item is tried again after its worker or machine died, or a place elsewhere could not be reached."""
 OF_A_GPU = 0.25
 """Share of a GPU that a task asks for: two threads that decode feed no whole one."""
+ANSWERS_IN = 10
+"""Seconds in which a cluster's head must take a connection."""
 WAITING = 2
 """Tasks that are handed to Ray for each processor: its queues stay short, and the memory of what they carry."""
 
@@ -44,23 +47,39 @@ def connected(address: str) -> Iterator[None]:
             address that Ray knows: `ray://HEAD:10001`, `HEAD:6379`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it does not let this process in.
     """
     if ray.is_initialized():
         yield
         return
+    _check_listens(address)
     try:
         ray.init(None if address == "ray" else address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise UserError(
-            f"no Ray cluster answers at --cluster {address} ({type(error).__name__}: {error}): start one with  "
-            "ray start --head, or say --cluster ray for this machine alone"
+            f"no Ray cluster that takes this process answers at --cluster {address} ({type(error).__name__}: "
+            f"{one_line(str(error), 200)}): if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "copy the head's ~/.ray/auth_token; Python and Ray must be of the head's versions"
         ) from error
     print(f"cluster: {described()}", flush=True)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Check quickly that an address of a machine and port has a listener; Ray itself tries for half a minute."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), ANSWERS_IN).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"nothing answers at --cluster {address} ({error}): start a cluster with  ray start --head  there (ray:// "
+            "is its client server, port 10001; the others' port is 6379), or say --cluster ray for this machine alone"
+        ) from error
 
 
 def described() -> str:

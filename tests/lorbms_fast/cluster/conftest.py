@@ -62,6 +62,17 @@ def bucket(settings) -> Iterator[str]:
         os.killpg(process.pid, 9)  # a version manager's shim is a process before the server
 
 
+def add_node(cluster: Any, **options: object) -> None:
+    """Add a node, again where a busy machine takes longer than the 30 seconds that Ray gives it."""
+    for attempt in range(10):
+        try:
+            cluster.add_node(**options)
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == 9:
+                raise
+
+
 @pytest.fixture(scope="session")
 def nodes(request, settings, tmp_path_factory) -> Iterator[Any]:
     """A cluster whose two working nodes may be removed and added; this process is its driver."""
@@ -76,10 +87,11 @@ def nodes(request, settings, tmp_path_factory) -> Iterator[Any]:
     settings.setenv("RAY_health_check_period_ms", "500")
     settings.setenv("RAY_health_check_failure_threshold", "3")
     settings.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster()
+    add_node(cluster, num_cpus=0, include_dashboard=False)
     reset_ray_address()  # Ray would tell other processes of this machine of it
     for _ in range(2):
-        cluster.add_node(num_cpus=1)
+        add_node(cluster, num_cpus=1)
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.shutdown()
@@ -108,7 +120,7 @@ def killed_meanwhile(nodes) -> Callable[[Callable[[int], bool], int], None]:
                         pass
                     time.sleep(random.uniform(0, 1.5))
                     nodes.remove_node(random.choice(list(nodes.worker_nodes)), allow_graceful=False)
-                    nodes.add_node(num_cpus=1)
+                    add_node(nodes, num_cpus=1)
             finally:
                 enough.set()
             all_work.result()

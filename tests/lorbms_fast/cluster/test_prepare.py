@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from lorbms_fast.photos import shipped
 SMALL = 400_000
 """Bytes of a shard: 32 photographs."""
 RECIPE = Recipe()
+HERE = "memory://two"
 DRIVER = """
 import sys
 from pathlib import Path
@@ -157,20 +160,37 @@ def test_a_failure_names_machine_and_file(nodes, shards, tmp_path):
     assert not out.with_name("store.partial").exists()
 
 
-def test_no_cluster_is_told(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
-    from lorbms_fast.cluster import tasks
+def test_two_processes_at_one_place(shards, tmp_path, monkeypatch):
+    """Where there are no locks: those that write the same both may, another is refused, and the last is told."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import prepare
 
-    def refuse(*arguments: object, **options: object) -> None:
-        raise ConnectionError("nobody there")
+    def one_after_another(work, shared, tasks, *_: object, **options: object):
+        for task in tasks:
+            meanwhile.pop(0)() if meanwhile else None
+            yield task, work(shared, task.item)
 
-    monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with (
-        pytest.raises(UserError, match=r"no Ray cluster answers at --cluster ray://x:1 \(ConnectionError: nobody"),
-        tasks.connected("ray://x:1"),
-    ):
-        pass
+    def make(out: str, recipe: Recipe = RECIPE) -> None:
+        prepare.prepare_on_cluster(Path(out), shards, listing, recipe, shard_bytes=SMALL)
+
+    def refused() -> None:
+        with pytest.raises(UserError, match=r"a\.partial is for other photographs or options"):
+            make(f"{HERE}/a", replace(RECIPE, min_side=70))
+
+    monkeypatch.setattr(prepare, "results", one_after_another)
+    listing = photographs_in(shards, "tar")
+    expected = but_root(on_one_machine(shards, tmp_path / "one", SMALL))
+    meanwhile: list[Callable[[], None]] = [refused]
+    make(f"{HERE}/a")
+    assert but_root(contents(copied(Path(f"{HERE}/a")))) == expected
+    assert not Place(f"{HERE}/a.partial").names()
+
+    meanwhile = [lambda: None, lambda: make(f"{HERE}/b")]
+    with pytest.raises(UserError, match=r"b\.partial was removed meanwhile, by a person or by another process"):
+        make(f"{HERE}/b")
+    assert but_root(contents(copied(Path(f"{HERE}/b")))) == expected
+    with pytest.raises(UserError, match="b exists already"):  # listed before the other was at its end
+        make(f"{HERE}/b")
 
 
 @pytest.mark.slow
