@@ -9,7 +9,6 @@ and in two dimensions four outputs take 1 + 2 + 2 + 4 = 9 taps instead of 36, fr
 the four convolutions writes every other row and column of the result.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels._common.constants import beside
 
 CHANNELS_LAST = torch.channels_last
 
@@ -33,26 +33,15 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
 # The taps of a phase along one axis, of w0, w1, w2: one for even rows, two for odd ones.
 _EVEN, _ODD = ((1, 1, 1),), ((1, 1, 0), (0, 0, 1))
 _PHASES = tuple((rows, columns) for rows in (_EVEN, _ODD) for columns in (_EVEN, _ODD))
-SUMS = [[r * c for r in row for c in column] for rows, columns in _PHASES for row in rows for column in columns]
-
-
-def _sums(weight: Tensor) -> Tensor:
-    """`SUMS` beside a weight, copied there once: nothing may be copied from the host while a CUDA graph is captured."""
-    of = weight.device, weight.dtype
-    plain = type(weight) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
-    return _kept_sums(*of) if plain else torch.tensor(SUMS, device=of[0], dtype=of[1])
-
-
-@cache
-def _kept_sums(device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(SUMS, device=device, dtype=dtype)
+SUMS = tuple(
+    tuple(r * c for r in row for c in column) for rows, columns in _PHASES for row in rows for column in columns
+)
 
 
 def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The nine taps of all four phases, each a sum of taps of the weight: (O, 9, C)."""
     with no_autocast(weight):
-        return (_sums(weight) @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
+        return (beside(weight, SUMS) @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
 
 
 def _kernels(taps: Tensor) -> list[Tensor]:

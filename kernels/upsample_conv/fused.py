@@ -14,16 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels._common.constants import beside
 
 # What each of two taps along one axis sums up of w0, w1, w2: for even outputs, and for odd ones.
 _EVEN, _ODD = ((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1))
-_SUMS = [
-    [a * b for a in row for b in column]
+_SUMS = tuple(
+    tuple(a * b for a in row for b in column)
     for rows in (_EVEN, _ODD)
     for columns in (_EVEN, _ODD)
     for row in rows
     for column in columns
-]
+)
 _OF_MAP = {"zeros": "constant", "reflect": "replicate", "replicate": "replicate", "circular": "circular"}
 """Padding of the map that gives what padding the enlarged map by one gives: beyond its edge lies its edge again."""
 
@@ -49,6 +50,5 @@ def _folded(weight: Tensor) -> Tensor:
     """(O, C, 3, 3) -> the taps of the four phases, (4, O, C, 2, 2): sums, made in float32 at least."""
     with no_autocast(weight):
         exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        sums = torch.tensor(_SUMS, dtype=exact.dtype, device=weight.device)
-        taps = (sums @ exact.permute(0, 2, 3, 1).flatten(1, 2)).to(weight.dtype)
+        taps = (beside(exact, _SUMS) @ exact.permute(0, 2, 3, 1).flatten(1, 2)).to(weight.dtype)
     return taps.unflatten(1, (4, 2, 2)).permute(1, 0, 4, 2, 3)

@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.constants import beside
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.resize_conv import fused
@@ -173,7 +174,7 @@ def _backward_of_fold(ctx: Any, grads: list[Tensor]) -> Any:
 
 def _defined_unfold(grad: Tensor, dtype: torch.dtype) -> Tensor:
     """`unfold` of one weight in operations of torch's."""
-    sums = torch.tensor(fused.SUMS, dtype=grad.dtype, device=grad.device)
+    sums = beside(grad, fused.SUMS)
     return (sums.T @ grad[OF_PHASES].flatten(1)).view(3, 3, *grad.shape[1:]).permute(3, 2, 0, 1).to(dtype)
 
 
