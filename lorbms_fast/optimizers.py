@@ -124,13 +124,15 @@ class Adam(torch.optim.Optimizer):
     def abandon(self, scaler: dict[str, Any] | None = None) -> None:
         """Forget an update that was broken off before its step: gradients, and what the scaler noted.
 
+        The scaler and its tensors stay the ones that a graph may have been told of.
+
         Args:
             scaler: the scaler's state to go back to; by default it stays.
         """
         self.zero_grad(set_to_none=True)
-        fresh = GradScaler(self.t.device.type, enabled=self.scaler.is_enabled())
-        fresh.load_state_dict(self.scaler.state_dict() if scaler is None else scaler)
-        self.scaler = fresh
+        if self.scaler.is_enabled():
+            self.scaler._per_optimizer_states.clear()
+            self.scaler.load_state_dict(scaler or self.scaler.state_dict())
 
 
 @dataclass(frozen=True)
