@@ -15,6 +15,8 @@ from lorbms_fast.kernels._common.packing import Packing
 from lorbms_fast.kernels.spectral_norm.modules import normalized_weights, spectral_layers
 
 Pass = Callable[..., Tensor]
+_constant: dict[nn.Module, tuple[list[int], "_Shared | None"] | None] = {}
+"""What was made of networks whose parameters stay as they are; nothing yet, or versions and what passes share."""
 
 
 def passes(network: nn.Module, count: int) -> list[Pass]:
@@ -40,11 +42,33 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
     Raises:
         RuntimeError: by a pass, where a parameter has changed in the meantime.
     """
-    shared = None if network._compiled_call_impl is not None else _shared(network)
+    versions, shared = _constant.get(network) or ([], None)
+    if versions != _versions(network):
+        versions, shared = _versions(network), _shared(network)
+        if network in _constant:
+            _constant[network] = versions, shared
     if shared is None:
         return [network] * count
-    versions = _versions(network)
     return [partial(_pass, network, versions, of_pass) for of_pass in fan_out(shared, count)]
+
+
+@contextmanager
+def constant(*networks: nn.Module) -> Iterator[None]:
+    """Make once, inside the block, what all passes of a network share; its parameters may want no gradients.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3)).requires_grad_(False)
+    >>> with constant(network), torch.autocast("cpu", torch.bfloat16):
+    ...     for images in torch.randn(2, 1, 3, 8, 8):
+    ...         (run,) = passes(network, 1)  # the weight is converted for the first
+    ...         y = run(images)
+    """
+    before = dict(_constant)
+    _constant.update(dict.fromkeys(networks))
+    try:
+        yield
+    finally:
+        _constant.clear()
+        _constant.update(before)
 
 
 class _Shared(NamedTuple):
@@ -57,7 +81,9 @@ class _Shared(NamedTuple):
 
 
 def _shared(network: nn.Module) -> _Shared | None:
-    """Make it; None if it is no more than the parameters."""
+    """Make it; None if it is no more than the parameters, or torch.compile sees to it."""
+    if network._compiled_call_impl is not None:
+        return None
     # All spectral norms of a network at once, and all layers of a kind: on CUDA a few launches, not a few each.
     spectral = spectral_layers(network)
     W_bar: dict[nn.Module, Tensor] = dict(zip(spectral, normalized_weights(spectral) if spectral else (), strict=True))

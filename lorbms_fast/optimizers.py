@@ -11,6 +11,7 @@ from torch.amp import GradScaler
 
 from lorbms_fast.config import OptimConfig, Precision
 from lorbms_fast.kernels.lorbms.adam import step_size
+from lorbms_fast.kernels.passes import constant
 from lorbms_fast.types import Networks
 
 Average = Callable[[Sequence[Tensor]], None]
@@ -201,12 +202,13 @@ def update(optimizer: Adam, loss: Tensor) -> None:
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Treat the networks' parameters as constants: no gradients for them are computed or kept."""
+    """Treat the networks' parameters as constants: no gradients for them, and what passes read of them is made once."""
     trained = [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        yield
+        with constant(*networks):
+            yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

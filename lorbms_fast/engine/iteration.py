@@ -80,8 +80,8 @@ def iterate(
     *for_generator, for_classifier, for_discriminator = [*batches] * (UPDATES // len(batches))
 
     with precision(batches[0].I_ref.device, arithmetic):
-        for batch in for_generator:
-            with frozen(networks.dsc, networks.cls):
+        with frozen(networks.dsc, networks.cls):
+            for batch in for_generator:
                 losses, scenes = impl.generator_losses(networks, batch, loss)
                 update(optimizers.generator, losses.L_G)
 

@@ -8,6 +8,7 @@ from lorbms_fast import kernels
 from lorbms_fast.kernels import DenseBlock, GroupedBatchNorm2d, ResizeConv2d, SpectralConv2d, passes
 from lorbms_fast.kernels.grouped_batch_norm import follow
 from lorbms_fast.kernels.lorbms import SpectralResizeConv2d
+from lorbms_fast.kernels.passes import constant
 from lorbms_fast.kernels.spectral_norm import modules
 
 
@@ -38,6 +39,22 @@ def test_what_parameters_decide_is_made_once_for_all_passes(monkeypatch):
         run(torch.randn(1, 3, 6, 6, dtype=torch.float64))
     assert made == [5]
     assert all(getattr(layer, "packed", None) is None for layer in model)  # outside of a pass a layer packs by itself
+
+
+def test_what_constant_parameters_decide_is_made_once_for_a_block(monkeypatch):
+    made, x = [], torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    real = modules.spectral_norm_all
+    monkeypatch.setattr(modules, "spectral_norm_all", lambda Ws, *rest: made.append(len(Ws)) or real(Ws, *rest))
+    model = network().requires_grad_(False)
+    with constant(model):
+        ys = [passes(model, 1)[0](x) for _ in range(2)]
+        assert made == [5]
+        assert torch.equal(*ys)
+        model[0].weight.mul_(2)
+        assert not torch.equal(passes(model, 1)[0](x), ys[0])
+        assert made == [5, 5]
+    passes(model, 1)
+    assert made == [5, 5, 5]
 
 
 def test_batch_norm_of_groups_is_one_after_the_other():
