@@ -1,10 +1,10 @@
-"""Processes in which kernels are tried: they compile side by side, and one that a kernel breaks is replaced."""
+"""Processes in which kernels are tried: they compile side by side; one that a kernel breaks or holds up is replaced."""
 
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
@@ -19,6 +19,8 @@ COMPILING = 8
 """Max. processes that compile side by side."""
 EACH = 3 << 30
 """Bytes of a GPU's memory that must be free for each of them."""
+DEADLINE = 600.0
+"""Seconds that nothing may come to an end in: a kernel that takes longer to compile and to run hangs."""
 Judge = Callable[[Sequence[Sequence[Call]], torch.device], Iterator[Verdict | None]]
 
 
@@ -50,9 +52,13 @@ def judged_apart(families: Sequence[Sequence[Call]], device: torch.device) -> It
         for calls in families:
             pool = pool or _pool(device)
             try:
-                yield pool.submit(judge, calls, device).result()
+                yield pool.submit(judge, calls, device).result(DEADLINE)
             except BrokenProcessPool:
                 yield Verdict(failures={TRITON: "ended the process that tried it"})
+                pool = None
+            except TimeoutError:
+                _end(pool)
+                yield Verdict(failures={TRITON: f"did not come to an end in {DEADLINE:.0f} s"})
                 pool = None
             except Exception as error:  # in the definition, or in the drawing
                 yield Verdict(failures={TRITON: f"could not be tried ({said(error)})"})
@@ -63,15 +69,28 @@ def judged_apart(families: Sequence[Sequence[Call]], device: torch.device) -> It
 
 def _compiled(families: Iterable[Sequence[Call]], device: torch.device, processes: int) -> Iterator[None]:
     with _pool(device, processes, _compile_alone) as pool, suppress(BrokenProcessPool):
-        for done in as_completed([pool.submit(launch, calls, device) for calls in families]):
-            done.exception()  # which judging will find again
-            yield None
+        waiting = {pool.submit(launch, calls, device) for calls in families}
+        while waiting:
+            done, waiting = wait(waiting, DEADLINE, FIRST_COMPLETED)
+            if not done:  # judging will tell which it is
+                _end(pool)
+                return
+            yield from [None] * len(done)
 
 
 def _pool(
     device: torch.device, processes: int = 1, begin: Callable[[torch.device], None] | None = None
 ) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), begin or _begin, (device,))
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End a pool in which something hangs, with the compilers that its processes started."""
+    for pid, process in [*pool._processes.items()]:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        process.kill()  # where it has no group of its own yet
+    pool.shutdown(cancel_futures=True)
 
 
 def _compile_alone(device: torch.device) -> None:
@@ -85,6 +104,7 @@ def _compile_alone(device: torch.device) -> None:
 
 def _begin(device: torch.device) -> None:
     """Leave Ctrl-C to the process that waits, and the processors to the others; work on one GPU."""
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     if device.type == "cuda":

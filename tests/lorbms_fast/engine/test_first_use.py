@@ -6,6 +6,7 @@ Stand-ins take the place of two kernels' launches: the operator around them, and
 import json
 import os
 import re
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,7 @@ from lorbms_fast import kernels
 from lorbms_fast.commands.verify import try_kernels
 from lorbms_fast.engine import first_use
 from lorbms_fast.engine.distributed import World
-from lorbms_fast.engine.first_use import choose_forms, judging
+from lorbms_fast.engine.first_use import choose_forms, judging, workers
 from lorbms_fast.engine.first_use.calls import Call, Spec, recorded
 from lorbms_fast.engine.first_use.judging import Verdict, judge
 from lorbms_fast.engine.first_use.workers import judged_apart
@@ -32,6 +33,7 @@ from lorbms_fast.training.session import run_training
 from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.test_cuda_graph import CPU, Trained, numbers_of
+from tests.processes import PROCESSES
 
 CONFIG = replace(TINY, batch_size=1)
 FUSED, KERNEL = 2.0, 0.5
@@ -331,6 +333,31 @@ def captured_keys(captured):
 
 def ends_its_process(x, impl=None):
     os._exit(1)
+
+
+def hangs(x, impl=None):
+    time.sleep(1000)
+
+
+def test_a_kernel_that_hangs_is_told_of(monkeypatch):
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda method: PROCESSES)  # begins at once
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 80 << 30))
+    spec = Spec.of(torch.randn(2, 3, 8, 8))
+    good, bad = ([Call(each, ((spec,), {}), "float32", False)] for each in (kernels.max_pool2x2, hangs))
+    judging = judged_apart([good, bad, good], CPU)
+    found = [next(judging)]
+    monkeypatch.setattr(workers, "DEADLINE", 0.1)
+    found.append(next(judging))
+    assert list(workers._compiled([bad, bad], CPU, 2)) == []
+    monkeypatch.setattr(workers, "DEADLINE", None)
+    found += judging
+    assert [verdict.failures for verdict in found] == [{}, {"triton": "did not come to an end in 0 s"}, {}]
+    assert found[1].best() == "fused"
+    (line,) = first_use.Row(bad, found[1], "fused").messages()
+    assert line == (
+        "hangs 3 x 8 x 8, float32: 'triton' did not come to an end in 0 s: "
+        "the fused torch form runs instead, what that costs could not be measured"
+    )
 
 
 def test_an_iteration_in_kernels_makes_the_calls_that_were_recorded(store):
