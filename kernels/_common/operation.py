@@ -7,7 +7,7 @@ A kernel that fails as it is launched, at a shape that nobody tried, makes its o
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
@@ -146,7 +146,7 @@ def is_watched() -> bool:
 
 @contextmanager
 def failures_answered() -> Iterator[None]:
-    """Raise, inside the block, what a kernel fails with: whoever catches it asks `fall_back`."""
+    """Raise, inside the block, what a kernel fails with: whoever catches it asks `failing`."""
     global _answered
     before, _answered = _answered, True
     try:
@@ -168,20 +168,19 @@ def install(forms: Mapping[Key, str], failed: set[str]) -> None:
     dispatch.failed.update(failed)
 
 
-def fall_back(error: BaseException) -> list[str]:
-    """Have the operations whose kernel failed run in the fused form at every shape.
-
-    Returns:
-        Their names; none if it was no kernel that failed, or if they had fallen back before.
-    """
+def failing(error: BaseException) -> list[str]:
+    """List the operations whose kernel failed; none if it was no kernel, or if they had fallen back before."""
     module = failed_kernel(error) or "?"
     folder = module.removesuffix(".triton.ops")
     names = [name for name, of in _folders.items() if of == folder or of.startswith(f"{folder}.")]
-    names = [name for name in names if name not in dispatch.failed or {*_forms_of(name).values()} - {"fused"}]
+    return [name for name in names if name not in dispatch.failed or {*_forms_of(name).values()} - {"fused"}]
+
+
+def fall_back(names: Iterable[str]) -> None:
+    """Have operations run in the fused form at every shape."""
     for name in names:
         _forms.update(dict.fromkeys(_forms_of(name), "fused"))
-    dispatch.failed.update(names)
-    return names
+        dispatch.failed.add(name)
 
 
 def _forms_of(name: str) -> dict[Key, str]:

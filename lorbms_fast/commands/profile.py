@@ -53,8 +53,7 @@ def profile(
     as_graph = on_gpu and graphs == "on" and impl == "fast"
     if as_graph:
         one_iteration = captured_step(model, batch_size, arithmetic, where)
-        for _ in range(2):  # one warms up, one is recorded
-            one_iteration()
+        one_iteration()  # warms up and records
     else:
         one_iteration = step(impl, model, batch_size, arithmetic, where)
     note = {"preset": preset, "batch_size": batch_size, "precision": arithmetic}

@@ -10,12 +10,13 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from lorbms_fast.config import LossConfig, OptimConfig, Precision
+from lorbms_fast.engine.distributed import ALONE, World, nothing_exchanged
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.iteration import iterate
@@ -23,7 +24,7 @@ from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms
 from lorbms_fast.kernels._common.dispatch import in_force
-from lorbms_fast.kernels._common.operation import failures_answered, fall_back, said
+from lorbms_fast.kernels._common.operation import failing, failures_answered, fall_back, said
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, DrawFn, Networks, StepMetrics
@@ -112,13 +113,25 @@ class CudaGraphs:
         torch.cuda.empty_cache()
 
 
+class Failure(NamedTuple):
+    """What came in between in a process."""
+
+    rank: int
+    stage: str
+    size: int
+    why: str
+    operations: list[str]
+    """Whose kernel it was; none if it was anything else."""
+
+
 class CapturedIteration:
     """Training iterations of the fast form, with batches drawn and assembled on the images' device.
 
     The number of candidates to encode is part of a graph. There is a graph for each of a few numbers, the largest being
-    the most that masks can use; an iteration takes the smallest that holds its own. All sizes are warmed up before the
-    first iteration, which leaves no trace; the first iteration of a size is recorded. A kernel that fails in either is
-    told of and replaced by its operation's fused form; after any other failure all run without graphs.
+    the most that masks can use; an iteration takes the smallest that holds its own. All sizes are warmed up and
+    recorded before the first iteration, which leaves no trace. A kernel that fails in either is told of and replaced by
+    its operation's fused form; after any other failure all run without graphs. Processes that train together do both at
+    once and agree on what failed in any of them.
 
     Args:
         networks: in training mode.
@@ -131,6 +144,7 @@ class CapturedIteration:
         optim: for learning rates and the advance of u.
         arithmetic: of convolutions and matrix products.
         recorder: records the work; None runs it as it is.
+        world: the processes that train together.
     """
 
     def __init__(
@@ -145,7 +159,9 @@ class CapturedIteration:
         optim: OptimConfig,
         arithmetic: Precision,
         recorder: Recorder | None,
+        world: World = ALONE,
     ) -> None:
+        self._world = world
         self._networks, self._optimizers, self._images = networks, optimizers, images
         self._n, self._losses, self._optim, self._arithmetic = batch_size, losses, optim, arithmetic
         self.recorder = recorder
@@ -155,7 +171,7 @@ class CapturedIteration:
         """Number of the next iteration, as the device counts it."""
         self._expected = 0
         self._numbers = torch.zeros(len(StepMetrics.names()), dtype=torch.float64, device=images.device)
-        self._warm = False
+        self._at = ("", 0)
         self._replays: dict[int, Work] = {}
         self._moved: set[int] = set()
 
@@ -179,10 +195,8 @@ class CapturedIteration:
         Returns:
             Metrics in memory that the next call overwrites.
         """
-        if self.recorder is not None and not self._warm:
-            self._warm = True
-            for size in reversed(self.sizes):  # the largest, which takes most memory, first
-                self._try("warmed up", size)
+        if not self._replays:
+            self._prepare()
         used = self._drawn.ready(iteration, numbers)
         if iteration != self._expected:
             self.number.fill_(iteration)
@@ -202,42 +216,69 @@ class CapturedIteration:
             yield
 
     def _do(self, size: int) -> None:
-        if size not in self._replays:
-            self._try("captured", size)
-        if size not in self._replays:
+        if not self._replays:
             self._work(size)
             return
         self._replays[size]()
         if size not in self._moved:
             self._check_that_it_moved(size)
 
-    def _try(self, stage: str, size: int) -> None:
-        """Warm up or capture a size: where a kernel of ours fails, without it; where anything else does, no graphs."""
-        rehearse = stage == "warmed up"
-        while self.recorder is not None:
-            try:
-                with failures_answered():
-                    if rehearse:
-                        with self.undone():
-                            self.recorder.warm_up(partial(self.rehearse, size))
-                    if stage == "captured":
-                        self._replays[size] = self.recorder.record(partial(self._work, size))
-                return
-            except Exception as error:  # whatever it was, there is another way
-                why, fell_back = said(error), fall_back(error)
-            for optimizer in vars(self._optimizers).values():
-                optimizer.abandon()
-            failed = f"an iteration of {size} candidates cannot be {stage} ({why})"
-            if fell_back and in_force() == "triton":
-                raise UserError(f"--kernels triton: {failed}; train with --kernels auto")
-            if fell_back:
-                names = ", ".join(fell_back)
-                tqdm.write(f"{failed}: from now on {names} in the fused torch form, at a cost that nobody measured")
-                rehearse = True
-            else:
-                tqdm.write(f"{failed}: training goes on without CUDA graphs")
-                self.recorder = None
+    def _prepare(self) -> None:
+        """Record all sizes: where a kernel of ours fails, once more without it; where anything else does, none."""
+        while self.recorder is not None and not self._replays:
+            with self.undone():
+                failures = self._failures_of(self._warm_up) or self._failures_of(self._record)
+            if failures:
                 self._replays.clear()
+                self._answer(failures)
+
+    def _failures_of(self, stage: Callable[[Recorder], None]) -> list[Failure]:
+        """Go through a stage with all processes; what came in between, in any of them."""
+        failure = None
+        assert self.recorder is not None
+        try:
+            with failures_answered():
+                stage(self.recorder)
+        except Exception as error:  # whatever it was, there is another way
+            failure = Failure(self._world.rank, *self._at, said(error), failing(error))
+        return [each for each in self._world.gathered(failure) if each is not None]
+
+    def _warm_up(self, recorder: Recorder) -> None:
+        with nothing_exchanged(self._networks, self._optimizers):
+            for size in reversed(self.sizes):  # the largest, which takes most memory, first
+                self._at = "warmed up", size
+                recorder.warm_up(partial(self.rehearse, size))
+
+    def _record(self, recorder: Recorder) -> None:
+        if self._world.size > 1:  # what is exchanged is the same in all sizes
+            self._at = "warmed up", self.sizes[-1]
+            recorder.warm_up(partial(self.rehearse, self.sizes[-1]))
+        for size in reversed(self.sizes):
+            self._at = "captured", size
+            self._drawn.rehearse(size, len(self._images))
+            self._replays[size] = recorder.record(partial(self._work, size))
+
+    def _answer(self, failures: list[Failure]) -> None:
+        """Go on without what failed: the kernels, if it was they in all processes in which something did, or graphs.
+
+        Raises:
+            UserError: a kernel failed, and the settings ask for kernels alone.
+        """
+        of_kernels = all(failure.operations for failure in failures)
+        operations = sorted({name for failure in failures for name in failure.operations})
+        first = failures[0]
+        where = f" by process {first.rank}" if self._world.size > 1 else ""
+        failed = f"an iteration of {first.size} candidates cannot be {first.stage}{where} ({first.why})"
+        if of_kernels and in_force() == "triton":
+            raise UserError(f"--kernels triton: {failed}; train with --kernels auto")
+        if of_kernels:
+            fall_back(operations)
+            instead = f"from now on {', '.join(operations)} in the fused torch form, at a cost that nobody measured"
+        else:
+            self.recorder = None
+            instead = "training goes on without CUDA graphs"
+        if self._world.first:
+            tqdm.write(f"{failed}: {instead}")
 
     def _check_that_it_moved(self, size: int) -> None:
         """Check that the replay did something: a graph recorded on another device's stream is silently empty.

@@ -15,6 +15,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import GroupedBatchNorm2d
+from lorbms_fast.optimizers import Optimizers
+from lorbms_fast.types import Networks
 
 T = TypeVar("T")
 
@@ -61,6 +63,15 @@ class World:
             dist.broadcast_object_list(held, 0, device=torch.device("cpu"))
         found: T = held[0]
         return found
+
+    def gathered(self, own: T) -> list[T]:
+        """Gather every process's own of something, any Python object, in order of ranks; every one must ask."""
+        if self.size == 1:
+            return [own]
+        held: list[Any] = [None] * self.size
+        with together():
+            dist.all_gather_object(held, own)
+        return held
 
 
 ALONE = World()
@@ -168,6 +179,20 @@ def on_its_own(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, gather in zip(layers, kept, strict=True):
             layer.gather = gather
+
+
+@contextmanager
+def nothing_exchanged(networks: Networks, optimizers: Optimizers) -> Iterator[None]:
+    """Exchange nothing with other processes in iterations inside the block: one that fails holds up no other."""
+    averaging = {optimizer: optimizer.average for optimizer in vars(optimizers).values()}
+    for optimizer in averaging:
+        optimizer.average = None
+    try:
+        with on_its_own(networks.cls):
+            yield
+    finally:
+        for optimizer, average in averaging.items():
+            optimizer.average = average
 
 
 def average(parameters: Sequence[Tensor], processes: int) -> None:

@@ -284,6 +284,7 @@ class Training:
             config.optim,
             self.arithmetic,
             recorder,
+            self.world,
         )
 
     def _iterate(self, progress: Progress) -> StepMetrics:

@@ -11,6 +11,8 @@ from torch import Tensor
 from lorbms_fast.config import Impl, ModelConfig, Precision, TrainConfig
 from lorbms_fast.dataloader import counter_rng
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
+from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.first_use import Found, Kernels, choose_forms
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.malloc import retain_freed_memory
@@ -112,6 +114,7 @@ def captured(
     device: torch.device,
     recorder: Recorder | None = None,
     sizes: Sequence[int] = (),
+    world: World = ALONE,
 ) -> Captured:
     """Build the fast form's iteration over random images that lie where it is computed.
 
@@ -122,6 +125,7 @@ def captured(
         device: where.
         recorder: records the work; None runs it as it is.
         sizes: how many candidates the masks of one iteration after the other use; by default half of all.
+        world: the processes that train together.
     """
     config = TrainConfig(model=model)
     networks = build(model, "fast").to(device).train()
@@ -131,15 +135,38 @@ def captured(
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
     draws = random_draws(batch_size, device, sizes or (2 * batch_size,))
     iteration = CapturedIteration(
-        networks, optimizers, images, draws, batch_size, 1, config.loss, config.optim, arithmetic, recorder
+        networks, optimizers, images, draws, batch_size, 1, config.loss, config.optim, arithmetic, recorder, world
     )
     return Captured(iteration, networks, optimizers)
+
+
+def forms_of_an_iteration(
+    model: ModelConfig,
+    batch_size: int,
+    arithmetic: Precision,
+    device: torch.device,
+    kernels: Kernels = "auto",
+    retune: bool = False,
+) -> Found:
+    """Give the operations of an iteration their forms, as `train` does on first use.
+
+    Args:
+        model: sizes of the networks.
+        batch_size: reference images.
+        arithmetic: of convolutions and matrix products.
+        device: a GPU, with Triton.
+        kernels: `triton` takes no other form.
+        retune: try again what was tried before.
+    """
+    fixed = captured(model, batch_size, arithmetic, device).iteration
+    with fixed.undone():
+        return choose_forms([partial(fixed.rehearse, size) for size in fixed.sizes], device, kernels, retune)
 
 
 def captured_step(
     model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device
 ) -> Callable[[], object]:
-    """Build a function that does one iteration of the fast form as a CUDA graph; its third call is the first replay."""
+    """Build a function that does one iteration of the fast form as a CUDA graph, which the first call records."""
     found = captured(model, batch_size, arithmetic, device, CudaGraphs(device))
     numbers = count()
 

@@ -17,8 +17,8 @@ from lorbms_fast.engine.cuda_graph import CudaGraphs, Recorder
 from lorbms_fast.measurement.step import Captured, captured
 
 REPLAYS = 20
-PREPARING = 2
-"""Iterations of a size before its first replay: one warms up, one is recorded."""
+PREPARING = 1
+"""Iterations of a size, replays already, before the first that is compared."""
 TIMES = 4
 ROUNDINGS = {"float32": 1e-5, "tf32": 1e-3, "bfloat16": 1e-2, "float16": 2e-3}
 """Relative differences that are allowed where the iteration without graphs happens to repeat itself."""

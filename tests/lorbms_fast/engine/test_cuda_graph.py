@@ -321,6 +321,7 @@ def test_what_is_undone_leaves_no_trace():
     assert all(torch.equal(x, y) for x, y in zip(after, before, strict=True))
     assert all(parameter.grad is None for parameter in trained.networks.parameters())
     assert trained.optimizers.generator.scaler.get_scale() == scale
+    assert trained.optimizers.generator.scaler._scale is not None  # made in a capture, each replay would make it again
 
 
 def test_sizes_hold_all_that_masks_can_use():

@@ -20,7 +20,8 @@ from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
-from lorbms_fast.measurement.step import random_batch
+from lorbms_fast.kernels._common import dispatch, operation
+from lorbms_fast.measurement.step import captured, random_batch
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.run import BEGINNING, Progress, Run
@@ -193,6 +194,64 @@ def killed(source, number):
 NeighbourBatches.draw = killed
 main()
 """
+
+
+class Agreed:
+    """A recorder that replays by doing the work again; one of two processes cannot, once, for a kernel's sake."""
+
+    def __init__(self, stage: str | None, by_kernel: bool) -> None:
+        self.stage, self.by_kernel = stage, by_kernel
+        self.warmed = 0
+
+    def warm_up(self, work):
+        self._fail("warmed up")
+        self.warmed += 1
+        work()
+
+    def record(self, work):
+        self._fail("captured")
+        return work
+
+    def _fail(self, stage):
+        if stage == self.stage:
+            self.stage = None
+            error = RuntimeError("misaligned address")
+            if self.by_kernel:
+                error.launched_by = "lorbms_fast.kernels.lorbms.chunk_mixing.triton.ops"
+            raise error
+
+
+CAPTURES = {"warmed up": True, "captured": True, "captured, by nobody's kernel": False}
+
+
+def as_one_of_two_that_capture(rank: int, folder: Path) -> None:
+    """Two iterations after each failure of the second process: parameters, and what was agreed on."""
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
+    found = {}
+    for case, by_kernel in CAPTURES.items():
+        operation.install({}, set())
+        recorder = Agreed(case.partition(",")[0] if rank == 1 else None, by_kernel)
+        one = captured(MODEL, 2, "float32", torch.device("cpu"), recorder, sizes=[3, 4], world=World(rank, PROCESSES))
+        for optimizer in vars(one.optimizers).values():
+            optimizer.average = partial(distributed.average, processes=PROCESSES)
+        for i in range(2):
+            one.iteration(i, range(PROCESSES * i + rank, PROCESSES * i + rank + 1))
+        parameters = torch.cat([parameter.detach().flatten() for parameter in one.networks.parameters()])
+        found[case] = parameters, sorted(dispatch.failed), one.iteration.graphs, recorder.warmed
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_agree_on_what_cannot_be_captured_in_one_of_them(tmp_path):
+    work_together(PROCESSES, as_one_of_two_that_capture, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES))
+    expected = first["captured, by nobody's kernel"][0]  # all operations one after the other
+    for case, by_kernel in CAPTURES.items():
+        for parameters, failed, graphs, _ in (first[case], second[case]):
+            assert torch.equal(parameters, expected)
+            assert failed == (["mix_chunks", "mix_used"] if by_kernel else [])
+            assert bool(graphs) == by_kernel
+    assert first["captured"][3] == second["captured"][3]  # warmed up as often: they exchange the same
 
 
 def torchrun(folder: Path, store: Path, restarts: int, killed: int) -> subprocess.CompletedProcess:
