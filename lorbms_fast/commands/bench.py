@@ -9,7 +9,7 @@ from lorbms_fast.config import Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import TRITON, kernels_run_on
 from lorbms_fast.measurement.apart import compare_steps
 from lorbms_fast.measurement.machine import machine
 
@@ -22,6 +22,7 @@ def bench(
     rounds: int = 5,
     device: str = "cpu",
     graphs: Literal["on", "off"] = "on",
+    kernels: Literal["auto", "triton", "torch"] = "auto",
     precision: Precision | Literal["auto"] = "auto",
     preset: str = "thesis",
     compiled_reference: bool = False,
@@ -40,6 +41,8 @@ def bench(
         rounds: Timed rounds of each, on a GPU of five iterations.
         device: cpu, cuda, cuda:1, or auto for a GPU if there is one.
         graphs: On a GPU, time the fast iteration as a CUDA graph too, or not.
+        kernels: Forms of the fast iteration's operations on a GPU, as in train: auto takes what first use finds, triton
+            our kernels alone, torch none of them.
         precision: Arithmetic of the fast form; auto is float32 on a CPU, bfloat16 on a GPU.
         preset: Preset whose model runs: thesis or demo.
         compiled_reference: Take the reference under torch.compile as a second yardstick; compiling takes minutes.
@@ -51,13 +54,17 @@ def bench(
     where = device_named(device)
     precision = chosen_precision(precision, where)
     on_gpu = where.type == "cuda"
-    result = compare_steps(model, batch_size, rounds, precision, compiled_reference, where, on_gpu and graphs == "on")
-    if on_gpu and TRITON:
+    if kernels == "triton" and not kernels_run_on(where):
+        raise UserError(f"--kernels triton needs Triton and a GPU, not {where}: use auto")
+    as_graph = on_gpu and graphs == "on"
+    result = compare_steps(model, batch_size, rounds, precision, compiled_reference, where, as_graph, kernels)
+    if on_gpu and TRITON and kernels != "torch":
         from lorbms_fast.measurement.plan import count_iteration
 
         predicted = count_iteration(model, batch_size, precision)
         result["predicted_launches"] = {"ours": len(predicted.ours), "torch": len(predicted.torchs)}
-    facts = {"machine": machine(), "preset": preset, "batch_size": batch_size, "precision": precision, **result}
+    settings = {"preset": preset, "batch_size": batch_size, "precision": precision, "kernels": kernels}
+    facts = {"machine": machine(), **settings, **result}
     if json:
         print(json_format.dumps(facts, indent=2))
         return
@@ -72,6 +79,9 @@ def bench(
     if "captured" in result:
         form = result["captured"]
         print(f"  as a graph{form['seconds']:8.4f} s  {form['peak_memory_gb']:5.2f} GB peak memory{_kernels(form)}")
+    if "forms" in result["fast"]:
+        chosen = ", ".join(f"{count} '{form}'" for form, count in result["fast"]["forms"].items())
+        print(f"  forms of the fast iteration's operations: {chosen}")
     if "predicted_launches" in result:
         counts = result["predicted_launches"]
         print(f"  predicted of fast: {counts['ours']:,} kernels of ours, {counts['torch']:,} or more of torch's")

@@ -1,7 +1,6 @@
 """`lorbms-fast verify`: compare this installation with the numbers of the author's program, and try a GPU's kernels."""
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +10,11 @@ from rich.table import Table
 
 from lorbms_fast.config import Impl, preset_named
 from lorbms_fast.devices import device_named
-from lorbms_fast.engine.first_use import Kernels, choose_forms
+from lorbms_fast.engine.first_use import Kernels
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common import dispatch
-from lorbms_fast.measurement.step import captured
+from lorbms_fast.measurement.step import forms_of_an_iteration
 from lorbms_fast.verification.forward import fill_checks, forward_checks
 from lorbms_fast.verification.golden import SHIPPED, Golden
 from lorbms_fast.verification.gradients import gradient_checks
@@ -79,8 +78,6 @@ def try_kernels(device: torch.device, preset: str, batch_size: int, kernels: Ker
     if not dispatch.kernels_run_on(device):
         raise UserError(f"--device {device}: its kernels need the package triton, which is missing")
     model = preset_named(preset).model
-    fixed = captured(model, batch_size, chosen_precision("auto", device), device).iteration
-    with fixed.undone():
-        found = choose_forms([partial(fixed.rehearse, size) for size in fixed.sizes], device, kernels, retune)
+    found = forms_of_an_iteration(model, batch_size, chosen_precision("auto", device), device, kernels, retune)
     found.tell(whole=True)
     return sum(bool(row.verdict.failures) for row in found.rows)

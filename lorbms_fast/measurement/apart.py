@@ -1,6 +1,8 @@
 """An iteration in a process of its own: its memory is neither scattered by another's nor counted with it."""
 
+import gc
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -11,16 +13,21 @@ from typing import Any, Literal
 import torch
 
 from lorbms_fast.config import Impl, ModelConfig, Precision
+from lorbms_fast.engine.first_use import IN_FORCE
+from lorbms_fast.kernels import use_impl
+from lorbms_fast.kernels._common.dispatch import kernels_run_on
 from lorbms_fast.measurement.counts import Counts, count
 from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.measurement.profiled import launched, profiled
-from lorbms_fast.measurement.step import CPU, captured_step, step
+from lorbms_fast.measurement.step import CPU, captured_step, forms_of_an_iteration, step
 
 Form = Literal["reference", "compiled_reference", "fast", "captured"]
 """The reference as it is and under torch.compile; the fast form operation after operation and as a CUDA graph."""
+Wish = Literal["auto", "triton", "torch"]
+"""Values of `--kernels`."""
 PREPARING = 3
-"""Iterations before the first that is timed: a graph's first warms up, its second records."""
+"""Iterations before the first that is timed: a graph's first warms up and records."""
 PER_ROUND = {"cpu": 1, "cuda": 5}
 """Iterations that are timed together."""
 
@@ -32,6 +39,8 @@ _device: torch.device
 class Apart:
     """The process."""
 
+    forms: dict[str, int]
+    """How many operations first use gave each form, where kernels of ours run."""
     _process: ProcessPoolExecutor
 
     def __call__(self) -> None:
@@ -57,12 +66,17 @@ class Apart:
 
 @contextmanager
 def apart(
-    form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision = "float32", device: torch.device = CPU
+    form: Form,
+    model: ModelConfig,
+    batch_size: int,
+    arithmetic: Precision = "float32",
+    device: torch.device = CPU,
+    kernels: Wish = "auto",
 ) -> Iterator[Apart]:
     """`step` or `captured_step` in a fresh process, which ends with the block."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        process.submit(_make, form, model, batch_size, arithmetic, device).result()
-        yield Apart(process)
+        forms = process.submit(_make, form, model, batch_size, arithmetic, device, kernels).result()
+        yield Apart(forms, process)
 
 
 def compare_steps(
@@ -73,6 +87,7 @@ def compare_steps(
     compiled_reference: bool = False,
     device: torch.device = CPU,
     graphs: bool = False,
+    kernels: Wish = "auto",
 ) -> dict[str, Any]:
     """Do iterations of each form in turns: medians in seconds, how many times faster the fast one is, counts, memory.
 
@@ -84,6 +99,7 @@ def compare_steps(
         compiled_reference: take the reference under torch.compile for a second yardstick.
         device: where.
         graphs: time the fast form as a CUDA graph too; ratios are then the graph's.
+        kernels: forms of the fast form's operations on a GPU, as in training.
     """
     of_reference: Precision = "float32" if device.type == "cpu" else arithmetic
     wanted: dict[Form, Precision] = {"reference": of_reference, "fast": arithmetic}
@@ -91,7 +107,7 @@ def compare_steps(
     wanted |= {"captured": arithmetic} if graphs else {}
     with ExitStack() as processes:
         forms = {
-            form: processes.enter_context(apart(form, model, batch_size, of_form, device))
+            form: processes.enter_context(apart(form, model, batch_size, of_form, device, kernels))
             for form, of_form in wanted.items()
         }
         preparing = 1 if device.type == "cpu" else PREPARING
@@ -105,6 +121,7 @@ def compare_steps(
         if device.type == "cuda":
             for name, form in forms.items():
                 found[name]["launches"] = form.launches()
+                found[name] |= {"forms": form.forms} if form.forms else {}
     best: Form = "captured" if graphs else "fast"
     ratios = {"ratio": Pair(times["reference"], times[best]).ratio}
     if compiled_reference:
@@ -112,17 +129,28 @@ def compare_steps(
     return {**ratios, "rounds": rounds, **found}
 
 
-def _make(form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device) -> None:
+def _make(
+    form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device, kernels: Wish
+) -> dict[str, int]:
     global _one_iteration, _device
     _device = device
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    forms = Counter[str]()
+    if form in ("fast", "captured") and kernels != "torch" and kernels_run_on(device):
+        found = forms_of_an_iteration(model, batch_size, arithmetic, device, kernels)
+        forms.update(row.form for row in found.rows)
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     if form == "captured":
         _one_iteration = captured_step(model, batch_size, arithmetic, device)
     else:
         impl: Impl = "fast" if form == "fast" else "reference"
         compiled = form == "compiled_reference"
         _one_iteration = step(impl, model, batch_size, arithmetic, device, compiled)
+    _one_iteration = use_impl(IN_FORCE[kernels])(_one_iteration)
+    return dict(forms)
 
 
 def _iterate() -> None:

@@ -11,12 +11,13 @@ from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World
+from lorbms_fast.engine.first_use import IN_FORCE
 from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.evaluation.generation import SCORES, draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
-from lorbms_fast.kernels import Impl, use_impl
+from lorbms_fast.kernels import use_impl
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.psnr import blur_levels
 from lorbms_fast.rendering.curves import draw_curves
@@ -25,8 +26,6 @@ from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.training.setup import batch_source, scene_batches
 from lorbms_fast.types import Networks
 
-FORMS: dict[str, Impl] = {"auto": "auto", "triton": "triton", "torch": "fused"}
-"""What `--kernels` puts in force."""
 BLURRED = 200
 """Max. number of images whose blurs the curves show for comparison."""
 
@@ -57,7 +56,7 @@ def run_training(
         retain_freed_memory()
         source = batch_source(run.config, store)
         memory_told = out_of_memory_told(run.config.batch_size, device_named(run.config.device))
-        with memory_told, use_impl(FORMS[run.config.kernels]):
+        with memory_told, use_impl(IN_FORCE[run.config.kernels]):
             _train(run, source, world, retune)
 
 

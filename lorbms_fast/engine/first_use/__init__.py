@@ -17,10 +17,13 @@ from lorbms_fast.engine.first_use.judging import Verdict
 from lorbms_fast.engine.first_use.verdicts import load, machine, place, save
 from lorbms_fast.engine.first_use.workers import Judge, judged_apart, judged_here
 from lorbms_fast.errors import UserError
+from lorbms_fast.kernels import Impl
 from lorbms_fast.kernels._common.operation import install
 from lorbms_fast.progress import tqdm
 
 Kernels = Literal["auto", "triton"]
+IN_FORCE: dict[Literal["auto", "triton", "torch"], Impl] = {"auto": "auto", "triton": "triton", "torch": "fused"}
+"""What `--kernels` puts in force; with `torch`, nothing is tried."""
 WIDTH = 120
 """Columns of a table that is written to no terminal."""
 

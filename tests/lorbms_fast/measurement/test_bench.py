@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lorbms_fast.cli import main
+from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.measurement import apart
 from lorbms_fast.measurement.counts import Counts
 
@@ -19,12 +20,14 @@ def processes(monkeypatch):
     started = []
 
     @contextmanager
-    def fake(form, model, batch_size, arithmetic, device):
+    def fake(form, model, batch_size, arithmetic, device, kernels):
         started.append(form)
+        forms = {"triton": 17, "fused": 1} if kernels == "auto" and form in ("fast", "captured") else {}
         counts = Counts(*(0 for _ in Counts.__dataclass_fields__))
         yield SimpleNamespace(
-            seconds=lambda: SECONDS[form], peak_memory=lambda: 1.0, count=lambda: counts, launches=lambda: 700
-        )
+            seconds=lambda: SECONDS[form], peak_memory=lambda: 1.0, count=lambda: counts, launches=lambda: 700,
+            forms=forms,
+        )  # fmt: skip
 
     monkeypatch.setattr(apart, "apart", fake)
     return started
@@ -58,8 +61,33 @@ def test_on_a_gpu_the_graph_is_compared(processes, capsys, monkeypatch):
     assert told.count("700 kernels") == 4
     assert "predicted of fast: 449 kernels of ours, 334 or more of torch's" in told
     assert "  6.00 times faster" in told
-    main(["bench", "step", "--device", "cuda", "--graphs", "off"])
+    assert "operations: 17 'triton', 1 'fused'" in told
+    main(["bench", "step", "--device", "cuda", "--graphs", "off", "--kernels", "torch"])
     assert processes[4:] == ["reference", "fast"]
+    told = capsys.readouterr().out
+    assert "forms" not in told
+    assert "predicted" not in told
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch", "triton"])
+def test_the_process_runs_the_forms_that_it_is_told(kernels, monkeypatch):
+    in_force = []
+    monkeypatch.setattr(apart, "step", lambda *settings: lambda: in_force.append(dispatch.in_force()))
+    monkeypatch.setattr(apart, "kernels_run_on", lambda device: True)
+    found = SimpleNamespace(rows=[SimpleNamespace(form="triton")] * 2)
+    monkeypatch.setattr(apart, "forms_of_an_iteration", lambda *settings: found)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    forms = apart._make("fast", None, 1, "float32", torch.device("cpu"), kernels)
+    apart._iterate()
+    assert (forms, in_force) == ({}, ["fused"]) if kernels == "torch" else ({"triton": 2}, [kernels])
+    assert dispatch.in_force() == "auto"
+
+
+def test_kernels_alone_need_a_gpu(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "step", "--kernels", "triton"])
+    assert "--kernels triton needs Triton and a GPU, not cpu: use auto" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_told_with_the_remedy(capsys):
