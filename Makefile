@@ -47,6 +47,11 @@ DEVICE := cpu
 bench: $(READY)
 	$(if $(filter cpu,$(DEVICE)),$(PYTHON) -m bench,$(VENV)/bin/lorbms-fast bench step --device $(DEVICE) --compiled-reference)
 
+# All kernels of an iteration, in all arithmetics, compiled with each supported Triton, no GPU needed, into
+# bench/STATIC.md. It may be stopped and started again: bench/.static keeps what was compiled.
+static: $(READY)
+	$(PYTHON) -m bench.static --triton
+
 # Needs minutes: other damaged files for every reader than `make test` takes, and more of them.
 EXAMPLES := 2000
 fuzz: $(READY)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,8 +14,10 @@ import triton
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
 
 from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.kernels._common.operation import said
 from lorbms_fast.measurement.launches import Launch
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -42,10 +45,23 @@ class Binary:
     """The first of those found, or nothing."""
 
 
-def compiled_before(launch: Launch, architecture: int) -> Binary | None:
-    """What bench/.static has of a launch's kernel for sm_<architecture>."""
+def compiled_before(launch: Launch, architecture: int) -> Binary | str | None:
+    """What bench/.static has of a launch's kernel for sm_<architecture>: a binary, or why there is none."""
     place = _place(launch, architecture)
-    return Binary(**json.loads(place.read_text())) if place.exists() else None
+    if not place.exists():
+        return None
+    kept = json.loads(place.read_text())
+    return kept if isinstance(kept, str) else Binary(**kept)
+
+
+def forget_lines() -> None:
+    """Have kernels known by their sources alone: Triton hashes lines too, and an edit would change all below it."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("lorbms_fast.kernels"):
+            for value in vars(module).values():
+                kernel = getattr(value, "fn", None) if not isinstance(value, JITFunction) else value
+                if isinstance(kernel, JITFunction):
+                    kernel.starting_line_number, kernel.hash = 1, None
 
 
 def _source(launch: Launch) -> ASTSource:
@@ -57,16 +73,21 @@ def _place(launch: Launch, architecture: int) -> Path:
     return CACHE / f"{launch.name}-{architecture}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
-def binary(launch: Launch, architecture: int) -> Binary:
-    """Compile a launch's kernel for sm_<architecture>, unless bench/.static has it."""
-    before = compiled_before(launch, architecture)
-    if before:
-        return before
+def binary(launch: Launch, architecture: int) -> Binary | str:
+    """Compile a launch's kernel for sm_<architecture>, unless bench/.static has it; says why where that fails."""
+    found = compiled_before(launch, architecture)
+    if found is not None:
+        return found
     target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(_source(launch), target=target, options=dict(launch.options))
-    found = _read(compiled.asm["cubin"], compiled.metadata.shared, compiled.metadata.num_warps)
+    try:
+        compiled = triton.compile(_source(launch), target=target, options=dict(launch.options))
+        found = _read(compiled.asm["cubin"], compiled.metadata.shared, compiled.metadata.num_warps)
+    except (OSError, MemoryError) as error:  # of this machine, now
+        return said(error)
+    except Exception as error:
+        found = said(error)
     with atomic_write(_place(launch, architecture)) as partial:
-        partial.write_text(json.dumps(asdict(found)))
+        partial.write_text(json.dumps(found if isinstance(found, str) else asdict(found)))
     return found
 
 

@@ -2,8 +2,9 @@
 
 One training iteration runs with every kernel launch written down instead of made; each kernel is then compiled for six
 architectures at the shapes it was launched with. `--check` does it for each kind of kernel once, in a small model, and
-fails on one that does not compile, on spilled registers, or on a matrix product without tensor cores. `--triton` does
-it with other versions of Triton. What was compiled is kept in bench/.static, and not compiled again.
+fails on one that does not compile, on spilled registers, or on a matrix product without tensor cores. `--triton` (`make
+static`) does it with each supported version of Triton, in all arithmetics. What was compiled is kept in bench/.static
+by the kernel's source, and not compiled again: it may be stopped at any time, and `--cached` tells of what there is.
 """
 
 import argparse
@@ -23,9 +24,9 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 import torch
 import triton
 
-from bench.binaries import ARCHITECTURES, CACHE, Binary, binary, compiled_before
+from bench.binaries import ARCHITECTURES, CACHE, Binary, binary, compiled_before, forget_lines
 from bench.gpus import occupancy, resident
-from bench.tritons import REQUIRED_BY, environment_of
+from bench.tritons import OLDEST, REQUIRED_BY, environment_of
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import ModelConfig
@@ -39,6 +40,8 @@ from lorbms_fast.measurement.work import MATRIX, arithmetic, work
 from lorbms_fast.models import build
 from lorbms_fast.progress import tqdm
 
+OF_VERSIONS = (80, 90)
+"""Compiled for first, and alone where versions of Triton are compared."""
 OF_OTHERS = (86, 90)
 """What the iteration does not run is compiled for the least shared memory, and for HGMMA."""
 STATIC = Path(__file__).parent / "STATIC.md"
@@ -64,18 +67,22 @@ def main(arguments: list[str]) -> int:
         return with_versions(options.triton or list(REQUIRED_BY), arguments)
     others: list[Launch] = []
     if options.check:
-        launches, architectures = of_each_kind(), options.sm or (80, 90)
+        launches, architectures = of_each_kind(), options.sm or OF_VERSIONS
     elif options.note:
         launches = [launch for name in get_args(Precision) for launch in of_an_iteration(name)] + of_other_models()
-        architectures = options.sm or (80, 90)
+        architectures = options.sm or OF_VERSIONS
     else:
         launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
         others = [] if options.iteration else of_other_operations() + of_other_models()
     kinds = {launch.variant: launch for launch in launches + others}
+    forget_lines()
     ran = {launch.variant for launch in launches}
-    wanted = [(launch, architecture) for architecture in architectures for launch in kinds.values()]
+    in_order = sorted(architectures, key=lambda architecture: architecture not in OF_VERSIONS)
+    wanted = [(launch, architecture) for architecture in in_order for launch in kinds.values()]
     wanted = [(launch, sm) for launch, sm in wanted if launch.variant in ran or sm in OF_OTHERS]
-    outcomes = [compiled_before(*pair) for pair in wanted] if options.cached else compile_all(wanted, options.workers)
+    outcomes: list[Binary | str | None] = [compiled_before(*pair) for pair in wanted]
+    if not options.cached:
+        outcomes = [*compile_all(wanted, options.workers)]
     found = {(launch.variant, sm): o for (launch, sm), o in zip(wanted, outcomes, strict=True) if isinstance(o, Binary)}
     faults = [
         fault
@@ -84,13 +91,14 @@ def main(arguments: list[str]) -> int:
         for fault in faults_of(launch, architecture, outcome)
     ]
     if options.note:
-        note(architectures, len(wanted), len(found), faults)
+        note(architectures, len(wanted), len(found), outcomes.count(None), faults)
     elif not options.check:
         with atomic_write(STATIC) as partial:
-            partial.write_text(report(launches, others, architectures, found, faults))
+            partial.write_text(report(launches, others, architectures, found, outcomes.count(None), faults))
         print(f"{STATIC} is new: {len(found)} binaries")
+    missing = f", {outcomes.count(None)} not compiled yet" if None in outcomes else ""
     summary = f"{len(found)} binaries by Triton {triton.__version__}: nothing spilled, tensor cores in every product"
-    print("\n".join(faults) or summary)
+    print("\n".join(faults) or summary + missing)
     return 1 if faults else 0
 
 
@@ -114,19 +122,24 @@ def _attempt(i: int) -> Binary | str:
 
 
 def with_versions(versions: list[str], arguments: list[str]) -> int:
-    """Do what the other arguments say with each of these versions of Triton, in processes of their own."""
+    """Do what the other arguments say with each of these versions of Triton, in processes of their own.
+
+    Without `--check` that is to compile all arithmetics, and to write the page anew; the installed version goes first.
+    """
     chosen = {"--triton", *REQUIRED_BY}
     rest = [argument for argument in arguments if argument not in chosen]
-    rest += [] if "--check" in rest else ["--note"]
     command = [sys.executable, "-m", "bench.static", *rest]
-    failed = [version for version in versions if subprocess.run(command, env=environment_of(version)).returncode]
-    print(f"failed with Triton {', '.join(failed)}" if failed else f"no faults with Triton {', '.join(versions)}")
-    return 1 if failed else 0
+    each = command if "--check" in rest else [*command, "--note"]
+    ordered = sorted(versions, key=lambda version: version != triton.__version__)
+    failed = [version for version in ordered if subprocess.run(each, env=environment_of(version)).returncode]
+    print(f"failed with Triton {', '.join(failed)}" if failed else f"no faults with Triton {', '.join(ordered)}")
+    of_page = 0 if "--check" in rest else subprocess.run(command).returncode
+    return 1 if failed or of_page else 0
 
 
-def note(architectures: Sequence[int], wanted: int, compiled: int, faults: list[str]) -> None:
+def note(architectures: Sequence[int], wanted: int, compiled: int, missing: int, faults: list[str]) -> None:
     """Keep for the report what became of all arithmetics' kernels with the Triton that is imported."""
-    kept = {"sm": list(architectures), "kernels": wanted, "compiled": compiled, "faults": faults}
+    kept = {"sm": list(architectures), "kernels": wanted, "compiled": compiled, "missing": missing, "faults": faults}
     with atomic_write(CACHE / f"triton-{triton.__version__}.json") as partial:
         partial.write_text(json.dumps(kept))
 
@@ -134,16 +147,19 @@ def note(architectures: Sequence[int], wanted: int, compiled: int, faults: list[
 def version_table() -> list[str]:
     """Rows of what was noted: a version of Triton, the torch that requires it, and what became of the kernels."""
     lines = [
-        "| Triton | required by torch | sm | binaries | did not compile | other faults |",
-        "|---|---|---|---:|---:|---:|",
+        "| Triton | required by torch | sm | kernels | compiled | did not compile | not tried yet | other faults |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
     ]
     for version, torchs in REQUIRED_BY.items():
         place = CACHE / f"triton-{version}.json"
-        if place.exists():
-            kept = json.loads(place.read_text())
-            failed, architectures = kept["kernels"] - kept["compiled"], ", ".join(map(str, kept["sm"]))
-            others = len(kept["faults"]) - failed
-            lines.append(f"| {version} | {torchs} | {architectures} | {kept['compiled']} | {failed} | {others} |")
+        if not place.exists():
+            lines.append(f"| {version} | {torchs} | | | | | all | |")
+            continue
+        kept = json.loads(place.read_text())
+        kernels, compiled, missing = kept["kernels"], kept["compiled"], kept["missing"]
+        failed, architectures = kernels - compiled - missing, ", ".join(map(str, kept["sm"]))
+        cells = [version, torchs, architectures, kernels, compiled, failed, missing, len(kept["faults"]) - failed]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 
@@ -276,6 +292,7 @@ def report(
     others: list[Launch],
     architectures: Sequence[int],
     found: dict[tuple[str, int], Binary],
+    missing: int,
     faults: list[str],
 ) -> str:
     """The text of bench/STATIC.md."""
@@ -288,14 +305,16 @@ def report(
         "ran with every Triton launch written down instead of made; each kernel was compiled for the shapes it had.",
         "Operations that the iteration does not run follow, launched 0 times.",
         "",
-        f"{len(found)} binaries of {len(kinds)} specialised kernels. Spilled registers, or matrix products without",
-        f"tensor cores: {len(faults) or 'none'}.",
+        f"{len(found)} binaries by Triton {triton.__version__} of {len(kinds)} specialised kernels; {missing} are not "
+        "compiled yet.",
+        f"Spilled registers, or matrix products without tensor cores: {len(faults) or 'none'}.",
         *(f"- {fault}" for fault in faults),
         "",
         "## Versions of Triton",
         "",
-        "A CUDA build of torch requires one. With `--triton`, each compiles all kernels of an iteration in bfloat16,",
-        "float16, and float32 with and without TF32, and of blocks of growth 12 and 32.",
+        "A CUDA build of torch requires one. `make static` compiles with each all kernels of an iteration in bfloat16,",
+        "float16, and float32 with and without TF32, and of blocks of growth 12 and 32. Each kind of kernel once, in",
+        f"bfloat16, is a test with Triton {triton.__version__} and {OLDEST}.",
         "",
         *version_table(),
         "",

@@ -246,6 +246,12 @@ def test_folders_are_not_top_level_names(where, request, tmp_path):
     assert ran.stdout.strip() == "['lorbms_fast']"
 
 
+def test_every_target_of_the_makefile_has_a_rule():
+    text = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert set(phony.split()) <= set(re.findall(r"^([\w-]+):", text, re.MULTILINE))
+
+
 def test_links_lead_to_the_folders_at_the_top():
     for name in ("kernels", "dataloader"):
         assert (ROOT / "lorbms_fast" / name).readlink() == Path("..", name)

@@ -35,6 +35,40 @@ def test_the_pinned_triton_is_among_the_supported():
     assert PINNED in REQUIRED_BY
 
 
+KEEPS = """
+import json
+import bench.binaries as binaries, bench.static as static
+from pathlib import Path
+binaries.CACHE = static.CACHE = Path(FOLDER)
+launches = static.of_a_small_block()
+(launch, *_), (other, *_) = ([each for each in launches if each.name == f"dense_block.{name}"] for name in NAMES)
+binaries.forget_lines()
+place = binaries._place(launch, 90)
+assert binaries.compiled_before(launch, 90) is None
+binaries.triton.compile = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("PassManager::run failed"))
+assert binaries.binary(launch, 90) == binaries.compiled_before(launch, 90) == "RuntimeError: PassManager::run failed"
+launch.kernel.starting_line_number += 7
+binaries.forget_lines()
+assert binaries._place(launch, 90) == place  # as it is if something above is edited
+kept = binaries._place(other, 90)
+launch.kernel._unsafe_update_src(launch.kernel.src + "    pass")
+assert binaries._place(launch, 90) != place
+assert binaries._place(other, 90) == kept
+static.note((80, 90), 10, 7, 1, ["two do not compile", "of them", "one spills"])
+print(static.version_table())
+"""
+
+
+def test_what_was_compiled_is_known_by_its_source_and_the_rest_is_told_of(tmp_path):
+    settings = f"FOLDER, NAMES = {str(tmp_path)!r}, ('solve', 'gradients')"
+    ran = run("-c", settings + KEEPS)
+    assert ran.returncode == 0, ran.stderr
+    rows = {row.split(" | ")[0].strip("| "): row for row in eval(ran.stdout)[2:]}
+    assert rows.keys() == REQUIRED_BY.keys()
+    assert rows[PINNED].endswith("| 80, 90 | 10 | 7 | 2 | 1 | 1 |")
+    assert rows[OLDEST].endswith("| | | | | all | |")
+
+
 FINDS_FAULTS = """
 import bench.static as static
 from bench.binaries import Binary
