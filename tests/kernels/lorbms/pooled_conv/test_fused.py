@@ -1,23 +1,27 @@
 """The pooled convolution against the definition in float64, outputs and gradients."""
 
+from unittest.mock import patch
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lorbms_fast.kernels import lorbms
+from lorbms_fast.kernels.lorbms.pooled_conv import fused
 from tests.kernels.forms import draw, fast, results, size
 
 
 @fast
-@given(size, size, size, st.integers(2, 7), st.integers(2, 7), st.booleans(), st.booleans())
-def test_pooled_conv(n, channels, out, height, width, channels_last, ties):
+@given(size, size, size, st.integers(2, 7), st.integers(2, 7), st.booleans(), st.booleans(), st.booleans())
+def test_pooled_conv(n, channels, out, height, width, channels_last, ties, small):
     x, weight, bias = draw(n, channels, height, width), draw(out, channels, 1, 1, seed=1), draw(out, seed=2)
     if ties:
         x, weight = (t.detach().round().requires_grad_() for t in (x, weight))
     arranged = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     wanted = [x, weight, bias]
-    found, expected = (
-        results(lorbms.pooled_conv2d(arranged, weight, bias, impl), wanted) for impl in ("fused", "reference")
-    )
+    with patch.object(fused, "SMALL", fused.SMALL if small else 0):
+        found, expected = (
+            results(lorbms.pooled_conv2d(arranged, weight, bias, impl), wanted) for impl in ("fused", "reference")
+        )
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e, rtol=1e-12, atol=1e-12)
