@@ -1,13 +1,8 @@
-"""144 samples (a reference and its four candidates, normalised, as the networks take them), the thesis's way and ours.
+"""Batches of 144 samples (a reference and its four candidates, normalised, as the networks take them), by every reader.
 
-(a) the reference of all: five JPEG files a sample through a PyTorch DataLoader with Pillow, as the thesis trained;
-(b) records of one reference and forty candidates, all decoded, as the author's TFRecords were read (simulated);
-(c) streamed: the photographs decoded for every batch, by threads and by DALI's pipeline on the CPU;
-(d) the store on the CPU, from mapped files and from memory; also against a plain copy of as many bytes, where a byte
-    read becomes a float of four bytes written;
-(e) the store in a GPU's memory, where there is one.
-
-Beside them: preparing against the best decoder, and the features that neighbours are searched by.
+The reference of all is five JPEG files a sample through a PyTorch DataLoader with Pillow, as the thesis trained. Beside
+them: reading against a plain copy of as many bytes (a byte read becomes a float of four bytes written), preparing
+against the best decoder, and the features that neighbours are searched by.
 """
 
 import os
@@ -81,24 +76,20 @@ def repeated(photographs: Path, times: int) -> Listing:
     return Listing([replace(one, id=f"{one.id}-{copy}") for copy in range(times) for one in found])
 
 
-Loading = Callable[[bool], Callable[[], None]]
-
-
 class Samples(Dataset[Tensor]):
-    """Samples as files: those that are decoded for each, of which the first five are used."""
+    """Samples as files: a reference and one candidate of each quadrant."""
 
-    def __init__(self, store: ImageStore, table: NeighbourTable, everything: bool) -> None:
-        self.root, self.table, self.everything = store.root, table, everything
+    def __init__(self, store: ImageStore, table: NeighbourTable) -> None:
+        self.root, self.table = store.root, table
         self.sources = store.index["source"].to_pylist()
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, i: int) -> Tensor:
-        found = self.table.rows[i]
-        candidates = found.T.ravel() if self.everything else found[np.arange(4), i % 10]
+        candidates = self.table.rows[i][np.arange(4), i % 10]
         images = [self._read(self.sources[row]) for row in [i, *candidates.tolist()]]
-        return to_float_nchw(np.stack(images[:5]))
+        return to_float_nchw(np.stack(images))
 
     def _read(self, name: str) -> NDArray[np.uint8]:
         with Image.open(self.root / name) as image:
@@ -108,21 +99,17 @@ class Samples(Dataset[Tensor]):
 
 
 @pytest.fixture(scope="module")
-def loading(store: ImageStore, table: NeighbourTable) -> Loading:
+def loading(store: ImageStore, table: NeighbourTable) -> Callable[[], None]:
     """Twelve batches of a PyTorch DataLoader; its workers run already, and have nothing to do afterwards."""
+    samples = Samples(store, table)
+    order: RandomSampler = RandomSampler(range(len(store)), replacement=True, num_samples=BATCHES * BATCH)
+    loader = DataLoader(samples, BATCH, sampler=order, num_workers=CORES, persistent_workers=True)
 
-    def of(everything: bool) -> Callable[[], None]:
-        samples = Samples(store, table, everything)
-        order: RandomSampler = RandomSampler(range(len(store)), replacement=True, num_samples=BATCHES * BATCH)
-        loader = DataLoader(samples, BATCH, sampler=order, num_workers=CORES, persistent_workers=True)
+    def run() -> None:
+        for _ in loader:
+            pass
 
-        def run() -> None:
-            for _ in loader:
-                pass
-
-        return run
-
-    return of
+    return run
 
 
 def reading(store: ImageStore, table: NeighbourTable, read: Reader, batches: int = BATCHES) -> Callable[[], None]:
@@ -137,33 +124,37 @@ def reading(store: ImageStore, table: NeighbourTable, read: Reader, batches: int
     return run
 
 
-def test_b_forty_candidates_of_records(loading: Loading, compare: Compare) -> None:
-    compare(loading(False), loading(True), 1)
+def test_batches_decoded_by_threads(
+    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
+) -> None:
+    compare(loading, reading(store, table, StreamedReader(store, SIDE, CPU, threads=CORES)), ROUNDS)
 
 
-def test_c_streamed(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, StreamedReader(store, SIDE, CPU, threads=CORES)), ROUNDS)
-
-
-def test_c_streamed_by_dali(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
+def test_batches_decoded_by_dali_on_the_cpu(
+    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
+) -> None:
     pytest.importorskip("nvidia.dali")
 
     def read(rows: NDArray[np.int64]) -> Tensor:
         return to_float_nchw(decode_on(CPU, store, rows, SIDE))
 
-    compare(loading(False), reading(store, table, read), ROUNDS)
+    compare(loading, reading(store, table, read), ROUNDS)
 
 
-def test_d_store_mapped(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, MappedReader(store, CPU)), ROUNDS)
+def test_batches_of_a_mapped_store(
+    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
+) -> None:
+    compare(loading, reading(store, table, MappedReader(store, CPU)), ROUNDS)
 
 
-def test_d_store_resident(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, ResidentReader.of(store, CPU)), ROUNDS)
+def test_batches_of_a_resident_store(
+    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
+) -> None:
+    compare(loading, reading(store, table, ResidentReader.of(store, CPU)), ROUNDS)
 
 
-@pytest.mark.parametrize("mode", [MappedReader, ResidentReader.of], ids=["Mapped", "resident"])
-def test_d_against_a_copy(
+@pytest.mark.parametrize("mode", [MappedReader, ResidentReader.of], ids=["mapped", "resident"])
+def test_store_against_a_plain_copy(
     mode: Callable[[ImageStore, torch.device], Reader], store: ImageStore, table: NeighbourTable, compare: Compare
 ) -> None:
     """Copies that read and write as many bytes as a hundred batches do, where a byte read is four bytes written.
@@ -188,11 +179,13 @@ def test_d_against_a_copy(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_e_store_on_the_gpu(store: ImageStore, table: NeighbourTable, loading: Loading, compare: Compare) -> None:
-    compare(loading(False), reading(store, table, ResidentReader.of(store, torch.device("cuda"))), ROUNDS)
+def test_batches_of_a_store_on_a_gpu(
+    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
+) -> None:
+    compare(loading, reading(store, table, ResidentReader.of(store, torch.device("cuda"))), ROUNDS)
 
 
-def test_features_in_fewer_passes(compare: Compare) -> None:
+def test_efficientnet_in_fewer_passes(compare: Compare) -> None:
     """The four quadrants of 16 images through EfficientNet-Lite0 as it is published, and as we run it."""
     retain_freed_memory()  # as the neighbours command does
     images = np.random.Generator(np.random.Philox(0)).integers(256, size=(16, 224, 224, 3), dtype=np.uint8)
