@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OBJECT_STORES = ("s3", "gs", "az")
 """Schemes that obstore serves where it is installed; others, and these without it, are left to fsspec's own choice."""
+JAVA = ", and that Java and Hadoop's libhdfs are installed (JAVA_HOME, HADOOP_HOME, CLASSPATH)"
 CACHE = "LORBMS_CACHE"
 """Environment variable that names the folder of copies."""
 MAX_GAP, MAX_BLOCK = 256 << 10, 16 << 20
@@ -89,9 +90,9 @@ class Place:
 
     @cached_property
     def _elsewhere(self) -> "tuple[AbstractFileSystem, str]":
-        from fsspec.core import url_to_fs  # here: processes that decode local files do without it
-
         with self._reached():
+            from fsspec.core import url_to_fs  # here: processes that decode local files do without it
+
             if self.name.partition(":")[0] in OBJECT_STORES and find_spec("obstore"):
                 import_module("obstore.fsspec").register(self.name.partition(":")[0])
             system, root = url_to_fs(self.name)
@@ -106,12 +107,17 @@ class Place:
             yield
         except UserError:
             raise
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            raise UserError(
+                f"{self.name} cannot be reached: {error} (for s3://, gs:// and az:// "
+                "pip install 'lorbms-fast[train,cluster]'  will do)"
+            ) from error
+        except ValueError as error:
             raise UserError(f"{self.name} cannot be reached: {error}") from error
         except Exception as error:  # of the store's own library, of any kind
             raise Unreachable(
                 f"{self.name} cannot be reached ({type(error).__name__}: {error}): check its name, your credentials "
-                "and the network"
+                f"and the network{JAVA if self.name.startswith('hdfs:') else ''}"
             ) from error
 
     def names(self) -> list[str]:
@@ -201,7 +207,7 @@ class Place:
             shutil.rmtree(self.folder, ignore_errors=True)
         elif self.names():
             system, root = self._elsewhere
-            with self._reached():
+            with self._reached(), suppress(FileNotFoundError):  # another process may remove it too
                 system.rm(root, recursive=True)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from lorbms_fast.dataloader.neighbour_table import FILE, NeighbourTable
+from lorbms_fast.dataloader.places import url_of
 from lorbms_fast.dataloader.store import ImageStore, damaged
 from lorbms_fast.progress import tqdm
 
@@ -19,6 +20,7 @@ def check(store: tyro.conf.Positional[Path], /) -> None:
         store: Folder made by `lorbms-fast prepare`.
     """
     opened = ImageStore.open(store)
+    named = url_of(store) or store
     total = sum((opened.path / name).stat().st_size for name in opened.facts["sha256"])
     bad = []
     with tqdm(total=total, desc="checking", unit="B", unit_scale=True) as bar:
@@ -26,13 +28,13 @@ def check(store: tyro.conf.Positional[Path], /) -> None:
             bad += [name] if is_bad else []
             bar.update((opened.path / name).stat().st_size)
     for name in bad:
-        print(f"{store / name} is not what was written")
+        print(f"{named}/{name} is not what was written")
     if bad:
-        print(f"{len(bad)} of {len(opened.facts['sha256'])} files are damaged: remove {store} and prepare it again")
+        print(f"{len(bad)} of {len(opened.facts['sha256'])} files are damaged: remove {named} and prepare it again")
         sys.exit(1)
     shards = len(opened.facts["shards"])
-    found = f"{store}: {len(opened):,} images of {opened.side} px in {shards} shards, all as written"
-    if (store / FILE).is_file():
+    found = f"{named}: {len(opened):,} images of {opened.side} px in {shards} shards, all as written"
+    if (opened.path / FILE).is_file():
         table = NeighbourTable.load(opened)
         found += f"; neighbours on {table.features} features, tau {table.tau:,.1f}"
     print(found)

@@ -1,7 +1,9 @@
 """Folders elsewhere, as fsspec reaches them: here in its own `memory://`, which is this process's."""
 
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import fsspec
@@ -10,6 +12,7 @@ import pytest
 
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
+from lorbms_fast.dataloader import places
 from lorbms_fast.dataloader.image_file import BadImage, ByteRange
 from lorbms_fast.dataloader.places import Place, Unreachable, copied, nearby
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -137,6 +140,30 @@ def test_what_cannot_be_reached_is_named(capsys):
         with pytest.raises(SystemExit):
             main(arguments)
         assert f"{HERE} is not on this machine: say --cluster ray too" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
+    """Of a scheme's own file system, and fsspec itself: for a source, a store that is written and one that is read."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import tasks
+
+    monkeypatch.setattr(tasks, "connected", nullcontext)
+    monkeypatch.setattr(places, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    for command in (
+        ["prepare", "gs://photos/x", "--out", "store", "--cluster", "ray"],
+        ["prepare", ".", "--out", "gs://photos/x", "--cluster", "ray"],
+        ["train", "gs://photos/x", "--out", "run"],
+    ):
+        with pytest.raises(SystemExit):
+            main(command)
+        said = capsys.readouterr().err
+        assert "gs://photos/x" in said
+        assert "install gcsfs" in said
+        assert "pip install 'lorbms-fast[train,cluster]'" in said
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(UserError, match=r"s3://a/b cannot be reached: .*fsspec.*pip install 'lorbms-fast"):
+        Place("s3://a/b").names()
 
 
 def test_the_scheme_of_files_is_left_out(tmp_path):
