@@ -8,7 +8,8 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from lorbms_fast.cluster.tasks import Task, has_gpus, results
+from lorbms_fast.cluster.tasks import Task, has_gpus, result, results
+from lorbms_fast.dataloader.decoders import fastest
 from lorbms_fast.dataloader.image_file import ByteRange, Photograph
 from lorbms_fast.dataloader.places import Place, full_name, nearby, scratch, url_of
 from lorbms_fast.dataloader.prefetch import Prefetcher
@@ -137,6 +138,15 @@ def _list_archive(shared: tuple[Place, Place], item: tuple[int, str, str]) -> tu
     with work.write(name) as path:
         path.write_text(json.dumps(kept))
     return named, skipped
+
+
+def fastest_on_cluster() -> tuple[str, str]:
+    """Choose a decoder as one machine does: one with a GPU, where the cluster has some."""
+    return result(_fastest, None, "decoder", 1, gpu=True, unit=" machine") if has_gpus() else fastest()
+
+
+def _fastest(shared: None, item: None) -> tuple[str, str]:
+    return fastest()
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------

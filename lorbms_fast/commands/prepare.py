@@ -88,15 +88,15 @@ def prepare(
         if cluster is None:
             found = layout_of(source) if layout == "auto" else layout
             listing = photographs_in(source, found, annotations, split, chosen.part)
-            write = partial(prepare_store, workers=workers)
+            choose, write = fastest, partial(prepare_store, workers=workers)
         else:
             on_ray = import_module("lorbms_fast.cluster.prepare")
             named = None if layout == "auto" else layout
             listing = on_ray.list_photographs(source, named, annotations, split, chosen.part, out)
-            write = on_ray.prepare_on_cluster
+            choose, write = on_ray.fastest_on_cluster, on_ray.prepare_on_cluster
         for note in listing.notes:
             print(note, flush=True)
-        by, said = fastest() if decoder == "auto" else (decoder, "")
+        by, said = choose() if decoder == "auto" else (decoder, "")
         if said:
             print(said, flush=True)
         counts, skipped = write(

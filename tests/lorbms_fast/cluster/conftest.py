@@ -62,15 +62,15 @@ def bucket(settings) -> Iterator[str]:
         os.killpg(process.pid, 9)  # a version manager's shim is a process before the server
 
 
-def add_node(cluster: Any, **options: object) -> None:
+def add_node(cluster: Any, **options: object) -> Any:
     """Add a node, again where a busy machine takes longer than the 30 seconds that Ray gives it."""
     for attempt in range(10):
         try:
-            cluster.add_node(**options)
-            return
+            return cluster.add_node(**options)
         except Exception as error:
             if "timed out during startup" not in str(error) or attempt == 9:
                 raise
+    return None
 
 
 @pytest.fixture(scope="session")

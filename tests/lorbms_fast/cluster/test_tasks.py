@@ -1,0 +1,56 @@
+"""Tasks on a cluster: where those that ask for a GPU are done."""
+
+import pytest
+
+from lorbms_fast.dataloader.decoders import fastest
+from tests.lorbms_fast.cluster.conftest import add_node
+
+
+@pytest.mark.slow
+def test_gpu_tasks_are_done_where_a_gpu_is(nodes):
+    """Ray is told of a GPU that is not there, as it would find one that is."""
+    import ray
+
+    from lorbms_fast.cluster import prepare, tasks
+
+    def seen(shared: None, item: int) -> tuple[bool, str]:
+        return tasks.is_gpu_task(), ray.get_runtime_context().get_node_id()
+
+    def places(gpu: bool) -> set[tuple[bool, str]]:
+        some = [tasks.Task(str(number), 1, number) for number in range(6)]
+        return {found for _, found in tasks.results(seen, None, some, "looking", len(some), gpu=gpu)}
+
+    assert not tasks.has_gpus()
+    assert prepare.fastest_on_cluster() == fastest()
+    with_gpu = add_node(nodes, num_cpus=1, num_gpus=1)
+    try:
+        nodes.wait_for_nodes()
+        assert tasks.has_gpus()
+        assert places(gpu=True) == {(True, with_gpu.node_id)}
+        assert {is_gpu for is_gpu, _ in places(gpu=False)} == {False}
+        assert prepare.fastest_on_cluster()[0] == "scaled"  # asked of that machine, where torch sees none
+    finally:
+        nodes.remove_node(with_gpu)
+
+
+def test_shards_ask_for_gpus_where_dali_decodes(monkeypatch, shards, tmp_path):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import prepare
+    from lorbms_fast.dataloader.recipes import Recipe
+    from lorbms_fast.dataloader.sources import photographs_in
+
+    asked = {}
+
+    def here(work, shared, tasks, *_: object, gpu: bool, **__: object):
+        asked[shared.settings.decoder] = gpu
+        for task in tasks:
+            yield task, work(shared, task.item)
+
+    monkeypatch.setattr(prepare, "has_gpus", lambda: True)
+    monkeypatch.setattr(prepare, "results", here)
+    listing = photographs_in(shards, "tar")
+    monkeypatch.setattr(prepare, "_make_shard", lambda job, item: b"")
+    for decoder in ("scaled", "dali"):
+        with pytest.raises(FileNotFoundError):  # no shard is made
+            prepare.prepare_on_cluster(tmp_path / decoder, shards, listing, Recipe(), decoder=decoder)
+    assert asked == {"scaled": False, "dali": True}
