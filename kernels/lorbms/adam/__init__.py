@@ -14,16 +14,9 @@ if TRITON:
 @operation()
 @torch.no_grad()
 def step_size(
-    loss: Tensor,
-    overflow: Tensor,
-    t: Tensor,
-    flawed: Tensor,
-    lr: Tensor,
-    factor: Tensor,
-    betas: tuple[float, float],
-    expected: bool = False,
-    impl: Impl | None = None,
-) -> Tensor:
+    loss: Tensor, overflow: Tensor, t: Tensor, flawed: Tensor, lr: Tensor, factor: Tensor, betas: tuple[float, float],
+    expected: bool = False, impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
     """Count a step of Adam, unless its gradients overflowed; write down what was not finite; give the step's rate.
 
     >>> t, rate = torch.zeros((), dtype=torch.float64), torch.tensor(1e-3, dtype=torch.float64)

@@ -4,15 +4,9 @@ from torch import Tensor
 
 
 def step_size(
-    loss: Tensor,
-    overflow: Tensor,
-    t: Tensor,
-    flawed: Tensor,
-    lr: Tensor,
-    factor: Tensor,
-    betas: tuple[float, float],
+    loss: Tensor, overflow: Tensor, t: Tensor, flawed: Tensor, lr: Tensor, factor: Tensor, betas: tuple[float, float],
     expected: bool,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The step's rate; documented at the package's function of this name."""
     flawed[0].add_(~loss.isfinite())
     if not expected:

@@ -30,7 +30,7 @@ def runs(dtype: torch.dtype) -> bool:
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
-    """(*rows, 3, H, W); documented in `reference.py`.
+    """(*rows, 3, H, W); documented at the package's function.
 
     Raises:
         IndexError: there is no such row.
@@ -50,32 +50,18 @@ def assemble_at(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
 ) -> Tensor:
-    """The same of images that lie anywhere in memory, as in several mapped files.
+    """The same of images that lie anywhere in memory, as in several mapped files: (*addresses.shape, 3, H, W).
 
-    Args:
-        addresses: int64 of any shape, of each image's H x W x 3 bytes. They are read as they are: nothing is checked.
-        size: (H, W).
-        flip: bool of addresses' shape, True where an image is to be mirrored left to right; None for none.
-        dtype: one of `DTYPES`.
-        channels_last: let the result's channels be neighbours in memory.
-
-    Returns:
-        (*addresses.shape, 3, H, W).
+    The addresses are of each image's H x W x 3 bytes, `size` being (H, W). They are read as they are: nothing is
+    checked. The dtype is one of `DTYPES`.
     """
     H, W = size
     addresses, flip = addresses.contiguous(), None if flip is None else flip.contiguous()
     batch = torch.empty((*addresses.shape, *((H, W, 3) if channels_last else (3, H, W))), dtype=dtype)
     _loop()(
-        DTYPES[dtype],
-        torch.get_num_threads(),
-        addresses.data_ptr(),
-        None if flip is None else flip.data_ptr(),
-        addresses.numel(),
-        H,
-        W,
-        channels_last,
-        batch.data_ptr(),
-    )
+        DTYPES[dtype], torch.get_num_threads(), addresses.data_ptr(), None if flip is None else flip.data_ptr(),
+        addresses.numel(), H, W, channels_last, batch.data_ptr(),
+    )  # fmt: skip
     return batch.movedim(-1, -3) if channels_last else batch
 
 

@@ -95,21 +95,9 @@ def _place(m, H, W):
 @autotune(_tiles((32, 32, 32, 4), (32, 32, 16, 8), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"), exact=1)
 @triton.jit
 def forward(
-    x_ptr,
-    taps_ptr,
-    y_ptr,
-    x_strides,
-    y_strides,
-    positions,
-    C,
-    O,
-    H,
-    W,
-    PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+    x_ptr, taps_ptr, y_ptr, x_strides, y_strides, positions, C, O, H, W,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """All four outputs of BLOCK_M positions for BLOCK_O maps. Grid (position blocks, map blocks)."""
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
@@ -154,27 +142,10 @@ def forward(
 @autotune(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides", "of_x", "parts"))
 @triton.jit
 def gradients(
-    grad_ptr,
-    taps_ptr,
-    x_ptr,
-    dx_ptr,
-    partial_ptr,
-    grad_strides,
-    x_strides,
-    dx_strides,
-    positions,
-    C,
-    O,
-    H,
-    W,
-    positions_per_part,
-    of_x,
-    parts,
-    PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+    grad_ptr, taps_ptr, x_ptr, dx_ptr, partial_ptr,
+    grad_strides, x_strides, dx_strides, positions, C, O, H, W, positions_per_part, of_x, parts,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """Both gradients, as either alone would leave multiprocessors idle.
 
     First come the programs of x, if `of_x`, then those of the taps, `parts` times.

@@ -104,25 +104,10 @@ def _merge(mean_a, squares_a, count_a, mean_b, squares_b, count_b):
 
 @triton.jit
 def normalize_whole(
-    x_ptr,
-    gamma_ptr,
-    beta_ptr,
-    y_ptr,
-    mean_ptr,
-    var_ptr,
-    x_strides,
-    y_strides,
-    C,
-    S,
-    P,
-    eps,
-    slope,
-    RELU_BEFORE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    ONE_SAMPLE: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-):
+    x_ptr, gamma_ptr, beta_ptr, y_ptr, mean_ptr, var_ptr, x_strides, y_strides, C, S, P, eps, slope,
+    RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_Q: tl.constexpr,
+):  # fmt: skip
     """Statistics and result of BLOCK_C channels of a group, all positions in one tile: x is read once.
 
     Grid (groups, channel blocks).
@@ -148,19 +133,9 @@ def normalize_whole(
 
 @triton.jit
 def partial_statistics(
-    x_ptr,
-    means_ptr,
-    squares_ptr,
-    x_strides,
-    C,
-    S,
-    P,
-    positions_per_part,
-    RELU_BEFORE: tl.constexpr,
-    ONE_SAMPLE: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-):
+    x_ptr, means_ptr, squares_ptr, x_strides, C, S, P, positions_per_part,
+    RELU_BEFORE: tl.constexpr, ONE_SAMPLE: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_Q: tl.constexpr,
+):  # fmt: skip
     """Mean less the first value, and sum of squares about the mean, of one part of a group's positions.
 
     Grid (groups, channel blocks, parts); results (parts, groups, C).
@@ -190,29 +165,11 @@ def partial_statistics(
 
 @triton.jit
 def normalize_by_parts(
-    x_ptr,
-    gamma_ptr,
-    beta_ptr,
-    means_ptr,
-    squares_ptr,
-    y_ptr,
-    mean_ptr,
-    var_ptr,
-    x_strides,
-    y_strides,
-    C,
-    S,
-    P,
-    parts,
-    positions_per_part,
-    eps,
-    slope,
-    RELU_BEFORE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    ONE_SAMPLE: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    x_ptr, gamma_ptr, beta_ptr, means_ptr, squares_ptr, y_ptr, mean_ptr, var_ptr, x_strides, y_strides, C, S, P, parts,
+    positions_per_part, eps, slope,
+    RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
-):
+):  # fmt: skip
     """Result of one tile from the parts' statistics. Grid (groups, channel blocks, tiles of positions)."""
     g = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -225,13 +182,9 @@ def normalize_by_parts(
         row = (part * tl.num_programs(0) + g) * C
         part_count = tl.minimum(S * P - part * positions_per_part, positions_per_part).to(tl.float32)
         mean, squares, count = _merge(
-            mean,
-            squares,
-            count,
-            _load_channels(means_ptr + row, c, C),
-            _load_channels(squares_ptr + row, c, C),
+            mean, squares, count, _load_channels(means_ptr + row, c, C), _load_channels(squares_ptr + row, c, C),
             part_count,
-        )
+        )  # fmt: skip
     mean += _first_values(x_ptr, x_strides, c, C, RELU_BEFORE)
     var = squares / count
     if tl.program_id(2) == 0:
@@ -248,24 +201,9 @@ def normalize_by_parts(
 
 @triton.jit
 def _recomputed(
-    grad_ptr,
-    x_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean,
-    rstd,
-    grad_strides,
-    x_strides,
-    c,
-    q,
-    inside,
-    C,
-    P,
-    slope,
-    RELU_BEFORE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    ONE_SAMPLE: tl.constexpr,
-):
+    grad_ptr, x_ptr, gamma_ptr, beta_ptr, mean, rstd, grad_strides, x_strides, c, q, inside, C, P, slope,
+    RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr,
+):  # fmt: skip
     """A tile's x, its normalized values n, and the gradient g of what scale and shift made of n."""
     x = tl.load(x_ptr + _offsets(c, q, P, x_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
     grad = tl.load(grad_ptr + _offsets(c, q, P, grad_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
@@ -287,29 +225,11 @@ def _gradient_of_input(x, n, grad, sum_grad, sum_grad_n, gamma_ptr, rstd, c, C, 
 
 @triton.jit
 def backward_whole(
-    grad_ptr,
-    x_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean_ptr,
-    var_ptr,
-    dx_ptr,
-    sum_grad_ptr,
-    sum_grad_n_ptr,
-    grad_strides,
-    x_strides,
-    dx_strides,
-    C,
-    S,
-    P,
-    eps,
-    slope,
-    RELU_BEFORE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    ONE_SAMPLE: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    grad_ptr, x_ptr, gamma_ptr, beta_ptr, mean_ptr, var_ptr, dx_ptr, sum_grad_ptr, sum_grad_n_ptr, grad_strides,
+    x_strides, dx_strides, C, S, P, eps, slope,
+    RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
-):
+):  # fmt: skip
     """Gradient of x, and each channel's sums of g and of g n, all positions of a group in one tile.
 
     Grid (groups, channel blocks).
@@ -324,24 +244,9 @@ def backward_whole(
     mean = _load_channels(mean_ptr + g * C, c, C)
     rstd = 1 / tl.sqrt(_load_channels(var_ptr + g * C, c, C) + eps)
     x, n, grad = _recomputed(
-        grad_ptr,
-        x_ptr,
-        gamma_ptr,
-        beta_ptr,
-        mean,
-        rstd,
-        grad_strides,
-        x_strides,
-        c,
-        q,
-        inside,
-        C,
-        P,
-        slope,
-        RELU_BEFORE,
-        ACTIVATION,
-        ONE_SAMPLE,
-    )
+        grad_ptr, x_ptr, gamma_ptr, beta_ptr, mean, rstd, grad_strides, x_strides, c, q, inside, C, P, slope,
+        RELU_BEFORE, ACTIVATION, ONE_SAMPLE,
+    )  # fmt: skip
     sum_grad = tl.sum(grad, 1)
     sum_grad_n = tl.sum(grad * n, 1)
     dx = _gradient_of_input(x, n, grad, sum_grad, sum_grad_n, gamma_ptr, rstd, c, C, S * P, RELU_BEFORE)
@@ -352,28 +257,11 @@ def backward_whole(
 
 @triton.jit
 def partial_gradient_sums(
-    grad_ptr,
-    x_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean_ptr,
-    var_ptr,
-    sums_grad_ptr,
-    sums_grad_n_ptr,
-    grad_strides,
-    x_strides,
-    C,
-    S,
-    P,
-    positions_per_part,
-    eps,
-    slope,
-    RELU_BEFORE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    ONE_SAMPLE: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    grad_ptr, x_ptr, gamma_ptr, beta_ptr, mean_ptr, var_ptr, sums_grad_ptr, sums_grad_n_ptr, grad_strides, x_strides, C,
+    S, P, positions_per_part, eps, slope,
+    RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
-):
+):  # fmt: skip
     """Sums of g and of g n over one part of a group's positions. Grid and results as of `partial_statistics`."""
     g = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -389,24 +277,9 @@ def partial_gradient_sums(
         q = start + tl.arange(0, BLOCK_Q)
         inside = (c < C)[:, None] & (q < S * P)[None, :]
         _, n, grad = _recomputed(
-            grad_ptr,
-            x_ptr,
-            gamma_ptr,
-            beta_ptr,
-            mean,
-            rstd,
-            grad_strides,
-            x_strides,
-            c,
-            q,
-            inside,
-            C,
-            P,
-            slope,
-            RELU_BEFORE,
-            ACTIVATION,
-            ONE_SAMPLE,
-        )
+            grad_ptr, x_ptr, gamma_ptr, beta_ptr, mean, rstd, grad_strides, x_strides, c, q, inside, C, P, slope,
+            RELU_BEFORE, ACTIVATION, ONE_SAMPLE,
+        )  # fmt: skip
         sum_grad += tl.sum(grad, 1)
         sum_grad_n += tl.sum(grad * n, 1)
     row = (part * tl.num_programs(0) + g) * C
@@ -416,32 +289,11 @@ def partial_gradient_sums(
 
 @triton.jit
 def backward_by_parts(
-    grad_ptr,
-    x_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean_ptr,
-    var_ptr,
-    sums_grad_ptr,
-    sums_grad_n_ptr,
-    dx_ptr,
-    sum_grad_ptr,
-    sum_grad_n_ptr,
-    grad_strides,
-    x_strides,
-    dx_strides,
-    C,
-    S,
-    P,
-    parts,
-    eps,
-    slope,
-    RELU_BEFORE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    ONE_SAMPLE: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    grad_ptr, x_ptr, gamma_ptr, beta_ptr, mean_ptr, var_ptr, sums_grad_ptr, sums_grad_n_ptr, dx_ptr, sum_grad_ptr,
+    sum_grad_n_ptr, grad_strides, x_strides, dx_strides, C, S, P, parts, eps, slope,
+    RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
-):
+):  # fmt: skip
     """Gradient of one tile of x from the parts' sums. Grid (groups, channel blocks, tiles of positions)."""
     g = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -463,23 +315,8 @@ def backward_by_parts(
     mean = _load_channels(mean_ptr + g * C, c, C)
     rstd = 1 / tl.sqrt(_load_channels(var_ptr + g * C, c, C) + eps)
     x, n, grad = _recomputed(
-        grad_ptr,
-        x_ptr,
-        gamma_ptr,
-        beta_ptr,
-        mean,
-        rstd,
-        grad_strides,
-        x_strides,
-        c,
-        q,
-        inside,
-        C,
-        P,
-        slope,
-        RELU_BEFORE,
-        ACTIVATION,
-        ONE_SAMPLE,
-    )
+        grad_ptr, x_ptr, gamma_ptr, beta_ptr, mean, rstd, grad_strides, x_strides, c, q, inside, C, P, slope,
+        RELU_BEFORE, ACTIVATION, ONE_SAMPLE,
+    )  # fmt: skip
     dx = _gradient_of_input(x, n, grad, sum_grad, sum_grad_n, gamma_ptr, rstd, c, C, S * P, RELU_BEFORE)
     tl.store(dx_ptr + _offsets(c, q, P, dx_strides, ONE_SAMPLE), dx.to(dx_ptr.dtype.element_ty), mask=inside)

@@ -65,15 +65,9 @@ def _warps(values: int, values_per_thread: int) -> int:
 
 @triton_op("normalize")
 def normalize(
-    x: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    groups: int,
-    eps: float,
-    relu_before: bool,
-    activation: str,
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, activation: str,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Normalize every channel of each of `groups` consecutive, equal parts of the batch; scale; shift.
 
     `y = activation(gamma (relu_before(x) - mean) / sqrt(var + eps) + beta)`.
@@ -103,66 +97,26 @@ def normalize(
     if not t.parts:
         kernels.normalize_whole[(groups, columns)](
             maps,
-            gamma,
-            beta,
-            y,
-            mean,
-            var,
-            x_strides,
-            y_strides,
-            *layout.sizes,
-            eps,
-            slope,
-            *flags,
-            num_warps=t.num_warps,
-        )
+            gamma, beta, y, mean, var, x_strides, y_strides, *layout.sizes, eps, slope, *flags, num_warps=t.num_warps,
+        )  # fmt: skip
         return y.view(x.shape), mean, var
     means, squares = _empty_statistics(x, t.parts * groups, 2)
     kernels.partial_statistics[(groups, columns, t.parts)](
-        maps,
-        means,
-        squares,
-        x_strides,
-        *layout.sizes,
-        t.positions_per_part,
-        *(relu_before, *flags[2:]),
+        maps, means, squares, x_strides, *layout.sizes, t.positions_per_part, *(relu_before, *flags[2:]),
         num_warps=t.num_warps,
-    )
+    )  # fmt: skip
     kernels.normalize_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
-        maps,
-        gamma,
-        beta,
-        means,
-        squares,
-        y,
-        mean,
-        var,
-        x_strides,
-        y_strides,
-        *layout.sizes,
-        t.parts,
-        t.positions_per_part,
-        eps,
-        slope,
-        *flags,
-        num_warps=t.num_warps,
-    )
+        maps, gamma, beta, means, squares, y, mean, var, x_strides, y_strides, *layout.sizes, t.parts,
+        t.positions_per_part, eps, slope, *flags, num_warps=t.num_warps,
+    )  # fmt: skip
     return y.view(x.shape), mean, var
 
 
 @triton_op("normalize_backward")
 def normalize_backward(
-    grad: Tensor,
-    x: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    relu_before: bool,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor, x: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, var: Tensor, eps: float,
+    relu_before: bool, activation: str, slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradient of x, in its layout; and, (groups, C) float32, the sums that are the gradients of gamma and beta."""
     groups = mean.shape[0]
     maps, grad_maps = x.flatten(2), grad.flatten(2)
@@ -246,15 +200,9 @@ def _(grad, x, gamma, beta, mean, var, eps, relu_before, activation, slope):
 
 
 def _defined(
-    x: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    groups: int,
-    eps: float,
-    relu_before: bool,
-    activation: str,
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, groups: int, eps: float, relu_before: bool, activation: str,
     slope: float,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`normalize` in operations of torch's."""
     of_groups = (torch.relu(x) if relu_before else x).unflatten(0, (groups, -1))
     dimensions = (1, *range(3, of_groups.dim()))

@@ -10,15 +10,9 @@ from lorbms_fast.kernels.lorbms.adam.triton import kernels
 
 
 def step_size(
-    loss: Tensor,
-    overflow: Tensor,
-    t: Tensor,
-    flawed: Tensor,
-    lr: Tensor,
-    factor: Tensor,
-    betas: tuple[float, float],
+    loss: Tensor, overflow: Tensor, t: Tensor, flawed: Tensor, lr: Tensor, factor: Tensor, betas: tuple[float, float],
     expected: bool,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The step's rate, float32; documented at the package's function of this name."""
     rate = torch.empty_like(overflow)
     logs = (math.log(max(beta, sys.float_info.min)) for beta in betas)

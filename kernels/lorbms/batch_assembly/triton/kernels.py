@@ -6,16 +6,9 @@ import triton.language as tl
 
 @triton.jit
 def assemble(
-    images_ptr,
-    rows_ptr,
-    flip_ptr,
-    batch_ptr,
-    count,
-    H,
-    W,
-    CHANNELS_LAST: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    images_ptr, rows_ptr, flip_ptr, batch_ptr, count, H, W,
+    CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """BLOCK neighbours in memory of one image of the batch. Grid (images, blocks of an image)."""
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     if CHANNELS_LAST:

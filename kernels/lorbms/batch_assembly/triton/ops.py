@@ -14,21 +14,14 @@ BLOCK = 1024
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
-    """(*rows, 3, H, W); documented in `reference.py`."""
+    """(*rows, 3, H, W); documented at the package's function."""
     count, H, W, _ = images.shape
     batch = _empty_batch(images, rows, dtype, channels_last)
     block = min(BLOCK, triton.next_power_of_2(3 * H * W))
     kernels.assemble[(rows.numel(), triton.cdiv(3 * H * W, block))](
-        images.contiguous(),
-        rows.contiguous(),
-        None if flip is None else flip.contiguous(),
-        batch,
-        count,
-        H,
-        W,
-        channels_last,
-        block,
-    )
+        images.contiguous(), rows.contiguous(), None if flip is None else flip.contiguous(), batch, count, H, W,
+        channels_last, block,
+    )  # fmt: skip
     return batch
 
 
