@@ -52,9 +52,10 @@ def loss_head(
         L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton, otherwise of the images' and the
         logits' dtype. Differentiable once.
     """
-    form = select_impl(impl, I_hat)
-    of_form = triton_ops if form == "triton" else reference if form == "reference" else fused
-    return of_form.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
+    form, inputs = select_impl(impl, I_hat), (I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
+    if form == "triton":
+        return triton_ops.loss_head(*inputs)
+    return reference.loss_head(*inputs, (reference if form == "reference" else fused).mean_difference)
 
 
 @operation()

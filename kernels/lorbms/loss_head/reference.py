@@ -1,6 +1,6 @@
 """The losses that an iteration reads off images and logits, as the equations read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -13,19 +13,18 @@ Losses = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """L_G, L_rec_hat, L_rec_prime, L_adv, L_cls."""
 
 
+def mean_difference(image: Tensor, reconstructed: Tensor) -> Tensor:
+    """Compute the mean absolute difference."""
+    return (image - reconstructed).abs().mean()
+
+
 def loss_head(
-    I_ref: Tensor,
-    I_hat: Tensor,
-    I_prime: Tensor,
-    D_mix: Tensor,
-    logits: Tensor,
-    mask: Tensor,
-    weights: tuple[float, float, float],
-    lambdas: Sequence[float],
-    gan: Gan,
-) -> Losses:
-    """L_G and its parts; documented at the package's function of this name."""
-    L_rec_hat, L_rec_prime = (I_ref - I_hat).abs().mean(), (I_ref - I_prime).abs().mean()
+    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, mask: Tensor,
+    weights: tuple[float, float, float], lambdas: Sequence[float], gan: Gan,
+    difference: Callable[[Tensor, Tensor], Tensor] = mean_difference,
+) -> Losses:  # fmt: skip
+    """L_G and its parts, `difference` being a form of `mean_difference`; documented at the package's function."""
+    L_rec_hat, L_rec_prime = difference(I_ref, I_hat), difference(I_ref, I_prime)
     L_adv, L_cls = deception(D_mix, gan), classification_loss(logits, mask, lambdas)
     return total(L_rec_hat, L_rec_prime, L_adv, L_cls, weights), L_rec_hat, L_rec_prime, L_adv, L_cls
 
@@ -61,16 +60,7 @@ def discrimination(D_ref: Tensor, D_mix: Tensor, gan: Gan = "cross-entropy") -> 
 
 
 def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Tensor:
-    """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`, y_j one-hot at j where m_j, else zero.
-
-    Args:
-        logits: (C, N, C): for each candidate j, for each sample, one logit a quadrant.
-        mask: (N, C) bool, True where the quadrant was replaced.
-        lambdas: the C lambda_j.
-
-    Returns:
-        A scalar.
-    """
+    """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`; documented at the package's function of this name."""
     targets = torch.diag_embed(mask.to(logits.dtype)).transpose(0, 1)
     per_candidate = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((1, 2))
     return torch.stack([lambda_j * loss for lambda_j, loss in zip(lambdas, per_candidate, strict=True)]).sum()

@@ -19,16 +19,9 @@ REGISTERS = 64
 
 
 def loss_head(
-    I_ref: Tensor,
-    I_hat: Tensor,
-    I_prime: Tensor,
-    D_mix: Tensor,
-    logits: Tensor,
-    mask: Tensor,
-    weights: tuple[float, float, float],
-    lambdas: Sequence[float],
-    gan: Gan,
-) -> Losses:
+    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, mask: Tensor,
+    weights: tuple[float, float, float], lambdas: Sequence[float], gan: Gan,
+) -> Losses:  # fmt: skip
     """Five float32 scalars; documented at the package's function of this name. Differentiable once."""
     channels_last = I_hat.is_contiguous(memory_format=torch.channels_last) if I_hat.dim() == 4 else False
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -41,16 +34,9 @@ def loss_head(
 
 @triton_op("loss_head")
 def losses(
-    I_ref: Tensor,
-    I_hat: Tensor,
-    I_prime: Tensor,
-    D_mix: Tensor,
-    logits: Tensor,
-    mask: Tensor,
-    weights: list[float],
-    lambdas: list[float],
-    gan: str,
-) -> tuple[Tensor, Tensor]:
+    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, mask: Tensor, weights: list[float],
+    lambdas: list[float], gan: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """L_G and its parts, () and (4,), of three dense image batches in one memory layout and contiguous logits."""
     if I_ref.numel() >= 2**31:
         raise ValueError(f"{tuple(I_ref.shape)}: 2^31 values or more are not supported")
@@ -68,18 +54,9 @@ def losses(
 
 @triton_op("loss_head_backward")
 def losses_backward(
-    I_ref: Tensor,
-    I_hat: Tensor,
-    I_prime: Tensor,
-    D_mix: Tensor,
-    logits: Tensor,
-    mask: Tensor,
-    grad: Tensor | None,
-    grad_parts: Tensor | None,
-    weights: list[float],
-    lambdas: list[float],
-    gan: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, mask: Tensor, grad: Tensor | None,
+    grad_parts: Tensor | None, weights: list[float], lambdas: list[float], gan: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of I_hat, I_prime, D_mix and the classifier's logits."""
     C, N, _ = logits.shape
     gradients = _empty_gradients(I_hat, I_prime, D_mix, logits)
