@@ -85,13 +85,9 @@ class Halves(BatchSource):
 
 
 def nearest_in_batch(images: Tensor, codes: Tensor, tau: float | None, tiles: int = 4) -> Batch:
-    """Choose candidates among the other images of a batch, and the mask (Appendix D.2).
+    """Choose candidates among the other images (N, 3, S, S), N > 1, of a batch by their codes, and the mask (D.2).
 
-    Args:
-        images: (N, 3, S, S), N > 1.
-        codes: (N, chunks, chunk), their codes.
-        tau: threshold on the squared L2 between two codes of a tile; None for the median of the smallest ones.
-        tiles: number of tiles.
+    `tau` is the threshold on the squared L2 between two codes of a tile; None for the median of the smallest ones.
     """
     between = distances_between(codes, tiles)
     nearest = between.masked_fill(torch.eye(len(images), dtype=torch.bool, device=images.device), torch.inf).min(2)

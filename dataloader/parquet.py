@@ -16,12 +16,8 @@ def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
     """A table of a known number of rows.
 
     What the file says of its sizes is looked at first, and text is read as a dictionary: a name that a few bytes
-    repeat a million times is there once until its length is known.
-
-    Args:
-        path: of the file.
-        rows: how many there must be.
-        names: of the columns of text, in Parquet's own notation (`q1_ids.list.element`).
+    repeat a million times is there once until its length is known. `names` are the columns of text, in Parquet's own
+    notation (`q1_ids.list.element`).
 
     Raises:
         OSError, pyarrow.ArrowException: it cannot be read.

@@ -40,15 +40,8 @@ def _resize(image: NDArray[np.uint8], width: int, height: int, method: int) -> N
 def area_squares(image: NDArray[np.uint8], boxes: Sequence[tuple[float, float, float]], side: int) -> NDArray[np.uint8]:
     """Average squares of an image, whose corners may lie inside pixels, over (side, side) equal areas, and round.
 
-    A pixel counts by the part of it that lies in an area: the averages are exact but for float32's rounding.
-
-    Args:
-        image: (H, W, C).
-        boxes: (x, y, side) of each square in pixels, no smaller than `side`.
-        side: of the result.
-
-    Returns:
-        (len(boxes), side, side, C).
+    A pixel counts by the part of it that lies in an area: the averages are exact but for float32's rounding. Boxes are
+    (x, y, side) of each square in pixels of the image (H, W, C), no smaller than `side`.
     """
     height, width, channels = image.shape
     lines = np.ascontiguousarray(image).reshape(height, width * channels)

@@ -120,9 +120,7 @@ def exclusive_lock(folder: Path, doing: str) -> Iterator[None]:
     filelock would do, but for folders that get another name meanwhile, as a prepared store does: it sees that a lock
     file was removed, not that its folder was renamed.
 
-    Args:
-        folder: the folder; a file `lock` is made in it.
-        doing: what is told to the process that comes second, as in "is preparing OUT".
+    `doing` is told to the process that comes second, as in "is preparing OUT".
 
     Raises:
         UserError: another process is in the block.

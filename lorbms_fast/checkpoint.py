@@ -42,13 +42,7 @@ class Damaged(UserError):
 
 
 def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint's files into a folder.
-
-    Args:
-        folder: exists; its caller sees to it that it gets its name when it is whole.
-        networks: whose state to keep.
-        optimizers: theirs.
-        facts: plain values that JSON can hold.
+    """Write a checkpoint's files, with facts that JSON can hold, into a folder that its caller names when it is whole.
 
     Raises:
         OSError: the disk is full, or gone.

@@ -33,11 +33,7 @@ _wanted = True
 def library(source: Path, headers: Path | None = None) -> CDLL | None:
     """Load the library of one source file; None without a compiler, or inside `native_loops(False)`.
 
-    Warns once, and is None, if the compiler refuses the source.
-
-    Args:
-        source: the file.
-        headers: folder of the headers that it includes.
+    Warns once, and is None, if the compiler refuses the source, which may include headers of a folder.
     """
     return _library(source, headers) if _wanted else None
 

@@ -10,12 +10,7 @@ _ABSENT = "absent"
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any], inside: str = "") -> Iterator[str]:
-    """Yield each difference as `model.chunk is 4, not 5`.
-
-    Args:
-        found: values by name, trees of them too.
-        expected: what they are compared with.
-        inside: name of what both are, put before each field's.
+    """Yield each difference of two trees of values by name; `inside` is put before each field's name.
 
     >>> list(differences({"chunk": 4, "layers": (1, 2)}, {"chunk": 5, "layers": [1, 2]}, "model"))
     ['model.chunk is 4, not 5']

@@ -35,12 +35,7 @@ classification = classification_loss
 def generation(I_ref: Tensor, s: Scenes, D_mix: Tensor, L_cls: Tensor, config: LossConfig) -> GeneratorLosses:
     """Compute `L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls` and its terms.
 
-    Args:
-        I_ref: reference images, (N, 3, S, S).
-        s: the scenes that the forward graph made of them.
-        D_mix: discriminator logits of I_mix.
-        L_cls: see `classification`.
-        config: weights of the losses.
+    `s` are the scenes that the forward graph made of I_ref (N, 3, S, S), `D_mix` the discriminator's logits of I_mix.
     """
     L_rec_hat, L_rec_prime = reconstruction(I_ref, s.I_hat), reconstruction(I_ref, s.I_prime)
     terms = L_rec_hat, L_rec_prime, deception(D_mix, config.gan), L_cls
@@ -48,12 +43,7 @@ def generation(I_ref: Tensor, s: Scenes, D_mix: Tensor, L_cls: Tensor, config: L
 
 
 def classification_targets(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Make the targets y of L_cls, (4, N, 4): for candidate j one-hot at j where it replaced quadrant j, else 0.
-
-    Args:
-        mask: (N, 4) bool, True where the quadrant was replaced.
-        dtype: of the result.
-    """
+    """Make the targets y of L_cls, (4, N, 4), from a mask (N, 4): one-hot at j where candidate j was used, else 0."""
     return torch.diag_embed(mask.to(dtype)).transpose(0, 1)
 
 
@@ -65,8 +55,6 @@ def reconstruction(image: Tensor, reconstructed: Tensor) -> Tensor:
 def provenance(logits: Tensor, mask: Tensor) -> Tensor:
     """Compute L_cls of a classifier that sees all images at once: `bce(Cls(I_mix, I_ref, I_q...), m)`, a mean.
 
-    Args:
-        logits: (N, tiles), one logit a tile.
-        mask: (N, tiles) bool, True where the tile was replaced.
+    Logits and mask are (N, tiles), the mask bool, True where the tile was replaced.
     """
     return F.binary_cross_entropy_with_logits(logits, mask.to(logits.dtype))

@@ -11,8 +11,7 @@ def retain_freed_memory(at_most: int = -1) -> None:
     Large blocks otherwise come as fresh pages, which the system must clear, each time they are asked for: about a
     twelfth of an iteration on a CPU, and a third of the time that a photograph takes.
 
-    Args:
-        at_most: freed bytes that the process keeps; -1: all, so that it stays at its largest size to its end.
+    `at_most` bytes are kept; -1: all, so that the process stays at its largest size to its end.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

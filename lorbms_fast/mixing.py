@@ -15,12 +15,8 @@ def mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
     `keep_i = (i == argmax d or d_i > tau) and not (i == argmin d)`; the first index wins ties. Where this would
     replace all four (four equal distances not above tau) the last quadrant is kept.
 
-    Args:
-        distances: (N, 4), squared L2 between the quadrants of the reference and of its candidates.
-        tau: threshold on the same scale.
-
-    Returns:
-        (N, 4) bool, True where the quadrant is replaced (m_i = 1).
+    Distances (N, 4) are squared L2 between the quadrants of the reference and of its candidates, tau is on their scale.
+    Returns (N, 4) bool, True where the quadrant is replaced (m_i = 1).
     """
     mask = author_mixing_mask(distances, tau)
     last = torch.arange(distances.shape[1], device=distances.device) == distances.shape[1] - 1
@@ -36,26 +32,17 @@ def author_mixing_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def used_candidates(mask: Tensor) -> Tensor:
-    """List quadrant and sample of every candidate that a mask uses, by quadrant, then by sample.
+    """List quadrant and sample of every candidate that a mask (N, 4) uses, by quadrant, then by sample.
 
-    Args:
-        mask: (N, 4) bool; on a GPU the host waits for it.
-
-    Returns:
-        (2, K) int64, K the number of replaced quadrants.
+    Returns (2, K) int64, K the number of replaced quadrants, for which the host waits on a GPU.
     """
     return mask.T.nonzero().T
 
 
 def padded_candidates(mask: Tensor, size: int) -> Tensor:
-    """List `used_candidates`, padded with the first of them, for any number of masks; no host waits.
+    """List `used_candidates` of masks (..., N, 4), padded with the first of them to `size`, (..., 2, size) int64.
 
-    Args:
-        mask: (..., N, 4) bool.
-        size: how many to list, no less than a mask uses.
-
-    Returns:
-        (..., 2, size) int64.
+    `size` is no less than a mask uses; no host waits.
     """
     by_quadrant = mask.transpose(-1, -2).flatten(-2)
     used_first = by_quadrant.logical_not().byte().argsort(stable=True)[..., :size]
@@ -68,20 +55,13 @@ def padded_candidates(mask: Tensor, size: int) -> Tensor:
 def threshold_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
     """Decide which quadrants are replaced inside a batch (Appendix D.2): those below tau, though one stays.
 
-    Where all are below, the farthest stays, the first of equals. Nothing forces a replacement.
+    Where all are below, the farthest stays, the first of equals. Nothing forces a replacement. Distances (N, tiles) are
+    squared L2 between the representations of tiles and of their candidates; the mask is (N, tiles) bool.
 
-    Args:
-        distances: (N, tiles), squared L2 between the representations of the reference's tiles and of their candidates.
-        tau: threshold on the same scale.
-
-    Returns:
-        (N, tiles) bool, True where the tile is replaced.
-
-    Example:
-        >>> threshold_mask(torch.tensor([[1.0, 9, 2, 9], [1, 4, 2, 3], [8, 9, 8, 9]]), tau=5).int()
-        tensor([[1, 0, 1, 0],
-                [1, 0, 1, 1],
-                [0, 0, 0, 0]], dtype=torch.int32)
+    >>> threshold_mask(torch.tensor([[1.0, 9, 2, 9], [1, 4, 2, 3], [8, 9, 8, 9]]), tau=5).int()
+    tensor([[1, 0, 1, 0],
+            [1, 0, 1, 1],
+            [0, 0, 0, 0]], dtype=torch.int32)
     """
     mask = distances < tau
     farthest = torch.arange(distances.shape[1], device=distances.device) == distances.argmax(1, keepdim=True)
@@ -89,10 +69,9 @@ def threshold_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def parse_mask(text: str, tiles: int = 4) -> Tensor:
-    """Read a mask such as `0010`: quadrants q1 q2 q3 q4, or other tiles row by row; 1 takes the object image's chunk.
+    """Read a mask such as `0010`, (tiles,) bool: quadrants q1 q2 q3 q4, or other tiles row by row.
 
-    Returns:
-        (tiles,) bool.
+    1 takes the object image's chunk.
 
     Raises:
         UserError: it is not as many characters 0 or 1.

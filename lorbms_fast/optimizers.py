@@ -26,12 +26,8 @@ class Adam(torch.optim.Optimizer):
     tensor, to be filled and not replaced. torch's fused kernel corrects m and v itself; told of infinitely many
     steps, it finds nothing to correct, and gets the correction in the rate instead.
 
-    Args:
-        parameters: what to move, all on one device.
-        lr: initial learning rate.
-        betas: decay rates of the two moments.
-        scaler: scales losses for float16 and skips steps that overflow; by default none.
-        average: replaces the parameters' gradients by their averages, where several processes train together.
+    A `scaler` scales losses for float16 and skips steps that overflow; `average` replaces gradients by their averages,
+    where several processes train together.
     """
 
     EPS = 1e-8
@@ -80,12 +76,7 @@ class Adam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None, loss: Tensor | None = None) -> None:  # type: ignore[override]
-        """Take one step; parameters without a gradient stay. There is no closure to call.
-
-        Args:
-            closure: none.
-            loss: whose gradients these are; noted if it is not finite.
-        """
+        """Take one step; parameters without a gradient stay, no closure is called; note a loss that is not finite."""
         (group,) = self.param_groups
         moved = [parameter for parameter in group["params"] if parameter.grad is not None]
         gradients = [parameter.grad for parameter in moved]
@@ -148,14 +139,7 @@ class Optimizers:
     def of(
         cls, networks: Networks, config: OptimConfig, arithmetic: Precision = "float32", average: Average | None = None
     ) -> "Optimizers":
-        """Make optimizers for the networks, where their parameters are now; each has a scaler of its own in float16.
-
-        Args:
-            networks: whose parameters to move.
-            config: rates and betas.
-            arithmetic: that the losses are computed in.
-            average: as in `Adam`.
-        """
+        """Make optimizers for the networks, where their parameters are now; each has a scaler of its own in float16."""
 
         def adam(parameters: Iterable[nn.Parameter], lr: float) -> Adam:
             parameters = list(parameters)
@@ -177,11 +161,9 @@ class Optimizers:
         return found
 
     def set_rates(self, config: OptimConfig, iteration: int | Tensor) -> None:
-        """Set the learning rates of an iteration: only the classifier's changes, as a staircase.
+        """Set the learning rates of an iteration, counted from 0: only the classifier's changes, as a staircase.
 
-        Args:
-            config: rates.
-            iteration: counted from 0; a tensor () beside the parameters where a captured graph is to count it.
+        The iteration is a tensor () beside the parameters where a captured graph is to count it.
         """
         drops = iteration // config.classifier_decay_every
         if isinstance(drops, Tensor):

@@ -35,14 +35,8 @@ def ordered_map(
     """Yield `make` of each item in the items' order, made by `workers` processes, under a progress bar.
 
     `make` and the items must be picklable when there are several workers. `make` is sent along with every few items,
-    so what is large belongs into the items. An exception of `make` is raised here.
-
-    Args:
-        make: the work.
-        items: what it is done on.
-        workers: processes; 1 works in this one.
-        description: name of the progress bar.
-        images: how many images an item stands for; those of more than one are sent out one by one.
+    so what is large belongs into the items. An exception of `make` is raised here. One worker is this process; `images`
+    counts those that an item stands for, and items of more than one are sent out one by one.
 
     Raises:
         UserError: a worker died.

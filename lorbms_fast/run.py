@@ -117,10 +117,7 @@ class Run:
         return cls(folder, read_config(folder / "config.json", TrainConfig()), store, digest)
 
     def open_store(self, moved_to: Path | None = None) -> ImageStore:
-        """Open the store that the run learns from.
-
-        Args:
-            moved_to: where it is now; None: where it was.
+        """Open the store that the run learns from, where it was or has moved to.
 
         Raises:
             UserError: there is none.
@@ -135,12 +132,8 @@ class Run:
     def on(self, store: ImageStore, other_images: bool = False) -> "Run":
         """Return the same run, learning from a store, which may have moved since.
 
-        Args:
-            store: where it is now.
-            other_images: whether it may hold other images than the run has learned from.
-
         Raises:
-            UserError: it does, and may not.
+            UserError: it holds other images than the run has learned from, and `other_images` does not allow that.
         """
         digest = self.digest
         if digest is None and self.store.exists() and self.store.resolve() != store.path.resolve():
@@ -190,11 +183,8 @@ class Run:
     ) -> Path:
         """Write the checkpoint of this progress, and drop the oldest beyond `keep_checkpoints`, but not the best.
 
-        Args:
-            progress: how far the run came; checkpoints of this and later iterations, damaged ones say, are set aside.
-            networks: whose state to keep.
-            optimizers: theirs.
-            L_rec_hat: mean over the iterations before, by which the best is known.
+        Checkpoints of this and later iterations, damaged ones say, are set aside. The best is known by `L_rec_hat`, the
+        mean over the iterations before.
         """
         facts = progress._asdict() | {"L_rec_hat": L_rec_hat, "model": asdict(self.config.model)}
         path = checkpoint.save(self._checkpoints, progress.iteration, networks, optimizers, facts)
@@ -255,12 +245,7 @@ class Run:
 
 
 def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
-    """Load the networks of a run's newest whole checkpoint, for evaluation.
-
-    Args:
-        folder: the run.
-        device: where to put them.
-    """
+    """Load the networks of a run's newest whole checkpoint, for evaluation."""
     run = Run.open(folder)
     path = run.latest()  # before there are networks: a run that has none, or others, costs no memory
     networks = build(run.config.model, run.config.impl)

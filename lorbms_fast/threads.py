@@ -13,10 +13,7 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ, root: Pat
 
     Threads that spin take the processor from those that have work to do. OpenMP knows which processors the process is
     kept on, but not of a control group's share of their time, such as a container's. What the user has set stays.
-
-    Args:
-        environment: where OpenMP will look.
-        root: the file system in which Linux tells of control groups.
+    `root` is the file system in which Linux tells of control groups.
 
     >>> environment = {"OMP_NUM_THREADS": "2"}
     >>> choose_threads(environment)

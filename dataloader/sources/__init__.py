@@ -51,13 +51,9 @@ def photographs_in(
 ) -> Listing:
     """List the photographs of a folder of a given layout.
 
-    Args:
-        root: the folder.
-        layout: layout of the folder.
-        annotations: COCO's json file; by default the one that `find_annotations` finds.
-        split: split of STL-10 or VOC; by default everything.
-        part: part of COCO that is wanted; folders and files named after the other are refused.
-        members: function that reads archives in the place of `named_members`.
+    `annotations` is COCO's json file, by default the one that `find_annotations` finds; `part` is the part of COCO that
+    is wanted: folders and files named after the other are refused; `split` is of STL-10 or VOC, by default everything.
+    `members` reads archives in the place of `named_members`.
 
     Raises:
         UserError: the folder, or something in it, is missing or unfit; `annotations` or `split` do not apply.

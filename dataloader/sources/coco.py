@@ -36,10 +36,8 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     or whose name several files below the folder have; the same entry twice counts once. Crowds and boxes that are
     empty or not finite do not count as boxes.
 
-    Args:
-        root: COCO's folder: images are looked for in it, in `images/`, in the folder that the file is called after,
-            beside the file, and if none is there, in every folder below.
-        annotations: the json file.
+    Images are looked for in the root, in `images/`, in the folder that the file is called after, beside the file, and
+    if none is there, in every folder below.
 
     Raises:
         UserError: the file is missing or is no COCO file, or none of its images is there.
@@ -66,15 +64,10 @@ def of_coco(root: Path, annotations: Path) -> Listing:
 
 
 def find_annotations(root: Path, part: Part | None = None) -> Path | None:
-    """Find the annotations of a COCO folder.
+    """Find the annotations of a COCO folder; None where there are none.
 
-    Args:
-        root: the folder.
-        part: which images are wanted: of train, instances before image_info, none of test's; of test, test's before
-            others, none of train's. None: of a split whose images are there before others, as for train.
-
-    Returns:
-        None where there is no such file.
+    Of the part train, instances come before image_info, and none of test's; of test, test's before others, and none of
+    train's; of no part, those of a split whose images are there before others, as for train.
     """
     found = [path for path in annotation_files(root) if part is None or part_of(path) in (None, part)]
 

@@ -34,9 +34,7 @@ class VocAnnotation:
 def of_voc(root: Path, split: str | None = None) -> Listing:
     """List the photographs of `JPEGImages`, or those that `ImageSets/Main/SPLIT.txt` names, with their boxes.
 
-    Args:
-        root: the folder that holds `JPEGImages`, VOC2007 or the like, or one that holds such folders, VOCdevkit.
-        split: train, val, trainval, test.
+    The root holds `JPEGImages`, as VOC2007 or the like, or such folders, as VOCdevkit.
 
     Raises:
         UserError: the folder or the list is missing, or names no photographs.

@@ -10,7 +10,7 @@ from lorbms_fast.kernels._common import double_backward
 
 
 def foreach_cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Every tensor in `dtype`, its memory layout kept: one operation for all, and one for all their gradients.
+    """Every tensor, all of one device, in `dtype`, its memory layout kept: one operation for all, one for gradients.
 
     Args:
         tensors: on one device.

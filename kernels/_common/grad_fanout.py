@@ -17,14 +17,8 @@ def fan_out(values: Any, uses: int) -> list[Any]:
     tensor([5., 5., 5.])
 
     Autograd adds up the gradients of a tensor that is used twice, with an operation for each tensor. If each use takes
-    its own of what this returns, one operation adds those of all tensors.
-
-    Args:
-        values: tensors, and anything else, in tuples, lists or dicts.
-        uses: how many.
-
-    Returns:
-        `values` once for each use; no tensor is copied.
+    its own of what this returns, one operation adds those of all tensors. None is copied; they may be in tuples, lists
+    or dicts, with anything else.
     """
     leaves, structure = tree_flatten(values)
     moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]

@@ -6,14 +6,7 @@ from torch import Tensor
 
 
 def append_coordinates(x: Tensor) -> Tensor:
-    """Append two channels: x along the width, then y along the height, each linear in [-1, 1] (Liu et al., 2018).
-
-    Args:
-        x: (N, C, H, W).
-
-    Returns:
-        (N, C + 2, H, W).
-    """
+    """Append x along the width, then y along the height, each linear in [-1, 1], to (N, C, H, W) (Liu et al., 2018)."""
     n, _, height, width = x.shape
     across = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device)
     down = torch.linspace(-1, 1, height, dtype=x.dtype, device=x.device)
@@ -21,14 +14,5 @@ def append_coordinates(x: Tensor) -> Tensor:
 
 
 def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve x with its coordinates appended, padded to keep height and width.
-
-    Args:
-        x: (N, C, H, W).
-        weight: (O, C + 2, k, k), k odd.
-        bias: (O,) or None.
-
-    Returns:
-        (N, O, H, W).
-    """
+    """Convolve x with its coordinates appended, by a weight (O, C + 2, k, k), padded to keep height and width."""
     return F.conv2d(append_coordinates(x), weight, bias, padding=weight.shape[-1] // 2)

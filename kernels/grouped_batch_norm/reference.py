@@ -9,15 +9,7 @@ def grouped_batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
 
-    Args:
-        x: (groups * N, C, H, W).
-        gamma: scale, (C,).
-        beta: shift, (C,).
-        groups: how many batches x holds, one after the other.
-        eps: added to the variance.
-
-    Returns:
-        The result, of x's shape; the means (groups, C); the variances (groups, C).
+    Returns the result, of x's shape, means and variances (groups, C); documented at the package's function.
 
     Raises:
         ValueError: the batch is not a multiple of `groups`.

@@ -15,18 +15,8 @@ def synchronized_batch_norm(
     """`grouped_batch_norm`, as if each group held the samples that all processes have of it.
 
     The variance of all is the mean of the variances and the variance of the means: nothing cancels, and one exchange
-    is enough.
-
-    Args:
-        x: (groups * N, C, H, W), with the same N in every process.
-        gamma: scale, (C,).
-        beta: shift, (C,).
-        groups: how many batches x holds, one after the other.
-        eps: added to the variance.
-        gather: means and variances, (2, groups, C), to those of all processes, (processes, 2, groups, C).
-
-    Returns:
-        The result, of x's shape; means and biased variances of all, (groups, C), not for differentiation.
+    is enough. N is the same in every process; `gather` takes means and variances, (2, groups, C), to those of all
+    processes, (processes, 2, groups, C).
     """
     parts = x.to(gamma.dtype).unflatten(0, (groups, -1))
     mean = parts.mean((1, 3, 4))

@@ -9,13 +9,6 @@ def resize_conv(x: Tensor, weight: Tensor) -> Tensor:
 
     TensorFlow's SAME padding for stride 2 on an even size: nothing before, one row and column of zeros after
     (thesis, Table 3.3; Odena et al., "Deconvolution and checkerboard artifacts", 2016).
-
-    Args:
-        x: (N, C, H, W).
-        weight: (O, C, 3, 3).
-
-    Returns:
-        (N, O, 2 H, 2 W).
     """
     enlarged = F.interpolate(x, scale_factor=4, mode="nearest")
     return F.conv2d(F.pad(enlarged, (0, 1, 0, 1)), weight, stride=2)

@@ -25,19 +25,11 @@ COLLAPSED = 0.01
 
 @torch.no_grad()
 def classifier_state(networks: Networks, impl: IterationImpl, I_mix: Tensor, batch: Batch) -> dict[str, float]:
-    """Measure the classifier on a batch; its running averages stay.
+    """Measure the classifier on a batch of N > 1 and its I_mix; its running averages stay.
 
-    Args:
-        networks: of any system.
-        impl: the implementation they compute in.
-        I_mix: the batch's mixed images, (N, 3, S, S).
-        batch: what they were mixed from, N > 1.
-
-    Returns:
-        `spread`, the standard deviation over samples of the probabilities, averaged over candidates and tiles, 0 when
-        all samples get the same answer; `certainty`, how far the probabilities get from 0.5 at most; `gain`, the cross
-        entropy of the best constant answer less the classifier's, in nats a logit, 0 or less when it has learned
-        nothing.
+    Returns `spread`, the standard deviation over samples of the probabilities, averaged over candidates and tiles, 0
+    when all samples get the same answer; `certainty`, how far the probabilities get from 0.5 at most; `gain`, the cross
+    entropy of the best constant answer less the classifier's, in nats a logit, 0 or less when it has learned nothing.
     """
     with frozen(networks.cls):
         logits, targets = impl.classifier_logits(networks, I_mix, batch)
@@ -49,9 +41,8 @@ def classifier_state(networks: Networks, impl: IterationImpl, I_mix: Tensor, bat
 def discriminator_state(networks: Networks, I_ref: Tensor, I_mix: Tensor) -> dict[str, float]:
     """Measure the discriminator on real and mixed images, each (N, 3, S, S).
 
-    Returns:
-        `spread`, the standard deviation over all images of the probabilities to be real, 0 when all get the same
-        answer; `gap`, the mean probability of real images less that of mixed ones.
+    Returns `spread`, the standard deviation over all images of the probabilities to be real, 0 when all get the same
+    answer; `gap`, the mean probability of real images less that of mixed ones.
     """
     logits = networks.dsc(torch.cat([I_ref, I_mix])).flatten(1)
     of_real, of_mixed = logits.float().sigmoid().chunk(2)

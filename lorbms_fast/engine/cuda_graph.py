@@ -43,11 +43,7 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """A recorder of CUDA graphs on a stream of their own; they share their memory, as only one runs at a time.
-
-    Args:
-        device: the GPU, with its index.
-    """
+    """A recorder of a GPU's CUDA graphs on a stream of their own; they share memory, as only one runs at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -186,14 +182,9 @@ class CapturedIteration:
         return sorted({-(-self._n * quarters // 4) for quarters in (6, 8, 10, 12)})
 
     def __call__(self, iteration: int, numbers: range) -> StepMetrics:
-        """Run one iteration.
+        """Run the iteration of a number, counted from 0, and return metrics in memory that the next call overwrites.
 
-        Args:
-            iteration: its number, counted from 0.
-            numbers: of its batches; the next iteration's are expected to follow in the same steps.
-
-        Returns:
-            Metrics in memory that the next call overwrites.
+        `numbers` are its batches'; the next iteration's are expected to follow in the same steps.
         """
         if not self._replays:
             self._prepare()

@@ -196,12 +196,7 @@ def nothing_exchanged(networks: Networks, optimizers: Optimizers) -> Iterator[No
 
 
 def average(parameters: Sequence[Tensor], processes: int) -> None:
-    """Replace gradients by their averages over all processes; one that a process lacks counts as zero there.
-
-    Args:
-        parameters: with the gradients; the same in every process.
-        processes: how many there are.
-    """
+    """Replace gradients by their averages over all processes; one that a process lacks counts as zero there."""
     flat = parameters[0].new_empty(sum(parameter.numel() for parameter in parameters))
     parts = flat.split([parameter.numel() for parameter in parameters])
     views = [

@@ -49,12 +49,7 @@ class RolledBack(Exception):
 
 
 class NonFiniteMonitor:
-    """A buffer of the optimizers' notes, iteration by iteration, that does not wait for the device.
-
-    Args:
-        optimizers: whose notes to take.
-        most: iterations between two readings.
-    """
+    """A buffer of the optimizers' notes of at most so many iterations, that does not wait for the device."""
 
     def __init__(self, optimizers: Optimizers, most: int) -> None:
         self._optimizers = vars(optimizers)
@@ -73,9 +68,7 @@ class NonFiniteMonitor:
     def read(self, world: World, left: int = 0) -> list[NonFinite]:
         """Return the flaws that are known by now, each once, in any process; every one must ask.
 
-        Args:
-            world: the processes; where there are several, everything is waited for.
-            left: how many times' notes may stay on their way from the device.
+        Notes of `left` times may stay on their way from the device; several processes wait for everything.
         """
         if self._before:
             self._under_way.append((self._before, HostCopy(self._notes[: len(self._before)])))
@@ -101,15 +94,9 @@ class NonFiniteMonitor:
 
 
 class NonFiniteGuard:
-    """A watch for flaws as a run goes on, and the answers to them.
+    """A watch for flaws as a run goes on, and the answers to them; all processes must look after the same iterations.
 
-    Args:
-        run: its settings say how.
-        source: of its batches.
-        networks: which are trained.
-        optimizers: theirs.
-        world: the processes that train together; all must look after the same iterations.
-        batches: how many an iteration takes in all processes together.
+    `batches` is the number that an iteration takes in all processes together.
     """
 
     def __init__(
@@ -135,10 +122,7 @@ class NonFiniteGuard:
         self._watch.note(before)
 
     def look(self, left: int = 0) -> None:
-        """Answer what was noted.
-
-        Args:
-            left: as in `NonFiniteMonitor.read`; 0 before anything is kept of the state.
+        """Answer what was noted; `left` is `NonFiniteMonitor.read`'s, and 0 before anything is kept of the state.
 
         Raises:
             UserError: something was not finite, and the run is to stop, or going back did not help.

@@ -16,12 +16,6 @@ class DrawQueue:
 
     That number decides which graph an iteration takes, so the host must know it; it is sent off when the draws are
     made, `AHEAD` iterations before it is asked for.
-
-    Args:
-        drawing: draws batches on the device.
-        batch_size: reference images a batch, N.
-        batches: how many an iteration takes.
-        device: where the draws are wanted.
     """
 
     def __init__(self, drawing: DrawFn, batch_size: int, batches: int, device: torch.device) -> None:
@@ -33,14 +27,10 @@ class DrawQueue:
         self._next: tuple[int, range] | None = None
 
     def ready(self, iteration: int, numbers: range) -> int:
-        """See to it that an iteration's draws are in its slot, and the next ones' in theirs.
+        """See to it that an iteration's draws are in its slot; return the most candidates that one of its batches uses.
 
-        Args:
-            iteration: counted from 0; the one after the last call's, or draws are made anew from here.
-            numbers: of its batches; later iterations' follow in the same steps.
-
-        Returns:
-            The most candidates that one of its batches uses.
+        The iteration is the one after the last call's, or draws are made anew from here. `numbers` are its batches';
+        later iterations' follow in the same steps.
         """
         part, place = divmod(iteration, AHEAD)
         anew = self._next != (iteration, numbers)

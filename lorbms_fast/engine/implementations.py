@@ -16,10 +16,6 @@ def implementation(model: ModelConfig, impl: Impl) -> IterationImpl:
 
     It is the thesis's where every quadrant is one chunk and the classifier sees candidates one by one; else it goes
     tile by tile.
-
-    Args:
-        model: the networks.
-        impl: whose form they have.
     """
     if images_at_once(model.classifier) is not None:
         return JointlyClassified(IMPLS[impl])

@@ -68,14 +68,8 @@ def iterate(
 ) -> StepMetrics:
     """Update generator, generator, classifier and discriminator, then move every u on.
 
-    Args:
-        impl: computes the losses.
-        networks: in training mode.
-        optimizers: theirs, with this iteration's learning rates.
-        batches: one for all four updates, as in the thesis, or four.
-        loss: weights of the losses.
-        optim: for the steps of the power iteration.
-        arithmetic: of convolutions and matrix products.
+    There is one batch for all four updates, as in the thesis, or four. The networks are in training mode, the learning
+    rates this iteration's.
     """
     *for_generator, for_classifier, for_discriminator = [*batches] * (UPDATES // len(batches))
 

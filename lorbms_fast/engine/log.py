@@ -29,12 +29,6 @@ class Log:
 
     Entries after that iteration, of work that was lost, are dropped first. Metrics come from the device a while after
     their iteration, in order. In processes other than the first nothing is written.
-
-    Args:
-        folder: the run's.
-        start: iterations that were finished before.
-        last: the run's last iteration.
-        first: whether this process is the one that writes.
     """
 
     def __init__(self, folder: Path, start: int, last: int, first: bool) -> None:

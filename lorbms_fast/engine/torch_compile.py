@@ -21,12 +21,7 @@ CASES = 6
 
 
 class Graphs:
-    """A torch.compile backend that compiles and counts the graphs of a region.
-
-    Args:
-        region: its name in messages.
-        backend: one of torch.compile's.
-    """
+    """A torch.compile backend that compiles, by another one, and counts the graphs of a region."""
 
     def __init__(self, region: str, backend: str) -> None:
         self.count = 0

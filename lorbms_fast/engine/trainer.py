@@ -131,12 +131,10 @@ class Training:
         return start.iteration + math.ceil(left / (self.updates * self.world.size))
 
     def train(self, start: Progress = BEGINNING, draw: Draw | None = None, measure: Measure | None = None) -> None:
-        """Train from `start` to the end of the run.
+        """Train from `start`, where the networks are, to the end of the run.
 
-        Args:
-            start: where the networks are.
-            draw: draws the sample sheets that are kept; by default none are.
-            measure: is called in the first process after every `evaluation.epochs` epochs, and its numbers are logged.
+        Sample sheets are drawn and kept by `draw`; `measure` is called in the first process after every
+        `evaluation.epochs` epochs, and its numbers are logged.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint of the last finished iteration was written before.
@@ -227,9 +225,7 @@ class Training:
     def choose_forms(self, start: Progress, retune: bool = False) -> Found | None:
         """Give each operation of this run a form, where kernels of ours run; parameters stay as they are.
 
-        Args:
-            start: where the networks are.
-            retune: try again what was tried before.
+        `retune` tries again what was tried before.
 
         Raises:
             UserError: the settings ask for kernels alone, and some operation has none that is right.

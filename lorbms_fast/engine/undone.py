@@ -11,13 +11,7 @@ from lorbms_fast.optimizers import Optimizers
 
 @contextmanager
 def undone(networks: nn.Module, optimizers: Optimizers, others: Sequence[Tensor] = ()) -> Iterator[None]:
-    """Put back, in place, all that iterations inside the block change, also where one fails.
-
-    Args:
-        networks: which they train.
-        optimizers: theirs.
-        others: tensors that they change besides.
-    """
+    """Put back, in place, all that iterations inside the block change, also where one fails."""
     tensors = [*networks.parameters(), *networks.buffers(), *optimizers.tensors(), *others]
     before = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
     scalers = [optimizer.scaler.state_dict() for optimizer in vars(optimizers).values()]

@@ -57,16 +57,9 @@ def train_folds(
     The classifiers share nothing: the gradient of the sum of their losses is each one's own, and Adam works number by
     number. A fold's initial values and order depend on its number alone, so training it by itself gives the same.
 
-    Args:
-        epoch_features: epoch -> (N, D), the features of all pictures in that epoch's views, on any device.
-        labels: (N,) int64.
-        folds: number of the fold -> (n,) rows of its pictures; equally many in all.
-        classes: number of classes.
-        config: lengths and rates.
-        device: device of the training.
-
-    Returns:
-        Weights (F, D, classes) and biases (F, 1, classes), in the order of `folds`.
+    `epoch_features` gives all pictures' features (N, D) in an epoch's views, on any device; labels (N,) are int64;
+    `folds` are the rows (n,) of pictures by the fold's number, equally many in all. Returns weights (F, D, classes) and
+    biases (F, 1, classes), in the order of `folds`.
     """
     count = len(next(iter(folds.values())))
     features = epoch_features(0).shape[1]

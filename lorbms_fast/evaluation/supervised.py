@@ -92,19 +92,10 @@ def train_supervised(
     title: str,
     state: Path,
 ) -> float:
-    """Train a network, in place, on random views of pictures; an interrupted training goes on from its state on disk.
+    """Train a network, in place, on random views of some rows' pictures, and return the last iteration's loss.
 
-    Args:
-        network: images (N, 3, S, S) in [-1, 1] to logits, on the device.
-        data: pictures and labels; labels decide the loss, see `classification_loss`.
-        rows: pictures to train on.
-        schedule: length, batches, optimizer.
-        device: device of the training.
-        title: title of the progress bar.
-        state: file for parameters and optimizer while it trains; removed at the end.
-
-    Returns:
-        The last iteration's loss.
+    The network takes images (N, 3, S, S) in [-1, 1] to logits, on the device; labels decide the loss, see
+    `classification_loss`. An interrupted training goes on from its file `state`, which is removed at the end.
     """
     if len(rows) < schedule.batch_size:
         raise UserError(f"{title}: {len(rows)} pictures do not fill a batch of {schedule.batch_size}: lower it")

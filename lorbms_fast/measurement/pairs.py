@@ -37,12 +37,7 @@ class Pair:
 
 
 def seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
-    """Time one call: on a GPU between two events of its own, on a CPU by the clock.
-
-    Args:
-        work: what to call.
-        device: where it computes; by default the GPU if there is one.
-    """
+    """Time one call: on a GPU, the default where there is one, between two events of its own, on a CPU by the clock."""
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda":
@@ -61,14 +56,7 @@ def seconds(work: Callable[[], object], device: torch.device | None = None) -> f
 def in_turns(
     works: Sequence[Work], rounds: int, warm_up: int = 1, measure: Callable[[Work], float] = seconds
 ) -> list[list[float]]:
-    """Call each of several in every round: the seconds of each, round by round.
-
-    Args:
-        works: what is compared.
-        rounds: timed calls of each.
-        warm_up: calls of each before.
-        measure: calls one of them and says how long it took.
-    """
+    """Call each of several in every round, a few unmeasured ones before: the seconds of each, round by round."""
     turns = tqdm(range(warm_up + rounds), unit="round", desc="in turns")
     rows = [[measure(work) for work in works] for _ in turns][warm_up:]
     return [list(times) for times in zip(*rows, strict=True)]

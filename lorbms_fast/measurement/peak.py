@@ -15,13 +15,7 @@ from lorbms_fast.measurement.step import step
 
 
 def peak_bytes(model: ModelConfig, batch_size: int, precision: Precision) -> int:
-    """Most bytes of tensors alive at a time in the fast form's iteration, parameters and optimizers included.
-
-    Args:
-        model: sizes of the networks.
-        batch_size: reference images.
-        precision: of the iteration; tf32 counts as float32.
-    """
+    """Most bytes of tensors alive at a time in the fast form's iteration, parameters and optimizers included."""
     gc.collect()  # what earlier work left over is not this one's
     with Alive() as alive:
         one_iteration = step("fast", model, batch_size, "float32" if precision == "tf32" else precision)
@@ -30,12 +24,7 @@ def peak_bytes(model: ModelConfig, batch_size: int, precision: Precision) -> int
 
 
 def largest_batch(counted: Iterable[tuple[int, int]], memory: float) -> int:
-    """Largest batch that fits in a memory, by a line through the peaks of two batches.
-
-    Args:
-        counted: two batch sizes and the most bytes alive in their iterations.
-        memory: bytes, of which a tenth is left to libraries.
-    """
+    """Largest batch that fits in bytes of memory, a tenth left to libraries, by a line through two batches' peaks."""
     (n, of_n), (m, of_m) = counted
     each = (of_m - of_n) / (m - n)
     return int((0.9 * memory - of_n + n * each) // each)

@@ -119,12 +119,7 @@ def predict(iteration: Iteration, gpu: Gpu, host: Host) -> Prediction:
 
 
 def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -> Iteration:
-    """Count one iteration of the fast form with Triton's kernels; takes seconds, on the CPU.
-
-    Args:
-        model: sizes of the networks.
-        batch_size: reference images.
-        precision: of the iteration; tf32 counts as float32.
+    """Count one iteration of the fast form with Triton's kernels, tf32 as float32; takes seconds, on the CPU.
 
     Raises:
         UserError: Triton's interpreter is on, so that there are no launches.

@@ -26,16 +26,10 @@ class Seen:
 def profiled(
     work: Callable[[], object], device: torch.device, times: int = 1, note: dict[str, Any] | None = None
 ) -> tuple[list[Seen], profile]:
-    """Do the work under the profiler.
+    """Do the work under the profiler, after once without, so that nothing is compiled inside.
 
-    Args:
-        work: done once before it, so that nothing is compiled inside.
-        device: whose kernels, or operations, are wanted.
-        times: how often.
-        note: what ran, as `traces.SETTINGS`, for the trace to say; how often it ran is added.
-
-    Returns:
-        Those that took time, the longest first, and the profiler, which can write a trace.
+    Returns a device's kernels, or operations, that took time, the longest first, and the profiler, which can write a
+    trace. That says what ran: `note`, as `traces.SETTINGS`, and how often.
     """
     work()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")

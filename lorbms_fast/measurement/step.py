@@ -88,13 +88,7 @@ IMAGES = 1000
 
 
 def random_draws(n: int, device: torch.device, sizes: Sequence[int]) -> DrawFn:
-    """Draw batches from `IMAGES` images, the same on every device.
-
-    Args:
-        n: reference images a batch.
-        device: where to draw.
-        sizes: how many candidates masks use, n to 3 n, one batch after the other.
-    """
+    """Draw batches of n from `IMAGES` images, the same on every device; `sizes` of candidates, n to 3 n, take turns."""
     samples, quadrants = torch.arange(n, device=device), torch.arange(4 * n, device=device).view(n, 4)
     wanted = torch.tensor(sizes, device=device)
 

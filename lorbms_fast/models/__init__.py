@@ -34,11 +34,8 @@ _THESIS: dict[Impl, dict[variants.Kind, Any]] = {
 def build(config: ModelConfig, impl: Impl, seed: int = 0, normalize: Normalize = spectral_norm) -> Networks:
     """Make the networks with the initial values of the thesis, in float32 on the CPU.
 
-    Args:
-        config: their sizes.
-        impl: which form computes; parameters, names and initial values do not depend on it.
-        seed: of the initial values.
-        normalize: the spectral normalization, `spectral_norm` or `spectral_norm_through`.
+    Parameters, names and initial values do not depend on the form, `impl`. `normalize` is `spectral_norm` or
+    `spectral_norm_through`.
 
     Raises:
         UserError: a variant is named that has no network of that kind.

@@ -17,12 +17,7 @@ class Layer(NamedTuple):
 
 
 def layout(network: nn.Module, *inputs: Tensor) -> list[Layer]:
-    """Run a network once and list its layers in the order they compute, with trainable parameters.
-
-    Args:
-        network: any module.
-        inputs: a batch for its forward.
-    """
+    """Run a network once, on a batch, and list its layers in the order they compute, with trainable parameters."""
     layers: list[Layer] = []
     hooks = []
     owned = {}

@@ -31,14 +31,10 @@ def receptive_field(windows: Iterable[Window]) -> int:
 
 
 def windows_of(network: nn.Module, images: Tensor) -> list[Window]:
-    """List the convolutions and poolings that a plain network computes, in order.
+    """List the convolutions and poolings that a reference network computes, in order; fast forms compute others.
 
     They must lie in a row, as in dense blocks, whose longest way passes every layer, and in this package's encoders and
     discriminators; branches would be counted one after another.
-
-    Args:
-        network: built with impl "reference"; fast forms compute other windows.
-        images: (N, 3, S, S).
     """
     with torch.no_grad(), use_impl("reference"), _Windows() as seen:
         network(images)

@@ -18,36 +18,21 @@ Norm = TypeVar("Norm", bound=nn.Module)
 
 
 class AlexNetConvolutions(nn.Module, Generic[Norm]):
-    """conv1 to conv5 of AlexNet, each followed by ReLU and batch norm.
+    """conv1 to conv5 of AlexNet, each followed by ReLU and batch norm, which `norm` makes for so many maps.
 
-    Args:
-        channels: of what conv1 reads.
-        widths: maps of the five convolutions; three of them work in two halves.
-        kernel_size: of conv1.
-        stride: of conv1.
-        norm: makes a batch norm for so many maps.
+    Three of the convolutions, of the `widths`, work in two halves; `channels`, kernel size and stride are conv1's.
     """
 
     def __init__(
-        self,
-        channels: int,
-        widths: Sequence[int],
-        kernel_size: int,
-        stride: int,
-        norm: Callable[[int], Norm],
+        self, channels: int, widths: Sequence[int], kernel_size: int, stride: int, norm: Callable[[int], Norm]
     ) -> None:
         super().__init__()
         c1, c2, c3, c4, c5 = widths
-        self.conv1 = nn.Conv2d(channels, c1, kernel_size, stride=stride)
-        self.bn1 = norm(c1)
-        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=2)
-        self.bn2 = norm(c2)
-        self.conv3 = nn.Conv2d(c2, c3, 3, padding=1)
-        self.bn3 = norm(c3)
-        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=2)
-        self.bn4 = norm(c4)
-        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=2)
-        self.bn5 = norm(c5)
+        self.conv1, self.bn1 = nn.Conv2d(channels, c1, kernel_size, stride=stride), norm(c1)
+        self.conv2, self.bn2 = nn.Conv2d(c1, c2, 5, padding=2, groups=2), norm(c2)
+        self.conv3, self.bn3 = nn.Conv2d(c2, c3, 3, padding=1), norm(c3)
+        self.conv4, self.bn4 = nn.Conv2d(c3, c4, 3, padding=1, groups=2), norm(c4)
+        self.conv5, self.bn5 = nn.Conv2d(c4, c5, 3, padding=1, groups=2), norm(c5)
 
     def conv5_maps(self, images: Tensor) -> Tensor:
         """Compute the maps of conv5 before its pooling from (N, channels, S, S) images."""

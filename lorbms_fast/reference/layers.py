@@ -15,14 +15,9 @@ def instance_norm_relu(x: Tensor) -> Tensor:
 
 
 class DenseBlock(nn.Module):
-    """A dense block: each layer reads all maps before it and appends its own (thesis, Figure 3.3).
+    """A dense block: each layer reads all maps before it, activated, and appends `growth` own (thesis, Figure 3.3).
 
-    Args:
-        in_channels: maps of the block's input.
-        layers: how many layers.
-        growth: maps each layer appends.
-        activation: applied to what a layer reads.
-        conv: makes a layer's convolution from (in_channels, out_channels, kernel_size).
+    `conv` makes a layer's convolution from (in_channels, out_channels, kernel_size).
     """
 
     def __init__(

@@ -15,12 +15,9 @@ from lorbms_fast.types import Batch, Scenes
 
 
 def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
-    """Paste the candidates' quadrants into the reference images: mixing on pixels.
+    """Paste the quadrants of candidates (tiles, N, 3, S, S), or of one for all tiles (1, N, 3, S, S), into I_ref.
 
-    Args:
-        I_ref: (N, 3, S, S).
-        I_q: (tiles, N, 3, S, S), or one for all tiles, (1, N, 3, S, S).
-        mask: (N, tiles) bool, True where the tile is replaced.
+    That is mixing on pixels, where the mask (N, tiles) bool is True.
     """
     tiles, side = mask.shape[1], I_ref.shape[-1]
     tile_of_pixel = tile_of_chunk(side * side, tiles, I_ref.device).unflatten(0, (side, side))

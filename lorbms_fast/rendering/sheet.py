@@ -19,11 +19,8 @@ def sheet(
 ) -> Image.Image:
     """Draw images in rows and columns with a label over each column and, if given, left of each row.
 
-    Args:
-        rows: uint8 (H, W, 3) images, None for an empty cell. Small images are enlarged without smoothing.
-        columns: one label a column.
-        row_labels: one label a row.
-        cell: side of a cell in pixels.
+    Images are uint8 (H, W, 3), None for an empty cell, whose side is `cell` pixels. Small ones are enlarged without
+    smoothing.
 
     Raises:
         ValueError: a row is not as long as `columns`, or `row_labels` not as long as `rows`.

@@ -12,11 +12,7 @@ from lorbms_fast.types import Networks
 def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> Tensor:
     """Transfer chunks: `I_mix = Dec(f_mix)`, `f_mix[i] = m_i ? Enc(I_obj)[i] : Enc(I_ref)[i]`.
 
-    Args:
-        networks: networks, of which encoder and decoder are used.
-        I_obj: (N, 3, S, S) in [-1, 1], the source of chunks.
-        I_ref: (N, 3, S, S) in [-1, 1], the scenes they go to.
-        mask: (N, tiles) bool, True where the tile's chunks are taken from I_obj.
+    Images are (N, 3, S, S) in [-1, 1]; the mask (N, tiles) bool is True where the tile's chunks are taken from I_obj.
     """
     f_obj, f_ref = networks.enc(torch.cat([I_obj, I_ref])).chunk(2)
     I_mix: Tensor = networks.dec(mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1])))

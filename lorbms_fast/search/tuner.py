@@ -29,19 +29,9 @@ def search(
 ) -> list[dict[str, Any]]:
     """Train many runs with settings drawn from a space; goes on where an interrupted search of the same OUT was.
 
-    Args:
-        base: settings of all runs.
-        space: ranges of the settings that are drawn.
-        store: image store with neighbours.
-        out: folder of the search.
-        method: random draws, or population based training: bad runs continue from good ones, with perturbed settings.
-        trials: number of runs.
-        slices: number of reports of a run, after each of which it may be replaced.
-        every: iterations of a slice.
-        metric: name of the log's number whose mean over a slice is minimized.
-
-    Returns:
-        The runs' last numbers, best first: `metric`, the drawn settings, and `folder`.
+    Each of the `trials` reports after `slices` slices of `every` iterations, and is judged by the mean over a slice of
+    the log's number `metric`, which is minimized. By the method pbt, bad runs then continue from good ones, with
+    perturbed settings. Returns the runs' last numbers, best first: `metric`, the drawn settings, and `folder`.
 
     Raises:
         UserError: nothing is searched, or no trial came to an end.

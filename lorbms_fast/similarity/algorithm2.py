@@ -173,9 +173,7 @@ def trial_and_sample(images: int, seed: int) -> tuple[NDArray[np.int64], NDArray
 def enough_probes(order: NDArray[np.int64], cells_of: NDArray[np.int64]) -> int:
     """Find the smallest number of probed cells that hold 95% of some rows' neighbours.
 
-    Args:
-        order: (S, k), all cells, for each row the nearest first.
-        cells_of: (S, 10), the cells of each row's neighbours.
+    `order` (S, k) are all cells, for each row the nearest first, `cells_of` (S, 10) the cells of each row's neighbours.
     """
     place = np.stack([(row == cells[:, None]).argmax(1) for row, cells in zip(order, cells_of, strict=True)])
     return int(np.quantile(place, AIM, method="higher")) + 1

@@ -35,12 +35,8 @@ def run_training(
 ) -> None:
     """Train a run to its end, from its newest checkpoint if it has one, and draw its curves.
 
-    Args:
-        run: its folder, settings and progress.
-        store: the images; where they are now is noted in the run.
-        world: the processes that train together.
-        other_images: whether they may be others than before.
-        retune: try kernels again that were tried on this machine before.
+    Where the store is now is noted in the run; `other_images` allows images that it has not learned from. `retune`
+    tries kernels again that were tried on this machine before.
 
     Raises:
         UserError: another process is training it, or something the user can mend came in between.

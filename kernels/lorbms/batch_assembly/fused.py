@@ -9,7 +9,7 @@ from lorbms_fast.kernels.lorbms.batch_assembly import cpp
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
-    """(*rows, 3, H, W); documented in `reference.py`."""
+    """(*rows, 3, H, W); documented at the package's function."""
     if images.is_cpu and images.is_contiguous() and cpp.runs(dtype):
         return cpp.assemble_batch(images, rows, flip, dtype, channels_last)
     picked = images.index_select(0, rows.flatten())

@@ -6,17 +6,6 @@ from torch import Tensor
 
 
 def paired_conv2d(shared: Tensor, each: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """Stack `shared` before each of several images on channels and convolve, without padding.
-
-    Args:
-        shared: (N, C, H, W).
-        each: (G * N, D, H, W): G batches, each to be paired with `shared`.
-        weight: (O, C + D, k, k).
-        bias: (O,) or None.
-        stride: of the convolution.
-
-    Returns:
-        (G * N, O, H', W').
-    """
+    """Stack `shared` before each of G batches, (G * N, D, H, W), on channels and convolve, without padding."""
     groups = each.shape[0] // shared.shape[0]
     return F.conv2d(torch.cat([shared.repeat(groups, 1, 1, 1), each], 1), weight, bias, stride)

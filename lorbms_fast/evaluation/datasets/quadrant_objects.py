@@ -27,11 +27,8 @@ class QuadrantObjects:
 def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> QuadrantObjects:
     """Find the category whose box covers most of each quadrant of each image of a store.
 
-    Boxes follow the image's crop and mirroring. Crowds do not count.
-
-    Args:
-        store: prepared from COCO or from a composed set.
-        annotations: instances_*.json; by default looked for beside the store's photographs.
+    Boxes follow the image's crop and mirroring. Crowds do not count. The annotations, instances_*.json, are by default
+    looked for beside the store's photographs.
 
     Raises:
         UserError: the file is not there, is none of COCO's, or speaks of none of the store's images.

@@ -18,9 +18,8 @@ CLASSES = (
 def read_voc(folder: Path, split: str = "trainval") -> Labelled:
     """Read which of the twenty classes each image of a split shows; objects marked difficult do not count.
 
-    Args:
-        folder: with `Annotations`, `ImageSets` and `JPEGImages`, such as VOC2007, or one that holds one such folder.
-        split: a file of `ImageSets/Main`.
+    The folder has `Annotations`, `ImageSets`, whose `Main` has the split's file, and `JPEGImages`, such as VOC2007, or
+    holds one such folder.
 
     Raises:
         UserError: a file is missing or malformed, or an object is of none of the classes.

@@ -54,13 +54,8 @@ class Swapped(NamedTuple):
 def draw_swaps(rows: NDArray[np.int64], photographs: NDArray[np.int64], count: int, seed: int) -> Swaps:
     """Draw random couples of photographs, and swaps inside each: two directions, four quadrants, in a random order.
 
-    Couples take turns, so that all are used before one is used again.
-
-    Args:
-        rows: rows of the images to swap between.
-        photographs: photograph of each row of the store; of one with several images, one is drawn for each swap.
-        count: number of swaps; at most eight times the couples.
-        seed: seed of the draw.
+    Couples take turns, so that all are used before one is used again. Of a photograph with several of the `rows`, one
+    is drawn for each swap; `photographs` are those of all rows. There are at most eight times as many swaps as couples.
     """
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SWAPS))))
     images = {photograph: rows[photographs[rows] == photograph] for photograph in np.unique(photographs[rows])}

@@ -78,12 +78,11 @@ _VARIANTS: dict[str, Variant] = {
 def with_variant(config: TrainConfig, name: str) -> TrainConfig:
     """Turn the settings of a run into those of a variant.
 
+    >>> with_variant(TrainConfig(), "attention-decoder").model.decoder
+    'attention-decoder'
+
     Raises:
         UserError: there is no such variant.
-
-    Example:
-        >>> with_variant(TrainConfig(), "attention-decoder").model.decoder
-        'attention-decoder'
     """
     variant = _variant(name)
     parts: dict[str, Any] = {kind.lower(): current_name(name) for kind in variant.networks}

@@ -59,19 +59,13 @@ class Discriminator(nn.Module):
 
 
 def patches_at(images: Tensor, corners: Tensor) -> Tensor:
-    """Cut a patch of half the side out of every image.
+    """Cut a patch (N, C, S/2, S/2) out of every image (N, C, S, S).
 
-    Args:
-        images: (N, C, S, S).
-        corners: (2, N) int64, row and column of the patches' top left pixels.
+    `corners` (2, N) int64 are row and column of the patches' top left pixels.
 
-    Returns:
-        (N, C, S/2, S/2).
-
-    Example:
-        >>> patches_at(torch.arange(16.0).view(1, 1, 4, 4), torch.tensor([[1], [2]]))
-        tensor([[[[ 6.,  7.],
-                  [10., 11.]]]])
+    >>> patches_at(torch.arange(16.0).view(1, 1, 4, 4), torch.tensor([[1], [2]]))
+    tensor([[[[ 6.,  7.],
+              [10., 11.]]]])
     """
     along = torch.arange(images.shape[-1] // 2, device=images.device)
     rows, columns = corners[..., None] + along
