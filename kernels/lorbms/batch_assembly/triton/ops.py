@@ -1,5 +1,7 @@
 """A batch out of a tensor of images in one launch: bytes in, the network's layout out."""
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
@@ -16,7 +18,7 @@ def assemble_batch(
 ) -> Tensor:
     """(*rows, 3, H, W); documented at the package's function."""
     count, H, W, _ = images.shape
-    batch = _empty_batch(images, rows, dtype, channels_last)
+    batch = _empty_batch(images, rows, flip, dtype, channels_last)
     block = min(BLOCK, triton.next_power_of_2(3 * H * W))
     kernels.assemble[(rows.numel(), triton.cdiv(3 * H * W, block))](
         images.contiguous(), rows.contiguous(), None if flip is None else flip.contiguous(), batch, count, H, W,
@@ -25,13 +27,9 @@ def assemble_batch(
     return batch
 
 
-def _empty_batch(images: Tensor, rows: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
+@assemble_batch.register_fake
+def _empty_batch(images: Tensor, rows: Tensor, flip: Any, dtype: torch.dtype, channels_last: bool) -> Tensor:
     _, H, W, _ = images.shape
     if channels_last:
         return images.new_empty((*rows.shape, H, W, 3), dtype=dtype).movedim(-1, -3)
     return images.new_empty((*rows.shape, 3, H, W), dtype=dtype)
-
-
-@assemble_batch.register_fake
-def _(images, rows, flip, dtype, channels_last):
-    return _empty_batch(images, rows, dtype, channels_last)

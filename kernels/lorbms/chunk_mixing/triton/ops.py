@@ -15,7 +15,7 @@ BLOCK = 1024
 @triton_op("mix_chunks")
 def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor) -> Tensor:
     """Documented at the package's function of this name."""
-    f_mix = _empty_mix(f_ref, f_q)
+    f_mix = _empty_mix(f_ref, f_q, mask)
     size = f_ref.shape[2]
     kernels.select[_grid(f_ref)](f_ref.contiguous(), f_q.contiguous(), mask.contiguous(), f_mix, size, _block(size))
     return f_mix
@@ -62,31 +62,19 @@ def _block(size: int) -> int:
     return min(BLOCK, triton.next_power_of_2(size))
 
 
-def _empty_mix(f_ref: Tensor, f_q: Tensor) -> Tensor:
+@mix_chunks.register_fake
+def _empty_mix(f_ref: Tensor, f_q: Tensor, mask: Tensor) -> Tensor:
     return f_ref.new_empty(f_ref.shape, dtype=torch.promote_types(f_ref.dtype, f_q.dtype))
 
 
+@mix_used.register_fake
 def _empty_used_mix(codes: Tensor, mask: Tensor) -> Tensor:
     return codes.new_empty((*mask.shape, codes.shape[2]))
 
 
+@mix_used_backward.register_fake
 def _empty_codes_gradient(grad: Tensor, mask: Tensor, count: int) -> Tensor:
     return grad.new_empty((count, *grad.shape[1:]))
-
-
-@mix_chunks.register_fake
-def _(f_ref, f_q, mask):
-    return _empty_mix(f_ref, f_q)
-
-
-@mix_used.register_fake
-def _(codes, mask):
-    return _empty_used_mix(codes, mask)
-
-
-@mix_used_backward.register_fake
-def _(grad, mask, count):
-    return _empty_codes_gradient(grad, mask, count)
 
 
 @mix_chunks_backward.register_fake

@@ -59,7 +59,7 @@ def losses_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of I_hat, I_prime, D_mix and the classifier's logits."""
     C, N, _ = logits.shape
-    gradients = _empty_gradients(I_hat, I_prime, D_mix, logits)
+    gradients = _empty_gradients(I_ref, I_hat, I_prime, D_mix, logits)
     grad_parts = None if grad_parts is None else grad_parts.contiguous()
     kernels.backward[(triton.cdiv(I_ref.numel(), BLOCK) + 1,)](
         grad, grad_parts, I_ref, I_hat, I_prime, D_mix, logits, mask, *gradients, I_ref.numel(), D_mix.numel(),
@@ -68,24 +68,14 @@ def losses_backward(
     return gradients
 
 
-def _empty_losses(like: Tensor) -> tuple[Tensor, Tensor]:
+@losses.register_fake
+def _empty_losses(like: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return like.new_empty((), dtype=torch.float32), like.new_empty(4, dtype=torch.float32)
 
 
-def _empty_gradients(
-    I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(I_hat), torch.empty_like(I_prime), torch.empty_like(D_mix), torch.empty_like(logits)
-
-
-@losses.register_fake
-def _(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan):
-    return _empty_losses(I_ref)
-
-
 @losses_backward.register_fake
-def _(I_ref, I_hat, I_prime, D_mix, logits, mask, grad, grad_parts, weights, lambdas, gan):
-    return _empty_gradients(I_hat, I_prime, D_mix, logits)
+def _empty_gradients(I_ref, I_hat, I_prime, D_mix, logits, *_):
+    return torch.empty_like(I_hat), torch.empty_like(I_prime), torch.empty_like(D_mix), torch.empty_like(logits)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -119,29 +109,11 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: list[float]) -> T
 def classification_loss_backward(grad: Tensor, logits: Tensor, mask: Tensor, lambdas: list[float]) -> Tensor:
     """Gradient of the logits."""
     C, N, _ = logits.shape
-    dlogits = _empty_logits(logits)
+    dlogits = _empty_logits(grad, logits)
     kernels.classification_backward[(triton.cdiv(N * C * C, FEW),)](
         grad, logits.contiguous(), mask.contiguous(), dlogits, tuple(lambdas), N, C, FEW
     )
     return dlogits
-
-
-def _empty_loss(logits: Tensor) -> Tensor:
-    return logits.new_empty((), dtype=torch.float32)
-
-
-def _empty_logits(logits: Tensor) -> Tensor:
-    return torch.empty_like(logits, memory_format=torch.contiguous_format)
-
-
-@classification_loss.register_fake
-def _(logits, mask, lambdas):
-    return _empty_loss(logits)
-
-
-@classification_loss_backward.register_fake
-def _(grad, logits, mask, lambdas):
-    return _empty_logits(logits)
 
 
 def _save_logits(ctx: Any, inputs: tuple[Tensor, Tensor, list[float]], output: Tensor) -> None:
@@ -167,21 +139,23 @@ def discrimination_loss(D: Tensor, gan: str) -> Tensor:
 @triton_op("discrimination_loss_backward")
 def discrimination_loss_backward(grad: Tensor, D: Tensor, gan: str) -> Tensor:
     """Gradient of the logits."""
-    dD = _empty_logits(D)
+    dD = _empty_logits(grad, D)
     kernels.discrimination_backward[(triton.cdiv(D.numel(), FEW),)](
         grad, D.contiguous(), dD, D.numel() // 2, gan == "hinge", FEW
     )
     return dD
 
 
+@classification_loss.register_fake
 @discrimination_loss.register_fake
-def _(D, gan):
-    return _empty_loss(D)
+def _empty_loss(logits: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty((), dtype=torch.float32)
 
 
+@classification_loss_backward.register_fake
 @discrimination_loss_backward.register_fake
-def _(grad, D, gan):
-    return _empty_logits(D)
+def _empty_logits(grad: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 def _save_discrimination(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
