@@ -1,6 +1,5 @@
 """Self-attention in the discriminator, where its maps are half as wide as the image."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.config import ModelConfig
@@ -18,9 +17,7 @@ class Discriminator(discriminator.Discriminator):
         super().__init__(config, normalize)
         self.attention = attention.SelfAttention(config.discriminator_width, normalize)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Compute (N, 8 width, S/16, S/16) maps from (N, 3, S, S) images in [-1, 1]."""
-        x = self.attention(F.leaky_relu(self.conv1(images), 0.2))
-        for conv in (self.conv2, self.conv3, self.conv4):
-            x = F.leaky_relu(conv(x), 0.2)
-        return x
+    def first_maps(self, images: Tensor) -> Tensor:
+        """Compute the second convolution's input, (N, width, S/2, S/2)."""
+        maps: Tensor = self.attention(super().first_maps(images))
+        return maps
