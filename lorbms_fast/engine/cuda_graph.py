@@ -15,11 +15,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lorbms_fast.config import LossConfig, OptimConfig, Precision
+from lorbms_fast.config import Precision, TrainConfig
 from lorbms_fast.engine.distributed import ALONE, World, nothing_exchanged
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.fast import Fast
-from lorbms_fast.engine.iteration import iterate
+from lorbms_fast.engine.iteration import batches_of, iterate
 from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms
@@ -129,40 +129,20 @@ class CapturedIteration:
     its operation's fused form; after any other failure all run without graphs. Processes that train together do both at
     once and agree on what failed in any of them.
 
-    Args:
-        networks: in training mode.
-        optimizers: theirs.
-        images: the whole store on the networks' device, uint8 (count, S, S, 3).
-        drawing: draws batches there.
-        batch_size: reference images a batch.
-        batches: how many different ones an iteration takes, 1 or 4.
-        losses: weights of the losses.
-        optim: for learning rates and the advance of u.
-        arithmetic: of convolutions and matrix products.
-        recorder: records the work; None runs it as it is.
-        world: the processes that train together.
+    `images` are the whole store, uint8 (count, S, S, 3), and `drawing` draws batches, both on the networks' device.
+    Without a recorder the work runs as it is.
     """
 
     def __init__(
-        self,
-        networks: Networks,
-        optimizers: Optimizers,
-        images: Tensor,
-        drawing: DrawFn,
-        batch_size: int,
-        batches: int,
-        losses: LossConfig,
-        optim: OptimConfig,
-        arithmetic: Precision,
-        recorder: Recorder | None,
-        world: World = ALONE,
-    ) -> None:
+        self, networks: Networks, optimizers: Optimizers, images: Tensor, drawing: DrawFn, config: TrainConfig,
+        arithmetic: Precision, recorder: Recorder | None, world: World = ALONE,
+    ) -> None:  # fmt: skip
         self._world = world
         self._networks, self._optimizers, self._images = networks, optimizers, images
-        self._n, self._losses, self._optim, self._arithmetic = batch_size, losses, optim, arithmetic
+        self._n, self._config, self._arithmetic = config.batch_size, config, arithmetic
         self.recorder = recorder
         self._dtype = next(networks.parameters()).dtype
-        self._drawn = DrawQueue(drawing, batch_size, batches, images.device)
+        self._drawn = DrawQueue(drawing, config.batch_size, batches_of(config), images.device)
         self.number = torch.zeros(1, dtype=torch.int64, device=images.device)
         """Number of the next iteration, as the device counts it."""
         self._expected = 0
@@ -289,10 +269,9 @@ class CapturedIteration:
         """Run the whole iteration: from its number to parameters, moments, u and metrics."""
         slots = self._drawn.slots.index_select(0, self.number % len(self._drawn.slots))[0]
         batches = [self._batch(slot, size) for slot in slots]
-        self._optimizers.set_rates(self._optim, self.number[0])
-        metrics = iterate(
-            Fast(), self._networks, self._optimizers, batches, self._losses, self._optim, self._arithmetic
-        )
+        loss, optim = self._config.loss, self._config.optim
+        self._optimizers.set_rates(optim, self.number[0])
+        metrics = iterate(Fast(), self._networks, self._optimizers, batches, loss, optim, self._arithmetic)
         self._numbers.copy_(metrics.stacked())
         self.number.add_(1)
 

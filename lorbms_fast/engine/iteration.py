@@ -25,7 +25,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lorbms_fast.config import LossConfig, OptimConfig, Precision
+from lorbms_fast.config import LossConfig, OptimConfig, Precision, TrainConfig
 from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels import advance_all_u
 from lorbms_fast.optimizers import Optimizers, frozen, update
@@ -33,6 +33,11 @@ from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetr
 
 UPDATES = 4
 """Number of updates in an iteration: generator, generator, classifier, discriminator."""
+
+
+def batches_of(config: TrainConfig) -> int:
+    """Count the different batches that an iteration takes."""
+    return UPDATES if config.optim.batches == "fresh" else 1
 
 
 class IterationImpl(Protocol):

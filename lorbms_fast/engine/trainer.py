@@ -20,7 +20,7 @@ from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, sy
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
 from lorbms_fast.engine.first_use import Found, choose_forms
 from lorbms_fast.engine.implementations import IMPLS, implementation
-from lorbms_fast.engine.iteration import UPDATES, iterate
+from lorbms_fast.engine.iteration import batches_of, iterate
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
@@ -119,7 +119,7 @@ class Training:
     @property
     def updates(self) -> int:
         """Number of batches that an iteration takes in each process."""
-        return UPDATES if self.run.config.optim.batches == "fresh" else 1
+        return batches_of(self.run.config)
 
     def last_iteration(self, start: Progress) -> int:
         """Compute the iteration after which the run ends, for one that goes on from `start`."""
@@ -266,22 +266,12 @@ class Training:
         return lambda progress: captured(progress.iteration, self.numbers(progress))
 
     def _on_fixed_memory(self, recorder: Recorder | None) -> CapturedIteration:
-        config, source = self.run.config, self.source
+        source, trained = self.source, (self.networks, self.optimizers)
         assert isinstance(source.read, ResidentReader)
         assert isinstance(source, NeighbourBatches)
-        return CapturedIteration(
-            self.networks,
-            self.optimizers,
-            source.read.images,
-            source.drawing(self.device),
-            config.batch_size,
-            self.updates,
-            config.loss,
-            config.optim,
-            self.arithmetic,
-            recorder,
-            self.world,
-        )
+        images, drawing = source.read.images, source.drawing(self.device)
+        config = self.run.config
+        return CapturedIteration(*trained, images, drawing, config, self.arithmetic, recorder, self.world)
 
     def _iterate(self, progress: Progress) -> StepMetrics:
         config = self.run.config

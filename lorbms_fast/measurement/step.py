@@ -140,16 +140,14 @@ def captured(
         sizes: how many candidates the masks of one iteration after the other use; by default half of all.
         world: the processes that train together.
     """
-    config = TrainConfig(model=model)
+    config = TrainConfig(model=model, batch_size=batch_size)
     networks = build(model, "fast").to(device).train()
     optimizers = Optimizers.of(networks, config.optim, arithmetic)
     generator = torch.Generator().manual_seed(0)
     shape = (IMAGES, model.image_size, model.image_size, 3)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
     draws = random_draws(batch_size, device, sizes or (2 * batch_size,))
-    iteration = CapturedIteration(
-        networks, optimizers, images, draws, batch_size, 1, config.loss, config.optim, arithmetic, recorder, world
-    )
+    iteration = CapturedIteration(networks, optimizers, images, draws, config, arithmetic, recorder, world)
     return Captured(iteration, networks, optimizers)
 
 

@@ -11,7 +11,7 @@ from bench.gpu.tape import Tape
 from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.implementations import IMPLS
-from lorbms_fast.engine.iteration import UPDATES, iterate
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.step import random_batch
@@ -47,9 +47,7 @@ class Trained:
     def captured(self, store, recorder):
         captured = CapturedIteration(
             self.networks, self.optimizers, ResidentReader.of(store, CPU).images,
-            batch_source(self.config, store).drawing(CPU), self.config.batch_size,
-            UPDATES if self.config.optim.batches == "fresh" else 1, self.config.loss, self.config.optim,
-            self.arithmetic, recorder,
+            batch_source(self.config, store).drawing(CPU), self.config, self.arithmetic, recorder,
         )  # fmt: skip
         self.counters.append(captured.number)
         return captured
@@ -345,8 +343,7 @@ def test_cuda_graphs_replay_the_uncaptured_iteration(store):
         trained.optimizers = Optimizers.of(trained.networks, CONFIG.optim, "float32")
         images = ResidentReader.of(store, gpu).images
         captured = CapturedIteration(
-            trained.networks, trained.optimizers, images, source.drawing(gpu), 3, 1, CONFIG.loss, CONFIG.optim,
-            "float32", recorder,
+            trained.networks, trained.optimizers, images, source.drawing(gpu), CONFIG, "float32", recorder,
         )  # fmt: skip
         numbers = []
         for i in range(40):
