@@ -154,10 +154,8 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
     """Measure the accuracy of one of `ROWS` over the ten folds; from disk if it was computed in the same setting.
 
     Raises:
-        UserError: there is no such row, or the row needs pictures or weights that were not named.
+        UserError: the row needs pictures or weights that were not named.
     """
-    if name not in ROWS:
-        raise UserError(f"there is no row '{name}': choose of {', '.join(ROWS)}")
     row, config, stl10 = ROWS[name], sources.config, sources.stl10
     backbone = row.backbone(sources).to(sources.device).eval()
     setting = {
@@ -242,15 +240,9 @@ def _frozen(name: str, backbone: nn.Module, s: Sources, keep_features: bool) -> 
 
 def _finetuned(name: str, backbone: nn.Module, s: Sources, setting: Result) -> list[float]:
     """Train backbone and classifier together, fold by fold; each fold's accuracy is kept until all are there."""
-    config, data = s.config, s.stl10
-    schedule = Schedule(
-        epochs(config.probe.epochs, data.folds.shape[1], config.finetune_batch),
-        config.finetune_batch,
-        config.side,
-        adam(config.probe.lr),
-        constant(config.probe.lr),
-        config.probe.seed,
-    )
+    config, data, lr = s.config, s.stl10, s.config.probe.lr
+    iterations = epochs(config.probe.epochs, data.folds.shape[1], config.finetune_batch)
+    schedule = Schedule(iterations, config.finetune_batch, config.side, adam(lr), constant(lr), config.probe.seed)
 
     def of_fold(fold: int) -> Result:
         network = WithLinear(copy.deepcopy(backbone), config.side, len(data.train.classes), fold).to(s.device)

@@ -58,14 +58,9 @@ class Pretraining:
         config = self.config
         backbone = EncoderBackbone(encoder).to(self.device)
         network = WithLinear(backbone, config.large_side, len(data.classes), config.probe.seed).to(self.device)
-        schedule = Schedule(
-            config.pascal_iterations,
-            config.pascal_batch,
-            config.large_side,
-            momentum(PASCAL_LR),
-            staircase(PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY),
-            config.probe.seed,
-        )
+        rate = staircase(PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY)
+        lengths = config.pascal_iterations, config.pascal_batch, config.large_side
+        schedule = Schedule(*lengths, momentum(PASCAL_LR), rate, config.probe.seed)
         return self._kept(name, backbone, network, data, schedule)
 
     def small_alexnet(self, name: str, data: Labelled) -> nn.Module:
@@ -78,14 +73,9 @@ class Pretraining:
         config = self.config
         network = self._alexnet(len(data.classes), config.large_side)
         iterations = epochs(config.alexnet_epochs, len(data), config.alexnet_batch)
-        schedule = Schedule(
-            iterations,
-            config.alexnet_batch,
-            config.large_side,
-            momentum(ALEXNET_LR),
-            staircase(ALEXNET_LR, ALEXNET_DECAY, max(1, iterations // ALEXNET_DECAYS)),
-            config.probe.seed,
-        )
+        rate = staircase(ALEXNET_LR, ALEXNET_DECAY, max(1, iterations // ALEXNET_DECAYS))
+        lengths = iterations, config.alexnet_batch, config.large_side
+        schedule = Schedule(*lengths, momentum(ALEXNET_LR), rate, config.probe.seed)
         return self._kept(name, AlexNetBackbone(network.convs), network, data, schedule)
 
     def knowledge_transfer(self, name: str, backbone: nn.Module, store: ImageStore) -> nn.Module:
@@ -102,15 +92,9 @@ class Pretraining:
         return backbone.to(self.device).eval()
 
     def _stl10_schedule(self, data: Labelled) -> Schedule:
-        config = self.config
-        return Schedule(
-            epochs(config.stl10_epochs, len(data), config.stl10_batch),
-            config.stl10_batch,
-            config.side,
-            adam(config.probe.lr),
-            constant(config.probe.lr),
-            config.probe.seed,
-        )
+        config, lr = self.config, self.config.probe.lr
+        lengths = epochs(config.stl10_epochs, len(data), config.stl10_batch), config.stl10_batch, config.side
+        return Schedule(*lengths, adam(lr), constant(lr), config.probe.seed)
 
     def _alexnet(self, classes: int, side: int) -> AlexNet:
         config = self.config
