@@ -56,10 +56,7 @@ class NeighbourTable:
                 columns[f"q{q + 1}_distances"] = _lists(pa.array(self.distances[rows, q].ravel(), pa.float32()))
             return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(facts)})
 
-        with (
-            atomic_write(store.path / FILE) as partial,
-            pq.ParquetWriter(partial, part(slice(0, 0)).schema) as writer,
-        ):
+        with atomic_write(store.path / FILE) as partial, pq.ParquetWriter(partial, part(slice(0, 0)).schema) as writer:
             for start in range(0, len(ids), ROWS):
                 writer.write_table(part(slice(start, start + ROWS)))
         return store.path / FILE

@@ -125,12 +125,7 @@ class StagingFolder:
                 arrays = [pa.array(column, kind) for column, kind in columns]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
         (self._store / SKIPPED).write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in skipped))
-        facts = {
-            **FORMAT,
-            **facts,
-            "shards": counts,
-            "sha256": {**sums, INDEX: checksum(self._store / INDEX)},
-        }
+        facts = {**FORMAT, **facts, "shards": counts, "sha256": {**sums, INDEX: checksum(self._store / INDEX)}}
         (self._store / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
         for file in self._store.iterdir():
             sync(file)

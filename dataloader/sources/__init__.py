@@ -73,12 +73,7 @@ def photographs_in(
 
 
 def _listing(
-    root: Path,
-    layout: Layout,
-    annotations: Path | None,
-    split: str | None,
-    part: Part | None,
-    members: Members | None,
+    root: Path, layout: Layout, annotations: Path | None, split: str | None, part: Part | None, members: Members | None
 ) -> Listing:
     if layout == "coco":
         annotations = annotations or find_annotations(root, part)

@@ -11,19 +11,7 @@ from lorbms_fast.kernels.lorbms.paired_conv import paired_conv2d
 from lorbms_fast.kernels.lorbms.pooled_conv import pooled_conv2d
 
 __all__ = [
-    "PairedConv2d",
-    "SpectralOutputConv2d",
-    "SpectralResizeConv2d",
-    "TransitionDown",
-    "assemble_batch",
-    "classification_loss",
-    "dense_block_pooled",
-    "discrimination_loss",
-    "loss_head",
-    "mix_chunks",
-    "mix_used",
-    "output_conv2d",
-    "paired_conv2d",
-    "pooled_conv2d",
-    "step_size",
-]
+    "PairedConv2d", "SpectralOutputConv2d", "SpectralResizeConv2d", "TransitionDown", "assemble_batch",
+    "classification_loss", "dense_block_pooled", "discrimination_loss", "loss_head", "mix_chunks", "mix_used",
+    "output_conv2d", "paired_conv2d", "pooled_conv2d", "step_size",
+]  # fmt: skip

@@ -30,10 +30,7 @@ def info(*, preset: str = "thesis", variant: str = "thesis", json: bool = False)
         return
     config = with_variant(base, variant)
     facts = Facts(
-        variant,
-        changed(asdict(base), asdict(config)),
-        receptive_fields(config.model),
-        describe(config.model),
+        variant, changed(asdict(base), asdict(config)), receptive_fields(config.model), describe(config.model)
     )
     (_print_json if json else _print_tables)(facts)
 

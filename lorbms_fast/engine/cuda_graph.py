@@ -66,10 +66,7 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, such as those that watch over NCCL, may go on with what a capture must not do.
-            with (
-                self._aside(),
-                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
-            ):
+            with self._aside(), torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 work()
         except BaseException:
             del graph

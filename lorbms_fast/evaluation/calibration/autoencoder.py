@@ -91,11 +91,7 @@ def calibrate(
 def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
     """Build `enc`, `dec` and `dsc` with initial values, on the CPU."""
     networks = nn.ModuleDict(
-        {
-            "enc": Encoder(config.model),
-            "dec": DECODERS[name](config.model),
-            "dsc": Discriminator(config.model),
-        }
+        {"enc": Encoder(config.model), "dec": DECODERS[name](config.model), "dsc": Discriminator(config.model)}
     )
     initialize(networks, config.seed)
     start_without_norm(networks["dec"], config.seed)

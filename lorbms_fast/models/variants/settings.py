@@ -36,9 +36,7 @@ def batch_tiles(config: TrainConfig) -> TrainConfig:
 def nine_tiles(config: TrainConfig) -> TrainConfig:
     """Set nine tiles of 32 px and halves of the batch mixed with each other."""
     return replace(
-        config,
-        model=replace(config.model, image_size=96, tiles=9),
-        mixing=replace(config.mixing, candidates="halves"),
+        config, model=replace(config.model, image_size=96, tiles=9), mixing=replace(config.mixing, candidates="halves")
     )
 
 
