@@ -89,8 +89,7 @@ class BatchSource(ABC):
 
     def rows(self, number: int) -> NDArray[np.int64]:
         """Rows in the store of a batch's images, (batch_size,)."""
-        rows: NDArray[np.int64] = self._rows(range(number, number + 1), CPU)[0].numpy()
-        return rows
+        return self._rows(range(number, number + 1), CPU)[0].numpy()
 
     def _rows(self, numbers: range, device: torch.device) -> Tensor:
         """Rows of several batches' images, (len(numbers), batch_size)."""
@@ -173,8 +172,7 @@ class NeighbourBatches(BatchSource):
 
     def involved(self, number: int) -> NDArray[np.int64]:
         """Rows of the reference images, then of the candidates for each quadrant, (5, batch_size)."""
-        rows: NDArray[np.int64] = self.draw(number).rows.numpy()
-        return rows
+        return self.draw(number).rows.numpy()
 
     def _make(self, number: int) -> Batch:
         return self._assemble(self.draw(number))

@@ -93,8 +93,7 @@ def _summed(table: NDArray[Any], axis: int, shares: Shares) -> NDArray[np.float3
 def _loop(loops: CDLL) -> Callable[..., None]:
     shares: list[Any] = [c_void_p, c_void_p, c_int64, c_int64]
     loops.average_areas.restype, loops.average_areas.argtypes = None, [c_void_p, c_int64, *shares, *shares, c_void_p]
-    average: Callable[..., None] = loops.average_areas
-    return average
+    return loops.average_areas
 
 
 def _for_a_loop(shares: Shares) -> tuple[int, int, int, int]:

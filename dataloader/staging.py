@@ -104,8 +104,7 @@ class StagingFolder:
 
     def record(self, number: int) -> dict[str, Any]:
         """Read the record of a finished shard."""
-        record: dict[str, Any] = json.loads(self._record(number).read_text())
-        return record
+        return json.loads(self._record(number).read_text())
 
     def publish(self, out: Path, shards: int, skipped: list[Skipped], facts: dict[str, Any]) -> None:
         """Add index and facts, give the store its name, and remove the rest."""

@@ -73,8 +73,7 @@ class ImageStore:
     @property
     def ids(self) -> list[str]:
         """Name of every image, in order."""
-        names: list[str] = self.index["id"].to_pylist()
-        return names
+        return self.index["id"].to_pylist()
 
     @property
     def side(self) -> int:

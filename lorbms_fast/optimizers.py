@@ -60,8 +60,7 @@ class Adam(torch.optim.Optimizer):
     @property
     def t(self) -> Tensor:
         """Number of steps taken."""
-        taken: Tensor = self.param_groups[0]["t"]
-        return taken
+        return self.param_groups[0]["t"]
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -27,8 +27,7 @@ class tqdm(plain.tqdm):  # noqa: N801
     def status_printer(self, file: Any) -> Callable[[str], None]:
         """Make a function that shows a state: over the last one, or below it."""
         if not self._in_lines:
-            over: Callable[[str], None] = plain.tqdm.status_printer(file)
-            return over
+            return plain.tqdm.status_printer(file)
 
         last = ""
 

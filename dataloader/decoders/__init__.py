@@ -32,8 +32,7 @@ def decoder_named(name: str) -> Decoder:
     """
     if name not in DECODERS:
         raise UserError(f"there is no decoder '{name}': choose one of {', '.join(DECODERS)}")
-    decoder: Decoder = importlib.import_module(f"{__name__}.{DECODERS[name]}").decode
-    return decoder
+    return importlib.import_module(f"{__name__}.{DECODERS[name]}").decode
 
 
 def fastest() -> tuple[str, str]:

@@ -64,5 +64,4 @@ def _normalise(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if x.shape[0] % groups:
         raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
-    result: tuple[Tensor, Tensor, Tensor] = normalize(x, gamma, beta, groups, eps, relu_before, "identity", 0.0)
-    return result
+    return normalize(x, gamma, beta, groups, eps, relu_before, "identity", 0.0)

@@ -24,8 +24,7 @@ class HostCopy:
         """Return the values, after waiting for them if need be; lists of lists for more than one dimension."""
         if self._sent is not None:
             self._sent.synchronize()
-        values: list[Any] = self._host.tolist()
-        return values
+        return self._host.tolist()
 
 
 class AsyncMetrics:

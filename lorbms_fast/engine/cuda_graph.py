@@ -72,8 +72,7 @@ class CudaGraphs:
             del graph
             self._end_allocations()
             raise
-        replay: Work = graph.replay
-        return replay
+        return graph.replay
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

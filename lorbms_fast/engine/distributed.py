@@ -61,8 +61,7 @@ class World:
         held: list[Any] = [make() if self.first else None]
         with together():
             dist.broadcast_object_list(held, 0, device=torch.device("cpu"))
-        found: T = held[0]
-        return found
+        return held[0]
 
     def gathered(self, own: T) -> list[T]:
         """Gather every process's own of something, any Python object, in order of ranks; every one must ask."""

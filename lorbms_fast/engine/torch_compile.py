@@ -32,8 +32,7 @@ class Graphs:
         self.count += 1
         if self.count <= CASES:
             tqdm.write(f"--compile {self._region}: compiling graph {self.count} of at most {CASES}")
-            compiled: Callable[..., Any] = self._compile(graph, inputs)
-            return compiled
+            return self._compile(graph, inputs)
         if self.count == CASES + 1:
             tqdm.write(f"--compile {self._region}: more than {CASES} cases, as sizes change; others are not compiled")
         return graph.forward

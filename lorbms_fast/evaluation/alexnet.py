@@ -51,8 +51,7 @@ class AlexNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute (N, classes) logits from (N, 3, S, S) in [-1, 1]."""
         x = F.max_pool2d(self.convs(images), 3, stride=2).flatten(1)
-        logits: Tensor = self.fc8(torch.relu(self.fc7(torch.relu(self.fc6(x)))))
-        return logits
+        return self.fc8(torch.relu(self.fc7(torch.relu(self.fc6(x)))))
 
 
 def _pooled(side: int) -> int:

@@ -34,8 +34,7 @@ def pseudo_labels(
     images = store.digest[:16]
     path = folder / f"clusters-{weights_fingerprint(backbone)}-{images}-{k}-{seed}.npy"
     if path.exists():
-        labels: NDArray[np.int64] = np.load(path)
-        return labels
+        return np.load(path)
     features = store_features(backbone, store, device)
     assigned = trained_kmeans(features, k, seed, device).index.search(features, 1)[1][:, 0]
     labels = np.unique(assigned, return_inverse=True)[1].astype(np.int64)

@@ -68,8 +68,7 @@ class WithLinear(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute (N, classes) logits from (N, 3, S, S) in [-1, 1]."""
-        logits: Tensor = self.linear(self.backbone(images))
-        return logits
+        return self.linear(self.backbone(images))
 
 
 @torch.no_grad()

@@ -47,8 +47,7 @@ class Transfer(nn.Module):
     def forward(self, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> Tensor:
         """Compute I_mix (N, 3, S, S) from images (N, 3, S, S) in [-1, 1] and a mask (N, tiles) bool."""
         replaced = mask[:, self.of_chunk].unsqueeze(-1)
-        I_mix: Tensor = self.dec(torch.where(replaced, self.enc(I_obj), self.enc(I_ref)))
-        return I_mix
+        return self.dec(torch.where(replaced, self.enc(I_obj), self.enc(I_ref)))
 
 
 @torch.no_grad()

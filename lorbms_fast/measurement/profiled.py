@@ -55,5 +55,4 @@ def launched(seen: list[Seen]) -> int:
 
 
 def _own(event: FunctionEventAvg, device: torch.device) -> float:
-    own: float = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-    return own
+    return event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total

@@ -34,8 +34,7 @@ class Decoder(nn.Module):
         new_maps = f.transpose(1, 2).unflatten(2, (side, side))
         for b in range(1, self.blocks + 1):
             x, new_maps = self.stage(b, new_maps)
-        image: Tensor = self.last(x, new_maps)  # reads the whole stack, the other stages' new maps alone go on
-        return image
+        return self.last(x, new_maps)  # reads the whole stack, the other stages' new maps alone go on
 
     def stage(self, b: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute transition up b, (N, width, 2 H, 2 W), and the new maps of the dense block behind it."""

@@ -33,5 +33,4 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute (N, 1, S/16, S/16) logits, positive for real, from (N, 3, S, S) images in [-1, 1]."""
-        logits: Tensor = self.conv5(self.features(images))
-        return logits
+        return self.conv5(self.features(images))

@@ -40,8 +40,7 @@ class AlexNetConvolutions(nn.Module, Generic[Norm]):
         x = F.max_pool2d(self.bn2(torch.relu(self.conv2(x))), 3, stride=2)
         x = self.bn3(torch.relu(self.conv3(x)))
         x = self.bn4(torch.relu(self.conv4(x)))
-        maps: Tensor = self.bn5(torch.relu(self.conv5(x)))
-        return maps
+        return self.bn5(torch.relu(self.conv5(x)))
 
 
 class Classifier(AlexNetConvolutions[GroupedBatchNorm2d]):
@@ -61,5 +60,4 @@ class Classifier(AlexNetConvolutions[GroupedBatchNorm2d]):
         x = F.max_pool2d(self.conv5_maps(torch.cat([I_mix, I_q], dim=1)), 2, stride=1)
         x = x.permute(0, 2, 3, 1).flatten(1)  # the author's fully connected weights expect H, W, C order
         x = torch.relu(self.fc7(torch.relu(self.fc6(x))))
-        logits: Tensor = self.fc8(x)
-        return logits
+        return self.fc8(x)

@@ -32,8 +32,7 @@ class Reference:
     def mixed_images(self, networks: Networks, batch: Batch) -> Tensor:
         """Compute I_mix alone, (N, 3, S, S), without gradients."""
         _, f_mix = mix(networks, batch)
-        I_mix: Tensor = networks.dec(f_mix)
-        return I_mix
+        return networks.dec(f_mix)
 
     def classifier_logits(self, networks: Networks, I_mix: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute what the classifier says of I_mix with each candidate, and what it should say, both (4, N, 4)."""

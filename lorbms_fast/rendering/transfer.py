@@ -15,8 +15,7 @@ def transfer(networks: Networks, I_obj: Tensor, I_ref: Tensor, mask: Tensor) -> 
     Images are (N, 3, S, S) in [-1, 1]; the mask (N, tiles) bool is True where the tile's chunks are taken from I_obj.
     """
     f_obj, f_ref = networks.enc(torch.cat([I_obj, I_ref])).chunk(2)
-    I_mix: Tensor = networks.dec(mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1])))
-    return I_mix
+    return networks.dec(mix_chunks(f_ref, f_obj, replaced_chunks(mask, f_ref.shape[1])))
 
 
 @torch.inference_mode()

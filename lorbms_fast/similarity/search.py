@@ -153,8 +153,7 @@ def _ordered(features: Vectors, queries: NDArray[np.int64], candidates: NDArray[
 def _distances(features: Vectors, queries: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
     """Squared distances (Q, C), not expanded into products: an exact duplicate is at distance 0."""
     differences = features[candidates].astype(np.float64) - features[queries][:, None]
-    result: NDArray[np.float64] = np.einsum("qkd,qkd->qk", differences, differences)
-    return result
+    return np.einsum("qkd,qkd->qk", differences, differences)
 
 
 def _sorted(rows: NDArray[np.int64], distances: NDArray[np.float64]) -> Neighbours:

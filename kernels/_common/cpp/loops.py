@@ -68,7 +68,6 @@ def cpp_op(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         name, _, _ = schema.partition("(")
         _LIBRARY.define(schema)
         _LIBRARY.impl(name, function, "CPU")
-        registered: Callable[..., Any] = getattr(torch.ops.lorbms_fast, name).default
-        return registered
+        return getattr(torch.ops.lorbms_fast, name).default
 
     return decorate

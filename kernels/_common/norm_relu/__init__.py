@@ -19,8 +19,7 @@ def normalize(x: Tensor, x_hat: Tensor, eps: float) -> Tensor:
     Statistics are float32 for 16-bit maps, and safe for maps that lie far from zero. The torch form takes maps of any
     number of dimensions.
     """
-    rstd: Tensor = _form(x, x_hat).normalize(x, x_hat, eps)
-    return rstd
+    return _form(x, x_hat).normalize(x, x_hat, eps)
 
 
 def normalize_backward(grad: Tensor, x_hat: Tensor, rstd: Tensor, out: Tensor) -> Tensor:

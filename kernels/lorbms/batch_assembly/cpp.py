@@ -69,5 +69,4 @@ def _loop() -> Callable[..., None]:
     loops = library(_SOURCE)
     assert loops is not None, "`runs` is asked first"
     loops.assemble_batch.restype, loops.assemble_batch.argtypes = None, _ARGUMENTS
-    assemble: Callable[..., None] = loops.assemble_batch
-    return assemble
+    return loops.assemble_batch

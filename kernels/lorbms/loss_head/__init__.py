@@ -76,8 +76,7 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
         A scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
     """
     if select_impl(impl, logits) == "triton":
-        result: Tensor = triton_ops.classification_loss(logits, mask, list(lambdas))
-        return result
+        return triton_ops.classification_loss(logits, mask, list(lambdas))
     return reference.classification_loss(logits, mask, lambdas)
 
 
@@ -97,7 +96,6 @@ def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None
         A scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
     """
     if select_impl(impl, D) == "triton":
-        result: Tensor = triton_ops.discrimination_loss(D, gan)
-        return result
+        return triton_ops.discrimination_loss(D, gan)
     D_ref, D_mix = D.chunk(2)
     return reference.discrimination(D_ref, D_mix, gan)

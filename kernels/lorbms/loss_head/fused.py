@@ -23,5 +23,4 @@ class _MeanDifference(torch.autograd.Function):
 
 def mean_difference(image: Tensor, reconstructed: Tensor) -> Tensor:
     """Compute the mean absolute difference. Differentiable once."""
-    difference: Tensor = _MeanDifference.apply(image, reconstructed)
-    return difference
+    return _MeanDifference.apply(image, reconstructed)

@@ -31,6 +31,5 @@ def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, imp
     """
     form = select_impl(impl, x)
     if form == "triton":
-        result: Tensor = triton_ops.output_conv(x, new_maps, weight, bias, compute_dtype(x))
-        return result
+        return triton_ops.output_conv(x, new_maps, weight, bias, compute_dtype(x))
     return (reference if form == "reference" else fused).output_conv2d(x, new_maps, weight, bias)

@@ -19,5 +19,4 @@ class Discriminator(discriminator.Discriminator):
 
     def first_maps(self, images: Tensor) -> Tensor:
         """Compute the second convolution's input, (N, width, S/2, S/2)."""
-        maps: Tensor = self.attention(super().first_maps(images))
-        return maps
+        return self.attention(super().first_maps(images))

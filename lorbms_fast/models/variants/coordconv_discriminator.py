@@ -18,8 +18,7 @@ class CoordConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W) maps and their coordinates."""
-        y: Tensor = self.conv(append_coordinates(x))
-        return y
+        return self.conv(append_coordinates(x))
 
 
 class Discriminator(attention_discriminator.Discriminator):

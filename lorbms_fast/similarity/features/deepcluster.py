@@ -35,8 +35,7 @@ class DeepClusterAlexNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features before the final ReLU."""
-        result: Tensor = self.classifier(self.features(self.sobel(x)).flatten(1))
-        return result
+        return self.classifier(self.features(self.sobel(x)).flatten(1))
 
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
