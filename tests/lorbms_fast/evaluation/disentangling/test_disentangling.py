@@ -12,14 +12,12 @@ from lorbms_fast.cli import main
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import QuadrantObjects
-from lorbms_fast.evaluation.disentangling.chunk_probe import chunk_to_category
-from lorbms_fast.evaluation.disentangling.invariance import changes, invariance
 from lorbms_fast.evaluation.disentangling.judge import train_judge
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
+from lorbms_fast.evaluation.disentangling.measure import changes, chunk_to_category, invariance, verdicts
 from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, proportion
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
-from lorbms_fast.evaluation.disentangling.transfer_accuracy import verdicts
 from lorbms_fast.evaluation.split import Split
 from lorbms_fast.similarity.features.extractor import Extractor
 
