@@ -1,7 +1,7 @@
 """Training encoder, decoder and discriminator without the classifier, on L1 and the adversarial loss."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +33,6 @@ LEARNED = 0.9
 CURVE_POINTS = 50
 SAVES = 10
 TEST_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Closeness of images: mean absolute difference of values in [-1, 1], and PSNR in dB, averaged over images."""
-
-    l1: float
-    psnr: float
 
 
 def calibrate(
@@ -99,15 +91,17 @@ def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
 
 
 @torch.inference_mode()
-def quality(networks: nn.ModuleDict, store: ImageStore, rows: NDArray[np.int64], device: torch.device) -> Quality:
-    """Measure how well some of a store's images are reconstructed."""
+def quality(
+    networks: nn.ModuleDict, store: ImageStore, rows: NDArray[np.int64], device: torch.device
+) -> dict[str, float]:
+    """Measure `l1`, the mean absolute difference of values in [-1, 1], and `psnr` in dB, averaged over images."""
     l1, psnr = [], []
     for part in row_batches(len(rows), TEST_BATCH):
         I = to_float_nchw(store.images[rows[part.start : part.stop]]).to(device)
         I_hat = networks["dec"](networks["enc"](I))
         l1.append((I - I_hat).abs().mean((1, 2, 3)))
         psnr.append(10 * torch.log10(4 / (I - I_hat).square().mean((1, 2, 3)).clamp_min(1e-10)))
-    return Quality(float(torch.cat(l1).mean()), float(torch.cat(psnr).mean()))
+    return {"l1": float(torch.cat(l1).mean()), "psnr": float(torch.cat(psnr).mean())}
 
 
 def _train(
@@ -140,8 +134,8 @@ def _train(
             bar.update()
             if done % every == 0 or done == iterations:
                 found = quality(networks, store, split.test, device)
-                curve.append({"iteration": done, "l1": found.l1, "psnr": found.psnr, "L_D": float(L_D)})
-                bar.set_postfix({"L1": f"{float(L1):.3f}", "PSNR held out": f"{found.psnr:.2f} dB"}, refresh=False)
+                curve.append({"iteration": done, **found, "L_D": float(L_D)})
+                bar.set_postfix({"L1": f"{float(L1):.3f}", "PSNR held out": f"{found['psnr']:.2f} dB"}, refresh=False)
             if done % save_every == 0 and done < iterations:
                 with atomic_write(points) as partial:
                     partial.write_text(json.dumps(curve))

@@ -79,9 +79,9 @@ def test_quality_is_l1_and_psnr(store):
     found = quality(networks, store, np.array([0, 3]), CPU)
     I = torch.from_numpy(store.images[[0, 3]]).double() * 2 / 255 - 1
     error = I - I.clamp(-0.5, 0.5)
-    assert found.l1 == pytest.approx(error.abs().mean().item(), rel=1e-4)
+    assert found["l1"] == pytest.approx(error.abs().mean().item(), rel=1e-4)
     psnr = [20 * np.log10(2 / np.sqrt((one**2).mean())) for one in error.numpy()]
-    assert found.psnr == pytest.approx(np.mean(psnr), rel=1e-4)
+    assert found["psnr"] == pytest.approx(np.mean(psnr), rel=1e-4)
 
 
 def test_mistakes(store, tmp_path):
