@@ -1,9 +1,10 @@
 """Values that are computed before they are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -33,3 +34,19 @@ class Prefetcher(Generic[T]):
         for number in numbers:
             if number not in self._coming:
                 self._coming[number] = self._pool.submit(self._make, number)
+
+
+def ahead(make: Callable[[S], T], items: Iterable[S], workers: int = 2) -> Iterator[T]:
+    """Yield `make` of each item in order, made by threads while the caller works on those before.
+
+    >>> list(ahead(lambda x: x * x, [1, 2, 3]))
+    [1, 4, 9]
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[Future[T]] = []
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > workers:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()

@@ -30,19 +30,12 @@ FORMAT = {"format": "lorbms-fast image store", "version": 1}
 INDEX, FACTS, SKIPPED = "index.parquet", "store.json", "skipped.jsonl"
 SCHEMA = pa.schema(
     [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("version", pa.int8()),
-        ("flip", pa.bool_()),
-        ("crop_x", pa.int32()),
-        ("crop_y", pa.int32()),
-        ("crop_side", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
+        ("id", pa.string()), ("source", pa.string()), ("offset", pa.int64()), ("length", pa.int64()),
+        ("version", pa.int8()), ("flip", pa.bool_()),
+        ("crop_x", pa.int32()), ("crop_y", pa.int32()), ("crop_side", pa.int32()),
+        ("width", pa.int32()), ("height", pa.int32()),
     ]
-)
+)  # fmt: skip
 
 
 class Entry(NamedTuple):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cache, lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.atomic_io import atomic_folder, atomic_write, remove_whole
 from lorbms_fast.config import ModelConfig
+from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError
 from lorbms_fast.optimizers import Adam, Optimizers
@@ -60,7 +61,7 @@ def size(networks: Networks, optimizers: Optimizers) -> int:
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `state.json` for the files that are there, in place of an older one."""
-    state = FORMAT | dict(facts) | {"sha256": {name: _checksum(folder / name) for name in (MODEL, OPTIMIZERS)}}
+    state = FORMAT | dict(facts) | {"sha256": {name: checksum(folder / name) for name in (MODEL, OPTIMIZERS)}}
     with atomic_write(folder / STATE) as partial:
         partial.write_text(json.dumps(state | {"seal": _seal(state)}, indent=2) + "\n")
 
@@ -102,7 +103,7 @@ def check(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{folder / STATE} is damaged: it does not say of which model")
     for name in (MODEL, OPTIMIZERS):
         try:
-            found = _checksum(folder / name)
+            found = checksum(folder / name)
         except OSError as error:
             raise Damaged(f"{folder / name} cannot be read ({error.strerror})") from error
         if found != facts["sha256"][name]:
@@ -256,11 +257,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise Damaged(f"{path} is missing or damaged ({error})") from error
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _seal(state: Mapping[str, Any]) -> str:

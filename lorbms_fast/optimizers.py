@@ -86,23 +86,13 @@ class Adam(torch.optim.Optimizer):
             group["betas"], expected=of_scaler is not None,
         )  # fmt: skip
         beta1, beta2 = group["betas"]
+        moments = ([self.state[parameter][name] for parameter in moved] for name in ("exp_avg", "exp_avg_sq"))
+        rate = rate.float() if rate.is_cuda else rate  # which is how the kernels read it
         torch._fused_adam_(
-            moved,
-            gradients,
-            [self.state[parameter]["exp_avg"] for parameter in moved],
-            [self.state[parameter]["exp_avg_sq"] for parameter in moved],
-            [],
-            [self._infinity] * len(moved),
-            lr=rate.float() if rate.is_cuda else rate,  # which is how the kernels read it
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=0.0,
-            eps=self.EPS,
-            amsgrad=False,
-            maximize=False,
-            grad_scale=getattr(self, "grad_scale", None),
-            found_inf=overflow,
-        )
+            moved, gradients, *moments, [], [self._infinity] * len(moved), lr=rate, beta1=beta1, beta2=beta2,
+            weight_decay=0.0, eps=self.EPS, amsgrad=False, maximize=False,
+            grad_scale=getattr(self, "grad_scale", None), found_inf=overflow,
+        )  # fmt: skip
         # torch's kernel does not say so, and what was made of parameters must be known to be out of date.
         torch.autograd.graph.increment_version(moved)
 

@@ -4,9 +4,8 @@ The protocol of Table 4.3, in the form TensorFlow's "inception preprocessing" ga
 function of (seed, number of the view, number of the picture), whatever was made before.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,9 +20,6 @@ BRIGHTNESS, SATURATION = 32 / 255, (0.5, 1.5)
 CENTER = 0.85
 """Share of each side that the test's crop keeps."""
 ATTEMPTS = 100
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 class Patch(NamedTuple):
@@ -111,22 +107,6 @@ def row_batches(count: int, size: int) -> list[range]:
     [range(0, 3), range(3, 6), range(6, 7)]
     """
     return [range(i, min(i + size, count)) for i in range(0, count, size)]
-
-
-def ahead(make: Callable[[S], T], items: Iterable[S], workers: int = 2) -> Iterator[T]:
-    """Yield `make` of each item in order, made by threads while the caller works on those before.
-
-    >>> list(ahead(lambda x: x * x, [1, 2, 3]))
-    [1, 4, 9]
-    """
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: list[Future[T]] = []
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > workers:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
 
 
 def _resized(picture: NDArray[np.uint8], patch: Patch, side: int, method: int) -> NDArray[np.float32]:

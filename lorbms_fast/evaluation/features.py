@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.dataloader.prefetch import ahead
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.crops import ahead, central_crops, row_batches, training_crops
+from lorbms_fast.evaluation.crops import central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.progress import tqdm
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from lorbms_fast.dataloader.prefetch import ahead
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.crops import ahead, central_crops, row_batches, training_crops
+from lorbms_fast.evaluation.crops import central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
 from lorbms_fast.evaluation.training_state import restore_state, save_state

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
-from lorbms_fast.dataloader.prefetch import Prefetcher
+from lorbms_fast.dataloader.prefetch import ahead
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.progress import tqdm
@@ -220,11 +220,8 @@ def _batches(store: ImageStore, count: int, side: int, start: int) -> Iterator[t
     rows = [range(i, min(i + BATCH, count)) for i in range(start, count, BATCH)]
     decoder = decoder_named("scaled")
 
-    def read(number: int) -> NDArray[np.uint8]:
-        if number >= len(rows):
-            return np.empty((0, side, side, 3), np.uint8)
-        images = store.squares(rows[number], side, decoder)
+    def read(some: range) -> NDArray[np.uint8]:
+        images = store.squares(some, side, decoder)
         return np.pad(images, [(0, BATCH - len(images)), (0, 0), (0, 0), (0, 0)])
 
-    ahead = Prefetcher(read, READERS)
-    return ((one, ahead(number)) for number, one in enumerate(rows))
+    return zip(rows, ahead(read, rows, READERS), strict=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from lorbms_fast.dataloader.prefetch import ahead
 from lorbms_fast.evaluation import crops
-from lorbms_fast.evaluation.crops import Patch, ahead, central_crops, random_patch, saturated, training_crops
+from lorbms_fast.evaluation.crops import Patch, central_crops, random_patch, saturated, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 
 
