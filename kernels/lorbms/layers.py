@@ -25,10 +25,8 @@ class TransitionDown(_Pointwise):
     >>> down(block, torch.randn(2, 8, 10, 10)).shape
     torch.Size([2, 20, 5, 5])
 
-    It runs the block in front of it, so that the two keep one copy of the maps for their backward and not two.
-
-    Args:
-        channels: maps that it reads and makes.
+    It runs the block in front of it, so that the two keep one copy of the maps for their backward and not two, and
+    makes as many channels as it reads.
     """
 
     def __init__(self, channels: int) -> None:

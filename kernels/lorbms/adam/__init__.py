@@ -24,20 +24,13 @@ def step_size(
     >>> step_size(torch.tensor(0.5), no, t, torch.zeros(2), rate, one, (0.9, 0.999))
     tensor(0.0003, dtype=torch.float64)
 
-    Args:
-        loss: scalar, whose gradients the step is to take.
-        overflow: float32 scalar, 1 where a gradient is not finite, else 0.
-        t: float64 scalar, the steps taken so far; this one is added in place.
-        flawed: float32 (2,), how many losses, and how many steps' gradients, were not finite; added to in place.
-        lr: float64 scalar, learning rate.
-        factor: float64 scalar, on the learning rate.
-        betas: decay rates of the two moments.
-        expected: overflows are, as a scaler answers them: they are not written down.
-        impl: form to run; None takes the one in force. The definition is the fused form.
+    All are scalars, t, lr and factor float64: the loss, `overflow`, 1 where a gradient is not finite, else 0, and t,
+    the steps taken so far, to which this one is added in place. `flawed`, float32 (2,), counts losses, and steps'
+    gradients, that were not finite; overflows that are `expected`, as a scaler answers them, do not count. The
+    definition is the fused form.
 
-    Returns:
-        `factor lr sqrt(1 - beta2^t) / (1 - beta1^t)`, a scalar: float32 from Triton, else float64. Where no step was
-        ever taken it is not finite.
+    Returns `factor lr sqrt(1 - beta2^t) / (1 - beta1^t)`, a scalar: float32 from Triton, else float64. Where no step
+    was ever taken it is not finite.
     """
     form = triton_ops if select_impl(impl, overflow) == "triton" else reference
     return form.step_size(loss, overflow, t, flawed, lr, factor, betas, expected)

@@ -26,19 +26,12 @@ def assemble_batch(
     >>> assemble_batch(store, torch.tensor([[0, 1], [2, 9]])).shape
     torch.Size([2, 2, 3, 8, 8])
 
-    A reference and its four candidates are one call with rows (5, N).
+    A reference and its four candidates are one call with rows (5, N). The images are the store, uint8 (count, H, W, 3),
+    contiguous; rows, of any shape, lie on its device. A row that the store has not raises IndexError, but on CUDA,
+    where looking would make the host wait: there its image is all NaN. `flip`, of rows' shape, is True where an image
+    is to be mirrored left to right.
 
-    Args:
-        images: the store, uint8 (count, H, W, 3), contiguous.
-        rows: which images, int64 of any shape, on the store's device. A row that the store has not raises IndexError,
-            but on CUDA, where looking would make the host wait: there its image is all NaN.
-        flip: bool of rows' shape, True where an image is to be mirrored left to right; None for none.
-        dtype: floating point, of the result.
-        channels_last: let the result's channels be neighbours in memory.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        (*rows, 3, H, W). Not differentiable.
+    Returns (*rows, 3, H, W) of a floating point dtype, if asked for in channels_last. Not differentiable.
     """
     form = select_impl(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
     if form == "triton":

@@ -18,16 +18,8 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = Non
     >>> mix_chunks(f_ref, f_q, torch.tensor([[False, True, False, True]]))[0, :, 0]
     tensor([0., 1., 0., 1.])
 
-    The way back is the same selection: `f_ref_hat = mix_chunks(f_mix_hat, f_ref, mask)`.
-
-    Args:
-        f_ref: codes of the reference images, (N, chunks, size).
-        f_q: chunk i of the code of candidate i, (N, chunks, size).
-        mask: (N, chunks) bool, True where the candidate's chunk is taken.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        (N, chunks, size).
+    The way back is the same selection: `f_ref_hat = mix_chunks(f_mix_hat, f_ref, mask)`. Codes are (N, chunks, size),
+    the mask (N, chunks) bool; chunk i of f_q is that of candidate i's code.
     """
     if select_impl(impl, f_ref) == "triton":
         return triton_ops.mix_chunks(f_ref, f_q, mask)
@@ -42,14 +34,8 @@ def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     >>> mix_used(codes, torch.tensor([[False, True, False, False]]))[0, :, 0]
     tensor([0., 1., 0., 0.])
 
-    Args:
-        codes: (N + M, chunks, size): N reference codes, then the used candidates ordered by (chunk, sample); trailing
-            rows are ignored.
-        mask: (N, chunks) bool, True where the candidate's chunk is taken.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        (N, chunks, size).
+    Codes are (N + M, chunks, size): N reference codes, then the used candidates ordered by (chunk, sample); trailing
+    rows are ignored. The result is (N, chunks, size).
     """
     if select_impl(impl, codes) == "triton":
         return triton_ops.mix_used(codes, mask)

@@ -23,18 +23,10 @@ def dense_block_pooled(
     >>> dense_block_pooled(torch.randn(2, 8, 10, 10), packed, torch.randn(6, 12, 1, 1), torch.zeros(6)).shape
     torch.Size([2, 6, 5, 5])
 
-    Together the two keep one copy of the stack for their backward and not two.
+    Together the two keep one copy of the stack for their backward and not two. `pack_layers` made the layers, whose
+    form runs; weight (O, C + L * growth, 1, 1) and bias (O,) are the convolution's.
 
-    Args:
-        x: (N, C, H, W).
-        layers: `pack_layers` made them; their form runs.
-        weight: (O, C + L * growth, 1, 1) of the convolution.
-        bias: (O,) of the convolution.
-        activation: as of the block.
-        eps: of the instance norm.
-
-    Returns:
-        (N, O, H // 2, W // 2). Differentiable once.
+    Returns (N, O, H // 2, W // 2). Differentiable once.
     """
     if layers.form == "fused" and not is_watched():  # who watches, means to choose for each of the two
         packed = layers.weights, layers.biases, layers.layers

@@ -34,23 +34,12 @@ def loss_head(
     >>> parts[0]
     tensor(0.5000)
 
-    The parts are `mean|I_ref - I_hat|`, `mean|I_ref - I_prime|`, `deception` and `classification_loss`.
+    The parts are `mean|I_ref - I_hat|`, `mean|I_ref - I_prime|`, `deception` and `classification_loss`. Images are (N,
+    3, S, S), the discriminator's logits D_mix of any shape, the classifier's (C, N, C); the mask (N, C) bool is True
+    where the quadrant was replaced; the weights are w_rec, w_adv and w_cls.
 
-    Args:
-        I_ref: reference images, (N, 3, S, S).
-        I_hat: their reconstructions, as I_ref.
-        I_prime: their reconstructions through the mixed scene, as I_ref.
-        D_mix: logits of the discriminator, of any shape.
-        logits: of the classifier, (C, N, C).
-        mask: (N, C) bool, True where the quadrant was replaced.
-        weights: w_rec, w_adv and w_cls.
-        lambdas: the C lambda_j of the classification loss.
-        gan: which adversarial loss.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton, otherwise of the images' and the
-        logits' dtype. Differentiable once.
+    Returns L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton, otherwise of the images' and the
+    logits' dtype. Differentiable once.
     """
     form, inputs = select_impl(impl, I_hat), (I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
     if form == "triton":
@@ -66,14 +55,10 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
     >>> classification_loss(logits, mask, (1, 1, 1, 1))  # four times ln 2
     tensor(2.7726)
 
-    Args:
-        logits: (C, N, C): for each candidate j, for each sample, one logit a quadrant.
-        mask: (N, C) bool, True where the quadrant was replaced.
-        lambdas: the C lambda_j.
-        impl: form to run; None takes the one in force. The definition is the fused form.
+    Logits are (C, N, C): for each candidate j, for each sample, one logit a quadrant; the mask is (N, C) bool, True
+    where the quadrant was replaced. The definition is the fused form.
 
-    Returns:
-        A scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
+    Returns a scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
     """
     if select_impl(impl, logits) == "triton":
         return triton_ops.classification_loss(logits, mask, list(lambdas))
@@ -87,13 +72,9 @@ def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None
     >>> discrimination_loss(torch.zeros(2, 1, 4, 4))  # twice ln 2
     tensor(1.3863)
 
-    Args:
-        D: logits of the discriminator, those of I_ref before as many of I_mix.
-        gan: which adversarial loss.
-        impl: form to run; None takes the one in force. The definition is the fused form.
+    D are the discriminator's logits, those of I_ref before as many of I_mix. The definition is the fused form.
 
-    Returns:
-        A scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
+    Returns a scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
     """
     if select_impl(impl, D) == "triton":
         return triton_ops.discrimination_loss(D, gan)

@@ -19,15 +19,9 @@ def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, imp
     >>> output_conv2d(x, new_maps, torch.randn(3, 5 + 3, 1, 1), torch.zeros(3)).shape
     torch.Size([2, 3, 8, 8])
 
-    Args:
-        x: (N, C, H, W).
-        new_maps: (N, D, H, W).
-        weight: (O, C + D, 1, 1); the Triton form is made for few maps O.
-        bias: (O,).
-        impl: form to run; None takes the one in force.
+    Maps are (N, C, H, W) and (N, D, H, W), the weight (O, C + D, 1, 1); the Triton form is made for few maps O.
 
-    Returns:
-        (N, O, H, W); the Triton form's is channels_last, and it is differentiable once.
+    Returns (N, O, H, W); the Triton form's is channels_last, and it is differentiable once.
     """
     form = select_impl(impl, x)
     if form == "triton":

@@ -15,16 +15,8 @@ def paired_conv2d(
     >>> paired_conv2d(I_mix, I_q, torch.randn(5, 3 + 3, 3, 3)).shape
     torch.Size([8, 5, 6, 6])
 
-    Args:
-        shared: (N, C, H, W).
-        each: (G * N, D, H, W): G batches, each to be paired with `shared`.
-        weight: (O, C + D, k, k).
-        bias: (O,) or None.
-        stride: of the convolution.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        (G * N, O, H', W').
+    `shared` (N, C, H, W) is paired with each of G batches, (G * N, D, H, W); the weight is (O, C + D, k, k), the result
+    (G * N, O, H', W').
     """
     return (reference if select_impl(impl, shared) == "reference" else fused).paired_conv2d(
         shared, each, weight, bias, stride

@@ -37,12 +37,8 @@ class Tiles:
 def tiles(groups: int, channels: int, positions: int, channels_last: bool, one_sample: bool) -> Tiles:
     """Divide (groups, channels, positions) into tiles that read whole memory transactions.
 
-    Args:
-        groups: how many sets of statistics.
-        channels: of each.
-        positions: of each channel.
-        channels_last: channels are neighbours in memory, otherwise positions are.
-        one_sample: a group's positions are evenly spaced in memory.
+    Channels are neighbours in memory if `channels_last`, otherwise positions are; of `one_sample`, these are evenly
+    spaced.
     """
     values_per_thread = 32 if one_sample else 16
     narrowest = min(16, triton.next_power_of_2(channels)) if channels_last else 1
@@ -70,20 +66,12 @@ def normalize(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Normalize every channel of each of `groups` consecutive, equal parts of the batch; scale; shift.
 
-    `y = activation(gamma (relu_before(x) - mean) / sqrt(var + eps) + beta)`.
+    `y = activation(gamma (relu_before(x) - mean) / sqrt(var + eps) + beta)`, x (N, C, *positions) in float32, bfloat16
+    or float16 with less than 2^31 values a group, of which instance norm has N and batch norm 1. gamma and beta (C,)
+    are both there or neither. The activation is `identity`, `relu`, `leaky_relu` of a slope below zero, `silu`, `gelu`
+    or `gelu_tanh`.
 
-    Args:
-        x: (N, C, *positions), float32, bfloat16 or float16; less than 2^31 values a group.
-        gamma: scale, (C,), or None.
-        beta: shift, (C,); given if and only if gamma is.
-        groups: N for instance norm, 1 for batch norm.
-        eps: added to the variance.
-        relu_before: take statistics of, and normalize, ReLU(x).
-        activation: of the result: `identity`, `relu`, `leaky_relu`, `silu`, `gelu` or `gelu_tanh`.
-        slope: of `leaky_relu` below zero.
-
-    Returns:
-        y, of x's shape, dtype and memory layout; mean and biased variance, both (groups, C) float32.
+    Returns y, of x's shape, dtype and memory layout; mean and biased variance, both (groups, C) float32.
     """
     maps = x.flatten(2)
     y, mean, var = _empty_like_maps(x), *_empty_statistics(x, groups, 2)
