@@ -78,18 +78,9 @@ def prepare_store(
     Finished shards wait in `OUT.partial` until the store is whole. After an interruption the same call checks and
     keeps them, and makes the others.
 
-    Args:
-        out: the store's folder; must not exist.
-        root: folder that the photographs' paths are relative to.
-        listing: photographs to prepare.
-        recipe: rules for what is kept and made of each.
-        image_size: side of the images in pixels.
-        seed: seed of crops and draws.
-        decoder: one of `DECODERS`.
-        on_bad: leave bad photographs out and name them in `skipped.jsonl`, or stop at the first.
-        workers: number of processes that decode.
-        shard_bytes: approximate size of a shard.
-        finish: function that makes the shards in these processes' place.
+    The folder `out` must not exist; the photographs' paths are relative to `root`; the decoder is one of `DECODERS`.
+    Bad photographs are left out and named in `skipped.jsonl`, or stop the work. `workers` processes decode, unless
+    `finish` makes the shards in their place.
 
     >>> from tempfile import TemporaryDirectory
     >>> from PIL import Image

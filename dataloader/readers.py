@@ -135,10 +135,7 @@ class StreamedReader:
 
 
 def decode_on(device: torch.device, store: ImageStore, rows: NDArray[np.int64], side: int) -> Tensor:
-    """Decode source photographs by DALI into a device's memory, and those it refuses by the reference.
-
-    Returns:
-        uint8 (*rows.shape, side, side, 3), on the device.
+    """Decode source photographs by DALI, those it refuses by the reference: uint8 (*rows.shape, side, side, 3) there.
 
     Raises:
         UserError: a photograph is gone or is another one now, or DALI is not installed.

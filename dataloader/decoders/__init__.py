@@ -36,10 +36,9 @@ def decoder_named(name: str) -> Decoder:
 
 
 def fastest() -> tuple[str, str]:
-    """Choose a decoder for this machine: DALI where there is a GPU that it decodes on.
+    """Choose a decoder for this machine, DALI where there is a GPU that it decodes on, and what to tell about it.
 
-    Returns:
-        Its name, and what to tell about the choice: nothing where DALI is not installed.
+    Nothing is told where DALI is not installed.
     """
     try:
         installed = importlib.util.find_spec("nvidia.dali") is not None

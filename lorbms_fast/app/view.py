@@ -140,14 +140,10 @@ class RunView:
         }
 
     def transfer(self, request: dict[str, Any]) -> dict[str, str]:
-        """Mix two pictures.
+        """Mix two pictures; return addresses of `collage`, `I_mix`, and the reconstructions `I_hat` and `I_hat_obj`.
 
-        Args:
-            request: `object` and `scene`, addresses of pictures; `mask` such as `0010`, a digit a tile; `amount` in
-                [0, 1], the weight of the object's chunks against the scene's.
-
-        Returns:
-            Addresses of `collage`, `I_mix`, and the reconstructions `I_hat` of the scene and `I_hat_obj`.
+        The request has `object` and `scene`, addresses of pictures; `mask` such as `0010`, a digit a tile; and `amount`
+        in [0, 1], the weight of the object's chunks against the scene's.
 
         Raises:
             UserError: a part of the request is missing or cannot be.

@@ -21,8 +21,7 @@ from lorbms_fast.types import Batch, Networks, Scenes
 class Tiled(Reference):
     """Iterations of systems of any tiles whose classifier sees candidates one by one; losses are the reference's.
 
-    Args:
-        pairs: runs such a classifier, which depends on the form of the networks.
+    `pairs` runs such a classifier, which depends on the form of the networks.
     """
 
     def __init__(self, pairs: IterationImpl) -> None:

@@ -38,12 +38,9 @@ class Conv(nn.Module):
 class Block(nn.Module):
     """Several chains of convolutions on the same maps, their results put together.
 
-    Args:
-        inputs: maps it reads.
-        chains: each a list of (name, outputs, kernel, stride); a name ending in `a` and the next in `b` read the same
-            maps and are put together.
-        pool: of the last branch: `mean`, `max`, or `stride` for a maximum over 3x3 at stride 2.
-        pool_outputs: maps of the convolution after the pool; none for `stride`.
+    A chain is a list of (name, outputs, kernel, stride); a name ending in `a` and the next in `b` read the same maps
+    and are put together. The last branch pools by `mean`, `max`, or `stride`, a maximum over 3x3 at stride 2 that no
+    convolution of `pool_outputs` maps follows.
     """
 
     def __init__(

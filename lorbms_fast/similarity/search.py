@@ -38,15 +38,10 @@ def nearest(
     Candidates are found by products of matrices; the distances of the sixteen best are then differences squared and
     summed in float64. Of equally near ones the first rows count. Where the cells hold fewer than ten others, all do.
 
-    Args:
-        features: (N, D).
-        queries: (Q,) rows.
-        cells: cells of more than ten rows to find, one of each picture.
-        probes: number of cells that are searched for each query.
-        pictures: (N,) equal for rows that are copies of each other.
-        device: device of the search for candidates.
-        dtype: dtype of the candidates' distances.
-        done: called with the number of rows done, now and then.
+    Features are (N, D), queries (Q,) rows; the cells hold more than ten rows to find, one of each picture, and `probes`
+    of them are searched for each query. `pictures` (N,) are equal for rows that are copies of each other. Candidates
+    are searched on the device, their distances in the dtype; `done` is called with the number of rows done, now and
+    then.
     """
     rows = np.empty((len(queries), NEIGHBOURS), np.int64)
     distances = np.empty((len(queries), NEIGHBOURS), np.float32)

@@ -22,11 +22,8 @@ _MAPS = [c_void_p, c_int64, c_int64]
 class Loops:
     """The functions that a C++ source exports.
 
-    Each takes a dtype's number, the threads to use, samples, positions, channels, the lines of some maps, and others.
-
-    Args:
-        source: the file.
-        functions: by name, how many maps each takes and the C types of what comes after them.
+    Each takes a dtype's number, the threads to use, samples, positions, channels, the lines of some maps, and others:
+    `functions` says, by name, how many maps and of which C types the others are.
     """
 
     def __init__(self, source: Path, functions: dict[str, tuple[int, list[Any]]]) -> None:
