@@ -23,16 +23,7 @@ from lorbms_fast.evaluation.pretraining import Pretraining
 from lorbms_fast.evaluation.probe import accuracies, train_folds
 from lorbms_fast.evaluation.results import Result, cached, mean_and_sd
 from lorbms_fast.evaluation.settings import LinearConfig
-from lorbms_fast.evaluation.supervised import (
-    Schedule,
-    WithLinear,
-    adam,
-    constant,
-    epochs,
-    feature_size,
-    predictions,
-    train_supervised,
-)
+from lorbms_fast.evaluation.supervised import Schedule, WithLinear, epochs, feature_size, predictions, train_supervised
 from lorbms_fast.models import build
 from lorbms_fast.models.discriminator import Discriminator
 from lorbms_fast.run import Run, load_networks
@@ -240,9 +231,9 @@ def _frozen(name: str, backbone: nn.Module, s: Sources, keep_features: bool) -> 
 
 def _finetuned(name: str, backbone: nn.Module, s: Sources, setting: Result) -> list[float]:
     """Train backbone and classifier together, fold by fold; each fold's accuracy is kept until all are there."""
-    config, data, lr = s.config, s.stl10, s.config.probe.lr
-    iterations = epochs(config.probe.epochs, data.folds.shape[1], config.finetune_batch)
-    schedule = Schedule(iterations, config.finetune_batch, config.side, adam(lr), constant(lr), config.probe.seed)
+    config, data, probe = s.config, s.stl10, s.config.probe
+    iterations = epochs(probe.epochs, data.folds.shape[1], config.finetune_batch)
+    schedule = Schedule(iterations, config.finetune_batch, config.side, probe.lr, probe.seed)
 
     def of_fold(fold: int) -> Result:
         network = WithLinear(copy.deepcopy(backbone), config.side, len(data.train.classes), fold).to(s.device)

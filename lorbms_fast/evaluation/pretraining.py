@@ -21,16 +21,7 @@ from lorbms_fast.evaluation.clusters import pseudo_labels
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.results import read_result
 from lorbms_fast.evaluation.settings import LinearConfig
-from lorbms_fast.evaluation.supervised import (
-    Schedule,
-    WithLinear,
-    adam,
-    constant,
-    epochs,
-    momentum,
-    staircase,
-    train_supervised,
-)
+from lorbms_fast.evaluation.supervised import Schedule, WithLinear, epochs, train_supervised
 
 PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY = 1e-3, 0.5, 10_000
 """Rates of Krähenbühl et al. (ICLR 2016) on PASCAL; the thesis gives momentum and 80,000 iterations only."""
@@ -58,9 +49,8 @@ class Pretraining:
         config = self.config
         backbone = EncoderBackbone(encoder).to(self.device)
         network = WithLinear(backbone, config.large_side, len(data.classes), config.probe.seed).to(self.device)
-        rate = staircase(PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY)
         lengths = config.pascal_iterations, config.pascal_batch, config.large_side
-        schedule = Schedule(*lengths, momentum(PASCAL_LR), rate, config.probe.seed)
+        schedule = Schedule(*lengths, PASCAL_LR, config.probe.seed, (PASCAL_DECAY, PASCAL_DECAY_EVERY))
         return self._kept(name, backbone, network, data, schedule)
 
     def small_alexnet(self, name: str, data: Labelled) -> nn.Module:
@@ -73,9 +63,9 @@ class Pretraining:
         config = self.config
         network = self._alexnet(len(data.classes), config.large_side)
         iterations = epochs(config.alexnet_epochs, len(data), config.alexnet_batch)
-        rate = staircase(ALEXNET_LR, ALEXNET_DECAY, max(1, iterations // ALEXNET_DECAYS))
+        falls = ALEXNET_DECAY, max(1, iterations // ALEXNET_DECAYS)
         lengths = iterations, config.alexnet_batch, config.large_side
-        schedule = Schedule(*lengths, momentum(ALEXNET_LR), rate, config.probe.seed)
+        schedule = Schedule(*lengths, ALEXNET_LR, config.probe.seed, falls)
         return self._kept(name, AlexNetBackbone(network.convs), network, data, schedule)
 
     def knowledge_transfer(self, name: str, backbone: nn.Module, store: ImageStore) -> nn.Module:
@@ -92,9 +82,9 @@ class Pretraining:
         return backbone.to(self.device).eval()
 
     def _stl10_schedule(self, data: Labelled) -> Schedule:
-        config, lr = self.config, self.config.probe.lr
-        lengths = epochs(config.stl10_epochs, len(data), config.stl10_batch), config.stl10_batch, config.side
-        return Schedule(*lengths, adam(lr), constant(lr), config.probe.seed)
+        config, probe = self.config, self.config.probe
+        iterations = epochs(config.stl10_epochs, len(data), config.stl10_batch)
+        return Schedule(iterations, config.stl10_batch, config.side, probe.lr, probe.seed)
 
     def _alexnet(self, classes: int, side: int) -> AlexNet:
         config = self.config

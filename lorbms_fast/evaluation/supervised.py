@@ -1,6 +1,6 @@
 """Training networks on labelled pictures: the pretrainings and the finetuned rows of Table 4.3."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,26 +28,30 @@ TEST_BATCH = 64
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length, batches, optimizer and learning rate of a training."""
+    """Length, batches and learning rate of a training: Adam at one rate, or momentum 0.9 at one that falls in steps."""
 
     iterations: int
     batch_size: int
     side: int
     """Side of the views in pixels."""
-    optimizer: Callable[[list[nn.Parameter]], Optimizer]
-    rate: Callable[[int], float]
-    """Learning rate of an iteration, counted from 0."""
-    seed: int = 0
+    lr: float
+    seed: int
+    falls: tuple[float, int] | None = None
+    """Factor on the rate of momentum, and number of iterations after each of which it counts; None: Adam."""
 
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Make the optimizer of some parameters."""
+        return Adam(parameters, self.lr, BETAS) if self.falls is None else SGD(parameters, self.lr, momentum=0.9)
 
-def adam(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
-    """Make Adam with its default decay rates."""
-    return lambda parameters: Adam(parameters, lr, BETAS)
+    def rate(self, iteration: int) -> float:
+        """Compute the learning rate of an iteration, counted from 0.
 
-
-def momentum(lr: float) -> Callable[[list[nn.Parameter]], Optimizer]:
-    """Make stochastic gradient descent with momentum 0.9."""
-    return lambda parameters: SGD(parameters, lr, momentum=0.9)
+        >>> schedule = Schedule(30, batch_size=1, side=96, lr=1.0, seed=0, falls=(0.5, 10))
+        >>> [schedule.rate(iteration) for iteration in (0, 9, 10, 25)]
+        [1.0, 1.0, 0.5, 0.25]
+        """
+        factor, every = self.falls or (1.0, 1)
+        return self.lr * factor ** (iteration // every)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -100,7 +104,7 @@ def train_supervised(
     if len(rows) < schedule.batch_size:
         raise UserError(f"{title}: {len(rows)} pictures do not fill a batch of {schedule.batch_size}: lower it")
     network.train()
-    optimizer = schedule.optimizer(list(network.parameters()))
+    optimizer = schedule.optimizer(network.parameters())
     start = restore_state(state, network, [optimizer])
     numbers = range(start, schedule.iterations)
     loss = torch.tensor(float("nan"))
@@ -150,18 +154,3 @@ def epochs(count: int, pictures: int, batch_size: int) -> int:
     420
     """
     return count * max(1, pictures // batch_size)
-
-
-def constant(lr: float) -> Callable[[int], float]:
-    """Keep a rate throughout."""
-    return lambda iteration: lr
-
-
-def staircase(lr: float, factor: float, every: int) -> Callable[[int], float]:
-    """Multiply a rate by `factor` after every so many iterations.
-
-    >>> rate = staircase(1.0, 0.5, every=10)
-    >>> [rate(iteration) for iteration in (0, 9, 10, 25)]
-    [1.0, 1.0, 0.5, 0.25]
-    """
-    return lambda iteration: lr * factor ** (iteration // every)
