@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.config import preset_named
-from lorbms_fast.models.layout import Layer
-from lorbms_fast.models.summary import describe, receptive_fields, totals
+from lorbms_fast.models.summary import Layer, describe, receptive_fields, totals
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.variants import VARIANTS
 

@@ -145,8 +145,10 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
     """Measure the accuracy of one of `ROWS` over the ten folds; from disk if it was computed in the same setting.
 
     Raises:
-        UserError: the row needs pictures or weights that were not named.
+        UserError: there is no such row, or the row needs pictures or weights that were not named.
     """
+    if name not in ROWS:
+        raise UserError(f"there is no row '{name}': choose of {', '.join(ROWS)}")
     row, config, stl10 = ROWS[name], sources.config, sources.stl10
     backbone = row.backbone(sources).to(sources.device).eval()
     setting = {

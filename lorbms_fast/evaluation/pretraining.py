@@ -17,8 +17,8 @@ from lorbms_fast.checkpoint import load_weights
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
 from lorbms_fast.evaluation.backbones import AlexNetBackbone, EncoderBackbone
-from lorbms_fast.evaluation.clusters import pseudo_labels
 from lorbms_fast.evaluation.datasets.labelled import Labelled
+from lorbms_fast.evaluation.features import pseudo_labels
 from lorbms_fast.evaluation.results import read_result
 from lorbms_fast.evaluation.settings import LinearConfig
 from lorbms_fast.evaluation.supervised import Schedule, WithLinear, epochs, train_supervised

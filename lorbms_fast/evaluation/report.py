@@ -21,8 +21,7 @@ from lorbms_fast.evaluation.generation import (
     score_key,
 )
 from lorbms_fast.evaluation.linear import ROWS
-from lorbms_fast.evaluation.provenance import store_source
-from lorbms_fast.evaluation.published import AUTHOR_LOGS, table_4_4
+from lorbms_fast.evaluation.provenance import AUTHOR_LOGS, store_source, table_4_4
 from lorbms_fast.evaluation.results import Result, read_result
 from lorbms_fast.run import Run, load_networks
 

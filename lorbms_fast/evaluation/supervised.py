@@ -1,6 +1,6 @@
 """Training networks on labelled pictures: the pretrainings and the finetuned rows of Table 4.3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.prefetch import ahead
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
-from lorbms_fast.evaluation.training_state import restore_state, save_state
 from lorbms_fast.kernels import advance_all_u
 from lorbms_fast.optimizers import Adam
 from lorbms_fast.progress import tqdm
+from lorbms_fast.weights import read_checkpoint
 
 SAVE_EVERY = 1_000
 """Number of iterations between two states on disk."""
@@ -154,3 +155,28 @@ def epochs(count: int, pictures: int, batch_size: int) -> int:
     420
     """
     return count * max(1, pictures // batch_size)
+
+
+def save_state(path: Path, iteration: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Write what a training needs to go on after `iteration` iterations."""
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    with atomic_write(path) as partial:
+        torch.save({"iteration": iteration, "network": network.state_dict(), "optimizers": states}, partial)
+
+
+def restore_state(path: Path, network: nn.Module, optimizers: Sequence[Optimizer]) -> int:
+    """Load a state and return its iteration; 0 where there is none.
+
+    Raises:
+        UserError: the file is damaged or of another training.
+    """
+    if not path.exists():
+        return 0
+    content = read_checkpoint(path)
+    try:
+        network.load_state_dict(content["network"])
+        for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        return int(content["iteration"])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is the state of another training: remove it") from error

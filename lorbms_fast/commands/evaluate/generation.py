@@ -18,7 +18,7 @@ from lorbms_fast.evaluation.generation import (
     score_key,
 )
 from lorbms_fast.evaluation.image_features import image_features
-from lorbms_fast.evaluation.published import AUTHOR_LOGS, table_4_4
+from lorbms_fast.evaluation.provenance import AUTHOR_LOGS, table_4_4
 from lorbms_fast.models import build
 from lorbms_fast.run import Run
 from lorbms_fast.training.setup import scene_batches

@@ -19,7 +19,7 @@ from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import Split, split_photographs
-from lorbms_fast.evaluation.training_state import restore_state, save_state
+from lorbms_fast.evaluation.supervised import restore_state, save_state
 from lorbms_fast.kernels import advance_all_u
 from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models.discriminator import Discriminator

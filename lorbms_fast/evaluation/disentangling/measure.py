@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.backbones import EncoderBackbone
-from lorbms_fast.evaluation.clusters import store_features
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
 from lorbms_fast.evaluation.disentangling.judge import Judge, train_judge
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
 from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, per_quadrant, proportion
 from lorbms_fast.evaluation.disentangling.swaps import Swapped, Swaps, draw_swaps, swap
-from lorbms_fast.evaluation.features import weights_fingerprint
+from lorbms_fast.evaluation.features import store_features, weights_fingerprint
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import Split, photographs_of, split_photographs
