@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.config import preset_named
+from lorbms_fast.differences import changes
 from lorbms_fast.models.summary import Layer, describe, receptive_fields, totals
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.variants import VARIANTS
@@ -28,9 +29,8 @@ def info(*, preset: str = "thesis", variant: str = "thesis", json: bool = False)
         print("\n".join(f"{name:<34}{summary}" for name, summary in VARIANTS.items()))
         return
     config = with_variant(base, variant)
-    facts = Facts(
-        variant, changed(asdict(base), asdict(config)), receptive_fields(config.model), describe(config.model)
-    )
+    different = {name: value for name, value, _ in changes(asdict(config), asdict(base))}
+    facts = Facts(variant, different, receptive_fields(config.model), describe(config.model))
     (_print_json if json else _print_tables)(facts)
 
 
@@ -43,17 +43,6 @@ class Facts(NamedTuple):
     receptive_fields: dict[str, int]
     """Pixels that one position of a network's output sees."""
     networks: dict[str, list[Layer]]
-
-
-def changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Collect the settings of two nested dicts that differ, by dotted name, with their value afterwards."""
-    found: dict[str, Any] = {}
-    for name, value in after.items():
-        if isinstance(value, dict):
-            found |= changed(before[name], value, f"{prefix}{name}.")
-        elif value != before[name]:
-            found[prefix + name] = value
-    return found
 
 
 def _print_json(facts: Facts) -> None:

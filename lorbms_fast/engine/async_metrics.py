@@ -2,10 +2,12 @@
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class HostCopy:
@@ -27,18 +29,18 @@ class HostCopy:
         return self._host.tolist()
 
 
-class AsyncMetrics:
+class AsyncMetrics(Generic[T]):
     """A queue of iterations' metrics on their way to the host."""
 
     def __init__(self) -> None:
-        self._under_way: deque[tuple[int, HostCopy]] = deque()
+        self._under_way: deque[tuple[T, HostCopy]] = deque()
 
-    def send(self, iteration: int, numbers: Tensor) -> None:
-        """Start the copy of an iteration's numbers."""
-        self._under_way.append((iteration, HostCopy(numbers)))
+    def send(self, of: T, numbers: Tensor) -> None:
+        """Start the copy of the numbers of an iteration, or of several."""
+        self._under_way.append((of, HostCopy(numbers)))
 
-    def arrived(self, left: int = 1) -> Iterator[tuple[int, list[float]]]:
+    def arrived(self, left: int = 1) -> Iterator[tuple[T, list[Any]]]:
         """Yield iterations and their numbers, each once: all that have arrived, once only `left` have not."""
         while self._under_way and (len(self._under_way) > left or self._under_way[0][1].here()):
-            iteration, reading = self._under_way.popleft()
-            yield iteration, reading.read()
+            of, reading = self._under_way.popleft()
+            yield of, reading.read()

@@ -7,7 +7,6 @@ before a checkpoint it does: none is written of a state that was not looked at.
 """
 
 import json
-from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.dataloader.batches import BatchSource
-from lorbms_fast.engine.async_metrics import HostCopy
+from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.errors import UserError
 from lorbms_fast.optimizers import Optimizers
@@ -56,7 +55,7 @@ class NonFiniteMonitor:
         device = optimizers.generator.t.device
         self._notes = torch.zeros((most, len(self._optimizers), 2), device=device)
         self._before: list[Progress] = []
-        self._under_way: deque[tuple[list[Progress], HostCopy]] = deque()
+        self._under_way = AsyncMetrics[list[Progress]]()
 
     def note(self, before: Progress) -> None:
         """Copy the notes of the iteration that began at `before`."""
@@ -71,12 +70,10 @@ class NonFiniteMonitor:
         Notes of `left` times may stay on their way from the device; several processes wait for everything.
         """
         if self._before:
-            self._under_way.append((self._before, HostCopy(self._notes[: len(self._before)])))
+            self._under_way.send(self._before, self._notes[: len(self._before)])
             self._before = []
         flaws = []
-        while self._under_way and (world.size > 1 or len(self._under_way) > left or self._under_way[0][1].here()):
-            before, reading = self._under_way.popleft()
-            notes = reading.read()
+        for before, notes in self._under_way.arrived(left if world.size == 1 else 0):
             if world.size > 1:
                 notes = world.largest(torch.tensor(notes)).tolist()
             for iteration, note in zip(before, notes, strict=True):

@@ -33,7 +33,7 @@ class Log:
 
     def __init__(self, folder: Path, start: int, last: int, first: bool) -> None:
         self._folder, self._first = folder, first
-        self._on_their_way = AsyncMetrics()
+        self._on_their_way = AsyncMetrics[int]()
         self._open = ExitStack()
         if first:
             self._begin(folder / "metrics.jsonl", start)
