@@ -183,3 +183,19 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def undone(networks: nn.Module, optimizers: Optimizers, others: Sequence[Tensor] = ()) -> Iterator[None]:
+    """Put back, in place, all that iterations inside the block change, also where one fails."""
+    tensors = [*networks.parameters(), *networks.buffers(), *optimizers.tensors(), *others]
+    before = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
+    scalers = [optimizer.scaler.state_dict() for optimizer in vars(optimizers).values()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+        for optimizer, scaler in zip(vars(optimizers).values(), scalers, strict=True):
+            optimizer.abandon(scaler)

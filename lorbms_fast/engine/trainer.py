@@ -25,12 +25,11 @@ from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
 from lorbms_fast.engine.torch_compile import compile_regions
-from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 from lorbms_fast.models import build
-from lorbms_fast.optimizers import Optimizers
+from lorbms_fast.optimizers import Optimizers, undone
 from lorbms_fast.progress import tqdm
 from lorbms_fast.psnr import blur_levels, psnr
 from lorbms_fast.run import BEGINNING, Progress, Run

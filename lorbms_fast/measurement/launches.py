@@ -17,15 +17,9 @@ from lorbms_fast.kernels import use_impl
 from lorbms_fast.kernels._common import dispatch
 
 _NAMES = {
-    torch.float64: "fp64",
-    torch.float32: "fp32",
-    torch.bfloat16: "bf16",
-    torch.float16: "fp16",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.uint8: "u8",
-    torch.bool: "i1",
-}
+    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+    torch.int64: "i64", torch.int32: "i32", torch.uint8: "u8", torch.bool: "i1",
+}  # fmt: skip
 _OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 
 
@@ -119,16 +113,8 @@ class TorchOperations(TorchDispatchMode):
 
 
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
-FREE = {
-    torch.ops.aten.detach,
-    torch.ops.aten.empty,
-    torch.ops.aten.empty_like,
-    torch.ops.aten.empty_strided,
-    torch.ops.aten.new_empty,
-    torch.ops.aten.new_empty_strided,
-    torch.ops.aten._unsafe_view,
-    torch.ops.aten.promote_types,
-}
+_NO_KERNEL = "detach empty empty_like empty_strided new_empty new_empty_strided _unsafe_view promote_types"
+FREE = {getattr(torch.ops.aten, name) for name in _NO_KERNEL.split()}
 
 
 def launch_of(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:

@@ -17,17 +17,9 @@ _COUNTS, _COUNT_ODDS = (2, 3, 4, 5, 6), (0.03, 0.07, 0.6, 0.2, 0.1)
 
 # Share of its quadrant's width or height that an object fills: a bee is smaller than a bus, though not to scale.
 _FILLS = {
-    "bird": (0.45, 0.8),
-    "fish": (0.5, 0.85),
-    "flower": (0.4, 0.75),
-    "fruit": (0.35, 0.65),
-    "insect": (0.35, 0.65),
-    "mammal": (0.6, 0.95),
-    "tool": (0.45, 0.8),
-    "tree": (0.65, 0.95),
-    "vegetable": (0.35, 0.65),
-    "vehicle": (0.6, 0.95),
-}
+    "bird": (0.45, 0.8), "fish": (0.5, 0.85), "flower": (0.4, 0.75), "fruit": (0.35, 0.65), "insect": (0.35, 0.65),
+    "mammal": (0.6, 0.95), "tool": (0.45, 0.8), "tree": (0.65, 0.95), "vegetable": (0.35, 0.65), "vehicle": (0.6, 0.95),
+}  # fmt: skip
 _LARGEST_SCALE = 1.5  # beyond this a cut-out of 192 px looks blurred
 _OUTSIDE = 0.1  # part of its own side by which an object may leave its quadrant or the picture
 _OVERLAP = 0.15  # part of the smaller of two objects that the other may cover

@@ -12,11 +12,10 @@ from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
-from lorbms_fast.engine.undone import undone
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
-from lorbms_fast.optimizers import Adam, Optimizers
+from lorbms_fast.optimizers import Adam, Optimizers, undone
 from lorbms_fast.training.setup import batch_source
 from lorbms_fast.types import Batch
 from tests.conftest import TINY

@@ -6,20 +6,14 @@ import triton.language as tl
 
 @triton.jit
 def select(f_ref_ptr, f_q_ptr, mask_ptr, f_mix_ptr, size, BLOCK: tl.constexpr):
-    """One chunk of one sample. Grid (N * chunks, blocks of a chunk)."""
+    """One chunk of one sample, of which only what is taken is read. Grid (N * chunks, blocks of a chunk)."""
     row = tl.program_id(0).to(tl.int64)
     replaced = tl.load(mask_ptr + row) != 0
-    _select(f_ref_ptr + row * size, f_q_ptr + row * size, f_mix_ptr + row * size, replaced, size, BLOCK)
-
-
-@triton.jit
-def _select(f_ref_ptr, f_q_ptr, f_mix_ptr, replaced, size, BLOCK: tl.constexpr):
-    """Read only what is taken."""
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     dtype = f_mix_ptr.dtype.element_ty
-    own = tl.load(f_ref_ptr + at, mask=at < tl.where(replaced, 0, size), other=0).to(dtype)
-    other = tl.load(f_q_ptr + at, mask=at < tl.where(replaced, size, 0), other=0).to(dtype)
-    tl.store(f_mix_ptr + at, tl.where(replaced, other, own), mask=at < size)
+    own = tl.load(f_ref_ptr + row * size + at, mask=at < tl.where(replaced, 0, size), other=0).to(dtype)
+    other = tl.load(f_q_ptr + row * size + at, mask=at < tl.where(replaced, size, 0), other=0).to(dtype)
+    tl.store(f_mix_ptr + row * size + at, tl.where(replaced, other, own), mask=at < size)
 
 
 @triton.jit
