@@ -107,8 +107,7 @@ class Adam(torch.optim.Optimizer):
 
         The scaler and its tensors stay the ones that a graph may have been told of.
 
-        Args:
-            scaler: the scaler's state to go back to; by default it stays.
+        The scaler goes back to a state, or stays.
         """
         self.zero_grad(set_to_none=True)
         if self.scaler.is_enabled():

@@ -12,12 +12,7 @@ from lorbms_fast.kernels._common import double_backward
 def foreach_cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Every tensor, all of one device, in `dtype`, its memory layout kept: one operation for all, one for gradients.
 
-    Args:
-        tensors: on one device.
-        dtype: floating point.
-
-    Returns:
-        The tensors; one that has the dtype already is not copied.
+    A tensor that has the dtype already is not copied.
     """
     others = [tensor for tensor in tensors if tensor.dtype != dtype]
     copies = iter(_Cast.apply(dtype, *others) if others else ())

@@ -91,15 +91,9 @@ def compare_steps(
 ) -> dict[str, Any]:
     """Do iterations of each form in turns: medians in seconds, how many times faster the fast one is, counts, memory.
 
-    Args:
-        model: sizes of the networks.
-        batch_size: reference images.
-        rounds: timed rounds, of one iteration on a CPU and of `PER_ROUND` on a GPU.
-        arithmetic: of the fast form; on a GPU also of the reference, on a CPU the reference's is float32.
-        compiled_reference: take the reference under torch.compile for a second yardstick.
-        device: where.
-        graphs: time the fast form as a CUDA graph too; ratios are then the graph's.
-        kernels: forms of the fast form's operations on a GPU, as in training.
+    A round is one iteration on a CPU and `PER_ROUND` on a GPU; the reference's arithmetic is float32 on a CPU, else the
+    fast form's. With `compiled_reference`, torch.compile's is a second yardstick; with `graphs` ratios are the graph's.
+    `kernels` are the forms of the fast form's operations on a GPU, as in training.
     """
     of_reference: Precision = "float32" if device.type == "cpu" else arithmetic
     wanted: dict[Form, Precision] = {"reference": of_reference, "fast": arithmetic}

@@ -46,13 +46,7 @@ def step(
 ) -> Callable[[], object]:
     """Build a function that does one iteration (generator twice, classifier, discriminator) on one fixed batch.
 
-    Args:
-        impl: which implementation.
-        model: sizes of the networks.
-        batch_size: reference images.
-        arithmetic: of convolutions and matrix products.
-        device: where.
-        compiled: torch.compile takes each of the four networks over, in the first call, and a line tells of each graph.
+    If `compiled`, torch.compile takes each of the four networks over, in the first call, and a line tells of each graph.
     """
     retain_freed_memory()  # as the train command does
     config = TrainConfig(model=model, impl=impl)
@@ -131,14 +125,7 @@ def captured(
 ) -> Captured:
     """Build the fast form's iteration over random images that lie where it is computed.
 
-    Args:
-        model: sizes of the networks.
-        batch_size: reference images.
-        arithmetic: of convolutions and matrix products.
-        device: where.
-        recorder: records the work; None runs it as it is.
-        sizes: how many candidates the masks of one iteration after the other use; by default half of all.
-        world: the processes that train together.
+    Without a recorder the work runs as it is; `sizes` are of candidates, see `random_draws`, by default half of all.
     """
     config = TrainConfig(model=model, batch_size=batch_size)
     networks = build(model, "fast").to(device).train()
@@ -161,13 +148,7 @@ def forms_of_an_iteration(
 ) -> Found:
     """Give the operations of an iteration their forms, as `train` does on first use.
 
-    Args:
-        model: sizes of the networks.
-        batch_size: reference images.
-        arithmetic: of convolutions and matrix products.
-        device: a GPU, with Triton.
-        kernels: `triton` takes no other form.
-        retune: try again what was tried before.
+    The device is a GPU, with Triton; `triton` takes no other form, and `retune` tries again what was tried before.
     """
     fixed = captured(model, batch_size, arithmetic, device).iteration
     with fixed.undone():
