@@ -105,9 +105,7 @@ class Adam(torch.optim.Optimizer):
     def abandon(self, scaler: dict[str, Any] | None = None) -> None:
         """Forget an update that was broken off before its step: gradients, and what the scaler noted.
 
-        The scaler and its tensors stay the ones that a graph may have been told of.
-
-        The scaler goes back to a state, or stays.
+        The scaler and its tensors stay the ones that a graph may have been told of; they go back to a state, if given.
         """
         self.zero_grad(set_to_none=True)
         if self.scaler.is_enabled():

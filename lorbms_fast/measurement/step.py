@@ -46,7 +46,7 @@ def step(
 ) -> Callable[[], object]:
     """Build a function that does one iteration (generator twice, classifier, discriminator) on one fixed batch.
 
-    If `compiled`, torch.compile takes each of the four networks over, in the first call, and a line tells of each graph.
+    If `compiled`, torch.compile takes the four networks over in the first call, and a line tells of each graph.
     """
     retain_freed_memory()  # as the train command does
     config = TrainConfig(model=model, impl=impl)
