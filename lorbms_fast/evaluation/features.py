@@ -21,6 +21,8 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
+from lorbms_fast.evaluation.datasets.stl10 import Stl10
+from lorbms_fast.evaluation.settings import LinearConfig
 from lorbms_fast.progress import tqdm
 from lorbms_fast.similarity.kmeans import trained_kmeans
 
@@ -44,24 +46,17 @@ class FeatureCache:
 
 
 def cached_features(
-    folder: Path,
-    backbone: nn.Module,
-    train: Labelled,
-    test: Labelled,
-    *,
-    views: int,
-    side: int,
-    seed: int,
-    device: torch.device,
+    folder: Path, backbone: nn.Module, stl10: Stl10, config: LinearConfig, device: torch.device
 ) -> FeatureCache:
     """Compute the features that are not in the folder yet, whose name should tell all that they depend on.
 
-    The backbone takes images to (B, D), in evaluation mode; `views` is the number of random views of the training
-    pictures, of `side` pixels.
+    The backbone takes images to (B, D), in evaluation mode.
 
     Raises:
         UserError: the disk is too small.
     """
+    side, seed, epochs = config.side, config.probe.seed, config.probe.epochs
+    views = min(config.views or epochs, epochs)
 
     @torch.inference_mode()
     def of_view(data: Labelled, view: int | None) -> Tensor:
@@ -70,8 +65,8 @@ def cached_features(
 
         return torch.cat([backbone(x.to(device)).float().cpu() for x in ahead(make, row_batches(len(data), BATCH))])
 
-    wanted: list[tuple[str, Labelled, int | None]] = [("test.npy", test, None)]
-    wanted += [(f"view_{view:04d}.npy", train, view) for view in range(views)]
+    wanted: list[tuple[str, Labelled, int | None]] = [("test.npy", stl10.test, None)]
+    wanted += [(f"view_{view:04d}.npy", stl10.train, view) for view in range(views)]
     missing = [one for one in wanted if not (folder / one[0]).exists()]
     count = sum(len(data) for _, data, _ in missing)
     with tqdm(total=count, desc="features", unit="views", disable=not missing) as bar:
@@ -81,7 +76,7 @@ def cached_features(
             if not np.isfinite(array).all():
                 raise UserError(f"features of {type(backbone).__name__} are no numbers or beyond 65,504: train anew")
             if i == 0:
-                _check_space(folder, len(train) * found.shape[1] * 2 * len(missing))
+                _check_space(folder, len(stl10.train) * found.shape[1] * 2 * len(missing))
             with atomic_write(folder / name) as partial, partial.open("wb") as file:
                 np.save(file, array)
             bar.update(len(data))

@@ -212,16 +212,7 @@ def _frozen(name: str, backbone: nn.Module, s: Sources, keep_features: bool) -> 
     pictures = f"{data.train.fingerprint()[:8]}-{data.test.fingerprint()[:8]}"
     of = f"{name}-{weights_fingerprint(backbone)}-{pictures}-{config.side}-{config.probe.seed}"
     folder = s.folder / "features" / of
-    cache = cached_features(
-        folder,
-        backbone,
-        data.train,
-        data.test,
-        views=min(config.views or config.probe.epochs, config.probe.epochs),
-        side=config.side,
-        seed=config.probe.seed,
-        device=s.device,
-    )
+    cache = cached_features(folder, backbone, data, config, s.device)
     folds = dict(enumerate(data.folds))
     labels = torch.from_numpy(data.train.labels)
     W, b = train_folds(cache.epoch, labels, folds, len(data.train.classes), config.probe, s.device)
