@@ -1,8 +1,9 @@
 """Sources of photographs: plain folders, COCO, tar shards, STL-10, PASCAL VOC.
 
-A new source is a module with a function that makes a `Listing`, a name in `Layout` and a line in `_listing`.
+A new source is a module with a function that makes a `Listing`, a name in `Layout` and a line in `photographs_in`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -66,30 +67,27 @@ def photographs_in(
         raise UserError(f"--annotations {annotations} belongs to COCO, {root} is read as {layout}: leave it out")
     if split is not None and layout not in ("stl10", "voc"):
         raise UserError(f"--split {split} belongs to stl10 and voc, {root} is read as {layout}: leave it out")
-    listing = _listing(root, layout, annotations, split, part, members).writable()
+    of_layout: dict[Layout, Callable[[], Listing]] = {
+        "folder": lambda: of_folder(root),
+        "coco": lambda: of_coco(root, annotations or _annotations_in(root, part)),
+        "tar": lambda: of_tar(root, members),
+        "mixed": lambda: of_mixed(root, members),
+        "stl10": lambda: of_stl10(root, split),
+        "voc": lambda: of_voc(root, split),
+    }
+    listing = of_layout[layout]().writable()
     if part is not None:
         _refuse_other_part(root, listing, part)
     return listing
 
 
-def _listing(
-    root: Path, layout: Layout, annotations: Path | None, split: str | None, part: Part | None, members: Members | None
-) -> Listing:
-    if layout == "coco":
-        annotations = annotations or find_annotations(root, part)
-        if annotations is None:
-            there = ", ".join(path.name for path in annotation_files(root))
-            found = f"only {there}" if there else "no instances_*.json or image_info_*.json"
-            wanted = f" of {part} images" if part else ""
-            raise UserError(f"{root}/annotations has {found}: name a file{wanted} by --annotations")
-        return of_coco(root, annotations)
-    if layout == "stl10":
-        return of_stl10(root, split)
-    if layout == "voc":
-        return of_voc(root, split)
-    if layout == "folder":
-        return of_folder(root)
-    return of_tar(root, members) if layout == "tar" else of_mixed(root, members)
+def _annotations_in(root: Path, part: Part | None) -> Path:
+    if (found := find_annotations(root, part)) is None:
+        there = ", ".join(path.name for path in annotation_files(root))
+        only = f"only {there}" if there else "no instances_*.json or image_info_*.json"
+        wanted = f" of {part} images" if part else ""
+        raise UserError(f"{root}/annotations has {only}: name a file{wanted} by --annotations")
+    return found
 
 
 def _refuse_other_part(root: Path, listing: Listing, part: Part) -> None:
