@@ -86,10 +86,10 @@ class Adam(torch.optim.Optimizer):
             group["betas"], expected=of_scaler is not None,
         )  # fmt: skip
         beta1, beta2 = group["betas"]
-        moments = ([self.state[parameter][name] for parameter in moved] for name in ("exp_avg", "exp_avg_sq"))
+        m, v = ([self.state[parameter][name] for parameter in moved] for name in ("exp_avg", "exp_avg_sq"))
         rate = rate.float() if rate.is_cuda else rate  # which is how the kernels read it
         torch._fused_adam_(
-            moved, gradients, *moments, [], [self._infinity] * len(moved), lr=rate, beta1=beta1, beta2=beta2,
+            moved, gradients, m, v, [], [self._infinity] * len(moved), lr=rate, beta1=beta1, beta2=beta2,
             weight_decay=0.0, eps=self.EPS, amsgrad=False, maximize=False,
             grad_scale=getattr(self, "grad_scale", None), found_inf=overflow,
         )  # fmt: skip
