@@ -2,16 +2,20 @@
 
 Tasks are handed out by one driver to processors of which some are slow and all may die: a simulation, from rates that
 were measured on one core and from Ray's own time for a task (`--measure` takes that here). Prices and rates of networks
-and of GPUs are taken, not measured.
+and of GPUs are taken, not measured. `--compare` searches drawn features on this machine and as a cluster of it alone.
 """
 
 import argparse
 import heapq
+import os
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+
+from lorbms_fast.measurement.machine import machine
 
 PER_TASK = 0.0027
 """Seconds of the driver for a task, of which it hands out one after another (measured, see docs/scale.md)."""
@@ -134,7 +138,12 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", type=int, metavar="TASKS", help="time that many empty tasks of Ray, here")
+    parser.add_argument("--compare", type=int, metavar="IMAGES", help="search one quadrant of so many, both ways, here")
+    parser.add_argument("--dimension", type=int, default=256, help="of the features that --compare draws")
     asked = parser.parse_args()
+    if asked.compare:
+        compare(asked.compare, asked.dimension)
+        return
     if asked.measure:
         print(f"{measured(asked.measure) * 1e3:.2f} ms a task")
         return
@@ -192,6 +201,50 @@ def measured(tasks: int) -> float:
             for _ in results(nothing, None, (Task("nothing", 1, None) for _ in range(count)), "empty tasks", count):
                 pass
         return (time.perf_counter() - start) / tasks
+
+
+def compare(images: int, dimension: int) -> None:
+    """Search a quadrant of drawn float16 features, by one machine's code and by the cluster's, in turns, and print."""
+    import ray
+
+    from bench.scale import drawn_features
+    from lorbms_fast.cluster import neighbours
+    from lorbms_fast.cluster.tasks import connected
+    from lorbms_fast.dataloader.places import Place
+    from lorbms_fast.similarity.algorithm2 import Settings, find_for_quadrant
+
+    print(f"{images:,} images, {dimension} features; {machine()}, {len(os.sched_getaffinity(0))} cores")
+    draw, settings, pictures = drawn_features(dimension), Settings(), np.arange(images)
+    with tempfile.TemporaryDirectory() as folder, connected("ray"):
+        rows = neighbours.rows_of_a_file(images)
+        work = Place(folder)
+        job = neighbours.Job(work, work.folder, {}, images, "drawn", None, settings, False, work, rows)  # type: ignore[arg-type]
+        for number, of in enumerate(job.files):
+            with work.write(f"q1/features-{number:05d}.npy") as path, path.open("wb") as file:
+                numbers = np.arange(of.start, of.stop).view(np.uint8).reshape(-1, 1, 1, 8)
+                np.save(file, draw.extract(numbers)[:, 0].astype(np.float16))
+        for turn in range(2):
+            for name in ("one machine", "cluster"):
+                start, before = time.perf_counter(), processor_seconds()
+                if name == "cluster":
+                    found, _ = neighbours._search_in_cells(replace(job, settings=Settings(seed=turn)), pictures)
+                else:
+                    found = find_for_quadrant(job.by_rows[:], pictures, Settings(seed=turn))
+                seconds, processor = time.perf_counter() - start, processor_seconds() - before
+                print(
+                    f"{name}: {seconds:.1f} s, {processor:.1f} s of processor, {found.probes} of {len(found.sizes)} "
+                    f"cells, recall {found.recall:.1%}",
+                    flush=True,
+                )
+        ray.shutdown()
+
+
+def processor_seconds() -> float:
+    """Seconds of processor of this process, of Ray's and of its workers."""
+    import psutil
+
+    mine = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in [mine, *mine.children(recursive=True)])
 
 
 def nothing(shared: None, item: None) -> None:

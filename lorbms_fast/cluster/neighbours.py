@@ -54,6 +54,8 @@ SEARCHED = 16_384
 """Number of images, about, that a task searches for."""
 TOGETHER = 1_000_000
 """Max. number of images whose copies are looked for among all; of more, among those of a cell of the first quadrant."""
+FIRST = "q1/features-00000.npy"
+"""A file that is there from the first features to the end."""
 LARGEST = float(np.finfo(np.float16).max)
 
 Arrays = dict[str, NDArray[Any]]
@@ -147,19 +149,33 @@ def search_on_cluster(
     work = place / FOLDER / digest
     job = Job(place, store.root, shapes, len(store), features, weights, settings, gpu, work, rows_of_a_file(len(store)))
     _compute_features(job, store)
+    try:
+        found, pictures = _search(job)
+    except UserError as error:
+        if work.exists(FIRST):
+            raise
+        raise UserError(
+            f"{work.name} was removed meanwhile, by a person or by another process that has found the neighbours of "
+            f"{place.name}: use those, or run the command again"
+        ) from error
+    if 16 * job.images * job.by_rows.dimension <= LARGEST_KEPT:
+        np.save(whole, np.stack([replace(job, quadrant=q).by_rows[:] for q in range(QUADRANTS)]), allow_pickle=False)
+    return found, pictures
+
+
+def _search(job: Job) -> tuple[list[Quadrant], NDArray[np.int64]]:
+    """Search all quadrants, whose features are there."""
     pictures = None if job.images > TOGETHER else result(_pictures, job, "copies", job.images)
     found = []
     for q in range(QUADRANTS):
         of_quadrant = replace(job, quadrant=q)
-        if pictures is not None and _cells_wanted(len(np.unique(pictures)), settings) == 1:
-            found.append(result(_search_alone, (of_quadrant, pictures), f"quadrant {q + 1}", job.images, gpu=gpu))
+        if pictures is not None and _cells_wanted(len(np.unique(pictures)), job.settings) == 1:
+            found.append(result(_search_alone, (of_quadrant, pictures), f"quadrant {q + 1}", job.images, gpu=job.gpu))
         else:
             quadrant, pictures = _search_in_cells(of_quadrant, pictures)
             found.append(quadrant)
         on_every_machine(_forget, of_quadrant)
     assert pictures is not None
-    if 16 * job.images * job.by_rows.dimension <= LARGEST_KEPT:
-        np.save(whole, np.stack([replace(job, quadrant=q).by_rows[:] for q in range(QUADRANTS)]), allow_pickle=False)
     return found, pictures
 
 

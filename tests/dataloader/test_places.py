@@ -40,6 +40,11 @@ def put(folder: Path, url: str) -> None:
             Place(url).put(path, path.relative_to(folder).as_posix())
 
 
+def test_a_place_that_is_removed_meanwhile(monkeypatch):
+    monkeypatch.setattr(Place, "names", lambda self: ["what was there"])
+    Place(f"{HERE}/gone").remove()
+
+
 def test_files_of_a_place():
     place = Place.of(Path(HERE))
     assert place.name == HERE

@@ -14,6 +14,7 @@ from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import of_tar
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.errors import UserError
 from lorbms_fast.similarity.algorithm2 import Quadrant, Settings, find_for_quadrant
 from lorbms_fast.similarity.copies import originals
 
@@ -89,6 +90,29 @@ def test_a_store_elsewhere(bucket, nodes, prepared, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["neighbours", url])
     assert f"{url} is not on this machine: say --cluster ray too" in capsys.readouterr().err
+
+
+def test_a_search_whose_folder_another_process_removes_is_told(prepared, monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import neighbours
+
+    place = Place("memory://searched/store")
+
+    def write_features(job: Any, store: ImageStore) -> None:
+        for q in range(4):
+            with job.work.write(f"q{q + 1}/features-00000.npy") as path, path.open("wb") as file:
+                np.save(file, np.random.default_rng(q).standard_normal((job.images, 8)).astype(np.float16))
+
+    monkeypatch.setattr(neighbours, "rows_of_a_file", lambda images: images)
+    monkeypatch.setattr(neighbours, "_compute_features", write_features)
+    monkeypatch.setattr(neighbours, "has_gpus", lambda: False)
+    monkeypatch.setattr(neighbours, "_pictures", lambda job, item: np.arange(job.images))
+    monkeypatch.setattr(neighbours, "result", lambda work, shared, *_, **__: work(shared, None))
+    monkeypatch.setattr(neighbours, "on_every_machine", lambda *_: place.remove())  # after the first quadrant
+    with pytest.raises(UserError, match=r"removed meanwhile, .* has found the neighbours of memory://searched/store"):
+        neighbours.search_on_cluster(
+            ImageStore.open(prepared), place, "drawn", None, Settings(), False, prepared / "features.npy"
+        )
 
 
 def test_what_is_for_one_machine_is_told(prepared, capsys):
