@@ -19,7 +19,7 @@ LOOPS = Loops(
 
 def take(*maps: Tensor) -> bool:
     """Can loops go through maps like these?"""
-    return LOOPS.take_rows(*maps) or LOOPS.take(*maps)
+    return LOOPS.take_rows(*maps) if maps[0].is_contiguous() else LOOPS.take(*maps)
 
 
 @cpp_op(
@@ -70,8 +70,9 @@ def _empty_maps(x: Tensor) -> tuple[Tensor, str]:
 
 
 def _empty_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.new_empty(x.shape[:2], dtype=dtype), x.new_empty(x.shape[:2], dtype=dtype)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    first, second = torch.empty((2, *x.shape[:2]), dtype=dtype).unbind()
+    return first, second
 
 
 def _address(parameter: Tensor | None) -> int | None:

@@ -1,5 +1,6 @@
 // Instance norm, with or without scale and shift, with or without an activation behind it: of channels_last maps, a line
 // of channels after another, and of contiguous ones, a row of positions after another.
+#include <memory>
 #include <vector>
 
 #include "activation.h"
@@ -233,12 +234,12 @@ void rows_backward(
         T *const to = dx + map * shape.positions;
         const R first = read(x_of[0]), mean = of.mean[map], rstd = of.rstd[map], scale = of.scale(c), shift = of.shift(c);
         // What took exponentials is kept for the second time, everything else made again.
-        std::vector<R> all_g(activation.kind >= SILU ? shape.positions : ROW);
+        const std::unique_ptr<R[]> all_g(new R[activation.kind >= SILU ? shape.positions : ROW]); // not set to 0
         R y[ROW], of_x[ROW], of_g[ROW];
         const R *values = nullptr, *grads = nullptr;
         const auto take = [&](int64_t begin, int64_t count, bool again) {
             values = real(x_of + begin, of_x, count);
-            R *const g = all_g.data() + (activation.kind >= SILU ? begin : 0);
+            R *const g = all_g.get() + (activation.kind >= SILU ? begin : 0);
             grads = g;
             if (again && activation.kind >= SILU) return;
             grads = real(g_of + begin, of_g, count);

@@ -30,7 +30,30 @@ inline float exponential(float x) {
 
 template <class R> R sigmoid(R x) { return 1 / (1 + exponential(-x)); }
 
-// Share of a normal distribution below y; `density` is e^(-y^2 / 2).
+// Share of a normal distribution below y.
+inline double normal_below(double y) { return std::erfc(-y * M_SQRT1_2) / 2; }
+inline float normal_below(float y) {
+    // (1 + erf(x)) / 2 with x = y / sqrt(2), and erf(x) = x p(x^2) / q(x^2), which is XLA's: to rounding, and no exponential.
+    float x = y * float(M_SQRT1_2);
+    x = x > 3.83250690f ? 3.83250690f : x;
+    x = x < -3.83250690f ? -3.83250690f : x;
+    const float z = x * x;
+    float p = 2.29050659e-4f;
+    p = p * z + 3.40829101e-3f;
+    p = p * z + 5.09556951e-2f;
+    p = p * z + 1.85208322e-1f;
+    p = p * z + 1.12837914f;
+    float q = -1.17916030e-7f;
+    q = q * z + 2.35479665e-5f;
+    q = q * z + 1.01796256e-3f;
+    q = q * z + 1.40704702e-2f;
+    q = q * z + 1.10985052e-1f;
+    q = q * z + 4.97469251e-1f;
+    q = q * z + 1.f;
+    return 0.5f + 0.5f * x * p / q;
+}
+
+// The same where `density`, e^(-y^2 / 2), is there.
 inline double normal_below(double y, double) { return std::erfc(-y * M_SQRT1_2) / 2; }
 inline float normal_below(float y, float density) {
     // Abramowitz and Stegun, 7.1.26: at most 1.5e-7 beside erfc, which is what rounding makes as well.
@@ -59,8 +82,7 @@ template <class R> __attribute__((noinline)) void activate(Activation how, R *va
     case RELU: return each(values, count, [](R y, int64_t) { return y < 0 ? R(0) : y; });
     case LEAKY_RELU: return each(values, count, [=](R y, int64_t) { return y < 0 ? y * slope : y; });
     case SILU: return each(values, count, [](R y, int64_t) { return y * sigmoid(y); });
-    case GELU:
-        return each(values, count, [](R y, int64_t) { return y * normal_below(y, exponential(-y * y / 2)); });
+    case GELU: return each(values, count, [](R y, int64_t) { return y * normal_below(y); });
     case GELU_TANH: return each(values, count, [](R y, int64_t) { return y * sigmoid(2 * of_tanh(y)); });
     }
 }
