@@ -1,6 +1,5 @@
 """Random search and population based training (Jaderberg et al., 2017) by Ray Tune."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,9 +46,13 @@ def search(
     if tune.Tuner.can_restore(str(path)):
         tuner = tune.Tuner.restore(str(path), trainable=trainable, resume_errored=True)
     else:
-        of_pbt = {"time_attr": "training_iteration", "perturbation_interval": 1, "hyperparam_mutations": dict(draws)}
-        clamped = partial(_inside, found=found)
-        scheduler = PopulationBasedTraining(custom_explore_fn=clamped, **of_pbt) if method == "pbt" else None
+        pbt = PopulationBasedTraining(
+            time_attr="training_iteration",
+            perturbation_interval=1,
+            hyperparam_mutations=dict(draws),
+            custom_explore_fn=lambda config: _inside(config, found),
+        )
+        scheduler = pbt if method == "pbt" else None
         tuner = tune.Tuner(
             trainable,
             param_space=parameters(base, store, every) | draws,
