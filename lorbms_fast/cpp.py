@@ -33,7 +33,7 @@ _wanted = True
 def library(source: Path, headers: Path | None = None) -> CDLL | None:
     """Load the library of one source file; None without a compiler, or inside `native_loops(False)`.
 
-    Warns once, and is None, if the compiler refuses the source, which may include headers of a folder.
+    Warns once, and is None, without a compiler, or if it refuses the source, which may include headers of a folder.
     """
     return _library(source, headers) if _wanted else None
 
@@ -57,7 +57,12 @@ def compiler() -> str | None:
 @cache
 def _library(source: Path, headers: Path | None) -> CDLL | None:
     command = compiler()
-    if not _SYSTEM or OFF in os.environ or command is None:
+    if not _SYSTEM or OFF in os.environ:
+        return None
+    if command is None:
+        _warn_once(
+            f"C++ loops are not built, slower operations run: install g++, name a compiler in CXX, or set {OFF}=1"
+        )
         return None
     try:
         version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout

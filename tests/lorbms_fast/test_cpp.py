@@ -90,9 +90,13 @@ def test_without_a_place_to_keep_it_a_library_is_compiled_for_this_process(place
     assert (tmp_path / "cache").read_text() == "a file"
 
 
-def test_without_a_compiler_nothing_is_told(source, monkeypatch):
+@pytest.mark.filterwarnings("error")
+def test_without_a_compiler_it_is_said_once(source, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "there-is-no-such-compiler")
-    assert cpp.library(source) is None
+    cpp._warn_once.cache_clear()
+    with pytest.warns(UserWarning, match=r"loops are not built, slower operations run: install g\+\+"):
+        assert cpp.library(source) is None
+    assert cpp.library(source, tmp_path) is None  # a second warning would fail
 
 
 def test_switched_off(source, monkeypatch):

@@ -16,8 +16,8 @@ def instance_norms(model: nn.Module) -> Iterator[Finding]:
     """Swap those that no other rule has taken.
 
     >>> model = nn.Sequential(nn.InstanceNorm3d(4))
-    >>> [finding.what for finding in instance_norms(model)]
-    ['InstanceNorm3d -> InstanceNorm3d of lorbms_fast']
+    >>> [finding.where for finding in instance_norms(model)]
+    ['0']
     """
     why_not_here = no_quick_norm(model)
     for name, module in model.named_modules():

@@ -38,5 +38,10 @@ def _network(library: str, model: str) -> nn.Module:
     except ImportError as error:
         raise UserError(f"features '{library}:{model}' need {library}: pip install {library}") from error
     except (RuntimeError, ValueError) as error:
+        if "torchvision::" in str(error):  # timm imports torchvision too
+            raise UserError(
+                f"features '{library}:{model}': the installed torchvision is built for another torch than "
+                f"{torch.__version__}; reinstall the two together: pip install --force-reinstall torch torchvision"
+            ) from error
         raise UserError(f"{library} has no model '{model}': {error}") from error
     return network
