@@ -1,43 +1,73 @@
 #!/bin/sh
-# The longer run of docs/learning.md: the demo's networks go on with 35 photographs of animals, 11 others are kept for
-# testing. Run again with more iterations, or after an interruption, it goes on where it was.
+# Everything that docs/learning.md measures: the demo, the longer run on 1,000 composed scenes, and what each loss buys.
+# Run again after an interruption, or with more iterations, it goes on where it was.
 #
 #     bench/learning.sh OUT [ITERATIONS]
 set -eu
-out=$1 iterations=${2:-2400}
+out=$1 iterations=${2:-1746}
 python=${PYTHON:-.venv/bin/python}
 lorbms() { "$python" -m lorbms_fast "$@"; }
-photos=$("$python" -c 'from lorbms_fast.photos.shipped import DATA; print(DATA / "scenes")')
+photographs_alone() { "$@" || [ $? = 2 ]; }  # 2: no annotated objects there, what needs none is printed
 
-[ -d "$out/demo/run/evaluation" ] || lorbms demo --out "$out/demo"
+lorbms demo --out "$out/demo"
 
-if [ ! -d "$out/photos" ]; then  # every third photograph that the demo does not have is kept for testing
-    mkdir -p "$out/photos.new/seen" "$out/photos.new/unseen"
-    number=0
-    for photo in "$photos"/gcompris_animal_*.jpg; do
-        name=${photo##*_animal_}
-        if [ -e "$out/demo/data/photos/$name" ]; then part=seen
-        else number=$((number + 1)); [ $((number % 3)) = 0 ] && part=unseen || part=seen; fi
-        cp "$photo" "$out/photos.new/$part/$name"
-    done
-    mv "$out/photos.new" "$out/photos"
+# Other seeds draw other scenes, of the same 148 objects; the photographs of animals are in none of them.
+[ -d "$out/scenes" ] || lorbms compose "$out/scenes" --scenes 1000 --no-photos --stl10-train 0 --stl10-test 0 --seed 1
+[ -d "$out/others" ] || lorbms compose "$out/others" --scenes 400 --no-photos --stl10-train 1000 --stl10-test 800
+if [ ! -d "$out/animals" ]; then
+    mkdir -p "$out/animals.new"
+    cp "$("$python" -c 'from lorbms_fast.photos.shipped import DATA; print(DATA)')"/scenes/gcompris_animal_*.jpg \
+        "$out/animals.new"
+    mv "$out/animals.new" "$out/animals"
 fi
-for part in seen unseen; do
-    [ -d "$out/$part" ] || lorbms prepare "$out/photos/$part" --out "$out/$part"
-    [ -e "$out/$part/neighbours.parquet" ] || lorbms neighbours "$out/$part"
+for store in seen=scenes/coco unseen=others/coco photographs=animals; do
+    name=${store%%=*}
+    [ -d "$out/$name" ] || lorbms prepare "$out/${store#*=}" --out "$out/$name"
+    [ -e "$out/$name/neighbours.parquet" ] || lorbms neighbours "$out/$name"
 done
-[ -d "$out/composed" ] || lorbms compose "$out/composed" --scenes 120 --no-photos --stl10-train 500 --stl10-test 500
-[ -d "$out/composed-store" ] || lorbms prepare "$out/composed/coco" --out "$out/composed-store"
 
 if [ -e "$out/run/run.json" ]; then lorbms train --resume "$out/run" --iterations "$iterations"
-else lorbms train "$out/seen" --resume "$out/demo/run" --out "$out/run" --other-images --iterations "$iterations"; fi
+else
+    lorbms train "$out/seen" --out "$out/run" --iterations "$iterations" --preset demo \
+        --model.stem 24 --model.layers 1 1 2 4 8 --model.chunk 192 \
+        --optim.generator-lr 3e-4 --optim.discriminator-lr 2e-4 --optim.classifier-lr 2e-4 \
+        --sheet-every 250 --checkpoint-every 250 --keep-checkpoints 40
+fi
+"$python" - "$out" <<'END'  # PSNR by every checkpoint, of 300 pictures each
+import sys
+from pathlib import Path
 
-lorbms render "$out/run"
-for part in seen unseen; do
-    lorbms evaluate scenes "$out/run" --store "$out/$part" --pairs 400 || [ $? = 2 ]  # 2: no annotated objects there
+import numpy as np
+import torch
+
+from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.dataloader.pixels import to_float_nchw
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.psnr import psnr
+from lorbms_fast.run import Run, load_networks
+
+out = Path(sys.argv[1])
+stores = {name: ImageStore.open(out / name) for name in ("seen", "unseen", "photographs")}
+images = {name: to_float_nchw(np.asarray(store.images[:300])) for name, store in stores.items()}
+networks = load_networks(out / "run")
+for checkpoint in Run.open(out / "run").checkpoints():
+    load_weights(networks, checkpoint / MODEL)
+    with torch.inference_mode():
+        found = {name: psnr(networks.dec(networks.enc(some)), some).item() for name, some in images.items()}
+    print(f"{int(checkpoint.name):6,}", *(f"{name} {level:.1f} dB" for name, level in found.items()))
+END
+for store in seen unseen; do
+    lorbms render "$out/run" --store "$out/$store" --out "$out/run/$store.png"
+    lorbms evaluate scenes "$out/run" --store "$out/$store" --pairs 400
 done
-lorbms evaluate scenes "$out/run" --store "$out/composed-store" --pairs 400
-lorbms evaluate generation "$out/run" --stores "$out/seen" "$out/unseen" --features descriptor
-lorbms evaluate linear "$out/run" --stl10 "$out/composed/stl10_binary" --rows random encoder discriminator \
-    --views 1 --probe.epochs 50
+lorbms render "$out/run" --store "$out/photographs" --out "$out/run/photographs.png"
+photographs_alone lorbms evaluate scenes "$out/run" --store "$out/photographs" --pairs 400
+lorbms evaluate generation "$out/run" --stores "$out/seen" "$out/unseen" "$out/photographs" --features descriptor
+set -- --stl10 "$out/others/stl10_binary" --views 1 --probe.epochs 50
+lorbms evaluate linear "$out/run" --rows random encoder discriminator "$@"
 lorbms evaluate report "$out/run"
+
+echo '[evaluation]
+epochs = 100  # of two iterations each' > "$out/ablation.toml"
+lorbms evaluate ablation "$out/demo/store" --out "$out/ablation" --preset demo --iterations 700 \
+    --config "$out/ablation.toml" --features descriptor "$@"
