@@ -52,6 +52,8 @@ FILES = 2048
 """Number of files of features of a quadrant, about, unless they would have less than 256 or more than 4,096 images."""
 SEARCHED = 16_384
 """Number of images, about, that a task searches for."""
+IN_A_TASK = 4096
+"""Number of images, about, whose files a task goes through where that is quick: a task costs Ray milliseconds."""
 TOGETHER = 1_000_000
 """Max. number of images whose copies are looked for among all; of more, among those of a cell of the first quadrant."""
 FIRST = "q1/features-00000.npy"
@@ -321,26 +323,46 @@ def _key(job: Job, k: int) -> str:
 def _of_files(
     work: Callable[..., Any], shared: Any, job: Job, what: str, gpu: bool = False
 ) -> Iterator[tuple[slice, Any]]:
-    """Do work on every file of features, `work(shared, (number, rows))`, and yield rows and results."""
+    """Do work on every file of features, `work(shared, (number, rows))`, some in a task; yield rows and results."""
     tasks = (
-        Task(f"{what} of images {of.start} to {of.stop - 1}", of.stop - of.start, (number, of))
-        for number, of in enumerate(job.files)
+        Task(
+            f"{what} of images {some[0][1].start} to {some[-1][1].stop - 1}",
+            sum(of.stop - of.start for _, of in some),
+            some,
+        )
+        for some in _some(list(enumerate(job.files)), job)
     )
-    for task, found in results(work, shared, tasks, f"{what}, quadrant {job.quadrant + 1}", job.images, gpu=gpu):
-        yield task.item[1], found
+    what = f"{what}, quadrant {job.quadrant + 1}"
+    for task, found in results(_each, (work, shared), tasks, what, job.images, gpu=gpu):
+        for (_, of), one in zip(task.item, found, strict=True):
+            yield of, one
+
+
+def _some(files: list[Any], job: Job) -> Iterator[list[Any]]:
+    """Divide files into those of a task."""
+    together = max(1, IN_A_TASK // job.rows)
+    return (files[i : i + together] for i in range(0, len(files), together))
+
+
+def _each(shared: tuple[Callable[..., Any], Any], items: list[Any]) -> list[Any]:
+    work, of_work = shared
+    return [work(of_work, item) for item in items]
 
 
 def _picked(job: Job, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Features of some rows, in memory."""
     of_file = rows // job.rows
     tasks = [
-        Task(f"features of a sample in file {number}", 1, (number, rows[of_file == number] % job.rows))
-        for number in np.unique(of_file).tolist()
+        Task(f"features of a sample in files {some[0]} to {some[-1]}", len(some), items)
+        for some in _some(np.unique(of_file).tolist(), job)
+        for items in [[(number, rows[of_file == number] % job.rows) for number in some]]
     ]
     found: NDArray[np.float32] | None = None
-    for task, part in results(_pick, job, tasks, "sample", len(tasks), unit=" files"):
-        found = np.empty((len(rows), part.shape[1]), np.float32) if found is None else found
-        found[of_file == task.item[0]] = part
+    files = sum(task.images for task in tasks)
+    for task, parts in results(_each, (_pick, job), tasks, "sample", files, unit=" files"):
+        for (number, _), part in zip(task.item, parts, strict=True):
+            found = np.empty((len(rows), part.shape[1]), np.float32) if found is None else found
+            found[of_file == number] = part
     assert found is not None
     return found
 

@@ -40,7 +40,7 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory) -> Iterator[Head]:
     """A head as `ray start` makes it, which asks for a token."""
-    port, client_port, agent_port = free_ports(3)
+    port, client_port = free_ports(2)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {
         "PYTHONPATH": str(ROOT),
@@ -50,7 +50,7 @@ def head(tmp_path_factory) -> Iterator[Head]:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
-    command += [f"--ray-client-server-port={client_port}", f"--runtime-env-agent-port={agent_port}", "--num-cpus=2"]
+    command += [f"--ray-client-server-port={client_port}", "--num-cpus=2"]
     command += ["--include-dashboard=false", "--object-store-memory=200000000", "--disable-usage-stats"]
     with subprocess.Popen(
         command,

@@ -36,6 +36,7 @@ def small_parts(monkeypatch) -> None:
 
     monkeypatch.setattr(neighbours, "rows_of_a_file", lambda images: 48)
     monkeypatch.setattr(neighbours, "SEARCHED", 60)
+    monkeypatch.setattr(neighbours, "IN_A_TASK", 100)
 
 
 @pytest.mark.slow
@@ -163,6 +164,7 @@ def test_ten_nodes_killed_at_random_points(killed_meanwhile, drawn, monkeypatch,
     from lorbms_fast.cluster import neighbours
 
     monkeypatch.setattr(neighbours, "SEARCHED", 60)
+    monkeypatch.setattr(neighbours, "IN_A_TASK", 100)
     features, pictures = drawn
     alone = find_for_quadrant(features.astype(np.float32), pictures, Settings(k=30))
 
