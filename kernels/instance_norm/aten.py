@@ -17,7 +17,8 @@ def forward(
     if x.is_contiguous():
         scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
         y, mean, rstd = torch.native_batch_norm(_one_sample(x), scale, shift, None, None, True, 0.0, eps)
-        return _activated(y, how).view(x.shape), mean, rstd
+        # No view of what nobody else has: autograd would refuse to have it changed in place.
+        return torch.ops.aten._unsafe_view(_activated(y, how), x.shape), mean, rstd
     positions = tuple(range(2, x.dim()))
     difference = _from_first(x)
     mean = difference.mean(positions, keepdim=True)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lorbms_fast import kernels
+from lorbms_fast.cpp import native_loops
 from lorbms_fast.kernels import (
     CoordConv2d,
     DenseBlock,
@@ -100,6 +101,15 @@ def assert_close(found, expected, tolerance=1e-9):
 def test_operations_in_place_behind_a_layer_train(name, channels_last, in_place, plain):
     layer, x = made(name, channels_last)
     assert_close(gradients(layer, x, lambda y: in_place(y).sin()), gradients(layer, x, lambda y: plain(y).sin()))
+
+
+@layers
+@layouts
+def test_operations_in_place_train_without_a_compiler_too(name, channels_last):
+    layer, x = made(name, channels_last)
+    with native_loops(False):
+        found = gradients(layer, x, lambda y: y.mul_(2).sin())
+    assert_close(found, gradients(layer, x, lambda y: (y * 2).sin()))
 
 
 @layers
