@@ -45,8 +45,8 @@ def bench(
             our kernels alone, torch none of them.
         precision: Arithmetic of the fast form; auto is float32 on a CPU, bfloat16 on a GPU.
         preset: Preset whose model runs: thesis or demo.
-        compiled_reference: Take the reference under torch.compile as a second yardstick. Compiling takes a quarter
-            of an hour on a CPU; a line tells of each graph.
+        compiled_reference: Take the reference under torch.compile as a second yardstick. Compiling took 16 minutes of a
+            CPU's time; a line tells of each graph.
         json: Print JSON.
     """
     model = preset_named(preset).model
