@@ -246,7 +246,8 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_stack: Tensor | None, *_: An
     needs_x, needs_w, needs_b, *_ = ctx.needs_input_grad
     grad_stack = grad_stack if ctx.how[2] != "relu" else None
     if double_backward.asked_for():
-        definition = partial(_defined, *ctx.how, ctx.eps)
+        options = (*ctx.how, ctx.eps)
+        definition = partial(_defined, *options)
         return *double_backward.by_definition(definition, (x, *saved[:2]), (grad_y, grad_stack)), *[None] * 4
     found = dense_block_backward(x, grad_y, grad_stack, *saved, *ctx.how, needs_x, needs_w or needs_b)
     grads = [grad if need else None for grad, need in zip(found, (needs_x, needs_w, needs_b), strict=True)]
