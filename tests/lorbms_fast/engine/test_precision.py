@@ -53,7 +53,7 @@ def test_losses_of_the_demo_are_as_near_to_float32_over_200_iterations_as_its_ow
         for run in (("float32", 200, 2, True), ("bfloat16", 200, 2))
     )
     assert (rounded > 0).all()
-    assert (rounded <= 2 * rounded_once).all()  # seen: 0.76, 0.76, 1.21, 0.26 and 1.19 times
+    assert (rounded <= 2 * rounded_once).all()  # seen: 0.63, 0.75, 0.83, 0.01 and 0.59 times
 
 
 def test_auto_is_bfloat16_on_a_gpu_only():
