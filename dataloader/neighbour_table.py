@@ -98,11 +98,7 @@ def _lists(values: pa.Array) -> pa.Array:
 
 
 def _cells(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
-    """The cells of a column of lists, ten a row.
-
-    Raises:
-        ValueError: they are of another kind, or not ten.
-    """
+    """The cells of a column of lists, ten a row; ValueError where they are of another kind, or not ten."""
     column = table[name].combine_chunks()
     if not pa.types.is_list(column.type) or column.type.value_type != kind:
         raise ValueError(f"{name} is {column.type}")

@@ -37,11 +37,7 @@ def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """Decode a column's dictionary.
-
-    Raises:
-        ValueError: a text is too long for a name.
-    """
+    """Decode a column's dictionary; ValueError where a text is too long for a name."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # which it is where there are no rows
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)

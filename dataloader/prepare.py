@@ -173,11 +173,7 @@ def _processes(out: Path, workers: int) -> Finish:
 
 
 def as_asked(made: Iterable[PreparedPart], on_bad: OnBad) -> Iterator[PreparedPart]:
-    """Pass parts of a shard on.
-
-    Raises:
-        UserError: a photograph is bad, and is to stop the work.
-    """
+    """Pass parts of a shard on; UserError where a photograph is bad, and is to stop the work."""
     if on_bad == "skip":
         yield from made
         return

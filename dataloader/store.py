@@ -184,11 +184,7 @@ def damaged(store: ImageStore) -> Iterator[tuple[str, bool]]:
 
 
 def _check(index: pa.Table) -> None:
-    """Check that every image has a unique name and a square inside its photograph.
-
-    Raises:
-        ValueError: one has not.
-    """
+    """Raise ValueError unless every image has a unique name and a square inside its photograph."""
     if empty := [name for name in index.column_names if name != "length" and index[name].null_count]:
         raise ValueError(f"cells of {', '.join(empty)} are empty")
     if pc.count_distinct(index["id"]).as_py() < len(index):

@@ -27,10 +27,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced to disk and takes `path`'s name.
 
     If the block raises, nothing is left and an older `path` stays as it was. A link stays one: what it leads to is
-    written. What is no file, such as /dev/null or a pipe, is written to and not replaced.
-
-    Raises:
-        UserError: there is a folder of this name, or nothing can be written there.
+    written. What is no file, such as /dev/null or a pipe, is written to and not replaced. Raises UserError if there is
+    a folder of this name, or nothing can be written there.
 
     >>> with TemporaryDirectory() as folder:
     ...     with atomic_write(Path(folder) / "facts.json") as partial:
@@ -120,10 +118,8 @@ def exclusive_lock(folder: Path, doing: str) -> Iterator[None]:
     filelock would do, but for folders that get another name meanwhile, as a prepared store does: it sees that a lock
     file was removed, not that its folder was renamed.
 
-    `doing` is told to the process that comes second, as in "is preparing OUT".
-
-    Raises:
-        UserError: another process is in the block.
+    `doing` is told to the process that comes second, as in "is preparing OUT". Raises UserError if another process is
+    in the block.
     """
     with full_disk_named(folder):
         descriptor = _locked(folder, doing)

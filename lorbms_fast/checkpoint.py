@@ -112,21 +112,13 @@ def check(folder: Path) -> dict[str, Any]:
 
 
 def check_model(path: Path, found: Mapping[str, Any], expected: ModelConfig) -> None:
-    """Compare the model that a checkpoint was made of with the one that it is wanted for.
-
-    Raises:
-        UserError: they differ; each difference is told.
-    """
+    """Raise UserError with each difference between the model of a checkpoint and the one that it is wanted for."""
     if differing := list(differences(found, json.loads(json.dumps(asdict(expected))), "model")):
         raise UserError(f"{path} belongs to another model: {'; '.join(differing)}")
 
 
 def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
-    """Fill networks and optimizers, in place.
-
-    Raises:
-        UserError: a file is missing, damaged, or of another model.
-    """
+    """Fill networks and optimizers, in place; UserError where a file is missing, damaged, or of another model."""
     load_weights(networks, folder / MODEL)
     _restore_optimizers(networks, optimizers, folder / OPTIMIZERS)
 

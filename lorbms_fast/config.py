@@ -267,11 +267,7 @@ PRESETS = {
 
 
 def preset_named(name: str, changes: Path | None = None) -> TrainConfig:
-    """Find a preset, with what a TOML or JSON file of settings replaces.
-
-    Raises:
-        UserError: there is no such preset, or the file is amiss.
-    """
+    """Find a preset, changed by a file of settings as `read_config` does; UserError where there is none."""
     if name not in PRESETS:
         raise UserError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
     return PRESETS[name] if changes is None else read_config(changes, PRESETS[name])

@@ -11,10 +11,8 @@ def device_named(name: str) -> torch.device:
     """Find the device of a name such as `cpu` or `cuda:1`; `auto` is a GPU when there is one, else the CPU.
 
     Where torchrun started one process for each GPU, `auto` and `cuda` mean this process's own. A GPU becomes the
-    process's current one: kernels are launched, and streams and graphs made, on the current device.
-
-    Raises:
-        UserError: there is no such device.
+    process's current one: kernels are launched, and streams and graphs made, on the current device. Raises UserError if
+    there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -36,10 +36,8 @@ def ordered_map(
 
     `make` and the items must be picklable when there are several workers. `make` is sent along with every few items,
     so what is large belongs into the items. An exception of `make` is raised here. One worker is this process; `images`
-    counts those that an item stands for, and items of more than one are sent out one by one.
-
-    Raises:
-        UserError: a worker died.
+    counts those that an item stands for, and items of more than one are sent out one by one. Raises UserError if a
+    worker died.
 
     >>> list(ordered_map(len, ["a", "bcd"], workers=1, description="counting"))
     [1, 3]

@@ -27,10 +27,7 @@ def tile_of_chunk(chunks: int, tiles: int, device: torch.device | None = None) -
 
     A tile of a grid has the chunks whose first corner it holds: of 4 x 4 chunks each quadrant has 2 x 2; of 3 x 3 the
     top left one has 2 x 2 and the bottom right one a single one. As many chunks as tiles are the tiles themselves, in
-    a grid or not.
-
-    Raises:
-        UserError: there are more tiles than chunks, or not a grid of them.
+    a grid or not. Raises UserError if there are more tiles than chunks, or not a grid of them.
     """
     if chunks == tiles:
         return torch.arange(tiles, device=device)

@@ -112,11 +112,7 @@ def rows(names: list[str], device: torch.device, rounds: int) -> Iterator[Row]:
 
 
 def written(text: str, table: str) -> str:
-    """The page with another table.
-
-    Raises:
-        ValueError: the page has no place for one.
-    """
+    """The page with another table; ValueError where it has no place for one."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

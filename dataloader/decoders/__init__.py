@@ -25,11 +25,7 @@ AT_ONCE = 64 << 20
 
 
 def decoder_named(name: str) -> Decoder:
-    """Find a decoder by name.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """Find a decoder by name; UserError where there is none of that name."""
     if name not in DECODERS:
         raise UserError(f"there is no decoder '{name}': choose one of {', '.join(DECODERS)}")
     return importlib.import_module(f"{__name__}.{DECODERS[name]}").decode

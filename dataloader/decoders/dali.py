@@ -43,11 +43,7 @@ def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[
 
 
 def decoded(encoded: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
-    """Decode whole photographs: uint8 (H, W, 3) on the device; None where one is refused.
-
-    Raises:
-        UserError: DALI is not installed.
-    """
+    """Decode whole photographs, uint8 (H, W, 3) on the device, None where one is refused; UserError without DALI."""
     taken = [i for i, data in enumerate(encoded) if _is_whole(data) and plain_size(data)]
     results: list[Tensor | None] = [None] * len(encoded)
     for start in range(0, len(taken), BATCH):

@@ -40,11 +40,7 @@ _AS_STORED: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read a photograph from a file, as `decode_rgb` does.
-
-    Raises:
-        BadImage: it is missing, or see `decode_rgb`.
-    """
+    """Read a photograph from a file, as `decode_rgb` does; BadImage, too, where it is missing."""
     return decode_rgb(ByteRange(path.name).read(path.parent), path)
 
 

@@ -91,11 +91,7 @@ def _annotations_in(root: Path, part: Part | None) -> Path:
 
 
 def _refuse_other_part(root: Path, listing: Listing, part: Part) -> None:
-    """Check that nothing is named after the other part.
-
-    Raises:
-        UserError: the annotation file, the folder or one in it is.
-    """
+    """Raise UserError where the annotation file, the folder or one in it is named after the other part."""
     folders = {Path(one.place.path).parent for one in listing.photographs}
     paths = [Path(root.name), Path(root.resolve().name), *([listing.annotations] if listing.annotations else [])]
     paths += [path for folder in sorted(folders) for path in (folder, *folder.parents) if path.name]

@@ -315,11 +315,7 @@ def _first_of(unusable: list[Skipped]) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: it cannot be read, or is not JSON.
-    """
+    """Read a JSON file; UserError where it cannot be read, or is not JSON."""
     try:
         return atomic_io.read_json(path)
     except OSError as error:

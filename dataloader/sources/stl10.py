@@ -40,11 +40,7 @@ def images_file(root: Path, split: str) -> Path:
 
 
 def read_images(root: Path, split: str) -> NDArray[np.uint8]:
-    """Map all pictures of a split, uint8 (N, 96, 96, 3).
-
-    Raises:
-        UserError: the file is missing, or does not hold a whole number of pictures.
-    """
+    """Map a split's pictures, uint8 (N, 96, 96, 3); UserError where the file is missing, or cut inside a picture."""
     path = images_file(root, split)
     return planes(np.memmap(path, np.uint8, "r", shape=(_count(path), BYTES)))
 
@@ -66,11 +62,7 @@ def read_labels(root: Path, split: str, classes: int = 10) -> NDArray[np.int64]:
 
 
 def read_class_names(root: Path) -> tuple[str, ...]:
-    """Read the classes' names, in the order of their numbers.
-
-    Raises:
-        UserError: `class_names.txt` is missing or no text.
-    """
+    """Read the classes' names, in the order of their numbers; UserError where the file is missing or no text."""
     return tuple(_text(root / "class_names.txt").split())
 
 

@@ -156,11 +156,7 @@ class _Headers(io.FileIO):
 
 
 def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Yield the members of a file's concatenated archives by their normalized names, without hidden ones.
-
-    Raises:
-        tarfile.TarError: it is damaged.
-    """
+    """Yield members of a file's joined archives by normalized names, none hidden; TarError where it is damaged."""
     length, end = path.stat().st_size, 0
     start: int | None = 0
     while start is not None:

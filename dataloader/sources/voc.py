@@ -52,11 +52,7 @@ def of_voc(root: Path, split: str | None = None) -> Listing:
 
 
 def voc_folders(root: Path) -> list[Path]:
-    """List the folders with `JPEGImages` that are `root` or in it, relative to it.
-
-    Raises:
-        UserError: there are none.
-    """
+    """List the folders with `JPEGImages` that are `root` or in it, relative to it; UserError where there are none."""
     if (root / IMAGES).is_dir():
         return [Path()]
     found = sorted(path.parent.relative_to(root) for path in root.glob(f"*/{IMAGES}") if path.is_dir())
@@ -116,11 +112,7 @@ def read_split(root: Path, split: str) -> list[str]:
 
 
 def read_annotation(root: Path, name: str) -> VocAnnotation:
-    """Read the objects of an image.
-
-    Raises:
-        UserError: the file is missing, no XML, or lacks what an annotation has.
-    """
+    """Read the objects of an image; UserError where the file is missing, no XML, or lacks what an annotation has."""
     path = root / ANNOTATIONS / f"{name}.xml"
     try:
         tree = _parsed(path)

@@ -17,20 +17,12 @@ _PNG = "data:image/png;base64,"
 
 
 def square_of(upload: bytes, side: int) -> NDArray[np.uint8]:
-    """Cut the central square out of an uploaded photograph, uint8 (side, side, 3).
-
-    Raises:
-        UserError: it is no picture.
-    """
+    """Cut the central square out of an uploaded photograph, uint8 (side, side, 3); UserError where it is no picture."""
     return center_crop(photograph_of(upload), side)
 
 
 def photograph_of(upload: bytes) -> NDArray[np.uint8]:
-    """Decode an uploaded photograph to uint8 (H, W, 3) by `decode_rgb`.
-
-    Raises:
-        UserError: it is no picture.
-    """
+    """Decode an uploaded photograph to uint8 (H, W, 3) by `decode_rgb`; UserError where it is no picture."""
     try:
         return decode_rgb(upload, "this file")
     except BadImage as error:
@@ -50,11 +42,7 @@ def png_address(image: NDArray[np.uint8]) -> str:
 
 
 def of_address(address: Any, side: int) -> NDArray[np.uint8]:
-    """Decode a PNG's `data:` address, such as one of `png_address`, to a square.
-
-    Raises:
-        UserError: it is none.
-    """
+    """Decode a PNG's `data:` address, such as one of `png_address`, to a square; UserError where it is none."""
     if not isinstance(address, str) or not address.startswith(_PNG):
         raise UserError("choose two pictures first")
     try:

@@ -38,10 +38,7 @@ _HEADERS = {
 def serve(view: RunView, port: int) -> BaseWSGIServer:
     """Make a server of the page that listens on 127.0.0.1; `serve_forever()` answers until it is interrupted.
 
-    Port 0 takes a free one, which the server's `port` names.
-
-    Raises:
-        UserError: the port is taken or forbidden.
+    Port 0 takes a free one, which the server's `port` names. Raises UserError if the port is taken or forbidden.
     """
     if not 0 <= port < 2**16:
         raise UserError(f"port {port}: choose one from 1024 to 65535 with --port, or 0 for a free one")

@@ -120,11 +120,7 @@ def restarted() -> bool:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Turn the failure of a collective operation into one line.
-
-    Raises:
-        UserError: another process is gone.
-    """
+    """Turn the failure of a collective operation into a UserError of one line: another process is gone."""
     try:
         yield
     except RuntimeError as error:

@@ -109,11 +109,7 @@ class Log:
 
 
 def read_entries(metrics: Path) -> list[dict[str, float]]:
-    """Read the numbers of a metrics file, an entry a line.
-
-    Raises:
-        UserError: a line is something else.
-    """
+    """Read the numbers of a metrics file, an entry a line; UserError where a line is something else."""
     try:
         return [{str(name): float(n) for name, n in json.loads(line).items()} for line in read_lines(metrics)]
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:

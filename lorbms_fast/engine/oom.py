@@ -14,11 +14,7 @@ _WANTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory"
 
 @contextmanager
 def out_of_memory_told(batch_size: int, device: torch.device) -> Iterator[None]:
-    """Turn running out of memory inside the block, which builds and trains networks, into one line.
-
-    Raises:
-        UserError: memory did not suffice.
-    """
+    """Turn running out of memory inside the block, which builds and trains networks, into a UserError of one line."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

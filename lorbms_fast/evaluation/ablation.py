@@ -38,11 +38,7 @@ VARIANTS = {
 
 
 def variant_config(base: TrainConfig, name: str, evaluation: EvaluationConfig | None = None) -> TrainConfig:
-    """Leave one part of L_G out of the settings of a run; classifier and discriminator are still trained.
-
-    Raises:
-        UserError: there is no such variant.
-    """
+    """Leave one part of L_G out of a run's settings, none of the training; UserError without such a variant."""
     if name not in VARIANTS:
         raise UserError(f"there is no variant '{name}': choose of {', '.join(VARIANTS)}")
     without = VARIANTS[name].without

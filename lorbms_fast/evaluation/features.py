@@ -50,10 +50,7 @@ def cached_features(
 ) -> FeatureCache:
     """Compute the features that are not in the folder yet, whose name should tell all that they depend on.
 
-    The backbone takes images to (B, D), in evaluation mode.
-
-    Raises:
-        UserError: the disk is too small.
+    The backbone takes images to (B, D), in evaluation mode. Raises UserError if the disk is too small.
     """
     side, seed, epochs = config.side, config.probe.seed, config.probe.epochs
     views = min(config.views or epochs, epochs)
@@ -112,10 +109,8 @@ def pseudo_labels(
 ) -> NDArray[np.int64]:
     """Find the cluster of every image of a store, (N,) numbers 0, 1, ... without gaps; kept in the folder.
 
-    The backbone takes images to (B, D), in evaluation mode, on the device.
-
-    Raises:
-        UserError: there are fewer images than clusters.
+    The backbone takes images to (B, D), in evaluation mode, on the device. Raises UserError if there are fewer images
+    than clusters.
     """
     if len(store) < k:
         raise UserError(f"{store.path} has {len(store)} images for {k} clusters: lower --clusters")

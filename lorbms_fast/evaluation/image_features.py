@@ -47,11 +47,7 @@ class ImageFeatures:
 def image_features(
     inception: Path | None, extractor: str | None, weights: Path | None, device: torch.device
 ) -> ImageFeatures:
-    """Choose Inception's features if its weights are named, else those of another extractor.
-
-    Raises:
-        UserError: neither or both are named, or weights are missing or unfit.
-    """
+    """Choose Inception's features, or an extractor's; UserError unless just one is named, with weights that fit."""
     if inception is not None and extractor is None:
         return inception_features(inception, device)
     if inception is None and extractor is not None:
@@ -91,10 +87,8 @@ def inception_features(weights: Path, device: torch.device) -> ImageFeatures:
 def extractor_features(name: str, weights: Path | None, device: torch.device) -> ImageFeatures:
     """Describe images by one of `lorbms_fast.similarity.features`, which describe the four quadrants of a square.
 
-    Four images laid into one square are its quadrants: each is described as if it were alone.
-
-    Raises:
-        UserError: there is none of that name, or it describes quadrants by what surrounds them.
+    Four images laid into one square are its quadrants: each is described as if it were alone. Raises UserError if there
+    is none of that name, or it describes quadrants by what surrounds them.
     """
     if name == "encoder":
         raise UserError("features 'encoder' are those of the judged network itself: choose others, e.g. descriptor")

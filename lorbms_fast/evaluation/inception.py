@@ -169,11 +169,7 @@ class Inception(nn.Module):
 
 
 def load_inception(weights: Path, device: torch.device) -> Inception:
-    """Load the network with weights from a file, in evaluation mode.
-
-    Raises:
-        UserError: the file is missing or holds weights of another network.
-    """
+    """Load the network for evaluation; UserError where the file of weights is missing or of another network."""
     network = Inception()
     fill(network, read_checkpoint(weights), weights)
     return network.to(device).eval()

@@ -42,11 +42,7 @@ class Section:
 
 
 def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> None:
-    """Write the page for a run, with the folders of ablation and calibration if they are there.
-
-    Raises:
-        UserError: there is no such run.
-    """
+    """Write a run's page, with the folders of ablation and calibration where they are; UserError without such a run."""
     sections = [
         _about(run),
         _generation(run),

@@ -21,11 +21,7 @@ class Split:
 
 
 def split_photographs(store: ImageStore, share: float, seed: int) -> Split:
-    """Deal a store's photographs: a share to learn from, at least one photograph on either side.
-
-    Raises:
-        UserError: there are fewer than four photographs.
-    """
+    """Deal a store's photographs: a share to learn from, one on either side at least; UserError below four."""
     photographs = photographs_of(store)
     total = int(photographs.max(initial=-1)) + 1
     if total < 4:

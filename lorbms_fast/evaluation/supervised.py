@@ -165,11 +165,7 @@ def save_state(path: Path, iteration: int, network: nn.Module, optimizers: Seque
 
 
 def restore_state(path: Path, network: nn.Module, optimizers: Sequence[Optimizer]) -> int:
-    """Load a state and return its iteration; 0 where there is none.
-
-    Raises:
-        UserError: the file is damaged or of another training.
-    """
+    """Load a state and return its iteration, 0 without one; UserError where it is damaged or of another training."""
     if not path.exists():
         return 0
     content = read_checkpoint(path)

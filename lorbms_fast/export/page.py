@@ -30,10 +30,7 @@ def write_page(
 ) -> None:
     """Write the page from ONNX files, the folder of the npm package onnxruntime-web, and the exported generator.
 
-    `pictures`, uint8 (S, S, 3), come with the page to be mixed.
-
-    Raises:
-        UserError: the runtime is not there.
+    `pictures`, uint8 (S, S, 3), come with the page to be mixed. Raises UserError if the runtime is not there.
     """
     assets = runtime_files(runtime)
     contents = {name: path.read_bytes() for name, path in (assets | {"enc": encoder, "dec": decoder}).items()}
@@ -64,11 +61,7 @@ def write_page(
 
 
 def runtime_files(runtime: Path) -> dict[str, Path]:
-    """Find the runtime's files by their names on the page.
-
-    Raises:
-        UserError: one is not there.
-    """
+    """Find the runtime's files by their names on the page; UserError where one is not there."""
     found = {name: runtime / "dist" / file for name, file in RUNTIME.items()}
     if missing := [path for path in found.values() if not path.is_file()]:
         raise UserError(

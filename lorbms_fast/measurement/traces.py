@@ -43,11 +43,7 @@ class Line:
 
 
 def read_trace(file: Path) -> Trace:
-    """Read what `lorbms-fast profile` or `python -m bench.gpu` wrote on a GPU.
-
-    Raises:
-        UserError: it is not such a file.
-    """
+    """Read what `lorbms-fast profile` or `python -m bench.gpu` wrote on a GPU; UserError where it is no such file."""
     try:
         raw = file.read_bytes()
         found = json.loads(gzip.decompress(raw) if file.suffix == ".gz" else raw)

@@ -26,10 +26,8 @@ def write_composed(
 ) -> Composed:
     """Write `out/coco`, `out/stl10_binary` and `out/credits`: all of it, or nothing.
 
-    `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one.
-
-    Raises:
-        UserError: `out` exists or a number makes no sense.
+    `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one. Raises UserError if `out`
+    exists or a number makes no sense.
     """
     _check(scenes, train, test, seed, workers)
     with atomic_folder(out) as folder:

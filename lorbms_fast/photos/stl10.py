@@ -58,10 +58,8 @@ def write_stl10(folder: Path, train: int, test: int, seed: int, workers: int = 1
 
     The files are STL-10's: `{train,test}_X.bin` (uint8, 96x96, an image is its three planes, each column by column),
     `{train,test}_y.bin` (uint8, 1..10), `class_names.txt`, `fold_indices.txt` (a line a fold, from 0). `objects.json`
-    beside them names each picture's cut-out. No object of the test set appears in training.
-
-    Raises:
-        UserError: a number does not divide evenly.
+    beside them names each picture's cut-out. No object of the test set appears in training. Raises UserError if a
+    number does not divide evenly.
     """
     check_sizes(train, test)
     folder.mkdir(parents=True)

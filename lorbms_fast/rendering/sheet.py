@@ -20,10 +20,7 @@ def sheet(
     """Draw images in rows and columns with a label over each column and, if given, left of each row.
 
     Images are uint8 (H, W, 3), None for an empty cell, whose side is `cell` pixels. Small ones are enlarged without
-    smoothing.
-
-    Raises:
-        ValueError: a row is not as long as `columns`, or `row_labels` not as long as `rows`.
+    smoothing. Raises ValueError if a row is not as long as `columns`, or `row_labels` not as long as `rows`.
     """
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"rows of {[len(row) for row in rows]} images do not fit {len(columns)} columns")

@@ -31,10 +31,8 @@ def search(
 
     Each of the `trials` reports after `slices` slices of `every` iterations, and is judged by the mean over a slice of
     the log's number `metric`, which is minimized. By the method pbt, bad runs then continue from good ones, with
-    perturbed settings. Returns the runs' last numbers, best first: `metric`, the drawn settings, and `folder`.
-
-    Raises:
-        UserError: nothing is searched, or no trial came to an end.
+    perturbed settings. Returns the runs' last numbers, best first: `metric`, the drawn settings, and `folder`. Raises
+    UserError if nothing is searched, or no trial came to an end.
     """
     found = ranges(space)
     if not found:

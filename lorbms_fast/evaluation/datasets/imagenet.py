@@ -11,11 +11,7 @@ from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 
 
 def read_class_folders(folder: Path) -> Labelled:
-    """Read every picture of `folder/<class>/`; classes in the order of their names.
-
-    Raises:
-        UserError: there are fewer than two classes with pictures.
-    """
+    """Read the pictures of `folder/<class>/`, classes by name; UserError where fewer than two have any."""
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: name the folder of ImageNet's classes, such as ILSVRC2012/train")
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))

@@ -28,10 +28,8 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
     """Find the category whose box covers most of each quadrant of each image of a store.
 
     Boxes follow the image's crop and mirroring. Crowds do not count. The annotations, instances_*.json, are by default
-    looked for beside the store's photographs.
-
-    Raises:
-        UserError: the file is not there, is none of COCO's, or speaks of none of the store's images.
+    looked for beside the store's photographs. Raises UserError if the file is not there, is none of COCO's, or speaks
+    of none of the store's images.
     """
     path = annotations or find_annotations(store.root) or find_annotations(store.root.parent)
     if path is None:

@@ -19,10 +19,7 @@ def read_voc(folder: Path, split: str = "trainval") -> Labelled:
     """Read which of the twenty classes each image of a split shows; objects marked difficult do not count.
 
     The folder has `Annotations`, `ImageSets`, whose `Main` has the split's file, and `JPEGImages`, such as VOC2007, or
-    holds one such folder.
-
-    Raises:
-        UserError: a file is missing or malformed, or an object is of none of the classes.
+    holds one such folder. Raises UserError if a file is missing or malformed, or an object is of none of the classes.
     """
     root = _root(folder)
     images = read_split(root, split)

@@ -44,10 +44,8 @@ def measure_scenes(
     One half of the store's photographs teaches the classifiers, the other is swapped and judged.
 
     The judge learns the extractor's features of quadrants, described by `features`; `pairs` is the number of swaps, see
-    `draw_swaps`. The networks are in evaluation mode, on the device.
-
-    Raises:
-        UserError: the store is too small, or a half of it shows fewer than two categories.
+    `draw_swaps`. The networks are in evaluation mode, on the device. Raises UserError if the store is too small, or a
+    half of it shows fewer than two categories.
     """
     setting = {
         "weights": weights_fingerprint(networks),

@@ -90,11 +90,7 @@ def with_variant(config: TrainConfig, name: str) -> TrainConfig:
 
 
 def network(kind: Kind, name: str) -> Any:
-    """Find a variant's class for one of the four networks.
-
-    Raises:
-        UserError: the variant has no network of this kind.
-    """
+    """Find a variant's class for one of the four networks; UserError where it has none of this kind."""
     found = _variant(name).networks.get(kind)
     if found is None:
         having = [other for other, variant in _VARIANTS.items() if kind in variant.networks]

@@ -39,11 +39,7 @@ class DeepClusterAlexNet(nn.Module):
 
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
-    """Load the published `checkpoint.pth.tar`: 4,096 numbers a quadrant.
-
-    Raises:
-        UserError: the file is not that checkpoint.
-    """
+    """Load the published `checkpoint.pth.tar`, 4,096 numbers a quadrant; UserError where the file is another."""
     assert weights is not None  # `load_extractor` has seen to it
     checkpoint = read_checkpoint(weights)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
