@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorbms_fast.measurement.machine import machine
+from lorbms_fast.similarity.features.extractor import Extractor
 
 PER_TASK = 0.0027
 """Seconds of the driver for a task, of which it hands out one after another (measured, see docs/scale.md)."""
@@ -28,6 +30,8 @@ DIMENSION, SHARD, QUERIES = 1280, 5461, 16_384
 """Numbers of a feature, and images of a task of each kind."""
 CORE_HOUR, GB_MONTH = 0.05, 0.023
 """US dollars (taken)."""
+CAUSES, CENTRES = 24, 300
+"""Numbers that a drawn image's features depend on, and the groups they come in."""
 
 
 class Cluster(NamedTuple):
@@ -203,11 +207,27 @@ def measured(tasks: int) -> float:
         return (time.perf_counter() - start) / tasks
 
 
+def drawn_features(d: int) -> Extractor:
+    """(images, 4, d): rectified mixtures of a few causes, around one of 300 centres, and noise."""
+    fixed = np.random.default_rng(0)
+    centres = fixed.standard_normal((CENTRES, CAUSES), np.float32)
+    mixture = fixed.standard_normal((CAUSES, d), np.float32)
+
+    def extract(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        numbers = np.ascontiguousarray(images).reshape(len(images), 8).view(np.int64)[:, 0]
+        generator = np.random.default_rng(int(numbers[0]))
+        causes = centres[generator.integers(CENTRES, size=(len(images), 4))]
+        causes += generator.standard_normal(causes.shape, np.float32)
+        noise = generator.standard_normal((len(images), 4, d), np.float32)
+        return np.maximum(causes @ mixture, 0) + np.float32(0.3) * noise
+
+    return Extractor(1, extract)
+
+
 def compare(images: int, dimension: int) -> None:
     """Search a quadrant of drawn float16 features, by one machine's code and by the cluster's, in turns, and print."""
     import ray
 
-    from bench.scale import drawn_features
     from lorbms_fast.cluster import neighbours
     from lorbms_fast.cluster.tasks import connected
     from lorbms_fast.dataloader.places import Place
