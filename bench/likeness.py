@@ -5,29 +5,28 @@ their averages over many iterations are. A pair is one run of each form with the
 batches. If both forms draw their runs from one distribution, the two of a pair could as well be swapped: `likeness`
 counts how many of all 2^S swappings of S pairs give averages as far apart as those seen.
 
-Losses and states are kept in bench/.likeness as they come, so that it goes on where it was interrupted. `--report`
-prints the test of what is there, `--ways` trains forms with a mistake in them: what would the test have noticed?
+Losses and states are kept in bench/.likeness as they come, so that it goes on where it was interrupted. The test of
+what is there is printed at the end.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.gpu.setting import SMALL
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import Impl, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from lorbms_fast.config import Impl, OptimConfig, TrainConfig
 from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.engine.implementations import IMPLS
-from lorbms_fast.engine.iteration import IterationImpl, iterate
+from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
@@ -36,99 +35,39 @@ from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, StepMetrics
 
 KEPT = Path(__file__).parent / ".likeness"
-CONFIG = TrainConfig(
-    model=ModelConfig(
-        stem=3,
-        growth=2,
-        layers=(1, 1, 1, 1, 1),
-        chunk=4,
-        discriminator_width=2,
-        classifier_widths=(4, 4, 4, 4, 4),
-        classifier_hidden=8,
-    ),
-    optim=OptimConfig(generator_lr=1e-3),
-    batch_size=3,
-)
+CONFIG = TrainConfig(model=SMALL, optim=OptimConfig(generator_lr=1e-3), batch_size=3)
 PHOTOGRAPHS = 300
-ITERATIONS = 2000
 LOSSES = ("L_rec_hat", "L_rec_prime", "L_adv", "L_cls_G", "L_cls", "L_D")
 """L_G is a sum of some of them."""
 PART = 200
 """Iterations that are trained at a time."""
 BLOCKS = 2
 """Averages are over halves of a run."""
-
-
-class Trained(NamedTuple):
-    """A way to train: an implementation of the iteration, whose networks it takes, and its settings."""
-
-    impl: IterationImpl
-    networks: Impl
-    loss: LossConfig
-    optim: OptimConfig
-
-
-def _changed(loss: dict[str, object] | None = None, optim: dict[str, object] | None = None) -> Trained:
-    changed_loss = replace(CONFIG.loss, **(loss or {}))  # type: ignore[arg-type]
-    changed_optim = replace(CONFIG.optim, **(optim or {}))  # type: ignore[arg-type]
-    return Trained(IMPLS["fast"], "fast", changed_loss, changed_optim)
-
-
-def _standing_u() -> Trained:
-    trained = _changed()._replace(optim=replace(CONFIG.optim))
-    object.__setattr__(trained.optim, "sn_power_iterations", (0, 0))  # which settings are not allowed to say
-    return trained
-
-
-WAYS: dict[str, Callable[[], Trained]] = {
-    "reference": lambda: Trained(IMPLS["reference"], "reference", CONFIG.loss, CONFIG.optim),
-    "fast": _changed,
-    "lambda_1 of L_cls 5% larger": lambda: _changed(loss={"lambdas": (1.05, 1.0, 1.0, 1.0)}),
-    "lambda_rec 5% larger": lambda: _changed(loss={"rec": 1.05 * CONFIG.loss.rec}),
-    "lambda_adv 10% larger": lambda: _changed(loss={"adv": 1.1 * CONFIG.loss.adv}),
-    "u never advanced": _standing_u,
-    "rate of the discriminator 5% larger": lambda: _changed(
-        optim={"discriminator_lr": 1.05 * CONFIG.optim.discriminator_lr}
-    ),
-}
-"""The two that are compared, and forms with a mistake in them."""
+FORMS: tuple[Impl, ...] = ("reference", "fast")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train on from what is there, all runs a part at a time."""
+    """Train on from what is there, all runs a part at a time, and print the test."""
     parser = argparse.ArgumentParser(prog="python -m bench.likeness", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["reference", "fast"])
-    parser.add_argument("--iterations", type=int, default=ITERATIONS)
-    parser.add_argument("--report", action="store_true", help="train nothing, print the tests of what is there")
+    parser.add_argument("--iterations", type=int, default=2000, help="0 trains nothing more")
     options = parser.parse_args(arguments)
-    if options.report:
-        print(report(options.seeds))
-        return
     KEPT.mkdir(exist_ok=True)
     retain_freed_memory()
     images = photographs()
-    parts = range(PART, options.iterations + 1, PART)
-    runs = list(product(parts, options.seeds, options.ways))
-    for until, seed, way in tqdm(runs, unit="part", desc=f"parts of {PART} iterations"):
-        train(way, seed, images, until)
+    runs = list(product(range(PART, options.iterations + 1, PART), options.seeds, FORMS))
+    for until, seed, form in tqdm(runs, unit="part", desc=f"parts of {PART} iterations"):
+        train(form, seed, images, until)
+    print(report([seed for seed in options.seeds if all(kept(form, seed).exists() for form in FORMS)]))
 
 
-def kept(way: str, seed: int) -> Path:
+def kept(form: Impl, seed: int) -> Path:
     """Where a run lies."""
-    return KEPT / f"{list(WAYS).index(way)}-{seed}.pt"
+    return KEPT / f"{form}-{seed}.pt"
 
 
 def differences(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Averages over blocks of one form's losses less those of the reference.
-
-    Args:
-        losses: (S, iterations, L), of S seeds.
-        reference: the same of the reference.
-
-    Returns:
-        (S, L, BLOCKS).
-    """
+    """(S, L, BLOCKS): averages over blocks of losses (S, iterations, L), of S seeds, less those of the reference."""
     blocks = np.array_split(losses - reference, BLOCKS, axis=1)
     return np.stack([block.mean(1) for block in blocks], axis=-1)
 
@@ -136,13 +75,9 @@ def differences(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> 
 def likeness(D: NDArray[np.float64]) -> NDArray[np.float64]:
     """Adjusted p-values of paired differences, by all 2^S swappings of pairs (max-T: Westfall and Young, 1993).
 
-    The smallest of them is at most alpha with probability alpha, if both forms draw from one distribution.
-
-    Args:
-        D: (S, L, B), of S pairs.
-
-    Returns:
-        (L, B): the part of all swappings whose largest T is at least this one's T, `T = |mean_s D| / rms_s D`.
+    The smallest of them is at most alpha with probability alpha, if both forms draw from one distribution. For D
+    (S, L, B), of S pairs, they are (L, B): the part of all swappings whose largest T is at least this one's T,
+    `T = |mean_s D| / rms_s D`.
     """
     rms = np.sqrt((D**2).mean(0))
     signs = np.array(list(product((1.0, -1.0), repeat=len(D))))
@@ -154,24 +89,15 @@ def likeness(D: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def report(seeds: Sequence[int]) -> str:
-    """The tests of every way that has runs, over the iterations that all its pairs have, as a Markdown table."""
-    lines = ["| form | pairs | iterations | smallest adjusted p | loss |", "|---|---|---|---|---|"]
-    for way in WAYS:
-        pairs = [seed for seed in seeds if kept(way, seed).exists() and kept("reference", seed).exists()]
-        if way == "reference" or not pairs:
-            continue
-        runs = [[_losses(form, seed) for seed in pairs] for form in (way, "reference")]
-        length = min(len(losses) for form in runs for losses in form)
-        ours, reference = (np.stack([losses[:length] for losses in form]) for form in runs)
-        p = likeness(differences(ours, reference))
-        loss = LOSSES[int(np.argmin(p.min(1)))]
-        lines.append(f"| {way} | {len(pairs)} | {length:,} | {p.min():.3f} | {loss} |")
-    return "\n".join(lines)
-
-
-def _losses(way: str, seed: int) -> NDArray[np.float64]:
-    losses: NDArray[np.float64] = torch.load(kept(way, seed), weights_only=True)["losses"].numpy()
-    return losses
+    """The test of these seeds' pairs, over the iterations that all have."""
+    if not seeds:
+        return "no pairs yet"
+    runs = [[torch.load(kept(form, seed), weights_only=True)["losses"] for seed in seeds] for form in FORMS]
+    length = min(len(losses) for form in runs for losses in form)
+    reference, ours = (torch.stack([losses[:length] for losses in form]).numpy() for form in runs)
+    p = likeness(differences(ours, reference))
+    loss = LOSSES[int(np.argmin(p.min(1)))]
+    return f"{len(seeds)} pairs of {length:,} iterations: smallest adjusted p {p.min():.3f}, of {loss}"
 
 
 def photographs() -> Tensor:
@@ -189,16 +115,11 @@ def batch(images: Tensor, seed: int, number: int) -> Batch:
     return Batch(drawn[0], drawn[1:], torch.rand((n, 4), generator=generator).argsort(1) < replaced)
 
 
-def train(way: str, seed: int, images: Tensor, until: int) -> NDArray[np.float64]:
-    """Take a run up to an iteration; what it was before and is then lies in `KEPT`.
-
-    Returns:
-        Losses of every iteration, (iterations, len(LOSSES)).
-    """
-    impl, whose, loss, optim = WAYS[way]()
-    networks = build(CONFIG.model, whose, seed).train()
-    optimizers = Optimizers.of(networks, optim)
-    path = kept(way, seed)
+def train(form: Impl, seed: int, images: Tensor, until: int) -> NDArray[np.float64]:
+    """Take a run, kept in `KEPT`, up to an iteration; returns all iterations' losses, (iterations, len(LOSSES))."""
+    networks = build(CONFIG.model, form, seed).train()
+    optimizers = Optimizers.of(networks, CONFIG.optim)
+    path = kept(form, seed)
     losses: list[Tensor] = []
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -208,7 +129,7 @@ def train(way: str, seed: int, images: Tensor, until: int) -> NDArray[np.float64
             optimizer.load_state_dict(state[name])
     columns = [StepMetrics.names().index(name) for name in LOSSES]
     for number in range(len(losses), until):
-        metrics = iterate(impl, networks, optimizers, [batch(images, seed, number)], loss, optim)
+        metrics = iterate(IMPLS[form], networks, optimizers, [batch(images, seed, number)], CONFIG.loss, CONFIG.optim)
         losses.append(metrics.stacked()[columns])
     state = {"losses": torch.stack(losses), "networks": networks.state_dict()}
     state |= {name: optimizer.state_dict() for name, optimizer in vars(optimizers).items()}

@@ -44,7 +44,7 @@ def test_a_run_goes_on_where_it_was(tmp_path, monkeypatch):
     train("fast", 2, images, 1)
     again = train("fast", 1, images, 3)
     assert np.array_equal(whole, again)
-    (tmp_path / "1-1.pt").unlink()
+    (tmp_path / "fast-1.pt").unlink()
     train("fast", 1, images, 1)
     assert np.array_equal(train("fast", 1, images, 3), whole)
 
