@@ -1,4 +1,4 @@
-"""Functions that launch kernels, registered as operations of torch's."""
+"""Functions that launch kernels, registered as operations of torch's, and the precision of their products."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -31,3 +31,8 @@ def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
         return torch.library.custom_op(f"lorbms_fast::{name}", on_its_device, mutates_args=())
 
     return decorate
+
+
+def input_precision(dtype: torch.dtype) -> str:
+    """Input precision of products of a dtype: of float32's, what torch's own convolutions are allowed."""
+    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"

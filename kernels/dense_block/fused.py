@@ -48,15 +48,9 @@ def activated(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps
 
 
 def apply(
-    function: type[torch.autograd.Function],
-    x: Tensor,
-    W: Tensor,
-    b: Tensor,
-    layers: int,
-    activation: str,
-    eps: float,
+    function: type[torch.autograd.Function], x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float,
     *others: Tensor,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Run a function outside autocast, with x in the dtype of the weights."""
     with no_autocast(x):
         normed = activation == "instance_norm_relu"
@@ -273,15 +267,9 @@ def _steps(first: int, last: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _solve_transposed(
-    system: System,
-    needs: Sequence[bool],
-    g: Tensor,
-    g_hat: Tensor,
-    to_a0: Tensor | None,
-    x_hat: Tensor,
-    y_hat: Tensor,
+    system: System, needs: Sequence[bool], g: Tensor, g_hat: Tensor, to_a0: Tensor | None, x_hat: Tensor, y_hat: Tensor,
     rstd: Sequence[Tensor],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Solve the transposed system.
 
     Args:

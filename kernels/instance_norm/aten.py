@@ -30,15 +30,9 @@ def forward(
 
 
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    activation: int,
+    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradient of x; the sums of the gradients of the result, and of their products with x_hat, of each map."""
     how = Activation(NAMES[activation], slope)
     of_map = (*x.shape[:2], *[1] * (x.dim() - 2))

@@ -43,15 +43,9 @@ def forward(
     "int activation, float slope) -> (Tensor, Tensor, Tensor)"
 )
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    activation: int,
+    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradient of x; of each map, the sum of the gradients of the result, and that of their products with x_hat.
 
     The gradient of the result lies as x does.

@@ -23,7 +23,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
-from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels.dense_block import reference
 from lorbms_fast.kernels.dense_block.triton import kernels
 from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
@@ -38,7 +38,6 @@ _POSITIONS = 128
 """Max. positions of grad_x per program."""
 _PROGRAMS = 512
 """Max. programs for a weight gradient: about 2 x 2 x 132 multiprocessors."""
-_BLOCK = 1024
 _splits: dict[tuple[int, ...], bool] = {}
 """Whether to split, by positions, channels, new maps and norm, where somebody has tried; elsewhere `_split` decides."""
 
@@ -99,7 +98,7 @@ def dense_block(
         )  # fmt: skip
     maps = (y, stack, w, mean, rstd)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
-    sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": _precision(w.dtype)}
+    sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": input_precision(w.dtype)}
     big, tile = _matrix(H * W, MAPS, C, w.dtype), _tile(H * W, G, w.dtype)
     of_solve = _launch(tile["TILE_M"], w.dtype)
     of_solve |= _solving(tile, of_solve["num_warps"], not split) | tile
@@ -135,24 +134,13 @@ def _results(
 
 @triton_op("dense_block_backward")
 def dense_block_backward(
-    x: Tensor,
-    grad_y: Tensor | None,
-    grad_stack: Tensor | None,
-    w: Tensor,
-    b: Tensor,
-    y: Tensor,
-    stack: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    layers: int,
-    kernel_size: int,
-    activation: str,
-    needs_x: bool,
-    needs_parameters: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, grad_y: Tensor | None, grad_stack: Tensor | None, w: Tensor, b: Tensor,
+    y: Tensor, stack: Tensor, mean: Tensor, rstd: Tensor,
+    layers: int, kernel_size: int, activation: str, needs_x: bool, needs_parameters: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, of packed weights and of biases; empty where not needed."""
     N, C, H, W = x.shape
-    L, MAPS, k, NORM, precision = layers, len(b), kernel_size, activation != "relu", _precision(w.dtype)
+    L, MAPS, k, NORM, precision = layers, len(b), kernel_size, activation != "relu", input_precision(w.dtype)
     G, STACK = MAPS // L, C + MAPS
     grad_x, grad_w, grad_b = _gradients(
         x, grad_y, grad_stack, w, b, y, stack, mean, rstd, layers, kernel_size, activation, needs_x, needs_parameters
@@ -200,21 +188,10 @@ def dense_block_backward(
 
 @dense_block_backward.register_fake
 def _gradients(
-    x: Tensor,
-    grad_y: Tensor | None,
-    grad_stack: Tensor | None,
-    w: Tensor,
-    b: Tensor,
-    y: Tensor,
-    stack: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    layers: int,
-    kernel_size: int,
-    activation: str,
-    needs_x: bool,
-    needs_parameters: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, grad_y: Tensor | None, grad_stack: Tensor | None, w: Tensor, b: Tensor,
+    y: Tensor, stack: Tensor, mean: Tensor, rstd: Tensor,
+    layers: int, kernel_size: int, activation: str, needs_x: bool, needs_parameters: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     grad_x = torch.empty_like(x) if needs_x else x.new_empty(0)
     if needs_x and activation == "relu":
         grad_x = torch.empty_like(x, memory_format=torch.channels_last)
@@ -259,11 +236,6 @@ dense_block.register_autograd(_backward, setup_context=_setup)
 
 def _channels_last(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-
-
-def _precision(dtype: torch.dtype) -> str:
-    """Input precision of float32 products: what torch's own convolutions are allowed."""
-    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
 def _split(images: int, positions: int, *block: int) -> bool:
@@ -317,7 +289,7 @@ def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
     Exact float32 products leave none for it, and are too slow themselves to wait for memory.
     """
     half = dtype.itemsize == 2
-    stages = 3 if half else 2 if _precision(dtype) == "tf32" else 1
+    stages = 3 if half else 2 if input_precision(dtype) == "tf32" else 1
     return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": stages}
 
 

@@ -43,18 +43,9 @@ def forward(x_ptr, y_ptr, which_ptr, x_strides, size, C, H, W, CHANNELS_LAST: tl
 
 @triton.jit
 def backward(
-    grad_ptr,
-    which_ptr,
-    dx_ptr,
-    grad_strides,
-    which_strides,
-    size,
-    C,
-    H,
-    W,
-    CHANNELS_LAST: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    grad_ptr, which_ptr, dx_ptr, grad_strides, which_strides, size, C, H, W,
+    CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """BLOCK values of dx; H and W are x's."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     n, c, h, w = _place(i, C, H, W, CHANNELS_LAST)

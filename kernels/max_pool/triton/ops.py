@@ -35,18 +35,9 @@ def pool_backward(grad: Tensor, which: Tensor, height: int, width: int) -> Tenso
     """Gradient of x, (N, C, height, width), in the pooled maps' memory layout."""
     dx = _empty_gradient(grad, which, height, width)
     kernels.backward[(triton.cdiv(dx.numel(), BLOCK),)](
-        grad,
-        which,
-        dx,
-        grad.stride(),
-        which.stride(),
-        dx.numel(),
-        dx.shape[1],
-        height,
-        width,
-        _is_channels_last(dx),
+        grad, which, dx, grad.stride(), which.stride(), dx.numel(), dx.shape[1], height, width, _is_channels_last(dx),
         BLOCK,
-    )
+    )  # fmt: skip
     return dx
 
 

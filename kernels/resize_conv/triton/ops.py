@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.constants import beside
-from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.resize_conv import fused
 from lorbms_fast.kernels.resize_conv.triton import kernels
@@ -62,7 +62,7 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
             return triton.cdiv(positions, tile["BLOCK_M"]), triton.cdiv(O, tile["BLOCK_O"])
 
         kernels.forward[grid](
-            x[of_launch], taps, y[of_launch], x.stride(), y.stride(), positions, C, O, H, W, _precision(x)
+            x[of_launch], taps, y[of_launch], x.stride(), y.stride(), positions, C, O, H, W, input_precision(x.dtype)
         )
     return y
 
@@ -100,16 +100,11 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
         kernels.gradients[grid](
             grad[of_launch], taps, x[of_launch], dx[of_launch] if of_x else dx, partial[i * parts :], grad.stride(),
             x.stride(), dx.stride() if of_x else x.stride(), positions, C, O, H, W,
-            triton.cdiv(positions, max(parts, 1)), int(of_x), parts, _precision(x),
+            triton.cdiv(positions, max(parts, 1)), int(of_x), parts, input_precision(x.dtype),
         )  # fmt: skip
     if len(partial) > 1:
         reduce_partials(partial, dtaps)
     return dx, dtaps
-
-
-def _precision(x: Tensor) -> str:
-    """Input precision of float32 products: what torch's own convolutions are allowed."""
-    return "ieee" if x.dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
 def _empty_result(x: Tensor, taps: Tensor) -> Tensor:

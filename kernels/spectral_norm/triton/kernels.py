@@ -19,29 +19,16 @@ def _weight(table_ptr, of_tile_ptr):
     i = tl.load(of_tile_ptr + tl.program_id(0))
     row = table_ptr + i * 6
     return (
-        i,
-        tl.load(row).to(tl.int32),
-        tl.load(row + 1).to(tl.int32),
-        tl.load(row + 2),
-        tl.load(row + 3),
-        tl.load(row + 4),
-        tl.load(row + 5),
-    )
+        i, tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32), tl.load(row + 2), tl.load(row + 3),
+        tl.load(row + 4), tl.load(row + 5),
+    )  # fmt: skip
 
 
 @triton.jit
 def power_step(
-    W_ptr,
-    u_ptr,
-    table_ptr,
-    of_tile_ptr,
-    first_ptr,
-    t_ptr,
-    norms_ptr,
-    sums_ptr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
+    W_ptr, u_ptr, table_ptr, of_tile_ptr, first_ptr, t_ptr, norms_ptr, sums_ptr,
+    BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
     """One tile's part of t, of |t|^2 and of W t."""
     i, O, K, W_at, u_at, v_at, sums_at = _weight(table_ptr, of_tile_ptr)
     block = tl.program_id(0) - tl.load(first_ptr + i)
@@ -96,21 +83,9 @@ def _store_u(u_next_ptr, sums_ptr, O, blocks, scale, BLOCK_O: tl.constexpr):
 
 @triton.jit
 def divide(
-    W_ptr,
-    table_ptr,
-    of_tile_ptr,
-    first_ptr,
-    norms_ptr,
-    sums_ptr,
-    t_ptr,
-    W_bar_ptr,
-    u_next_ptr,
-    v_ptr,
-    sigma_ptr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    BLOCK_TILES: tl.constexpr,
-):
+    W_ptr, table_ptr, of_tile_ptr, first_ptr, norms_ptr, sums_ptr, t_ptr, W_bar_ptr, u_next_ptr, v_ptr, sigma_ptr,
+    BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_TILES: tl.constexpr,
+):  # fmt: skip
     """One tile of `W / sigma` and of v; a weight's first tile stores u' and sigma too."""
     i, O, K, W_at, u_at, v_at, sums_at = _weight(table_ptr, of_tile_ptr)
     first = tl.load(first_ptr + i)
@@ -133,15 +108,9 @@ def divide(
 
 @triton.jit
 def next_u(
-    table_ptr,
-    of_tile_ptr,
-    first_ptr,
-    norms_ptr,
-    sums_ptr,
-    u_next_ptr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_TILES: tl.constexpr,
-):
+    table_ptr, of_tile_ptr, first_ptr, norms_ptr, sums_ptr, u_next_ptr,
+    BLOCK_O: tl.constexpr, BLOCK_TILES: tl.constexpr,
+):  # fmt: skip
     """u' of every weight; only a weight's first tile has work."""
     i, O, _, _, u_at, _, sums_at = _weight(table_ptr, of_tile_ptr)
     first = tl.load(first_ptr + i)
@@ -171,19 +140,9 @@ def inner_products(
 
 @triton.jit
 def backward(
-    grad_ptr,
-    table_ptr,
-    of_tile_ptr,
-    first_ptr,
-    inner_ptr,
-    u_next_ptr,
-    v_ptr,
-    sigma_ptr,
-    dW_ptr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    BLOCK_TILES: tl.constexpr,
-):
+    grad_ptr, table_ptr, of_tile_ptr, first_ptr, inner_ptr, u_next_ptr, v_ptr, sigma_ptr, dW_ptr,
+    BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_TILES: tl.constexpr,
+):  # fmt: skip
     """One tile of `dL/dW = (g - <g, W_bar> u' v^T) / sigma`."""
     i, O, K, W_at, u_at, v_at, _ = _weight(table_ptr, of_tile_ptr)
     first = tl.load(first_ptr + i)

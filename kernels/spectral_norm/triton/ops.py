@@ -89,14 +89,9 @@ def _plan(sizes: tuple[int, ...], block_k: int, device: torch.device) -> _Plan:
     return _Plan(
         torch.tensor(rows, dtype=torch.int64, device=device),
         torch.tensor([i for i, b in enumerate(blocks) for _ in range(b)], dtype=torch.int32, device=device),
-        torch.tensor(first, dtype=torch.int32, device=device),
-        tiles=first[-1],
-        weights=len(O),
-        most_tiles=triton.next_power_of_2(max(blocks)),
-        u_size=u_at[-1],
-        v_size=v_at[-1],
-        sums_size=sums_at[-1],
-    )
+        torch.tensor(first, dtype=torch.int32, device=device), tiles=first[-1], weights=len(O),
+        most_tiles=triton.next_power_of_2(max(blocks)), u_size=u_at[-1], v_size=v_at[-1], sums_size=sums_at[-1],
+    )  # fmt: skip
 
 
 def _power_step(W: Tensor, u: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,14 +183,9 @@ def _backward(ctx: Any, grad: Tensor | None, _u: None, _v: None, grad_sigma: Ten
 
 
 def _defined_backward(
-    grad: Tensor | None,
-    grad_sigma: Tensor | None,
-    W_bar: Tensor,
-    u_next: Tensor,
-    v: Tensor,
-    sigma: Tensor,
+    grad: Tensor | None, grad_sigma: Tensor | None, W_bar: Tensor, u_next: Tensor, v: Tensor, sigma: Tensor,
     sizes: list[int],
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`backward` in operations of torch's, which can be differentiated: W_bar and sigma know how they depend on W."""
     O, K = sizes[::2], sizes[1::2]
     areas = [o * k for o, k in zip(O, K, strict=True)]

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.lorbms.output_conv.triton import kernels
 
@@ -24,7 +24,7 @@ def output_conv(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, dtype
     positions, block_o = N * H * W, min(64, max(16, triton.next_power_of_2(O)))
     kernels.forward[triton.cdiv(positions, BLOCK_M), triton.cdiv(O, block_o)](
         x, x.stride(), new_maps, new_maps.stride(), weight.contiguous(), bias, y, positions, C, D, O, H, W,
-        PRECISION=_precision(dtype), BLOCK_M=BLOCK_M, BLOCK_O=block_o, BLOCK_K=32, num_warps=4, num_stages=3,
+        PRECISION=input_precision(dtype), BLOCK_M=BLOCK_M, BLOCK_O=block_o, BLOCK_K=32, num_warps=4, num_stages=3,
     )  # fmt: skip
     return y
 
@@ -53,16 +53,12 @@ def output_conv_backward(
         dx if needs_stack else None, dx.stride() if needs_stack else x.stride(),
         dmaps if needs_stack else None, dmaps.stride() if needs_stack else x.stride(),
         partial, tiles_per_part, positions, C, D, O, H, W,
-        PRECISION=_precision(y.dtype), BLOCK_M=BLOCK_M, BLOCK_O=block_o, BLOCK_C=block_c, num_warps=8, num_stages=2,
+        PRECISION=input_precision(y.dtype), BLOCK_M=BLOCK_M, BLOCK_O=block_o, BLOCK_C=block_c,
+        num_warps=8, num_stages=2,
     )  # fmt: skip
     if parts > 1:
         reduce_partials(partial, of_parameters)
     return dx, dmaps, of_parameters
-
-
-def _precision(dtype: torch.dtype) -> str:
-    """Input precision of float32 products: what torch's own convolutions are allowed."""
-    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
 @output_conv_backward.register_fake

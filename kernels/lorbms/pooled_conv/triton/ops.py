@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.lorbms.pooled_conv.triton import kernels
 
@@ -26,7 +26,7 @@ def pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> 
     M, n, K = (_at_least_16(size, most) for size, most in ((4 * windows, 128), (O, 64), (C, 32)))
     kernels.forward[triton.cdiv(4 * windows, M), triton.cdiv(O, n)](
         x, x.stride(), weight.contiguous(), bias.contiguous(), y, which, windows, C, O, H // 2, W // 2,
-        PRECISION=_precision(dtype), BLOCK_M=M, BLOCK_N=n, BLOCK_K=K, num_warps=8 if M == 128 else 4, num_stages=3,
+        PRECISION=input_precision(dtype), BLOCK_M=M, BLOCK_N=n, BLOCK_K=K, num_warps=8 if M == 128 else 4, num_stages=3,
     )  # fmt: skip
     return y, which
 
@@ -56,17 +56,12 @@ def pooled_conv_backward(
     partial = of_parameters if parts <= 1 else empty_partials(of_parameters, parts)
     kernels.gradients[(of_x + parts * of_part,)](
         grad, grad.stride(), which, x, x.stride(), weight.contiguous(), dx, dx.stride() if needs_x else x.stride(),
-        partial, rows_per_part, N, C, O, H, W, of_x, PRECISION=_precision(grad.dtype), **blocks,
+        partial, rows_per_part, N, C, O, H, W, of_x, PRECISION=input_precision(grad.dtype), **blocks,
         num_warps=8, num_stages=3 if grad.dtype.itemsize == 2 else 2,
     )  # fmt: skip
     if parts > 1:
         reduce_partials(partial, of_parameters)
     return dx, of_parameters
-
-
-def _precision(dtype: torch.dtype) -> str:
-    """Input precision of float32 products: what torch's own convolutions are allowed."""
-    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
 def _at_least_16(size: int, most: int) -> int:
