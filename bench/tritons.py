@@ -17,11 +17,7 @@ OLDEST = next(iter(REQUIRED_BY))
 
 
 def folder_of(version: str) -> Path:
-    """Install a version, unless it is there, and return its folder.
-
-    Raises:
-        subprocess.CalledProcessError: pip cannot get it; its error output says why.
-    """
+    """Install a version, unless it is there, and return its folder; CalledProcessError where pip cannot get it."""
     tag = f"triton-{version}-cp{sys.version_info.major}{sys.version_info.minor}"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorbms-fast" / tag
     if not folder.exists():

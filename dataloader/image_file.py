@@ -68,11 +68,7 @@ class ByteRange:
         return self.path if self.length is None else f"{self.path} (from byte {self.offset})"
 
     def read(self, root: Path) -> bytes:
-        """Read the photograph.
-
-        Raises:
-            BadImage: the file is missing, unreadable, empty or too short, or the place leads out of `root`.
-        """
+        """Read the photograph; BadImage where it is missing, unreadable, empty, too short, or out of `root`."""
         path = root / self.path
         if not is_inside(self.path):
             raise BadImage(path, f"is not in the folder {root}")

@@ -63,11 +63,7 @@ class NeighbourTable:
 
     @classmethod
     def load(cls, store: ImageStore) -> "NeighbourTable":
-        """Read the table of a store.
-
-        Raises:
-            UserError: there is none, it is damaged, or it belongs to other images.
-        """
+        """Read the table of a store; UserError where there is none, it is damaged, or it belongs to other images."""
         path = store.path / FILE
         if not path.is_file():
             raise UserError(f"{store.path} has no neighbours yet: run  lorbms-fast neighbours {store.path}")

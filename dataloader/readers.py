@@ -108,11 +108,7 @@ class StreamedReader:
     threads: int = PARTS
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
-        """Documented at `Reader`.
-
-        Raises:
-            UserError: a photograph is gone or is another one now.
-        """
+        """Documented at `Reader`; UserError where a photograph is gone or is another one now."""
         if self._by_dali:
             return to_float_nchw(decode_on(self.device, self.store, rows, self.side))
         decoder = decoder_named("scaled")

@@ -24,11 +24,7 @@ class Shards:
 
     @classmethod
     def open(cls, shapes: dict[Path, Shape], again: str) -> "Shards":
-        """Map files of known shapes, which their headers and sizes must confirm; `again` is the remedy in messages.
-
-        Raises:
-            UserError: a file is missing, cut short, or of another shape; or there are no images.
-        """
+        """Map files whose headers and sizes must confirm known shapes, else UserError with `again` as the remedy."""
         files = [_map(path, shape, again) for path, shape in shapes.items() if shape[0]]
         if not files:
             raise UserError(f"{next(iter(shapes), 'the store')} holds no images: {again}")

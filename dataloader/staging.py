@@ -33,11 +33,7 @@ class StagingFolder:
     folder: Path
 
     def begin(self, settings: dict[str, Any], shards: int) -> None:
-        """Make the folder ready; what a killed process left half-written goes.
-
-        Raises:
-            UserError: the finished shards in it are of other settings.
-        """
+        """Make the folder ready, without what a killed process left; UserError where shards are of other settings."""
         self._store.mkdir(exist_ok=True)
         settings = json.loads(json.dumps(settings))
         try:

@@ -142,20 +142,13 @@ class ImageStore:
         ]
 
     def square(self, i: int, side: int) -> NDArray[np.uint8]:
-        """Decode image i at another resolution, (side, side, 3), from its source photograph by the reference.
-
-        Raises:
-            UserError: the photograph is gone or is another one now.
-        """
+        """Decode image i of another side, (side, side, 3), by the reference; UserError as of `squares`."""
         return self.squares([i], side, decoder_named("pillow"))[0]
 
     def squares(self, rows: Sequence[int], side: int, decoder: Decoder) -> NDArray[np.uint8]:
         """Decode images at another resolution, (len(rows), side, side, 3), from their source photographs.
 
-        Neighbouring rows of the same photograph share its decoding.
-
-        Raises:
-            UserError: a photograph is gone or is another one now.
+        Neighbouring rows of the same photograph share its decoding. Raises UserError if one is gone or another one now.
         """
         of_one = [list(group) for _, group in groupby(self.entries(rows), lambda entry: entry.place)]
         places = [group[0].place for group in of_one]

@@ -179,11 +179,7 @@ def retain(folder: Path, count: int) -> None:
 
 
 def load_weights(networks: nn.Module, path: Path) -> None:
-    """Fill networks from a safetensors file.
-
-    Raises:
-        UserError: it is missing, damaged, or of a model with other layers or sizes; the differences are named.
-    """
+    """Fill networks from a safetensors file; UserError where it is missing, damaged, or of other layers or sizes."""
     weights = _read_tensors(path)
     expected = networks.state_dict()
     _compare_shapes(path, weights, expected)

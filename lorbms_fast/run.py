@@ -65,11 +65,7 @@ class Run:
         return run
 
     def fork(self, folder: Path) -> "Run":
-        """Make another run's folder that goes on from this one's newest whole checkpoint; this run stays as it is.
-
-        Raises:
-            UserError: there is a run in that folder already, or this one has no checkpoint.
-        """
+        """Make another run that goes on from this one's newest checkpoint; UserError without one, or over a run."""
         newest = self.latest()
         forked = replace(self, folder=folder)
         with exclusive_lock(folder, f"is training {folder}"):
@@ -100,11 +96,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Open an existing run.
-
-        Raises:
-            UserError: it is none, or one of another format.
-        """
+        """Open an existing run; UserError where it is none, or one of another format."""
         path = folder / "run.json"
         try:
             facts = json.loads(path.read_text())
@@ -117,11 +109,7 @@ class Run:
         return cls(folder, read_config(folder / "config.json", TrainConfig()), store, digest)
 
     def open_store(self, moved_to: Path | None = None) -> ImageStore:
-        """Open the store that the run learns from, where it was or has moved to.
-
-        Raises:
-            UserError: there is none.
-        """
+        """Open the store that the run learns from, where it was or has moved to; UserError where there is none."""
         if moved_to is None and not self.store.exists():
             raise UserError(
                 f"the store of {self.folder} is not at {self.store} any more: where it was moved to, tell once with  "
@@ -130,11 +118,7 @@ class Run:
         return ImageStore.open(moved_to or self.store)
 
     def on(self, store: ImageStore, other_images: bool = False) -> "Run":
-        """Return the same run, learning from a store, which may have moved since.
-
-        Raises:
-            UserError: it holds other images than the run has learned from, and `other_images` does not allow that.
-        """
+        """Return the same run on a store that has moved, or, with `other_images`, another store; else UserError."""
         digest = self.digest
         if digest is None and self.store.exists() and self.store.resolve() != store.path.resolve():
             digest = ImageStore.open(self.store).digest
@@ -167,11 +151,7 @@ class Run:
         return checkpoint.finished(self._checkpoints)
 
     def latest(self) -> Path:
-        """Find the newest checkpoint whose files are what was written; damaged newer ones are told of.
-
-        Raises:
-            UserError: there is none yet, or the newest that can be read is of another version or model.
-        """
+        """Find the newest checkpoint as `checkpoint.newest` does, with its errors."""
         return checkpoint.newest(self._checkpoints, self.config.model)
 
     def best(self) -> Path | None:
@@ -192,11 +172,7 @@ class Run:
         return path
 
     def restore(self, networks: Networks, optimizers: Optimizers) -> Progress:
-        """Load the newest whole checkpoint into networks and optimizers, and say how far it came.
-
-        Raises:
-            UserError: there is none, or it is of another version or model.
-        """
+        """Load the newest whole checkpoint, and say how far it came; UserError without one that says so."""
         path = self.latest()
         checkpoint.restore(path, networks, optimizers)
         facts = checkpoint.facts_of(path)
@@ -225,11 +201,7 @@ class Run:
         return epochs * count + position * size
 
     def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
-        """Look for room for the checkpoints that are still to come, and one more while an old one is replaced.
-
-        Raises:
-            UserError: the disk is too small.
-        """
+        """Raise UserError without room for all checkpoints to come, and one while an old one is replaced."""
         missing = max(1, self.config.keep_checkpoints + 2 - len(self.checkpoints()))
         needed, free = missing * checkpoint.size(networks, optimizers), shutil.disk_usage(self.folder).free
         if needed > free:

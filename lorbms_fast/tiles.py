@@ -14,11 +14,7 @@ def is_grid(tiles: int) -> bool:
 
 
 def replaced_chunks(mask: Tensor, chunks: int) -> Tensor:
-    """Expand a mask of tiles, (N, tiles) bool, to the chunks of their codes, (N, chunks), all of a replaced tile's.
-
-    Raises:
-        UserError: a code of so many chunks has no such tiles.
-    """
+    """Expand a mask of tiles, (N, tiles) bool, to their codes' chunks, (N, chunks); UserError without such tiles."""
     return mask[:, tile_of_chunk(chunks, mask.shape[1], mask.device)]
 
 

@@ -12,11 +12,7 @@ from lorbms_fast.errors import UserError, one_line
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Read a torch checkpoint, tensors and plain values only, on the CPU.
-
-    Raises:
-        UserError: it is no checkpoint, is damaged, or would need code to be loaded.
-    """
+    """Read a torch checkpoint on the CPU; UserError where it is damaged or would need code to be loaded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that torch would have written otherwise
@@ -32,11 +28,7 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def fill(network: nn.Module, state: Any, path: Path) -> None:
-    """Load a state dict into a network; entries the network does not know are left aside.
-
-    Raises:
-        UserError: entries are missing or have other shapes; the first ones are named.
-    """
+    """Load a state dict, but what a network does not know; UserError with the first missing or misshapen entries."""
     # Files from before torch 0.4 do not count batch norm's batches, and evaluation does not read the count.
     expected = {name: v for name, v in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     found = state if isinstance(state, dict) else {}

@@ -46,11 +46,7 @@ def read_images(root: Path, split: str) -> NDArray[np.uint8]:
 
 
 def read_labels(root: Path, split: str, classes: int = 10) -> NDArray[np.int64]:
-    """Read the classes of a split's pictures, (N,), numbered from 0.
-
-    Raises:
-        UserError: the file is missing, or holds other numbers than 1 to `classes`.
-    """
+    """Read the classes of a split's pictures, (N,), from 0; UserError without the file, or outside 1 to `classes`."""
     path = root / f"{split}_y.bin"
     if (size := _size(path)) > MOST:
         raise UserError(f"{path} has {size:,} bytes, more than {MOST:,} labels: is it the right file?")
@@ -67,11 +63,7 @@ def read_class_names(root: Path) -> tuple[str, ...]:
 
 
 def read_folds(root: Path, count: int) -> NDArray[np.int64]:
-    """Read the predefined folds, (folds, n) indices into a training set of `count` pictures.
-
-    Raises:
-        UserError: `fold_indices.txt` is missing, or holds something else.
-    """
+    """Read the folds, (folds, n) indices into a training set of `count` pictures; UserError where they are not that."""
     path = root / "fold_indices.txt"
     try:
         folds = np.array([line.split() for line in _text(path).splitlines() if line.strip()], np.int64)

@@ -18,15 +18,10 @@ def by_definition(
     inputs: Sequence[Tensor | None],
     grad: Tensor | Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of `definition(*inputs)` that can be differentiated again.
+    """Gradients of `definition(*inputs)` that can be differentiated again, None of inputs that require none.
 
-    Args:
-        definition: operations of torch's alone; its result or results.
-        inputs: as they were saved for the backward, with what they depend on; the first is a tensor.
-        grad: of the result, or of each of several; None of one that nobody read.
-
-    Returns:
-        A gradient for each input that requires one, else None.
+    The definition is operations of torch's alone. Inputs are as they were saved for the backward, with what they depend
+    on, and the first is a tensor. `grad` is of the result, or of each of several, None of one that nobody read.
     """
     first = inputs[0]
     assert first is not None

@@ -93,21 +93,13 @@ class RunView:
         return picture.relative_to(self.run.folder).as_posix()
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """Read an image of the run's store, (S, S, 3).
-
-        Raises:
-            UserError: there is no such image.
-        """
+        """Read an image of the run's store, (S, S, 3); UserError where there is none."""
         if self.store is None or not 0 <= row < len(self.store):
             raise UserError(f"there is no image {row}: {self.facts()['images']:,} are at hand")
         return np.asarray(self.store.images[row])
 
     def neighbours(self, row: int) -> dict[str, Any]:
-        """Look up the rows and squared distances of each quadrant's ten neighbours, nearest first.
-
-        Raises:
-            UserError: there is no such image, or its store has no neighbours.
-        """
+        """Look up rows and squared distances of each quadrant's ten neighbours, nearest first; else UserError."""
         self.image(row)
         if self.table is None or self.store is None:
             raise UserError(f"{self.run.store} has no neighbours: run  lorbms-fast neighbours {self.run.store}")
@@ -143,10 +135,7 @@ class RunView:
         """Mix two pictures; return addresses of `collage`, `I_mix`, and the reconstructions `I_hat` and `I_hat_obj`.
 
         The request has `object` and `scene`, addresses of pictures; `mask` such as `0010`, a digit a tile; and `amount`
-        in [0, 1], the weight of the object's chunks against the scene's.
-
-        Raises:
-            UserError: a part of the request is missing or cannot be.
+        in [0, 1], the weight of the object's chunks against the scene's. Raises UserError if a part of the request is missing or cannot be.
         """
         mask = parse_mask(str(request.get("mask")), self.run.config.model.tiles)[None]
         amount = _fraction(request.get("amount", 1.0))

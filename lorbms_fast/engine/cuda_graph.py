@@ -247,11 +247,7 @@ class CapturedIteration:
             tqdm.write(f"{failed}: {instead}")
 
     def _check_that_it_moved(self, size: int) -> None:
-        """Check that the replay did something: a graph recorded on another device's stream is silently empty.
-
-        Raises:
-            UserError: the first replay of a size has left the iteration's number as it was.
-        """
+        """Raise UserError if a replay did nothing: a graph of another device's stream is silently empty."""
         number = int(self.number.item())
         if number != self._expected:
             raise UserError(

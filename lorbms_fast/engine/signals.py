@@ -23,11 +23,7 @@ class StopRequests:
 
     @contextmanager
     def at_once(self, saved: int) -> Iterator[None]:
-        """Follow a request at once inside the block: everything up to iteration `saved` is on disk.
-
-        Raises:
-            Interrupted: one came before or inside.
-        """
+        """Raise Interrupted for a request before or inside the block: all up to iteration `saved` is on disk."""
         self._saved = saved
         try:
             if self.came:

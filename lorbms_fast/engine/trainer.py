@@ -224,10 +224,8 @@ class Training:
     def choose_forms(self, start: Progress, retune: bool = False) -> Found | None:
         """Give each operation of this run a form, where kernels of ours run; parameters stay as they are.
 
-        `retune` tries again what was tried before.
-
-        Raises:
-            UserError: the settings ask for kernels alone, and some operation has none that is right.
+        `retune` tries again what was tried before. Raises UserError if the settings ask for kernels alone, and some
+        operation has none that is right.
         """
         config = self.run.config
         runs = dispatch.kernels_run_on(self.device) and config.impl == "fast"

@@ -142,11 +142,7 @@ ROWS = {
 
 
 def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) -> Result:
-    """Measure the accuracy of one of `ROWS` over the ten folds; from disk if it was computed in the same setting.
-
-    Raises:
-        UserError: there is no such row, or the row needs pictures or weights that were not named.
-    """
+    """Measure the accuracy of one of `ROWS` over ten folds, or read it; UserError where the row needs more."""
     if name not in ROWS:
         raise UserError(f"there is no row '{name}': choose of {', '.join(ROWS)}")
     row, config, stl10 = ROWS[name], sources.config, sources.stl10

@@ -52,11 +52,7 @@ class Transfer(nn.Module):
 
 @torch.no_grad()
 def plain_generator(folder: Path) -> Generator:
-    """Load Enc and Dec of a run's newest checkpoint, with W / sigma for every spectrally normalized W.
-
-    Raises:
-        UserError: it is no run, or has no checkpoint, or a damaged one.
-    """
+    """Load Enc and Dec of a run's newest whole checkpoint, W / sigma in W's place; UserError without one."""
     run = Run.open(folder)
     networks = build(run.config.model, "reference", normalize=unnormalized)
     path = run.latest()

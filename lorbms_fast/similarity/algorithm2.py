@@ -187,11 +187,7 @@ def _cell_of(cells: Cells) -> NDArray[np.int64]:
 def extracted(
     store: ImageStore, count: int, extractor: Extractor, start: int = 0
 ) -> Iterator[tuple[range, NDArray[np.float32]]]:
-    """Yield rows, from `start` up to `count`, and the features (B, 4, D) of their quadrants, batch by batch.
-
-    Raises:
-        UserError: a photograph is gone, or features are no usable numbers.
-    """
+    """Yield rows from `start` to `count` and their features (B, 4, D), by batches; UserError for unusable ones."""
     for rows, images in _batches(store, count, extractor.side, start):
         found = extractor.extract(images)[: len(rows)]
         _refuse_unusable(found, store, rows)

@@ -24,11 +24,7 @@ class PartialSearch:
     folder: Path
 
     def begin(self, features_of: dict[str, str]) -> None:
-        """Prepare the folder for features that the names of store, extractor and weights determine.
-
-        Raises:
-            UserError: it holds other features.
-        """
+        """Prepare the folder for features of this store, extractor and weights; UserError where it holds others."""
         path = self.folder / "features.json"
         if path.is_file() and (found := json.loads(path.read_text())) != features_of:
             changed = ", ".join(name for name in features_of if found.get(name) != features_of[name])
@@ -37,11 +33,7 @@ class PartialSearch:
             partial.write_text(json.dumps(features_of))
 
     def features(self, n: int, d: int) -> NDArray[np.float32]:
-        """Map the features, float32 (4, n, d), for reading and writing; creates the file.
-
-        Raises:
-            UserError: there is no room for them.
-        """
+        """Map the features, float32 (4, n, d), in a file that is made if need be; UserError without room."""
         path = self.features_file
         if self.done == 0:
             path.unlink(missing_ok=True)

@@ -46,11 +46,7 @@ class Golden:
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype) -> "Golden":
-        """Open a folder; its prefix is in `prefix.txt`, empty without one.
-
-        Raises:
-            UserError: it is no folder of golden numbers.
-        """
+        """Open a folder, whose prefix is in `prefix.txt` or empty; UserError where it holds no golden numbers."""
         names = ("forward.npz", "grads.npz", "ops.npz", "params.json")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:

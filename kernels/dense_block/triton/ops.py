@@ -75,14 +75,8 @@ def dense_block(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """New maps; with a norm also the activated stack, means and 1 / deviations, which are empty without.
 
-    Args:
-        x: (N, C, H, W).
-        w: the layers' weights, as `pack` gives them; products are computed in its dtype.
-        b: their biases, one after the other.
-        layers: L.
-        kernel_size: k.
-        activation: `relu` or `instance_norm_relu`.
-        eps: of the instance norm.
+    w are the layers' weights as `pack` gives them, in whose dtype products are computed, b their biases, one after the
+    other; the activation is `relu`, or `instance_norm_relu` with its eps.
     """
     N, C, H, W = x.shape
     L, MAPS, NORM = layers, len(b), activation != "relu"

@@ -103,15 +103,9 @@ def _power_step(W: Tensor, u: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, Tens
 
 @triton_op("spectral_norm")
 def normalize(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Divide packed weights by their sigma.
+    """Divide packed weights by their sigma; `sizes` are O and K of each, a matrix (O, K).
 
-    Args:
-        W: the weights' values, one after the other.
-        u: their vectors u, likewise.
-        sizes: O and K of each: it is the matrix (O, K).
-
-    Returns:
-        `W / sigma`, packed as W; u' packed as u; every v (K,), packed; every sigma; the last three float32.
+    Returns `W / sigma`, packed as W; u' packed as u; every v (K,), packed; every sigma; the last three float32.
     """
     plan = _plan(tuple(sizes), BLOCK_K, W.device)
     t, norms, sums = _power_step(W, u, plan)

@@ -22,11 +22,7 @@ class Stl10:
 
 
 def read_stl10(folder: Path) -> Stl10:
-    """Read `stl10_binary`, or a folder that holds it; pixels stay on disk until they are asked for.
-
-    Raises:
-        UserError: a file is missing, cut short, or speaks of pictures or classes that are not there.
-    """
+    """Map `stl10_binary`, or the one in a folder; UserError where a file is missing, cut short, or of others."""
     if (folder / "stl10_binary").is_dir():
         folder = folder / "stl10_binary"
     classes = read_class_names(folder)

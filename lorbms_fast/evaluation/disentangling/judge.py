@@ -36,11 +36,7 @@ class Judge:
 
 
 def train_judge(store: ImageStore, objects: QuadrantObjects, extractor: Extractor, rows: NDArray[np.int64]) -> Judge:
-    """Learn categories from the quadrants of real images, at the networks' own resolution.
-
-    Raises:
-        UserError: fewer than two categories are shown.
-    """
+    """Learn categories from quadrants of real images, at the networks' side; UserError below two categories."""
     labels = objects.labels[rows]
     known = labels != NONE
     if len(np.unique(labels[known])) < 2:
