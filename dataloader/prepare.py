@@ -123,11 +123,7 @@ def prepare_store(
 
 
 def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int, notes: Sequence[str] = ()) -> Chosen:
-    """Apply a recipe's rules on boxes and annotated sizes, then draw; `notes` may explain why none is left.
-
-    Raises:
-        UserError: two photographs have the same id, or none is left.
-    """
+    """Apply a recipe's rules, then draw; UserError for two photographs of one id, or none left, with `notes` on why."""
     names = Counter(photograph.id for photograph in photographs)
     if len(names) < len(photographs):
         raise UserError(

@@ -83,11 +83,7 @@ def is_hidden(path: str) -> bool:
 
 
 def tree_below(root: Path) -> Tree:
-    """List the files below a folder, less what is hidden; every folder is entered once, however links lead to it.
-
-    Raises:
-        UserError: there is no such folder, or a folder cannot be read.
-    """
+    """List a folder's files, none hidden, each folder once however links lead; UserError where one is unreadable."""
     if not root.is_dir():
         raise UserError(f"{root} is {'not a folder' if root.exists() else 'missing'}: name a folder of photographs")
 

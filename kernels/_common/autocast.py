@@ -13,11 +13,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def refuse_integers(x: Tensor) -> None:
-    """See that weights may be cast to x's dtype.
-
-    Raises:
-        RuntimeError: it is no floating-point one; torch's convolutions refuse such maps beside floating-point weights.
-    """
+    """Raise RuntimeError for x of whole numbers, which torch's convolutions refuse beside floating-point weights."""
     if not x.is_floating_point():
         raise RuntimeError(f"maps of {x.dtype}: a convolution with floating-point weights takes floating-point ones")
 

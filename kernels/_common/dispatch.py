@@ -34,14 +34,9 @@ def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Fo
 
     `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `fused`. An operation without a Triton kernel
     runs its fused PyTorch form for `triton`. Where torch transforms what runs (see `transformed`), all is `reference`.
+    Where the kernels of an operation failed that the call `prepares` weights for, `auto` is `fused`.
 
-    Args:
-        impl: what the call asks for.
-        x: a tensor the operation reads; its device and dtype decide.
-        prepares: an operation that the call prepares weights for: where its kernels failed, `auto` is `fused`.
-
-    Raises:
-        ValueError: there is no such form, or Triton cannot run on this tensor.
+    x is a tensor the operation reads. Raises ValueError if there is no such form, or Triton cannot run on x.
     """
     chosen = checked_impl(impl) or _chosen
     if transformed():
@@ -81,11 +76,7 @@ def transformed() -> bool:
 
 
 def checked_impl(impl: Impl | None) -> Impl | None:
-    """`impl`, if there is such a form. The old name `torch` of the fused form is still understood.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """`impl`, if there is such a form, else ValueError. The old name `torch` of the fused form is still understood."""
     if impl == "torch":
         warnings.warn("impl 'torch' is now called 'fused'", DeprecationWarning, stacklevel=3)
         return "fused"

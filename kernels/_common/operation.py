@@ -42,9 +42,7 @@ def operation(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Hand the choice of a function's form to the dispatcher; it takes tensors first, and `impl`.
 
-    Args:
-        kernels: package that its kernels are in, below `lorbms_fast.kernels`; by default the function's own.
-        variants: its kernels can run in several ways.
+    Its kernels are in the package `kernels` below `lorbms_fast.kernels`, by default its own; they may have `variants`.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -156,12 +154,7 @@ def failures_answered() -> Iterator[None]:
 
 
 def install(forms: Mapping[Key, str], failed: set[str]) -> None:
-    """Have calls with these keys run in these forms.
-
-    Args:
-        forms: `fused`, `triton` or one of its variants, by key.
-        failed: names of operations whose kernels failed at some shape.
-    """
+    """Have calls run in `fused`, `triton` or one of its variants, by key; kernels of `failed` failed at some shape."""
     _forms.clear()
     _forms.update(forms)
     dispatch.failed.clear()

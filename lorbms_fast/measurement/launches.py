@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 from unittest.mock import patch
 
@@ -53,10 +54,7 @@ class Launch:
     @property
     def programs(self) -> int:
         """How many programs the grid has."""
-        count = 1
-        for side in self.grid:
-            count *= side
-        return count
+        return prod(self.grid)
 
     @property
     def variant(self) -> str:
@@ -76,8 +74,7 @@ class Array:
 def recorded() -> Iterator[list[Launch]]:
     """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
 
-    What operations return is memory nobody wrote. Kernels that are tuned are
-    written down with their first configuration.
+    What operations return is memory nobody wrote. Tuned kernels are written down with their first configuration.
     """
     launches: list[Launch] = []
 

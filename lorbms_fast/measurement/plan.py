@@ -119,11 +119,7 @@ def predict(iteration: Iteration, gpu: Gpu, host: Host) -> Prediction:
 
 
 def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -> Iteration:
-    """Count one iteration of the fast form with Triton's kernels, tf32 as float32; takes seconds, on the CPU.
-
-    Raises:
-        UserError: Triton's interpreter is on, so that there are no launches.
-    """
+    """Count an iteration with Triton's kernels, tf32 as float32, by the CPU; UserError under Triton's interpreter."""
     if INTERPRETED:
         raise UserError("TRITON_INTERPRET=1 is set, and interpreted kernels are not launched: unset it")
     with Alive() as alive:

@@ -35,10 +35,7 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalize: Normalize =
     """Make the networks with the initial values of the thesis, in float32 on the CPU.
 
     Parameters, names and initial values do not depend on the form, `impl`. `normalize` is `spectral_norm` or
-    `spectral_norm_through`.
-
-    Raises:
-        UserError: a variant is named that has no network of that kind.
+    `spectral_norm_through`. Raises UserError if a variant is named that has no network of that kind.
     """
 
     def kind(name: variants.Kind, variant: str) -> Any:

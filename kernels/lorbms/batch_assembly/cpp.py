@@ -30,11 +30,7 @@ def runs(dtype: torch.dtype) -> bool:
 def assemble_batch(
     images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
-    """(*rows, 3, H, W); documented at the package's function.
-
-    Raises:
-        IndexError: there is no such row.
-    """
+    """(*rows, 3, H, W), or IndexError; documented at the package's function."""
     count, H, W, _ = images.shape
     if rows.numel():
         lowest, highest = int(rows.min()), int(rows.max())

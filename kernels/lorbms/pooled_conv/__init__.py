@@ -19,14 +19,8 @@ def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = N
     >>> weight, bias = torch.randn(4, 3, 1, 1), torch.randn(4)
     >>> torch.testing.assert_close(pooled_conv2d(x, weight, bias), F.max_pool2d(F.conv2d(x, weight, bias), 2))
 
-    Args:
-        x: (N, C, H, W), at least 2x2.
-        weight: (O, C, 1, 1).
-        bias: (O,).
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        (N, O, H // 2, W // 2); the Triton form's is channels_last. The fast forms are differentiable once.
+    From x (N, C, H, W), at least 2x2, weight (O, C, 1, 1) and bias (O,) to (N, O, H // 2, W // 2), which the Triton
+    form makes channels_last. The fast forms are differentiable once.
     """
     form = select_impl(impl, x)
     if form == "triton":

@@ -76,13 +76,10 @@ _VARIANTS: dict[str, Variant] = {
 
 
 def with_variant(config: TrainConfig, name: str) -> TrainConfig:
-    """Turn the settings of a run into those of a variant.
+    """Turn the settings of a run into those of a variant; UserError where there is none of that name.
 
     >>> with_variant(TrainConfig(), "attention-decoder").model.decoder
     'attention-decoder'
-
-    Raises:
-        UserError: there is no such variant.
     """
     variant = _variant(name)
     parts: dict[str, Any] = {kind.lower(): current_name(name) for kind in variant.networks}

@@ -13,11 +13,7 @@ SMALLEST = 32
 
 
 class Encoder(encoder.Encoder):
-    """The encoder of Table 3.1 on every tile of a grid by itself: a tile's code depends on no other tile.
-
-    Raises:
-        UserError: there is no such grid, or images cannot be cut into it.
-    """
+    """The encoder of Table 3.1 on every tile of a grid by itself: a tile's code depends on no other tile."""
 
     sees_everything = True  # of its tile: its receptive field ends where the tile does
 

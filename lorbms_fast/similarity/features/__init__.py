@@ -29,11 +29,7 @@ EXTRACTORS = {
 
 
 def load_extractor(name: str, weights: Path | None, device: torch.device) -> Extractor:
-    """Load an extractor: one of `EXTRACTORS`, or `timm:MODEL` or `torchvision:MODEL` with a weights file.
-
-    Raises:
-        UserError: there is none of that name, or its weights are missing, unwanted or unfit.
-    """
+    """Load one of `EXTRACTORS`, `timm:MODEL` or `torchvision:MODEL`; UserError without it, or for unfit weights."""
     library, _, model = name.partition(":")
     if library in timm_torchvision.LIBRARIES and model:
         source = Source(partial(timm_torchvision.load, library, model), f"a state dict of {model}")
