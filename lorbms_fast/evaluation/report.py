@@ -11,7 +11,9 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.ablation import BEYOND, ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
-from lorbms_fast.evaluation.formatting import interval, percentage, spread
+from lorbms_fast.evaluation.disentangling.measure import scene_rows
+from lorbms_fast.evaluation.disentangling.retrieval import retrieval_rows
+from lorbms_fast.evaluation.formatting import interval, spread
 from lorbms_fast.evaluation.gallery import gallery
 from lorbms_fast.evaluation.generation import (
     SCORES,
@@ -22,7 +24,7 @@ from lorbms_fast.evaluation.generation import (
 )
 from lorbms_fast.evaluation.linear import ROWS
 from lorbms_fast.evaluation.provenance import AUTHOR_LOGS, store_source, table_4_4
-from lorbms_fast.evaluation.results import Result, read_result
+from lorbms_fast.evaluation.results import read_result
 from lorbms_fast.run import Run, load_networks
 
 TEMPLATE = "report.html"
@@ -179,30 +181,12 @@ def _calibration(folder: Path) -> Section:
 
 def _scenes(run: Path) -> Section:
     rows: list[list[str]] = []
-    for path in sorted((run / "evaluation" / "scenes").glob("*.json")):
-        result: Result = read_result(path) or {}
-        if not result:
-            continue
-        setting = f"iteration {result['iteration']:,}; {result['pictures']}; judge {result['judge']}"
-        for part in ("transfer_accuracy", "chunk_to_category"):
-            rows += [
-                [f"{part.replace('_', ' ')}, {name}", percentage(rate), f"{rate['of']:,}", setting]
-                for name, rate in result[part].items()
-            ]
-        rows += [
-            [f"chunk invariance, {name}", f"{value:.3f}", f"{result['pairs']:,}", setting]
-            for name, value in result["chunk_invariance"].items()
-        ]
-    for path in sorted((run / "evaluation" / "retrieval").glob("*.json")):
-        result = read_result(path) or {}
-        if result:
-            setting = f"iteration {result['iteration']:,}; {result['pictures']}"
-            rows += [[f"PSNR, {name}", f"{level:.1f} dB", "", setting] for name, level in result["psnr"].items()]
-            setting += f"; chance {result['chance']:.1f} %"
-            rows += [
-                [f"retrieval, {name}", percentage(rate), f"{rate['of']:,}", setting]
-                for name, rate in result["retrieval"].items()
-            ]
+    for kind, rows_of in (("scenes", scene_rows), ("retrieval", retrieval_rows)):
+        for path in sorted((run / "evaluation" / kind).glob("*.json")):
+            if result := read_result(path):
+                judge = f"; judge {result['judge']}" if "judge" in result else ""
+                setting = f"iteration {result['iteration']:,}; {result['pictures']}{judge}"
+                rows += [[*row, setting] for row in rows_of(result)]
     return Section(
         "Beyond the thesis: does a chunk hold its object?",
         ["Every measure is defined in docs/evaluation.md."] if rows else (),

@@ -9,9 +9,8 @@ from rich.table import Table
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import read_quadrant_objects
-from lorbms_fast.evaluation.disentangling.measure import measure_scenes
-from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
-from lorbms_fast.evaluation.formatting import percentage
+from lorbms_fast.evaluation.disentangling.measure import measure_scenes, scene_rows
+from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval, retrieval_rows
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 
@@ -55,11 +54,8 @@ def scenes(
     networks, iteration = load_networks(run, where), int(opened.latest().name)
     found = measure_retrieval(networks, images, run, iteration, pairs=pairs, seed=seed, device=where)
     table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")
-    for name, level in found["psnr"].items():
-        table.add_row(f"PSNR, {name}", f"{level:.1f} dB", "")
-    for name, rate in found["retrieval"].items():
-        table.add_row(f"retrieval, {name}", percentage(rate), f"{rate['of']:,}")
-    table.add_row("retrieval, chance", f"{found['chance']:.1f} %", "")
+    for row in retrieval_rows(found):
+        table.add_row(*row)
     try:
         objects = read_quadrant_objects(images, annotations)
     except UserError:
@@ -70,9 +66,6 @@ def scenes(
     result = measure_scenes(
         networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
     )
-    for part in ("transfer_accuracy", "chunk_to_category"):
-        for name, rate in result[part].items():
-            table.add_row(f"{part.replace('_', ' ')}, {name}", percentage(rate), f"{rate['of']:,}")
-    for name, value in result["chunk_invariance"].items():
-        table.add_row(f"chunk invariance, {name}", f"{value:.3f}", "")
+    for row in scene_rows(result):
+        table.add_row(*row)
     Console().print(table)

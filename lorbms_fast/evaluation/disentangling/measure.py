@@ -18,6 +18,7 @@ from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
 from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, per_quadrant, proportion
 from lorbms_fast.evaluation.disentangling.swaps import Swapped, Swaps, draw_swaps, swap
 from lorbms_fast.evaluation.features import store_features, weights_fingerprint
+from lorbms_fast.evaluation.formatting import percentage
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import Split, photographs_of, split_photographs
@@ -92,6 +93,17 @@ def measure_scenes(
         }
 
     return cached(run / "evaluation" / "scenes" / f"{iteration:08d}-{store.path.name}.json", setting, make)
+
+
+def scene_rows(result: Result) -> list[tuple[str, str, str]]:
+    """Write the rows of a table: measure, value with its 95% interval, and of how many."""
+    rows = [
+        (f"{part.replace('_', ' ')}, {name}", percentage(rate), f"{rate['of']:,}")
+        for part in ("transfer_accuracy", "chunk_to_category")
+        for name, rate in result[part].items()
+    ]
+    invariances, swaps = result["chunk_invariance"].items(), f"{result['pairs']:,}"
+    return [*rows, *((f"chunk invariance, {name}", f"{value:.3f}", swaps) for name, value in invariances)]
 
 
 def verdicts(swaps: Swaps, made: Swapped, objects: QuadrantObjects, judge: Judge) -> dict[str, Answers]:

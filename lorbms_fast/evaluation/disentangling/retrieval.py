@@ -13,6 +13,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.disentangling.proportions import Answers, per_quadrant, proportion
 from lorbms_fast.evaluation.disentangling.swaps import BATCH, draw_swaps, swap
 from lorbms_fast.evaluation.features import weights_fingerprint
+from lorbms_fast.evaluation.formatting import percentage
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import photographs_of
@@ -66,6 +67,13 @@ def measure_retrieval(
         }
 
     return cached(run / "evaluation" / "retrieval" / f"{iteration:08d}-{store.path.name}.json", setting, make)
+
+
+def retrieval_rows(result: Result) -> list[tuple[str, str, str]]:
+    """Write the rows of a table: measure, value with its 95% interval, and of how many."""
+    rows = [(f"PSNR, {name}", f"{level:.1f} dB", "") for name, level in result["psnr"].items()]
+    rows += [(f"retrieval, {name}", percentage(rate), f"{rate['of']:,}") for name, rate in result["retrieval"].items()]
+    return [*rows, ("retrieval, chance", f"{result['chance']:.1f} %", "")]
 
 
 def quadrants(images: Tensor) -> Tensor:
