@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
@@ -35,7 +37,7 @@ from lorbms_fast.kernels import DenseBlock, lorbms, use_impl
 from lorbms_fast.kernels._common.dispatch import Impl
 from lorbms_fast.measurement.gpus import GPUS
 from lorbms_fast.measurement.launches import Launch, TorchOperations, recorded
-from lorbms_fast.measurement.step import random_batch, step
+from lorbms_fast.measurement.step import step
 from lorbms_fast.measurement.work import MATRIX, arithmetic, work
 from lorbms_fast.models import build
 from lorbms_fast.progress import tqdm
@@ -104,14 +106,10 @@ def main(arguments: list[str]) -> int:
 
 def compile_all(wanted: Wanted, workers: int) -> list[Binary | str]:
     """Compile for each pair's architecture, in several processes; what failed is said instead."""
-    # Forked, as kernels cannot be pickled: the processes find them where they were.
-    with get_context("fork").Pool(workers, _take, (wanted,)) as pool:
-        return list(tqdm(pool.imap(_attempt, range(len(wanted))), "compiling", len(wanted), unit="kernel"))
-
-
-def _take(wanted: Wanted) -> None:
     global _wanted
-    _wanted = wanted
+    _wanted = wanted  # Forked, as kernels cannot be pickled: the processes find them where they were.
+    with get_context("fork").Pool(workers) as pool:
+        return list(tqdm(pool.imap(_attempt, range(len(wanted))), "compiling", len(wanted), unit="kernel"))
 
 
 def _attempt(i: int) -> Binary | str:
@@ -253,12 +251,7 @@ def of_other_operations() -> list[Launch]:
         ):
             _there_and_back(kind(shape[1], affine=True)(_empty(*shape, dtype=torch.float16, layout=layout)))
         for name, dtype in (("leaky_relu", torch.bfloat16), ("silu", torch.float32), ("gelu", torch.float16)):
-            for shape, layout in (
-                ((2, 64, 512, 512), torch.channels_last),
-                ((2, 64, 512, 512), torch.contiguous_format),
-                ((8, 256, 32, 32), torch.channels_last),
-                ((8, 256, 32, 32), torch.contiguous_format),
-            ):
+            for shape, layout in product(((2, 64, 512, 512), (8, 256, 32, 32)), reversed(layouts)):
                 norm = kernels.InstanceNormAct2d(shape[1], name, affine=True)
                 _there_and_back(norm(_empty(*shape, dtype=dtype, layout=layout)))
     return launches
@@ -410,23 +403,18 @@ def _counted() -> dict[str, Callable[[Impl], Callable[[], object]]]:
         module, x = DenseBlock(192, 7, activation="instance_norm_relu"), torch.zeros(2, 192, 16, 16)
         return lambda: module(x)
 
-    def encoder(impl: Impl) -> Callable[[], object]:
-        networks = build(model, "reference" if impl == "reference" else "fast")
-        images = random_batch(3 * BATCH if impl == "triton" else 1, model.image_size).I_ref
-        return torch.no_grad()(lambda: kernels.passes(networks.enc, 1)[0](images))
-
-    def decoder(impl: Impl) -> Callable[[], object]:
-        networks = build(model, "reference" if impl == "reference" else "fast")
-        codes = torch.zeros(2 * BATCH if impl == "triton" else 1, 4, model.chunk)
-        return torch.no_grad()(lambda: kernels.passes(networks.dec, 1)[0](codes))
+    def forward(name: str, one: torch.Tensor, count: int, impl: Impl) -> Callable[[], object]:
+        network = getattr(build(model, "reference" if impl == "reference" else "fast"), name)
+        inputs = one.repeat(count if impl == "triton" else 1, *[1] * (one.dim() - 1))
+        return torch.no_grad()(lambda: kernels.passes(network, 1)[0](inputs))
 
     def iteration(impl: Impl) -> Callable[[], object]:
         return step("reference" if impl == "reference" else "fast", model, BATCH if impl == "triton" else 2)
 
     return {
         "dense block of 7 layers, forward": block,
-        "encoder, forward": encoder,
-        "decoder, forward": decoder,
+        "encoder, forward": partial(forward, "enc", torch.zeros(1, 3, model.image_size, model.image_size), 3 * BATCH),
+        "decoder, forward": partial(forward, "dec", torch.zeros(1, 4, model.chunk), 2 * BATCH),
         "iteration": iteration,
     }
 

@@ -71,7 +71,7 @@ def threshold_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
 def parse_mask(text: str, tiles: int = 4) -> Tensor:
     """Read a mask such as `0010`, (tiles,) bool: quadrants q1 q2 q3 q4, or other tiles row by row.
 
-    1 takes the object image's chunk. Raises UserError if it is not as many characters 0 or 1.
+    1 takes the object image's chunk. Raises UserError unless it is as many characters 0 or 1.
     """
     if len(text) != tiles or set(text) - {"0", "1"}:
         meant = (

@@ -53,11 +53,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
-        """Make a new run's folder, or that of a run anew which failed before it had anything to lose.
-
-        Raises:
-            UserError: there is a run with checkpoints or metrics already, or another process is about to train one.
-        """
+        """Make a new run's folder, also over one with nothing to lose; UserError over others, or while one trains."""
         run = cls(folder, config, store)
         with exclusive_lock(folder, f"is training {folder}"):
             run._check_new()

@@ -17,11 +17,7 @@ MOST = 1_000_000
 
 
 def of_stl10(root: Path, split: str | None = None) -> Listing:
-    """List the pictures of `{train,test,unlabeled}_X.bin`, or of one of them; ids are `train_000000` and so on.
-
-    Raises:
-        UserError: no such file is there, or one has not a whole number of pictures.
-    """
+    """List pictures of `{train,test,unlabeled}_X.bin`, or of one, ids as `train_000000`; UserError without any."""
     splits = [name for name in ([split] if split else SPLITS) if images_file(root, name).is_file()]
     if not splits:
         raise UserError(f"{root} has no {split or '{train,test,unlabeled}'}_X.bin: name the folder stl10_binary")

@@ -64,11 +64,7 @@ def of_tar(root: Path, members: Members | None = None) -> Listing:
 
 
 def of_mixed(root: Path, members: Members | None = None) -> Listing:
-    """List the pictures below a folder, and those in the tar archives below it, as `of_tar` does.
-
-    Raises:
-        UserError: there is no such folder, or a folder cannot be read.
-    """
+    """List the pictures below a folder and in its tar archives, as `of_tar`; UserError where it cannot be read."""
     tree = tree_below(root)
     loose = named_pictures(tree)
     packed, unusable = (members or named_members)(root, archives_in(tree))

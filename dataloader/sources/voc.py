@@ -91,11 +91,7 @@ def _named(root: Path, folder: Path, split: str | None) -> tuple[list[Named], li
 
 
 def read_split(root: Path, split: str) -> list[str]:
-    """Read the names of a split's images; lists of a class (`dog_train`) give those that hold it.
-
-    Raises:
-        UserError: there is no such list, it is no text, or it names a file outside the folder of images.
-    """
+    """Read a split's names of images, or (`dog_train`) those with a class; UserError for no list, or names outside."""
     path = root / SETS / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in (root / SETS).glob("*.txt") if "_" not in path.stem))

@@ -19,6 +19,7 @@ from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
 from lorbms_fast.evaluation.datasets.stl10 import Stl10
 from lorbms_fast.evaluation.datasets.voc import read_voc
 from lorbms_fast.evaluation.features import cached_features, weights_fingerprint
+from lorbms_fast.evaluation.formatting import spread
 from lorbms_fast.evaluation.pretraining import Pretraining
 from lorbms_fast.evaluation.probe import accuracies, train_folds
 from lorbms_fast.evaluation.results import Result, cached, mean_and_sd
@@ -176,6 +177,12 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
         }
 
     return cached(sources.folder / f"{name}.json", setting, make)
+
+
+def in_columns(result: Result) -> tuple[str, str, str, str]:
+    """Write a row of the table: its title, accuracy here and in the thesis, and the classifier's parameters."""
+    here, thesis = spread(result["accuracy"], result["sd"]), spread(*result["thesis"])
+    return result["title"], here, thesis, f"{result['classifier_parameters']:,}"
 
 
 def classifier_parameters(backbone: nn.Module, side: int, classes: int) -> int:

@@ -13,7 +13,7 @@ from lorbms_fast.evaluation.ablation import BEYOND, ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.evaluation.disentangling.measure import scene_rows
 from lorbms_fast.evaluation.disentangling.retrieval import retrieval_rows
-from lorbms_fast.evaluation.formatting import interval, spread
+from lorbms_fast.evaluation.formatting import interval
 from lorbms_fast.evaluation.gallery import gallery
 from lorbms_fast.evaluation.generation import (
     SCORES,
@@ -22,7 +22,7 @@ from lorbms_fast.evaluation.generation import (
     over_training,
     score_key,
 )
-from lorbms_fast.evaluation.linear import ROWS
+from lorbms_fast.evaluation.linear import ROWS, in_columns
 from lorbms_fast.evaluation.provenance import AUTHOR_LOGS, store_source, table_4_4
 from lorbms_fast.evaluation.results import read_result
 from lorbms_fast.run import Run, load_networks
@@ -45,17 +45,8 @@ class Section:
 
 def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> None:
     """Write a run's page, with the folders of ablation and calibration where they are; UserError without such a run."""
-    sections = [
-        _about(run),
-        _generation(run),
-        _over_training(run),
-        _linear(run),
-        _ablation(ablation),
-        _calibration(calibration),
-        _scenes(run),
-        _gallery(run),
-        _sheets(run),
-    ]
+    sections = [_about(run), _generation(run), _over_training(run), _linear(run), _ablation(ablation)]
+    sections += [_calibration(calibration), _scenes(run), _gallery(run), _sheets(run)]
     pages = Environment(
         loader=PackageLoader("lorbms_fast.evaluation", "static"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -97,15 +88,11 @@ def _generation(run: Path) -> Section:
         if (key := score_key(result)) is not None:
             mean, sd = result[f"{key}_splits"]
             rows.append([*where, SCORES[key], interval(result[key], 2), f"over ten splits {mean:.2f} +- {sd:.2f}"])
-    plot = draw_generation_curves(run)
-    return Section(
-        "Generated images (Figure 3.10)",
-        sorted({f"Features: {result['features']}." for result in generation_results(run)}),
-        ["iteration", "images", "measure", "here [95% interval]", "beside it"],
-        rows,
-        _existing(plot) if plot else (),
-        f"lorbms-fast evaluate generation {run} --inception FILE",
-    )
+    notes = sorted({f"Features: {result['features']}." for result in generation_results(run)})
+    columns = ["iteration", "images", "measure", "here [95% interval]", "beside it"]
+    pictures = _existing(plot) if (plot := draw_generation_curves(run)) else ()
+    missing = f"lorbms-fast evaluate generation {run} --inception FILE"
+    return Section("Generated images (Figure 3.10)", notes, columns, rows, pictures, missing)
 
 
 def _over_training(run: Path) -> Section:
@@ -114,29 +101,14 @@ def _over_training(run: Path) -> Section:
     notes = ["Over all checkpoints measured; the thesis has one an epoch."]
     if any(one.measure == "FID" for one in found):
         notes.append(f"Beside the thesis: {AUTHOR_LOGS}.")
-    return Section(
-        "Generated images over training (Table 4.4)",
-        notes,
-        ["measure", "images", "here", "checkpoints", "thesis"],
-        rows,
-        (),
-        f"lorbms-fast evaluate generation {run} --inception FILE --all-checkpoints",
-    )
+    columns = ["measure", "images", "here", "checkpoints", "thesis"]
+    missing = f"lorbms-fast evaluate generation {run} --inception FILE --all-checkpoints"
+    return Section("Generated images over training (Table 4.4)", notes, columns, rows, (), missing)
 
 
 def _linear(run: Path) -> Section:
-    found = [(row, read_result(run / "evaluation" / "linear" / f"{name}.json")) for name, row in ROWS.items()]
-    rows = [
-        [
-            row.title,
-            spread(result["accuracy"], result["sd"]),
-            spread(*row.thesis),
-            f"{result['classifier_parameters']:,}",
-            f"{result['lengths']}; {result['pictures']}",
-        ]
-        for row, result in found
-        if result
-    ]
+    found = [read_result(run / "evaluation" / "linear" / f"{name}.json") for name in ROWS]
+    rows = [[*in_columns(result), f"{result['lengths']}; {result['pictures']}"] for result in found if result]
     missing = f"lorbms-fast evaluate linear {run} --stl10 stl10_binary"
     columns = ["row", "here", "thesis", "classifier's parameters", "setting"]
     return Section("Linear classification on STL-10 (Table 4.3), top-1 %", (), columns, rows, (), missing)
@@ -169,14 +141,9 @@ def _calibration(folder: Path) -> Section:
     ]
     missing = f"lorbms-fast evaluate calibration STORE --out {folder}"
     columns = ["decoder", "L1", "PSNR, dB", "setting"]
-    return Section(
-        "Autoencoder calibration (Section 3.6.1)",
-        ["On held-out photographs; the thesis chose resize-sn."] if rows else (),
-        columns,
-        rows,
-        _existing(folder / "calibration.png"),
-        missing,
-    )
+    notes = ["On held-out photographs; the thesis chose resize-sn."] if rows else ()
+    pictures = _existing(folder / "calibration.png")
+    return Section("Autoencoder calibration (Section 3.6.1)", notes, columns, rows, pictures, missing)
 
 
 def _scenes(run: Path) -> Section:
@@ -187,14 +154,9 @@ def _scenes(run: Path) -> Section:
                 judge = f"; judge {result['judge']}" if "judge" in result else ""
                 setting = f"iteration {result['iteration']:,}; {result['pictures']}{judge}"
                 rows += [[*row, setting] for row in rows_of(result)]
-    return Section(
-        "Beyond the thesis: does a chunk hold its object?",
-        ["Every measure is defined in docs/evaluation.md."] if rows else (),
-        ["measure", "here [95% interval]", "of", "setting"],
-        rows,
-        (),
-        f"lorbms-fast evaluate scenes {run}",
-    )
+    notes = ["Every measure is defined in docs/evaluation.md."] if rows else ()
+    columns, missing = ["measure", "here [95% interval]", "of", "setting"], f"lorbms-fast evaluate scenes {run}"
+    return Section("Beyond the thesis: does a chunk hold its object?", notes, columns, rows, missing=missing)
 
 
 def _gallery(run: Path) -> Section:

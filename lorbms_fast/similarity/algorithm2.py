@@ -74,7 +74,7 @@ def quadrant_features(store: ImageStore, extractor: Extractor, work: PartialSear
     """Compute the features of all quadrants, (4, N, D), from the source photographs at the extractor's side.
 
     They are written into a mapped file as they come, 16 N D bytes; an interrupted pass goes on where it was. Raises
-    UserError if too few images, no room for the features, a photograph is gone, or features are no usable numbers.
+    UserError for too few images or too little room, a photograph that is gone, or features that are no usable numbers.
     """
     if len(store) <= NEIGHBOURS:
         raise UserError(

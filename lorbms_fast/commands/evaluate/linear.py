@@ -10,8 +10,7 @@ from rich.table import Table
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
-from lorbms_fast.evaluation.formatting import spread
-from lorbms_fast.evaluation.linear import ROWS, Sources, evaluate_row
+from lorbms_fast.evaluation.linear import ROWS, Sources, evaluate_row, in_columns
 from lorbms_fast.evaluation.settings import LinearConfig
 
 
@@ -58,11 +57,5 @@ def linear(
     table = Table("row", "here", "thesis", "classifier", "setting", title=title)
     for name in names:
         result = evaluate_row(name, sources, keep_features=keep_features)
-        table.add_row(
-            result["title"],
-            spread(result["accuracy"], result["sd"]),
-            spread(*result["thesis"]),
-            f"{result['classifier_parameters']:,}",
-            result["lengths"],
-        )
+        table.add_row(*in_columns(result), result["lengths"])
     Console().print(table)
