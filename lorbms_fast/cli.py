@@ -60,14 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(arguments)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and not isinstance(ended.__context__, BrokenPipeError):  # rich's way out
+            raise
         _discard_output()
         sys.exit(141)
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # rich's way out
-            _discard_output()
-            sys.exit(141)
-        raise
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -79,11 +76,8 @@ def _warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Format a warning on one line; that of a library, which names no category, without its place in the code."""
-    return (
-        f"lorbms-fast: {message}\n"
-        if category is UserWarning
-        else f"{filename}:{lineno}: {category.__name__}: {message}\n"
-    )
+    name = "lorbms-fast" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}"
+    return f"{name}: {message}\n"
 
 
 def _open_standard_streams() -> None:

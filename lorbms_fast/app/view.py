@@ -44,11 +44,7 @@ class RunView:
 
     @classmethod
     def open(cls, folder: Path) -> "RunView":
-        """Open a run that has a checkpoint; its store may be gone.
-
-        Raises:
-            UserError: it is no run, has no checkpoint, or is of a system whose tiles are no parts of the picture.
-        """
+        """Open a run with a checkpoint, even without its store; UserError where its tiles are no parts of a picture."""
         run = Run.open(folder)
         run.latest()
         if not is_grid(tiles := run.config.model.tiles):

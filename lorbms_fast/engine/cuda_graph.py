@@ -225,11 +225,7 @@ class CapturedIteration:
             self._replays[size] = recorder.record(partial(self._work, size))
 
     def _answer(self, failures: list[Failure]) -> None:
-        """Go on without what failed: the kernels, if it was they in all processes in which something did, or graphs.
-
-        Raises:
-            UserError: a kernel failed, and the settings ask for kernels alone.
-        """
+        """Go on without the kernels, if they failed wherever something did, or without graphs; else UserError."""
         of_kernels = all(failure.operations for failure in failures)
         operations = sorted({name for failure in failures for name in failure.operations})
         first = failures[0]

@@ -68,11 +68,7 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def _launches(x: Tensor, O: int) -> list[slice]:
-    """The samples of each launch, all in one unless there are too many values in x or in its O maps of twice the size.
-
-    Raises:
-        ValueError: a single sample has too many.
-    """
+    """The samples of each launch: all, unless x or its O maps of twice the size are too large; or ValueError."""
     N, C, H, W = x.shape
     most = (INDEXABLE - 1) // (max(C, 4 * O) * H * W)
     if not most:
