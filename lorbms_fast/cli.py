@@ -116,6 +116,10 @@ def _run(arguments: Sequence[str] | None) -> None:
         if missing == "lorbms_fast":
             raise
         _fail(f"'{name}' needs {missing}, which is not installed: {_install(name, missing)}")
+    except ImportError as error:  # how Ray Tune says which packages it lacks
+        if "some dependencies are missing" not in str(error):
+            raise
+        _fail(f"'{name}' needs packages that are not installed: {_install(name, 'ray')}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

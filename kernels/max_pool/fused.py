@@ -52,7 +52,8 @@ class _Unpool(torch.autograd.Function):
 def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     """The result, and where the greatest of each square was, as the form that `x` takes says it.
 
-    The first of equal values counts, and what is not a number, as in torch's own pool.
+    The first of equal values counts, as in torch's own pool, and what is not a number before all numbers; of several
+    that are none, torch's may be another.
     """
     if _channels_last(x):
         if x.dtype != torch.float16 and cpp.LOOPS.take(x):  # whose single values take long to convert

@@ -49,6 +49,7 @@ def verify(
         kernels: triton ends at the first operation that has no right kernel; auto gives it the fused torch form.
         retune: Try again what was tried on this GPU before.
     """
+    where = device_named(device)  # first: what follows takes a minute
     numbers = Golden.open(golden, getattr(torch, dtype))
     console = Console()
     table = Table("quantity", "error", "allowed", "verdict", title=f"{golden}: impl {impl}, {dtype}")
@@ -66,7 +67,6 @@ def verify(
                 table.add_row(check.quantity, f"{check.error:.1e}", f"{check.tolerance:.1e}", verdict)
     console.print(table)
     console.print(f"{table.row_count - failed} of {table.row_count} within tolerance")
-    where = device_named(device)
     if where.type == "cuda":
         failed += try_kernels(where, preset, batch_size, kernels, retune)
     if failed:

@@ -41,6 +41,21 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_packages_that_ray_tune_lacks_are_told_on_one_line(monkeypatch, capsys):
+    def tune(*_):
+        raise ImportError('Can\'t import ray.tune as some dependencies are missing. Run `pip install "ray[tune]"`.')
+
+    monkeypatch.setattr("lorbms_fast.cli._call", tune)
+    assert run("search", "STORE", "--out", "OUT") == 2
+    assert "pip install 'lorbms-fast[search]'" in capsys.readouterr().err
+
+
+def test_verify_refuses_a_device_before_it_computes(monkeypatch, capsys):
+    monkeypatch.setattr("lorbms_fast.commands.verify.Golden", None)
+    assert run("verify", "--device", "foo") == 2
+    assert "--device foo" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("info", "--json"), ("info",)])
 def test_output_that_nobody_reads_is_no_error(arguments):
     read, write = os.pipe()
