@@ -93,7 +93,7 @@ def test_everything_end_to_end(run, store, stl10_folder, composed_store, tiny, t
     assert "not STL-10: other pictures in its format" in page
     assert "STL-10 columns: 1 of 200 epochs, 1 of 200 views; not STL-10" in page
     assert "composed scenes, not COCO" in page
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     config = json.loads((folder / "ablation" / "no-rec" / "config.json").read_text())
     assert config["loss"]["rec"] == 0
     changed = [argument if argument != "3" else "4" for argument in ablation]
