@@ -24,7 +24,7 @@ class Slow(async_metrics.HostCopy):
     arrived: frozenset[float] = frozenset()
 
     def here(self):
-        return self._host[0].item() in self.arrived
+        return self._host.flatten()[0].item() in self.arrived
 
     def read(self):
         Slow.waited += not self.here()
