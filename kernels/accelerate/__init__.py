@@ -5,12 +5,15 @@ it left and why. A module stays the object that it was, with its parameters, buf
 class (`swapping.become`): optimizers made before, state dicts, copies and moves to other devices stay right.
 """
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Report
 from lorbms_fast.kernels.accelerate.rules import MEMORY_RULES, RULES
 from lorbms_fast.kernels.accelerate.rules.spectral_norm import forget
-from lorbms_fast.kernels.accelerate.swapping import restored
+from lorbms_fast.kernels.accelerate.swapping import restored, with_partners
+from lorbms_fast.kernels.accelerate.uses import flows, may_ask_for_types
 
 __all__ = ["MEMORY_RULES", "RULES", "Report", "accelerate", "restore"]
 
@@ -40,6 +43,9 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     followed (by torch.fx) or is nn.Sequential's, nobody else reads what is between, and no hooks are on them. What
     lies between the two is then not computed any more: hooks made later see the activated values.
 
+    What is known is how the model is now: before you change a layer (an activation's slope, another layer in its
+    place), or a flag that decides what a forward reads, call `restore`, and `accelerate` after it.
+
     Args:
         model: any; changed in place.
         save_memory: also swap what takes less memory and may take longer: torchvision's dense blocks.
@@ -48,11 +54,23 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
         A table of what was swapped, and of what was not and why.
     """
     rules = [*RULES, *MEMORY_RULES] if save_memory else RULES
-    return Report([finding for rule in rules for finding in rule(model)])
+    kinds, before = {module: type(module) for module in model.modules()}, flows(model)
+    report = Report([finding for rule in rules for finding in rule(model)])
+    if not report.swapped:
+        return report
+    after = flows(model)
+    asking = {m for m, kind in kinds.items() if type(m) is kind and (before.get(m) != after.get(m))}
+    asking |= may_ask_for_types(model)
+    names = {module: name for name, module in model.named_modules()}
+    undone = {names[module] for module in _restored(asking)}
+    why_not = "a forward asks for the types of its layers, or uses them in other ways than by calls"
+    return Report([finding.undone(why_not) if finding.where in undone else finding for finding in report])
 
 
 def restore(model: nn.Module) -> None:
     """Undo `accelerate`: every module is of its own class again. A model that was not accelerated stays as it is.
+
+    Of a part of a model, what was joined with layers of that part is restored too.
 
     >>> model = nn.Sequential(nn.MaxPool2d(2))
     >>> report = accelerate(model)
@@ -60,6 +78,13 @@ def restore(model: nn.Module) -> None:
     >>> type(model[0]) is nn.MaxPool2d
     True
     """
-    for module in model.modules():
+    _restored([model])
+
+
+def _restored(modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """All modules in these, and those that do their work, are of their own classes again."""
+    found = with_partners(below for module in modules for below in module.modules())
+    for module in found:
         restored(module)
         forget(module)
+    return found

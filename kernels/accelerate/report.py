@@ -13,6 +13,10 @@ class Finding:
     why_not: str | None = None
     """None: it was swapped."""
 
+    def undone(self, why_not: str) -> "Finding":
+        """Tell of one that was restored."""
+        return self if self.why_not else Finding(self.where, self.what.partition(" -> ")[0], why_not)
+
 
 class Report(list[Finding]):
     """All of them; prints as a table."""

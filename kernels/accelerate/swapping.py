@@ -1,22 +1,47 @@
 """A module that does another's work and stays the same object."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
-_BEFORE = "_before_acceleration"
+_BEFORE, _PARTNERS = "_before_acceleration", "_accelerated_with"
 
 
 class Passed(nn.Module):
-    """Stands where another module computes what was computed here."""
+    """Stands where another module computes what was computed here; `isinstance` says what it stands for."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Hand the input on."""
         return input
 
-    def extra_repr(self) -> str:
-        """What it stands for."""
-        return str(self.__dict__[_BEFORE][0].__name__)
+
+class PassedReLU(Passed, nn.ReLU):
+    """For a ReLU."""
+
+
+class PassedLeakyReLU(Passed, nn.LeakyReLU):
+    """For a LeakyReLU."""
+
+
+class PassedSiLU(Passed, nn.SiLU):
+    """For a SiLU."""
+
+
+class PassedGELU(Passed, nn.GELU):
+    """For a GELU."""
+
+
+class PassedUpsample(Passed, nn.Upsample):
+    """For an Upsample."""
+
+
+class PassedUpsamplingNearest2d(Passed, nn.UpsamplingNearest2d):
+    """For an UpsamplingNearest2d."""
+
+
+PASSED: dict[type[nn.Module], type[nn.Module]] = {kind.__bases__[1]: kind for kind in Passed.__subclasses__()}
+"""By what they stand for."""
 
 
 def become(module: Any, kind: type, **attributes: Any) -> None:
@@ -26,6 +51,12 @@ def become(module: Any, kind: type, **attributes: Any) -> None:
     module.__dict__.update(attributes)
 
 
+def pair(one: nn.Module, other: nn.Module) -> None:
+    """Remember that neither computes the right thing without the other."""
+    for module, partner in ((one, other), (other, one)):
+        module.__dict__.setdefault(_PARTNERS, []).append(partner)
+
+
 def restored(module: Any) -> None:
     """Give it its own class again."""
     kind, attributes = module.__dict__.pop(_BEFORE, (None, ()))
@@ -33,6 +64,16 @@ def restored(module: Any) -> None:
         module.__class__ = kind
         for name in attributes:
             del module.__dict__[name]
+
+
+def with_partners(modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """Find modules and all that work with them, who forget each other."""
+    waiting, found = list(modules), set()
+    while waiting:
+        module = waiting.pop()
+        found.add(module)
+        waiting += module.__dict__.pop(_PARTNERS, ())
+    return found
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -1,20 +1,21 @@
 """Which modules of a model are called where, and whose result goes into which other's call alone.
 
 A module's forward is followed by torch.fx, its children being leaves; in training and in evaluation, with optional
-arguments and without. Where that fails (control flow that depends on values), the source of its class must show that it
-does nothing with its children but call them. What cannot be shown is `opaque`: nothing below it is known.
+arguments and without. Where that fails (control flow that depends on values), the forward's source must show that it
+does nothing with its children but call them, and no attribute may lead to modules by another way (`source`). What
+cannot be shown is `opaque`: nothing below it is known.
 """
 
-import ast
 import copy
 import inspect
-import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from lorbms_fast.kernels.accelerate.source import asks_for_types, calls_as_torch, held, only_calls_children
+
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass
@@ -41,21 +42,56 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     found = {module: Uses() for module in model.modules()}
     for name, module in model.named_modules():
         children = [child for child in module._modules.values() if child is not None]
-        if not children or type(module) in (nn.ModuleList, nn.ModuleDict):
-            continue
-        if type(module).forward is nn.Sequential.forward and "forward" not in module.__dict__:
+        unknown: set[nn.Module] = set()
+        if _runs_in_turn(module):
             _in_turn(found, children)
         elif graphs := _graphs(module):
             for graph in graphs:
                 _in_graph(found, module, graph)
-        elif _only_calls_children(module):
+        elif type(module) not in _CONTAINERS and not _of_torch(module):
+            elsewhere = held(module)
+            unknown = set(found) if elsewhere is None else elsewhere & found.keys()
+            if unknown or not only_calls_children(module):
+                unknown |= set(module.modules())
             for child in children:
                 found[child].before.add(None)
                 found[child].after.add(None)
-        else:
-            for below in module.modules():
-                found[below].opaque = found[below].opaque or f"{name or 'the model'} ({type(module).__name__})"
+        for below in unknown:
+            found[below].opaque = found[below].opaque or f"{name or 'the model'} ({type(module).__name__})"
     return found
+
+
+def flows(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """Write down what each module does that can be traced, to see whether it does the same with other children."""
+    found = {}
+    for module in model.modules():
+        if module._modules and not _runs_in_turn(module):
+            graphs = _graphs(module)
+            nodes = (node for graph in graphs for node in graph.nodes)
+            found[module] = [f"{n.op} {n.name} {_written(n.target)} {n.args} {n.kwargs}" for n in nodes]
+    return found
+
+
+def may_ask_for_types(model: nn.Module) -> set[nn.Module]:
+    """Find modules that cannot be traced and may compare their children's types."""
+    own = (m for m in model.modules() if not _runs_in_turn(m) and type(m) not in _CONTAINERS and not _of_torch(m))
+    return {module for module in own if asks_for_types(module) and module._modules and not _graphs(module)}
+
+
+def _written(value: object) -> str:
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value)
+
+
+def _of_torch(module: nn.Module) -> bool:
+    return not module._modules and type(module).__module__.startswith("torch.") and "forward" not in vars(module)
+
+
+def _runs_in_turn(module: nn.Module) -> bool:
+    kind = type(module)
+    ours = kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__  # type: ignore[attr-defined]
+    return ours and calls_as_torch(module)
 
 
 def _in_turn(found: dict[nn.Module, Uses], members: list[nn.Module]) -> None:
@@ -75,7 +111,11 @@ def _in_graph(found: dict[nn.Module, Uses], module: nn.Module, graph: fx.Graph) 
 
 
 def _graphs(module: nn.Module) -> list[fx.Graph]:
-    """What a module's forward does, in all ways that fx can follow; empty if one of them it cannot."""
+    """What a module's forward does, in all ways that fx can follow; empty if one of them it cannot, or no children."""
+    if not any(child is not None for child in module._modules.values()) or type(module) in _CONTAINERS:
+        return []
+    if not calls_as_torch(module):
+        return []
     signature = inspect.signature(type(module).forward)
     optional = {n: p.default for n, p in signature.parameters.items() if p.default is not inspect.Parameter.empty}
     graphs = []
@@ -99,48 +139,3 @@ def _stand_in(module: nn.Module, training: bool) -> nn.Module:
             other.__dict__[name] = value.clone()
     other.__dict__["training"] = training
     return other
-
-
-def _only_calls_children(module: nn.Module) -> bool:
-    """Say whether the source of a class shows that its methods do nothing with children but call them."""
-    if "forward" in module.__dict__:
-        return False
-    children = {name for name, child in module._modules.items() if child is not None}
-    try:
-        classes = [kind for kind in type(module).__mro__ if kind not in (nn.Module, object)]
-        trees = [ast.parse(textwrap.dedent(inspect.getsource(kind))) for kind in classes]
-    except (OSError, TypeError, SyntaxError):
-        return False
-    return all(_harmless(method, children) for tree in trees for method in _methods(tree))
-
-
-def _methods(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name != "__init__":
-            yield node
-
-
-def _harmless(method: ast.FunctionDef, children: set[str]) -> bool:
-    """`self` appears as `self.name` alone, and a child as `self.child(...)` or in a comparison."""
-    called: set[Any] = set()
-    for node in ast.walk(method):
-        if isinstance(node, ast.Call):
-            called.add(node.func)
-        if isinstance(node, ast.Compare):
-            called.update([node.left, *node.comparators])
-    of_self = {node.value for node in ast.walk(method) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(method):
-        if isinstance(node, ast.Name) and node.id == "self" and node not in of_self:
-            return False
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
-            reaches = node.attr in {
-                "children",
-                "modules",
-                "named_children",
-                "named_modules",
-                "_modules",
-                "get_submodule",
-            }
-            if reaches or (node.attr in children and node not in called):
-                return False
-    return True

@@ -8,7 +8,7 @@ from lorbms_fast.kernels._common.activation import IDENTITY, Activation, of_laye
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import no_quick_norm
 from lorbms_fast.kernels.accelerate.rules.instance_norm import OURS, why_not
-from lorbms_fast.kernels.accelerate.swapping import Passed, become, has_hooks
+from lorbms_fast.kernels.accelerate.swapping import PASSED, become, has_hooks, pair
 from lorbms_fast.kernels.accelerate.uses import Uses, uses
 from lorbms_fast.kernels.instance_norm import InstanceNormAct2d, InstanceNormAct3d
 
@@ -52,7 +52,10 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
             yield Finding(name, f"{type(module).__name__} with the activation behind it", reason)
     for module, name in names.items():
         if module in activations:
-            become(module, Passed)
+            become(module, PASSED[type(module)])
+            for norm in found[module].before:
+                if norm is not None:
+                    pair(norm, module)
             by = ", ".join(sorted(names[norm] for norm in found[module].before))
             yield Finding(name, f"{kinds[module]} -> computed by {by}")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import not_the_cpu
-from lorbms_fast.kernels.accelerate.swapping import Passed, become, has_hooks
+from lorbms_fast.kernels.accelerate.swapping import PASSED, Passed, become, has_hooks, pair
 from lorbms_fast.kernels.accelerate.uses import Uses, uses
 from lorbms_fast.kernels.upsample_conv import UpsampleConv2d
 
@@ -23,15 +23,16 @@ def upsampled_convolutions(model: nn.Module) -> Iterator[Finding]:
         return
     found = uses(model)
     for module, name in names.items():
-        if not isinstance(module, nn.Upsample):
+        if not isinstance(module, nn.Upsample) or isinstance(module, Passed):
             continue
         kind, reason = type(module).__name__, _why_not(module, found) or not_the_cpu(model)
         if reason is not None:
             yield Finding(name, kind, reason)
             continue
         (conv,) = found[module].after
-        become(module, Passed)
+        become(module, PASSED[type(module)])
         become(conv, UpsampleConv2d)
+        pair(module, conv)
         yield Finding(name, f"{kind} -> computed by {names[conv]}")
         yield Finding(names[conv], "Conv2d -> UpsampleConv2d")
 

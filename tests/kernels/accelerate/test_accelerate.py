@@ -1,6 +1,7 @@
 """`accelerate` and `restore` on networks of others: results, training and parameters stay; nothing unsafe is done."""
 
 import copy
+import functools
 import io
 
 import pytest
@@ -397,3 +398,245 @@ def test_spectral_norms_under_autocast(normalize):
     for f, e in zip(*results, strict=True):
         assert f.dtype == e.dtype
         torch.testing.assert_close(f, e, rtol=5e-2, atol=5e-2 * e.abs().max().item())
+
+
+def sequence():
+    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU())
+
+
+class Reads(nn.Module):
+    """Reads the norm alone, so that torch.fx cannot see it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seq = sequence()
+
+    def forward(self, x):
+        return self.seq(x) if x.mean() < -9 else self.seq[1](x)
+
+
+class AnotherName(Reads):
+    def forward(this, x):  # noqa: N805
+        if x.mean() > -9:
+            for i, layer in enumerate(this.seq):
+                x = layer(x) if i < 2 else x
+        return x
+
+
+class Slices(Reads):
+    def forward(s, x):  # noqa: N805
+        return s.seq[:2](x) + x if x.mean() > -9 else x
+
+
+def patched(model, x):
+    return model.seq[1](x) if x.mean() > -9 else x
+
+
+class Replaced(Reads):
+    def forward(self, x):
+        return self.seq(x)
+
+
+Replaced.forward = patched
+
+
+class InBody(Reads):
+    forward = patched
+
+
+class InList(Reads):
+    def __init__(self):
+        super().__init__()
+        self.ref = [self.seq[1]]
+
+    def forward(self, x):
+        return self.ref[0](x) + self.seq(x) if x.mean() > -9 else x
+
+
+class InClosure(InList):
+    def __init__(self):
+        super().__init__()
+        self.ref = [lambda x: self.seq[1](x)]
+
+
+class InPartial(InList):
+    def __init__(self):
+        super().__init__()
+        self.ref = [functools.partial(self.seq[1])]
+
+
+class ByMethod(InList):
+    def __init__(self):
+        super().__init__()
+        self.ref = [self.seq[1].forward]
+
+
+class ByParent(Reads):
+    def forward(self, x):
+        return next(iter(super().children()))[1](x) if x.mean() > -9 else x
+
+
+class ByDict(Reads):
+    def forward(self, x):
+        return self.__dict__["_modules"]["seq"][1](x) if x.mean() > -9 else x
+
+
+class ByGetattr(Reads):
+    def forward(self, x):
+        return self.__getattr__("seq")[1](x) if x.mean() > -9 else x
+
+
+class ByHelper(Reads):
+    def forward(self, x):
+        return self.first(x) if x.mean() > -9 else x
+
+    def first(me, x):  # noqa: N805
+        return me.seq[:2](x)
+
+
+class Leaf(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = [layer]
+
+    def forward(self, x):
+        return self.layer[0](x)
+
+
+class InAnother(Reads):
+    def __init__(self):
+        super().__init__()
+        self.leaf = Leaf(self.seq[1])
+
+    def forward(self, x):
+        return self.seq(x) + self.leaf(x)
+
+
+class ForwardAlone(Reads):
+    def forward(self, x):
+        return self.seq(x) + self.seq[1].forward(x)
+
+
+class CallOfItsOwn(Reads):
+    def __call__(self, x):
+        return self.seq[1](x)
+
+    def forward(self, x):
+        return self.seq(x)
+
+
+class OrderOfItsOwn(nn.Sequential):
+    def __init__(self):
+        super().__init__(*sequence())
+
+    def __iter__(self):
+        return iter(list(self._modules.values())[:2])
+
+
+class OfItsOwn(Reads):
+    def __init__(self):
+        super().__init__()
+        self.forward = lambda x: self.seq[1](x)
+
+    def forward(self, x):
+        return self.seq(x)
+
+
+class AsksTypes(nn.Sequential):
+    def __init__(self):
+        super().__init__(*sequence())
+
+    def forward(self, x):
+        for layer in self:
+            x = layer(x)
+            if type(layer) is nn.InstanceNorm2d:
+                x = x + 1
+        return x
+
+
+class AsksTypesByValues(AsksTypes):
+    def forward(self, x):
+        return super().forward(x) if x.mean() < -9 else self.asking(x)
+
+    def asking(self, x):
+        for layer in self:
+            x = layer(x) + (layer.__class__ is nn.InstanceNorm2d)
+        return x
+
+
+HARD = [
+    Reads,
+    AnotherName,
+    Slices,
+    Replaced,
+    InBody,
+    InList,
+    InClosure,
+    InPartial,
+    ByMethod,
+    ByParent,
+    ByDict,
+    ByGetattr,
+]
+HARD += [ByHelper, InAnother, ForwardAlone, CallOfItsOwn, OrderOfItsOwn, OfItsOwn, AsksTypes, AsksTypesByValues]
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_what_reads_layers_by_other_ways_is_left(kind):
+    torch.manual_seed(0)
+    model, x = kind(), torch.randn(2, 4, 6, 6)
+    expected = model(x)
+    report = accelerate(model)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, Passed) for module in model.modules())
+    assert kind is OrderOfItsOwn or report.left
+
+
+class Features(nn.Sequential):
+    """What comes out of each layer of a kind."""
+
+    def __init__(self, kind, *layers):
+        super().__init__(*layers)
+        self.kind = kind
+
+    def forward(self, x):
+        found = []
+        for layer in self:
+            x = layer(x)
+            if isinstance(layer, self.kind):
+                found.append(x)
+        return torch.stack(found) if found else x[:0]
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.InstanceNorm2d])
+def test_layers_are_still_instances_of_what_they_were(kind):
+    model, x = Features(kind, *sequence()), torch.randn(2, 4, 6, 6)
+    expected = model(x)
+    assert accelerate(model)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert isinstance(model[2], Passed) == (kind is nn.ReLU)
+    assert isinstance(model[2], nn.ReLU)
+
+
+def test_enlarging_is_still_an_upsample():
+    model, x = (
+        Features(nn.Upsample, nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3, padding=1)),
+        torch.randn(1, 4, 6, 6),
+    )
+    expected = model(x)
+    accelerate(model)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_restoring_a_part_restores_its_partners():
+    model = nn.Sequential(*sequence(), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3, padding=1))
+    x = torch.randn(2, 4, 6, 6)
+    expected, keys = model(x), [vars(module).keys() for module in copy.deepcopy(model)]
+    for part in range(1, 5):
+        accelerate(model)
+        assert isinstance(model[2], Passed)
+        assert isinstance(model[3], Passed)
+        restore(model[part])
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+        restore(model)
+        assert [vars(module).keys() for module in model] == keys
