@@ -38,7 +38,7 @@ def held(module: nn.Module) -> set[nn.Module] | None:
     waiting = [value for name, value in vars(module).items() if name not in _OF_TORCH]
     waiting += [value for kind in kinds for name, value in vars(kind).items() if not name.startswith("__")]
     found, seen = set(), set()
-    keep = []  # so that no id is used twice
+    keep: list[Any] = []  # so that no id is used twice
     while waiting and len(keep) < _MOST:
         value = waiting.pop()
         if id(value) in seen or isinstance(value, type | ModuleType | Tensor | CodeType | str | bytes):

@@ -32,7 +32,8 @@ def upsampled_convolutions(model: nn.Module) -> Iterator[Finding]:
         (conv,) = found[module].after
         become(module, PASSED[type(module)])
         become(conv, UpsampleConv2d)
-        pair(module, conv)
+        if conv is not None:
+            pair(module, conv)
         yield Finding(name, f"{kind} -> computed by {names[conv]}")
         yield Finding(names[conv], "Conv2d -> UpsampleConv2d")
 
