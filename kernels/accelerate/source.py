@@ -1,6 +1,7 @@
 """What a forward that cannot be traced does with its module's children, as far as its source tells without doubt."""
 
 import ast
+import dis
 import gc
 import inspect
 import textwrap
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 _ROUNDABOUT = {"super", "locals", "globals", "vars", "eval", "exec", "getattr", "sys", "gc", "inspect"}
-_TYPES = {"type", "__class__", "__name__", "__qualname__"}
+_TYPES = ("__class__", "__name__", "__qualname__")
 _MOST = 100_000
 
 
@@ -65,9 +66,10 @@ def asks_for_types(module: nn.Module) -> bool:
     while waiting:
         method = getattr(type(module), waiting.pop(), None)
         code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
+        steps = [step for inner in _codes(code) for step in dis.get_instructions(inner)] if code is not None else []
+        if any(step.argval in _TYPES or (step.argval == "type" and step.opname == "LOAD_GLOBAL") for step in steps):
+            return True  # x.type(dtype) is another thing
         names = {name for inner in _codes(code) for name in inner.co_names} if code is not None else set()
-        if names & _TYPES:
-            return True
         waiting += [name for name in names - seen if not hasattr(nn.Module, name)]
         seen |= names
     return False

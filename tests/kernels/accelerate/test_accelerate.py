@@ -191,7 +191,7 @@ class OnlyCalls(nn.Module):
         self.layers, self.last = nn.Sequential(nn.InstanceNorm2d(3), nn.SiLU()), None
 
     def forward(self, x, twice=False):
-        y = self.layers(x)
+        y = self.layers(x).type(x.dtype)
         return self.layers(y) if twice or len(x) > 5 else y
 
 
