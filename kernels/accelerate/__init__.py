@@ -12,8 +12,9 @@ from torch import nn
 from lorbms_fast.kernels.accelerate.report import Report
 from lorbms_fast.kernels.accelerate.rules import MEMORY_RULES, RULES
 from lorbms_fast.kernels.accelerate.rules.spectral_norm import forget
+from lorbms_fast.kernels.accelerate.source import asks_for_types
 from lorbms_fast.kernels.accelerate.swapping import restored, with_partners
-from lorbms_fast.kernels.accelerate.uses import flows, may_ask_for_types
+from lorbms_fast.kernels.accelerate.uses import flows
 
 __all__ = ["MEMORY_RULES", "RULES", "Report", "accelerate", "restore"]
 
@@ -60,7 +61,7 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
         return report
     after = flows(model)
     asking = {m for m, kind in kinds.items() if type(m) is kind and (before.get(m) != after.get(m))}
-    asking |= may_ask_for_types(model)
+    asking |= {module for module, flow in after.items() if not flow and asks_for_types(module)}
     names = {module: name for name, module in model.named_modules()}
     undone = {names[module] for module in _restored(asking)}
     why_not = "a forward asks for the types of its layers, or uses them in other ways than by calls"

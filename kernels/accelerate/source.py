@@ -66,10 +66,11 @@ def asks_for_types(module: nn.Module) -> bool:
     while waiting:
         method = getattr(type(module), waiting.pop(), None)
         code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
-        steps = [step for inner in _codes(code) for step in dis.get_instructions(inner)] if code is not None else []
+        codes = [] if code is None else [*_codes(code)]
+        steps = [step for inner in codes for step in dis.get_instructions(inner)]
         if any(step.argval in _TYPES or (step.argval == "type" and step.opname == "LOAD_GLOBAL") for step in steps):
             return True  # x.type(dtype) is another thing
-        names = {name for inner in _codes(code) for name in inner.co_names} if code is not None else set()
+        names = {name for inner in codes for name in inner.co_names}
         waiting += [name for name in names - seen if not hasattr(nn.Module, name)]
         seen |= names
     return False

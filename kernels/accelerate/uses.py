@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from lorbms_fast.kernels.accelerate.source import asks_for_types, calls_as_torch, held, only_calls_children
+from lorbms_fast.kernels.accelerate.source import calls_as_torch, held, only_calls_children
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
@@ -62,20 +62,14 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
 
 
 def flows(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """Write down what each module does that can be traced, to see whether it does the same with other children."""
+    """Write down what each module does, nothing if it cannot be traced, to see whether it is the same with others."""
     found = {}
     for module in model.modules():
-        if module._modules and not _runs_in_turn(module):
+        if module._modules and type(module) not in _CONTAINERS and not _runs_in_turn(module):
             graphs = _graphs(module)
             nodes = (node for graph in graphs for node in graph.nodes)
             found[module] = [f"{n.op} {n.name} {_written(n.target)} {n.args} {n.kwargs}" for n in nodes]
     return found
-
-
-def may_ask_for_types(model: nn.Module) -> set[nn.Module]:
-    """Find modules that cannot be traced and may compare their children's types."""
-    own = (m for m in model.modules() if not _runs_in_turn(m) and type(m) not in _CONTAINERS and not _of_torch(m))
-    return {module for module in own if asks_for_types(module) and module._modules and not _graphs(module)}
 
 
 def _written(value: object) -> str:

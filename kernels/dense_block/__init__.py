@@ -7,7 +7,6 @@ It holds copies: after parameters have changed, pack again.
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -20,7 +19,6 @@ from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.dense_block import fused, reference
-from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
 
 if TRITON:
@@ -300,7 +298,7 @@ def _checked(activation: ActivationName) -> ActivationName:
 
 
 def _function(activation: ActivationName, eps: float) -> reference.Activation:
-    return torch.relu if activation == "relu" else partial(instance_norm_relu, eps=eps)
+    return reference.activation_of(activation != "relu", eps)
 
 
 def _renamed(old: str, old_value: int | None, new: str, value: int | None) -> int | None:

@@ -26,7 +26,6 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward, norm_relu
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels.dense_block import reference
-from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
 CHANNELS_LAST = torch.channels_last
 
@@ -121,18 +120,14 @@ def _normalized_input(x: Tensor, normed: bool, eps: float) -> tuple[Tensor, list
 
 def _maps_defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
     """The new maps, by the definition."""
-    stack = reference.dense_block(x, System(W, growth).weights(), b.split(growth), _activation(normed, eps))
+    stack = reference.dense_block(x, System(W, growth).weights(), b.split(growth), reference.activation_of(normed, eps))
     return stack[:, x.shape[1] :]
 
 
 def _activated_defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
     """The activated stack, by the definition."""
-    activation = _activation(normed, eps)
+    activation = reference.activation_of(normed, eps)
     return activation(reference.dense_block(x, System(W, growth).weights(), b.split(growth), activation))
-
-
-def _activation(normed: bool, eps: float) -> reference.Activation:
-    return partial(instance_norm_relu, eps=eps) if normed else torch.relu
 
 
 class _Activated(torch.autograd.Function):

@@ -1,10 +1,13 @@
 """The dense block as its authors drew it: every layer reads the concatenation of all that came before."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -28,3 +31,8 @@ def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], 
         maps = F.conv2d(activation(stack), weight, bias, padding=weight.shape[-1] // 2)
         stack = torch.cat([stack, maps], dim=1)
     return stack
+
+
+def activation_of(normed: bool, eps: float) -> Activation:
+    """ReLU, of maps that are normalized first or as they are."""
+    return partial(instance_norm_relu, eps=eps) if normed else torch.relu

@@ -26,7 +26,6 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels.dense_block import reference
 from lorbms_fast.kernels.dense_block.triton import kernels
-from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
 # A tile has at most this many positions. An image with more than `_ON_ONE_SM` of them is split, unless there are so
 # many images that they fill a large GPU twice: a launch more a layer costs less than tiles that wait for each other.
@@ -197,7 +196,7 @@ def _defined(
     layers: int, kernel_size: int, activation: str, eps: float, x: Tensor, w: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor]:
     """New maps and activated stack, by the definition."""
-    activate = torch.relu if activation == "relu" else partial(instance_norm_relu, eps=eps)
+    activate = reference.activation_of(activation != "relu", eps)
     weights, biases = unpack(w, len(b), layers, kernel_size), b.to(w.dtype).split(len(b) // layers)
     stack = reference.dense_block(x.to(w.dtype), weights, biases, activate)
     return stack[:, x.shape[1] :], activate(stack)
