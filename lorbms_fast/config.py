@@ -33,6 +33,7 @@ def _formerly(old: str, new: str) -> BeforeValidator:
     return BeforeValidator(lambda value: new if value == old else value)
 
 
+Kernels = Literal["auto", "triton", "torch"]
 Impl = Annotated[Literal["reference", "fast"], _formerly("torch", "fast")]
 """Form of networks and iteration."""
 BatchNorm = Annotated[Literal["per-process", "synchronized"], _formerly("synchronised", "synchronized")]
@@ -215,7 +216,7 @@ class TrainConfig:
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
     has no graphs, then runs the same code without."""
-    kernels: Literal["auto", "triton", "torch"] = "auto"
+    kernels: Kernels = "auto"
     """Forms of operations on a GPU: auto takes, of our Triton kernels and the fused torch form, the fastest that first
     use found right; triton stops where no kernel is right; torch runs no Triton at all."""
     compile: tuple[Literal["dsc", "cls"], ...] = ()

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import tyro
 
-from lorbms_fast.config import Precision, preset_named
+from lorbms_fast.config import Kernels, Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
@@ -22,7 +22,7 @@ def bench(
     rounds: int = 5,
     device: str = "cpu",
     graphs: Literal["on", "off"] = "on",
-    kernels: Literal["auto", "triton", "torch"] = "auto",
+    kernels: Kernels = "auto",
     precision: Precision | Literal["auto"] = "auto",
     preset: str = "thesis",
     compiled_reference: bool = False,

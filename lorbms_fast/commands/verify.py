@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lorbms_fast.config import Impl, preset_named
 from lorbms_fast.devices import device_named
-from lorbms_fast.engine.first_use import Kernels
+from lorbms_fast.engine.first_use import Tried
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common import dispatch
@@ -29,7 +29,7 @@ def verify(
     device: str = "cpu",
     preset: str = "thesis",
     batch_size: int = 12,
-    kernels: Kernels = "auto",
+    kernels: Tried = "auto",
     retune: bool = False,
 ) -> None:
     """Compare this installation with numbers that the author's own program made.
@@ -73,7 +73,7 @@ def verify(
         sys.exit(1)
 
 
-def try_kernels(device: torch.device, preset: str, batch_size: int, kernels: Kernels, retune: bool) -> int:
+def try_kernels(device: torch.device, preset: str, batch_size: int, kernels: Tried, retune: bool) -> int:
     """Give the operations of an iteration their forms, print them, and count those whose kernels are not right."""
     if not dispatch.kernels_run_on(device):
         raise UserError(f"--device {device}: its kernels need the package triton, which is missing")

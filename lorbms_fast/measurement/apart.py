@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from lorbms_fast.config import Impl, ModelConfig, Precision
+from lorbms_fast.config import Impl, Kernels, ModelConfig, Precision
 from lorbms_fast.engine.first_use import IN_FORCE
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.kernels._common.dispatch import kernels_run_on
@@ -25,8 +25,6 @@ from lorbms_fast.measurement.step import CPU, captured_step, forms_of_an_iterati
 
 Form = Literal["reference", "compiled_reference", "fast", "captured"]
 """The reference as it is and under torch.compile; the fast form operation after operation and as a CUDA graph."""
-Wish = Literal["auto", "triton", "torch"]
-"""Values of `--kernels`."""
 PREPARING = 3
 """Iterations before the first that is timed: a graph's first warms up and records."""
 PER_ROUND = {"cpu": 1, "cuda": 5}
@@ -72,7 +70,7 @@ def apart(
     batch_size: int,
     arithmetic: Precision = "float32",
     device: torch.device = CPU,
-    kernels: Wish = "auto",
+    kernels: Kernels = "auto",
 ) -> Iterator[Apart]:
     """`step` or `captured_step` in a fresh process, which ends with the block."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
@@ -88,7 +86,7 @@ def compare_steps(
     compiled_reference: bool = False,
     device: torch.device = CPU,
     graphs: bool = False,
-    kernels: Wish = "auto",
+    kernels: Kernels = "auto",
 ) -> dict[str, Any]:
     """Do iterations of each form in turns: medians in seconds, how many times faster the fast one is, counts, memory.
 
@@ -130,7 +128,7 @@ def compare_steps(
 
 
 def _make(
-    form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device, kernels: Wish
+    form: Form, model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device, kernels: Kernels
 ) -> dict[str, int]:
     global _one_iteration, _device
     _device = device

@@ -14,7 +14,7 @@ from lorbms_fast.config import Impl, ModelConfig, Precision, TrainConfig
 from lorbms_fast.dataloader import counter_rng
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
 from lorbms_fast.engine.distributed import ALONE, World
-from lorbms_fast.engine.first_use import Found, Kernels, choose_forms
+from lorbms_fast.engine.first_use import Found, Tried, choose_forms
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.malloc import retain_freed_memory
@@ -143,7 +143,7 @@ def forms_of_an_iteration(
     batch_size: int,
     arithmetic: Precision,
     device: torch.device,
-    kernels: Kernels = "auto",
+    kernels: Tried = "auto",
     retune: bool = False,
 ) -> Found:
     """Give the operations of an iteration their forms, as `train` does on first use.

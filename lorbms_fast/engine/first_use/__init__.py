@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from lorbms_fast.config import Kernels
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.first_use.calls import Call, recorded
 from lorbms_fast.engine.first_use.judging import Verdict
@@ -21,8 +22,8 @@ from lorbms_fast.kernels import Impl
 from lorbms_fast.kernels._common.operation import install
 from lorbms_fast.progress import tqdm
 
-Kernels = Literal["auto", "triton"]
-IN_FORCE: dict[Literal["auto", "triton", "torch"], Impl] = {"auto": "auto", "triton": "triton", "torch": "fused"}
+Tried = Literal["auto", "triton"]
+IN_FORCE: dict[Kernels, Impl] = {"auto": "auto", "triton": "triton", "torch": "fused"}
 """What `--kernels` puts in force; with `torch`, nothing is tried."""
 WIDTH = 120
 """Columns of a table that is written to no terminal."""
@@ -109,7 +110,7 @@ def _short(value: str | float) -> str:
 def choose_forms(
     works: Iterable[Callable[[], object]],
     device: torch.device,
-    kernels: Kernels = "auto",
+    kernels: Tried = "auto",
     retune: bool = False,
     world: World = ALONE,
     judging: Judge | None = None,
@@ -163,7 +164,7 @@ def _tried(families: dict[str, list[Call]], device: torch.device, judging: Judge
     return dict(zip(families, found, strict=True))
 
 
-def _row(calls: list[Call], verdict: Verdict, kernels: Kernels) -> Row:
+def _row(calls: list[Call], verdict: Verdict, kernels: Tried) -> Row:
     row = Row(calls, verdict, verdict.best(at_any_price=kernels == "triton"))
     if kernels == "triton" and row.form == "fused":
         why = "; ".join(f"'{form}' {why}" for form, why in verdict.failures.items()) or "it has no kernel here"
