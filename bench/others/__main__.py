@@ -1,8 +1,10 @@
 """`python -m bench.others`: time and memory of others' models before and after `accelerate`, into docs/kernels.md.
 
 Each model is trained, forward and backward, as it was made and accelerated, in turns: a ratio is the median of those of
-the rounds. Memory is the most bytes of tensors alive at a time in a step, without parameters and their gradients; on a
-CPU the operations' own scratch memory is not seen. With `--device cuda` or `--only` the table is printed, not written.
+the rounds. Freed memory stays with the process, as fresh pages, which one form or the other gets by chance, take up to
+a twelfth of a step. Memory is the most bytes of tensors alive at a time in a step, without parameters and their
+gradients; on a CPU the operations' own scratch memory is not seen. With `--device cuda` or `--only` the table is
+printed, not written.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from torch import nn
 
 from bench.others.models import CASES, channels_last, loss
 from lorbms_fast.kernels import accelerate
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.pairs import Pair, seconds
 from lorbms_fast.measurement.peak import Alive
@@ -128,6 +131,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="NAME", help="models with this in their names")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
+    retain_freed_memory()
     device = torch.device(options.device)
     found = list(rows([name for name in CASES if options.only in name], device, options.rounds))
     date = datetime.datetime.now(datetime.UTC).date().isoformat()

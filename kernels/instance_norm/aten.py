@@ -11,14 +11,14 @@ from lorbms_fast.kernels._common.cpp.lines import empty_channels_last
 
 def forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Result; mean of the differences from the first position, or of contiguous maps; 1 / deviations."""
+) -> tuple[Tensor, Tensor]:
+    """Result; of each map, mean (of differences from the first position, unless contiguous) and 1 / deviation."""
     how = Activation(NAMES[activation], slope)
     if x.is_contiguous():
         scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
         y, mean, rstd = torch.native_batch_norm(_one_sample(x), scale, shift, None, None, True, 0.0, eps)
         # No view of what nobody else has: autograd would refuse to have it changed in place.
-        return torch.ops.aten._unsafe_view(_activated(y, how), x.shape), mean, rstd
+        return torch.ops.aten._unsafe_view(_activated(y, how), x.shape), torch.stack((mean, rstd))
     positions = tuple(range(2, x.dim()))
     difference = _from_first(x)
     mean = difference.mean(positions, keepdim=True)
@@ -26,15 +26,15 @@ def forward(
     var = centred.square().mean(positions, keepdim=True) + eps
     rstd = torch.where(var == 0, 0, var.rsqrt())
     y = empty_channels_last(x).copy_(_activated(_affine(centred * rstd, weight, bias), how))
-    return y, mean.flatten(1), rstd.flatten(1)
+    return y, torch.stack((mean.flatten(1), rstd.flatten(1)))
 
 
 def backward(
-    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
+    grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradient of x; the sums of the gradients of the result, and of their products with x_hat, of each map."""
-    how = Activation(NAMES[activation], slope)
+    how, (mean, rstd) = Activation(NAMES[activation], slope), statistics
     of_map = (*x.shape[:2], *[1] * (x.dim() - 2))
     if x.is_contiguous():
         scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
@@ -44,7 +44,7 @@ def backward(
             g = _through(g, _affine(y, scale, shift), how).to(x.dtype)
         of_bn = torch.ops.aten.native_batch_norm_backward
         dx, along, summed = of_bn(g, maps, scale, None, None, mean, rstd, True, 0.0, [True] * 3)
-        return dx.view(x.shape), summed.view(x.shape[:2]), along.view(x.shape[:2])
+        return dx.view(x.shape), torch.stack((summed, along)).view(2, *x.shape[:2])
     positions = tuple(range(2, x.dim()))
     rstd = rstd.view(of_map)
     x_hat = (_from_first(x) - mean.view(of_map)) * rstd
@@ -53,7 +53,7 @@ def backward(
     count = x[0, 0].numel()
     factor = rstd if weight is None else rstd * weight.view(of_map[1], *of_map[2:])
     dx = empty_channels_last(x).copy_((g - sum_g / count - x_hat * (sum_along / count)) * factor)
-    return dx, sum_g.flatten(1), sum_along.flatten(1)
+    return dx, torch.stack((sum_g.flatten(1), sum_along.flatten(1)))
 
 
 def _activated(y: Tensor, how: Activation) -> Tensor:

@@ -24,49 +24,60 @@ def take(*maps: Tensor) -> bool:
 
 @cpp_op(
     "instance_norm_maps(Tensor x, Tensor? weight, Tensor? bias, float eps, int activation, float slope) "
-    "-> (Tensor, Tensor, Tensor)"
+    "-> (Tensor, Tensor)"
 )
 def forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Result; mean of the differences from the first position; 1 / deviations."""
-    y, prefix = _empty_maps(x)
-    mean, rstd = _empty_statistics(x)
-    parameters = [None if p is None else p.to(mean.dtype).contiguous() for p in (weight, bias)]
-    addresses = mean.data_ptr(), rstd.data_ptr(), *map(_address, parameters)
-    LOOPS.run(f"{prefix}forward", (x, y), *addresses, activation, slope, eps)
-    return y, mean, rstd
+) -> tuple[Tensor, Tensor]:
+    """Result; of each map, mean of the differences from the first position, and 1 / deviation: (2, N, C)."""
+    statistics = _empty_statistics(x)
+    parameters = _parameters(weight, bias, statistics)
+    addresses = [*_halves(statistics), *map(_address, parameters)]
+    if x.is_contiguous():
+        y = torch.empty_like(x)
+        LOOPS.run_rows("rows_forward", (x, y), *addresses, activation, slope, eps)
+    else:
+        y = empty_channels_last(x)
+        LOOPS.run("forward", (x, y), *addresses, activation, slope, eps)
+    return y, statistics
 
 
 @cpp_op(
-    "instance_norm_maps_backward(Tensor grad, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, "
-    "int activation, float slope) -> (Tensor, Tensor, Tensor)"
+    "instance_norm_maps_backward(Tensor grad, Tensor x, Tensor statistics, Tensor? weight, Tensor? bias, "
+    "int activation, float slope) -> (Tensor, Tensor)"
 )
 def backward(
-    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
+    grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradient of x; of each map, the sum of the gradients of the result, and that of their products with x_hat.
 
     The gradient of the result lies as x does.
     """
-    dx, prefix = _empty_maps(x)
-    sum_g, sum_along = _empty_statistics(x)
-    parameters = [None if p is None else p.to(mean.dtype).contiguous() for p in (weight, bias)]
-    addresses = (mean.data_ptr(), rstd.data_ptr(), *map(_address, parameters), sum_g.data_ptr(), sum_along.data_ptr())
-    LOOPS.run(f"{prefix}backward", (grad, x, dx), *addresses, activation, slope)
-    return dx, sum_g, sum_along
+    sums = torch.empty_like(statistics)
+    parameters = _parameters(weight, bias, statistics)
+    addresses = [*_halves(statistics), *map(_address, parameters), *_halves(sums)]
+    if x.is_contiguous():
+        dx = torch.empty_like(x)
+        LOOPS.run_rows("rows_backward", (grad, x, dx), *addresses, activation, slope)
+    else:
+        dx = empty_channels_last(x)
+        LOOPS.run("backward", (grad, x, dx), *addresses, activation, slope)
+    return dx, sums
 
 
-def _empty_maps(x: Tensor) -> tuple[Tensor, str]:
-    """New maps that lie as x does, and what the names of the loops for them begin with."""
-    return (torch.empty_like(x), "rows_") if x.is_contiguous() else (empty_channels_last(x), "")
+def _empty_statistics(x: Tensor) -> Tensor:
+    return torch.empty((2, *x.shape[:2]), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
-def _empty_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    first, second = torch.empty((2, *x.shape[:2]), dtype=dtype).unbind()
-    return first, second
+def _parameters(weight: Tensor | None, bias: Tensor | None, statistics: Tensor) -> list[Tensor | None]:
+    return [None if p is None else p.to(statistics.dtype).contiguous() for p in (weight, bias)]
+
+
+def _halves(statistics: Tensor) -> tuple[int, int]:
+    """Addresses of the first and second of each map."""
+    address = statistics.data_ptr()
+    return address, address + statistics.stride(0) * statistics.element_size()
 
 
 def _address(parameter: Tensor | None) -> int | None:

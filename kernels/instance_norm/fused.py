@@ -16,8 +16,10 @@ from lorbms_fast.kernels._common.activation import IDENTITY, Activation
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, line_stride
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
-FEW_POSITIONS = 1024
-"""Of a contiguous map of 16 bits, up to which torch's own norm spends more on a map's beginning than on its values."""
+FEW_VALUES, FEW_POSITIONS = 1 << 14, 128
+"""Of all contiguous maps, and of one, below which torch's own norm is quicker than loops, whose call takes longer."""
+MANY_MAPS, MANY_POSITIONS = 256, 1024
+"""Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
 
 
 def instance_norm(
@@ -34,32 +36,31 @@ def instance_norm(
     """
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
-    # What is asked first is quick: torch's own takes 400 us for maps of some megabytes, and each question a few.
-    torchs = activation == IDENTITY and x.is_contiguous() and _torchs_is_as_quick(x)
-    if not torchs and _takes(x, weight, bias):
-        result: Tensor = _Norm.apply(x, weight, bias, eps, activation)
-        return result
-    y = torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
-    if len(x) == 1 and y.requires_grad:  # of whose gradient in channels_last torch 2.13 makes something else
-        y.register_hook(_contiguous)
-    return activation(y)
+    torchs = activation == IDENTITY and x.is_contiguous() and not (_loops_are_quicker(x) and cpp.take(x))
+    if torchs or not _takes(x, weight, bias):
+        return activation(_torchs(x, eps, weight, bias))
+    result: Tensor = _Norm.apply(x, weight, bias, eps, activation)
+    return result
 
 
 def _takes(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
     """Say whether `_Norm` takes these: contiguous maps, channels_last ones, or slices of their channels."""
-    dtypes = x.dtype, torch.promote_types(x.dtype, torch.float32)
-    return (
-        x.dtype in DTYPES
-        and all(p is None or (p.dtype in dtypes and p.device == x.device) for p in (weight, bias))
-        and x.dim() >= 3
-        and x.numel() > 0
-        and (x.is_contiguous() or line_stride(x) is not None)
-    )
+    for p in (weight, bias):
+        if p is not None and p.dtype != x.dtype and p.dtype != torch.promote_types(x.dtype, torch.float32):
+            return False
+        if p is not None and p.device != x.device:
+            return False
+    if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0:
+        return False
+    return x.is_contiguous() or line_stride(x) is not None
 
 
-def _torchs_is_as_quick(x: Tensor) -> bool:
-    """Say whether torch's own is, of contiguous maps: it has vector instructions for 16 bits alone."""
-    return (x.element_size() <= 2 and x.stride(1) > FEW_POSITIONS) or not cpp.take(x)
+def _loops_are_quicker(x: Tensor) -> bool:
+    """Say whether loops are, of contiguous maps: torch's own has vector instructions for 16 bits alone."""
+    maps, values = x.shape[0] * x.shape[1], x.numel()
+    if x.element_size() > 2:
+        return values >= FEW_VALUES and values >= FEW_POSITIONS * maps
+    return maps >= MANY_MAPS and values <= MANY_POSITIONS * maps
 
 
 class _Norm(torch.autograd.Function):
@@ -68,23 +69,23 @@ class _Norm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: Activation
     ) -> Tensor:
         ctx.form, ctx.options = cpp if cpp.take(x) else aten, (eps, activation)
-        y, mean, rstd = ctx.form.forward(x, weight, bias, eps, activation.number, activation.slope)
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        y, statistics = ctx.form.forward(x, weight, bias, eps, activation.number, activation.slope)
+        ctx.save_for_backward(x, weight, bias, statistics)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
+        x, weight, bias, statistics = ctx.saved_tensors
         eps, activation = ctx.options
         if double_backward.asked_for():
             definition = partial(_defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), None, None
-        grad = _lying_as(x, grad.to(x.dtype))
+        grad = _lying_as(x, grad.to(x.dtype).resolve_neg())
         how = activation.number, activation.slope
-        dx, sum_g, sum_along = ctx.form.backward(grad, x, mean, rstd, weight, bias, *how)
+        dx, sums = ctx.form.backward(grad, x, statistics, weight, bias, *how)
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        to_weight = sum_along.sum(0).to(weight.dtype) if needs_weight else None
-        return dx, to_weight, sum_g.sum(0).to(bias.dtype) if needs_bias else None, None, None
+        to_weight = sums[1].sum(0).to(weight.dtype) if needs_weight else None
+        return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None, None
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -98,5 +99,8 @@ def _lying_as(x: Tensor, grad: Tensor) -> Tensor:
     return grad if line_stride(grad) is not None else empty_channels_last(x).copy_(grad)
 
 
-def _contiguous(grad: Tensor | None) -> Tensor | None:
-    return None if grad is None else grad.contiguous()
+def _torchs(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Torch's own norm; of one sample its batch norm, as the gradient of 2.13's is wrong there in channels_last."""
+    one = len(x) == 1 and x.dim() >= 3
+    norm = torch.batch_norm if one else torch.instance_norm
+    return norm(x, weight, bias, None, None, True, 0.0, eps, x.is_cuda and torch.backends.cudnn.enabled)

@@ -174,6 +174,7 @@ template <class R, class Term> R total(int64_t count, Term term) {
     for (int64_t i = 0; i < even; i += BLOCK)
 #pragma omp simd
         for (int64_t lane = 0; lane < BLOCK; lane++) sums[lane] += term(i + lane);
+#pragma omp simd reduction(+ : result)
     for (int64_t i = even; i < count; i++) result += term(i);
     for (int64_t half = BLOCK / 2; half; half /= 2)
         for (int64_t lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
@@ -234,14 +235,15 @@ void rows_backward(
         T *const to = dx + map * shape.positions;
         const R first = read(x_of[0]), mean = of.mean[map], rstd = of.rstd[map], scale = of.scale(c), shift = of.shift(c);
         // What took exponentials is kept for the second time, everything else made again.
-        const std::unique_ptr<R[]> all_g(new R[activation.kind >= SILU ? shape.positions : ROW]); // not set to 0
-        R y[ROW], of_x[ROW], of_g[ROW];
+        const bool keeps = activation.kind >= SILU && shape.positions > ROW;
+        const std::unique_ptr<R[]> all_g(keeps ? new R[shape.positions] : nullptr); // not set to 0
+        R y[ROW], of_x[ROW], of_g[ROW], g_of_row[ROW];
         const R *values = nullptr, *grads = nullptr;
         const auto take = [&](int64_t begin, int64_t count, bool again) {
             values = real(x_of + begin, of_x, count);
-            R *const g = all_g.get() + (activation.kind >= SILU ? begin : 0);
+            R *const g = keeps ? all_g.get() + begin : g_of_row;
             grads = g;
-            if (again && activation.kind >= SILU) return;
+            if (again && keeps) return;
             grads = real(g_of + begin, of_g, count);
             if (activation.kind == IDENTITY) return;
 #pragma omp simd

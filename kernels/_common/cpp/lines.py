@@ -50,13 +50,14 @@ def same_rows(*maps: Tensor) -> bool:
 
 
 def _alike(first: Tensor, *others: Tensor) -> bool:
-    """Maps on the CPU, of one shape and a dtype that loops know, and no subclass of tensors."""
-    if first.dtype not in DTYPES or first.dim() < 3 or torch.compiler.is_compiling():
+    """Maps on the CPU, of one shape and a dtype that loops know, that are what lies in memory."""
+    if first.dtype not in DTYPES or first.dim() < 3 or torch.compiler.is_compiling() or not _plain(first):
         return False
-    return all(
-        type(m) in (Tensor, Parameter) and m.is_cpu and m.dtype == first.dtype and m.shape == first.shape
-        for m in (first, *others)
-    )
+    return all(_plain(m) and m.dtype == first.dtype and m.shape == first.shape for m in others)
+
+
+def _plain(maps: Tensor) -> bool:
+    return type(maps) in (Tensor, Parameter) and maps.is_cpu and not maps.is_neg()
 
 
 def empty_channels_last(x: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from ctypes import CDLL, c_int, c_int64, c_void_p
-from functools import cached_property
+from functools import cached_property, wraps
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lorbms_fast.cpp import library
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, Lines, lines, same_lines, same_rows
@@ -44,6 +45,14 @@ class Loops:
         head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, prod(positions), channels
         getattr(self._library, name)(*head, *where, *others)
 
+    def run_rows(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
+        """Call a function of contiguous maps, which needs no strides."""
+        x = maps[0]
+        n, channels = x.shape[:2]
+        where = [number for each in maps for number in (each.data_ptr(), 0, 0)]
+        head = DTYPES[x.dtype], torch.get_num_threads(), n, x.numel() // (n * channels), channels
+        getattr(self._library, name)(*head, *where, *others)
+
     def function(self, name: str) -> Any:
         """Return a function itself, for callers that know where their maps lie."""
         return getattr(self._library, name)
@@ -59,12 +68,22 @@ class Loops:
 
 
 def cpp_op(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as `torch.ops.lorbms_fast.<name in the schema>`: profilers and counts see one operation."""
+    """Register a function as `torch.ops.lorbms_fast.<name in the schema>`: profilers and counts see one operation.
+
+    Where neither watches it is called straight: torch's dispatcher takes as long as small maps.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         name, _, _ = schema.partition("(")
         _LIBRARY.define(schema)
         _LIBRARY.impl(name, function, "CPU")
-        return getattr(torch.ops.lorbms_fast, name).default
+        operation = getattr(torch.ops.lorbms_fast, name).default
+
+        @wraps(function)
+        def called(*args: Any) -> Any:
+            watched = is_in_torch_dispatch_mode() or torch.autograd._profiler_enabled()
+            return operation(*args) if watched else function(*args)
+
+        return called
 
     return decorate

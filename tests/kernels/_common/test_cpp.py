@@ -45,3 +45,4 @@ def test_what_loops_cannot_go_through():
     assert not same_lines(maps.int())
     assert not same_lines(maps.to("meta"))
     assert not same_lines(maps[:, :, 0, 0])
+    assert not same_lines(torch._neg_view(maps))

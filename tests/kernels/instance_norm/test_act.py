@@ -126,6 +126,27 @@ def test_less_memory_at_a_time(activation):
     assert peak(nn.Sequential(*theirs)) >= 8.9
 
 
+@pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler")
+def test_profilers_see_one_operation_that_does_what_a_call_does():
+    layer, x = InstanceNormAct2d(3), torch.randn(2, 3, 4, 4)
+    with torch.profiler.profile() as profiled:
+        seen = results(layer, x, torch.ones_like(x))
+    names = [event.key for event in profiled.key_averages() if event.key.startswith("lorbms_fast::")]
+    assert sorted(names) == ["lorbms_fast::instance_norm_maps", "lorbms_fast::instance_norm_maps_backward"]
+    for f, e in zip(results(layer, x, torch.ones_like(x)), seen, strict=True):
+        assert torch.equal(f, e)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_maps_and_gradients_that_are_to_be_negated(layout):
+    """As parts of conjugate numbers are: their sign is not what lies in memory."""
+    layer, x, probe = InstanceNormAct2d(3), LAYOUTS[layout](torch.randn(2, 3, 4, 4)), torch.randn(2, 3, 4, 4)
+    negated = [torch._neg_view(-t).detach().requires_grad_() for t in (x, LAYOUTS[layout](probe))]
+    expected = torch.autograd.grad(layer(x.requires_grad_()), x, probe)
+    found = torch.autograd.grad(layer(negated[0]), negated[0], negated[1].detach())
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 def test_second_derivatives(activation, layout):
