@@ -2,7 +2,7 @@
 
 Tasks are handed out by one driver to processors of which some are slow and all may die: a simulation, from rates that
 were measured on one core and from Ray's own time for a task (`--measure` takes that here). Prices and rates of networks
-and of GPUs are taken, not measured. `--compare` searches drawn features on this machine and as a cluster of it alone.
+and of GPUs are taken, not measured. `--compare` searches drawn features on this machine, and as a cluster of it alone.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import heapq
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,38 +228,54 @@ def drawn_features(d: int) -> Extractor:
 
 
 def compare(images: int, dimension: int) -> None:
-    """Search a quadrant of drawn float16 features, by one machine's code and by the cluster's, in turns, and print."""
-    import ray
-
-    from lorbms_fast.cluster import neighbours
+    """Search a quadrant of drawn features without a cluster and in the cluster's two forms, in turns, and print."""
+    from lorbms_fast.cluster.neighbours import (
+        Job,
+        memory_of_search,
+        roomy,
+        rows_of_a_file,
+        search_in_cells,
+        search_whole,
+    )
     from lorbms_fast.cluster.tasks import connected
     from lorbms_fast.dataloader.places import Place
-    from lorbms_fast.similarity.algorithm2 import Settings, find_for_quadrant
+    from lorbms_fast.similarity.algorithm2 import Quadrant, Settings, find_for_quadrant
 
     print(f"{images:,} images, {dimension} features; {machine()}, {len(os.sched_getaffinity(0))} cores")
-    draw, settings, pictures = drawn_features(dimension), Settings(), np.arange(images)
+    draw, pictures = drawn_features(dimension), np.arange(images)
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "1000000000")  # what has ended is not counted
     with tempfile.TemporaryDirectory() as folder, connected("ray"):
-        rows = neighbours.rows_of_a_file(images)
-        work = Place(folder)
-        job = neighbours.Job(work, work.folder, {}, images, "drawn", None, settings, False, work, rows)  # type: ignore[arg-type]
-        for number, of in enumerate(job.files):
-            with work.write(f"q1/features-{number:05d}.npy") as path, path.open("wb") as file:
-                numbers = np.arange(of.start, of.stop).view(np.uint8).reshape(-1, 1, 1, 8)
-                np.save(file, draw.extract(numbers)[:, 0].astype(np.float16))
-        for turn in range(2):
-            for name in ("one machine", "cluster"):
+        memory = memory_of_search(images, dimension)
+        place, rows = Place(folder), rows_of_a_file(images)
+        whole = Job(
+            *(place, Path(folder), {}, images, "drawn", None, Settings(), False, place / "whole", rows),
+            *(roomy(memory, False), memory),
+        )
+        cells = replace(whole, work=place / "cells", machine=None)
+        for number, of in enumerate(whole.files):
+            numbers = np.arange(of.start, of.stop).view(np.uint8).reshape(-1, 1, 1, 8)
+            drawn = draw.extract(numbers)[:, 0].astype(np.float16)
+            for job in (whole, cells):
+                with job.work.write(f"q1/features-{number:05d}.npy") as path, path.open("wb") as file:
+                    np.save(file, drawn.astype(job.dtype))
+        ways: dict[str, Callable[[Settings], Quadrant]] = {
+            "without a cluster": lambda settings: find_for_quadrant(whole.by_rows[:], pictures, settings),
+            "cluster, whole": lambda settings: search_whole(replace(whole, settings=settings), pictures, [0])[0],
+            "cluster, in cells": lambda settings: search_in_cells(replace(cells, settings=settings), pictures)[0],
+        }
+        for seed in range(2):
+            results = []
+            for name, search in ways.items():
                 start, before = time.perf_counter(), processor_seconds()
-                if name == "cluster":
-                    found, _ = neighbours._search_in_cells(replace(job, settings=Settings(seed=turn)), pictures)
-                else:
-                    found = find_for_quadrant(job.by_rows[:], pictures, Settings(seed=turn))
+                found = search(Settings(seed=seed))
                 seconds, processor = time.perf_counter() - start, processor_seconds() - before
+                results.append(found)
+                same = all(np.array_equal(value, vars(found)[key]) for key, value in vars(results[0]).items())
                 print(
                     f"{name}: {seconds:.1f} s, {processor:.1f} s of processor, {found.probes} of {len(found.sizes)} "
-                    f"cells, recall {found.recall:.1%}",
+                    f"cells, recall {found.recall:.1%}{', the same result' if same and len(results) > 1 else ''}",
                     flush=True,
                 )
-        ray.shutdown()
 
 
 def processor_seconds() -> float:

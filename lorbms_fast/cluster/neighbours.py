@@ -1,13 +1,15 @@
-"""Algorithm 2 on a cluster: what `lorbms_fast.similarity` computes, for features that no single memory holds.
+"""Algorithm 2 on a cluster: what `lorbms_fast.similarity` computes, also for features that no single memory holds.
 
-Features lie in float16 files by ranges of rows. For each quadrant: k-means on a sample, cells of every range, the
-features once more in the order of their cells, then the search of every few cells, each step a task whose result is a
-file in `STORE/neighbours.partial`. What is there is not done again.
+Features lie in files by ranges of rows. Where a machine has the memory for a quadrant's, its search is a task there,
+and that of a single machine. Beyond, for each quadrant: k-means on a sample, cells of every range, the features once
+more in the order of their cells, then the search of every few cells. Each step is a task whose result is a file in
+`STORE/neighbours.partial`. What is there is not done again.
 """
 
 import io
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -16,13 +18,15 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.cluster.features import FeatureRows, Ranges
-from lorbms_fast.cluster.tasks import Task, has_gpus, is_gpu_task, on_every_machine, result, results, whole_machine
+from lorbms_fast.cluster.tasks import Machine, Task, has_gpus, is_gpu_task, machines, on_every_machine, result, results
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
 from lorbms_fast.dataloader.places import Place, copied
 from lorbms_fast.dataloader.shards import Shards
@@ -55,7 +59,10 @@ SEARCHED = 16_384
 IN_A_TASK = 4096
 """Number of images, about, whose files a task goes through where that is quick: a task costs Ray milliseconds."""
 TOGETHER = 1_000_000
-"""Max. number of images whose copies are looked for among all; of more, among those of a cell of the first quadrant."""
+"""Max. number of images whose copies are looked for among all; of more, among those of a cell of the first quadrant.
+One machine looks among all, however many there are."""
+BESIDE = 1 << 30
+"""Bytes that one machine's search takes beside what grows with the images: programs, and blocks that are compared."""
 FIRST = "q1/features-00000.npy"
 """A file that is there from the first features to the end."""
 LARGEST = float(np.finfo(np.float16).max)
@@ -81,7 +88,16 @@ class Job:
     """The place of results; another one for other features."""
     rows: int
     """Number of images in a file of features."""
+    machine: Machine | None = None
+    """Smallest that searches a quadrant whole; None: no machine has the memory, so it is searched in cells."""
+    memory: int = 0
+    """Bytes that such a search takes."""
     quadrant: int = 0
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """The dtype of the files of features: one machine's, or half the bytes."""
+        return np.float16 if self.machine is None else np.float32
 
     @property
     def counts(self) -> list[int]:
@@ -128,8 +144,8 @@ class _Search:
 
 def search_on_cluster(
     store: ImageStore, place: Place, features: str, weights: Path | None, settings: Settings, on_gpu: bool, whole: Path
-) -> tuple[list[Quadrant], NDArray[np.int64]]:
-    """Find ten nearest neighbours for each quadrant, and each image's original.
+) -> tuple[list[Quadrant], NDArray[np.int64], str]:
+    """Find ten nearest neighbours for each quadrant, each image's original, and the precision of the features.
 
     Args:
         store: the store.
@@ -147,36 +163,81 @@ def search_on_cluster(
         raise UserError(f"{len(store)} images: {NEIGHBOURS} neighbours need {NEIGHBOURS + 1} or more; prepare more")
     shapes = {name: (count, *store.images.shape[1:]) for name, count in store.facts["shards"].items()}
     gpu = on_gpu and has_gpus()
-    digest = sha256(dumps([store.digest, features, digest_of_weights(weights)]).encode()).hexdigest()[:12]
-    work = place / FOLDER / digest
-    job = Job(place, store.root, shapes, len(store), features, weights, settings, gpu, work, rows_of_a_file(len(store)))
+    dimension = result(_dimension, (features, weights), "the number of features", 1, gpu=gpu)
+    memory = memory_of_search(len(store), dimension)
+    machine = roomy(memory, gpu)
+    print(f"search: {_form(machine, memory, gpu)}", flush=True)
+    precision = "float16" if machine is None else "float32"
+    digest = sha256(dumps([store.digest, features, digest_of_weights(weights), precision]).encode()).hexdigest()[:12]
+    job = Job(
+        place,
+        store.root,
+        shapes,
+        len(store),
+        features,
+        weights,
+        settings,
+        gpu,
+        place / FOLDER / digest,
+        rows_of_a_file(len(store)),
+        machine,
+        memory,
+    )
     _compute_features(job, store)
     try:
         found, pictures = _search(job)
     except UserError as error:
-        if work.exists(FIRST):
+        if job.work.exists(FIRST):
             raise
         raise UserError(
-            f"{work.name} was removed meanwhile, by a person or by another process that has found the neighbours of "
-            f"{place.name}: use those, or run the command again"
+            f"{job.work.name} was removed meanwhile, by a person or by another process that has found the neighbours "
+            f"of {place.name}: use those, or run the command again"
         ) from error
     if 16 * job.images * job.by_rows.dimension <= LARGEST_KEPT:
         np.save(whole, np.stack([replace(job, quadrant=q).by_rows[:] for q in range(QUADRANTS)]), allow_pickle=False)
-    return found, pictures
+    return found, pictures, precision
+
+
+def memory_of_search(images: int, dimension: int) -> int:
+    """Bytes that the search of a quadrant takes on one machine: float32 features, samples of them, and lists of ten."""
+    return 5 * images * dimension + 500 * images + BESIDE
+
+
+def roomy(memory: int, gpu: bool) -> Machine | None:
+    """Find the machine with the most processors among those that have so much memory, if there is one."""
+    return next((one for one in machines(gpu) if one.memory >= memory), None)
+
+
+def _form(machine: Machine | None, memory: int, gpu: bool) -> str:
+    needs = f"it takes {memory / 1e9:.1f} GB of memory"
+    if machine is not None:
+        of = counted(machine.processors, "processor")
+        return f"a quadrant by one machine of {of}, as without --cluster ({needs}, of its {machine.memory / 1e9:.1f})"
+    most = max((one.memory for one in machines(gpu)), default=0)
+    return (
+        f"in cells, by all machines, with float16 features (by one {needs}, and Ray counts {most / 1e9:.1f} on the "
+        "largest: ray start --memory)"
+    )
+
+
+def _dimension(shared: tuple[str, Path | None], item: None) -> int:
+    """Number of features of a quadrant."""
+    extractor = _extractor(*shared, _device().type)
+    return extractor.extract(np.zeros((BATCH, extractor.side, extractor.side, 3), np.uint8)).shape[2]
 
 
 def _search(job: Job) -> tuple[list[Quadrant], NDArray[np.int64]]:
     """Search all quadrants, whose features are there."""
-    pictures = None if job.images > TOGETHER else result(_pictures, job, "copies", job.images)
+    pictures: NDArray[np.int64] | None = None
+    if job.machine is not None or job.images <= TOGETHER:
+        pictures = result(_pictures, job, "copies", job.images)
+        if job.machine is not None:
+            return search_whole(job, pictures, range(QUADRANTS)), pictures
     found = []
     for q in range(QUADRANTS):
-        of_quadrant = replace(job, quadrant=q)
-        if pictures is not None and _cells_wanted(len(np.unique(pictures)), job.settings) == 1:
-            found.append(result(_search_alone, (of_quadrant, pictures), f"quadrant {q + 1}", job.images, gpu=job.gpu))
-        else:
-            quadrant, pictures = _search_in_cells(of_quadrant, pictures)
-            found.append(quadrant)
-        on_every_machine(_forget, of_quadrant)
+        quadrant, pictures = search_in_cells(replace(job, quadrant=q), pictures)
+        found.append(quadrant)
+        on_every_machine(_forget, (job.work, [q]))
     assert pictures is not None
     return found, pictures
 
@@ -190,10 +251,12 @@ def _cells_wanted(images: int, settings: Settings) -> int:
     return at_most(number_of_cells(images, settings), images)
 
 
-def _forget(job: Job) -> None:
-    """Remove this machine's copies of a quadrant's files."""
-    if job.work.folder is None:
-        shutil.rmtree(job.work.copies / f"q{job.quadrant + 1}", ignore_errors=True)
+def _forget(copied: tuple[Place, Sequence[int]]) -> None:
+    """Remove this machine's copies of some quadrants' files."""
+    work, quadrants = copied
+    if work.folder is None:
+        for q in quadrants:
+            shutil.rmtree(work.copies / f"q{q + 1}", ignore_errors=True)
 
 
 # --- features --------------------------------------------------------------------------------------------------------
@@ -219,13 +282,14 @@ def _features(job: Job, item: tuple[int, pa.Table]) -> None:
     part = ImageStore(Path(job.store.name), Shards([], np.zeros(1, np.int64)), index, job.root, {})
     extractor = _extractor(job.features, job.weights, _device().type)
     found = np.concatenate([features for _, features in extracted(part, len(index), extractor)])
-    if np.abs(found).max() > LARGEST:
+    if job.dtype == np.float16 and np.abs(found).max() > LARGEST:
         raise UserError(
-            f"the features '{job.features}' reach {np.abs(found).max():g}, too much for float16: take others"
+            f"the features '{job.features}' reach {np.abs(found).max():g}, too much for float16, which is "
+            "used where no machine has the memory for all: take others"
         )
     for q, name in enumerate(names):
         with job.work.write(name) as path, path.open("wb") as file:
-            np.save(file, found[:, q].astype(np.float16), allow_pickle=False)
+            np.save(file, found[:, q].astype(job.dtype, copy=False), allow_pickle=False)
 
 
 @lru_cache(maxsize=1)
@@ -237,8 +301,8 @@ def _device() -> torch.device:
     return torch.device("cuda") if is_gpu_task() else CPU
 
 
-def _mapped(place: Place, prefix: str, number: int) -> NDArray[np.float16]:
-    mapped: NDArray[np.float16] = np.load(place.near(f"{prefix}-{number:05d}.npy"), mmap_mode="r", allow_pickle=False)
+def _mapped(place: Place, prefix: str, number: int) -> NDArray[np.floating]:
+    mapped: NDArray[np.floating] = np.load(place.near(f"{prefix}-{number:05d}.npy"), mmap_mode="r", allow_pickle=False)
     return mapped
 
 
@@ -270,19 +334,47 @@ def _copies_in_cells(shared: tuple[Job, str], item: tuple[int, list[NDArray[np.i
 # --- the search of a quadrant ----------------------------------------------------------------------------------------
 
 
-def _search_alone(shared: tuple[Job, NDArray[np.int64]], item: None) -> Quadrant:
-    """Search a set that is small enough for one machine as one machine does."""
-    job, pictures = shared
+def search_whole(job: Job, pictures: NDArray[np.int64], quadrants: Sequence[int]) -> list[Quadrant]:
+    """Search each quadrant by one machine; several machines search several at a time."""
+    assert job.machine is not None
+    tasks = [Task(f"neighbours of quadrant {q + 1}", job.images, q) for q in quadrants]
+    processors = job.machine.processors
+    needs: dict[str, Any] = {"processors": processors, "memory": job.memory, "gpu": job.gpu}
+    shared = (job, pictures, processors)
+    found = results(_search_quadrant, shared, tasks, "neighbours", len(tasks) * job.images, **needs)
+    by_quadrant = {task.item: quadrant for task, quadrant in found}
+    on_every_machine(_forget, (job.work, quadrants))
+    return [by_quadrant[q] for q in quadrants]
+
+
+def _search_quadrant(shared: tuple[Job, NDArray[np.int64], int], quadrant: int) -> Quadrant:
+    """Search a quadrant as one machine does, which has the memory."""
+    job, pictures, processors = shared
+    job = replace(job, quadrant=quadrant)
 
     def find() -> Arrays:
-        features = job.by_rows[np.arange(job.images)]
-        return vars(find_for_quadrant(features, pictures, job.settings, _device()))
+        with threads(processors):
+            return vars(find_for_quadrant(job.by_rows[:], pictures, job.settings, _device()))
 
     kept = _kept(job.work, f"{_key(job, 1)}/found.npz", find)
     return Quadrant(kept["rows"], kept["distances"], kept["sizes"], int(kept["probes"]), float(kept["recall"]))
 
 
-def _search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quadrant, NDArray[np.int64]]:
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let Faiss and PyTorch use so many threads for the time of a block; Ray tells its processes to use one."""
+    before = faiss.omp_get_max_threads(), torch.get_num_threads()
+    try:
+        faiss.omp_set_num_threads(count)
+        torch.set_num_threads(count)
+        yield
+    finally:
+        faiss.omp_set_num_threads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quadrant, NDArray[np.int64]]:
+    """Search a quadrant by all machines; the images' originals, if they are None, are looked for in its cells."""
     among = np.arange(job.images) if pictures is None else np.unique(pictures)
     k = _cells_wanted(len(among), job.settings)
     key = _key(job, k)
@@ -373,14 +465,16 @@ def _pick(job: Job, item: tuple[int, NDArray[np.int64]]) -> NDArray[np.float32]:
 
 
 def _trained(job: Job, sample: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    options = {"gpu": True} if job.gpu else {"processors": whole_machine()}
-    centroids: NDArray[np.float32] = result(_train, (job, sample, k), "k-means", len(sample), **options)
+    processors = 1 if job.gpu else machines()[0].processors
+    options: dict[str, Any] = {"gpu": job.gpu, "processors": processors}
+    centroids: NDArray[np.float32] = result(_train, (job, sample, k, processors), "k-means", len(sample), **options)
     return centroids
 
 
-def _train(shared: tuple[Job, NDArray[np.float32], int], item: None) -> NDArray[np.float32]:
-    job, sample, k = shared
-    return np.asarray(trained_kmeans(sample, k, job.settings.seed, _device()).centroids)
+def _train(shared: tuple[Job, NDArray[np.float32], int, int], item: None) -> NDArray[np.float32]:
+    job, sample, k, processors = shared
+    with threads(processors):
+        return np.asarray(trained_kmeans(sample, k, job.settings.seed, _device()).centroids)
 
 
 def _labels(shared: tuple[Job, str, NDArray[np.float32]], item: tuple[int, slice]) -> NDArray[np.int32]:

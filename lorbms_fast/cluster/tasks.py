@@ -23,6 +23,8 @@ OF_A_GPU = 0.25
 """Share of a GPU that a task asks for: two threads that decode feed no whole one."""
 ANSWERS_IN = 10
 """Seconds in which a cluster's head must take a connection."""
+CONNECTS = 3
+"""Times that a head is asked to take this process: its server for a driver behind ray:// may die while it starts."""
 WAITING = 2
 """Tasks that are handed to Ray for each processor: its queues stay short, and the memory of what they carry."""
 
@@ -36,6 +38,14 @@ class Task(NamedTuple):
     """What a failure calls it."""
     images: int
     item: Any
+
+
+class Machine(NamedTuple):
+    """What Ray counts on a machine of the cluster."""
+
+    processors: int
+    memory: int
+    """Bytes that tasks may ask for (`ray start --memory`; Ray's own choice leaves room for the rest)."""
 
 
 @contextmanager
@@ -54,18 +64,29 @@ def connected(address: str) -> Iterator[None]:
         return
     _check_listens(address)
     try:
-        ray.init(None if address == "ray" else address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        _connect(None if address == "ray" else address)
+    except Exception as error:  # of Ray, of any kind, for a start that takes too long too
         raise UserError(
             f"no Ray cluster that takes this process answers at --cluster {address} ({type(error).__name__}: "
             f"{one_line(str(error), 200)}): if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-            "copy the head's ~/.ray/auth_token; Python and Ray must be of the head's versions"
+            "copy the head's ~/.ray/auth_token; Python and Ray must be of the head's versions; a busy machine may need "
+            "another try"
         ) from error
     print(f"cluster: {described()}", flush=True)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    for attempt in range(CONNECTS):
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except ConnectionError as error:
+            if "client server failed" not in str(error) or attempt == CONNECTS - 1:
+                raise
 
 
 def _check_listens(address: str) -> None:
@@ -94,9 +115,11 @@ def has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0) > 0)
 
 
-def whole_machine() -> int:
-    """Number of processors of the largest machine."""
-    return int(max(node["Resources"].get("CPU", 1) for node in _alive()))
+def machines(gpu: bool = False) -> list[Machine]:
+    """List the machines that do work, the one with the most processors first; `gpu`: those that have a GPU."""
+    every = [node["Resources"] for node in _alive()]
+    found = [Machine(int(has.get("CPU", 0)), int(has.get("memory", 0))) for has in every if not gpu or has.get("GPU")]
+    return sorted((one for one in found if one.processors), reverse=True)
 
 
 def results(
@@ -108,6 +131,7 @@ def results(
     *,
     gpu: bool = False,
     processors: int = 1,
+    memory: int = 0,
     unit: str = " images",
 ) -> Iterator[tuple[Task, T]]:
     """Do `work(shared, item)` of every task somewhere on the cluster, and yield results as they come.
@@ -122,6 +146,7 @@ def results(
         images: number of images of all tasks.
         gpu: whether a task needs a share of a GPU.
         processors: number of processors that a task needs.
+        memory: number of bytes that a task needs.
         unit: what is counted, if not images.
 
     Raises:
@@ -130,6 +155,7 @@ def results(
     remote: Any = ray.remote(_done).options(
         num_cpus=processors,
         num_gpus=OF_A_GPU if gpu else 0,
+        memory=memory or None,
         max_retries=RETRIES,
         retry_exceptions=[OSError],
     )

@@ -76,9 +76,10 @@ def neighbours(
             half the quadrants are replaced.
         seed: Seed of k-means and of the sample that is measured.
         device: Device that features and distances are computed on: cpu, cuda; auto takes a GPU when there is one.
-        cluster: Work on a Ray cluster, with float16 features that need not fit in one memory: ray for the cluster that
-            this machine belongs to, else for this machine alone; or its address, as ray://HEAD:10001. STORE may then
-            be s3://BUCKET/NAME and others that fsspec knows (docs/scale.md).
+        cluster: Work on a Ray cluster: ray for the cluster that this machine belongs to, else for this machine alone;
+            or its address, as ray://HEAD:10001. A quadrant that fits in a machine's memory is searched as without
+            this option, a larger one in cells and float16. STORE may be s3://BUCKET/NAME and others that fsspec
+            knows (docs/scale.md).
     """
     opened = ImageStore.open(store)
     if clusters is not None and clusters < 1:
@@ -99,11 +100,11 @@ def neighbours(
             work.begin({"store": opened.digest, "features": features, "weights": digest_of_weights(weights)})
             pictures = originals(opened.images)
             features_of_all = quadrant_features(opened, extractor, work)
-            found = find(features_of_all, pictures, settings, work, where)
+            found, precision = find(features_of_all, pictures, settings, work, where), "float32"
         else:
             on_ray = import_module("lorbms_fast.cluster.neighbours")
             with import_module("lorbms_fast.cluster.tasks").connected(cluster):
-                found, pictures = on_ray.search_on_cluster(
+                found, pictures, precision = on_ray.search_on_cluster(
                     opened, Place.of(store), features, weights, settings, device != "cpu", work.features_file
                 )
         distances = np.stack([quadrant.distances for quadrant in found], axis=1)
@@ -115,7 +116,7 @@ def neighbours(
             "recall": [quadrant.recall for quadrant in found],
             "pictures": len(np.unique(pictures)),
             "seed": seed,
-            "precision": "float32" if cluster is None else "float16",
+            "precision": precision,
             "tau_chosen": why,
             "weights": None if weights is None else str(weights.resolve()),
         }

@@ -117,3 +117,37 @@ def test_who_is_not_let_in_is_told(monkeypatch):
         tasks.connected("ray"),
     ):
         pass
+
+
+def test_a_head_whose_server_dies_while_it_starts_is_asked_again(monkeypatch):
+    from lorbms_fast.cluster import tasks
+
+    asked = []
+
+    def start(*arguments: object, **options: object) -> None:
+        asked.append(arguments)
+        if len(asked) < 3:
+            raise ConnectionAbortedError(
+                "RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err"
+            )
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(tasks, "described", lambda: "one machine")
+    with tasks.connected("ray"):
+        assert len(asked) == 3
+
+
+def test_a_machine_too_busy_to_start_is_told(monkeypatch):
+    from lorbms_fast.cluster import tasks
+
+    def late(*arguments: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(UserError, match=r"timed out during startup.*a busy machine may need another try"),
+        tasks.connected("ray"),
+    ):
+        pass

@@ -39,13 +39,40 @@ def small_parts(monkeypatch) -> None:
     monkeypatch.setattr(neighbours, "IN_A_TASK", 100)
 
 
+def in_cells(monkeypatch) -> None:
+    """Machines that have not the memory to search a quadrant whole."""
+    from lorbms_fast.cluster import neighbours
+
+    monkeypatch.setattr(neighbours, "memory_of_search", lambda images, dimension: 1 << 60)
+
+
+@pytest.mark.slow
+def test_what_a_machine_holds_is_searched_as_without_a_cluster(nodes, prepared, monkeypatch, capsys):
+    from lorbms_fast.cluster.neighbours import threads
+
+    small_parts(monkeypatch)
+    command = ["neighbours", str(prepared), "--features", "descriptor", "--clusters", "6"]
+    with threads(1):  # as each node of the cluster has
+        main(command)
+    names = ("neighbours.parquet", "features.npy", "neighbours.png")
+    alone = {name: (prepared / name).read_bytes() for name in names}
+    capsys.readouterr()
+    main([*command, "--cluster", "ray"])
+    assert "search: a quadrant by one machine of 1 processor, as without --cluster (" in capsys.readouterr().out
+    assert {name: (prepared / name).read_bytes() for name in names} == alone
+    assert not (prepared / "neighbours.partial").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("clusters", [None, 6])
-def test_neighbours_are_those_of_one_machine(clusters, nodes, prepared, monkeypatch, capsys):
+def test_neighbours_in_cells_are_those_of_one_machine(clusters, nodes, prepared, monkeypatch, capsys):
     small_parts(monkeypatch)
+    in_cells(monkeypatch)
     options = [] if clusters is None else ["--clusters", str(clusters)]
     main(["neighbours", str(prepared), "--features", "descriptor", "--cluster", "ray", *options])
-    assert "recall" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "recall" in said
+    assert "search: in cells, by all machines, with float16 features (by one it takes 1152921504.6 GB of memory" in said
     store = ImageStore.open(prepared)
     table = NeighbourTable.load(store)
     assert not (prepared / "neighbours.partial").exists()
@@ -68,6 +95,7 @@ def test_copies_are_found_in_cells_where_there_are_too_many_images(nodes, prepar
     from lorbms_fast.cluster import neighbours
 
     small_parts(monkeypatch)
+    in_cells(monkeypatch)
     monkeypatch.setattr(neighbours, "TOGETHER", 100)
     main(["neighbours", str(prepared), "--features", "descriptor", "--cluster", "ray", "--clusters", "6"])
     store = ImageStore.open(prepared)
@@ -77,6 +105,7 @@ def test_copies_are_found_in_cells_where_there_are_too_many_images(nodes, prepar
 @pytest.mark.slow
 def test_a_store_elsewhere(bucket, nodes, prepared, monkeypatch, capsys):
     small_parts(monkeypatch)
+    in_cells(monkeypatch)
     url = f"{bucket}/neighbours/store"
     for name in ("store.json", "index.parquet", "skipped.jsonl", "images-00000.npy"):
         Place(url).put(prepared / name, name)
@@ -104,7 +133,12 @@ def test_a_search_whose_folder_another_process_removes_is_told(prepared, monkeyp
             with job.work.write(f"q{q + 1}/features-00000.npy") as path, path.open("wb") as file:
                 np.save(file, np.random.default_rng(q).standard_normal((job.images, 8)).astype(np.float16))
 
+    def search(job: Any, pictures: np.ndarray) -> tuple[Quadrant, np.ndarray]:
+        return find_for_quadrant(job.by_rows[:], pictures, job.settings), pictures
+
     monkeypatch.setattr(neighbours, "rows_of_a_file", lambda images: images)
+    monkeypatch.setattr(neighbours, "machines", lambda gpu: [])
+    monkeypatch.setattr(neighbours, "search_in_cells", search)
     monkeypatch.setattr(neighbours, "_compute_features", write_features)
     monkeypatch.setattr(neighbours, "has_gpus", lambda: False)
     monkeypatch.setattr(neighbours, "_pictures", lambda job, item: np.arange(job.images))
@@ -112,7 +146,7 @@ def test_a_search_whose_folder_another_process_removes_is_told(prepared, monkeyp
     monkeypatch.setattr(neighbours, "on_every_machine", lambda *_: place.remove())  # after the first quadrant
     with pytest.raises(UserError, match=r"removed meanwhile, .* has found the neighbours of memory://searched/store"):
         neighbours.search_on_cluster(
-            ImageStore.open(prepared), place, "drawn", None, Settings(), False, prepared / "features.npy"
+            ImageStore.open(prepared), place, "descriptor", None, Settings(), False, prepared / "features.npy"
         )
 
 
@@ -120,6 +154,20 @@ def test_what_is_for_one_machine_is_told(prepared, capsys):
     with pytest.raises(SystemExit):
         main(["neighbours", str(prepared), "--method", "whitened-256", "--cluster", "ray"])
     assert "--method whitened-256 is for one machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("memory", "gpu", "found"),
+    [(10, False, (8, 60)), (61, False, (4, 200)), (201, False, None), (0, True, (4, 200)), (0, False, (8, 60))],
+)
+def test_the_machine_that_searches_whole_has_the_memory_and_the_most_processors(memory, gpu, found, monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import neighbours, tasks
+
+    head = {"memory": 900.0}
+    machines = [{"CPU": 8.0, "memory": 50.0}, {"CPU": 8.0, "memory": 60.0}, {"CPU": 4.0, "GPU": 1.0, "memory": 200.0}]
+    monkeypatch.setattr(tasks, "_alive", lambda: [{"Resources": has} for has in (head, *machines)])
+    assert neighbours.roomy(memory, gpu) == found
 
 
 @pytest.fixture
@@ -149,14 +197,14 @@ def agree(found: Quadrant, alone: Quadrant) -> bool:
 
 
 def test_cells_that_part_their_images(nodes, drawn, tmp_path):
-    from lorbms_fast.cluster.neighbours import _search_in_cells
+    from lorbms_fast.cluster.neighbours import search_in_cells
 
     features, pictures = drawn
     alone = find_for_quadrant(features.astype(np.float32), pictures, Settings(k=30))
     assert 1 <= alone.probes < 15
     job = job_of(features, tmp_path)
     for _ in range(2):  # the second time it is all there
-        assert agree(_search_in_cells(job, pictures)[0], alone)
+        assert agree(search_in_cells(job, pictures)[0], alone)
 
 
 @pytest.mark.slow
@@ -170,6 +218,6 @@ def test_ten_nodes_killed_at_random_points(killed_meanwhile, drawn, monkeypatch,
 
     def search(number: int) -> bool:
         job = job_of(features, tmp_path / str(number))
-        return agree(neighbours._search_in_cells(job, pictures)[0], alone)
+        return agree(neighbours.search_in_cells(job, pictures)[0], alone)
 
     killed_meanwhile(search, 10)
