@@ -31,24 +31,31 @@ class PackedLayers(NamedTuple):
     """Weights and biases of a dense block's layers as one form reads them."""
 
     weights: Any
-    """One tensor; in the reference form, which packs nothing, L of them. So are the biases."""
+    """L tensors; in the Triton form one."""
     biases: Any
+    """One tensor; in the reference form, which packs nothing, L of them."""
     layers: int
     kernel_size: int
     form: Form
     asked: Impl | None = None
     """What the caller of `pack_layers` asked for."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That convolutions compute in."""
+        first: Tensor = self.weights if isinstance(self.weights, Tensor) else self.weights[0]
+        return first.dtype
+
     def signature(self) -> tuple[Any, ...]:
         """Describe the layers, whichever form reads them."""
-        return self.layers, self.kernel_size, len(self.biases), self.weights.dtype
+        return self.layers, self.kernel_size, len(self.biases), self.dtype
 
     def unpacked(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Give weights and biases of a fast form again, as views."""
+        """Give weights and biases of a fast form again."""
         maps = len(self.biases)
         growth = maps // self.layers
         if self.form == "fused":
-            weights = fused.System(self.weights, growth).weights()
+            weights = fused.System(self.weights).weights()
         else:
             weights = triton_ops.unpack(self.weights, maps, self.layers, self.kernel_size)
         return weights, list(self.biases.split(growth))
@@ -191,7 +198,7 @@ def dense_block_activated(
         return function(reference.dense_block(x, w, b, function))
     if form == "triton":
         return triton_ops.activated(x, w, b, layers, kernel_size, activation, eps)
-    return fused.activated(x, w, b, layers, activation, eps)
+    return fused.activated(x, w, b, activation, eps)
 
 
 def _packed(
@@ -206,7 +213,7 @@ def _packed(
     if isinstance(weights, PackedLayers):
         if impl in (None, "auto", weights.form) or weights.form == "reference":
             return weights
-        return pack_layers([weights.unpacked()], weights.weights.dtype, impl)[0]
+        return pack_layers([weights.unpacked()], weights.dtype, impl)[0]
     return pack_layers([(weights, biases)], compute_dtype(x), select_impl(impl, x))[0]
 
 
@@ -214,7 +221,7 @@ def _new_maps(x: Tensor, packed: PackedLayers, activation: ActivationName, eps: 
     w, b, layers, kernel_size, form, _ = packed
     if form == "triton":
         return triton_ops.maps(x, w, b, layers, kernel_size, activation, eps)
-    return fused.maps(x, w, b, layers, activation, eps)
+    return fused.maps(x, w, b, activation, eps)
 
 
 class DenseBlock(Packing):

@@ -15,8 +15,9 @@ copy that a convolution of some of the maps needs anyway. Everything is channels
 conversions, and normalising runs along memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -30,84 +31,98 @@ from lorbms_fast.kernels.dense_block import reference
 CHANNELS_LAST = torch.channels_last
 
 
-def pack(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """The layers' weights as the system's matrix (see `System`)."""
-    matrix: Tensor = _Pack.apply(dtype, *weights)
-    return matrix
+def pack(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The layers' weights as the blocks of the system (see `System`)."""
+    blocks: tuple[Tensor, ...] = _Pack.apply(dtype, *weights)
+    return blocks
 
 
-def maps(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
+def maps(x: Tensor, W: Sequence[Tensor], b: Tensor, activation: str, eps: float) -> Tensor:
     """The new maps y_0 .. y_{L-1}, (N, L * growth, H, W)."""
-    return apply(_Maps, x.contiguous(memory_format=CHANNELS_LAST), W, b, layers, activation, eps)
+    return apply(_Maps, x.contiguous(memory_format=CHANNELS_LAST), W, b, activation, eps)
 
 
-def activated(x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float) -> Tensor:
+def activated(x: Tensor, W: Sequence[Tensor], b: Tensor, activation: str, eps: float) -> Tensor:
     """The activated stack [a_0, .., a_L], (N, C + L * growth, H, W): what the next layer would activate again."""
-    return apply(_Activated, x, W, b, layers, activation, eps)
+    return apply(_Activated, x, W, b, activation, eps)
 
 
 def apply(
-    function: type[torch.autograd.Function], x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float,
+    function: type[torch.autograd.Function], x: Tensor, W: Sequence[Tensor], b: Tensor, activation: str, eps: float,
     *others: Tensor,
 ) -> Tensor:  # fmt: skip
     """Run a function outside autocast, with x in the dtype of the weights."""
+    dtype = W[0].dtype
     with no_autocast(x):
         normed = activation == "instance_norm_relu"
-        result: Tensor = function.apply(x.to(W.dtype), W, b.to(W.dtype), *others, len(b) // layers, normed, eps)
+        result: Tensor = function.apply(x.to(dtype), b.to(dtype), *others, normed, eps, *W)
     return result
 
 
 class _Pack(torch.autograd.Function):
-    """L weights -> the matrix, in another dtype if asked; all copied by one operation."""
+    """L weights -> L blocks, in another dtype if asked; all copied by one operation."""
 
     @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> Tensor:
-        growth, layers = weights[0].shape[0], len(weights)
-        shape = (layers * growth, *weights[-1].shape[1:])
-        W = torch.empty(shape, dtype=dtype, device=weights[0].device, memory_format=CHANNELS_LAST)
-        torch._foreach_copy_(System(W, growth).weights(), weights)
-        ctx.growth = growth
-        ctx.like = [torch.empty_like(weight, device="meta") for weight in weights]
-        return W
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        system = System.empty(weights, dtype)
+        parts, of_weights = system.beside(weights)
+        torch._foreach_copy_(parts, of_weights)
+        ctx.like = [(weight.dtype, weight.shape, _layout(weight)) for weight in weights]
+        return system.blocks
 
     @staticmethod
-    def backward(ctx: Any, grad_W: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        system = System(grads)
         if double_backward.asked_for():
-            views = System(grad_W, ctx.growth).weights()
-            return None, *(view.to(weight.dtype) for view, weight in zip(views, ctx.like, strict=True))
+            return None, *(grad.to(dtype) for grad, (dtype, *_) in zip(system.weights(), ctx.like, strict=True))
         # Dense and laid out as the parameters, so that autograd keeps them and copies nothing.
-        grads = [torch.empty_like(weight, device=grad_W.device) for weight in ctx.like]
-        torch._foreach_copy_(grads, System(grad_W, ctx.growth).weights())
-        return None, *grads
+        of_layers = [
+            torch.empty(shape, dtype=dtype, device=grads[0].device, memory_format=layout)
+            for dtype, shape, layout in ctx.like
+        ]
+        parts, of_weights = system.beside(of_layers)
+        torch._foreach_copy_(of_weights, parts)
+        return None, *of_layers
+
+
+def _layout(weight: Tensor) -> torch.memory_format:
+    return CHANNELS_LAST if weight.is_contiguous(memory_format=CHANNELS_LAST) else torch.contiguous_format
 
 
 class _Maps(torch.autograd.Function):
-    """x, matrix, biases -> new maps."""
+    """x, biases, blocks -> new maps."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
-        system = System(W, growth)
+    def forward(ctx: Any, x: Tensor, b: Tensor, normed: bool, eps: float, *W: Tensor) -> Tensor:
+        system = System(W)
         x_hat, rstd = _normalized_input(x, normed, eps)
         y = system.of_input(x_hat, b)
         y_hat = torch.empty_like(y) if normed else y
         rstd += _solve(system, y, y_hat, normed, eps)
-        ctx.save_for_backward(x, W, b, y_hat, *rstd)
-        ctx.options = growth, normed, eps
+        ctx.save_for_backward(x, b, y_hat, *W, *rstd)
+        ctx.options = normed, eps
+        ctx.layers = len(W)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
-        x, W, b, y_hat, *rstd = ctx.saved_tensors
-        growth, normed, eps = ctx.options
+        x, b, y_hat, *others = ctx.saved_tensors
+        W, rstd = others[: ctx.layers], others[ctx.layers :]
+        normed, eps = ctx.options
         if double_backward.asked_for():
-            found = double_backward.by_definition(partial(_maps_defined, *ctx.options), (x, W, b), grad_y)
-            return *found, None, None, None
+            return _by_definition(_maps_defined, ctx.options, x, b, W, grad_y)
         x_hat, _ = _normalized_input(x, normed, eps)  # again: one tensor less to keep
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
         g_hat = torch.zeros_like(g) if normed else g
-        grads = _solve_transposed(System(W, growth), ctx.needs_input_grad, g, g_hat, None, x_hat, y_hat, rstd)
-        return *grads, None, None, None
+        needs = needed(ctx.needs_input_grad, 4)
+        to_x, to_b, to_W = _solve_transposed(System(W), needs, g, g_hat, None, x_hat, y_hat, rstd)
+        return to_x, to_b, None, None, *to_W
+
+
+def needed(needs: Sequence[bool], W: int) -> tuple[bool, bool, bool]:
+    """Which gradients of x, biases and blocks are wanted, of arguments (x, biases, ..) whose blocks begin at `W`."""
+    return needs[0], needs[1], any(needs[W:])
 
 
 def _normalized_input(x: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
@@ -118,37 +133,48 @@ def _normalized_input(x: Tensor, normed: bool, eps: float) -> tuple[Tensor, list
     return x_hat, [norm_relu.normalize(x, x_hat, eps)]
 
 
-def _maps_defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+def _stack(system: "System", x: Tensor, b: Tensor, activation: reference.Activation) -> Tensor:
+    return reference.dense_block(x, system.weights(), b.split(system.growth), activation)
+
+
+def _maps_defined(normed: bool, eps: float, x: Tensor, b: Tensor, *W: Tensor) -> Tensor:
     """The new maps, by the definition."""
-    stack = reference.dense_block(x, System(W, growth).weights(), b.split(growth), reference.activation_of(normed, eps))
-    return stack[:, x.shape[1] :]
+    return _stack(System(W), x, b, reference.activation_of(normed, eps))[:, x.shape[1] :]
 
 
-def _activated_defined(growth: int, normed: bool, eps: float, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+def _activated_defined(normed: bool, eps: float, x: Tensor, b: Tensor, *W: Tensor) -> Tensor:
     """The activated stack, by the definition."""
     activation = reference.activation_of(normed, eps)
-    return activation(reference.dense_block(x, System(W, growth).weights(), b.split(growth), activation))
+    return activation(_stack(System(W), x, b, activation))
+
+
+def _by_definition(
+    definition: Callable[..., Tensor], options: tuple[bool, float], x: Tensor, b: Tensor, W: Sequence[Tensor],
+    grad: Tensor,
+) -> Any:  # fmt: skip
+    to_x, to_b, *to_W = double_backward.by_definition(partial(definition, *options), (x, b, *W), grad)
+    return to_x, to_b, None, None, *to_W
 
 
 class _Activated(torch.autograd.Function):
-    """x, matrix, biases -> activated stack."""
+    """x, biases, blocks -> activated stack."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, growth: int, normed: bool, eps: float) -> Tensor:
-        stack, rstd = normalized_stack(System(W, growth), x, b, normed, eps)
-        ctx.save_for_backward(x, W, b, stack, *rstd)
-        ctx.options = growth, normed, eps
+    def forward(ctx: Any, x: Tensor, b: Tensor, normed: bool, eps: float, *W: Tensor) -> Tensor:
+        stack, rstd = normalized_stack(System(W), x, b, normed, eps)
+        ctx.save_for_backward(x, b, stack, *W, *rstd)
+        ctx.options = normed, eps
+        ctx.layers = len(W)
         return torch.relu(stack)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, W, b, stack, *rstd = ctx.saved_tensors
-        growth, *_ = ctx.options
+        x, b, stack, *others = ctx.saved_tensors
+        W, rstd = others[: ctx.layers], others[ctx.layers :]
         if double_backward.asked_for():
-            found = double_backward.by_definition(partial(_activated_defined, *ctx.options), (x, W, b), grad)
-            return *found, None, None, None
-        grads = from_activated(System(W, growth), ctx.needs_input_grad, grad, stack, rstd)
-        return *grads, None, None, None
+            return _by_definition(_activated_defined, ctx.options, x, b, W, grad)
+        to_x, to_b, to_W = from_activated(System(W), needed(ctx.needs_input_grad, 4), grad, stack, rstd)
+        return to_x, to_b, None, None, *to_W
 
 
 def normalized_stack(system: "System", x: Tensor, b: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
@@ -162,14 +188,20 @@ def normalized_stack(system: "System", x: Tensor, b: Tensor, normed: bool, eps: 
         rstd.append(norm_relu.normalize(x, x_hat, eps))
     else:
         x_hat.copy_(x)
-    y_hat.copy_(system.of_input(x_hat, b))
-    return stack, rstd + _solve(system, y_hat, y_hat, normed, eps)
+    y = system.of_input(x_hat, b)
+    if not normed:
+        y = y_hat.copy_(y)
+    return stack, rstd + _solve(system, y, y_hat, normed, eps)
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Sequence[Tensor | None]]
+"""Of x, biases and blocks, as far as they are wanted."""
 
 
 def from_activated(
-    system: "System", needs: Sequence[bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, matrix and biases from that of the activated stack."""
+    system: "System", needs: tuple[bool, bool, bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
+) -> Gradients:
+    """Gradients from that of the activated stack."""
     C = system.in_channels
     x_hat, y_hat = stack[:, :C], stack[:, C:]
     g = norm_relu.relu_backward(grad[:, C:], y_hat)
@@ -177,53 +209,77 @@ def from_activated(
 
 
 class System(NamedTuple):
-    """The triangular system's matrix, whose entries are convolutions.
+    """The triangular system, whose entries are convolutions, in blocks that are kernels of one convolution each.
 
-    `W` is (L * growth, C + (L - 1) * growth, k, k): a row of blocks for each layer, first the block that reads x, then
-    those that read the layers before; what lies above the diagonal is never read.
+    The first block, (L * growth, C, k, k), reads x: a row for each layer. The others, in the order of `_pushes`, read
+    the maps of layers first .. middle - 1 for layers middle .. last - 1. There are L in all.
     """
 
-    W: Tensor
-    growth: int
+    blocks: tuple[Tensor, ...]
+
+    @classmethod
+    def empty(cls, weights: Sequence[Tensor], dtype: torch.dtype) -> "System":
+        """One for these layers' weights."""
+        growth, C, *kernel = weights[0].shape
+        steps = [(last - middle, (middle - first) * growth) for first, middle, last in _pushes(len(weights))]
+        shapes = [(rows * growth, columns, *kernel) for rows, columns in [(len(weights), C), *steps]]
+        device = weights[0].device
+        blocks = (torch.empty(shape, dtype=dtype, device=device, memory_format=CHANNELS_LAST) for shape in shapes)
+        return cls(tuple(blocks))
 
     @property
     def layers(self) -> int:
         """L."""
-        return self.W.shape[0] // self.growth
+        return len(self.blocks)
+
+    @property
+    def growth(self) -> int:
+        """Maps of a layer."""
+        return self.blocks[0].shape[0] // self.layers
 
     @property
     def in_channels(self) -> int:
         """C."""
-        return self.W.shape[1] - (self.layers - 1) * self.growth
+        return self.blocks[0].shape[1]
 
     @property
     def padding(self) -> int:
         """Rows and columns around the maps that keep their height and width."""
-        return self.W.shape[-1] // 2
+        return self.blocks[0].shape[-1] // 2
 
     def of_input(self, x_hat: Tensor, b: Tensor) -> Tensor:
         """`b_l + W_l0 * a_0` for all layers at once: what they receive from x."""
-        return F.conv2d(torch.relu(x_hat), self.W[:, : self.in_channels], b, padding=self.padding)
+        return F.conv2d(torch.relu(x_hat), self.blocks[0], b, padding=self.padding)
 
     def maps(self, first: int, last: int) -> slice:
         """Channels of the maps of layers first .. last - 1 among all new maps."""
         return slice(first * self.growth, last * self.growth)
 
-    def reads(self, first: int, last: int) -> slice:
-        """Columns of the blocks that read them, in a row of the matrix."""
-        return slice(self.in_channels + first * self.growth, self.in_channels + last * self.growth)
+    def beside(self, weights: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The parts of the blocks that the layers' weights are made of, and the same parts of the weights, as views."""
+        parts = self._parts()
+        widths = [[part.shape[1] for part in of_layer] for of_layer in parts]
+        of_weights = [weight.split(of_layer, 1) for weight, of_layer in zip(weights, widths, strict=True)]
+        return [*chain.from_iterable(parts)], [*chain.from_iterable(of_weights)]
 
     def weights(self) -> list[Tensor]:
-        """Each layer's weight (growth, C + l * growth, k, k), as a view of the matrix."""
-        rows = self.W.split(self.growth)
-        return [row[:, : self.in_channels + layer * self.growth] for layer, row in enumerate(rows)]
+        """Each layer's weight (growth, C + l * growth, k, k)."""
+        return [torch.cat(of_layer, 1) for of_layer in self._parts()]
+
+    def _parts(self) -> list[list[Tensor]]:
+        """Of each layer, in the order of the maps that it reads."""
+        parts = [[part] for part in self.blocks[0].split(self.growth)]
+        for (_, middle, last), block in zip(_pushes(self.layers), self.blocks[1:], strict=True):
+            for of_layer, part in zip(parts[middle:last], block.split(self.growth), strict=True):
+                of_layer.append(part)
+        return parts
 
 
 def _solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -> list[Tensor]:
     """Solve the system in place.
 
     Args:
-        system: the matrix.
+        system: of the layers.
         y: what each layer has received from x; becomes the new maps.
         y_hat: where they go normalized; y itself where only that is wanted, or where there is no norm.
         normed: whether there is one.
@@ -233,6 +289,7 @@ def _solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -
         1 / deviations of each layer's maps, with a norm.
     """
     rstd = []
+    blocks = iter(system.blocks[1:])
     for first, middle, last in _steps(0, system.layers):
         if first == middle:  # a layer's part of y is its own once all layers before have pushed
             if normed:
@@ -240,36 +297,39 @@ def _solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -
                 rstd.append(norm_relu.normalize(y[:, maps], y_hat[:, maps], eps))
         else:
             a = torch.relu(y_hat[:, system.maps(first, middle)])
-            rows = system.maps(middle, last)
-            pushed = F.conv2d(a, system.W[rows, system.reads(first, middle)], padding=system.padding)
-            norm_relu.add_(y[:, rows], pushed)
+            norm_relu.add_(y[:, system.maps(middle, last)], F.conv2d(a, next(blocks), padding=system.padding))
     return rstd
 
 
-def _steps(first: int, last: int) -> Iterator[tuple[int, int, int]]:
+Step = tuple[int, int, int]
+
+
+def _steps(first: int, last: int) -> tuple[Step, ...]:
     """The order in which a blocked triangular solve goes through layers first .. last - 1.
 
     Each step is (first, middle, last): layers first .. middle - 1 push what they made into layers middle .. last - 1;
     or, where there are none in front of the middle, the layer itself is finished.
     """
     if last - first == 1:
-        yield first, first, last
-        return
+        return ((first, first, last),)
     middle = (first + last) // 2
-    yield from _steps(first, middle)
-    yield first, middle, last
-    yield from _steps(middle, last)
+    return *_steps(first, middle), (first, middle, last), *_steps(middle, last)
+
+
+def _pushes(layers: int) -> list[Step]:
+    """The steps in which layers push, in the order of the solve."""
+    return [(first, middle, last) for first, middle, last in _steps(0, layers) if first != middle]
 
 
 def _solve_transposed(
-    system: System, needs: Sequence[bool], g: Tensor, g_hat: Tensor, to_a0: Tensor | None, x_hat: Tensor, y_hat: Tensor,
-    rstd: Sequence[Tensor],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    system: System, needs: tuple[bool, bool, bool], g: Tensor, g_hat: Tensor, to_a0: Tensor | None, x_hat: Tensor,
+    y_hat: Tensor, rstd: Sequence[Tensor],
+) -> Gradients:  # fmt: skip
     """Solve the transposed system.
 
     Args:
         system: the forward's.
-        needs: for which arguments of the forward a gradient is wanted.
+        needs: whether gradients of x, biases and blocks are wanted.
         g: gradient of y as far as it came from outside; made complete in place.
         g_hat: the same of y_hat. It may be g itself: then a layer's part holds the one until the layer's turn comes,
             and the other after.
@@ -277,15 +337,12 @@ def _solve_transposed(
         x_hat: x normalized.
         y_hat: y normalized.
         rstd: 1 / deviations of x and of each layer's maps; empty without a norm.
-
-    Returns:
-        Gradients of x, matrix and biases, as far as they are wanted.
     """
-    C = system.in_channels
-    needs_x, needs_W, needs_b, *_ = needs
-    blocks, gradients = [], []  # of the matrix
+    needs_x, needs_b, needs_W = needs
+    first_block, *blocks = system.blocks
+    to_blocks: list[Tensor | None] = []  # from the last on
 
-    for first, middle, last in reversed([*_steps(0, system.layers)]):
+    for first, middle, last in reversed(_steps(0, system.layers)):
         if first == middle:  # all layers behind have sent back to this one
             if rstd:
                 maps = system.maps(first, last)
@@ -294,14 +351,13 @@ def _solve_transposed(
                 if g_hat is not g:
                     norm_relu.add_(g[:, maps], to_y)
         else:
-            read, rows, columns = system.maps(first, middle), system.maps(middle, last), system.reads(first, middle)
+            read = system.maps(first, middle)
             a = torch.relu(y_hat[:, read])
-            to_a, to_W, _ = _conv2d_backward(g[:, rows], a, system.W[rows, columns], (True, needs_W, False))
+            to_a, to_W, _ = _conv2d_backward(g[:, system.maps(middle, last)], a, blocks.pop(), (True, needs_W, False))
             norm_relu.add_relu_backward_(g_hat[:, read], to_a, a)
-            blocks.append((rows, columns))
-            gradients.append(to_W)
+            to_blocks.append(to_W)
     a_0 = torch.relu(x_hat)
-    to_read, to_W, grad_b = _conv2d_backward(g, a_0, system.W[:, :C], (needs_x, needs_W, needs_b))
+    to_read, to_W, grad_b = _conv2d_backward(g, a_0, first_block, (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
         if to_a0 is None:
@@ -312,11 +368,7 @@ def _solve_transposed(
             grad_x = norm_relu.relu_normalize_backward(to_read, to_a0, x_hat, rstd[0], out=to_read)
         else:
             grad_x = norm_relu.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
-    grad_W = None
-    if needs_W:
-        grad_W = torch.zeros_like(system.W)
-        torch._foreach_copy_([grad_W[:, :C], *(grad_W[block] for block in blocks)], [to_W, *gradients])
-    return grad_x, grad_W, grad_b if needs_b else None
+    return grad_x, grad_b, [to_W, *reversed(to_blocks)]
 
 
 def _conv2d_backward(g: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:

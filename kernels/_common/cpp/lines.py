@@ -1,5 +1,6 @@
 """Maps whose channels are neighbours in memory, as loops read them: a line of channels after another."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -20,11 +21,15 @@ class Lines(NamedTuple):
 
 def line_stride(maps: Tensor) -> int | None:
     """Elements from one position's channels to the next's, if channels are neighbours and positions evenly spaced."""
-    _, channel, *strides = maps.stride()
-    if channel != 1 and maps.shape[1] > 1:
+    return _line_stride(maps.shape, maps.stride())
+
+
+def _line_stride(shape: tuple[int, ...], of_dimensions: tuple[int, ...]) -> int | None:
+    _, channel, *strides = of_dimensions
+    if channel != 1 and shape[1] > 1:
         return None
     line = following = None
-    for size, stride in zip(reversed(maps.shape[2:]), reversed(strides), strict=True):
+    for size, stride in zip(reversed(shape[2:]), reversed(strides), strict=True):
         if size != 1:
             if following is not None and stride != following:
                 return None
@@ -33,15 +38,19 @@ def line_stride(maps: Tensor) -> int | None:
     return strides[-1] if line is None else line
 
 
+_known_line_stride = lru_cache(4096)(_line_stride)
+"""A training step asks thousands of times, of maps of a few hundred shapes. Not for what torch traces."""
+
+
 def lines(maps: Tensor) -> Lines | None:
     """The lines of channels_last maps, or of some channels of them; None where the maps lie in another way."""
-    line = line_stride(maps)
+    line = _known_line_stride(maps.shape, maps.stride())
     return None if line is None else Lines(maps.data_ptr(), maps.stride(0), line)
 
 
 def same_lines(*maps: Tensor) -> bool:
     """Can one loop go through all of these, on the CPU? Not while torch traces: its compiler makes loops of its own."""
-    return _alike(*maps) and all(line_stride(m) is not None for m in maps)
+    return _alike(*maps) and all(_known_line_stride(m.shape, m.stride()) is not None for m in maps)
 
 
 def same_rows(*maps: Tensor) -> bool:

@@ -29,7 +29,6 @@ def dense_block_pooled(
     Returns (N, O, H // 2, W // 2). Differentiable once.
     """
     if layers.form == "fused" and not is_watched():  # who watches, means to choose for each of the two
-        packed = layers.weights, layers.biases, layers.layers
-        return fused.dense_block_pooled(x, *packed, activation, eps, weight, bias)
+        return fused.dense_block_pooled(x, layers.weights, layers.biases, activation, eps, weight, bias)
     impl = "reference" if layers.form == "reference" else layers.asked
     return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, impl)

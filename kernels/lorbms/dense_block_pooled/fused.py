@@ -1,45 +1,47 @@
 """The dense block with its transition down as one node of the graph."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block.fused import System, apply, from_activated, normalized_stack
+from lorbms_fast.kernels.dense_block.fused import System, apply, from_activated, needed, normalized_stack
 from lorbms_fast.kernels.lorbms.pooled_conv.fused import convolved_and_pooled, unpooled_backward
 
 
 def dense_block_pooled(
-    x: Tensor, W: Tensor, b: Tensor, layers: int, activation: str, eps: float, weight: Tensor, bias: Tensor
+    x: Tensor, W: Sequence[Tensor], b: Tensor, activation: str, eps: float, weight: Tensor, bias: Tensor
 ) -> Tensor:
     """The activated stack through a 1x1 convolution with 2x2 max pool, (N, O, H // 2, W // 2)."""
-    down = weight.to(W.dtype), bias.to(W.dtype)
-    return apply(_Pooled, x, W, b, layers, activation, eps, *down)
+    dtype = W[0].dtype
+    return apply(_Pooled, x, W, b, activation, eps, weight.to(dtype), bias.to(dtype))
 
 
 class _Pooled(torch.autograd.Function):
-    """x, matrix, biases, weight and bias of a 1x1 convolution -> the activated stack convolved and pooled.
+    """x, biases, weight and bias of a 1x1 convolution, blocks -> the activated stack convolved and pooled.
 
     It keeps the stack as it is before ReLU, for itself and for the convolution. It cannot be differentiated twice.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, W: Tensor, b: Tensor, weight: Tensor, bias: Tensor, growth: int, normed: bool, eps: float
+        ctx: Any, x: Tensor, b: Tensor, weight: Tensor, bias: Tensor, normed: bool, eps: float, *W: Tensor
     ) -> Tensor:
-        stack, rstd = normalized_stack(System(W, growth), x, b, normed, eps)
+        stack, rstd = normalized_stack(System(W), x, b, normed, eps)
         y, places = convolved_and_pooled(torch.relu(stack), weight, bias)
-        ctx.save_for_backward(W, weight, stack, places, *rstd)
-        ctx.growth = growth
+        ctx.save_for_backward(weight, stack, places, *W, *rstd)
+        ctx.layers = len(W)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        W, weight, stack, places, *rstd = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        to_a, *grads_down = unpooled_backward(grad, torch.relu(stack), weight, places, (any(needs[:3]), *needs[3:5]))
+        weight, stack, places, *others = ctx.saved_tensors
+        W, rstd = others[: ctx.layers], others[ctx.layers :]
+        of_block, of_down = needed(ctx.needs_input_grad, 6), ctx.needs_input_grad[2:4]
+        to_a, *grads_down = unpooled_backward(grad, torch.relu(stack), weight, places, (any(of_block), *of_down))
         if to_a is None:
-            return None, None, None, *grads_down, None, None, None
-        grads = from_activated(System(W, ctx.growth), needs, to_a, stack, rstd)
-        return *grads, *grads_down, None, None, None
+            return None, None, *grads_down, *[None] * (2 + len(W))
+        to_x, to_b, to_W = from_activated(System(W), of_block, to_a, stack, rstd)
+        return to_x, to_b, *grads_down, None, None, *to_W

@@ -100,7 +100,7 @@ def test_packing_in_autocast_is_for_autocast():
     weights, biases = ([getattr(layer, name) for layer in block.children()] for name in ("weight", "bias"))
     with torch.autocast("cpu", torch.bfloat16):
         (packed,) = pack_layers([(weights, biases)])
-        assert packed.weights.dtype == torch.bfloat16
+        assert packed.dtype == torch.bfloat16
         y = dense_block_maps(torch.ones(1, 3, 4, 4), packed)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()

@@ -16,6 +16,7 @@ from lorbms_fast.kernels import (
     pack_layers,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.dense_block import fused
 from lorbms_fast.kernels.lorbms import dense_block_pooled, pooled_conv2d
 
 ACTIVATIONS = ("relu", "instance_norm_relu")
@@ -175,3 +176,16 @@ def test_old_names_of_keywords_are_understood():
         assert DenseBlock(3, 1, growth=4).layer0.weight.shape[0] == 4
     with pytest.raises(TypeError, match="given twice"):
         DenseBlock(3, 2, layers=2)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_blocks_are_kernels_that_a_convolution_reads_without_copying_them(layers):
+    _, weights, _ = inputs(1, 3, layers, 2, 4, 4, 3)
+    blocks = fused.pack(weights, torch.float64)
+    assert len(blocks) == layers
+    assert all(block.is_contiguous(memory_format=torch.channels_last) for block in blocks)
+    assert sum(block.numel() for block in blocks) == sum(weight.numel() for weight in weights)
+    for again, weight in zip(fused.System(blocks).weights(), weights, strict=True):
+        torch.testing.assert_close(again, weight, rtol=0, atol=0)
+    (to_first,) = torch.autograd.grad(sum(block.square().sum() for block in blocks), weights[:1])
+    torch.testing.assert_close(to_first, 2 * weights[0])
