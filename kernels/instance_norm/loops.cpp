@@ -8,8 +8,9 @@
 
 namespace {
 
-// Positions that one thread takes statistics of; so the result does not depend on how many threads there are.
-constexpr int64_t SPAN = 1 << 12;
+// Positions that one thread takes statistics of, whatever the number of threads, so that results do not depend on it: few
+// enough that all blocks of channels find them in a near cache.
+int64_t span_of(Shape shape) { return std::clamp<int64_t>((1 << 15) / shape.channels, PART, 1 << 12); }
 
 // Lines of a block, and values of a row, that are worked on together: few enough to stay in the nearest cache.
 constexpr int64_t LINES = 8, ROW = 1 << 10;
@@ -29,21 +30,21 @@ template <class R> struct Parameters {
 template <class T>
 void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *rstd, double eps, int threads) {
     using R = Real<T>;
-    const int64_t spans = (shape.positions + SPAN - 1) / SPAN, C = shape.channels;
+    const int64_t span = span_of(shape), spans = (shape.positions + span - 1) / span, C = shape.channels;
     std::vector<R> means(shape.samples * spans * C), squares(shape.samples * spans * C);
     R *const all_means = means.data(), *const all_squares = squares.data();
-    of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
+    of_spans(shape, span, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
         Statistics<T> of(x, n, c, width);
         of.take(x, n, c, width, begin, end);
-        const int64_t at = (n * spans + begin / SPAN) * C + c;
+        const int64_t at = (n * spans + begin / span) * C + c;
         std::copy_n(of.mean, int64_t(width), all_means + at);
         std::copy_n(of.squares, int64_t(width), all_squares + at);
     });
     of_blocks(shape, 1, [=](int64_t n, int64_t c, auto width) {
         Statistics<T> of(x, n, c, width);
-        for (int64_t span = 0; span < spans; span++) {
-            const int64_t at = (n * spans + span) * C + c;
-            const R count = R(std::min((span + 1) * SPAN, shape.positions) - span * SPAN);
+        for (int64_t number = 0; number < spans; number++) {
+            const int64_t at = (n * spans + number) * C + c;
+            const R count = R(std::min((number + 1) * span, shape.positions) - number * span);
             of.join(all_means + at, all_squares + at, count, width);
         }
         for (int64_t i = 0; i < width; i++) {
@@ -56,7 +57,7 @@ void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *rstd, double eps
 template <class T>
 void apply(Shape shape, Maps<T> x, Maps<T> y, Parameters<Real<T>> of, Activation activation, int threads) {
     using R = Real<T>;
-    of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
+    of_spans(shape, span_of(shape), threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
         R first[BLOCK], mean[BLOCK], scale[BLOCK], shift[BLOCK], values[LINES * BLOCK], buffer[BLOCK];
         for (int64_t i = 0; i < width; i++) {
             const int64_t at = n * shape.channels + c + i;
@@ -85,7 +86,7 @@ void backward(
     Activation activation, int threads
 ) {
     using R = Real<T>;
-    const int64_t spans = (shape.positions + SPAN - 1) / SPAN, C = shape.channels;
+    const int64_t span = span_of(shape), spans = (shape.positions + span - 1) / span, C = shape.channels;
     std::vector<R> sums(2 * shape.samples * spans * C);
     R *const all_g = sums.data(), *const all_along = all_g + shape.samples * spans * C;
     struct Block {
@@ -99,27 +100,35 @@ void backward(
             block.scale[i] = of.scale(c + i), block.shift[i] = of.shift(c + i);
         }
     };
-    const auto take = [=](Block &block, int64_t n, int64_t p, int64_t lines, int64_t c, auto width) {
+    // What took exponentials lies in dx for the second time, everything else is made again.
+    const bool curved = activation.kind >= SILU, relu = activation.kind == RELU;
+    const R slope = activation.kind == LEAKY_RELU ? R(activation.slope) : R(1);
+    const auto take = [=](Block &block, Maps<T> grad, int64_t n, int64_t p, int64_t lines, int64_t c, auto width) {
         for (int64_t line = 0; line < lines; line++) {
             const R *const x_of = real(x.at(n, p + line) + c, block.of_x, width);
             const R *const g_of = real(grad.at(n, p + line) + c, block.of_g, width);
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) {
                 const R x_hat = (x_of[i] - block.first[i] - block.mean[i]) * block.rstd[i];
+                const R y = x_hat * block.scale[i] + block.shift[i], below = relu ? R(0) : g_of[i] * slope;
                 block.x_hat[line * width + i] = x_hat;
-                block.g[line * width + i] = g_of[i];
-                block.y[line * width + i] = x_hat * block.scale[i] + block.shift[i];
+                block.g[line * width + i] = y <= 0 ? below : g_of[i];
+                if (curved) block.y[line * width + i] = y;
             }
         }
-        through(activation, block.g, block.y, lines * width);
     };
-    of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
+    of_spans(shape, span, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
         Block block;
         start(block, n, c, width);
         R total_g[BLOCK] = {}, total_along[BLOCK] = {};
         for (int64_t p = begin; p < end; p += LINES) {
             const int64_t lines = std::min(LINES, end - p);
-            take(block, n, p, lines, c, width);
+            take(block, grad, n, p, lines, c, width);
+            if (curved) {
+                through(activation, block.g, block.y, lines * width);
+                for (int64_t line = 0; line < lines; line++)
+                    put(dx.at(n, p + line) + c, block.g + line * width, width);
+            }
             R part_g[BLOCK] = {}, part_along[BLOCK] = {};
             for (int64_t line = 0; line < lines; line++)
 #pragma omp simd
@@ -130,20 +139,20 @@ void backward(
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) total_g[i] += part_g[i], total_along[i] += part_along[i];
         }
-        const int64_t at = (n * spans + begin / SPAN) * C + c;
+        const int64_t at = (n * spans + begin / span) * C + c;
         std::copy_n(total_g, int64_t(width), all_g + at);
         std::copy_n(total_along, int64_t(width), all_along + at);
     });
     for (int64_t n = 0; n < shape.samples; n++)
         for (int64_t c = 0; c < C; c++) {
             R g = 0, along = 0;
-            for (int64_t span = 0; span < spans; span++) {
-                g += all_g[(n * spans + span) * C + c];
-                along += all_along[(n * spans + span) * C + c];
+            for (int64_t number = 0; number < spans; number++) {
+                g += all_g[(n * spans + number) * C + c];
+                along += all_along[(n * spans + number) * C + c];
             }
             sum_g[n * C + c] = g, sum_along[n * C + c] = along;
         }
-    of_spans(shape, SPAN, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
+    of_spans(shape, span, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
         Block block;
         start(block, n, c, width);
         R mean_g[BLOCK], mean_along[BLOCK], factor[BLOCK];
@@ -154,7 +163,7 @@ void backward(
         }
         for (int64_t p = begin; p < end; p += LINES) {
             const int64_t lines = std::min(LINES, end - p);
-            take(block, n, p, lines, c, width);
+            take(block, curved ? dx : grad, n, p, lines, c, width);
             for (int64_t line = 0; line < lines; line++) {
 #pragma omp simd
                 for (int64_t i = 0; i < width; i++) {
