@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock  # it waits, which `exclusive_lock` does not
 
-from lorbms_fast.atomic_io import atomic_write, clear_partials
+from lorbms_fast.atomic_io import atomic_write, clear_partials, full_disk_named
 from lorbms_fast.dataloader.image_file import ByteRange, is_inside
 from lorbms_fast.errors import UserError
 
@@ -32,7 +32,9 @@ CACHE = "LORBMS_CACHE"
 MAX_GAP, MAX_BLOCK = 256 << 10, 16 << 20
 """Bytes between two photographs up to which one request reads both, and bytes of a request."""
 AT_ONCE = 8
-"""Number of requests at a time."""
+"""Number of requests at a time: with `MAX_BLOCK` they bound the memory."""
+VERSION = ("size", "ETag", "etag", "e_tag", "mtime", "LastModified", "updated", "created", "last_modified")
+"""What fsspec's file systems call the things that change with a file's content."""
 
 
 class Unreachable(UserError, OSError):
@@ -133,10 +135,7 @@ class Place:
         with self._reached():
             system.invalidate_cache()
             found: dict[str, Any] = system.find(root, detail=True)
-        keys = ("size", "ETag", "etag", "e_tag", "mtime", "LastModified", "updated", "created", "last_modified")
-        return {
-            name.removeprefix(root).lstrip("/"): repr([info.get(key) for key in keys]) for name, info in found.items()
-        }
+        return {name.removeprefix(root).lstrip("/"): _version(info) for name, info in found.items()}
 
     def exists(self, name: str) -> bool:
         """Check for a file in the folder."""
@@ -148,22 +147,40 @@ class Place:
             return bool(system.isfile(f"{root}/{name}"))
 
     def fetch(self, name: str, target: Path) -> Path:
-        """Copy a file of the folder to a local path, whole or not at all."""
+        """Copy a file of the folder to a local path in blocks, whole or not at all."""
         if self.folder is not None:
             raise ValueError(f"{self.name} is on this machine")
-        system, root = self._elsewhere
-        with atomic_write(target) as partial, self._reached():
-            system.get_file(f"{root}/{name}", str(partial))
+        info = self._info(name)
+        starts = range(0, info["size"], MAX_BLOCK)
+        with atomic_write(target) as partial, partial.open("r+b", buffering=0) as file:
+
+            def copy(start: int) -> None:
+                _write_at(file.fileno(), self._cat(name, start, min(start + MAX_BLOCK, starts.stop)), start)
+
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                list(pool.map(copy, starts))
+            if len(starts) > 1 and _version(self._info(name)) != _version(info):
+                raise Unreachable(f"{self.name}/{name} was written anew while it was copied: run the command again")
         return target
+
+    def _info(self, name: str) -> dict[str, Any]:
+        system, root = self._elsewhere
+        with self._reached():
+            system.invalidate_cache()
+            found: dict[str, Any] = system.info(f"{root}/{name}")
+            return found
+
+    def _cat(self, name: str, start: int | None, end: int | None) -> bytes:
+        system, root = self._elsewhere
+        with self._reached():
+            content: bytes = system.cat_file(f"{root}/{name}", start, end)
+            return content
 
     def read(self, name: str) -> bytes:
         """Read a file of the folder."""
         if self.folder is not None:
             return (self.folder / name).read_bytes()
-        system, root = self._elsewhere
-        with self._reached():
-            content: bytes = system.cat_file(f"{root}/{name}")
-            return content
+        return self._cat(name, None, None)
 
     def near(self, name: str) -> Path:
         """Find a file of the folder on this machine's disk, where it is copied to if it lies elsewhere."""
@@ -209,6 +226,18 @@ class Place:
             system, root = self._elsewhere
             with self._reached(), suppress(FileNotFoundError):  # another process may remove it too
                 system.rm(root, recursive=True)
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return repr([info.get(key) for key in VERSION])
+
+
+def _write_at(file: int, data: bytes, start: int) -> None:
+    """Write all of some bytes at a place in an open file; the system may take fewer at a time."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, start)
+        start, rest = start + written, rest[written:]
 
 
 def copied(path: Path) -> Path:
@@ -281,7 +310,6 @@ def copy_ranges(place: Place, places: Sequence[ByteRange], folder: Path) -> None
     """Copy the bytes of photographs to files of the same names below a local folder."""
     from fsspec.utils import merge_offset_ranges
 
-    system, root = place._elsewhere
     wanted = [one for one in places if is_inside(one.path) and one.offset >= 0 and (one.length or 0) >= 0]
     ends = [None if one.length is None else one.offset + one.length for one in wanted]
     paths, starts, ends = merge_offset_ranges(
@@ -289,13 +317,17 @@ def copy_ranges(place: Place, places: Sequence[ByteRange], folder: Path) -> None
     )
 
     def copy(path: str, start: int, end: int | None) -> None:
-        with place._reached(), suppress(FileNotFoundError):
-            data = system.cat_file(f"{root}/{path}", None if end is None else start, end)
+        try:
+            data = place._cat(path, None if end is None else start, end)
+        except Unreachable as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return
+            raise
+        with full_disk_named(folder):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).touch()
-            with (folder / path).open("r+b") as file:
-                file.seek(start)
-                file.write(data)
+            with (folder / path).open("r+b", buffering=0) as file:
+                _write_at(file.fileno(), data, start)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(copy, paths, starts, ends))

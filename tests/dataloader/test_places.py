@@ -1,7 +1,10 @@
 """Folders elsewhere, as fsspec reaches them: here in its own `memory://`, which is this process's."""
 
+import errno
+import os
 import shutil
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
@@ -62,6 +66,52 @@ def test_files_of_a_place():
     assert place.versions() != before
     place.remove()
     assert place.names() == []
+
+
+def test_a_large_file_is_copied_in_blocks(tmp_path, monkeypatch):
+    content, place = np.random.default_rng(0).bytes(20_000_003), Place(HERE)
+    (tmp_path / "content").write_bytes(content)
+    place.put(tmp_path / "content", "00000.tar")
+    monkeypatch.setattr(places, "MAX_BLOCK", 1 << 20)
+    monkeypatch.setattr(places, "AT_ONCE", 2)
+
+    def whole(self: MemoryFileSystem, name: str, target: str) -> None:  # as obstore's does
+        Path(target).write_bytes(self.cat_file(name))
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", whole)
+    tracemalloc.start()
+    try:
+        place.fetch("00000.tar", tmp_path / "copy")
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "copy").read_bytes() == content
+
+
+@pytest.mark.parametrize("why", ["gone", "full", "changed"])
+def test_what_cannot_be_copied_whole_is_not_copied(why, tmp_path, monkeypatch):
+    place = Place(HERE)
+    with place.write("a.tar") as path:
+        path.write_bytes(bytes(3 << 20))
+    monkeypatch.setattr(places, "MAX_BLOCK", 1 << 20)
+    read = Place._cat
+
+    def spoil(self: Place, name: str, start: int, end: int) -> bytes:
+        block = read(self, name, start, end)
+        if start == 2 << 20:
+            if why == "gone":
+                place.remove()
+                return read(self, name, start, end)
+            if why == "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsspec.filesystem("memory").pipe_file(f"{HERE}/a.tar", bytes(4 << 20))
+        return block
+
+    monkeypatch.setattr(Place, "_cat", spoil)
+    said = {"gone": "memory://.* cannot be reached", "full": f"cannot write {tmp_path}", "changed": "was written anew"}
+    with pytest.raises(UserError, match=said[why]):
+        place.fetch("a.tar", tmp_path / "a.tar")
+    assert not list(tmp_path.iterdir())
 
 
 def test_photographs_are_read_by_few_requests(tmp_path):
