@@ -95,10 +95,14 @@ class Place:
         with self._reached():
             from fsspec.core import url_to_fs  # here: processes that decode local files do without it
 
-            if self.name.partition(":")[0] in OBJECT_STORES and find_spec("obstore"):
+            if self._is_by_obstore:
                 import_module("obstore.fsspec").register(self.name.partition(":")[0])
             system, root = url_to_fs(self.name)
             return system, root.rstrip("/")
+
+    @property
+    def _is_by_obstore(self) -> bool:
+        return self.name.partition(":")[0] in OBJECT_STORES and find_spec("obstore") is not None
 
     def __reduce__(self) -> tuple[type["Place"], tuple[str]]:
         return type(self), (self.name,)
@@ -217,6 +221,25 @@ class Place:
         with self._reached():
             system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(path), f"{root}/{name}")
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a small file unless it is there; of several processes that do so at once one wins.
+
+        So it is on S3, GCS and Azure by obstore; elsewhere, and where a server of S3's kind knows no conditions, it is
+        looked for first.
+        """
+        if self._is_by_obstore:
+            obstore, stores = import_module("obstore"), import_module("obstore.store")
+            try:
+                obstore.put(stores.from_url(self.name), name, content, mode="create")
+                return
+            except obstore.exceptions.AlreadyExistsError:
+                return
+            except obstore.exceptions.BaseError:  # what cannot be reached is told below
+                pass
+        if not self.exists(name):
+            with self.write(name) as path:
+                path.write_bytes(content)
 
     def remove(self) -> None:
         """Remove the folder and all that is in it."""

@@ -24,6 +24,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from lorbms_fast.cluster.claims import claim
 from lorbms_fast.cluster.features import FeatureRows, Ranges
 from lorbms_fast.cluster.tasks import Machine, Task, has_gpus, is_gpu_task, machines, on_every_machine, result, results
 from lorbms_fast.counted import counted
@@ -163,12 +164,15 @@ def search_on_cluster(
         raise UserError(f"{len(store)} images: {NEIGHBOURS} neighbours need {NEIGHBOURS + 1} or more; prepare more")
     shapes = {name: (count, *store.images.shape[1:]) for name, count in store.facts["shards"].items()}
     gpu = on_gpu and has_gpus()
+    facts = [store.digest, features, digest_of_weights(weights)]
+    if place.folder is None:
+        claim(place / FOLDER, facts, "features or weights")
     dimension = result(_dimension, (features, weights), "the number of features", 1, gpu=gpu)
     memory = memory_of_search(len(store), dimension)
     machine = roomy(memory, gpu)
     print(f"search: {_form(machine, memory, gpu)}", flush=True)
     precision = "float16" if machine is None else "float32"
-    digest = sha256(dumps([store.digest, features, digest_of_weights(weights), precision]).encode()).hexdigest()[:12]
+    digest = sha256(dumps([*facts, precision]).encode()).hexdigest()[:12]
     job = Job(
         place,
         store.root,

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
+from lorbms_fast.cluster.claims import check_claim, claim
 from lorbms_fast.cluster.tasks import Task, has_gpus, result, results
 from lorbms_fast.dataloader.decoders import fastest
 from lorbms_fast.dataloader.image_file import ByteRange, Photograph
@@ -30,8 +30,8 @@ AHEAD = 2
 """Number of next parts that are fetched meanwhile."""
 LISTED = "listed"
 """Folder of the archives' lists in `OUT.partial`."""
-CLAIM = "claim"
-"""File in `OUT.partial` elsewhere: a digest of the photographs and options that shards are made of."""
+OTHERS = "photographs or options"
+"""What `OUT.partial` elsewhere may be claimed for."""
 
 
 # --- listing ---------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class _Job:
     """The local staging folder, if it is not."""
     settings: Settings
     on_bad: OnBad
-    claim: bytes = b""
+    claim: str = ""
 
 
 def _on_cluster(store: Place | None) -> Finish:
@@ -220,13 +220,9 @@ def _on_cluster(store: Place | None) -> Finish:
     def finish(work: StagingFolder, shards: list[list[Photograph]], settings: Settings, on_bad: OnBad) -> None:
         job = _Job(store, str(work.folder.resolve()), settings, on_bad)
         if store is not None:
-            facts = [(work.folder / SETTINGS).read_text(), *map(digest, shards)]
-            job = replace(job, claim=sha256(json.dumps(facts).encode()).hexdigest().encode())
             place = _partial(Path(store.name))
-            if not place.exists(CLAIM):
-                with place.write(CLAIM) as path:
-                    path.write_bytes(job.claim)
-            _check_claim(place, job)
+            facts = [(work.folder / SETTINGS).read_text(), *map(digest, shards)]
+            job = replace(job, claim=claim(place, facts, OTHERS))
             _refuse_existing(store, place)  # the process whose claim was there before may have made it
             place.put(work.folder / SETTINGS, SETTINGS)
         tasks = (
@@ -263,21 +259,10 @@ def _make_shard(job: _Job, item: tuple[int, list[Photograph]]) -> bytes:
             job.store.fetch(shard, images)
             work.fetch(record, folder / record)
         if _finish(StagingFolder(folder), number, photographs, job):
-            _check_claim(work, job)
+            check_claim(work, job.claim, OTHERS)
             job.store.put(images, shard)
             work.put(folder / record, record)
         return (folder / record).read_bytes()
-
-
-def _check_claim(work: Place, job: _Job) -> None:
-    """Check that a folder elsewhere still is for the shards of this job."""
-    if not work.exists(CLAIM):
-        raise UserError(f"{work.name} was removed meanwhile, by a person or by another process that finished the store")
-    if work.read(CLAIM) != job.claim:
-        raise UserError(
-            f"{work.name} is for other photographs or options, and their process may be at work: go on with the same, "
-            "choose another --out, or remove it once nothing works on it"
-        )
 
 
 def _finish(staging: StagingFolder, number: int, photographs: list[Photograph], job: _Job) -> bool:

@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,7 +178,7 @@ def test_two_processes_at_one_place(shards, tmp_path, monkeypatch):
         prepare.prepare_on_cluster(Path(out), shards, listing, recipe, shard_bytes=SMALL)
 
     def refused() -> None:
-        with pytest.raises(UserError, match=r"a\.partial is for other photographs or options"):
+        with pytest.raises(UserError, match=r"a\.partial is for other photographs or options, claimed by process \d+"):
             make(f"{HERE}/a", replace(RECIPE, min_side=70))
 
     monkeypatch.setattr(prepare, "results", one_after_another)
@@ -193,6 +195,24 @@ def test_two_processes_at_one_place(shards, tmp_path, monkeypatch):
     assert but_root(contents(copied(Path(f"{HERE}/b")))) == expected
     with pytest.raises(UserError, match="b exists already"):  # listed before the other was at its end
         make(f"{HERE}/b")
+
+
+def test_one_of_several_processes_that_begin_at_once_wins(bucket):
+    from lorbms_fast.cluster.claims import claim
+
+    work, everyone = Place(f"{bucket}/at-once.partial"), threading.Barrier(4)
+
+    def begin(options: int) -> str:
+        everyone.wait()
+        try:
+            return claim(work, [options], "options")
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(begin, range(4)))
+    refused = [text for text in found if f"{bucket}/at-once.partial is for other options, claimed by process" in text]
+    assert len(refused) == 3
 
 
 @pytest.mark.slow
