@@ -21,6 +21,7 @@ from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prefetch import Prefetcher
 from lorbms_fast.dataloader.readers import MappedReader, Reader
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import mixing_mask, used_candidates
 from lorbms_fast.types import Batch, BatchIndices, DrawFn
@@ -221,11 +222,6 @@ class NeighbourBatches(BatchSource):
             return counter_rng.below(AUTHOR_RANKS, key, sample)[..., None].expand(-1, -1, 4)
         of_quadrants = 4 * sample[..., None] + torch.arange(4, device=device)
         return counter_rng.below(self.neighbours.rows.shape[2], key, of_quadrants)
-
-
-def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """Make the generator for one purpose of a run and one of its batches or passes."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, number))))
 
 
 def random_rows(seed: int, draw: int, n: int, count: int) -> NDArray[np.int64]:

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lorbms_fast.dataloader.batches import BatchSource, generator, random_rows
+from lorbms_fast.dataloader.batches import BatchSource, random_rows
+from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import threshold_mask
 from lorbms_fast.tiles import tile_of_chunk

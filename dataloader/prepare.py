@@ -21,6 +21,7 @@ from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardP
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.dataloader.staging import StagingFolder
+from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
 from lorbms_fast.parallel import ordered_map
 
@@ -143,8 +144,7 @@ def choose(photographs: Sequence[Photograph], recipe: Recipe, seed: int, notes: 
 def _drawn(photographs: list[Photograph], recipe: Recipe, seed: int) -> list[Photograph]:
     if recipe.draw is None or recipe.draw >= len(photographs):
         return photographs
-    sequence = np.random.SeedSequence((seed, *recipe.name.encode()))
-    order = np.random.Generator(np.random.Philox(sequence)).permutation(len(photographs))
+    order = generator(seed, *recipe.name.encode()).permutation(len(photographs))
     return [photographs[i] for i in np.sort(order[: recipe.draw])]
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -135,7 +135,7 @@ def _call(name: str, arguments: Sequence[str]) -> None:
     try:
         tyro.cli(_load(name, arguments), prog=f"lorbms-fast {name}", args=arguments)
     except ValidationError as error:
-        _fail(describe(error))
+        _fail(describe(error, as_options=True))
 
 
 def _in_todays_words(arguments: Sequence[str]) -> list[str]:
@@ -163,13 +163,12 @@ def _install(command: str, missing: str) -> str:
     return f"pip install 'lorbms-fast[{extras}]'"
 
 
-def _load(name: str, arguments: Sequence[str]) -> Callable[..., Any]:
-    """Import the command's function; where its defaults depend on the arguments, its module makes it for them."""
+def _load(name: str, arguments: Sequence[str]) -> Any:
+    """Import the command's function and have it check its values; some modules make one for the arguments."""
     module = importlib.import_module(f"lorbms_fast.commands.{name}")
-    function: Callable[..., Any] = (
-        module.for_arguments(arguments) if hasattr(module, "for_arguments") else getattr(module, name)
-    )
-    return function
+    if hasattr(module, "for_arguments"):
+        return module.for_arguments(arguments)
+    return importlib.import_module("pydantic").validate_call(getattr(module, name))
 
 
 def _help() -> str:

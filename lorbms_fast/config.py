@@ -38,6 +38,7 @@ Impl = Annotated[Literal["reference", "fast"], _formerly("torch", "fast")]
 """Form of networks and iteration."""
 BatchNorm = Annotated[Literal["per-process", "synchronized"], _formerly("synchronised", "synchronized")]
 OnDivergence = Annotated[Literal["stop", "rollback"], _formerly("skip", "rollback")]
+Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Even = Annotated[int, Field(ge=2, le=65_536, multiple_of=2)]
@@ -206,7 +207,7 @@ class TrainConfig:
     """Passes over the store; a fraction ends inside a pass."""
     iterations: Count | None = None
     """Length in iterations, instead of epochs."""
-    seed: int = 0
+    seed: Natural = 0
     """Seed of the initial values, of the order of the images and of the candidates drawn."""
     impl: Impl = "fast"
     """Form of the networks that compute: fast, or the plain reference. Same losses, same checkpoints."""
@@ -303,11 +304,12 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
         raise UserError(f"{path} is not well-formed: it is nested too deeply") from error
 
 
-def describe(error: ValidationError) -> str:
-    """Say on one line which settings cannot be, and why."""
-    return "; ".join(
-        f"{'.'.join(map(str, detail['loc']))} = {_shown(detail['input'])}: {detail['msg']}" for detail in error.errors()
-    )
+def describe(error: ValidationError, as_options: bool = False) -> str:
+    """Say on one line which settings, or options of the command line, cannot be, and why."""
+    faults = [(".".join(map(str, one["loc"])), _shown(one["input"]), one["msg"]) for one in error.errors()]
+    if as_options:
+        return "; ".join(f"--{name.replace('_', '-')} {value}: {why}" for name, value, why in faults)
+    return "; ".join(f"{name} = {value}: {why}" for name, value, why in faults)
 
 
 def _shown(value: object) -> str:

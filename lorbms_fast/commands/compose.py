@@ -6,19 +6,22 @@ from typing import Annotated
 
 import tyro
 
+from lorbms_fast.config import Count, Natural
 from lorbms_fast.photos.coco import ANNOTATIONS, IMAGES, CocoCounts
 from lorbms_fast.photos.composed import COCO, CREDITS, STL10, write_composed
 from lorbms_fast.photos.stl10 import Split
 
+WORKERS = min(4, os.cpu_count() or 1)
+
 
 def compose(
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
-    scenes: int = 600,
+    scenes: Natural = 600,
     photos: bool = True,
-    stl10_train: int = 1000,
-    stl10_test: int = 800,
-    seed: int = 0,
-    workers: int = min(4, os.cpu_count() or 1),
+    stl10_train: Natural = 1000,
+    stl10_test: Natural = 800,
+    seed: Natural = 0,
+    workers: Count = WORKERS,
 ) -> None:
     """Make data sets from the photographs shipped with this program, for trying everything without COCO and STL-10.
 

@@ -14,7 +14,7 @@ from lorbms_fast.commands.neighbours import neighbours
 from lorbms_fast.commands.prepare import prepare
 from lorbms_fast.commands.render import render
 from lorbms_fast.commands.transfer import transfer
-from lorbms_fast.config import PRESETS
+from lorbms_fast.config import PRESETS, Natural
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.log import read_lines
@@ -35,7 +35,7 @@ PHOTOGRAPHS = (
 OBJECT, SCENE, MASK = "scarlet-macaw", "horse", "1010"
 
 
-def demo(*, out: Path = Path("demo"), scenes: int = 0) -> None:
+def demo(*, out: Path = Path("demo"), scenes: Natural = 0) -> None:
     """Take photographs, prepare a store, find neighbours, train a small LORBMS, render it and transfer an object.
 
     Takes about ten minutes on two cores and needs no internet: twelve photographs of animals, few enough to be learned

@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from lorbms_fast.atomic_io import atomic_folder
+from lorbms_fast.config import Natural
 from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator, Transfer, plain_generator
@@ -24,7 +25,7 @@ from lorbms_fast.tiles import is_grid
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = None, examples: int = 12) -> None:
+def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = None, examples: Natural = 12) -> None:
     """Write a run's encoder and decoder for use without this program.
 
     OUT gets generator.safetensors (weights, spectral normalization done), encoder.onnx and decoder.onnx (any batch
@@ -45,8 +46,6 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
     from lorbms_fast.export.onnx_files import TOLERANCE, quantize
     from lorbms_fast.export.page import runtime_files, write_page
 
-    if examples < 0:
-        raise UserError(f"--examples {examples}: choose 0 or more")
     if web is not None:
         runtime_files(web)  # a mistake is told before the work, not after
     generator = plain_generator(run)

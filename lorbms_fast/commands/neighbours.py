@@ -11,6 +11,7 @@ import tyro
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
+from lorbms_fast.config import Count, Natural, Weight
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, NeighbourTable
 from lorbms_fast.dataloader.places import Place, url_of
@@ -45,9 +46,9 @@ def neighbours(
     features: str = "efficientnet-lite0",
     weights: Path | None = None,
     method: Method = "nearest",
-    clusters: int | None = None,
-    tau: float | None = None,
-    seed: int = 0,
+    clusters: Count | None = None,
+    tau: Weight | None = None,
+    seed: Natural = 0,
     device: str = "auto",
     cluster: str | None = None,
 ) -> None:
@@ -82,10 +83,6 @@ def neighbours(
             knows (docs/scale.md).
     """
     opened = ImageStore.open(store)
-    if clusters is not None and clusters < 1:
-        raise UserError(f"--clusters {clusters}: use 1 or more")
-    if tau is not None and not tau >= 0:
-        raise UserError(f"--tau {tau}: use 0 or more")
     if cluster is None and (url := url_of(store)):
         raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
     if cluster is not None and method != "nearest":

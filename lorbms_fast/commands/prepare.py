@@ -6,10 +6,12 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
+from pydantic import Field
 
+from lorbms_fast.config import Count, Natural
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.decoders import fastest
 from lorbms_fast.dataloader.image_file import shown
@@ -20,6 +22,7 @@ from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photograp
 from lorbms_fast.dataloader.store import SKIPPED
 from lorbms_fast.errors import UserError
 
+WORKERS = min(8, os.cpu_count() or 1)
 REASONS = 5
 """Max. number of reasons for leaving photographs out that are printed."""
 
@@ -33,13 +36,13 @@ def prepare(
     layout: Layout | Literal["auto"] = "auto",
     annotations: Path | None = None,
     split: str | None = None,
-    image_size: int = 64,
-    min_side: int | None = None,
-    limit: int | None = None,
+    image_size: Annotated[int, Field(ge=2)] = 64,
+    min_side: Count | None = None,
+    limit: Count | None = None,
     decoder: Literal["auto", "scaled", "pillow", "dali"] = "auto",
     on_bad: Literal["skip", "stop"] = "skip",
-    seed: int = 0,
-    workers: int = min(8, os.cpu_count() or 1),
+    seed: Natural = 0,
+    workers: Count = WORKERS,
     cluster: str | None = None,
 ) -> None:
     """Decode photographs once into an image store: square uint8 images in memory-mapped files, and an index.
@@ -73,8 +76,6 @@ def prepare(
             alone; or its address, as ray://HEAD:10001. SOURCE and OUT may then be s3://BUCKET/NAME, gs://, hdfs:// and
             others that fsspec knows (docs/scale.md); the store is the same, byte for byte.
     """
-    if image_size < 2 or workers < 1 or (limit is not None and limit < 1):
-        raise UserError(f"--image-size {image_size} --workers {workers} --limit {limit}: these must be positive")
     if not out.name:
         raise UserError(f"--out '{out}' names no folder that could be made: choose another")
     source, out = without_file_scheme(source), without_file_scheme(out)

@@ -7,10 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import Impl, Precision, preset_named
+from lorbms_fast.config import Count, Impl, Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
-from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.profiled import launched, profiled
 from lorbms_fast.measurement.step import captured_step, step
@@ -20,13 +19,13 @@ def profile(
     *,
     out: Path = Path("profile.json"),
     preset: str = "thesis",
-    batch_size: int = 12,
-    iterations: int = 2,
+    batch_size: Count = 12,
+    iterations: Count = 2,
     device: str = "auto",
     graphs: Literal["on", "off"] = "on",
     impl: Impl = "fast",
     precision: Precision | Literal["auto"] = "auto",
-    top: int = 10,
+    top: Count = 10,
 ) -> None:
     """Run some iterations under torch's profiler: a trace to look at, and a table of the operations that took longest.
 
@@ -45,8 +44,6 @@ def profile(
         top: Lines of the table.
     """
     model = preset_named(preset).model
-    if min(batch_size, iterations, top) < 1:
-        raise UserError(f"--batch-size {batch_size} --iterations {iterations} --top {top}: use 1 or more of each")
     where = device_named(device)
     arithmetic = chosen_precision(precision, where)
     on_gpu = where.type == "cuda"

@@ -7,6 +7,7 @@ import tyro
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.config import Count, Natural
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.errors import UserError
 from lorbms_fast.rendering.scenes import film_sheet, interpolation_sheet, mixed_scene_sheet
@@ -22,9 +23,9 @@ def render(
     run: tyro.conf.Positional[Path],
     /,
     *,
-    samples: int = 8,
+    samples: Count = 8,
     store: Path | None = None,
-    draw: int = 0,
+    draw: Natural = 0,
     interpolate: bool = False,
     film: bool = False,
     out: Path | None = None,
@@ -71,4 +72,4 @@ def render(
     target = out or target
     with atomic_write(target) as partial:
         sheet.save(partial, format="png")
-    print(f"{target}: {samples} samples, {batch.mask.float().mean():.0%} of the tiles replaced")
+    print(f"{target}: {len(batch.mask)} samples, {batch.mask.float().mean():.0%} of the tiles replaced")

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import preset_named
+from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.errors import UserError
 from lorbms_fast.models.variants import with_variant
 from lorbms_fast.search.space import Space
 
@@ -23,9 +22,9 @@ def search(
     *,
     out: Path,
     method: Literal["random", "pbt"] = "random",
-    trials: int = 8,
-    slices: int = 10,
-    every: int = 1000,
+    trials: Count = 8,
+    slices: Count = 10,
+    every: Count = 1000,
     metric: str = "L_rec_prime",
     preset: str = "thesis",
     variant: str = "thesis",
@@ -54,8 +53,6 @@ def search(
         space: Lowest and highest value of each setting.
     """
     base = preset_named(preset, config)
-    if min(trials, slices, every) < 1:
-        raise UserError(f"--trials {trials} --slices {slices} --every {every}: use 1 or more of each")
     from lorbms_fast.search.tuner import search as run_search
 
     ImageStore.open(store)

@@ -1,4 +1,6 @@
-"""Parts of networks whose features a linear classifier reads (Table 4.3): images to (N, D)."""
+"""Parts of networks whose features a linear classifier reads (Table 4.3): images (N, 3, S, S) in [-1, 1] to (N, D)."""
+
+from collections import OrderedDict
 
 from torch import Tensor, nn
 
@@ -6,17 +8,14 @@ from lorbms_fast.evaluation.alexnet import AlexNetConvs
 from lorbms_fast.models.discriminator import Discriminator
 
 
-class EncoderBackbone(nn.Module):
-    """The encoder's code; 96x96 pixels give 3x3x192 = 1,728 numbers."""
+def encoder_backbone(encoder: nn.Module) -> nn.Module:
+    """Give the encoder's code; 96x96 pixels give 3x3x192 = 1,728 numbers."""
+    return nn.Sequential(OrderedDict(encoder=encoder, flat=nn.Flatten()))
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute features (N, D) from images (N, 3, S, S) in [-1, 1]."""
-        codes: Tensor = self.encoder(images)
-        return codes.flatten(1)
+def alexnet_backbone(convs: AlexNetConvs) -> nn.Module:
+    """Give AlexNet's conv5; 96x96 pixels give 4x4x256 = 4,096 numbers."""
+    return nn.Sequential(OrderedDict(convs=convs, flat=nn.Flatten()))
 
 
 class DiscriminatorBackbone(nn.Module):
@@ -27,18 +26,5 @@ class DiscriminatorBackbone(nn.Module):
         self.discriminator = discriminator
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute features (N, D) from images (N, 3, S, S) in [-1, 1]."""
+        """Compute the features."""
         return self.discriminator.features(images).flatten(1)
-
-
-class AlexNetBackbone(nn.Module):
-    """AlexNet's conv5; 96x96 pixels give 4x4x256 = 4,096 numbers."""
-
-    def __init__(self, convs: AlexNetConvs) -> None:
-        super().__init__()
-        self.convs = convs
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute features (N, D) from images (N, 3, S, S) in [-1, 1]."""
-        maps: Tensor = self.convs(images)
-        return maps.flatten(1)

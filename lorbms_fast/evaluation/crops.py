@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lorbms_fast.draws import generator
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 
 AREA, ASPECT = (1 / 3, 1.0), (3 / 4, 4 / 3)
@@ -42,16 +43,16 @@ def training_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side
     """
     views, brightness, saturation, brighter_first = [], [], [], []
     for row in rows:
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, view, int(row)))))
+        draw = generator(seed, view, int(row))
         picture = data.pictures[row]
         height, width, _ = picture.shape
-        patch = random_patch(height, width, generator)
-        method = cv2.INTER_LINEAR if generator.random() < 0.5 else cv2.INTER_CUBIC
+        patch = random_patch(height, width, draw)
+        method = cv2.INTER_LINEAR if draw.random() < 0.5 else cv2.INTER_CUBIC
         resized = _resized(picture, patch, side, method)
-        views.append(resized[:, ::-1] if generator.random() < 0.5 else resized)
-        brightness.append(generator.uniform(-BRIGHTNESS, BRIGHTNESS))
-        saturation.append(generator.uniform(*SATURATION))
-        brighter_first.append(generator.random() < 0.5)
+        views.append(resized[:, ::-1] if draw.random() < 0.5 else resized)
+        brightness.append(draw.uniform(-BRIGHTNESS, BRIGHTNESS))
+        saturation.append(draw.uniform(*SATURATION))
+        brighter_first.append(draw.random() < 0.5)
     x = _planes(views)
     delta, factor = (torch.tensor(values, dtype=x.dtype)[:, None, None, None] for values in (brightness, saturation))
     first = torch.tensor(brighter_first)[:, None, None, None]
@@ -70,13 +71,13 @@ def central_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side:
     return _planes(views) * 2 - 1
 
 
-def random_patch(height: int, width: int, generator: np.random.Generator) -> Patch:
+def random_patch(height: int, width: int, draw: np.random.Generator) -> Patch:
     """Draw a patch of random area and aspect at a random place; the whole picture if none of a hundred draws fits."""
     for _ in range(ATTEMPTS):
-        area, aspect = generator.uniform(*AREA) * height * width, generator.uniform(*ASPECT)
+        area, aspect = draw.uniform(*AREA) * height * width, draw.uniform(*ASPECT)
         patch_width, patch_height = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
         if 0 < patch_width <= width and 0 < patch_height <= height:
-            top, left = generator.integers(height - patch_height + 1), generator.integers(width - patch_width + 1)
+            top, left = draw.integers(height - patch_height + 1), draw.integers(width - patch_width + 1)
             return Patch(int(top), int(left), patch_height, patch_width)
     return Patch(0, 0, height, width)
 

@@ -71,7 +71,7 @@ def cached_features(
             found = of_view(data, view)
             array = found.numpy() if view is None else found.half().numpy()
             if not np.isfinite(array).all():
-                raise UserError(f"features of {type(backbone).__name__} are no numbers or beyond 65,504: train anew")
+                raise UserError(f"features for {folder} are no numbers or beyond 65,504: train anew")
             if i == 0:
                 _check_space(folder, len(stl10.train) * found.shape[1] * 2 * len(missing))
             with atomic_write(folder / name) as partial, partial.open("wb") as file:

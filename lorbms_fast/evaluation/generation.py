@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.dataloader.batches import NeighbourBatches, generator
+from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.in_batch import Halves
 from lorbms_fast.dataloader.pixels import to_uint8_nhwc
+from lorbms_fast.draws import generator
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.tiled import Tiled
 from lorbms_fast.evaluation.crops import row_batches

@@ -10,11 +10,11 @@ from shutil import rmtree
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, EncoderBackbone
+from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, encoder_backbone
 from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
 from lorbms_fast.evaluation.datasets.stl10 import Stl10
 from lorbms_fast.evaluation.datasets.voc import read_voc
@@ -59,7 +59,7 @@ class Sources:
 
     def encoder(self) -> nn.Module:
         """Load the run's encoder as a backbone."""
-        return EncoderBackbone(_reading(load_networks(self.run).enc, self.config.side))
+        return encoder_backbone(_reading(load_networks(self.run).enc, self.config.side))
 
     def discriminator(self) -> nn.Module:
         """Load the run's discriminator as a backbone."""
@@ -91,9 +91,7 @@ class Row:
 def _pascal_encoder(s: Sources) -> nn.Module:
     if s.voc is None:
         raise UserError("row 'pascal-encoder' needs --voc: the folder of PASCAL VOC, such as VOCdevkit/VOC2007")
-    return s.pretraining.encoder_on_several_labels(
-        "pascal-encoder", s.fresh_encoder(s.config.large_side), read_voc(s.voc)
-    )
+    return s.pretraining.pascal_encoder(s.fresh_encoder(s.config.large_side), read_voc(s.voc))
 
 
 def _imagenet_alexnet(s: Sources) -> nn.Module:
@@ -108,22 +106,20 @@ def _transferred(name: str, backbone: Callable[[Sources], nn.Module]) -> Callabl
     return lambda s: s.pretraining.knowledge_transfer(name, backbone(s).to(s.device).eval(), s.store())
 
 
+def _stl10_encoder(s: Sources) -> nn.Module:
+    return s.pretraining.stl10_encoder(s.fresh_encoder(s.config.side), s.stl10.train)
+
+
 def _random(s: Sources) -> nn.Module:
-    return EncoderBackbone(s.fresh_encoder(s.config.side))
+    return encoder_backbone(s.fresh_encoder(s.config.side))
 
 
 ROWS = {
     "random": Row("random encoder", (43.4, 0.4), _random),
     "random-finetuned": Row("random encoder, finetuned", (56.5, 0.6), _random, finetuned=True),
-    "stl10-encoder": Row(
-        "STL-10 encoder",
-        (78.7, 0.1),
-        lambda s: s.pretraining.encoder_on_labels("stl10-encoder", s.fresh_encoder(s.config.side), s.stl10.train),
-    ),
+    "stl10-encoder": Row("STL-10 encoder", (78.7, 0.1), _stl10_encoder),
     "pascal-encoder": Row("PASCAL encoder", (47.1, 0.2), _pascal_encoder),
-    "stl10-alexnet": Row(
-        "STL-10 AlexNet", (60.9, 0.1), lambda s: s.pretraining.small_alexnet("stl10-alexnet", s.stl10.train)
-    ),
+    "stl10-alexnet": Row("STL-10 AlexNet", (60.9, 0.1), lambda s: s.pretraining.stl10_alexnet(s.stl10.train)),
     "imagenet-alexnet": Row("ImageNet AlexNet (conv1-5)", (62.4, 0.3), _imagenet_alexnet),
     "discriminator": Row("LORBMS discriminator", (62.8, 0.3), Sources.discriminator),
     "discriminator-finetuned": Row(
@@ -144,8 +140,6 @@ ROWS = {
 
 def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) -> Result:
     """Measure the accuracy of one of `ROWS` over ten folds, or read it; UserError where the row needs more."""
-    if name not in ROWS:
-        raise UserError(f"there is no row '{name}': choose of {', '.join(ROWS)}")
     row, config, stl10 = ROWS[name], sources.config, sources.stl10
     backbone = row.backbone(sources).to(sources.device).eval()
     setting = {
@@ -242,15 +236,11 @@ def _finetuned(name: str, backbone: nn.Module, s: Sources, setting: Result) -> l
             title=f"{name}, fold {fold + 1} of {len(data.folds)}",
             state=s.folder / f"{name}-{setting['weights']}-fold{fold}.state",
         )
-        predicted = predictions(network, data.test, config.side, s.device)
-        return {"accuracy": _percent(predicted, torch.from_numpy(data.test.labels))}
+        right = predictions(network, data.test, config.side, s.device) == torch.from_numpy(data.test.labels)
+        return {"accuracy": float(right.double().mean() * 100)}
 
     paths = [s.folder / "folds" / f"{name}-{fold}.json" for fold in range(len(data.folds))]
     found = [cached(path, setting, partial(of_fold, fold))["accuracy"] for fold, path in enumerate(paths)]
     for path in paths:
         path.unlink()
     return found
-
-
-def _percent(predicted: Tensor, labels: Tensor) -> float:
-    return float((predicted == labels).double().mean() * 100)

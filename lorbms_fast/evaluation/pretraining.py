@@ -16,7 +16,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.checkpoint import load_weights
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
-from lorbms_fast.evaluation.backbones import AlexNetBackbone, EncoderBackbone
+from lorbms_fast.evaluation.backbones import alexnet_backbone, encoder_backbone
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.features import pseudo_labels
 from lorbms_fast.evaluation.results import read_result
@@ -37,36 +37,28 @@ class Pretraining:
     config: LinearConfig
     device: torch.device
 
-    def encoder_on_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
+    def stl10_encoder(self, encoder: nn.Module, data: Labelled) -> nn.Module:
         """Train encoder and linear classifier on STL-10's training set: 150 epochs of Adam."""
-        config = self.config
-        backbone = EncoderBackbone(encoder).to(self.device)
-        network = WithLinear(backbone, config.side, len(data.classes), config.probe.seed).to(self.device)
-        return self._kept(name, backbone, network, data, self._stl10_schedule(data))
+        return self._encoder("stl10-encoder", encoder, data, self._stl10_schedule(data))
 
-    def encoder_on_several_labels(self, name: str, encoder: nn.Module, data: Labelled) -> nn.Module:
+    def pascal_encoder(self, encoder: nn.Module, data: Labelled) -> nn.Module:
         """Train encoder and linear classifier on PASCAL: sigmoid cross entropy, momentum, 80,000 iterations, 224 px."""
         config = self.config
-        backbone = EncoderBackbone(encoder).to(self.device)
-        network = WithLinear(backbone, config.large_side, len(data.classes), config.probe.seed).to(self.device)
         lengths = config.pascal_iterations, config.pascal_batch, config.large_side
         schedule = Schedule(*lengths, PASCAL_LR, config.probe.seed, (PASCAL_DECAY, PASCAL_DECAY_EVERY))
-        return self._kept(name, backbone, network, data, schedule)
+        return self._encoder("pascal-encoder", encoder, data, schedule)
 
-    def small_alexnet(self, name: str, data: Labelled) -> nn.Module:
+    def stl10_alexnet(self, data: Labelled) -> nn.Module:
         """Train AlexNet on STL-10's training set as the encoder is."""
-        network = self._alexnet(len(data.classes), self.config.side)
-        return self._kept(name, AlexNetBackbone(network.convs), network, data, self._stl10_schedule(data))
+        return self._alexnet("stl10-alexnet", data, self._stl10_schedule(data))
 
     def large_alexnet(self, name: str, data: Labelled) -> nn.Module:
         """Train AlexNet on ImageNet's classes or on clusters: 224 px, batch 128, 60 epochs."""
         config = self.config
-        network = self._alexnet(len(data.classes), config.large_side)
         iterations = epochs(config.alexnet_epochs, len(data), config.alexnet_batch)
         falls = ALEXNET_DECAY, max(1, iterations // ALEXNET_DECAYS)
         lengths = iterations, config.alexnet_batch, config.large_side
-        schedule = Schedule(*lengths, ALEXNET_LR, config.probe.seed, falls)
-        return self._kept(name, AlexNetBackbone(network.convs), network, data, schedule)
+        return self._alexnet(name, data, Schedule(*lengths, ALEXNET_LR, config.probe.seed, falls))
 
     def knowledge_transfer(self, name: str, backbone: nn.Module, store: ImageStore) -> nn.Module:
         """Cluster a network's features of all images, and teach AlexNet the clusters (Noroozi et al., CVPR 2018)."""
@@ -77,7 +69,7 @@ class Pretraining:
 
     def alexnet_from_file(self, path: Path) -> nn.Module:
         """Load conv1-5 of an AlexNet that an earlier evaluation kept."""
-        backbone = AlexNetBackbone(AlexNetConvs(self.config.alexnet_widths))
+        backbone = alexnet_backbone(AlexNetConvs(self.config.alexnet_widths))
         load_weights(backbone, path)
         return backbone.to(self.device).eval()
 
@@ -86,9 +78,15 @@ class Pretraining:
         iterations = epochs(config.stl10_epochs, len(data), config.stl10_batch)
         return Schedule(iterations, config.stl10_batch, config.side, probe.lr, probe.seed)
 
-    def _alexnet(self, classes: int, side: int) -> AlexNet:
-        config = self.config
-        return AlexNet(classes, side, config.probe.seed, config.alexnet_widths, config.alexnet_hidden).to(self.device)
+    def _encoder(self, name: str, encoder: nn.Module, data: Labelled, schedule: Schedule) -> nn.Module:
+        backbone = encoder_backbone(encoder).to(self.device)
+        network = WithLinear(backbone, schedule.side, len(data.classes), schedule.seed).to(self.device)
+        return self._kept(name, backbone, network, data, schedule)
+
+    def _alexnet(self, name: str, data: Labelled, schedule: Schedule) -> nn.Module:
+        sizes = self.config.alexnet_widths, self.config.alexnet_hidden
+        network = AlexNet(len(data.classes), schedule.side, schedule.seed, *sizes).to(self.device)
+        return self._kept(name, alexnet_backbone(network.convs), network, data, schedule)
 
     def _kept(
         self, name: str, backbone: nn.Module, network: nn.Module, data: Labelled, schedule: Schedule

@@ -1,17 +1,16 @@
 """Linear classification of frozen features (thesis, Table 4.3): all folds at once as one batched linear problem."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from lorbms_fast.config import Count, Rate
+from lorbms_fast.config import Count, Natural, Rate
+from lorbms_fast.draws import generator
 from lorbms_fast.optimizers import Adam, update
 from lorbms_fast.progress import tqdm
 
@@ -29,19 +28,14 @@ class ProbeConfig:
     """Batch size; the thesis does not say."""
     lr: Rate = 1e-3
     """Adam's learning rate."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Natural = 0
     """Seed of initial values, order and views."""
 
 
 def initial_classifier(features: int, classes: int, seed: int, fold: int) -> tuple[Tensor, Tensor]:
     """Draw weights (features, classes) from N(0, 0.02), with biases (classes,) of 0.02, for one fold."""
-    generator = Generator().manual_seed(1_000 * seed + fold)
-    return torch.empty(features, classes).normal_(0, WEIGHT_STD, generator=generator), torch.full((classes,), BIAS)
-
-
-def fold_order(count: int, seed: int, fold: int, epoch: int) -> NDArray[np.int64]:
-    """Draw the order in which an epoch takes a fold's pictures."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, fold, epoch)))).permutation(count)
+    of_fold = Generator().manual_seed(1_000 * seed + fold)
+    return torch.empty(features, classes).normal_(0, WEIGHT_STD, generator=of_fold), torch.full((classes,), BIAS)
 
 
 def train_folds(
@@ -70,7 +64,7 @@ def train_folds(
     optimizer = Adam([W, b], config.lr, BETAS)
     for epoch in tqdm(range(config.epochs), desc=f"linear, {len(folds)} folds", unit="epochs"):
         x = epoch_features(epoch).to(device)
-        orders = [rows[fold_order(count, config.seed, fold, epoch)] for fold, rows in folds.items()]
+        orders = [rows[generator(config.seed, fold, epoch).permutation(count)] for fold, rows in folds.items()]
         for batch in torch.from_numpy(np.stack(orders)).to(device).split(config.batch_size, dim=1):
             logits = torch.baddbmm(b, x[batch].float(), W)
             loss = F.cross_entropy(logits.flatten(0, 1), labels[batch].flatten(), reduction="sum") / batch.shape[1]

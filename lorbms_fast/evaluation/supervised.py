@@ -13,6 +13,7 @@ from torch.optim import SGD, Optimizer
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.prefetch import ahead
+from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
@@ -143,8 +144,7 @@ def predictions(network: nn.Module, data: Labelled, side: int, device: torch.dev
 def _batch(rows: NDArray[np.int64], schedule: Schedule, iteration: int) -> tuple[int, NDArray[np.int64]]:
     """The epoch and the pictures of an iteration; pictures that fill no batch wait for the next epoch's order."""
     epoch, position = divmod(iteration, len(rows) // schedule.batch_size)
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((schedule.seed, 1 << 32, epoch))))
-    order = generator.permutation(len(rows))
+    order = generator(schedule.seed, 1 << 32, epoch).permutation(len(rows))
     return epoch, rows[order[position * schedule.batch_size :][: schedule.batch_size]]
 
 

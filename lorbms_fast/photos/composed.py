@@ -29,7 +29,10 @@ def write_composed(
     `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one. Raises UserError if `out`
     exists or a number makes no sense.
     """
-    _check(scenes, train, test, seed, workers)
+    if not (scenes or train or test):
+        raise UserError("0 scenes and 0 labelled pictures: there is nothing to compose; ask for some of either")
+    if train or test:
+        check_sizes(train, test)
     with atomic_folder(out) as folder:
         coco = write_coco(folder / COCO, scenes, seed, photographs, workers) if scenes else None
         stl10 = write_stl10(folder / STL10, train, test, seed, workers) if train or test else None
@@ -43,16 +46,3 @@ def write_credits(folder: Path) -> None:
     for name in ("credits.json", "README.md"):
         shutil.copyfile(shipped.DATA / name, folder / name)
     shutil.copytree(shipped.DATA / "licences", folder / "licences")
-
-
-def _check(scenes: int, train: int, test: int, seed: int, workers: int) -> None:
-    if scenes < 0:
-        raise UserError(f"{scenes} scenes: choose 1 or more, or 0 to leave the COCO-format set out")
-    if not (scenes or train or test):
-        raise UserError("0 scenes and 0 labelled pictures: there is nothing to compose; ask for some of either")
-    if train or test:
-        check_sizes(train, test)
-    if seed < 0:
-        raise UserError(f"seed {seed} is negative: choose 0 or more")
-    if workers < 1:
-        raise UserError(f"{workers} workers: choose 1 or more")

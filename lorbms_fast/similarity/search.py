@@ -1,6 +1,7 @@
 """The nearest neighbours by squared L2 on raw features, in cells and among all (Algorithm 2, step 4)."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import faiss
 import numpy as np
@@ -94,7 +95,8 @@ def _candidates(
     dtype: torch.dtype,
 ) -> NDArray[np.int64]:
     """Rows (Q, 16) that hold the ten nearest, -1 where there are fewer, by distances in a dtype."""
-    closest = _closest_by_faiss if device.type == "cpu" and dtype == torch.float32 else _closest_by_torch
+    by_faiss = device.type == "cpu" and dtype == torch.float32
+    closest: Closest = faiss.knn if by_faiss else partial(_closest_by_torch, device=device, dtype=dtype)
     best = np.full((len(queries), NEIGHBOURS + SPARE), np.inf)
     rows = np.full(best.shape, -1)
     probed = cells.closest(queries, probes)
@@ -106,7 +108,7 @@ def _candidates(
             b -= origin
             for block in _blocks(those, QUERIES):
                 a = features[queries[block]] - origin
-                near, places = closest(a, b, min(best.shape[1] + 1, len(targets)), device, dtype)
+                near, places = closest(a, b, min(best.shape[1] + 1, len(targets)))
                 near_rows = targets[places]
                 near[pictures[near_rows] == pictures[queries[block]][:, None]] = np.inf
                 all_best, all_rows = np.hstack([best[block], near]), np.hstack([rows[block], near_rows])
@@ -117,20 +119,14 @@ def _candidates(
     return rows
 
 
-Closest = tuple[NDArray[np.floating], NDArray[np.int64]]
+Found = tuple[NDArray[np.floating], NDArray[np.int64]]
 """Squared distances to the nearest few rows of another array, and their places there."""
-
-
-def _closest_by_faiss(
-    a: NDArray[np.float32], b: NDArray[np.float32], count: int, device: torch.device, dtype: torch.dtype
-) -> Closest:
-    distances, places = faiss.knn(a, b, count)
-    return distances, places
+Closest = Callable[[NDArray[np.float32], NDArray[np.float32], int], Found]
 
 
 def _closest_by_torch(
     a: NDArray[np.float32], b: NDArray[np.float32], count: int, device: torch.device, dtype: torch.dtype
-) -> Closest:
+) -> Found:
     x, y = (torch.from_numpy(array).to(device, dtype) for array in (a, b))
     squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
     distances, places = squared.topk(count, 1, largest=False)

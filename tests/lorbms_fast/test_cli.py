@@ -41,6 +41,39 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("prepare X --out Y", "--image-size", "1"),
+        ("prepare X --out Y", "--min-side", "-5"),
+        ("prepare X --out Y", "--limit", "0"),
+        ("prepare X --out Y", "--seed", "-1"),
+        ("prepare X --out Y", "--workers", "0"),
+        ("neighbours X", "--clusters", "0"),
+        ("neighbours X", "--tau", "nan"),
+        ("neighbours X", "--seed", "-1"),
+        ("train X --out Y", "--seed", "-1"),
+        ("train X --out Y", "--epochs", "nan"),
+        ("search X --out Y", "--slices", "0"),
+        ("render X", "--samples", "-1"),
+        ("render X", "--draw", "-1"),
+        ("export X --out Y", "--examples", "-1"),
+        ("evaluate generation X", "--draw", "-1"),
+        ("evaluate scenes X", "--pairs", "0"),
+        ("evaluate scenes X", "--seed", "-1"),
+        ("evaluate calibration X --out Y", "--iterations", "-4"),
+        ("evaluate calibration X --out Y", "--batch-size", "0"),
+        ("evaluate ablation X --out Y --stl10 Z", "--epochs", "nan"),
+        ("compose Y", "--scenes", "-1"),
+        ("demo", "--scenes", "-1"),
+        ("profile", "--top", "0"),
+    ],
+)
+def test_numbers_that_cannot_be_are_told_before_anything_is_looked_for(command, option, value, capsys):
+    assert run(*command.split(), option, value) == 2
+    assert re.fullmatch(rf"lorbms-fast: {option} {value}: Input should be .*\n", capsys.readouterr().err)
+
+
 def test_packages_that_ray_tune_lacks_are_told_on_one_line(monkeypatch, capsys):
     def tune(*_):
         raise ImportError('Can\'t import ray.tune as some dependencies are missing. Run `pip install "ray[tune]"`.')

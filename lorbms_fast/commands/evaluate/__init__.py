@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Union
 
 import tyro
+from pydantic import validate_call
 
 from lorbms_fast.commands.evaluate.ablation import ablation
 from lorbms_fast.commands.evaluate.calibration import calibration
@@ -18,5 +19,7 @@ SUBCOMMANDS = (generation, linear, ablation, calibration, scenes, report)
 def for_arguments(arguments: Sequence[str]) -> Any:
     """Make one type of all subcommands, which tyro reads a command line for."""
     return Union[  # noqa: UP007  # of as many as there are
-        tuple(Annotated[Any, tyro.conf.subcommand(made.__name__, constructor=made)] for made in SUBCOMMANDS)
+        tuple(
+            Annotated[Any, tyro.conf.subcommand(made.__name__, constructor=validate_call(made))] for made in SUBCOMMANDS
+        )
     ]

@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import TrainConfig, preset_named
+from lorbms_fast.config import Count, Rate, TrainConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -33,8 +33,8 @@ def ablation(
     inception: Path | None = None,
     features: str | None = None,
     weights: Path | None = None,
-    epochs: float = 10,
-    iterations: int | None = None,
+    epochs: Rate = 10,
+    iterations: Count | None = None,
     preset: str = "thesis",
     config: Path | None = None,
     variants: tuple[str, ...] = tuple(VARIANTS),

@@ -7,7 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import preset_named
+from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.evaluation.calibration.autoencoder import calibrate
@@ -20,10 +20,10 @@ def calibration(
     /,
     *,
     out: Path,
-    iterations: int = 20_000,
+    iterations: Count = 20_000,
     preset: str = "thesis",
     config: Path | None = None,
-    batch_size: int | None = None,
+    batch_size: Count | None = None,
     variants: tuple[str, ...] = tuple(DECODERS),
     device: str = "auto",
 ) -> None:

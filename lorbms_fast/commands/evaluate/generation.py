@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.config import Natural
 from lorbms_fast.devices import device_named
 from lorbms_fast.evaluation.formatting import interval
 from lorbms_fast.evaluation.generation import (
@@ -33,7 +34,7 @@ def generation(
     features: str | None = None,
     weights: Path | None = None,
     all_checkpoints: bool = False,
-    draw: int = 0,
+    draw: Natural = 0,
     device: str = "auto",
 ) -> None:
     """Measure mixed scenes against real images: FID, IS and KID with 95% intervals (Table 4.4, Figure 3.10).

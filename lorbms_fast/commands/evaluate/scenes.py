@@ -6,6 +6,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lorbms_fast.config import Count, Natural
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import read_quadrant_objects
@@ -21,10 +22,10 @@ def scenes(
     *,
     store: Path | None = None,
     annotations: Path | None = None,
-    pairs: int = 1000,
+    pairs: Count = 1000,
     features: str = "efficientnet-lite0",
     weights: Path | None = None,
-    seed: int = 0,
+    seed: Natural = 0,
     device: str = "auto",
 ) -> None:
     """Reconstruct images and swap chunks between them: do objects come across, and nothing else?
@@ -43,8 +44,6 @@ def scenes(
         seed: Of the halves and the pairs.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
     """
-    if pairs < 1:
-        raise UserError(f"--pairs {pairs}: choose 1 or more")
     where, opened = device_named(device), Run.open(run)
     if (tiles := opened.config.model.tiles) != 4:
         raise UserError(

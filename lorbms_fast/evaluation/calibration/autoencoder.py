@@ -13,6 +13,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration.decoders import DECODERS, start_without_norm
 from lorbms_fast.evaluation.crops import row_batches
@@ -114,9 +115,8 @@ def _train(
     """Train in place; the curve has an entry each fiftieth of the way, and is kept beside the state."""
     device = next(networks.parameters()).device
     optim = config.optim
-    generator = [*networks["enc"].parameters(), *networks["dec"].parameters()]
     optimizers = [
-        Adam(generator, optim.generator_lr, optim.betas),
+        Adam([*networks["enc"].parameters(), *networks["dec"].parameters()], optim.generator_lr, optim.betas),
         Adam(networks["dsc"].parameters(), optim.discriminator_lr, optim.betas),
     ]
     start = restore_state(state, networks, optimizers)
@@ -158,5 +158,5 @@ def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: Tr
 def _rows(train: NDArray[np.int64], config: TrainConfig, iteration: int) -> NDArray[np.int64]:
     """Rows of an iteration's images: each pass takes them in a new random order."""
     epoch, position = divmod(iteration, len(train) // config.batch_size)
-    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, 13, epoch)))).permutation(train)
+    order = generator(config.seed, 13, epoch).permutation(train)
     return order[position * config.batch_size :][: config.batch_size]

@@ -14,7 +14,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation import linear
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
-from lorbms_fast.evaluation.backbones import AlexNetBackbone, DiscriminatorBackbone, EncoderBackbone
+from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, alexnet_backbone, encoder_backbone
 from lorbms_fast.evaluation.linear import ROWS, Sources, classifier_parameters, evaluate_row
 from lorbms_fast.evaluation.probe import ProbeConfig
 from lorbms_fast.evaluation.settings import LinearConfig
@@ -43,9 +43,9 @@ SHORT = LinearConfig(
 @pytest.mark.parametrize("impl", ["reference", "fast"])
 def test_classifiers_have_the_sizes_of_the_thesis(impl):
     networks = build(ModelConfig(), impl)
-    assert classifier_parameters(EncoderBackbone(networks.enc), 96, 10) == 17_290
+    assert classifier_parameters(encoder_backbone(networks.enc), 96, 10) == 17_290
     assert classifier_parameters(DiscriminatorBackbone(networks.dsc), 96, 10) == 120_970
-    assert classifier_parameters(AlexNetBackbone(AlexNetConvs()), 96, 10) == 40_970
+    assert classifier_parameters(alexnet_backbone(AlexNetConvs()), 96, 10) == 40_970
 
 
 def test_discriminator_features_are_those_before_its_logits(tmp_path):

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.draws import generator
 from lorbms_fast.evaluation.probe import (
     ProbeConfig,
     accuracies,
-    fold_order,
     initial_classifier,
     train_folds,
 )
@@ -21,10 +21,10 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def problem() -> tuple[Tensor, Tensor, dict[int, np.ndarray]]:
     """Three views of pictures whose class shows in their features, and five folds of 21."""
-    generator = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(0)
     labels = torch.arange(N) % CLASSES
-    centres = torch.randn(CLASSES, D, generator=generator)
-    views = centres[labels] + torch.randn(3, N, D, generator=generator)
+    centres = torch.randn(CLASSES, D, generator=draw)
+    views = centres[labels] + torch.randn(3, N, D, generator=draw)
     order = np.random.default_rng(2)
     return views, labels, {fold: order.permutation(N)[:21] for fold in range(5)}
 
@@ -51,7 +51,7 @@ def test_a_fold_is_a_plain_softmax_classifier_under_adam(problem):
     layer.load_state_dict({"weight": weights.T, "bias": biases})
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
     for epoch in range(7):
-        rows = folds[2][fold_order(21, 5, 2, epoch)]
+        rows = folds[2][generator(5, 2, epoch).permutation(21)]
         for start in (0, 8, 16):
             batch = torch.from_numpy(rows[start : start + 8])
             optimizer.zero_grad()
