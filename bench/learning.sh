@@ -33,34 +33,12 @@ else
         --optim.generator-lr 3e-4 --optim.discriminator-lr 2e-4 --optim.classifier-lr 2e-4 \
         --sheet-every 250 --checkpoint-every 250 --keep-checkpoints 40
 fi
-"$python" - "$out" <<'END'  # PSNR by every checkpoint, of 300 pictures each
-import sys
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from lorbms_fast.checkpoint import MODEL, load_weights
-from lorbms_fast.dataloader.pixels import to_float_nchw
-from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.psnr import psnr
-from lorbms_fast.run import Run, load_networks
-
-out = Path(sys.argv[1])
-stores = {name: ImageStore.open(out / name) for name in ("seen", "unseen", "photographs")}
-images = {name: to_float_nchw(np.asarray(store.images[:300])) for name, store in stores.items()}
-networks = load_networks(out / "run")
-for checkpoint in Run.open(out / "run").checkpoints():
-    load_weights(networks, checkpoint / MODEL)
-    with torch.inference_mode():
-        found = {name: psnr(networks.dec(networks.enc(some)), some).item() for name, some in images.items()}
-    print(f"{int(checkpoint.name):6,}", *(f"{name} {level:.1f} dB" for name, level in found.items()))
-END
-for store in seen unseen; do
+"$python" -m bench.moments "$out/run" "$out/seen" "$out/unseen" "$out/photographs"
+for store in seen unseen photographs; do
     lorbms render "$out/run" --store "$out/$store" --out "$out/run/$store.png"
-    lorbms evaluate scenes "$out/run" --store "$out/$store" --pairs 400
+    lorbms render "$out/run" --store "$out/$store" --film --out "$out/run/$store-film.png"
 done
-lorbms render "$out/run" --store "$out/photographs" --out "$out/run/photographs.png"
+for store in seen unseen; do lorbms evaluate scenes "$out/run" --store "$out/$store" --pairs 400; done
 photographs_alone lorbms evaluate scenes "$out/run" --store "$out/photographs" --pairs 400
 lorbms evaluate generation "$out/run" --stores "$out/seen" "$out/unseen" "$out/photographs" --features descriptor
 set -- --stl10 "$out/others/stl10_binary" --views 1 --probe.epochs 50

@@ -1,0 +1,57 @@
+"""What every checkpoint of a run knew, by numbers: `python -m bench.moments RUN STORE...`, for docs/learning.md.
+
+A row for each checkpoint and store: PSNR of I_hat in dB, over up to 100 images; of up to 46 mixed scenes what
+`lorbms_fast.engine.collapse` tells of the classifier and the discriminator, in training's arithmetic (the classifier
+normalizes with the batch's own averages).
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.dataloader.batches import NeighbourBatches, generator
+from lorbms_fast.dataloader.pixels import to_float_nchw
+from lorbms_fast.engine.collapse import classifier_state, discriminator_state
+from lorbms_fast.engine.implementations import implementation
+from lorbms_fast.engine.iteration import IterationImpl
+from lorbms_fast.evaluation.generation import MIXED_SCENES
+from lorbms_fast.psnr import psnr
+from lorbms_fast.run import Run, load_networks
+from lorbms_fast.training.setup import neighbour_batches
+from lorbms_fast.types import Networks
+
+IMAGES, SCENES = 100, 46
+COLUMNS = ("iteration", "store", "PSNR", "classifier: spread", "gain", "discriminator: spread", "gap")
+
+
+def moments(folder: Path, stores: Sequence[Path]) -> None:
+    """Print a row for each checkpoint of a run and each store with neighbours."""
+    run = Run.open(folder)
+    networks, impl = load_networks(folder), implementation(run.config.model, run.config.impl)
+    networks.cls.train()
+    sources = [neighbour_batches(run.config, run.open_store(store)) for store in stores]
+    print(*COLUMNS, sep=" | ")
+    for checkpoint in run.checkpoints():
+        load_weights(networks, checkpoint / MODEL)
+        for source in sources:
+            row = (f"{value:.2f}" for value in _measured(networks, impl, source))
+            print(f"{int(checkpoint.name):,}", source.store.path.name, *row, sep=" | ", flush=True)
+
+
+@torch.no_grad()
+def _measured(networks: Networks, impl: IterationImpl, source: NeighbourBatches) -> list[float]:
+    images = to_float_nchw(np.asarray(source.store.images[:IMAGES]))
+    batch = next(source.each_image(generator(source.seed, MIXED_SCENES, 0), SCENES))
+    I_mix = impl.mixed_images(networks, batch)
+    classifier = classifier_state(networks, impl, I_mix, batch)
+    discriminator = discriminator_state(networks, batch.I_ref, I_mix)
+    reached = psnr(networks.dec(networks.enc(images)), images).item()
+    return [reached, classifier["spread"], classifier["gain"], *discriminator.values()]
+
+
+if __name__ == "__main__":
+    moments(Path(sys.argv[1]), [Path(store) for store in sys.argv[2:]])
