@@ -94,11 +94,12 @@ def squares(data: bytes, name: Path | str, crops: Crops, side: int) -> Squares |
 
 
 def orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation: 1 (upright) where there is none or it cannot be read."""
+    """Read the EXIF orientation: 1 (upright) where there is none, it cannot be read, or none of the eight is meant."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata says nothing about the orientation; the pixels are fine
         return 1
+    return turn if turn in _AS_STORED else 1
 
 
 def _upright_rgb(name: Path | str, image: Image.Image) -> NDArray[np.uint8]:

@@ -46,6 +46,14 @@ def test_exif_orientation_is_applied(tmp_path):
     assert read_rgb(tmp_path / "a.jpg").shape == (40, 30, 3)
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_an_orientation_that_is_none_of_the_eight_turns_nothing(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture(40, 30).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), np.asarray(picture(40, 30)))
+
+
 def spoil(path: Path, how: str) -> None:
     picture().save(path)
     if how == "truncated":
