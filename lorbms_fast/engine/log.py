@@ -65,7 +65,7 @@ class Log:
     def _tell_once(self, iteration: int) -> None:
         """Say after the first minute how long the rest will take."""
         elapsed, total = self._bar.format_dict["elapsed"], self._bar.total
-        if self._told or elapsed < FIRST_MINUTE:
+        if self._told or elapsed < FIRST_MINUTE or iteration >= total:
             return
         self._told = True
         left = elapsed / (iteration - self._bar.initial) * (total - iteration)

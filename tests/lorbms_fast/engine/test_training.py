@@ -60,6 +60,8 @@ def test_a_run_says_how_long_it_takes_and_what_it_learned(store, tmp_path, capsy
         assert told.count(line) == 1
     assert "(16x16 blur " in told
     assert "against the best constant answer" in told
+    run_training(Run.create(tmp_path / "one", replace(TINY, iterations=1), store.path), store)
+    assert "will take" not in capsys.readouterr().out  # nothing is left
 
 
 def test_interrupting_saves_first(store, tmp_path, monkeypatch):
