@@ -96,7 +96,12 @@ export function transferTab(engine) {
     return update();
   }
 
-  const take = (name, file) => file && attempt(async () => set(name, await engine.square(file)));
+  const files = { object: 0, scene: 0 }; // how many were taken: the newest counts, whichever is read first
+  const take = (name, file) => file && attempt(async () => {
+    const number = ++files[name];
+    const square = await engine.square(file);
+    if (number === files[name]) await set(name, square);
+  });
 
   // Mixes of pictures at hand: {object, scene, mask, amount}, the pictures by their rows
 

@@ -80,6 +80,29 @@ def test_pictures_can_be_dropped(page, photographs):
     assert shown(page, "I_mix").startswith("data:image/png")
 
 
+_HOLD_FIRST = """
+const ask = window.fetch;
+let asked = 0;
+window.fetch = async (...of) => {
+  const first = asked++ === 0, answer = await ask(...of);
+  if (first) await new Promise((go) => { window.release = go; });
+  return answer;
+};
+"""
+
+
+def test_of_two_files_at_once_the_later_one_counts(page, photographs):
+    page.execute_script(_HOLD_FIRST)
+    before = shown(page, "object img")
+    for photo in ("photo03.jpg", "photo04.jpg"):
+        drop(page, "#object .picture", photo, (photographs / photo).read_bytes())
+    until(page, lambda: shown(page, "object img") != before)
+    later = shown(page, "object img")
+    until(page, lambda: page.execute_script("return window.release !== undefined"))
+    page.execute_async_script("window.release(); setTimeout(arguments[0], 300)")
+    assert shown(page, "object img") == later
+
+
 def test_it_opens_with_a_mix_and_a_link_reproduces_one(page, address, photographs):
     """The example is the first picture with the bottom left of its nearest neighbour there."""
     first = shown(page, "I_mix")
