@@ -163,11 +163,11 @@ def search_on_cluster(
     if len(store) <= NEIGHBOURS:
         raise UserError(f"{len(store)} images: {NEIGHBOURS} neighbours need {NEIGHBOURS + 1} or more; prepare more")
     shapes = {name: (count, *store.images.shape[1:]) for name, count in store.facts["shards"].items()}
-    gpu = on_gpu and has_gpus()
+    gpu, weights = on_gpu and has_gpus(), weights and weights.resolve()  # machines may work in other folders
     facts = [store.digest, features, digest_of_weights(weights)]
     if place.folder is None:
         claim(place / FOLDER, facts, "features or weights")
-    dimension = result(_dimension, (features, weights), "the number of features", 1, gpu=gpu)
+    dimension = result(_dimension, (features, weights), "extractor", 1, gpu=gpu, unit=" machine")
     memory = memory_of_search(len(store), dimension)
     machine = roomy(memory, gpu)
     print(f"search: {_form(machine, memory, gpu)}", flush=True)

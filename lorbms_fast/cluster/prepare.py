@@ -218,7 +218,8 @@ def _on_cluster(store: Place | None) -> Finish:
     """Make a function that makes shards as tasks of the cluster, for a store that is elsewhere or (None) is not."""
 
     def finish(work: StagingFolder, shards: list[list[Photograph]], settings: Settings, on_bad: OnBad) -> None:
-        job = _Job(store, str(work.folder.resolve()), settings, on_bad)
+        everywhere = replace(settings, root=Path(full_name(settings.root)))  # machines may work in other folders
+        job = _Job(store, str(work.folder.resolve()), everywhere, on_bad)
         if store is not None:
             place = _partial(Path(store.name))
             facts = [(work.folder / SETTINGS).read_text(), *map(digest, shards)]

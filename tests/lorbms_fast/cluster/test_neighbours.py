@@ -150,6 +150,33 @@ def test_a_search_whose_folder_another_process_removes_is_told(prepared, monkeyp
         )
 
 
+def test_machines_find_weights_that_are_named_from_here(prepared, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import neighbours
+
+    (tmp_path / "weights.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def note(work: object, shared: object, *_: object, **options: object) -> None:
+        asked.append(shared)
+        raise UserError("enough")
+
+    monkeypatch.setattr(neighbours, "has_gpus", lambda: False)
+    monkeypatch.setattr(neighbours, "result", note)
+    with pytest.raises(UserError, match="enough"):
+        neighbours.search_on_cluster(
+            ImageStore.open(prepared),
+            Place.of(prepared),
+            "x",
+            Path("weights.pth"),
+            Settings(),
+            False,
+            tmp_path / "f.npy",
+        )
+    assert asked == [("x", tmp_path / "weights.pth")]
+
+
 def test_what_is_for_one_machine_is_told(prepared, capsys):
     with pytest.raises(SystemExit):
         main(["neighbours", str(prepared), "--method", "whitened-256", "--cluster", "ray"])

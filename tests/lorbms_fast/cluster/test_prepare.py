@@ -164,6 +164,24 @@ def test_a_failure_names_machine_and_file(nodes, shards, tmp_path):
     assert not out.with_name("store.partial").exists()
 
 
+def test_machines_may_work_in_other_folders(shards, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import prepare
+
+    def in_another_folder(work, shared, tasks, *_: object, **options: object):
+        for task in tasks:
+            with monkeypatch.context() as there:
+                there.chdir("/")
+                found = work(shared, task.item)
+            yield task, found
+
+    monkeypatch.setattr(prepare, "results", in_another_folder)
+    monkeypatch.chdir(shards.parent)
+    source = Path(shards.name)
+    prepare.prepare_on_cluster(tmp_path / "many", source, photographs_in(source, "tar"), RECIPE)
+    assert contents(tmp_path / "many") == on_one_machine(shards, tmp_path / "one", 64 << 20)
+
+
 def test_two_processes_at_one_place(shards, tmp_path, monkeypatch):
     """Where there are no locks: those that write the same both may, another is refused, and the last is told."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
