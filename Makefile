@@ -81,7 +81,7 @@ docs: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy lorbms_fast tools
+	$(VENV)/bin/mypy lorbms_fast bench tools
 
 format: $(READY)
 	$(VENV)/bin/ruff check --fix .

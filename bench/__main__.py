@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import plot, rows, table
+from bench.report import plot, rows, tables
 from lorbms_fast.measurement.machine import machine
 
 HERE = Path(__file__).parent
@@ -26,7 +26,7 @@ def main(selection: list[str]) -> int:
         found = rows(results)
     here = machine()
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    measured = f"{BEGIN}\n{date}, {here}.\n\n{table(found)}\n\n![ratios](ratios.png)\n{END}"
+    measured = f"{BEGIN}\n{date}, {here}.\n\n{tables(found)}\n\n![ratios](ratios.png)\n{END}"
     text = RESULTS.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -18,6 +18,12 @@ class Row:
     times: Pair
     info: dict[str, Any]
 
+    @property
+    def ceiling(self) -> str | None:
+        """What A is, if it does less than B has to."""
+        name: str | None = self.info.get("ceiling")
+        return name
+
 
 def rows(results: Path) -> list[Row]:
     """Every comparison in a pytest-benchmark JSON file."""
@@ -31,29 +37,48 @@ def rows(results: Path) -> list[Row]:
     return found
 
 
-def table(found: list[Row]) -> str:
-    """A Markdown table: times, ratio, and counts of both."""
+def tables(found: list[Row]) -> str:
+    """Two Markdown tables: what is compared with a reference, and what with a ceiling."""
+    parts = [_compared([row for row in found if not row.ceiling])]
+    if bounded := [row for row in found if row.ceiling]:
+        parts.append(f"Beside something that does less, and cannot be beaten:\n\n{_bounded(bounded)}")
+    return "\n\n".join(parts)
+
+
+def _bounded(found: list[Row]) -> str:
+    lines = ["| what | the ceiling | its ms | ours, ms | part of its rate |", "|---|---|---:|---:|---:|"]
+    for row in found:
+        times = row.times
+        numbers = f"{1e3 * times.median_a:.1f} | {1e3 * times.median_b:.1f} | {times.ratio:.2f}"
+        lines.append(f"| {row.name} | {row.ceiling} | {numbers} |")
+    return "\n".join(lines)
+
+
+def _compared(found: list[Row]) -> str:
+    """Times, ratio, and counts of both."""
     lines = [
         "| what | reference, ms | fast, ms | ratio | GFLOP | operations | GB moved | peak memory, GB |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
-        times, a, b = row.times, row.info["reference_counts"], row.info["fast_counts"]
-        memory = (
-            ""
-            if "fast_peak_gb" not in row.info
-            else (f"{row.info['reference_peak_gb']:.2f} -> {row.info['fast_peak_gb']:.2f}")
-        )
+        times, info = row.times, row.info
+        counts = memory = ""
+        if "fast_counts" in info:
+            a, b = info["reference_counts"], info["fast_counts"]
+            counts = f"{a['gflop']:.1f} -> {b['gflop']:.1f} | {a['operations']:,} -> {b['operations']:,} | "
+            counts += f"{a['gigabytes']:.1f} -> {b['gigabytes']:.1f}"
+        if "fast_peak_gb" in info:
+            memory = f"{info['reference_peak_gb']:.2f} -> {info['fast_peak_gb']:.2f}"
         lines.append(
             f"| {row.name} | {1e3 * times.median_a:.1f} | {1e3 * times.median_b:.1f} | **{times.ratio:.2f}** "
-            f"| {a['gflop']:.1f} -> {b['gflop']:.1f} | {a['operations']:,} -> {b['operations']:,} "
-            f"| {a['gigabytes']:.1f} -> {b['gigabytes']:.1f} | {memory} |"
+            f"| {counts or ' |  | '} | {memory} |"
         )
     return "\n".join(lines)
 
 
 def plot(found: list[Row], title: str, target: Path) -> None:
-    """Bars of the ratios, as a PNG."""
+    """Bars of the ratios to references, as a PNG."""
+    found = [row for row in found if not row.ceiling]
     figure = Figure(figsize=(9, 0.32 * len(found) + 1.2), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh([row.name for row in found], [row.times.ratio for row in found])

@@ -31,8 +31,7 @@ from bench.gpus import occupancy, resident
 from bench.tritons import OLDEST, REQUIRED_BY, environment_of
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.config import ModelConfig
-from lorbms_fast.engine.precision import Precision
+from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.kernels import DenseBlock, lorbms, use_impl
 from lorbms_fast.kernels._common.dispatch import Impl
 from lorbms_fast.measurement.gpus import GPUS
@@ -229,9 +228,10 @@ def of_other_operations() -> list[Launch]:
     layouts = (torch.contiguous_format, torch.channels_last)
     with recorded() as launches:
         for dtype in (torch.bfloat16, torch.float32):
-            images = [_empty(N, 3, S, S, dtype=dtype) for _ in range(3)]
-            logits, mask = (_empty(*shape, dtype=dtype) for shape in ((N, 1, 4, 4), (4, N, 4))), torch.ones(N, 4).bool()
-            lorbms.loss_head(*images, *logits, mask, (1.0,) * 3, (1.0,) * 4)[0].backward()
+            I_ref, I_hat, I_prime = (_empty(N, 3, S, S, dtype=dtype) for _ in range(3))
+            D_mix, logits = (_empty(*shape, dtype=dtype) for shape in ((N, 1, 4, 4), (4, N, 4)))
+            mask = torch.ones(N, 4).bool()
+            lorbms.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, (1.0, 1.0, 1.0), (1.0,) * 4)[0].backward()
             store, rows = torch.empty((100, S, S, 3), dtype=torch.uint8), torch.empty((5, N), dtype=torch.int64)
             for layout in layouts:
                 lorbms.assemble_batch(store, rows, dtype=dtype, channels_last=layout == torch.channels_last)
@@ -374,8 +374,9 @@ def cell(compiled: Binary | None, architecture: int) -> str:
 def launch_table() -> list[str]:
     """Launches of a layer, a network and an iteration, in each form."""
     lines = ["| what | reference | torch | Triton form: ours + torch's |", "|---|---:|---:|---:|"]
+    forms: tuple[Impl, ...] = "reference", "fused"
     for name, work_in in _counted().items():
-        cells = [str(launch_counts(work_in, impl)[1]) for impl in ("reference", "torch")]
+        cells = [str(launch_counts(work_in, impl)[1]) for impl in forms]
         ours, others = launch_counts(work_in, "triton")
         lines.append(f"| {name} | {' | '.join(cells)} | **{ours + others}** = {ours} + {others} |")
     return lines

@@ -127,7 +127,7 @@ def reading(store: ImageStore, table: NeighbourTable, read: Reader, batches: int
 def test_batches_decoded_by_threads(
     store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
 ) -> None:
-    compare(loading, reading(store, table, StreamedReader(store, SIDE, CPU, threads=CORES)), ROUNDS)
+    compare(loading, reading(store, table, StreamedReader(store, SIDE, CPU, threads=CORES)), ROUNDS, counted=False)
 
 
 def test_batches_decoded_by_dali_on_the_cpu(
@@ -138,23 +138,34 @@ def test_batches_decoded_by_dali_on_the_cpu(
     def read(rows: NDArray[np.int64]) -> Tensor:
         return to_float_nchw(decode_on(CPU, store, rows, SIDE))
 
-    compare(loading, reading(store, table, read), ROUNDS)
+    compare(loading, reading(store, table, read), ROUNDS, counted=False)
 
 
 def test_batches_of_a_mapped_store(
     store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
 ) -> None:
-    compare(loading, reading(store, table, MappedReader(store, CPU)), ROUNDS)
+    compare(loading, reading(store, table, MappedReader(store, CPU)), ROUNDS, counted=False)
 
 
 def test_batches_of_a_resident_store(
     store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
 ) -> None:
-    compare(loading, reading(store, table, ResidentReader.of(store, CPU)), ROUNDS)
+    compare(loading, reading(store, table, ResidentReader.of(store, CPU)), ROUNDS, counted=False)
+
+
+def test_batches_of_images_in_memory(store: ImageStore, table: NeighbourTable, compare: Compare) -> None:
+    """The same rows by operations of torch's, as one would write it."""
+    retain_freed_memory()  # as the train command does
+    resident = ResidentReader.of(store, CPU)
+
+    def gather(rows: NDArray[np.int64]) -> Tensor:
+        return to_float_nchw(resident.images[torch.from_numpy(rows)])
+
+    compare(reading(store, table, gather, 50), reading(store, table, resident, 50), 10, counted=False)
 
 
 @pytest.mark.parametrize("mode", [MappedReader, ResidentReader.of], ids=["mapped", "resident"])
-def test_store_against_a_plain_copy(
+def test_reading(
     mode: Callable[[ImageStore, torch.device], Reader], store: ImageStore, table: NeighbourTable, compare: Compare
 ) -> None:
     """Copies that read and write as many bytes as a hundred batches do, where a byte read is four bytes written.
@@ -175,14 +186,15 @@ def test_store_against_a_plain_copy(
         for source, target in islice(windows, copies):
             target.copy_(source)
 
-    compare(copy, reading(store, table, mode(store, CPU), batches), 20)
+    ours = reading(store, table, mode(store, CPU), batches)
+    compare(copy, ours, 20, ceiling="copying as many bytes", counted=False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_of_a_store_on_a_gpu(
     store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
 ) -> None:
-    compare(loading, reading(store, table, ResidentReader.of(store, torch.device("cuda"))), ROUNDS)
+    compare(loading, reading(store, table, ResidentReader.of(store, torch.device("cuda"))), ROUNDS, counted=False)
 
 
 def test_efficientnet_in_fewer_passes(compare: Compare) -> None:
@@ -194,7 +206,7 @@ def test_efficientnet_in_fewer_passes(compare: Compare) -> None:
     compare(lambda: published.extract(images), lambda: ours.extract(images), 5)
 
 
-def test_prepare_against_the_best_decoder(photographs: Path, tmp_path: Path, compare: Compare) -> None:
+def test_prepare(photographs: Path, tmp_path: Path, compare: Compare) -> None:
     """10,000 photographs decoded at a quarter of their size and resized on every core, against preparing as many."""
     files = sorted(photographs.iterdir()) * COPIES
     cv2.setNumThreads(1)
@@ -215,4 +227,4 @@ def test_prepare_against_the_best_decoder(photographs: Path, tmp_path: Path, com
         out = tmp_path / str(next(numbers))
         prepare_store(out, photographs, repeated(photographs, COPIES), Recipe(), workers=CORES)
 
-    compare(decode_all, prepare, ROUNDS)
+    compare(decode_all, prepare, ROUNDS, ceiling="decoding and resizing alone", counted=False)

@@ -1,5 +1,7 @@
 """The whole training iteration, reference against fast."""
 
+from typing import Any
+
 import pytest
 
 from bench.conftest import Compare
@@ -14,7 +16,7 @@ ROUNDS = 3
     [(12, "float32"), (12, "bfloat16"), (4, "float32")],
     ids=["batch 12, float32", "batch 12, bfloat16", "batch 4, float32"],
 )
-def test_iteration(batch: int, arithmetic: Precision, compare: Compare, benchmark) -> None:
+def test_iteration(batch: int, arithmetic: Precision, compare: Compare, benchmark: Any) -> None:
     settings = ModelConfig(), batch
     with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:
         compare(reference, fast, ROUNDS)

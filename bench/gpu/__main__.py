@@ -77,7 +77,9 @@ Start = Callable[[list[str], dict[str, str], IO[str]], "Process"]
 class Process(Protocol):
     """What has been started."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """Its number, and that of its group."""
 
     def wait(self, seconds: float | None = None) -> int:
         """Wait for its status; subprocess.TimeoutExpired when so many seconds have passed."""

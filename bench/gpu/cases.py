@@ -1,5 +1,6 @@
 """The operations and the shapes at which they are checked: what the model runs, and what the library offers beside."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -81,7 +82,7 @@ def cases(model: ModelConfig, n: int, side: int) -> list[Case]:
         Case(f"spectral norm of {len(normalised)} weights", _spectral_norm, tuple(normalised)),
         Case(f"advance of {len(normalised)} u", _advance_u, tuple(normalised), gradients=False),
         Case("mixing of chunks", _mix_chunks, ((n, chunks, chunk), (n, chunks, chunk))),
-        Case("mixing of the chunks in use", _mix_used, ((n + _mask(n, chunks, "cpu").sum().item(), chunks, chunk),)),
+        Case("mixing of the chunks in use", _mix_used, ((n + int(_mask((n, chunks), "cpu").sum()), chunks, chunk),)),
         Case("loss head", _loss_head, (*[(n, 3, side, side)] * 3, (n, 1, 4, 4), (4, n, 4))),
         Case("classification loss", _classification, ((4, n, 4),)),
         Case("discrimination loss", _discrimination, ((2 * n, 1, 4, 4),)),
@@ -111,9 +112,9 @@ def _halved(side: int) -> tuple[int, int]:
     return ((side - 8) // 2 + 1,) * 2 if side >= 8 else (side, side)
 
 
-def _mask(n: int, chunks: int, device: torch.device | str) -> Tensor:
-    """(n, chunks): every third."""
-    return (torch.arange(n * chunks, device=device) % 3 == 0).view(n, chunks)
+def _mask(shape: Sequence[int], device: torch.device | str) -> Tensor:
+    """(N, chunks): every third."""
+    return (torch.arange(math.prod(shape), device=device) % 3 == 0).view(*shape)
 
 
 def _norm_relu(x: Tensor, impl: Impl) -> Tensor:
@@ -159,24 +160,24 @@ def _us(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _mix_chunks(f_ref: Tensor, f_q: Tensor, impl: Impl) -> Tensor:
-    return lorbms.mix_chunks(f_ref, f_q, _mask(*f_ref.shape[:2], f_ref.device), impl)
+    return lorbms.mix_chunks(f_ref, f_q, _mask(f_ref.shape[:2], f_ref.device), impl)
 
 
 def _mix_used(codes: Tensor, impl: Impl) -> Tensor:
     chunks = codes.shape[1]
     # Of N images' chunks every third is replaced: N + ceil(N chunks / 3) codes.
     n = next(n for n in range(len(codes), 0, -1) if n + -(-n * chunks // 3) == len(codes))
-    return lorbms.mix_used(codes, _mask(n, chunks, codes.device), impl)
+    return lorbms.mix_used(codes, _mask((n, chunks), codes.device), impl)
 
 
 def _loss_head(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, impl: Impl) -> Outputs:
     weights, lambdas = (0.904, 0.052, 0.044), (1.0,) * len(logits)
-    mask = _mask(*logits.shape[1:], logits.device)
+    mask = _mask(logits.shape[1:], logits.device)
     return lorbms.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, impl=impl)[:1]
 
 
 def _classification(logits: Tensor, impl: Impl) -> Tensor:
-    return lorbms.classification_loss(logits, _mask(*logits.shape[1:], logits.device), (1.0, 0.9, 0.8, 0.7), impl)
+    return lorbms.classification_loss(logits, _mask(logits.shape[1:], logits.device), (1.0, 0.9, 0.8, 0.7), impl)
 
 
 def _discrimination(D: Tensor, impl: Impl, gan: Any = "cross-entropy") -> Tensor:

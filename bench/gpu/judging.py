@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
-def results(case: Case, inputs: Sequence[Tensor], dtype: torch.dtype, impl: Impl) -> list[Tensor]:
+def results(case: Case, inputs: Sequence[Tensor], dtype: torch.dtype, impl: Impl | None) -> list[Tensor]:
     """Compute the outputs, then the gradients of a random linear function of them."""
     leaves = [x.to(dtype).requires_grad_(case.gradients) for x in inputs]
     with torch.set_grad_enabled(case.gradients):
@@ -49,14 +50,15 @@ def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
     """Fill new tensors with NaN, integers with their greatest value, before kernels write to them."""
-    before = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic
+    before = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    settings.fill_uninitialized_memory = True
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = before
+        settings.fill_uninitialized_memory = before
 
 
 @contextlib.contextmanager

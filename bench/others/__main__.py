@@ -67,7 +67,8 @@ def measure(name: str, layout: str, dtype: str, device: torch.device, rounds: in
     model, x = case.measured().to(device), torch.randn(case.measured_shape, device=device)
     if layout == "channels_last":
         arranged = channels_last(x.dim())
-        model, x = model.to(memory_format=arranged), x.to(memory_format=arranged)
+        model = model.to(memory_format=arranged)  # type: ignore[call-overload]
+        x = x.to(memory_format=arranged)
     faster = copy.deepcopy(model)
     report = accelerate(faster, save_memory=True)
     steps = [_step(m, x, DTYPES[dtype]) for m in (model, faster)]

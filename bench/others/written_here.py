@@ -163,7 +163,7 @@ def _padded(C: int, out: int, size: int, stride: int = 1) -> nn.Module:
 
 
 def _enlarging(C: int, out: int) -> nn.Module:
-    return nn.Sequential(nn.Upsample(scale_factor=2), *_padded(C, out, 3))
+    return nn.Sequential(nn.Upsample(scale_factor=2), *_padded(C, out, 3).children())
 
 
 class FCDenseNet(nn.Module):

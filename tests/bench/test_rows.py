@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.report import rows, table
+from bench.report import Row, rows, tables
+from lorbms_fast.measurement.pairs import Pair
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,15 @@ def test_reference_and_fast_are_rows_of_one_group(tmp_path):
         ("reference", "instance norm relu, 4x4"),
     ]
     assert len({row["fullname"] for row in found}) == 2  # which --benchmark-compare goes by
-    assert "| instance norm relu, 4x4 |" in table(rows(tmp_path / "found.json"))
+    assert "| instance norm relu, 4x4 |" in tables(rows(tmp_path / "found.json"))
     assert list(tmp_path.rglob("*_one.json"))
     (drawn,) = tmp_path.glob("drawn*.svg")
     assert "instance norm relu, 4x4" in drawn.read_text()
+
+
+def test_what_cannot_be_beaten_is_in_a_table_of_its_own():
+    row = Row("reading", Pair([1.0], [2.0]), {"ceiling": "a plain copy"})
+    compared, bounded = tables([Row("batches", Pair([4.0], [2.0]), {}), row]).split("Beside")
+    assert "| batches | 4000.0 | 2000.0 | **2.00** |" in compared
+    assert "reading" not in compared
+    assert "| reading | a plain copy | 1000.0 | 2000.0 | 0.50 |" in bounded

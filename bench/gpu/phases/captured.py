@@ -26,7 +26,8 @@ ROUNDINGS = {"float32": 1e-5, "tf32": 1e-3, "bfloat16": 1e-2, "float16": 2e-3}
 
 def run(findings: Findings, setting: Setting) -> None:
     """Compare in each arithmetic."""
-    for name in ("float32",) if setting.rehearse else ("bfloat16", "float32", "float16"):
+    names: tuple[Precision, ...] = ("float32",) if setting.rehearse else ("bfloat16", "float32", "float16")
+    for name in names:
         compare(name, findings, setting)
 
 

@@ -65,7 +65,8 @@ def _replays_do_not_wait(setting: Setting) -> str:
 
 def _one_process_of_nccl(setting: Setting) -> str:
     backend = "gloo" if setting.rehearse else "nccl"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         one = captured(setting.model, setting.batch, _precision(setting), setting.device)
         for optimizer in vars(one.optimizers).values():

@@ -8,6 +8,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,8 @@ def _checked(
 def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None:
     """Write milliseconds of each form, forward and backward, in a graph."""
     name = setting.precisions[0] if setting.rehearse else TIMED
-    inputs, cells = case.inputs(setting.device), {}
+    inputs = case.inputs(setting.device)
+    cells: dict[str, Any] = {}
     for form, impl in FORMS.items():
         work = partial(results, case, inputs, DTYPES[name], impl)
         try:
@@ -93,9 +95,10 @@ def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None
             if form == "Triton":
                 findings.row("Milliseconds", f"{type(error).__name__}: {error}", operation=case.name, batch=n)
                 return
-    faster = {"times": cells["definition"] / cells["Triton"]} if isinstance(cells["definition"], float) else {}
+    if isinstance(cells["definition"], float):
+        cells["times"] = cells["definition"] / cells["Triton"]
     table = f"Milliseconds, forward and backward, {name}"
-    findings.row(table, operation=case.name, batch=n, **cells, **faster)
+    findings.row(table, operation=case.name, batch=n, **cells)
 
 
 def compare_with_others(findings: Findings, setting: Setting) -> None:
@@ -110,9 +113,7 @@ def compare_with_others(findings: Findings, setting: Setting) -> None:
         for name, competitor in competitors.items():
             theirs, ours = competitor(setting.device)
             apart = (theirs() - ours()).abs().max().item()
-            findings.row(
-                f"{package} beside ours, forward, float32",
-                None if apart < 1e-4 else "they differ",
-                **{"operation": name, f"{package}, ms": milliseconds(theirs, setting.device)},
-                **{"ours, ms": milliseconds(ours, setting.device), "largest difference": apart},
-            )
+            cells: dict[str, Any] = {"operation": name, f"{package}, ms": milliseconds(theirs, setting.device)}
+            cells |= {"ours, ms": milliseconds(ours, setting.device), "largest difference": apart}
+            wrong = None if apart < 1e-4 else "they differ"
+            findings.row(f"{package} beside ours, forward, float32", wrong, **cells)

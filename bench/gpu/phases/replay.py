@@ -4,6 +4,7 @@ import gzip
 import tempfile
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,8 +48,14 @@ def run(findings: Findings, setting: Setting) -> None:
     lines = compare(iteration, trace, gpu)
     for line in lines:
         predicted = f"{1e6 * line.expected.least:.0f} to {1e6 * line.expected.most:.0f}"
-        cells = {"launch": line.name, "predicted": line.predicted, "seen": line.seen, "predicted, us": predicted}
-        findings.row(f"Launches, predicted for {gpu.name}", **cells, **{"measured, us": 1e6 * line.measured})
+        cells: dict[str, Any] = {
+            "launch": line.name,
+            "predicted": line.predicted,
+            "seen": line.seen,
+            "predicted, us": predicted,
+        }
+        cells["measured, us"] = 1e6 * line.measured
+        findings.row(f"Launches, predicted for {gpu.name}", **cells)
     others = [kernel for kernel in seen if kernel.name not in ours]
     for kernel in others[:TOP]:
         cells = {"kernel": kernel.name[:80], "seen": kernel.count, "measured, us": kernel.microseconds}

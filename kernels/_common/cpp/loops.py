@@ -81,7 +81,7 @@ def cpp_op(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
         @wraps(function)
         def called(*args: Any) -> Any:
-            watched = is_in_torch_dispatch_mode() or torch.autograd._profiler_enabled()
+            watched = is_in_torch_dispatch_mode() or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
             return operation(*args) if watched else function(*args)
 
         return called
