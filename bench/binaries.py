@@ -43,6 +43,8 @@ class Binary:
     """Matrix instructions for tensor cores: HMMA, HGMMA, UTCMMA."""
     kind: str
     """The first of those found, or nothing."""
+    in_loops: bool = True
+    """Registers are spilled or restored inside a loop; True where nobody has looked."""
 
 
 def compiled_before(launch: Launch, architecture: int) -> Binary | str | None:
@@ -106,7 +108,22 @@ def _read(cubin: bytes, shared: int, warps: int) -> Binary:
         spills=len(re.findall(r"\bSTL\b", code)),
         tensor=len(kinds),
         kind=kinds[0] if kinds else "",
+        in_loops=spills_in_loops(code),
     )
+
+
+def spills_in_loops(code: str) -> bool:
+    """Say whether a disassembled kernel stores or loads spilled registers between a label and a jump back to it."""
+    labels: dict[str, int] = {}
+    places, loops = [], []
+    for number, line in enumerate(code.splitlines()):
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label.group(1)] = number
+        elif jump := re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", line):
+            loops.append((labels.get(jump.group(1), number), number))
+        elif re.search(r"\b(STL|LDL)\b", line):
+            places.append(number)
+    return any(begin < place < end for place in places for begin, end in loops)
 
 
 def _number(pattern: str, text: str) -> str:

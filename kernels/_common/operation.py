@@ -190,9 +190,15 @@ def failed_kernel(error: BaseException | None) -> str | None:
     return None
 
 
-def said(error: BaseException) -> str:
-    """Name an error on one line: the first of a chain, which the others come from."""
+def origin(error: BaseException) -> BaseException:
+    """Find the first error of a chain, which the others come from."""
     while error.__context__ is not None:
         error = error.__context__
+    return error
+
+
+def said(error: BaseException) -> str:
+    """Name an error's origin on one line."""
+    error = origin(error)
     text = getattr(error, "error_message", None) or str(error)  # Triton's own begin with a listing
     return f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.config import Precision, TrainConfig
-from lorbms_fast.engine.distributed import ALONE, World, nothing_exchanged
+from lorbms_fast.engine.distributed import ALONE, World, exchange_once, nothing_exchanged
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.iteration import batches_of, iterate
@@ -193,7 +193,11 @@ class CapturedIteration:
         """Record all sizes: where a kernel of ours fails, once more without it; where anything else does, none."""
         while self.recorder is not None and not self._replays:
             with self.undone():
-                failures = self._failures_of(self._warm_up) or self._failures_of(self._record)
+                failures = self._failures_of(self._warm_up)
+                if not failures:
+                    if self._world.size > 1:  # outside of what is answered: others are in it and wait
+                        self.recorder.warm_up(partial(exchange_once, self._optimizers))
+                    failures = self._failures_of(self._record)
             if failures:
                 self._replays.clear()
                 self._answer(failures)
@@ -216,9 +220,6 @@ class CapturedIteration:
                 recorder.warm_up(partial(self.rehearse, size))
 
     def _record(self, recorder: Recorder) -> None:
-        if self._world.size > 1:  # what is exchanged is the same in all sizes
-            self._at = "warmed up", self.sizes[-1]
-            recorder.warm_up(partial(self.rehearse, self.sizes[-1]))
         for size in reversed(self.sizes):
             self._at = "captured", size
             self._drawn.rehearse(size, len(self._images))

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import GroupedBatchNorm2d
+from lorbms_fast.kernels._common.operation import said
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Networks
 
@@ -23,7 +24,7 @@ T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """Max. wait for a silent process, which may be the first at its sheets, checkpoints and measurements."""
 START = timedelta(minutes=5)
-"""Max. wait for the other processes at the start."""
+"""Max. wait for the other processes at the start, where nobody has anything else to do."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    store: Store | None = field(default=None, compare=False)
+    """What all processes see, and where each notes how often it has met the others: who is missing can be named."""
 
     @property
     def first(self) -> bool:
@@ -48,10 +51,16 @@ class World:
             return flag
         return bool(self.largest(torch.tensor([flag], dtype=torch.uint8)).item())
 
-    def largest(self, numbers: Tensor) -> Tensor:
-        """Take each number's maximum over processes; every one must ask. On the CPU: no GPU has to finish for it."""
-        with together():
-            dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    def largest(self, numbers: Tensor, patience: timedelta | None = None) -> Tensor:
+        """Take each number's maximum over processes; every one must ask, and come in time if there is `patience`.
+
+        On the CPU no GPU has to finish for it.
+        """
+        with self._meeting():
+            if patience is None:
+                dist.all_reduce(numbers, dist.ReduceOp.MAX)
+            else:
+                dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True).wait(patience)
         return numbers
 
     def shared(self, make: Callable[[], T]) -> T:
@@ -59,7 +68,7 @@ class World:
         if self.size == 1:
             return make()
         held: list[Any] = [make() if self.first else None]
-        with together():
+        with self._meeting():
             dist.broadcast_object_list(held, 0, device=torch.device("cpu"))
         return held[0]
 
@@ -68,9 +77,29 @@ class World:
         if self.size == 1:
             return [own]
         held: list[Any] = [None] * self.size
-        with together():
+        with self._meeting():
             dist.all_gather_object(held, own)
         return held
+
+    @contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """Do as `together`, and name the processes that have met the others less often than this one."""
+        if self.store is None:
+            with together():
+                yield
+            return
+        met, missing = 0, list[str]()
+        try:
+            with together():
+                met = self.store.add(f"met/{self.rank}", 1)
+                yield
+        except UserError as error:
+            with suppress(RuntimeError):  # the store may have gone with them
+                others = (rank for rank in range(self.size) if rank != self.rank)
+                missing += [str(rank) for rank in others if self.store.add(f"met/{rank}", 0) < met]
+            if not missing:
+                raise
+            raise UserError(f"{error}; missing: process {', '.join(missing)}") from error
 
 
 ALONE = World()
@@ -92,7 +121,10 @@ def joined() -> Iterator[World]:
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        world = World(rank, size, store)
+        # Where networks are set up wrongly, the first exchange on GPUs hangs: not for as long as a later one may take.
+        world.largest(torch.zeros(1, device="cuda" if gpus else "cpu"), START)
+        yield world
     finally:
         dist.destroy_process_group()
 
@@ -188,6 +220,23 @@ def nothing_exchanged(networks: Networks, optimizers: Optimizers) -> Iterator[No
     finally:
         for optimizer, average in averaging.items():
             optimizer.average = average
+
+
+def exchange_once(optimizers: Optimizers) -> None:
+    """Average gradients that nobody has, as a capture only notes what it meets first.
+
+    Raises:
+        UserError: this process or another cannot. What the others do then they would wait for: it is the end.
+    """
+    for name, optimizer in vars(optimizers).items():
+        try:
+            if optimizer.average is not None:
+                optimizer.average(optimizer.param_groups[0]["params"])
+        except UserError:
+            raise
+        except Exception as error:
+            rank = os.environ.get("RANK", "?")
+            raise UserError(f"process {rank} cannot exchange gradients of the {name} ({said(error)})") from error
 
 
 def average(parameters: Sequence[Tensor], processes: int) -> None:

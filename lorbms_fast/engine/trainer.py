@@ -232,6 +232,8 @@ class Training:
         if config.kernels == "triton" and not runs:
             raise UserError(f"--kernels triton needs --impl fast, Triton and a GPU, not {self.device}: use auto")
         if config.kernels == "torch" or not runs:
+            if dispatch.INTERPRETED and self.device.type == "cuda" and self.world.first:
+                tqdm.write("TRITON_INTERPRET=1 is set: no kernel of ours runs on the GPU; unset it")
             return None
         self.networks.train()
         works: list[Callable[[], object]]

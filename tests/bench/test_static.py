@@ -54,7 +54,8 @@ kept = binaries._place(other, 90)
 launch.kernel._unsafe_update_src(launch.kernel.src + "    pass")
 assert binaries._place(launch, 90) != place
 assert binaries._place(other, 90) == kept
-static.note((80, 90), 10, 7, 1, ["two do not compile", "of them", "one spills"])
+static.note("all", (80, 90), 10, 7, 1, ["two do not compile", "of them", "one spills"])
+static.note("kinds", (80, 90), 5, 5, 0, [])
 print(static.version_table())
 """
 
@@ -65,11 +66,12 @@ def test_what_was_compiled_is_known_by_its_source_and_the_rest_is_told_of(tmp_pa
     assert ran.returncode == 0, ran.stderr
     rows = {row.split(" | ")[0].strip("| "): row for row in eval(ran.stdout)[2:]}
     assert rows.keys() == REQUIRED_BY.keys()
-    assert rows[PINNED].endswith("| 80, 90 | 10 | 7 | 2 | 1 | 1 |")
+    assert rows[PINNED].endswith("| 5 of 5, 0 faults | 80, 90 | 10 | 7 | 2 | 1 | 1 |")
     assert rows[OLDEST].endswith("| | | | | all | |")
 
 
 FINDS_FAULTS = """
+from dataclasses import replace
 import bench.static as static
 from bench.binaries import Binary
 launches = {launch.kernel.__name__: launch for launch in reversed(static.of_a_small_block())}
@@ -79,6 +81,9 @@ spilled = Binary(registers=255, local=64, shared=1000, warps=4, spills=9, tensor
 scalar = Binary(registers=100, local=0, shared=1000, warps=4, spills=0, tensor=0, kind="")
 assert static.faults_of(launches["solve"], 90, good) == []
 assert "64 bytes" in static.faults_of(launches["activate"], 90, spilled)[0]
+once = replace(spilled, local=8, in_loops=False)
+assert static.faults_of(launches["gradients"], 90, once) == []
+assert "8192 bytes" in static.faults_of(launches["gradients"], 90, replace(once, local=8192))[0]
 assert "no tensor cores" in static.faults_of(launches["solve"], 90, scalar)[0]
 assert static.faults_of(launches["activate"], 90, scalar) == []
 work = static.work(launches["convolve"])
@@ -93,6 +98,25 @@ def test_faults_are_found_and_work_is_counted():
     assert ran.returncode == 0, ran.stderr
     # 4 images of 16 x 16, 9 taps, from 32 maps of the input to 48 new ones, and three times from 16 of these to 16.
     assert float(ran.stdout) == 2 * 4 * 16 * 16 * 9 * (48 * 32 + 3 * 16 * 16)
+
+
+@pytest.mark.parametrize(("where", "expected"), [("before", False), ("inside", True), ("after", False)])
+def test_spills_inside_a_loop_are_told_from_others(where, expected):
+    """As nvdisasm writes them, with the loop that every kernel ends in and a jump ahead."""
+    spill = {where: "        /*0090*/                   STL [R1], R8 ;\n"}
+    code = (
+        "        /*0010*/              @P0  BRA `(.L_x_2) ;\n" + spill.get("before", "") + ".L_x_1:\n"
+        "        /*0020*/                   HMMA.16816.F32 R4, R8, R12, R4 ;\n" + spill.get("inside", "")
+        + "        /*0030*/              @P1  BRA `(.L_x_1) ;\n" + spill.get("after", "") + ".L_x_2:\n"
+        "        /*0040*/                   EXIT ;\n.L_x_3:\n        /*0050*/                   BRA `(.L_x_3);\n"
+    )  # fmt: skip
+    assert run_loops(code) is expected
+
+
+def run_loops(code: str) -> bool:
+    from bench.binaries import spills_in_loops
+
+    return spills_in_loops(code)
 
 
 COUNTS = """

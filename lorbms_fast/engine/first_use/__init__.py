@@ -15,10 +15,12 @@ from lorbms_fast.config import Kernels
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.first_use.calls import Call, recorded
 from lorbms_fast.engine.first_use.judging import Verdict
+from lorbms_fast.engine.first_use.triton_cache import use_writable_cache
 from lorbms_fast.engine.first_use.verdicts import load, machine, place, save
 from lorbms_fast.engine.first_use.workers import Judge, judged_apart, judged_here
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import Impl
+from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels._common.operation import install
 from lorbms_fast.progress import tqdm
 
@@ -55,16 +57,19 @@ class Row:
 
     def messages(self) -> list[str]:
         """Say of each form that failed which, why, what runs instead and what that costs."""
-        return [self._message(form, why) for form, why in self.verdict.failures.items() if form != self.form]
+        return [self._message(form, why) for form, why in self.verdict.failures.items()]
 
     def _message(self, form: str, why: str) -> str:
         call, took = self.calls[-1], self.verdict.milliseconds
+        told = f"{call.label}, {call.arithmetic}: '{form}' {why}"
+        if form == self.form:
+            return f"{told}: it runs all the same, as no other form is right"
         if {form, self.form} <= took.keys():
             cost = f"{took[self.form] / took[form]:.2f} times its time"
         else:
             cost = "what that costs could not be measured"
         instead = "the fused torch form" if self.form == "fused" else f"'{self.form}'"
-        return f"{call.label}, {call.arithmetic}: '{form}' {why}: {instead} runs instead, {cost}"
+        return f"{told}: {instead} runs instead, {cost}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Found:
         for row in self.rows:
             for message in row.messages():
                 tqdm.write(message)
+        if passing := sum(row.verdict.passing for row in self.rows):
+            tqdm.write(f"{passing} of these had to do with the machine as it is now: the next run tries them again")
         if not self.tried and not whole:
             tqdm.write(f"{len(self.rows)} operations run as {self.path} says; --retune tries them again")
             return
@@ -134,27 +141,29 @@ def choose_forms(
     path = path or place(of)
     judging = judging or (judged_apart if device.type == "cuda" else judged_here)
 
-    def verdicts() -> tuple[dict[str, Verdict], int]:
-        known = {} if retune else load(path, of)
-        missing = {str(key): calls for key, calls in families.items() if str(key) not in known}
-        if missing:
-            known |= _tried(missing, device, judging)
+    if dispatch.TRITON:
+        use_writable_cache(world.first)
+    known: dict[str, Verdict] = world.shared(lambda: {} if retune else load(path, of))
+    missing = {str(key): calls for key, calls in families.items() if str(key) not in known}
+    if missing:
+        known |= _tried(missing, device, judging, world)
+        if world.first:
             save(path, of, known)
-        return known, len(missing)
-
-    known, tried = world.shared(verdicts)
     rows = {key: _row(calls, known[str(key)], kernels) for key, calls in families.items()}
     failed = {key[0] for key, row in rows.items() if row.form == "fused" and row.verdict.failures}
     install({key: row.form for key, row in rows.items()}, failed)
-    return Found(of, list(rows.values()), path, tried)
+    return Found(of, list(rows.values()), path, len(missing))
 
 
-def _tried(families: dict[str, list[Call]], device: torch.device, judging: Judge) -> dict[str, Verdict]:
-    """Try some operations, with a bar."""
+def _tried(families: dict[str, list[Call]], device: torch.device, judging: Judge, world: World) -> dict[str, Verdict]:
+    """Try some operations in the first process, with a bar; the others are told of each, and never wait for all."""
     found: list[Verdict] = []
     compiled = 0
-    with tqdm(total=len(families), desc=f"first use of {len(families)} operations on {device}", unit="op") as bar:
-        for verdict in judging(list(families.values()), device):
+    verdicts = iter(judging(list(families.values()), device))
+    what = f"first use of {len(families)} operations on {device}"
+    with tqdm(total=len(families), desc=what, unit="op", disable=not world.first) as bar:
+        while len(found) < len(families):
+            verdict: Verdict | None = world.shared(lambda: next(verdicts))
             if verdict is not None:
                 found.append(verdict)
                 bar.update()

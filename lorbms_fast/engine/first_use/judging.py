@@ -15,7 +15,7 @@ from torch import Tensor
 from lorbms_fast.engine.cuda_graph import CudaGraphs
 from lorbms_fast.engine.first_use.calls import Call
 from lorbms_fast.kernels._common import dispatch
-from lorbms_fast.kernels._common.operation import TRITON, said, variants_of
+from lorbms_fast.kernels._common.operation import TRITON, origin, said, variants_of
 
 TIMES = 4
 """How many times the definition's own error a form may have; or one part in 2^p where the definition has next to none,
@@ -23,6 +23,9 @@ p the bits of the result's mantissa."""
 REPEATED, REPLAYS = 5, 10
 CACHE = 256 << 20
 """Bytes that are written before each replay: more than any second-level cache."""
+
+PASSING = (OSError, MemoryError, torch.OutOfMemoryError)
+"""Errors that say nothing of a kernel."""
 
 Timer = Callable[[Callable[[], object], torch.device], float]
 """Function that takes the time of some work, in milliseconds."""
@@ -47,9 +50,9 @@ def judged(found: Sequence[Tensor], own: Sequence[Tensor], exact: Sequence[Tenso
         typical = max(e.double().norm().item(), 1e-2 * scale * e.numel() ** 0.5) or 1.0
         of_found.append(_apart(f, e) / typical)
         of_own.append(_apart(o, e) / typical)
-        allowed = max(TIMES * of_own[-1], torch.finfo(f.dtype).eps if f.is_floating_point() else 0.0)
         if math.isnan(of_own[-1]):  # the definition itself has no number there: eps may be 0 in half precision
-            allowed = math.inf
+            continue
+        allowed = max(TIMES * of_own[-1], torch.finfo(f.dtype).eps if f.is_floating_point() else 0.0)
         if not of_found[-1] <= allowed and wrong is None:  # a NaN is not
             wrong = f"result {number} is {of_found[-1]:.1e} off, the definition {of_own[-1]:.1e}"
     return Errors(_worst(of_found), _worst(of_own), wrong)
@@ -74,13 +77,20 @@ class Verdict:
     """Forward and backward."""
     failures: dict[str, str] = field(default_factory=dict)
     """What is wrong with a form."""
+    passing: bool = False
+    """Something of the machine as it was then came in between, such as memory or a disk that was full."""
 
     def best(self, at_any_price: bool = False) -> str:
         """Name the fastest form that is right; `at_any_price` one that is a kernel of ours if any is right."""
-        right = [form for form in self.errors if form not in self.failures and form != "fused"]
-        if at_any_price and right:
-            return min(right, key=lambda form: self.milliseconds.get(form, math.inf))
-        return min([*right, "fused"], key=lambda form: self.milliseconds.get(form, math.inf))
+        right = [form for form in self.errors if form not in self.failures]
+        ours = [form for form in right if form != "fused"]
+        chosen = ours if at_any_price and ours else right or ["fused"]
+        return min(chosen, key=lambda form: self.milliseconds.get(form, math.inf))
+
+    def fail(self, form: str, how: str, error: BaseException) -> None:
+        """Note an error of a form; the first one counts."""
+        self.failures.setdefault(form, f"{how} ({said(error)})")
+        self.passing |= isinstance(origin(error), PASSING)
 
     def times_fused(self, form: str) -> float | None:
         """Compute how many times as fast as the fused form another is."""
@@ -104,7 +114,7 @@ def judge(calls: Sequence[Call], device: torch.device, timer: Timer | None = Non
             _check(call, device, verdict)
         except torch.OutOfMemoryError as error:  # in the definition, which takes most
             if not verdict.errors:
-                verdict.failures[TRITON] = f"cannot be checked ({said(error)})"
+                verdict.fail(TRITON, "cannot be checked", error)
             break
     call = by_size[-1]
     tensors = call.drawn(device)
@@ -115,7 +125,7 @@ def judge(calls: Sequence[Call], device: torch.device, timer: Timer | None = Non
             continue
         except Exception as error:
             _leave_if_lost(device)
-            verdict.failures.setdefault(form, f"runs in no graph ({said(error)})")
+            verdict.fail(form, "runs in no graph", error)
     return verdict
 
 
@@ -129,7 +139,7 @@ def _check(call: Call, device: torch.device, verdict: Verdict) -> None:
             errors = judged(call.run(call.leaves(tensors), form), own, exact)
         except Exception as error:
             _leave_if_lost(device)
-            verdict.failures.setdefault(form, f"failed ({said(error)})")
+            verdict.fail(form, "failed", error)
             continue
         verdict.own = _worst([verdict.own, errors.own])
         verdict.errors[form] = _worst([verdict.errors.get(form, 0.0), errors.found])

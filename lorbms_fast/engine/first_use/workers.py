@@ -13,7 +13,7 @@ import torch
 from lorbms_fast.engine.first_use.calls import Call
 from lorbms_fast.engine.first_use.judging import Verdict, judge, launch
 from lorbms_fast.kernels._common import dispatch
-from lorbms_fast.kernels._common.operation import TRITON, said
+from lorbms_fast.kernels._common.operation import TRITON
 
 COMPILING = 8
 """Max. processes that compile side by side."""
@@ -61,7 +61,8 @@ def judged_apart(families: Sequence[Sequence[Call]], device: torch.device) -> It
                 yield Verdict(failures={TRITON: f"did not come to an end in {DEADLINE:.0f} s"})
                 pool = None
             except Exception as error:  # in the definition, or in the drawing
-                yield Verdict(failures={TRITON: f"could not be tried ({said(error)})"})
+                (verdict := Verdict()).fail(TRITON, "could not be tried", error)
+                yield verdict
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)

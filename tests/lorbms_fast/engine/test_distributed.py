@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -252,6 +254,51 @@ def test_processes_agree_on_what_cannot_be_captured_in_one_of_them(tmp_path):
             assert failed == (["mix_chunks", "mix_used"] if by_kernel else [])
             assert bool(graphs) == by_kernel
     assert first["captured"][3] == second["captured"][3]  # warmed up as often: they exchange the same
+
+
+def one_is_late(rank: int, folder: Path) -> None:
+    """The second never comes, and the first writes down what it is told after a second."""
+    store = dist.FileStore(str(folder / "store"), PROCESSES)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    world = World(rank, PROCESSES, store)
+    assert world.gathered(rank) == [0, 1]
+    if rank == 1:
+        while not (folder / "told").exists():
+            time.sleep(0.05)
+        return
+    with pytest.raises(UserError) as told:
+        world.largest(torch.zeros(1), timedelta(seconds=1))
+    (folder / "told").write_text(str(told.value))
+
+
+def test_who_does_not_come_in_time_is_named(tmp_path):
+    work_together(PROCESSES, one_is_late, tmp_path)
+    told = (tmp_path / "told").read_text()
+    assert "lost another process of the run" in told
+    assert told.endswith("missing: process 1")
+
+
+def one_cannot_exchange(rank: int, folder: Path) -> None:
+    """The second fails as gradients are exchanged for the first time: both end, though nobody's patience does."""
+    os.environ["RANK"] = str(rank)
+    store = dist.FileStore(str(folder / "store"), PROCESSES)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    world, recorder = World(rank, PROCESSES, store), Agreed(None, by_kernel=False)
+    one = captured(MODEL, 2, "float32", torch.device("cpu"), recorder, sizes=[3, 4], world=world)
+    for optimizer in vars(one.optimizers).values():
+        optimizer.average = partial(distributed.average, processes=PROCESSES)
+    if rank == 1:
+        one.optimizers.classifier.average = lambda parameters: torch.empty(1 << 60)
+    with pytest.raises(UserError) as told:
+        one.iteration(0, range(rank, rank + 1))
+    (folder / f"{rank}").write_text(str(told.value))
+
+
+def test_a_process_that_cannot_exchange_ends_the_others_at_once(tmp_path):
+    work_together(PROCESSES, one_cannot_exchange, tmp_path)
+    assert "lost another process of the run" in (tmp_path / "0").read_text()
+    told = (tmp_path / "1").read_text()
+    assert told.startswith("process 1 cannot exchange gradients of the classifier (RuntimeError: ")
 
 
 def torchrun(folder: Path, store: Path, restarts: int, killed: int) -> subprocess.CompletedProcess:

@@ -9,6 +9,7 @@ import re
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,13 +23,16 @@ from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.first_use import choose_forms, judging, workers
 from lorbms_fast.engine.first_use.calls import Call, Spec, recorded
 from lorbms_fast.engine.first_use.judging import Verdict, judge
+from lorbms_fast.engine.first_use.triton_cache import use_writable_cache
+from lorbms_fast.engine.first_use.verdicts import machine
 from lorbms_fast.engine.first_use.workers import judged_apart
+from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import lorbms, use_impl
 from lorbms_fast.kernels._common import dispatch, operation
 from lorbms_fast.kernels.lorbms.chunk_mixing.triton import kernels as mixing
 from lorbms_fast.measurement import launches
-from lorbms_fast.run import Run
+from lorbms_fast.run import BEGINNING, Run
 from lorbms_fast.training.session import run_training
 from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
@@ -66,6 +70,11 @@ def backward(grad, mask, df_ref, df_q, size, block):
 def wrong(f_ref, f_q, mask, f_mix, *sizes):
     select(f_ref, f_q, mask, f_mix, *sizes)
     f_mix.mul_(1.01)
+
+
+def no_number(f_ref, f_q, mask, f_mix, *sizes):
+    select(f_ref, f_q, mask, f_mix, *sizes)
+    f_mix[0, 0, 0] = torch.nan
 
 
 def uncompilable(*arguments):
@@ -168,6 +177,7 @@ FAILURES = {
         "not be measured",
     ),
     "by one percent": ("select", wrong, r"'triton' is wrong \(result 0 is 1.0e-02 off, the .* [0-9.]+e", "4.00 times"),
+    "with NaN": ("select", no_number, r"'triton' is wrong \(result 0 is nan off, the .* [0-9.]+e", "4.00 times"),
     "in the backward": ("backward", uncompilable, r"'triton' failed \(CompilationError", "not be measured"),
 }
 
@@ -237,6 +247,7 @@ def test_verdicts_are_kept_and_a_broken_file_is_told_of(launched, captured, tmp_
     whole = path.read_text()
     for broken, why in (
         (whole[:100], "JSONDecodeError"),
+        ("", "JSONDecodeError"),
         (whole.replace('"version": 1', '"version": 0'), "another version"),
         (whole.replace('"torch": "', '"torch": "0.'), "another machine"),
         (whole.replace('"own": ', '"own": "x", "was": '), "ValidationError"),
@@ -248,6 +259,74 @@ def test_verdicts_are_kept_and_a_broken_file_is_told_of(launched, captured, tmp_
         assert f"{path} cannot be used (" in said
         assert why in said
     assert json.loads(path.read_text()) == json.loads(whole)
+
+
+def mixed(*chunks):
+    """Works that mix codes of these lengths."""
+    return [partial(lorbms.mix_chunks, *torch.randn(2, 3, 4, chunk), torch.eye(3, 4).bool()) for chunk in chunks]
+
+
+def test_a_kernel_that_is_wrong_at_one_shape_runs_at_the_others(launched, tmp_path, monkeypatch, capsys):
+    def wrong_at_seven(f_ref, *rest):
+        (wrong if f_ref.shape[-1] == 7 else select)(f_ref, *rest)
+
+    monkeypatch.setattr(launched, "select", Launched(wrong_at_seven))
+    found = choose_forms(mixed(5, 7), CPU, judging=judging_by(), path=tmp_path / "kernels.json")
+    assert {row.cells["shape"]: row.form for row in found.rows} == {"4x5": "triton", "4x7": "fused"}
+    found.tell()
+    assert capsys.readouterr().out.count("runs instead") == 1
+
+
+def test_what_only_the_machine_of_the_moment_lacked_is_tried_again(launched, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "kernels.json"
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(launched, "select", Launched(full))
+    found = choose_forms(mixed(5), CPU, judging=judging_by(), path=path)
+    found.tell()
+    said = capsys.readouterr().out
+    assert "No space left on device): the fused torch form runs instead" in said
+    assert "1 of these had to do with the machine as it is now: the next run tries them again" in said
+    monkeypatch.setattr(launched, "select", Launched(select))
+    (row,) = choose_forms(mixed(5), CPU, judging=judging_by(), path=path).rows
+    assert row.form == "triton"
+
+
+def test_runs_at_the_same_time_keep_each_others_verdicts(launched, tmp_path):
+    path = tmp_path / "kernels.json"
+
+    def meanwhile(families, device):
+        choose_forms(mixed(7), CPU, judging=judging_by(), path=path)
+        yield from judging_by()(families, device)
+
+    choose_forms(mixed(5), CPU, judging=meanwhile, path=path)
+    assert choose_forms(mixed(5, 7), CPU, judging=judging_by(), path=path).tried == 0
+    choose_forms(mixed(5), CPU, judging=judging_by(), path=path, retune=True)
+    assert choose_forms(mixed(5, 7), CPU, judging=judging_by(), path=path).tried == 0
+
+
+@pytest.mark.parametrize("place", ["", "file/cache", "/proc/cache"])
+def test_a_cache_of_tritons_that_cannot_be_written_is_replaced(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    given = str(tmp_path / place) if place.startswith("file") else place
+    monkeypatch.setenv("TRITON_CACHE_DIR", given)
+    use_writable_cache()
+    assert (instead := Path(os.environ["TRITON_CACHE_DIR"])).is_dir()
+    assert str(instead) != given
+    assert re.fullmatch(rf"Triton cannot keep kernels in '{given}' \([^)]+\): .*\n", capsys.readouterr().out)
+    use_writable_cache()
+    assert os.environ["TRITON_CACHE_DIR"] == str(instead)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_edited_kernel_is_another_machines(tmp_path, monkeypatch):
+    (tmp_path / "kernel.py").write_text("y = x\n")
+    monkeypatch.setattr(kernels, "__path__", [str(tmp_path)])
+    before = machine(CPU)
+    (tmp_path / "kernel.py").write_text("y = 2 * x\n")
+    assert machine(CPU) != before
 
 
 def test_verdicts_that_cannot_be_kept_are_used(launched, captured, tmp_path, capsys):
@@ -276,6 +355,7 @@ def test_a_variant_that_fails_leaves_the_others():
     verdict = Verdict(errors={"fused": 0, "triton: a": 0, "triton: b": 0}, failures={"triton: a": "is wrong"})
     verdict.milliseconds = {"fused": 2, "triton: a": 1, "triton: b": 1.5}
     assert verdict.best() == "triton: b"
+    assert replace(verdict, failures={"fused": "is wrong"}).best() == "triton: a"
     verdict.milliseconds["fused"] = 1.2
     assert (verdict.best(), verdict.best(at_any_price=True)) == ("fused", "triton: b")
 
@@ -307,6 +387,16 @@ def test_a_cpu_pays_for_nothing(store, tmp_path, monkeypatch):
         run_training(Run.create(tmp_path / "other", replace(TINY, kernels="triton"), store.path), store)
 
 
+def test_nothing_is_interpreted_for_a_gpu(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)
+    gpu = torch.device("cuda")
+    assert (dispatch.kernels_run_on(CPU), dispatch.kernels_run_on(gpu)) == (True, False)
+    run = Run.create(tmp_path / "run", TINY, store.path)
+    training = replace(Training.of(run, batch_source(TINY, store)), device=gpu)
+    assert training.choose_forms(BEGINNING) is None
+    assert "TRITON_INTERPRET=1 is set: no kernel of ours runs on the GPU" in capsys.readouterr().out
+
+
 def test_verify_tries_a_gpus_kernels(captured, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert try_kernels(CPU, "demo", 1, "auto", retune=False) == 0
@@ -319,16 +409,14 @@ def test_all_processes_take_the_firsts_verdicts(captured, tmp_path):
 
     class Second(World):
         def shared(self, make):
-            return {str(key): row.verdict for key, row in zip(captured_keys(captured), first.rows, strict=True)}, 1
+            return next(told)
+
+    told = iter([{}, None, *(row.verdict for row in first.rows)])  # none was known; something was compiled
 
     found = chosen(captured, tmp_path, world=Second(1, 2), judging=None, path=tmp_path / "none")
     assert [row.cells for row in found.rows] == [row.cells for row in first.rows]
+    assert [*told] == []
     assert not (tmp_path / "none").exists()
-
-
-def captured_keys(captured):
-    with captured.undone():
-        return first_use.recorded([partial(captured.rehearse, captured.sizes[-1])], CPU)
 
 
 def ends_its_process(x, impl=None):

@@ -47,7 +47,8 @@ def output_conv_backward(
     tiles_per_part = triton.cdiv(tiles, min(tiles, PARTS))
     parts = triton.cdiv(tiles, tiles_per_part)
     partial = of_parameters if parts == 1 else empty_partials(of_parameters, parts)
-    block_c = min(64, max(16, triton.next_power_of_2(max(C, D))))
+    most = 64 if y.dtype.itemsize == 2 else 32  # float32 spills with more
+    block_c = min(most, max(16, triton.next_power_of_2(max(C, D))))
     kernels.gradients[parts, triton.cdiv(C, block_c) + triton.cdiv(D, block_c)](
         grad, grad.stride(), y, x, x.stride(), new_maps, new_maps.stride(), weight.contiguous(),
         dx if needs_stack else None, dx.stride() if needs_stack else x.stride(),
