@@ -97,6 +97,11 @@ def test_images_of_several_tiles(activation, few, monkeypatch):
     assert_agrees(dense_block, inputs(2, 4, 3, 3, 5, 7), activation)
 
 
+def test_exact_float32_takes_smaller_blocks():
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        assert_agrees(dense_block_activated, inputs(2, 4, 3, 3, 5, 7), "instance_norm_relu")
+
+
 def test_a_wide_kernel():
     assert_agrees(dense_block, inputs(1, 2, 2, 3, 6, 4, k=5), "instance_norm_relu")
 
