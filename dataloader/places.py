@@ -19,7 +19,7 @@ from filelock import FileLock  # it waits, which `exclusive_lock` does not
 
 from lorbms_fast.atomic_io import atomic_write, clear_partials, full_disk_named
 from lorbms_fast.dataloader.image_file import ByteRange, is_inside
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 OBJECT_STORES = ("s3", "gs", "az")
 """Schemes that obstore serves where it is installed; others, and these without it, are left to fsspec's own choice."""
 JAVA = ", and that Java and Hadoop's libhdfs are installed (JAVA_HOME, HADOOP_HOME, CLASSPATH)"
+ASKED_LAST = "169.254.169.254"
+"""Address that machines in a cloud ask for credentials when they have no others."""
 CACHE = "LORBMS_CACHE"
 """Environment variable that names the folder of copies."""
 MAX_GAP, MAX_BLOCK = 256 << 10, 16 << 20
@@ -49,9 +51,11 @@ def url_of(path: Path | str) -> str | None:
     >>> url_of(Path("s3://bucket/photos/")), url_of(Path("photos")), url_of("file:///photos")
     ('s3://bucket/photos', None, None)
     """
-    found = re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.*)", str(path))
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]+):(?:/+(.*))?", str(path))
     if found is None or found[1] in ("file", "local"):
         return None
+    if not found[2]:
+        raise UserError(f"{found[1]}:// names no place: write it as {found[1]}://BUCKET/NAME")
     return f"{found[1]}://{found[2].rstrip('/')}"
 
 
@@ -122,7 +126,7 @@ class Place:
             raise UserError(f"{self.name} cannot be reached: {error}") from error
         except Exception as error:  # of the store's own library, of any kind
             raise Unreachable(
-                f"{self.name} cannot be reached ({type(error).__name__}: {error}): check its name, your credentials "
+                f"{self.name} cannot be reached ({_said(error)}): check its name, your credentials "
                 f"and the network{JAVA if self.name.startswith('hdfs:') else ''}"
             ) from error
 
@@ -253,6 +257,15 @@ class Place:
 
 def _version(info: Mapping[str, Any]) -> str:
     return repr([info.get(key) for key in VERSION])
+
+
+def _said(error: Exception) -> str:
+    """What a store's library says, which may be pages: an S3 server's own sentence, if there is one."""
+    text = str(error).partition("Debug source:")[0]
+    if ASKED_LAST in text:
+        return "no credentials are in the environment: for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    found = re.search("<Message>([^<]+)", text)
+    return f"{type(error).__name__}: {one_line(found[1] if found else text, 300)}"
 
 
 def _write_at(file: int, data: bytes, start: int) -> None:

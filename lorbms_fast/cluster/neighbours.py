@@ -198,7 +198,8 @@ def search_on_cluster(
             f"of {place.name}: use those, or run the command again"
         ) from error
     if 16 * job.images * job.by_rows.dimension <= LARGEST_KEPT:
-        np.save(whole, np.stack([replace(job, quadrant=q).by_rows[:] for q in range(QUADRANTS)]), allow_pickle=False)
+        every = np.stack([replace(job, quadrant=q).by_rows[:] for q in range(QUADRANTS)])
+        _save(Place(str(whole.parent)), whole.name, every)
     return found, pictures, precision
 
 
@@ -292,8 +293,7 @@ def _features(job: Job, item: tuple[int, pa.Table]) -> None:
             "used where no machine has the memory for all: take others"
         )
     for q, name in enumerate(names):
-        with job.work.write(name) as path, path.open("wb") as file:
-            np.save(file, found[:, q].astype(job.dtype, copy=False), allow_pickle=False)
+        _save(job.work, name, found[:, q].astype(job.dtype, copy=False))
 
 
 @lru_cache(maxsize=1)
@@ -580,9 +580,7 @@ def _in_order(shared: tuple[Job, str, NDArray[np.int64]], item: tuple[int, slice
     name = f"{key}/cells-{number:05d}.npy"
     if job.work.exists(name):
         return
-    features = job.by_rows[order[of]].astype(np.float16)
-    with job.work.write(name) as path, path.open("wb") as file:
-        np.save(file, features, allow_pickle=False)
+    _save(job.work, name, job.by_rows[order[of]].astype(np.float16))
 
 
 def _find(search: _Search, item: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -598,6 +596,11 @@ def _find(search: _Search, item: tuple[int, int]) -> tuple[NDArray[np.int64], ND
 
     kept = _kept(search.job.work, f"{search.key}/found-{start:012d}-{stop:012d}.npz", find)
     return kept["places"], kept["distances"]
+
+
+def _save(place: Place, name: str, array: NDArray[Any]) -> None:
+    with place.write(name) as path, path.open("w+b") as file:  # numpy's way with "wb" does not say that a disk is full
+        np.save(file, array, allow_pickle=False)
 
 
 def _kept(work: Place, name: str, make: Callable[[], Mapping[str, Any]]) -> Arrays:

@@ -54,6 +54,8 @@ def list_photographs(
         UserError: see `photographs_in`; or the layout is one that is read only in a machine's own folder.
     """
     if url := url_of(out):
+        if url.count("/") == 2:
+            raise UserError(f"--out {url} is a whole bucket: name a folder in it, as {url}/store")
         _refuse_existing(Place(url), _partial(out))
     with _names_of(source) as folder:
         layout = layout or layout_of(folder)

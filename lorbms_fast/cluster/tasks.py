@@ -4,6 +4,9 @@ import logging
 import os
 import re
 import socket
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +22,8 @@ from lorbms_fast.progress import tqdm
 
 RETRIES = 20
 """Times that an item is tried again after its worker or machine died, or a place elsewhere could not be reached."""
+TOLD = 10.0
+"""Seconds between two lines on what is tried again."""
 OF_A_GPU = 0.25
 """Share of a GPU that a task asks for: two threads that decode feed no whole one."""
 ANSWERS_IN = 10
@@ -157,10 +162,10 @@ def results(
         num_gpus=OF_A_GPU if gpu else 0,
         memory=memory or None,
         max_retries=RETRIES,
-        retry_exceptions=[OSError],
     )
     common = ray.put(shared)
     coming, running = iter(tasks), dict[Any, Task]()
+    tries, told = Counter[str](), -TOLD
     with tqdm(total=images, desc=description, unit=unit) as bar:
         try:
             while True:
@@ -171,7 +176,18 @@ def results(
                 ray.wait(list(running), num_returns=1)
                 for ready in ray.wait(list(running), num_returns=len(running), timeout=0)[0]:  # all that are by now
                     task = running.pop(ready)
-                    yield task, _result(ready, task)
+                    try:
+                        found = _result(ready, task)
+                    except OSError as error:  # may be well on another machine, or later
+                        tries[task.name] += 1
+                        if tries[task.name] > RETRIES:
+                            raise UserError(str(error)) from error
+                        if time.monotonic() > told + TOLD:
+                            told = time.monotonic()
+                            bar.write(f"trying again: {one_line(str(error), 400)}", file=sys.stderr)
+                        running[remote.remote(work, common, task.name, task.item)] = task
+                        continue
+                    yield task, found
                     bar.update(task.images)
         finally:
             for reference in running:
@@ -202,7 +218,7 @@ def _done(work: Callable[..., T], shared: Any, name: str, item: Any) -> T:
     try:
         return work(shared, item)
     except OSError as error:
-        raise OSError(f"{where}: {error}") from error  # is tried again
+        raise OSError(f"{where}: {error}") from error
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except Exception as error:
@@ -210,11 +226,14 @@ def _done(work: Callable[..., T], shared: Any, name: str, item: Any) -> T:
 
 
 def _result(reference: Any, task: Task) -> Any:
+    """Get a task's result; UserError where it failed, OSError where it may be tried again."""
     try:
         return ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
-        if isinstance(cause, UserError | OSError | RuntimeError):
+        if isinstance(cause, OSError):
+            raise OSError(str(cause)) from error
+        if isinstance(cause, UserError | RuntimeError):
             raise UserError(str(cause)) from error
         raise
     except RayError as error:

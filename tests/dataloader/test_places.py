@@ -183,7 +183,32 @@ def test_training_opens_a_store_elsewhere(store, tmp_path):
     assert Run.open(out).checkpoints()[-1].name.endswith("2")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "404: <Error><Message>The bucket does not exist</Message>\n\nDebug source:\nx",
+            "OSError: The bucket does not",
+        ),
+        (
+            "PUT http://169.254.169.254/latest/api/token",
+            "no credentials are in the environment: for S3 AWS_ACCESS_KEY_ID",
+        ),
+        ("no route\n\nDebug source:\nPages {}", r"\(OSError: no route\): check its name"),
+    ],
+)
+def test_what_a_library_says_is_told_in_short(said, told, monkeypatch):
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(said)
+
+    monkeypatch.setattr(MemoryFileSystem, "find", fail)
+    with pytest.raises(Unreachable, match=f"{HERE} cannot be reached .*{told}"):
+        Place(HERE).names()
+
+
 def test_what_cannot_be_reached_is_named(capsys):
+    with pytest.raises(UserError, match="s3:// names no place: write it as s3://BUCKET/NAME"):
+        Place.of(Path("s3://"))
     with pytest.raises(UserError, match=r"nosuch://x cannot be reached: .*nosuch"):
         Place("nosuch://x").names()
     with pytest.raises(Unreachable, match=r"memory://gone cannot be reached \(FileNotFoundError"):

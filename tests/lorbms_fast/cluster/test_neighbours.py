@@ -1,5 +1,7 @@
 """Neighbours on a cluster: those of a single machine with the same float16 features, and at least their recall."""
 
+import errno
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,17 @@ def test_ten_nodes_killed_at_random_points(killed_meanwhile, drawn, monkeypatch,
         return agree(neighbours.search_in_cells(job, pictures)[0], alone)
 
     killed_meanwhile(search, 10)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_told_as_one():
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import neighbours
+
+    class Full:
+        def write(self, name: str) -> Any:
+            return nullcontext(Path("/dev/full"))
+
+    with pytest.raises(OSError, match="No space left") as told:
+        neighbours._save(Full(), "features.npy", np.zeros(1 << 20))  # type: ignore[arg-type]
+    assert told.value.errno == errno.ENOSPC

@@ -164,6 +164,14 @@ def test_a_failure_names_machine_and_file(nodes, shards, tmp_path):
     assert not out.with_name("store.partial").exists()
 
 
+def test_a_whole_bucket_is_no_place_for_a_store(shards):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster.prepare import list_photographs
+
+    with pytest.raises(UserError, match="--out memory://two is a whole bucket: name a folder in it"):
+        list_photographs(shards, None, None, None, None, Path(HERE))
+
+
 def test_machines_may_work_in_other_folders(shards, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
     from lorbms_fast.cluster import prepare

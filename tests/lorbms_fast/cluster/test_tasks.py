@@ -3,6 +3,7 @@
 import pytest
 
 from lorbms_fast.dataloader.decoders import fastest
+from lorbms_fast.errors import UserError
 from tests.lorbms_fast.cluster.conftest import add_node
 
 
@@ -54,3 +55,26 @@ def test_shards_ask_for_gpus_where_dali_decodes(monkeypatch, shards, tmp_path):
         with pytest.raises(FileNotFoundError):  # no shard is made
             prepare.prepare_on_cluster(tmp_path / decoder, shards, listing, Recipe(), decoder=decoder)
     assert asked == {"scaled": False, "dali": True}
+
+
+def test_what_cannot_be_reached_is_tried_again_and_told_in_a_line(nodes, tmp_path, capfd):
+    from lorbms_fast.cluster import tasks
+
+    counted = tmp_path / "tries"
+
+    def work(times: int, item: None) -> str:
+        with counted.open("a") as file:
+            file.write("x")
+        if len(counted.read_text()) <= times:
+            raise OSError("no route")
+        return "done"
+
+    assert tasks.result(work, 2, "some work", 1) == "done"
+    assert counted.read_text() == "xxx"
+    said = capfd.readouterr().err
+    assert said.count("trying again: some work, on ") == 1
+    assert "Traceback" not in said
+    assert "ray::" not in said
+    with pytest.raises(UserError, match=r"some work, on \S+: no route"):
+        tasks.result(work, 1000, "some work", 1)
+    assert len(counted.read_text()) == 3 + tasks.RETRIES + 1
