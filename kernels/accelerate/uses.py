@@ -1,14 +1,16 @@
 """Which modules of a model are called where, and whose result goes into which other's call alone.
 
 A module's forward is followed by torch.fx, its children being leaves; in training and in evaluation, with optional
-arguments and without. Where that fails (control flow that depends on values), the forward's source must show that it
-does nothing with its children but call them, and no attribute may lead to modules by another way (`source`). What
-cannot be shown is `opaque`: nothing below it is known.
+arguments and without. Nothing goes straight from one side of a `no_grad`'s or an `autocast`'s border to the other.
+Where that fails (control flow that depends on values), the forward's source must show that it does nothing with its
+children but call them, and no attribute may lead to modules by another way (`source`). What cannot be shown is
+`opaque`: nothing below it is known.
 """
 
 import copy
 import inspect
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,6 +18,7 @@ from torch import Tensor, fx, nn
 from lorbms_fast.kernels.accelerate.source import calls_as_torch, held, only_calls_children
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+_MODES = "modes"
 
 
 @dataclass
@@ -32,6 +35,11 @@ class Uses:
 
 class _ChildrenAreLeaves(fx.Tracer):
     proxy_buffer_attributes = True  # so that a forward that counts its calls counts none of these
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        node.meta[_MODES] = _modes()
+        return node
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -78,6 +86,12 @@ def _written(value: object) -> str:
     return str(value)
 
 
+def _modes() -> tuple[object, ...]:
+    """Modes of torch which decide what a call computes, or what its backward does."""
+    autocast = [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")]
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocast
+
+
 def _of_torch(module: nn.Module) -> bool:
     return not module._modules and type(module).__module__.startswith("torch.") and "forward" not in vars(module)
 
@@ -98,10 +112,15 @@ def _in_graph(found: dict[nn.Module, Uses], module: nn.Module, graph: fx.Graph) 
     called = {node: module.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     for node, callee in called.items():
         alone = len(node.args) == 1 and not node.kwargs and node.args[0] in called
-        found[callee].before.add(called[node.args[0]] if alone else None)
+        found[callee].before.add(called[node.args[0]] if alone and _in_one_mode(node.args[0], node) else None)
         users = list(node.users)
         follower = users[0] if len(users) == 1 and users[0].args == (node,) and not users[0].kwargs else None
-        found[callee].after.add(called.get(follower))
+        found[callee].after.add(called.get(follower) if _in_one_mode(node, follower) else None)
+
+
+def _in_one_mode(node: fx.Node, follower: fx.Node | None) -> bool:
+    """Say whether there is no border of `no_grad`, `autocast` or the like between two calls."""
+    return follower is not None and node.meta[_MODES] == follower.meta[_MODES]
 
 
 def _graphs(module: nn.Module) -> list[fx.Graph]:

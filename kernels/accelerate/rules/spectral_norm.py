@@ -32,13 +32,12 @@ class JointSpectralNorm(_SpectralNorm):
         """Divide a weight by its largest singular value."""
         if not _takes(weight, self.dim):
             return super().forward(weight)
-        prepared = self.__dict__.pop(_PREPARED, None)
-        if self.training and prepared is None:
-            self._power_method(self._reshape_weight_to_matrix(weight), self.n_power_iterations)
-        elif self.training:
-            _keep((self._u, self._v), prepared)
-        u, v = (self._u.clone(), self._v.clone()) if prepared is None else prepared
-        return _divided(weight, u, v)
+        if self.training:
+            made = _made(_Member(self, weight, self._v, u_first=False))
+            _keep((self._u, self._v), made)
+        else:
+            made = self._u.clone(), self._v.clone()
+        return _divided(weight, *made)
 
 
 class JointSpectralNormHook(SpectralNorm):
@@ -47,13 +46,14 @@ class JointSpectralNormHook(SpectralNorm):
     def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
         """Divide a module's weight by its largest singular value."""
         weight, u, v = (getattr(module, self.name + of) for of in ("_orig", "_u", "_v"))
-        prepared = self.__dict__.pop(_PREPARED, None)
-        if not _takes(weight, self.dim) or (do_power_iteration and prepared is None):
+        if not _takes(weight, self.dim):
             return super().compute_weight(module, do_power_iteration)
-        if prepared is not None:
-            _keep((u, v), prepared)
-        u, v = (u.clone(), v.clone()) if prepared is None else prepared
-        return _divided(weight, u, v)
+        if do_power_iteration:
+            made = _made(_Member(self, weight, u, u_first=True))
+            _keep((u, v), made)
+        else:
+            made = u.clone(), v.clone()
+        return _divided(weight, *made)
 
 
 def spectral_norms(model: nn.Module) -> Iterator[Finding]:
@@ -128,15 +128,28 @@ def prepare(network: nn.Module, _arguments: Any) -> None:
     groups: dict[tuple[int, float], list[_Member]] = defaultdict(list)
     for member in all_members:
         groups[member.norm.n_power_iterations, member.norm.eps].append(member)
-    for (iterations, eps), members in groups.items():
-        matrices = [member.matrix for member in members]
-        b = [member.first if member.u_first else _lying(member.first, member.weight) for member in members]
-        for _ in range(iterations):
-            a = _normalized([torch.mv(W, b_i) for W, b_i in zip(matrices, b, strict=True)], b, eps)
-            b = _normalized([torch.mv(W.T, a_i) for W, a_i in zip(matrices, a, strict=True)], b, eps)
-        for member, a_i, b_i in zip(members, a, b, strict=True):
-            u, v = (b_i, a_i) if member.u_first else (a_i, b_i)
-            member.norm.__dict__[_PREPARED] = u, _standing(v, member.weight)
+    for members in groups.values():
+        for member, made in zip(members, _iterated(members), strict=True):
+            member.norm.__dict__[_PREPARED] = made
+
+
+def _made(member: _Member) -> tuple[Tensor, Tensor]:
+    """u and v that were made for a member together with others', or, in a second run of its layer, alone."""
+    prepared: tuple[Tensor, Tensor] | None = member.norm.__dict__.pop(_PREPARED, None)
+    return next(_iterated([member])) if prepared is None else prepared
+
+
+@torch.no_grad()
+def _iterated(members: Sequence[_Member]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate for members with the same number of iterations and eps; u and v of each."""
+    matrices = [member.matrix for member in members]
+    b = [member.first if member.u_first else _lying(member.first, member.weight) for member in members]
+    for _ in range(members[0].norm.n_power_iterations):
+        a = _normalized([torch.mv(W, b_i) for W, b_i in zip(matrices, b, strict=True)], b, members[0].norm.eps)
+        b = _normalized([torch.mv(W.T, a_i) for W, a_i in zip(matrices, a, strict=True)], b, members[0].norm.eps)
+    for member, a_i, b_i in zip(members, a, b, strict=True):
+        u, v = (b_i, a_i) if member.u_first else (a_i, b_i)
+        yield u, _standing(v, member.weight)
 
 
 def clear(network: nn.Module, _arguments: Any, _result: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
+from torch.utils.checkpoint import checkpoint
 
 from lorbms_fast.kernels import (
     InstanceNorm2d,
@@ -216,6 +217,54 @@ class InTraining(nn.Module):
         return self.act(y) + y if self.training else self.act(y)
 
 
+class ActivationWithoutGradients(Optional):
+    def forward(self, x):
+        y = self.norm(x)
+        with torch.no_grad():
+            z = self.act(y)
+        return z
+
+
+class EnlargingWithoutGradients(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.before, self.up, self.conv = nn.Conv2d(3, 3, 1), nn.Upsample(scale_factor=2), nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        y = self.before(x)
+        torch.set_grad_enabled(False)
+        y = self.up(y)
+        torch.set_grad_enabled(True)
+        return self.conv(y)
+
+
+class NormInAutocast(Optional):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = self.norm(x)
+        return self.act(y)
+
+
+@pytest.mark.parametrize("kind", [ActivationWithoutGradients, EnlargingWithoutGradients, NormInAutocast])
+def test_nothing_is_joined_across_a_change_of_mode(kind):
+    model, x = kind(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    parameters = [x, *model.parameters()]
+
+    def trained():
+        result = model(x)
+        if result.requires_grad:
+            result.sum().backward()
+        found = [result, *(parameter.grad for parameter in parameters)]
+        for parameter in parameters:
+            parameter.grad = None
+        return found
+
+    expected = trained()
+    accelerate(model)
+    assert not any(isinstance(module, Passed) for module in model.modules())
+    torch.testing.assert_close(trained(), expected)
+
+
 @pytest.mark.parametrize("kind", [Residual, ReadsBetween, OnlyCalls, Optional, InTraining])
 @pytest.mark.parametrize("training", [True, False])
 def test_only_what_is_safe(kind, training):
@@ -367,6 +416,28 @@ def test_spectral_norms_of_layers_that_run_seldom_twice_or_alone(normalize):
         network.outcomes += [network.eval()(x, True), *network.state_dict().values()]
         network.outcomes += [parameter.grad for parameter in network.parameters()]
     assert_close(model.outcomes, plain.outcomes)
+
+
+class FirstIsCheckpointed(nn.Sequential):
+    def __init__(self, normalize, use_reentrant):
+        super().__init__(normalize(nn.Conv2d(3, 4, 3)), normalize(nn.Conv2d(4, 3, 3)))
+        self.use_reentrant = use_reentrant
+
+    def forward(self, x):
+        first, second = self
+        return second(checkpoint(first, x, use_reentrant=self.use_reentrant))
+
+
+@pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_spectral_norms_of_layers_that_are_run_again_in_the_backward(normalize, use_reentrant):
+    model, x = FirstIsCheckpointed(normalize, use_reentrant), torch.randn(2, 3, 8, 8, requires_grad=True)
+    other = copy.deepcopy(model)
+    assert accelerate(model).swapped
+    for network in model, other:
+        network(x).square().sum().backward()
+    for ours, torchs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, torchs.grad)
 
 
 @pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
