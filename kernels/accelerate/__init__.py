@@ -53,7 +53,11 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
 
     Returns:
         A table of what was swapped, and of what was not and why.
+
+    Raises:
+        TypeError: it is no module.
     """
+    _check(model)
     rules = [*RULES, *MEMORY_RULES] if save_memory else RULES
     kinds, before = {module: type(module) for module in model.modules()}, flows(model)
     report = Report([finding for rule in rules for finding in rule(model)])
@@ -79,7 +83,14 @@ def restore(model: nn.Module) -> None:
     >>> type(model[0]) is nn.MaxPool2d
     True
     """
+    _check(model)
     _restored([model])
+
+
+def _check(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise TypeError(f"accelerate and restore take an nn.Module with its layers, not {kind}")
 
 
 def _restored(modules: Iterable[nn.Module]) -> set[nn.Module]:

@@ -714,6 +714,13 @@ def test_enlarging_is_still_an_upsample():
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("what", [None, "model.pt", nn.ReLU])
+def test_what_is_no_module_is_refused(what):
+    for function in accelerate, restore:
+        with pytest.raises(TypeError, match=r"take an nn\.Module"):
+            function(what)
+
+
 def test_restoring_a_part_restores_its_partners():
     model = nn.Sequential(*sequence(), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3, padding=1))
     x = torch.randn(2, 4, 6, 6)

@@ -152,7 +152,10 @@ def test_module_in_a_strangers_model():
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
-def test_even_kernels_are_refused():
+def test_sizes_that_cannot_be_are_refused():
+    for sizes in {"num_layers": -1}, {"num_layers": 2, "growth_rate": 0}:
+        with pytest.raises(ValueError, match="growth_rate"):
+            DenseBlock(3, **sizes)
     with pytest.raises(ValueError, match="kernel_size 2"):
         DenseBlock(3, 2, kernel_size=2)
 
