@@ -28,7 +28,7 @@ class BadImage(UserError):
     """A file that cannot be read as a photograph: `path`, and in `reason` what is wrong in a few words."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path} {reason}: replace or remove it")
+        super().__init__(f"{path} {reason}: replace it or name another")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[type["BadImage"], tuple[Path | str, str]]:

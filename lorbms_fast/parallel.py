@@ -46,8 +46,8 @@ def ordered_map(
     at_once = 8 if max(counts, default=1) == 1 else 1
     with tqdm(total=sum(counts), desc=description, unit=" images", disable=not items) as bar:
         for made, count in zip(_made(make, items, workers, at_once), counts, strict=True):
-            yield made
             bar.update(count)
+            yield made
 
 
 def _made(make: Callable[[S], T], items: Sequence[S], workers: int, at_once: int) -> Iterator[T]:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from lorbms_fast.dataloader.image_file import ByteRange
+from lorbms_fast.counted import counted
+from lorbms_fast.dataloader.image_file import ByteRange, shown
 from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
 from lorbms_fast.errors import UserError
 
@@ -46,7 +47,16 @@ def of_folder(root: Path) -> Listing:
     if not found:
         endings = " ".join(sorted(SUFFIXES))
         raise UserError(f"{root} holds no photographs{_first(unread)}: endings {endings} are looked for")
-    return Listing(identified(found), unread, notes_on(root, tree))
+    return Listing(identified(found), unread, [*notes_on(root, tree), *_others(tree)])
+
+
+def _others(tree: Tree) -> list[str]:
+    """Note the files that are no pictures by their names."""
+    names = [str(path) for path in tree.files if path.suffix.lower() not in SUFFIXES | UNREAD]
+    if not names:
+        return []
+    some = ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return [f"not looked at, without a picture's ending: {counted(len(names), 'file')} ({some})"]
 
 
 def named_pictures(tree: Tree) -> list[Named]:

@@ -116,7 +116,7 @@ def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -
     lines = [counted(counts.named, "photograph")]
     if counts.unusable:
         things = counted(counts.unusable, "entry or file that is", "entries or files that are")
-        lines.append(f"  beside {things} not used")
+        lines.append(f"  besides, {things} not used")
     if recipe.min_boxes:
         lines.append(f"{counts.with_enough_boxes:,} of them with {recipe.min_boxes} boxes or more")
     if counts.large_enough < counts.with_enough_boxes:
