@@ -16,6 +16,9 @@ from lorbms_fast.kernels.accelerate.source import asks_for_types
 from lorbms_fast.kernels.accelerate.swapping import restored, with_partners
 from lorbms_fast.kernels.accelerate.uses import flows
 
+_WRAPPED = ("module", "_orig_mod")
+"""What torch's own wrappers (DistributedDataParallel, torch.compile) call the model that they run."""
+
 __all__ = ["MEMORY_RULES", "RULES", "Report", "accelerate", "restore"]
 
 
@@ -37,7 +40,7 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
 
     Results change by rounding alone. Parameters, names, state dict and hooks stay, so that this may be done before or
     after an optimizer is made or a checkpoint is loaded. Move the model to its device first, as what is known to be
-    faster there decides; compile it, or hand it to DistributedDataParallel, afterwards. Whole models that are pickled
+    faster there decides, and compile it afterwards. Whole models that are pickled
     then need this package to be loaded; state dicts do not.
 
     Norms are joined with the activations behind them, and enlarging with convolutions, where a module's forward can be
@@ -58,6 +61,9 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
         TypeError: it is no module.
     """
     _check(model)
+    for name in _WRAPPED:
+        if type(model).__module__.startswith("torch.") and [*model._modules] == [name]:
+            return Report([finding.below(name) for finding in accelerate(model.get_submodule(name), save_memory)])
     rules = [*RULES, *MEMORY_RULES] if save_memory else RULES
     kinds, before = {module: type(module) for module in model.modules()}, flows(model)
     report = Report([finding for rule in rules for finding in rule(model)])

@@ -1,6 +1,6 @@
 """What `accelerate` did to a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,10 @@ class Finding:
     what: str
     why_not: str | None = None
     """None: it was swapped."""
+
+    def below(self, name: str) -> "Finding":
+        """Tell of the same module where the model is a part, of this name, of another."""
+        return replace(self, where=f"{name}.{self.where}".rstrip("."))
 
     def undone(self, why_not: str) -> "Finding":
         """Tell of one that was restored."""

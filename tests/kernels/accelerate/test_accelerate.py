@@ -360,6 +360,19 @@ def test_what_is_left_and_why():
     assert str(report).startswith("where")
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, torch.optim.swa_utils.AveragedModel])
+def test_wrappers_of_torchs(wrap):
+    """As DistributedDataParallel, whose forward nobody can follow: what they run is what counts."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU())
+    wrapped = wrap(model)
+    report = accelerate(wrapped)
+    ((name, _),) = wrapped.named_children()
+    assert [finding.where for finding in report.swapped] == [f"{name}.1", f"{name}.2"]
+    assert not report.left
+    restore(wrapped)
+    assert type(model[1]) is nn.InstanceNorm2d
+
+
 class _DenseBlock(nn.ModuleDict):
     """Torchvision's, which is not needed here."""
 
