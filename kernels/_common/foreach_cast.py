@@ -28,7 +28,7 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        if double_backward.asked_for():
+        if double_backward.asked_for(*grads):
             return None, *(None if g is None else g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
         given = [(grad, dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True) if grad is not None]
         copies = iter(_copies(*zip(*given, strict=True)) if given else ())

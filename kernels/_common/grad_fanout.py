@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lorbms_fast.kernels._common import double_backward
+
 
 def fan_out(values: Any, uses: int) -> list[Any]:
     """Hand the same values to several uses.
@@ -50,7 +52,9 @@ class _FanOut(torch.autograd.Function):
             both = {i: (a, b) for i, (a, b) in pairs if a is not None and b is not None}
             total = [a if a is not None else b for a, b in zip(total, of_use, strict=True)]
             if both:
-                sums = torch._foreach_add(*(list(grads) for grads in zip(*both.values(), strict=True)))
+                first, second = (list(grads) for grads in zip(*both.values(), strict=True))
+                batched = double_backward.asked_for(*grads)  # of which no operation takes lists
+                sums = list(map(torch.add, first, second)) if batched else torch._foreach_add(first, second)
                 for i, added in zip(both, sums, strict=True):
                     total[i] = added
         return None, *total

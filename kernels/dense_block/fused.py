@@ -73,7 +73,7 @@ class _Pack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         system = System(grads)
-        if double_backward.asked_for():
+        if double_backward.asked_for(*grads):
             return None, *(grad.to(dtype) for grad, (dtype, *_) in zip(system.weights(), ctx.like, strict=True))
         # Dense and laid out as the parameters, so that autograd keeps them and copies nothing.
         of_layers = [
@@ -109,7 +109,7 @@ class _Maps(torch.autograd.Function):
         x, b, y_hat, *others = ctx.saved_tensors
         W, rstd = others[: ctx.layers], others[ctx.layers :]
         normed, eps = ctx.options
-        if double_backward.asked_for():
+        if double_backward.asked_for(grad_y):
             return _by_definition(_maps_defined, ctx.options, x, b, W, grad_y)
         x_hat, _ = _normalized_input(x, normed, eps)  # again: one tensor less to keep
         g = grad_y.clone(memory_format=CHANNELS_LAST)
@@ -171,7 +171,7 @@ class _Activated(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, b, stack, *others = ctx.saved_tensors
         W, rstd = others[: ctx.layers], others[ctx.layers :]
-        if double_backward.asked_for():
+        if double_backward.asked_for(grad):
             return _by_definition(_activated_defined, ctx.options, x, b, W, grad)
         to_x, to_b, to_W = from_activated(System(W), needed(ctx.needs_input_grad, 4), grad, stack, rstd)
         return to_x, to_b, None, None, *to_W

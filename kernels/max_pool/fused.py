@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels.max_pool import cpp, reference
 
 
@@ -28,25 +29,20 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         (places,) = ctx.saved_tensors
-        return _Unpool.apply(grad, places, *ctx.size)
+        if double_backward.asked_for(grad):
+            return _spread(grad, places, *ctx.size)
+        return unpooled(grad, places, *ctx.size)
 
 
-class _Unpool(torch.autograd.Function):
-    """The pool's backward, which is linear: its own backward picks what was the greatest."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
-        ctx.save_for_backward(places)
-        return unpooled(grad, places, height, width)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        (places,) = ctx.saved_tensors
-        if places.dtype != torch.uint8:
-            picked = grad.flatten(2).gather(2, places.flatten(2).long()).view(places.shape)
-        else:
-            picked = torch.stack(_corners(grad)).gather(0, places.long().unsqueeze(0)).squeeze(0)
-        return picked, None, None, None
+def _spread(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+    """`unpooled` in operations of torch's that can be differentiated."""
+    N, C, h, w = grad.shape
+    if places.dtype != torch.uint8:
+        zeros = grad.new_zeros(N, C, height * width)
+        return zeros.scatter(2, places.flatten(2).long(), grad.flatten(2)).view(N, C, height, width)
+    corners = torch.stack([torch.where(places == i, grad, 0) for i in range(4)], -1).view(N, C, h, w, 2, 2)
+    squares = corners.permute(0, 1, 2, 4, 3, 5).reshape(N, C, 2 * h, 2 * w)
+    return F.pad(squares, (0, width - 2 * w, 0, height - 2 * h))
 
 
 def pooled(x: Tensor) -> tuple[Tensor, Tensor]:

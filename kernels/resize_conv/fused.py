@@ -70,7 +70,7 @@ class _Phases(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         padded, taps = ctx.saved_tensors
-        if double_backward.asked_for():
+        if double_backward.asked_for(grad):
             return double_backward.by_definition(phases, (padded, taps), grad)
         needs_padded, needs_taps = ctx.needs_input_grad
         grad_padded = torch.zeros_like(padded) if needs_padded else None

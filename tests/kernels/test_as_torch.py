@@ -136,6 +136,20 @@ def test_a_gradient_penalty(name, channels_last):
 
 @layers
 @layouts
+@pytest.mark.parametrize("again", [False, True])
+def test_many_gradients_at_once(name, channels_last, again):
+    """As a vectorized Jacobian takes them."""
+    layer, x = made(name, channels_last)
+    x = x.requires_grad_()
+    y = layer(x)
+    probes = [torch.randn_like(y), torch.randn_like(y)]
+    expected = [torch.autograd.grad(y, x, probe, retain_graph=True)[0] for probe in probes]
+    found = torch.autograd.grad(y, x, torch.stack(probes), is_grads_batched=True, create_graph=again)
+    assert_close(found[0], expected)
+
+
+@layers
+@layouts
 def test_compiled_in_one_graph_with_gradients(name, channels_last):
     layer, x = made(name, channels_last)
     expected = gradients(layer, x)

@@ -31,6 +31,17 @@ def test_passes_are_calls(impl):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_many_gradients_at_once():
+    model, x = network(), torch.randn(1, 3, 6, 7, dtype=torch.float64)
+    ys = [run(x) for run in passes(model, 2)]
+    probes, wanted = [torch.randn_like(ys[0]) for _ in range(2)], list(model.parameters())
+    found = torch.autograd.grad(sum(ys), wanted, torch.stack(probes), retain_graph=True, is_grads_batched=True)
+    for i, probe in enumerate(probes):
+        expected = torch.autograd.grad(sum(ys), wanted, probe, retain_graph=True)
+        for f, e in zip(found, expected, strict=True):
+            torch.testing.assert_close(f[i], e, rtol=1e-9, atol=1e-9)
+
+
 def test_what_parameters_decide_is_made_once_for_all_passes(monkeypatch):
     made = []
     monkeypatch.setattr(modules, "spectral_norm_all", lambda Ws, *_: made.append(len(Ws)) or list(Ws))
