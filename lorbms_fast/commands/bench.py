@@ -7,9 +7,9 @@ import tyro
 
 from lorbms_fast.config import Kernels, Precision, preset_named
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine.first_use import are_tried
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels._common.dispatch import TRITON, kernels_run_on
 from lorbms_fast.measurement.apart import compare_steps
 from lorbms_fast.measurement.machine import machine
 
@@ -55,11 +55,10 @@ def bench(
     where = device_named(device)
     precision = chosen_precision(precision, where)
     on_gpu = where.type == "cuda"
-    if kernels == "triton" and not kernels_run_on(where):
-        raise UserError(f"--kernels triton needs Triton and a GPU, not {where}: use auto")
+    tried = are_tried(kernels, where)
     as_graph = on_gpu and graphs == "on"
     result = compare_steps(model, batch_size, rounds, precision, compiled_reference, where, as_graph, kernels)
-    if on_gpu and TRITON and kernels != "torch":
+    if on_gpu and tried:
         from lorbms_fast.measurement.plan import count_iteration
 
         predicted = count_iteration(model, batch_size, precision)

@@ -5,7 +5,9 @@ losses behind them: between those is nothing to fuse. A region meets a few cases
 batch or two of them, and each is compiled once. Which candidates a mask uses changes none of them.
 """
 
+import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import torch
@@ -21,26 +23,38 @@ CASES = 6
 
 
 class Graphs:
-    """A torch.compile backend that compiles, by another one, and counts the graphs of a region."""
+    """A torch.compile backend that compiles, by another one, and tells of each graph: all take minutes to an hour.
 
-    def __init__(self, region: str, backend: str) -> None:
+    Args:
+        network: whose graphs these are.
+        backend: that compiles.
+        at_most: how many are compiled, the others run as they are; None compiles all.
+    """
+
+    def __init__(self, network: str, backend: str = "inductor", at_most: int | None = None) -> None:
         self.count = 0
-        self._region, self._compile = region, lookup_backend(backend)
+        self._network, self._compile, self._at_most = network, lookup_backend(backend), at_most
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         """Compile a graph that torch.compile has not met before."""
         self.count += 1
-        if self.count <= CASES:
-            tqdm.write(f"--compile {self._region}: compiling graph {self.count} of at most {CASES}")
+        if self._at_most is None or self.count <= self._at_most:
+            steps = sum(node.op.startswith("call") for node in graph.graph.nodes)
+            of = "" if self._at_most is None else f" of at most {self._at_most}"
+            self._tell(f"graph {self.count}{of}, {steps} operations")
             return self._compile(graph, inputs)
-        if self.count == CASES + 1:
-            tqdm.write(f"--compile {self._region}: more than {CASES} cases, as sizes change; others are not compiled")
+        if self.count == self._at_most + 1:
+            self._tell(f"more than {self._at_most} cases, as sizes change; others are not compiled")
         return graph.forward
+
+    def _tell(self, what: str) -> None:
+        now = datetime.now().strftime("%H:%M:%S")
+        tqdm.write(f"{now} torch.compile: {self._network}, {what}", file=sys.stderr)
 
 
 def compile_regions(networks: Networks, regions: Sequence[Region], backend: str = "inductor") -> dict[Region, Graphs]:
     """Have regions compiled in place when they are run next; parameters keep their names."""
-    found = {region: Graphs(region, backend) for region in regions}
+    found = {region: Graphs(region, backend, CASES) for region in regions}
     for name, graphs in found.items():
         region: nn.Module = getattr(networks, name)
         region.compile(backend=graphs, dynamic=False, fullgraph=True)

@@ -18,7 +18,7 @@ from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminat
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
 from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronize_batch_norm
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
-from lorbms_fast.engine.first_use import Found, choose_forms
+from lorbms_fast.engine.first_use import Found, are_tried, choose_forms
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import batches_of, iterate
 from lorbms_fast.engine.log import Log
@@ -228,10 +228,7 @@ class Training:
         operation has none that is right.
         """
         config = self.run.config
-        runs = dispatch.kernels_run_on(self.device) and config.impl == "fast"
-        if config.kernels == "triton" and not runs:
-            raise UserError(f"--kernels triton needs --impl fast, Triton and a GPU, not {self.device}: use auto")
-        if config.kernels == "torch" or not runs:
+        if not are_tried(config.kernels, self.device, config.impl):
             if dispatch.INTERPRETED and self.device.type == "cuda" and self.world.first:
                 tqdm.write("TRITON_INTERPRET=1 is set: no kernel of ours runs on the GPU; unset it")
             return None

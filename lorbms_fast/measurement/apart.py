@@ -14,9 +14,8 @@ from typing import Any, Literal
 import torch
 
 from lorbms_fast.config import Impl, Kernels, ModelConfig, Precision
-from lorbms_fast.engine.first_use import IN_FORCE
+from lorbms_fast.engine.first_use import IN_FORCE, are_tried
 from lorbms_fast.kernels import use_impl
-from lorbms_fast.kernels._common.dispatch import kernels_run_on
 from lorbms_fast.measurement.counts import Counts, count
 from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
 from lorbms_fast.measurement.proc import bytes_told
@@ -135,7 +134,7 @@ def _make(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     forms = Counter[str]()
-    if form in ("fast", "captured") and kernels != "torch" and kernels_run_on(device):
+    if form in ("fast", "captured") and are_tried(kernels, device):
         found = forms_of_an_iteration(model, batch_size, arithmetic, device, kernels)
         forms.update(row.form for row in found.rows)
         gc.collect()

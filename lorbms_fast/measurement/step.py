@@ -1,11 +1,9 @@
 """A whole training iteration, ready to be measured."""
 
-import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +18,6 @@ from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
-from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, BatchIndices, DrawFn, Networks
 
 CPU = torch.device("cpu")
@@ -52,29 +49,15 @@ def step(
     config = TrainConfig(model=model, impl=impl)
     networks = build(model, impl).to(device).train()
     if compiled:
+        from lorbms_fast.engine.torch_compile import Graphs  # takes a second to import
+
         for name, network in networks.named_children():
-            network.compile(backend=_telling(name), dynamic=False)
+            network.compile(backend=Graphs(name), dynamic=False)
     optimizers = Optimizers.of(networks, config.optim, arithmetic)
     batches = [random_batch(batch_size, model.image_size).to(device)]
     return partial(
         iterate, IMPLS[impl], networks, optimizers, batches, config.loss, config.optim, arithmetic=arithmetic
     )
-
-
-def _telling(network: str) -> Callable[..., Any]:
-    """torch.compile's own backend, with a line for every graph: compiling all takes minutes to an hour."""
-    from torch._dynamo import lookup_backend  # takes a second to import
-
-    compile_graph = lookup_backend("inductor")
-    numbers = count(1)
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
-        steps = sum(node.op.startswith("call") for node in graph.graph.nodes)
-        now = datetime.now().strftime("%H:%M:%S")
-        tqdm.write(f"{now} torch.compile: {network}, graph {next(numbers)}, {steps} operations", file=sys.stderr)
-        return compile_graph(graph, inputs)
-
-    return backend
 
 
 IMAGES = 1000

@@ -73,7 +73,7 @@ def test_on_a_gpu_the_graph_is_compared(processes, capsys, monkeypatch):
 def test_the_process_runs_the_forms_that_it_is_told(kernels, monkeypatch):
     in_force = []
     monkeypatch.setattr(apart, "step", lambda *settings: lambda: in_force.append(dispatch.in_force()))
-    monkeypatch.setattr(apart, "kernels_run_on", lambda device: True)
+    monkeypatch.setattr(dispatch, "kernels_run_on", lambda device: True)
     found = SimpleNamespace(rows=[SimpleNamespace(form="triton")] * 2)
     monkeypatch.setattr(apart, "forms_of_an_iteration", lambda *settings: found)
     for name in ("empty_cache", "reset_peak_memory_stats"):
