@@ -1,6 +1,5 @@
 // Instance norm, with or without scale and shift, with or without an activation behind it: of channels_last maps, a line
 // of channels after another, and of contiguous ones, a row of positions after another.
-#include <memory>
 #include <vector>
 
 #include "activation.h"
@@ -243,25 +242,22 @@ void rows_backward(
         const T *const x_of = x + map * shape.positions, *const g_of = grad + map * shape.positions;
         T *const to = dx + map * shape.positions;
         const R first = read(x_of[0]), mean = of.mean[map], rstd = of.rstd[map], scale = of.scale(c), shift = of.shift(c);
-        // What took exponentials is kept for the second time, everything else made again.
+        // What took exponentials lies in dx for the second time, everything else is made again.
         const bool keeps = activation.kind >= SILU && shape.positions > ROW;
-        const std::unique_ptr<R[]> all_g(keeps ? new R[shape.positions] : nullptr); // not set to 0
-        R y[ROW], of_x[ROW], of_g[ROW], g_of_row[ROW];
+        R y[ROW], of_x[ROW], of_g[ROW], through_it[ROW];
         const R *values = nullptr, *grads = nullptr;
         const auto take = [&](int64_t begin, int64_t count, bool again) {
             values = real(x_of + begin, of_x, count);
-            R *const g = keeps ? all_g.get() + begin : g_of_row;
-            grads = g;
-            if (again && keeps) return;
-            grads = real(g_of + begin, of_g, count);
-            if (activation.kind == IDENTITY) return;
+            grads = real((again && keeps ? to : g_of) + begin, of_g, count);
+            if (activation.kind == IDENTITY || (again && keeps)) return;
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) {
                 y[i] = (values[i] - first - mean) * rstd * scale + shift;
-                g[i] = grads[i];
+                through_it[i] = grads[i];
             }
-            through(activation, g, y, count);
-            grads = g;
+            through(activation, through_it, y, count);
+            grads = through_it;
+            if (keeps) put(to + begin, through_it, count);
         };
         R total_g = 0, total_along = 0;
         for (int64_t begin = 0; begin < shape.positions; begin += ROW) {
