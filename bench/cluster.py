@@ -24,9 +24,9 @@ from lorbms_fast.similarity.features.extractor import Extractor
 
 PER_TASK = 0.0027
 """Seconds of the driver for a task, of which it hands out one after another (measured, see docs/scale.md)."""
-CORES, NETWORK = 16, 1.25e9
-"""Processors of a machine, and bytes a second that it reads (10 Gbit/s)."""
-PREPARED, EMBEDDED, COMPARED = 552, 15.1, 5.0e10
+CORES, MEMORY, NETWORK = 16, 4.5e10, 1.25e9
+"""Of a machine: processors, bytes that Ray gives to tasks (of 64 GB), and bytes that it reads a second (10 Gbit/s)."""
+PREPARED, EMBEDDED, COMPARED = 907, 14.4, 3.9e10
 """Of a core (measured), a second: photographs prepared, images embedded (EfficientNet-Lite0, four quadrants), and
 operations of the search."""
 DIMENSION, SHARD, QUERIES = 1280, 5461, 16_384
@@ -64,12 +64,14 @@ class Outcome:
     """Share of the processors' time in which tasks were done that count, at the usual pace."""
 
 
-def simulated(cluster: Cluster, tasks: int, seconds: float, per_task: float = PER_TASK, seed: int = 0) -> Outcome:
-    """Simulate tasks of some mean duration on a cluster: the makespan, and what got lost."""
+def simulated(
+    cluster: Cluster, tasks: int, seconds: float, at_once: int = CORES, per_task: float = PER_TASK, seed: int = 0
+) -> Outcome:
+    """Simulate tasks of some mean duration on a cluster, some of a machine at once: the makespan, and what got lost."""
     generator = np.random.default_rng(seed)
     pace = np.where(generator.random(cluster.machines) < cluster.slow, cluster.slowness, 1.0)
     dies = generator.exponential(cluster.between_deaths, cluster.machines)
-    free = [(0.0, machine) for machine in range(cluster.machines) for _ in range(CORES)]
+    free = [(0.0, machine) for machine in range(cluster.machines) for _ in range(at_once)]
     heapq.heapify(free)
     waiting = list(generator.lognormal(-(cluster.spread**2) / 2, cluster.spread, tasks) * seconds)
     driver = end = 0.0
@@ -93,7 +95,7 @@ def simulated(cluster: Cluster, tasks: int, seconds: float, per_task: float = PE
             continue
         heapq.heappush(free, (stops, machine))
         end = max(end, stops)
-    return Outcome(end, deaths, repeated, tasks * seconds / (end * cluster.machines * CORES))
+    return Outcome(end, deaths, repeated, tasks * seconds / (end * cluster.machines * at_once))
 
 
 class Set(NamedTuple):
@@ -107,7 +109,7 @@ class Set(NamedTuple):
 
 
 SETS = (
-    Set("COCO", 340_000, 160_000, 14),
+    Set("COCO", 340_000, 160_000, 15),
     Set("ImageNet", 1_300_000, 110_000, 16),
     Set("YFCC", 100_000_000, 100_000, 24),
     Set("LAION", 2_000_000_000, 50_000, 24),
@@ -119,24 +121,44 @@ def cells_of(images: int) -> int:
     return min(images // 2000, 32_768)
 
 
-def steps(of: Set) -> dict[str, tuple[int, float]]:
-    """Tasks and core seconds of a task, by step; k-means is one task of a whole machine."""
+def operations(images: int, cells: int, probes: int, dimension: int) -> float:
+    """Operations of a quadrant's search: two for each number that is compared."""
+    kmeans = 20 * 64 * cells**2
+    of_one = 3 * cells + 512 + probes * images / cells  # its cell, for the samples and itself; recall; others
+    return 2.0 * dimension * (kmeans + images * of_one)
+
+
+def steps(of: Set) -> dict[str, tuple[int, float, int]]:
+    """Tasks, seconds of a task, and tasks of a machine at once, by step; k-means of cells is beside them."""
     k, n = cells_of(of.images), of.images
     pair = 2 * DIMENSION / COMPARED
     in_a_file = min(max(n // 2048 // 16 * 16, 256), 4096)
     files = max(1, n // in_a_file)
-    return {
-        "list": (max(1, n * of.bytes_of_one // 10**9), 10**9 / (NETWORK / CORES)),
-        "prepare": (max(1, n // SHARD), SHARD * max(1 / PREPARED, of.bytes_of_one / (NETWORK / CORES))),
-        "embed": (files, in_a_file / EMBEDDED),
-        "cells": (4 * files, in_a_file * k * pair),
-        "recall": (4 * files, in_a_file * 512 * 2 * pair),
-        "search": (4 * max(1, n // QUERIES), QUERIES * (2 * k + of.probes * n / k) * pair),
+    found = {
+        "list": (max(1, n * of.bytes_of_one // 10**9), 10**9 / (NETWORK / CORES), CORES),
+        "prepare": (max(1, n // SHARD), SHARD * max(1 / PREPARED, of.bytes_of_one / (NETWORK / CORES)), CORES),
+        "embed": (files, in_a_file / EMBEDDED, CORES),
+    }
+    if is_searched_whole(of):
+        return found | {"search": (4, operations(n, k, of.probes, DIMENSION) / COMPARED / CORES, 1)}
+    return found | {
+        "cells": (4 * files, in_a_file * k * pair, CORES),
+        "recall": (4 * files, in_a_file * 512 * 2 * pair, CORES),
+        "search": (4 * max(1, n // QUERIES), QUERIES * (2 * k + of.probes * n / k) * pair, CORES),
     }
 
 
+def is_searched_whole(of: Set) -> bool:
+    """Check whether a machine has the memory to search a quadrant, so that one does it."""
+    from lorbms_fast.cluster.neighbours import memory_of_search
+
+    return memory_of_search(of.images, DIMENSION) <= MEMORY
+
+
 def kmeans_seconds(of: Set) -> float:
-    """Seconds of one machine for the four quadrants' k-means."""
+    """Seconds of one machine for the four quadrants' k-means, where the others wait for it."""
+    if is_searched_whole(of):
+        return 0.0
     k = cells_of(of.images)
     return 4 * 20 * 64 * k * k * 2 * DIMENSION / COMPARED / CORES
 
@@ -146,10 +168,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", type=int, metavar="TASKS", help="time that many empty tasks of Ray, here")
     parser.add_argument("--compare", type=int, metavar="IMAGES", help="search one quadrant of so many, both ways, here")
+    parser.add_argument("--cells", action="store_true", help="let --compare search in cells, too")
+    parser.add_argument("--turns", type=int, default=2, help="of --compare")
     parser.add_argument("--dimension", type=int, default=256, help="of the features that --compare draws")
     asked = parser.parse_args()
     if asked.compare:
-        compare(asked.compare, asked.dimension)
+        compare(asked.compare, asked.dimension, asked.turns, asked.cells)
         return
     if asked.measure:
         print(f"{measured(asked.measure) * 1e3:.2f} ms a task")
@@ -166,24 +190,26 @@ def main() -> None:
             alone = kmeans_seconds(of) / 3600
             total = sum(hours.values()) + alone
             cores = total * machines * CORES
+            made = hours.pop("list") + hours.pop("prepare")
             print(
-                f"| {of.name} | {machines} | {hours['list'] + hours['prepare']:.2g} | {hours['embed']:.2g} | "
-                f"{hours['cells'] + hours['recall'] + hours['search']:.2g} | {alone:.2g} | {total:.3g} | "
+                f"| {of.name} | {machines} | {made:.2g} | {hours.pop('embed'):.2g} | "
+                f"{sum(hours.values()):.2g} | {alone:.2g} | {total:.3g} | "
                 f"{cores:,.0f} | {cores * CORE_HOUR:,.0f} |"
             )
-    print("\n| set | read, TB | store | features, twice | neighbours | of a machine's disk | a month, $ |")
+    print("\n| set | read, TB | store | features | neighbours | of a machine's disk | a month, $ |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for of in SETS:
         n = of.images / 1e12
         read, store, features, lists = 2 * of.bytes_of_one * n, 12_288 * n, 16 * DIMENSION * n, 700 * n
-        disk = store + 4 * DIMENSION * n
+        disk = store + (features if is_searched_whole(of) else features / 4)
         print(
             f"| {of.name} | {read:.3g} | {store:.3g} | {features:.3g} | {lists:.2g} | {disk:.3g} | "
             f"{(store + lists) * 1000 * GB_MONTH:,.2g} |"
         )
     print("\n| machines | tasks | a task, s | hours | deaths | done again | efficiency |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
-    for machines, tasks, seconds in ((16, 18_311, 10), (64, 18_311, 10), (256, 18_311, 10), (256, 18_311, 100)):
+    shards, of_one = 10**8 // SHARD, round(SHARD / PREPARED)
+    for machines, tasks, seconds in (*((m, shards, of_one) for m in (16, 64, 256)), (256, shards, 10 * of_one)):
         for cluster in (Cluster(machines, 0, 0, 1, 1e12), Cluster(machines), Cluster(machines, between_deaths=7200)):
             found = simulated(cluster, tasks, seconds)
             print(
@@ -192,10 +218,10 @@ def main() -> None:
             )
 
 
-def _hours(cluster: Cluster, tasks: int, seconds: float) -> float:
+def _hours(cluster: Cluster, tasks: int, seconds: float, at_once: int) -> float:
     """Hours of a step; of very many tasks a part is simulated."""
     part = min(tasks, 50 * cluster.machines * CORES + 20_000)
-    return simulated(cluster, part, seconds).seconds * tasks / part / 3600
+    return simulated(cluster, part, seconds, at_once).seconds * tasks / part / 3600
 
 
 def measured(tasks: int) -> float:
@@ -227,7 +253,7 @@ def drawn_features(d: int) -> Extractor:
     return Extractor(1, extract)
 
 
-def compare(images: int, dimension: int) -> None:
+def compare(images: int, dimension: int, turns: int, in_cells: bool) -> None:
     """Search a quadrant of drawn features without a cluster and in the cluster's two forms, in turns, and print."""
     from lorbms_fast.cluster.neighbours import (
         Job,
@@ -263,17 +289,21 @@ def compare(images: int, dimension: int) -> None:
             "cluster, whole": lambda settings: search_whole(replace(whole, settings=settings), pictures, [0])[0],
             "cluster, in cells": lambda settings: search_in_cells(replace(cells, settings=settings), pictures)[0],
         }
-        for seed in range(2):
+        if not in_cells:
+            ways.pop("cluster, in cells")
+        for seed in range(turns):
             results = []
             for name, search in ways.items():
                 start, before = time.perf_counter(), processor_seconds()
                 found = search(Settings(seed=seed))
                 seconds, processor = time.perf_counter() - start, processor_seconds() - before
                 results.append(found)
+                done = operations(images, len(found.sizes), found.probes, dimension)
                 same = all(np.array_equal(value, vars(found)[key]) for key, value in vars(results[0]).items())
                 print(
                     f"{name}: {seconds:.1f} s, {processor:.1f} s of processor, {found.probes} of {len(found.sizes)} "
-                    f"cells, recall {found.recall:.1%}{', the same result' if same and len(results) > 1 else ''}",
+                    f"cells, recall {found.recall:.1%}, {done / processor:.2g} operations a second of processor"
+                    f"{', the same result' if same and len(results) > 1 else ''}",
                     flush=True,
                 )
 

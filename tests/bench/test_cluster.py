@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.cluster import CORES, Cluster, simulated
+from bench.cluster import COMPARED, CORES, DIMENSION, SETS, Cluster, cells_of, operations, simulated, steps
 
 EVEN = Cluster(4, spread=0, slow=0, slowness=1, between_deaths=1e15)
 
@@ -28,3 +28,16 @@ def test_what_dies_is_done_again():
     assert found.deaths > 10
     assert found.repeated > 10
     assert found.efficiency < 0.9
+
+
+def test_what_a_machine_holds_is_searched_by_it():
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    coco, *_, laion = SETS
+    tasks, seconds, at_once = steps(coco)["search"]
+    assert (tasks, at_once) == (4, 1)
+    assert seconds * CORES * COMPARED == pytest.approx(
+        operations(coco.images, cells_of(coco.images), coco.probes, DIMENSION)
+    )
+    assert simulated(EVEN, tasks, seconds, at_once).seconds == pytest.approx(seconds, rel=0.01)
+    assert steps(laion)["search"][2] == CORES
+    assert operations(1000, 1, 1, 100) == pytest.approx(2 * 100 * 1000 * (3 + 512 + 1000), rel=0.01)
