@@ -76,7 +76,7 @@ docs: $(READY)
 	rm -rf build/docs && mkdir -p build/docs
 	cp --parents *.md docs/* bench/*.md bench/*.png LICENSE examples/*.py build/docs
 	$(VENV)/bin/mkdocs build --quiet --strict
-	$(PYTHON) -W ignore -m pdoc --docformat google --output-directory site/api lorbms_fast '!lorbms_fast.search.t(rial|uner)' '!lorbms_fast.cluster.(tasks|prepare|neighbours)'
+	$(PYTHON) -W ignore -m pdoc --docformat google --output-directory site/api lorbms_fast '!lorbms_fast.search.tuner' '!lorbms_fast.cluster.(tasks|prepare|neighbours)'
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

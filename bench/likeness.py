@@ -22,9 +22,9 @@ from torch import Tensor
 from bench.gpu.setting import SMALL
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import Impl, OptimConfig, TrainConfig
-from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_float_nchw
+from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.engine.iteration import iterate
 from lorbms_fast.malloc import retain_freed_memory

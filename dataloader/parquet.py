@@ -17,11 +17,8 @@ def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
 
     What the file says of its sizes is looked at first, and text is read as a dictionary: a name that a few bytes
     repeat a million times is there once until its length is known. `names` are the columns of text, in Parquet's own
-    notation (`q1_ids.list.element`).
-
-    Raises:
-        OSError, pyarrow.ArrowException: it cannot be read.
-        ValueError: it has another number of rows, or absurdly long ones.
+    notation (`q1_ids.list.element`). Raises OSError or ArrowException where it cannot be read, ValueError where it has
+    another number of rows, or absurdly long ones.
     """
     with pq.ParquetFile(path, read_dictionary=list(names)) as file:
         facts = file.metadata

@@ -93,9 +93,8 @@ def prepare_store(
     ...     (counts.images, sorted(path.name for path in (folder / "store").iterdir()))
     (1, ['images-00000.npy', 'index.parquet', 'skipped.jsonl', 'store.json'])
 
-    Raises:
-        UserError: `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is too
-            small, nothing is left to store, or a bad photograph is to stop it.
+    Raises UserError if `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is
+    too small, nothing is left to store, or a bad photograph is to stop it.
     """
     work = StagingFolder(out.with_name(f"{out.name}.partial"))
     if out.exists() and work.folder.exists():  # a kill came between the store's getting its name and the end

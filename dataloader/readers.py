@@ -32,16 +32,13 @@ PARTS = 8
 """Max. number of threads that decode parts of a batch."""
 
 
-def reader(store: ImageStore, mode: Mode, side: int, device: torch.device, threads: int = PARTS) -> Reader:
+def reader(store: ImageStore, mode: Mode, side: int, device: torch.device) -> Reader:
     """Make the reader of a mode; `auto` is resident on a GPU that has room, else mapped.
 
-    Images have `side` pixels and come on `device`; `threads` is the number of decoding threads for streamed.
-
-    Raises:
-        UserError: the store's images have another side, and the mode is not streamed.
+    Images have `side` pixels and come on `device`. Raises UserError if the store's have another side, unless streamed.
     """
     if mode == "streamed":
-        return StreamedReader(store, side, device, threads)
+        return StreamedReader(store, side, device)
     if store.side != side:
         raise UserError(
             f"{store.path} has images of {store.side} px, {side} are wanted: prepare again with --image-size {side}, "
@@ -133,8 +130,7 @@ class StreamedReader:
 def decode_on(device: torch.device, store: ImageStore, rows: NDArray[np.int64], side: int) -> Tensor:
     """Decode source photographs by DALI, those it refuses by the reference: uint8 (*rows.shape, side, side, 3) there.
 
-    Raises:
-        UserError: a photograph is gone or is another one now, or DALI is not installed.
+    Raises UserError if one is gone or is another one now, or DALI is not installed.
     """
     flat = rows.ravel().tolist()
     entries = store.entries(flat)

@@ -30,6 +30,18 @@ def area_resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return _resize(shrunk, side, side, cv2.INTER_LINEAR)
 
 
+def center_crop(photograph: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Cut the largest central square out of uint8 (H, W, 3) and resample it to (side, side, 3).
+
+    >>> center_crop(np.arange(60, dtype=np.uint8).reshape(4, 5, 3), 2)[..., 0].tolist()
+    [[9, 15], [39, 45]]
+    """
+    height, width, _ = photograph.shape
+    square = min(height, width)
+    top, left = (height - square) // 2, (width - square) // 2
+    return area_resize(photograph[top : top + square, left : left + square], side)
+
+
 def _resize(image: NDArray[np.uint8], width: int, height: int, method: int) -> NDArray[np.uint8]:
     if image.shape[:2] == (height, width):
         return image

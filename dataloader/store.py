@@ -82,8 +82,7 @@ class ImageStore:
     def open(cls, path: Path) -> "ImageStore":
         """Open a store; one elsewhere (`s3://bucket/store`) is copied first, once for all processes of a machine.
 
-        Raises:
-            UserError: it is none, is of another format, or a file of it is missing or cut short.
+        Raises UserError if it is none, is of another format, or a file of it is missing or cut short.
         """
         path, named = copied(path), url_of(path) or path
         if not (path / FACTS).is_file():

@@ -176,10 +176,8 @@ def full_disk_named(path: Path) -> Iterator[None]:
 def read_json(path: Path) -> Any:
     """Read a JSON file, in UTF-8 or, as its first bytes tell, in UTF-16 or UTF-32.
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no JSON (JSONDecodeError), no Unicode (UnicodeDecodeError), or nested more deeply or with
-            longer numbers than Python's parser bears.
+    Raises OSError, and ValueError if it is no JSON (JSONDecodeError), no Unicode (UnicodeDecodeError), or nested more
+    deeply or with longer numbers than Python's parser bears.
     """
     try:
         return json.loads(path.read_bytes())

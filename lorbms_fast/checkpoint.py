@@ -26,7 +26,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError
-from lorbms_fast.optimizers import Adam, Optimizers
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Networks
 
 FORMAT = {"format": "lorbms-fast checkpoint", "version": 3}
@@ -43,13 +43,9 @@ class Damaged(UserError):
 
 
 def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint's files, with facts that JSON can hold, into a folder that its caller names when it is whole.
-
-    Raises:
-        OSError: the disk is full, or gone.
-    """
-    _save(_contiguous(networks.state_dict()), folder / MODEL)
-    _save(_contiguous(dict(_optimizer_tensors(networks, optimizers))), folder / OPTIMIZERS)
+    """Write a checkpoint's files, with facts that JSON can hold, into a folder that its caller then names."""
+    _save(networks.state_dict(), folder / MODEL)
+    _save(dict(_optimizer_tensors(networks, optimizers)), folder / OPTIMIZERS)
     seal(folder, facts)
 
 
@@ -69,9 +65,7 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> None:
 def facts_of(folder: Path) -> dict[str, Any]:
     """Read what was noted beside the tensors, and their files' checksums.
 
-    Raises:
-        Damaged: `state.json` is missing or not what was written.
-        UserError: it is of another version; each difference is told.
+    Raises Damaged where it is missing or not what was written, else UserError with each difference between versions.
     """
     path = folder / STATE
     try:
@@ -92,12 +86,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """Read all files once, compare them with their checksums, and return the facts.
-
-    Raises:
-        Damaged: a file is missing or not what was written; it is named.
-        UserError: they are of another version.
-    """
+    """Read all files once, compare them with their checksums, and return the facts; errors as of `facts_of`."""
     facts = facts_of(folder)
     if not isinstance(facts.get("model"), dict):
         raise Damaged(f"{folder / STATE} is damaged: it does not say of which model")
@@ -132,8 +121,7 @@ def finished(folder: Path) -> list[Path]:
 def newest(folder: Path, model: ModelConfig) -> Path:
     """Find a folder's newest checkpoint whose files are what was written; damaged newer ones are told of.
 
-    Raises:
-        UserError: there is none yet, or the newest that can be read is of another version or model.
+    Raises UserError if there is none yet, or the newest that can be read is of another version or model.
     """
     damaged = []
     for path in reversed(finished(folder)):
@@ -197,13 +185,14 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _optimizer_tensors(networks: Networks, optimizers: Optimizers) -> Iterator[tuple[str, Tensor]]:
-    for name, optimizer, parameters in _optimized(networks, optimizers):
+    names = {parameter: name for name, parameter in networks.named_parameters()}
+    for name, optimizer in vars(optimizers).items():
         yield f"{name}/step", optimizer.t
         if optimizer.scaler.is_enabled():
             yield f"{name}/scaler", torch.tensor([optimizer.scaler.state_dict()[key] for key in _SCALER])
-        for parameter_name, parameter in parameters:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
             for key, value in optimizer.state[parameter].items():
-                yield f"{name}/{parameter_name}/{key}", value
+                yield f"{name}/{names[parameter]}/{key}", value
 
 
 def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) -> None:
@@ -219,21 +208,9 @@ def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) 
             optimizer.scaler.load_state_dict(optimizer.scaler.state_dict() | kept)
 
 
-def _optimized(
-    networks: Networks, optimizers: Optimizers
-) -> Iterator[tuple[str, Adam, list[tuple[str, nn.Parameter]]]]:
-    names = {id(parameter): name for name, parameter in networks.named_parameters()}
-    for name, optimizer in vars(optimizers).items():
-        yield name, optimizer, [(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-
-
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
-        save_file(tensors, path)
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         if (number := re.search(r"os error (\d+)", str(error))) is None:
             raise

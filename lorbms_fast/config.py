@@ -283,8 +283,7 @@ def to_json(config: TrainConfig) -> str:
 def read_config(path: Path, base: TrainConfig) -> TrainConfig:
     """Read a TOML or JSON file of settings; what it does not name stays as in `base`.
 
-    Raises:
-        UserError: the file is missing or malformed, or names a field that does not exist or a value it cannot have.
+    Raises UserError if it is missing or malformed, or names a field that does not exist or a value it cannot have.
     """
     try:
         if (size := path.stat().st_size) > LONGEST:

@@ -1,6 +1,5 @@
 """The losses of the thesis (Section 3.4), each a scalar in the dtype of its inputs."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,6 +8,7 @@ from lorbms_fast.kernels.lorbms.loss_head.reference import (
     called_fake,
     called_real,
     classification_loss,
+    classification_targets,
     deception,
     discrimination,
     total,
@@ -32,11 +32,6 @@ def generation(I_ref: Tensor, s: Scenes, D_mix: Tensor, L_cls: Tensor, config: L
     L_rec_hat, L_rec_prime = reconstruction(I_ref, s.I_hat), reconstruction(I_ref, s.I_prime)
     terms = L_rec_hat, L_rec_prime, deception(D_mix, config.gan), L_cls
     return GeneratorLosses(total(*terms, (config.rec, config.adv, config.cls)), *terms)
-
-
-def classification_targets(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Make the targets y of L_cls, (4, N, 4), from a mask (N, 4): one-hot at j where candidate j was used, else 0."""
-    return torch.diag_embed(mask.to(dtype)).transpose(0, 1)
 
 
 def reconstruction(image: Tensor, reconstructed: Tensor) -> Tensor:

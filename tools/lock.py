@@ -52,11 +52,7 @@ def pins_of(path: Path) -> list[str]:
 
 
 def report(pins: Sequence[str], python: str | None = None) -> list[dict[str, Any]]:
-    """Ask pip which files it would take for these pins: as configured here, or of the index alone for another Python.
-
-    Raises:
-        subprocess.CalledProcessError: one of them cannot be had; pip has said which.
-    """
+    """Ask pip which files it would take for pins: as configured here, or of the index alone for another Python."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
     with tempfile.TemporaryDirectory() as folder:
         if python:

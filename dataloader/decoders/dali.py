@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
@@ -28,18 +29,12 @@ def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[
     Refuses what `plain_size` does, files without an end, and what DALI itself refuses.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    results: list[Squares | None] = []
-    for pixels, of in zip(decoded(encoded, device), crops, strict=True):
-        if pixels is None:
-            results.append(None)
-            continue
-        height, width, _ = pixels.shape
-        wanted = of(width, height)
-        images = [square(pixels, crop, side).cpu().numpy() for crop in wanted]
-        results.append(
-            Squares(width, height, wanted, np.stack(images)) if wanted else Squares.none(width, height, side)
-        )
-    return results
+
+    def cut(pixels: Tensor, crop: Crop, side: int) -> NDArray[np.uint8]:
+        return square(pixels, crop, side).cpu().numpy()
+
+    found = zip(decoded(encoded, device), crops, strict=True)
+    return [None if pixels is None else Squares.of(pixels, of, side, cut) for pixels, of in found]
 
 
 def decoded(encoded: Sequence[bytes], device: torch.device) -> list[Tensor | None]:

@@ -1,7 +1,7 @@
 """The interface of decoders: encoded photographs to squares."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ CropsOf = Callable[[bytes], Crops]
 """The same, given the encoded photograph first."""
 
 
+def cut(photograph: NDArray[np.uint8], crop: Crop, side: int) -> NDArray[np.uint8]:
+    """Cut a square out of a photograph (H, W, 3), area-resampled to (side, side, 3)."""
+    square = photograph[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
+    return area_resize(square[:, ::-1] if crop.flip else square, side)
+
+
 class Squares(NamedTuple):
     """The squares of one photograph."""
 
@@ -25,8 +31,10 @@ class Squares(NamedTuple):
     """(len(crops), side, side, 3)."""
 
     @classmethod
-    def of(cls, pixels: NDArray[np.uint8], crops: Crops, side: int) -> "Squares":
-        """Cut the squares out of a whole photograph (H, W, 3)."""
+    def of(
+        cls, pixels: Any, crops: Crops, side: int, cut: Callable[[Any, Crop, int], NDArray[np.uint8]] = cut
+    ) -> "Squares":
+        """Cut the squares out of a whole photograph (H, W, 3), an array or what else `cut` takes."""
         height, width, _ = pixels.shape
         wanted = crops(width, height)
         if not wanted:
@@ -39,11 +47,6 @@ class Squares(NamedTuple):
         return cls(width, height, (), np.empty((0, side, side, 3), np.uint8))
 
 
-def cut(photograph: NDArray[np.uint8], crop: Crop, side: int) -> NDArray[np.uint8]:
-    """Cut a square out of a photograph (H, W, 3), area-resampled to (side, side, 3)."""
-    square = photograph[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
-    return area_resize(square[:, ::-1] if crop.flip else square, side)
-
-
+Cut = Callable[[Any, Crop, int], NDArray[np.uint8]]
 Decoder = Callable[[Sequence[bytes], Sequence[Crops], int], list[Squares | None]]
 """`decoder(encoded, crops, side)`: the squares of each photograph, or None where it refuses to decode one."""

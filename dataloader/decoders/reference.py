@@ -48,16 +48,13 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     """Decode a photograph to uint8 (H, W, 3), turned upright as its EXIF orientation says.
 
     Greyscale is repeated, CMYK and palettes are converted, 16 bits lose their lower 8, transparency is laid over white;
-    of an animation the first picture is read. Color profiles are ignored.
-
-    `name` stands for it in messages.
+    of an animation the first picture is read. Color profiles are ignored. `name` stands for it in messages.
 
     >>> decode_rgb(b"P5 2 1 255 " + bytes([0, 128]), "two.pgm").tolist()
     [[[0, 0, 0], [128, 128, 128]]]
 
-    Raises:
-        BadImage: it is cut short, damaged, absurdly large, of another format, or has pixels of 32 bits, for which
-            there is no agreed white.
+    Raises BadImage if it is cut short, damaged, absurdly large, of another format, or has pixels of 32 bits, for which
+    there is no agreed white.
     """
     # Pillow warns of damaged metadata and of large sizes; the pixels and `MAX_PIXELS` decide here.
     with warnings.catch_warnings():

@@ -24,9 +24,8 @@ Layout = Literal["folder", "coco", "tar", "mixed", "stl10", "voc"]
 def layout_of(root: Path) -> Layout:
     """Tell a folder's layout from its content.
 
-    Returns:
-        coco where `annotations/` has a file of COCO's, stl10 where there are STL-10's binary files, voc where there is
-        `JPEGImages`, else what lies below: tar archives, pictures (folder), or both (mixed).
+    It is coco where `annotations/` has a file of COCO's, stl10 where there are STL-10's binary files, voc where there
+    is `JPEGImages`, else what lies below: tar archives, pictures (folder), or both (mixed).
     """
     if any(path.parent.name == "annotations" for path in annotation_files(root)):
         return "coco"
@@ -54,10 +53,8 @@ def photographs_in(
 
     `annotations` is COCO's json file, by default the one that `find_annotations` finds; `part` is the part of COCO that
     is wanted: folders and files named after the other are refused; `split` is of STL-10 or VOC, by default everything.
-    `members` reads archives in the place of `named_members`.
-
-    Raises:
-        UserError: the folder, or something in it, is missing or unfit; `annotations` or `split` do not apply.
+    `members` reads archives in the place of `named_members`. Raises UserError where the folder, or something in it, is
+    missing or unfit, or `annotations` or `split` do not apply.
     """
     if not root.is_dir():
         raise UserError(f"{root} is {'not a folder' if root.exists() else 'missing'}: name a folder of photographs")

@@ -37,10 +37,7 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     empty or not finite do not count as boxes.
 
     Images are looked for in the root, in `images/`, in the folder that the file is called after, beside the file, and
-    if none is there, in every folder below.
-
-    Raises:
-        UserError: the file is missing or is no COCO file, or none of its images is there.
+    if none is there, in every folder below. Raises UserError if none is there either, or the file is none of COCO's.
     """
     content = _read(annotations)
     images, unusable = _usable(content["images"])

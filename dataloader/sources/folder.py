@@ -37,9 +37,7 @@ def of_folder(root: Path) -> Listing:
     """List every picture below a folder, by the endings of file names; the path without ending is its id.
 
     Hidden files, what operating systems leave, and image stores and runs are left out; links to folders are followed.
-
-    Raises:
-        UserError: there is no such folder, a folder cannot be read, or no pictures are in it.
+    Raises UserError where a folder is missing or cannot be read, or there are no pictures.
     """
     tree = tree_below(root)
     found = named_pictures(tree)

@@ -47,10 +47,8 @@ def of_tar(root: Path, members: Members | None = None) -> Listing:
     A picture's id is its name in the archive up to the first dot of the last part, with the archive's name before it
     where several have the same. A damaged archive gives the pictures before the damage, and an unusable entry. Of a
     member that was written again the last counts; archives that were joined are read to the last. Masks and the like
-    beside a sample's photograph are left out. `members` reads the archives in the place of `named_members`.
-
-    Raises:
-        UserError: there is no such folder, it holds no archives, or these hold no pictures.
+    beside a sample's photograph are left out. `members` reads the archives in the place of `named_members`. Raises
+    UserError where there is no such folder, no archive in it, or no picture in these.
     """
     tree = tree_below(root)
     archives = archives_in(tree)

@@ -34,10 +34,8 @@ class VocAnnotation:
 def of_voc(root: Path, split: str | None = None) -> Listing:
     """List the photographs of `JPEGImages`, or those that `ImageSets/Main/SPLIT.txt` names, with their boxes.
 
-    The root holds `JPEGImages`, as VOC2007 or the like, or such folders, as VOCdevkit.
-
-    Raises:
-        UserError: the folder or the list is missing, or names no photographs.
+    The root holds `JPEGImages`, as VOC2007 or the like, or such folders, as VOCdevkit. Raises UserError where the
+    folder or the list is missing, or names no photographs.
     """
     found: list[Named] = []
     left_out: list[Skipped] = []

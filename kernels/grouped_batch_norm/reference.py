@@ -10,9 +10,6 @@ def grouped_batch_norm(
     """Normalize each of `groups` consecutive, equal parts of the batch by its own mean and biased variance.
 
     Returns the result, of x's shape, means and variances (groups, C); documented at the package's function.
-
-    Raises:
-        ValueError: the batch is not a multiple of `groups`.
     """
     if x.shape[0] % groups:
         raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import BadImage, decode_rgb
+from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.errors import UserError
 
 _PNG = "data:image/png;base64,"

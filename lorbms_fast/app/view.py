@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from lorbms_fast.app.pictures import of_address, photograph_of, png_address
-from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
+from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
@@ -110,8 +110,7 @@ class RunView:
     def neighbours_of(self, upload: bytes) -> dict[str, Any]:
         """Search the store for the neighbours of an uploaded picture's quadrants; `square` is the picture's address.
 
-        Raises:
-            UserError: it is no picture, the store's features were not kept, or their extractor cannot be had.
+        Raises UserError if it is no picture, the features were not kept, or their extractor cannot be had.
         """
         if self.table is None or self.features is None:
             raise UserError(f"the features of {self.run.store} were not kept: run  lorbms-fast neighbours  on it again")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.config import Natural
-from lorbms_fast.dataloader.center_crop import center_crop
+from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator, Transfer, plain_generator
 from lorbms_fast.kernels import use_impl

@@ -10,7 +10,7 @@ from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import Count, Natural
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.errors import UserError
-from lorbms_fast.rendering.scenes import film_sheet, interpolation_sheet, mixed_scene_sheet
+from lorbms_fast.rendering.scenes import film_sheet, interpolation_sheet, scene_sheet
 from lorbms_fast.rendering.transfer import interpolation
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.tiles import is_grid
@@ -68,7 +68,7 @@ def render(
         images = interpolation(networks, scenes.f_ref, scenes.f_mix, amounts)
         target, sheet = run / "interpolation.png", interpolation_sheet(batch, images, amounts)
     else:
-        target, sheet = run / "mixed_scenes.png", mixed_scene_sheet(batch, scenes.I_mix)
+        target, sheet = run / "mixed_scenes.png", scene_sheet(batch, scenes)
     target = out or target
     with atomic_write(target) as partial:
         sheet.save(partial, format="png")

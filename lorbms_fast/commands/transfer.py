@@ -6,9 +6,9 @@ import torch
 import tyro
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_float_nchw
+from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.scenes import transfer_sheet
 from lorbms_fast.rendering.transfer import transfer as transfer_objects

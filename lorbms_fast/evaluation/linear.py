@@ -15,7 +15,7 @@ from torch import nn
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, encoder_backbone
-from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
+from lorbms_fast.evaluation.datasets.labelled import read_class_folders
 from lorbms_fast.evaluation.datasets.stl10 import Stl10
 from lorbms_fast.evaluation.datasets.voc import read_voc
 from lorbms_fast.evaluation.features import cached_features, weights_fingerprint

@@ -1,6 +1,6 @@
 """Sheets of mixed scenes (thesis, Figures 4.2 and 4.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,14 +27,11 @@ def collage(I_ref: Tensor, I_q: Tensor, mask: Tensor) -> Tensor:
     return pasted
 
 
-def mixed_scene_sheet(batch: Batch, I_mix: Tensor) -> Image.Image:
-    """Draw a row for each sample: reference, candidates, collage, mixed scene (Figure 4.2)."""
-    return _sheet(batch, {"I_mix": I_mix})
-
-
-def training_sheet(batch: Batch, scenes: Scenes) -> Image.Image:
-    """Draw `mixed_scene_sheet` with the two reconstructions of the reference."""
-    return _sheet(batch, {"I_mix": scenes.I_mix, "I_hat": scenes.I_hat, "I_prime": scenes.I_prime})
+def scene_sheet(batch: Batch, scenes: Scenes, made: Sequence[str] = ("I_mix",)) -> Image.Image:
+    """Draw a row for each sample: reference, candidates, collage, and what was made of them, by name (Figure 4.2)."""
+    others = [f"I_q{j}" for j in range(1, len(batch.I_q) + 1)] if len(batch.I_q) > 1 else ["I_other"]
+    inputs = {"I_ref": batch.I_ref} | dict(zip(others, batch.I_q, strict=True))
+    return _rows(inputs | _collage(batch) | {name: getattr(scenes, name) for name in made}, batch.mask)
 
 
 def transfer_sheet(I_obj: Tensor, I_ref: Tensor, mask: Tensor, I_mix: Tensor) -> Image.Image:
@@ -71,12 +68,6 @@ def film_sheet(batch: Batch, moments: Mapping[str, Scenes]) -> Image.Image:
     rows = [list(columns[what][i * width : (i + 1) * width]) for i in range(count) for what in columns]
     masks = ["".join(map(str, m)) for m in batch.mask.int().tolist()]
     return sheet(rows, ["", *moments], [label for mask in masks for label in ("I_hat", f"I_mix {mask}")])
-
-
-def _sheet(batch: Batch, made: dict[str, Tensor]) -> Image.Image:
-    others = [f"I_q{j}" for j in range(1, len(batch.I_q) + 1)] if len(batch.I_q) > 1 else ["I_other"]
-    inputs = {"I_ref": batch.I_ref} | dict(zip(others, batch.I_q, strict=True))
-    return _rows(inputs | _collage(batch) | made, batch.mask)
 
 
 def _collage(batch: Batch) -> dict[str, Tensor]:

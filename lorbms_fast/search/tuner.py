@@ -1,18 +1,68 @@
 """Random search and population based training (Jaderberg et al., 2017) by Ray Tune."""
 
+import json
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.schedulers import PopulationBasedTraining
 
 from lorbms_fast.config import TrainConfig
+from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.log import read_lines
+from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
-from lorbms_fast.search.space import Space, ranges
-from lorbms_fast.search.trial import Trial, parameters
+from lorbms_fast.run import BEGINNING, Run
+from lorbms_fast.search.space import PARTS, Space, chosen, ranges
+from lorbms_fast.training.setup import batch_source
+from lorbms_fast.types import StepMetrics
 
 Method = Literal["random", "pbt"]
+
+
+class Trial(tune.Trainable):
+    """A run in its own folder; its checkpoints are the run's."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin a run with the settings drawn for it."""
+        base = TrainConfig(**json.loads(config["base"]))
+        values = {name: config[name] for name in PARTS if name in config}
+        self.every = int(config["every"])
+        self.store = ImageStore.open(Path(config["store"]))
+        settings = replace(chosen(base, values), log_every=1, sheet_every=10**9, checkpoint_every=10**9)
+        self.run_folder = Path(self.logdir) / "run"
+        shutil.rmtree(self.run_folder, ignore_errors=True)
+        self.lorbms = Run.create(self.run_folder, settings, self.store.path)
+        self.done = 0
+
+    def step(self) -> dict[str, Any]:
+        """Train for `every` iterations and report means over them."""
+        self.done += self.every
+        run = replace(self.lorbms, config=replace(self.lorbms.config, iterations=self.done))
+        training = Training.of(run, batch_source(run.config, self.store))
+        start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
+        training.train(start)
+        entries = [json.loads(line) for line in read_lines(run.folder / "metrics.jsonl")][-self.every :]
+        means = {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}
+        return means | {"iteration": self.done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Keep the run's newest checkpoint."""
+        newest = self.lorbms.latest()
+        shutil.copytree(newest, Path(checkpoint_dir) / newest.name)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Resume from a checkpoint of this run or of a better one."""
+        (kept,) = (path for path in Path(checkpoint).iterdir() if path.name.isdigit())
+        target = self.run_folder / "checkpoints"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(kept, target / kept.name)
+        self.done = int(kept.name)
 
 
 def search(
@@ -37,9 +87,13 @@ def search(
     found = ranges(space)
     if not found:
         raise UserError("every range of the space is a single value: give at least one setting two")
+    if metric not in StepMetrics.names():
+        raise UserError(f"--metric {metric}: choose one of {', '.join(StepMetrics.names())}")
+    _connect()
     draws = {name: tune.loguniform(low, high) for name, (low, high) in found.items()}
     gpus = torch.cuda.device_count()
     trainable = tune.with_resources(Trial, {"cpu": 1, "gpu": 1} if gpus else {"cpu": 1})
+    fixed = {"base": json.dumps(asdict(base)), "store": str(store.resolve()), "every": every}
     path = out.resolve()
     if tune.Tuner.can_restore(str(path)):
         tuner = tune.Tuner.restore(str(path), trainable=trainable, resume_errored=True)
@@ -53,7 +107,7 @@ def search(
         scheduler = pbt if method == "pbt" else None
         tuner = tune.Tuner(
             trainable,
-            param_space=parameters(base, store, every) | draws,
+            param_space=fixed | draws,
             tune_config=tune.TuneConfig(
                 num_samples=trials, metric=metric, mode="min", scheduler=scheduler, reuse_actors=False
             ),
@@ -64,18 +118,28 @@ def search(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2, checkpoint_at_end=True),
             ),
         )
-    grid = tuner.fit()
-    results = [grid[i] for i in range(len(grid))]
-    results = [result for result in results if result.metrics and metric in result.metrics]
-    if not results:
-        raise UserError(f"no trial of {out} came to an end: read error.txt in its folders")
     rows = [
         {metric: result.metrics[metric], "iteration": result.metrics["iteration"], "folder": result.path}
         | {name: result.config[name] for name in found}
-        for result in results
-        if result.metrics is not None and result.config is not None
+        for result in tuner.fit()
+        if result.metrics and result.config and metric in result.metrics
     ]
+    if not rows:
+        raise UserError(f"no trial of {out} came to an end: read error.txt in its folders")
     return sorted(rows, key=lambda row: float(row[metric]))
+
+
+def _connect() -> None:
+    """Join the Ray cluster that this machine belongs to, else start one of this machine alone."""
+    if ray.is_initialized():
+        return
+    try:
+        ray.init()
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise UserError(
+            f"the Ray cluster of RAY_ADDRESS, or that this machine belongs to, does not take this process ({error}): "
+            "set RAY_ADDRESS=local to search on this machine alone"
+        ) from error
 
 
 def _inside(config: dict[str, Any], found: dict[str, tuple[float, float]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from lorbms_fast.kernels import use_impl
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.psnr import blur_levels
 from lorbms_fast.rendering.curves import draw_curves
-from lorbms_fast.rendering.scenes import training_sheet
+from lorbms_fast.rendering.scenes import scene_sheet
 from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.training.setup import batch_source, scene_batches
 from lorbms_fast.types import Networks
 
+SHEET = partial(scene_sheet, made=("I_mix", "I_hat", "I_prime"))
 BLURRED = 200
 """Max. number of images whose blurs the curves show for comparison."""
 
@@ -36,11 +38,8 @@ def run_training(
     """Train a run to its end, from its newest checkpoint if it has one, and draw its curves.
 
     Where the store is now is noted in the run; `other_images` allows images that it has not learned from. `retune`
-    tries kernels again that were tried on this machine before.
-
-    Raises:
-        UserError: another process is training it, or something the user can mend came in between.
-        Interrupted: SIGINT or SIGTERM came; everything is on disk.
+    tries kernels again that were tried on this machine before. Raises UserError if another process is training it, and
+    Interrupted after SIGINT or SIGTERM, when everything is on disk.
     """
     run = run.on(store, other_images)
     with (
@@ -74,7 +73,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
         with atomic_write(run.folder / "kernels.json") as partial:
             partial.write_text(json.dumps(found.facts(), indent=1) + "\n")
     try:
-        training.train(start, training_sheet, _measure(run, source.store) if world.first else None)
+        training.train(start, SHEET, _measure(run, source.store) if world.first else None)
     except Interrupted as stop:
         if world.first:
             _draw_curves(run, source)

@@ -61,6 +61,11 @@ def discrimination(D_ref: Tensor, D_mix: Tensor, gan: Gan = "cross-entropy") -> 
 
 def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> Tensor:
     """`L_cls = sum_j lambda_j bce(Cls(I_mix, I_qj), y_j)`; documented at the package's function of this name."""
-    targets = torch.diag_embed(mask.to(logits.dtype)).transpose(0, 1)
+    targets = classification_targets(mask, logits.dtype)
     per_candidate = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((1, 2))
     return torch.stack([lambda_j * loss for lambda_j, loss in zip(lambdas, per_candidate, strict=True)]).sum()
+
+
+def classification_targets(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Make the targets y of L_cls, (4, N, 4), from a mask (N, 4): one-hot at j where candidate j was used, else 0."""
+    return torch.diag_embed(mask.to(dtype)).transpose(0, 1)

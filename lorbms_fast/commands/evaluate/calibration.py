@@ -10,8 +10,7 @@ from rich.table import Table
 from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
-from lorbms_fast.evaluation.calibration.autoencoder import calibrate
-from lorbms_fast.evaluation.calibration.curves import draw_calibration
+from lorbms_fast.evaluation.calibration.autoencoder import calibrate, draw_calibration
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 
 

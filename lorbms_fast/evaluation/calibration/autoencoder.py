@@ -1,11 +1,14 @@
 """Training encoder, decoder and discriminator without the classifier, on L1 and the adversarial loss."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,6 +31,7 @@ from lorbms_fast.models.encoder import Encoder
 from lorbms_fast.models.initial_values import initialize
 from lorbms_fast.optimizers import Adam, frozen, update
 from lorbms_fast.progress import tqdm
+from lorbms_fast.rendering.style import PLOT
 
 LEARNED = 0.9
 """Share of the photographs to learn from; the rest is what PSNR and L1 are measured on."""
@@ -77,6 +81,21 @@ def calibrate(
         }
 
     return cached(out / f"{name}.json", setting, make)
+
+
+def draw_calibration(results: Sequence[Result], target: Path) -> None:
+    """Draw a line for each variant, on held-out images, as a PNG."""
+    with matplotlib.rc_context(PLOT):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        for axes, (key, title) in zip(figure.subplots(1, 2), {"psnr": "PSNR, dB", "l1": "L1"}.items(), strict=True):
+            for result in results:
+                points = result["curve"]
+                axes.plot([p["iteration"] for p in points], [p[key] for p in points], label=result["variant"])
+            axes.set(title=f"{title}, held-out images", xlabel="iteration")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend()
+        with atomic_write(target) as partial:
+            figure.savefig(partial, format="png", dpi=110)
 
 
 def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:

@@ -1,5 +1,6 @@
 """Labeled sets of pictures."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.decoders import read_rgb
+from lorbms_fast.dataloader.sources.folder import SUFFIXES, is_hidden
+from lorbms_fast.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,24 @@ class Files(Sequence[NDArray[np.uint8]]):
     def __getitem__(self, i: Any) -> Any:
         """Photograph i as uint8 (H, W, 3); a slice gives `Files`."""
         return Files(self.paths[i]) if isinstance(i, slice) else read_rgb(self.paths[i])
+
+
+def read_class_folders(folder: Path) -> Labelled:
+    """Read ImageNet, or what is laid out as it is: the pictures of `folder/<class>/`, classes by name.
+
+    Raises UserError where fewer than two folders have any.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: name the folder of ImageNet's classes, such as ILSVRC2012/train")
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
+    files = {
+        name: sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES and not is_hidden(p.name))
+        for name in classes
+    }
+    classes = [name for name in classes if files[name]]
+    if len(classes) < 2:
+        raise UserError(f"{folder} has {len(classes)} folders with pictures: ImageNet has one for each class")
+    labels = np.repeat(np.arange(len(classes)), [len(files[name]) for name in classes])
+    paths = [path for name in classes for path in files[name]]
+    source = f"folders of ImageNet's kind, {folder.name}, {len(classes)} classes, {len(paths)} images"
+    return Labelled(Files(paths), labels, tuple(classes), source)

@@ -1,7 +1,6 @@
 """Transfer accuracy, chunk invariance and chunk-to-category of a run's checkpoint on a store."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def measure_scenes(
             "pairs": len(all_swaps.ref),
             "categories": list(objects.classes),
             "transfer_accuracy": {
-                **{name: proportion(_together(found)) for name, found in answers.items()},
+                **{name: proportion(Answers.together(found)) for name, found in answers.items()},
                 "majority": majority(objects.labels, photographs, split),
             },
             "chunk_invariance": invariance(sums),
@@ -185,7 +184,3 @@ def chunk_to_category(
         right = classifier.predict(chunks[split.test][test]) == y_test
         found[name] = proportion(Answers(right, per_quadrant(photographs[split.test])[test]))
     return found | {"majority": majority(objects.labels, photographs, split)}
-
-
-def _together(parts: Sequence[Answers]) -> Answers:
-    return Answers(*(np.concatenate(values) for values in zip(*parts, strict=True)))

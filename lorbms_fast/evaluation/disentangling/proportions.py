@@ -1,5 +1,6 @@
 """Percentages of right answers and their confidence, where answers about one photograph depend on each other."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,11 @@ class Answers(NamedTuple):
 
     right: NDArray[np.bool_]
     cluster: NDArray[np.int64]
+
+    @classmethod
+    def together(cls, parts: Sequence["Answers"]) -> "Answers":
+        """Join several."""
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def proportion(answers: Answers, resamples: int = RESAMPLES) -> Result:

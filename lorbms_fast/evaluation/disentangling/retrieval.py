@@ -55,14 +55,13 @@ def measure_retrieval(
             answers["transferred"].append(Answers((seen == of_obj)[swapped], couples[swapped]))
             answers["kept"].append(Answers((seen == of_ref)[~swapped], couples[~swapped]))
             answers["not replaced"].append(Answers((seen == of_ref)[swapped], couples[swapped]))
-        together = {name: Answers(*map(np.concatenate, zip(*of, strict=True))) for name, of in answers.items()}
         return {
             "iteration": iteration,
             "store": store.path.name,
             "pictures": store_source(store),
             "pairs": len(swaps.ref),
             "psnr": {"I_hat": reconstructed} | blur_levels(images),
-            "retrieval": {name: proportion(of) for name, of in together.items()},
+            "retrieval": {name: proportion(Answers.together(found)) for name, found in answers.items()},
             "chance": 100 / len(rows),
         }
 

@@ -21,9 +21,9 @@ from lorbms_fast.app.pictures import png_address, square_of
 from lorbms_fast.app.server import MAX_UPLOAD, application, serve
 from lorbms_fast.app.view import RunView
 from lorbms_fast.cli import main
-from lorbms_fast.dataloader.center_crop import center_crop
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
+from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.mixing import parse_mask

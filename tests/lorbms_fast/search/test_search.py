@@ -22,12 +22,28 @@ def test_a_single_value_is_not_searched():
     assert ranges(Space(adv=(0.1, 0.1))).keys() == PARTS.keys() - {"adv"}
 
 
+def _ray():
+    pytest.importorskip("ray.tune", reason="needs pip install 'lorbms-fast[search]'", exc_type=ImportError)
+    return pytest.importorskip("ray")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_searched_is_told_before_anything_starts(store, tmp_path, monkeypatch, capsys):
+    def refuse():
+        raise ConnectionError("timed out")
+
+    monkeypatch.setattr(_ray(), "init", refuse)
+    for options, told in ((["--metric", "foo"], "--metric foo: choose one of L_G"), ([], "RAY_ADDRESS=local")):
+        with pytest.raises(SystemExit):
+            main(["search", str(store.path), "--out", str(tmp_path / "out"), "--preset", "demo", *options])
+        assert told in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["random", "pbt"])
 @pytest.mark.filterwarnings("ignore")
 def test_two_trials(method, store, tmp_path, capsys):
-    pytest.importorskip("ray.tune")
-    import ray
+    ray = _ray()
 
     (tmp_path / "tiny.json").write_text(to_json(TINY))
     out = tmp_path / "search"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.datasets.imagenet import read_class_folders
+from lorbms_fast.evaluation.datasets.labelled import read_class_folders
 from lorbms_fast.evaluation.datasets.voc import CLASSES, read_voc
 
 SIZE = "<size><width>20</width><height>16</height><depth>3</depth></size>"
