@@ -85,23 +85,23 @@ class Halves(BatchSource):
         return torch.from_numpy(random_mask(generator(self.seed, purpose, number), n, self.tiles))
 
 
-def nearest_in_batch(images: Tensor, codes: Tensor, tau: float | None, tiles: int = 4) -> Batch:
+def nearest_in_batch(images: Tensor, codes: Tensor, tau: float | None) -> Batch:
     """Choose candidates among the other images (N, 3, S, S), N > 1, of a batch by their codes, and the mask (D.2).
 
     `tau` is the threshold on the squared L2 between two codes of a tile; None for the median of the smallest ones.
     """
-    between = distances_between(codes, tiles)
+    between = distances_between(codes)
     nearest = between.masked_fill(torch.eye(len(images), dtype=torch.bool, device=images.device), torch.inf).min(2)
     least = nearest.values.T
     return Batch(images, images[nearest.indices], threshold_mask(least, least.median() if tau is None else tau))
 
 
-def distances_between(codes: Tensor, tiles: int = 4) -> Tensor:
-    """Compute the squared L2 between the codes (N, chunks, chunk) of any two images by tile, (tiles, N, N) float32."""
+def distances_between(codes: Tensor) -> Tensor:
+    """Compute the squared L2 between the codes (N, chunks, chunk) of any two images by quadrant, (4, N, N) float32."""
     by_chunk = codes.transpose(0, 1).float()
     squared = torch.cdist(by_chunk, by_chunk, compute_mode="donot_use_mm_for_euclid_dist").square()
-    between = squared.new_zeros(tiles, len(codes), len(codes))
-    return between.index_add(0, tile_of_chunk(len(by_chunk), tiles, codes.device), squared)
+    between = squared.new_zeros(4, len(codes), len(codes))
+    return between.index_add(0, tile_of_chunk(len(by_chunk), 4, codes.device), squared)
 
 
 def _unmixed(images: Tensor) -> Batch:

@@ -18,8 +18,6 @@ class VocObject:
 
     name: str
     difficult: bool
-    box: tuple[float, float, float, float]
-    """Left, top, right, bottom in pixels, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +128,9 @@ class _WithoutDoctype(ElementTree.TreeBuilder):
 
 
 def _object(node: ElementTree.Element) -> VocObject:
-    left, top, right, bottom = (float(_text(node, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
-    return VocObject(_text(node, "name"), node.findtext("difficult", "0").strip() == "1", (left, top, right, bottom))
+    for side in ("xmin", "ymin", "xmax", "ymax"):
+        float(_text(node, f"bndbox/{side}"))  # an annotation without is damaged
+    return VocObject(_text(node, "name"), node.findtext("difficult", "0").strip() == "1")
 
 
 def _text(node: ElementTree.Element, path: str) -> str:

@@ -2,7 +2,7 @@
 
 import json as json_format
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -30,34 +30,23 @@ def info(*, preset: str = "thesis", variant: str = "thesis", json: bool = False)
         return
     config = with_variant(base, variant)
     different = {name: value for name, value, _ in changes(asdict(config), asdict(base))}
-    facts = Facts(variant, different, receptive_fields(config.model), describe(config.model))
-    (_print_json if json else _print_tables)(facts)
+    fields, networks = receptive_fields(config.model), describe(config.model)
+    if not json:
+        _print_tables(variant, different, fields, networks)
+        return
+    facts = {"variant": variant, "changes": different, "receptive_fields": fields, "parameters": totals(networks)}
+    layers = {name: [layer._asdict() for layer in found] for name, found in networks.items()}
+    print(json_format.dumps(facts | {"layers": layers}, indent=2))
 
 
-class Facts(NamedTuple):
-    """Facts on a variant that are printed."""
-
-    variant: str
-    changes: dict[str, Any]
-    """Settings that the variant changes, by dotted name."""
-    receptive_fields: dict[str, int]
-    """Pixels that one position of a network's output sees."""
-    networks: dict[str, list[Layer]]
-
-
-def _print_json(facts: Facts) -> None:
-    layers = {name: [layer._asdict() for layer in found] for name, found in facts.networks.items()}
-    content = facts._asdict() | {"parameters": totals(facts.networks), "layers": layers}
-    del content["networks"]
-    print(json_format.dumps(content, indent=2))
-
-
-def _print_tables(facts: Facts) -> None:
+def _print_tables(
+    variant: str, different: dict[str, Any], fields: dict[str, int], networks: dict[str, list[Layer]]
+) -> None:
     console = Console()
-    console.print(f"[bold]{facts.variant}[/bold]: {VARIANTS[facts.variant]}")
-    for name, value in facts.changes.items():
+    console.print(f"[bold]{variant}[/bold]: {VARIANTS[variant]}")
+    for name, value in different.items():
         console.print(f"  {name} = {value}")
-    for name, layers in facts.networks.items():
+    for name, layers in networks.items():
         table = Table("layer", "kind", "output (C, H, W)", title=name)
         table.add_column("parameters", justify="right")
         for layer in layers:
@@ -66,8 +55,8 @@ def _print_tables(facts: Facts) -> None:
         console.print(table)
     summary = Table("network", title="trainable parameters")
     summary.add_column("parameters", justify="right")
-    for name, count in totals(facts.networks).items():
+    for name, count in totals(networks).items():
         summary.add_row(name, f"{count:,}")
     console.print(summary)
-    for name, side in facts.receptive_fields.items():
+    for name, side in fields.items():
         console.print(f"receptive field of the {name}: {side} x {side}, norms aside")

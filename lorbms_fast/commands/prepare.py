@@ -81,8 +81,8 @@ def prepare(
     source, out = without_file_scheme(source), without_file_scheme(out)
     if cluster is None and (url := url_of(source) or url_of(out)):
         raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
-    base = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
-    chosen = _adjusted(base, min_side, limit)
+    chosen = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
+    chosen = replace(chosen, min_side=min_side or chosen.min_side, draw=limit or chosen.draw)
     if layout == "auto" and annotations:
         layout = "coco"
     with nullcontext() if cluster is None else import_module("lorbms_fast.cluster.tasks").connected(cluster):
@@ -104,11 +104,6 @@ def prepare(
             out, source, listing, chosen, image_size=image_size, seed=seed, decoder=by, on_bad=on_bad
         )
     print(_report(out, chosen, counts, skipped))
-
-
-def _adjusted(recipe: Recipe, min_side: int | None, limit: int | None) -> Recipe:
-    recipe = recipe if min_side is None else replace(recipe, min_side=min_side)
-    return recipe if limit is None else replace(recipe, draw=limit)
 
 
 def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -> str:

@@ -36,12 +36,12 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             f"{' and '.join(f'--{name} {getattr(named, name)}' for name in given)} would begin another run than "
             f"{named.resume}, which has settings of its own: leave it out, and change single ones by their names"
         )
-    base = _base(named.preset, named.resume)
+    base = preset_named(named.preset or "thesis") if named.resume is None else Run.open(named.resume).config
     if named.config is not None:
         base = read_config(named.config, base)
     if named.variant is not None:
         base = with_variant(base, named.variant)
-    preset_named, variant_named = named.preset or "thesis", named.variant or "thesis"
+    preset_name, variant_name = named.preset or "thesis", named.variant or "thesis"
 
     def train(
         store: tyro.conf.Positional[Path | None] = None,
@@ -51,8 +51,8 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         resume: Path | None = None,
         other_images: bool = False,
         retune: bool = False,
-        preset: str = preset_named,
-        variant: str = variant_named,
+        preset: str = preset_name,
+        variant: str = variant_name,
         config: Path | None = None,
         settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = base,
     ) -> None:
@@ -100,13 +100,6 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             run_training(replace(run, config=settings), images, world, other_images, retune)
 
     return train
-
-
-def _base(preset: str | None, resumed: Path | None) -> TrainConfig:
-    """Find the settings that the command line changes."""
-    if resumed is not None:
-        return Run.open(resumed).config
-    return preset_named("thesis" if preset is None else preset)
 
 
 def _new(out: Path, world: World, make: Callable[[Path], Run]) -> Run:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 import tyro
 
 from lorbms_fast.atomic_io import atomic_write
@@ -32,13 +31,9 @@ def transfer(
     """
     model = Run.open(run).config.model
     chosen = parse_mask(mask, model.tiles)
-    I_obj, I_ref = (_photo(path, model.image_size) for path in (object, scene))
+    I_obj, I_ref = (to_float_nchw(center_crop(read_rgb(path), model.image_size)) for path in (object, scene))
     I_mix = transfer_objects(load_networks(run), I_obj[None], I_ref[None], chosen[None])[0]
     target = out or run / "transfer.png"
     with atomic_write(target) as partial:
         transfer_sheet(I_obj, I_ref, chosen, I_mix).save(partial, format="png")
     print(target)
-
-
-def _photo(path: Path, side: int) -> torch.Tensor:
-    return to_float_nchw(center_crop(read_rgb(path), side))

@@ -70,7 +70,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     return float(((mu_1 - mu_2) ** 2).sum() + trace)
 
 
-def frechet(real: NDArray[np.floating], made: NDArray[np.floating], groups: int = GROUPS) -> Estimate:
+def frechet(real: NDArray[np.floating], made: NDArray[np.floating]) -> Estimate:
     """Estimate the Frechet distance between features (N, D) of real and (M, D) of made images.
 
     >>> draw = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def frechet(real: NDArray[np.floating], made: NDArray[np.floating], groups: int 
     >>> found.low < 2 < found.high  # the distance between the distributions themselves
     True
     """
-    groups = min(groups, len(real), len(made))
+    groups = min(GROUPS, len(real), len(made))
     real, made = _in_their_span(real, made)
     of_real, of_made = Moments.of(real), Moments.of(made)
     left_out = [
@@ -116,7 +116,7 @@ def kernel_distance(real: NDArray[np.floating], made: NDArray[np.floating], grou
     return jackknife(mmd(everything), [mmd(everything - np.eye(groups)[g]) for g in range(groups)])
 
 
-def inception_score(probabilities: NDArray[np.floating], groups: int = GROUPS) -> Estimate:
+def inception_score(probabilities: NDArray[np.floating]) -> Estimate:
     """Estimate `exp(mean KL(p(y|x) || p(y)))` over all images.
 
     >>> certain = np.repeat(np.eye(4), 25, axis=0)  # four classes, each as often
@@ -124,7 +124,7 @@ def inception_score(probabilities: NDArray[np.floating], groups: int = GROUPS) -
     4.0
     """
     p = np.asarray(probabilities, np.float64)
-    groups = min(groups, len(p))
+    groups = min(GROUPS, len(p))
     numbers = np.arange(len(p))
     return jackknife(_score(p), [_score(p[numbers % groups != g]) for g in range(groups)])
 

@@ -86,15 +86,15 @@ def _block_a(inputs: int, pool_outputs: int) -> Block:
     return Block(inputs, chains, "mean", pool_outputs)
 
 
-def _block_b(inputs: int) -> Block:
+def _block_b() -> Block:
     chains = [
         [("branch3x3", 384, (3, 3), 2)],
         [("branch3x3dbl_1", 64, (1, 1), 1), ("branch3x3dbl_2", 96, (3, 3), 1), ("branch3x3dbl_3", 96, (3, 3), 2)],
     ]
-    return Block(inputs, chains, "stride")
+    return Block(288, chains, "stride")
 
 
-def _block_c(inputs: int, width: int) -> Block:
+def _block_c(width: int) -> Block:
     wide, tall = (1, 7), (7, 1)
     double = [(f"branch7x7dbl_{i}", width, kernel, 1) for i, kernel in enumerate(((1, 1), tall, wide, tall), start=1)]
     chains = [
@@ -102,16 +102,16 @@ def _block_c(inputs: int, width: int) -> Block:
         [("branch7x7_1", width, (1, 1), 1), ("branch7x7_2", width, wide, 1), ("branch7x7_3", 192, tall, 1)],
         [*double, ("branch7x7dbl_5", 192, wide, 1)],
     ]
-    return Block(inputs, chains, "mean", 192)
+    return Block(768, chains, "mean", 192)
 
 
-def _block_d(inputs: int) -> Block:
+def _block_d() -> Block:
     seven = [(f"branch7x7x3_{i}", 192, kernel, 1) for i, kernel in enumerate(((1, 1), (1, 7), (7, 1)), start=1)]
     chains = [
         [("branch3x3_1", 192, (1, 1), 1), ("branch3x3_2", 320, (3, 3), 2)],
         [*seven, ("branch7x7x3_4", 192, (3, 3), 2)],
     ]
-    return Block(inputs, chains, "stride")
+    return Block(768, chains, "stride")
 
 
 def _block_e(inputs: int, pool: str) -> Block:
@@ -119,10 +119,8 @@ def _block_e(inputs: int, pool: str) -> Block:
         [("branch1x1", 320, (1, 1), 1)],
         [("branch3x3_1", 384, (1, 1), 1), ("branch3x3_2a", 384, (1, 3), 1), ("branch3x3_2b", 384, (3, 1), 1)],
         [
-            ("branch3x3dbl_1", 448, (1, 1), 1),
-            ("branch3x3dbl_2", 384, (3, 3), 1),
-            ("branch3x3dbl_3a", 384, (1, 3), 1),
-            ("branch3x3dbl_3b", 384, (3, 1), 1),
+            *[("branch3x3dbl_1", 448, (1, 1), 1), ("branch3x3dbl_2", 384, (3, 3), 1)],
+            *[("branch3x3dbl_3a", 384, (1, 3), 1), ("branch3x3dbl_3b", 384, (3, 1), 1)],
         ],
     ]
     return Block(inputs, chains, pool, 192)
@@ -139,18 +137,10 @@ class Inception(nn.Module):
         self.Conv2d_3b_1x1 = Conv(64, 80, (1, 1))
         self.Conv2d_4a_3x3 = Conv(80, 192, (3, 3))
         blocks = {
-            "5b": _block_a(192, 32),
-            "5c": _block_a(256, 64),
-            "5d": _block_a(288, 64),
-            "6a": _block_b(288),
-            "6b": _block_c(768, 128),
-            "6c": _block_c(768, 160),
-            "6d": _block_c(768, 160),
-            "6e": _block_c(768, 192),
-            "7a": _block_d(768),
-            "7b": _block_e(1280, "mean"),
-            "7c": _block_e(2048, "max"),
-        }
+            "5b": _block_a(192, 32), "5c": _block_a(256, 64), "5d": _block_a(288, 64),
+            "6a": _block_b(), "6b": _block_c(128), "6c": _block_c(160), "6d": _block_c(160), "6e": _block_c(192),
+            "7a": _block_d(), "7b": _block_e(1280, "mean"), "7c": _block_e(2048, "max"),
+        }  # fmt: skip
         self.blocks = [f"Mixed_{name}" for name in blocks]
         for name, block in blocks.items():
             self.add_module(f"Mixed_{name}", block)

@@ -50,7 +50,7 @@ def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> 
     pages = Environment(
         loader=PackageLoader("lorbms_fast.evaluation", "static"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters["base64"] = _base64
+    pages.filters["base64"] = lambda picture: base64.b64encode(picture.read_bytes()).decode("ascii")
     page = pages.get_template(TEMPLATE).render(title=f"LORBMS run {run.resolve().name}", sections=sections)
     with atomic_write(target) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -187,7 +187,3 @@ def _variants(folder: Path) -> list[str]:
 
 def _existing(*paths: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
-
-
-def _base64(picture: Path) -> str:
-    return base64.b64encode(picture.read_bytes()).decode("ascii")

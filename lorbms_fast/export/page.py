@@ -47,7 +47,7 @@ def write_page(
     parts = {
         "style": page_part("style.css"),
         "transfer": page_part("transfer.html"),
-        "facts": _in_script(json.dumps(facts)),
+        "facts": json.dumps(facts).replace("<", "\\u003c"),
         "assets": "\n".join(
             f'<script type="text/plain" data-asset="{name}">{packed(content)}</script>'
             for name, content in contents.items()
@@ -74,8 +74,3 @@ def runtime_files(runtime: Path) -> dict[str, Path]:
 def packed(content: bytes) -> str:
     """Pack bytes as text that the page unpacks: gzip, then base64."""
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
-
-
-def _in_script(text: str) -> str:
-    """Escape JSON for a <script>."""
-    return text.replace("<", "\\u003c")

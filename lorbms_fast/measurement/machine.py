@@ -9,12 +9,9 @@ import torch
 
 def machine() -> str:
     """Processor, usable cores, GPU if any, and the versions of Python and torch."""
-    found = [line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    told = cpuinfo.read_text().splitlines() if (cpuinfo := Path("/proc/cpuinfo")).exists() else []
+    found = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
     processor = found[0] if found else platform.processor() or platform.machine()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{processor}, {cores} cores{gpu}, Python {platform.python_version()}, torch {torch.__version__}"
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []

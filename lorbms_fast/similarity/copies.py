@@ -34,7 +34,8 @@ def originals(images: Images) -> NDArray[np.int64]:
     In order of brightness every image is compared with the originals so far. Cells' means differ by no more than their
     pixels do, so pixels are compared only where the means on an 8 x 8 grid are similar. Memory: 192 N bytes and blocks.
     """
-    means = np.concatenate([_cell_means(images, rows) for rows in _blocks(len(images))])
+    grids = (np.rint(_on_grid(images[rows].astype(np.float32))).astype(np.uint8) for rows in _blocks(len(images)))
+    means = np.concatenate(list(grids)).reshape(len(images), -1)
     brightness = means.mean(1, dtype=np.float32)
     order = np.argsort(brightness, kind="stable")
     result = np.arange(len(images))
@@ -59,11 +60,6 @@ def originals(images: Images) -> NDArray[np.int64]:
 
 def _blocks(n: int) -> list[slice]:
     return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-
-
-def _cell_means(images: Images, rows: slice) -> NDArray[np.uint8]:
-    """Mean colors of the cells, (B, GRID * GRID * 3), rounded."""
-    return np.rint(_on_grid(images[rows].astype(np.float32))).astype(np.uint8).reshape(rows.stop - rows.start, -1)
 
 
 def _on_grid(images: NDArray[np.float32]) -> NDArray[np.float32]:

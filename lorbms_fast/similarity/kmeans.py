@@ -7,25 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-ITERATIONS = 20
+ITERATIONS, ROWS = 20, 256
 
 
-def trained_kmeans(
-    x: NDArray[np.float32], k: int, seed: int, device: torch.device, most_per_centroid: int = 256
-) -> faiss.Kmeans:
+def trained_kmeans(x: NDArray[np.float32], k: int, seed: int, device: torch.device) -> faiss.Kmeans:
     """Train k-means on finite x (N, D), N >= k: the result has `centroids` (k, D) and an `index` to find them by.
 
-    Centroids are trained on at most `most_per_centroid` rows each, drawn at random; on a GPU if Faiss can use it.
+    Centroids are trained on at most `ROWS` rows each, drawn at random; on a GPU if Faiss can use it.
     """
-    kmeans = faiss.Kmeans(
-        x.shape[1],
-        k,
-        niter=ITERATIONS,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=most_per_centroid,
-        gpu=faiss_uses(device),
-    )
+    points = {"min_points_per_centroid": 1, "max_points_per_centroid": ROWS}
+    kmeans = faiss.Kmeans(x.shape[1], k, niter=ITERATIONS, seed=seed, gpu=faiss_uses(device), **points)
     kmeans.train(np.ascontiguousarray(x))
     return kmeans
 

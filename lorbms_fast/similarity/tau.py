@@ -15,12 +15,12 @@ def replaced_fraction(distances: NDArray[np.float32], tau: float) -> float:
     return mixing_mask(torch.from_numpy(distances), tau).float().mean().item()
 
 
-def half_replacing_tau(distances: NDArray[np.float32], seed: int = 0) -> float:
+def half_replacing_tau(distances: NDArray[np.float32]) -> float:
     """Find the quantile of distances (N, 4, 10) at which random candidates replace half the quadrants.
 
     The farthest of four always stays and the nearest always goes, so tau decides on the two between.
     """
-    drawn = draw(distances, seed)
+    drawn = draw(distances)
     ordered = np.sort(drawn, axis=None)
     low, high = 0, len(ordered) - 1
     for _ in range(STEPS):  # the fraction grows with tau: bisection on the quantile

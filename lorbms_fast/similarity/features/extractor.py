@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lorbms_fast.similarity.quadrants import enlarged_quadrants
 
+SQUARE = 224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -23,20 +24,20 @@ class Extractor:
     """uint8 (B, side, side, 3) to float32 (B, 4, D)."""
 
 
-def of_quadrants(network: Callable[[Tensor], Tensor], device: torch.device, square: int = 224) -> Extractor:
+def of_quadrants(network: Callable[[Tensor], Tensor], device: torch.device) -> Extractor:
     """Make an extractor that gives each quadrant, enlarged to the whole square's size, to a network; float16 on GPUs.
 
-    The network takes float (B, 3, square, square) in 0..255 to (B, D).
+    The network takes float (B, 3, 224, 224) in 0..255 to (B, D).
     """
 
     @torch.inference_mode()
     def extract(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        quadrants = np.concatenate([enlarged_quadrants(image, square) for image in images])
+        quadrants = np.concatenate([enlarged_quadrants(image, SQUARE) for image in images])
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
             features = network(torch.from_numpy(quadrants).to(device).permute(0, 3, 1, 2).float())
         return features.float().cpu().numpy().reshape(len(images), 4, -1)
 
-    return Extractor(square, extract)
+    return Extractor(SQUARE, extract)
 
 
 def imagenet_normalized(x: Tensor) -> Tensor:
