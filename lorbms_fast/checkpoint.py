@@ -126,7 +126,8 @@ def newest(folder: Path, model: ModelConfig) -> Path:
     damaged = []
     for path in reversed(finished(folder)):
         try:
-            facts = _checked(path, _stamp(path))
+            files = ((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.iterdir())
+            facts = _checked(path, tuple(sorted(files)))  # names, sizes and times change when files do
         except Damaged as error:
             damaged.append(str(error))
             continue
@@ -242,11 +243,6 @@ def _set_aside(path: Path) -> None:
     if aside.exists():
         remove_whole(aside)
     path.rename(aside)
-
-
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return names, sizes and times of a folder's files, which change when they do."""
-    return tuple(sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir()))
 
 
 @lru_cache(maxsize=64)

@@ -39,7 +39,9 @@ def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[
 
 def decoded(encoded: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
     """Decode whole photographs, uint8 (H, W, 3) on the device, None where one is refused; UserError without DALI."""
-    taken = [i for i, data in enumerate(encoded) if _is_whole(data) and plain_size(data)]
+    # The CPU's decoder refuses JPEGs without an end itself, nvJPEG is not known to.
+    ended = [data[-1024:].rstrip(b"\0").endswith(END_OF_IMAGE) for data in encoded]
+    taken = [i for i, data in enumerate(encoded) if ended[i] and plain_size(data)]
     results: list[Tensor | None] = [None] * len(encoded)
     for start in range(0, len(taken), BATCH):
         rows = taken[start : start + BATCH]
@@ -67,11 +69,6 @@ def square(pixels: Tensor, crop: Crop, side: int) -> Tensor:
     averages = torch.einsum("ih,hwc,jw->ijc", weights, part, weights)
     rounded = averages.round().clamp(0, 255).to(torch.uint8)
     return rounded.flip(1) if crop.flip else rounded
-
-
-def _is_whole(data: bytes) -> bool:
-    """Look for a JPEG's end: the CPU's decoder refuses files without one itself, nvJPEG is not known to."""
-    return data[-1024:].rstrip(b"\0").endswith(END_OF_IMAGE)
 
 
 def _halving(encoded: list[bytes], device: torch.device) -> list[Tensor | None]:

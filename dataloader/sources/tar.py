@@ -87,7 +87,7 @@ def named_members(root: Path, archives: list[Path]) -> tuple[list[Named], list[S
                     left_out.append(Skipped(f"{places.pop(name)}", "beside", f"is {name}, written again further on"))
                 if (member.issym() or member.islnk()) and Path(name).suffix.lower() in SUFFIXES:
                     left_out.append(Skipped(f"{archive}/{name}", "beside", "is a link in its archive"))
-                elif _is_picture(name, member):
+                elif member.isreg() and not member.issparse() and Path(name).suffix.lower() in SUFFIXES | UNREAD:
                     places[name] = ByteRange(str(archive), member.offset_data, member.size)
         except Exception as error:  # tarfile meets strangers' headers with exceptions of every kind
             left_out.append(Skipped(str(archive), "bad", _damage(root / archive, error)))
@@ -97,10 +97,6 @@ def named_members(root: Path, archives: list[Path]) -> tuple[list[Named], list[S
         left_out += [Skipped(f"{archive}/{name}", "beside", reason) for name, reason in beside.items()]
         left_out += [unread(f"{archive}/{name}") for name in sorted(places.keys() - set(read))]
     return found, left_out
-
-
-def _is_picture(name: str, member: tarfile.TarInfo) -> bool:
-    return member.isreg() and not member.issparse() and Path(name).suffix.lower() in SUFFIXES | UNREAD
 
 
 def _photographs(names: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -107,7 +107,7 @@ def read_annotation(root: Path, name: str) -> VocAnnotation:
     """Read the objects of an image; UserError where the file is missing, no XML, or lacks what an annotation has."""
     path = root / ANNOTATIONS / f"{name}.xml"
     try:
-        tree = _parsed(path)
+        tree = ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
         width, height = (int(float(_text(tree, f"size/{side}"))) for side in ("width", "height"))
         size = (width, height) if min(width, height) > 0 else None
         return VocAnnotation(size, [_object(node) for node in tree.findall("object")])
@@ -117,12 +117,9 @@ def read_annotation(root: Path, name: str) -> VocAnnotation:
         raise UserError(f"{path} is no annotation of VOC ({error}): replace or remove it") from error
 
 
-def _parsed(path: Path) -> ElementTree.Element:
-    """Parse an XML file without a document type, whose entities could expand to gigabytes."""
-    return ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
-
-
 class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Builder that refuses a document type, whose entities could expand to gigabytes."""
+
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError("it declares a document type, which no annotation needs")
 

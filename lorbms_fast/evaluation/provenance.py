@@ -20,17 +20,14 @@ AUTHOR_LOGS = (
 """Numbers of the logs in the author's public repository."""
 
 
-def is_composed(store: ImageStore) -> bool:
-    """Tell whether the photographs are those that `lorbms-fast compose` made."""
-    return any((folder / CREDITS).is_file() for folder in (store.root, *list(store.root.parents)[:2]))
-
-
 def store_source(store: ImageStore) -> str:
     """Describe a store in words: how many images of which photographs."""
     places = (Path(source).parts for source in set(store.index["source"].to_pylist()))
     folders = {parts[0] for parts in places if len(parts) > 1}
     inside = f", {' and '.join(sorted(folders))}" if 0 < len(folders) <= MOST_NAMED else ""
-    kind = "composed scenes, not COCO" if is_composed(store) else f"photographs of {store.root}{inside}"
+    near = (store.root, *list(store.root.parents)[:2])
+    composed = any((folder / CREDITS).is_file() for folder in near)
+    kind = "composed scenes, not COCO" if composed else f"photographs of {store.root}{inside}"
     return f"{len(store):,} images of {store.path.name} ({kind})"
 
 

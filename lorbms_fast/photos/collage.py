@@ -43,7 +43,9 @@ def cutout(photo: Photo, scale: float, flip: bool) -> Cutout:
     resized = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     alpha = np.clip(resized[..., 3], 0, 1)
     color = np.clip(resized[..., :3] / np.maximum(alpha, 1e-3)[..., None], 0, 255)
-    return Cutout(color, alpha * _feather(alpha))
+    # Half a pixel is taken off the edge: cut-outs carry a rim of the color they were photographed against.
+    blurred = cv2.GaussianBlur(alpha, (0, 0), 0.8, borderType=cv2.BORDER_CONSTANT)
+    return Cutout(color, alpha * np.clip((blurred - 0.25) / 0.5, 0, 1))
 
 
 def background(photo: Photo, size: tuple[int, int], rng: np.random.Generator, smallest: float = 0.75) -> np.ndarray:
@@ -92,11 +94,6 @@ def _in_the_light_of(place: np.ndarray, color: np.ndarray, alpha: np.ndarray) ->
     contrast = np.clip(((place_light.std() + 8) / (spread * gain + 8)) ** _CONTRAST_FOLLOWS, 0.8, 1.2)
     tint = ((place.mean((0, 1)) + 8) / (place_mean + 8)) ** _COLOR_FOLLOWS
     return ((color * gain - mean * gain) * contrast + mean * gain) * tint.astype(np.float32)
-
-
-def _feather(alpha: np.ndarray) -> np.ndarray:
-    # Half a pixel is taken off the edge: cut-outs carry a rim of the color they were photographed against.
-    return np.clip((cv2.GaussianBlur(alpha, (0, 0), 0.8, borderType=cv2.BORDER_CONSTANT) - 0.25) / 0.5, 0, 1)
 
 
 @cache

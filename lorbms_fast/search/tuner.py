@@ -102,7 +102,9 @@ def search(
             time_attr="training_iteration",
             perturbation_interval=1,
             hyperparam_mutations=dict(draws),
-            custom_explore_fn=lambda config: _inside(config, found),
+            custom_explore_fn=lambda drawn: (
+                drawn | {n: min(max(drawn[n], low), high) for n, (low, high) in found.items()}
+            ),
         )
         scheduler = pbt if method == "pbt" else None
         tuner = tune.Tuner(
@@ -140,8 +142,3 @@ def _connect() -> None:
             f"the Ray cluster of RAY_ADDRESS, or that this machine belongs to, does not take this process ({error}): "
             "set RAY_ADDRESS=local to search on this machine alone"
         ) from error
-
-
-def _inside(config: dict[str, Any], found: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """Clamp perturbed settings to their ranges."""
-    return config | {name: min(max(config[name], low), high) for name, (low, high) in found.items()}

@@ -19,11 +19,11 @@ COLOR_WEIGHT = 1 / 50
 
 def load(weights: Path | None, device: torch.device) -> Extractor:
     """Make the extractor of 4 x 4 mean Lab colors and a histogram of oriented gradients, on the CPU."""
-    return Extractor(SIDE, lambda images: np.stack([_of_image(image) for image in images]))
 
+    def extract(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.stack([[_of_quadrant(np.ascontiguousarray(quadrant(one, q))) for q in range(4)] for one in images])
 
-def _of_image(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.stack([_of_quadrant(np.ascontiguousarray(quadrant(image, q))) for q in range(4)])
+    return Extractor(SIDE, extract)
 
 
 def _of_quadrant(part: NDArray[np.uint8]) -> NDArray[np.float32]:
