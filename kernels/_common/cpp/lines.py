@@ -50,11 +50,16 @@ def lines(maps: Tensor) -> Lines | None:
 
 def same_lines(*maps: Tensor) -> bool:
     """Can one loop go through all of these, on the CPU? Not while torch traces: its compiler makes loops of its own."""
-    return alike(*maps) and all(_known_line_stride(m.shape, m.stride()) is not None for m in maps)
+    return _alike(*maps) and all(_known_line_stride(m.shape, m.stride()) is not None for m in maps)
 
 
-def alike(first: Tensor, *others: Tensor) -> bool:
-    """Are these maps on the CPU, of one shape and a dtype that loops know, and no subclass of tensors?"""
+def same_rows(*maps: Tensor) -> bool:
+    """Can one loop go through all of these, each a contiguous row of positions after another, on the CPU?"""
+    return _alike(*maps) and all(m.is_contiguous() for m in maps)
+
+
+def _alike(first: Tensor, *others: Tensor) -> bool:
+    """Maps on the CPU, of one shape and a dtype that loops know, that are what lies in memory."""
     if first.dtype not in DTYPES or first.dim() < 3 or torch.compiler.is_compiling() or not _plain(first):
         return False
     return all(_plain(m) and m.dtype == first.dtype and m.shape == first.shape for m in others)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lorbms_fast.cpp import library
-from lorbms_fast.kernels._common.cpp.lines import DTYPES, Lines, alike, lines, same_lines
+from lorbms_fast.kernels._common.cpp.lines import DTYPES, Lines, lines, same_lines, same_rows
 
 _HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
@@ -36,7 +36,7 @@ class Loops:
 
     def take_rows(self, *maps: Tensor) -> bool:
         """Can they go through contiguous maps like these on this machine?"""
-        return all(m.is_contiguous() for m in maps) and alike(*maps) and library(self._source, _HEADERS) is not None
+        return same_rows(*maps) and library(self._source, _HEADERS) is not None
 
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
         """Call a function; the first maps' shape and dtype count."""
