@@ -42,11 +42,11 @@ def compose(
         seed: the same seed and numbers give the same bytes.
         workers: processes to compose with; does not change the result.
     """
-    written = write_composed(out, scenes, stl10_train, stl10_test, seed, photos, workers)
-    if written.coco:
-        print(_coco_report(out / COCO, written.coco))
-    if written.stl10:
-        print(_stl10_report(out / STL10, stl10_train, stl10_test, written.stl10))
+    coco, stl10 = write_composed(out, scenes, stl10_train, stl10_test, seed, photos, workers)
+    if coco:
+        print(_coco_report(out / COCO, coco))
+    if stl10:
+        print(_stl10_report(out / STL10, stl10_train, stl10_test, stl10))
     print(f"{out / CREDITS}: who made the photographs and under which licences; keep it with the pictures")
 
 

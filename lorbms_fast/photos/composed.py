@@ -1,7 +1,6 @@
 """One folder with everything composed: a COCO-format set, an STL-10-format set, and the credits of their parts."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from lorbms_fast.atomic_io import atomic_folder
@@ -13,21 +12,13 @@ from lorbms_fast.photos.stl10 import Split, check_sizes, write_stl10
 COCO, STL10, CREDITS = "coco", "stl10_binary", "credits"
 
 
-@dataclass(frozen=True)
-class Composed:
-    """Facts of the sets that were written; a set that was not asked for is None."""
-
-    coco: CocoCounts | None
-    stl10: dict[str, Split] | None
-
-
 def write_composed(
     out: Path, scenes: int, train: int, test: int, seed: int, photographs: bool = True, workers: int = 1
-) -> Composed:
+) -> tuple[CocoCounts | None, dict[str, Split] | None]:
     """Write `out/coco`, `out/stl10_binary` and `out/credits`: all of it, or nothing.
 
-    `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one. Raises UserError if `out`
-    exists or a number makes no sense.
+    `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one. Returns facts of the two.
+    Raises UserError if `out` exists or a number makes no sense.
     """
     if not (scenes or train or test):
         raise UserError("0 scenes and 0 labelled pictures: there is nothing to compose; ask for some of either")
@@ -37,7 +28,7 @@ def write_composed(
         coco = write_coco(folder / COCO, scenes, seed, photographs, workers) if scenes else None
         stl10 = write_stl10(folder / STL10, train, test, seed, workers) if train or test else None
         write_credits(folder / CREDITS)
-    return Composed(coco, stl10)
+    return coco, stl10
 
 
 def write_credits(folder: Path) -> None:
