@@ -32,15 +32,9 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
     >>> loss = first(torch.randn(2, 3, 10, 10)).mean() + second(torch.randn(5, 3, 10, 10)).mean()
     >>> loss.backward()
 
-    Args:
-        network: any; one that torch.compile has taken over is its own pass.
-        count: how many passes.
-
-    Returns:
-        Functions, each to be called once, and not while another thread runs the network.
-
-    Raises:
-        RuntimeError: by a pass, where a parameter has changed in the meantime.
+    Each of the `count` functions is to be called once, and not while another thread runs the network; it raises
+    RuntimeError where a parameter has changed in the meantime. A network that torch.compile has taken over is its own
+    pass.
     """
     versions, shared = _constant.get(network) or ([], None)
     if versions != _versions(network):

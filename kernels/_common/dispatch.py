@@ -93,8 +93,7 @@ def use_impl(impl: Impl) -> Iterator[None]:
     >>> with use_impl("reference"):
     ...     y = InstanceNormReLU()(torch.randn(2, 3, 8, 8))
 
-    Raises:
-        ValueError: there is no such form.
+    Raises ValueError if there is no such form.
     """
     global _chosen
     before, _chosen = _chosen, checked_impl(impl) or "auto"

@@ -28,14 +28,8 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
     >>> coord_conv2d(x, torch.randn(4, 3 + 2, 3, 3)).shape
     torch.Size([2, 4, 8, 8])
 
-    Args:
-        x: (N, C, H, W).
-        weight: (O, C + 2, k, k), k odd.
-        bias: (O,) or None.
-        impl: form to run; None takes the one in force. Triton appends, torch's own convolution convolves.
-
-    Returns:
-        (N, O, H, W).
+    x is (N, C, H, W), the weight (O, C + 2, k, k), k odd, bias (O,) or None; the result (N, O, H, W). `impl` names the
+    form to run, None the one in force: Triton appends, torch's own convolution convolves.
     """
     if select_impl(impl, x) == "triton":
         appended = triton_ops.append_coordinates(x, compute_dtype(x))
@@ -49,11 +43,7 @@ class CoordConv2d(nn.Conv2d):
     >>> CoordConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
     torch.Size([2, 4, 8, 8])
 
-    Args:
-        in_channels: maps of the input, without coordinates.
-        out_channels: maps it makes.
-        kernel_size: odd.
-        impl: form to run; None takes the one in force.
+    `in_channels` are without coordinates, `kernel_size` is odd; `impl` names the form to run, None the one in force.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, impl: Impl | None = None) -> None:

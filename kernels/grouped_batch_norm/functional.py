@@ -23,19 +23,9 @@ def grouped_batch_norm(
     >>> means.shape
     torch.Size([2, 3])
 
-    Args:
-        x: (groups * N, C, H, W).
-        gamma: scale, (C,).
-        beta: shift, (C,).
-        groups: how many batches x holds, one after the other.
-        eps: added to the variance.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        The result, of x's shape; means and variances, (groups, C), not for differentiation.
-
-    Raises:
-        ValueError: the batch is not a multiple of `groups`.
+    x is (groups * N, C, H, W), its batches one after the other; gamma (scale) and beta (shift) are (C,); eps is
+    added to the variance. Returns the result, of x's shape, and means and variances, (groups, C), not for
+    differentiation. Raises ValueError if the batch is not a multiple of `groups`.
     """
     form = select_impl(impl, x)
     if form == "triton":

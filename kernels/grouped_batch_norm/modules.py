@@ -42,15 +42,9 @@ class GroupedBatchNorm2d(nn.Module):
 
     @leaf
     def forward(self, input: Tensor, groups: int = 1, found: "list[Statistics] | None" = None) -> Tensor:
-        """(groups * N, C, H, W) -> the same.
+        """(groups * N, C, H, W) -> the same; ValueError for other dimensions, or a batch that is no such multiple.
 
-        Args:
-            input: batches one after the other.
-            groups: how many.
-            found: takes the statistics, for `follow` to move the averages of several layers at once.
-
-        Raises:
-            ValueError: the input has another number of dimensions, or does not divide into groups.
+        The list `found` takes the statistics, for `follow` to move the averages of several layers at once.
         """
         x = input
         if x.dim() != 4:

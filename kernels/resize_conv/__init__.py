@@ -72,10 +72,8 @@ def fold_taps(
     >>> resize_conv(resize_conv(torch.randn(1, 3, 4, 4), first), second).shape
     torch.Size([1, 2, 16, 16])
 
-    Args:
-        weights: each (O, C, 3, 3).
-        dtype: that products are computed in; None takes autocast's inside its context, else the weights' own.
-        impl: form to fold for; None takes the one in force.
+    Weights are (O, C, 3, 3) each. Products are computed in `dtype`; None takes autocast's inside its context, else the
+    weights' own. `impl` names the form to fold for, None the one in force.
     """
     dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0], prepares="resize_conv")
     asked = None if impl == "auto" else impl
@@ -97,13 +95,8 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     >>> plain = F.conv2d(F.pad(F.interpolate(x, scale_factor=4), (0, 1, 0, 1)), weight, stride=2)
     >>> torch.testing.assert_close(resize_conv(x, weight), plain, rtol=1e-4, atol=1e-4)
 
-    Args:
-        x: (N, C, H, W).
-        weight: (O, C, 3, 3); or its folded taps, whose form then runs unless `impl` names another.
-        impl: form to run; None takes the one in force.
-
-    Returns:
-        (N, O, 2 H, 2 W).
+    x is (N, C, H, W), the result (N, O, 2 H, 2 W). The weight is (O, C, 3, 3), or its folded taps, whose form then runs
+    unless `impl` names another; else that runs which `impl` names, or for None the one in force.
     """
     refuse_integers(x)
     if isinstance(weight, Tensor):
@@ -125,10 +118,7 @@ class ResizeConv2d(Packing):
     >>> ResizeConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
     torch.Size([2, 4, 16, 16])
 
-    Args:
-        in_channels: maps of the input.
-        out_channels: maps of the output, twice as high and wide.
-        impl: form to run; None takes the one in force.
+    `impl` names the form to run; None takes the one in force.
     """
 
     def __init__(self, in_channels: int, out_channels: int, impl: Impl | None = None) -> None:

@@ -22,18 +22,9 @@ def upsample_conv(
     >>> plain = F.conv2d(F.interpolate(x, scale_factor=2), weight, padding=1)
     >>> torch.testing.assert_close(upsample_conv(x, weight), plain, rtol=1e-4, atol=1e-4)
 
-    Args:
-        x: (N, C, H, W).
-        weight: (O, C, 3, 3).
-        bias: (O,) or None.
-        padding_mode: `zeros`, `reflect`, `replicate` or `circular`.
-        impl: form to run; None takes the one in force. There is no Triton kernel: `triton` is `fused`.
-
-    Returns:
-        (N, O, 2 H, 2 W).
-
-    Raises:
-        ValueError: there is no such form or padding.
+    x is (N, C, H, W), the weight (O, C, 3, 3), bias (O,) or None; the result (N, O, 2 H, 2 W). `padding_mode` is
+    `zeros`, `reflect`, `replicate` or `circular`. `impl` names the form to run, None the one in force; there is no
+    Triton kernel: `triton` is `fused`. Raises ValueError if there is no such form or padding.
     """
     if padding_mode not in get_args(PaddingMode):
         raise ValueError(f"padding_mode '{padding_mode}': choose one of {', '.join(get_args(PaddingMode))}")
@@ -47,16 +38,7 @@ class UpsampleConv2d(nn.Conv2d):
     >>> UpsampleConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
     torch.Size([2, 4, 16, 16])
 
-    Parameters and state dict are the convolution's.
-
-    Args:
-        in_channels: maps of the input.
-        out_channels: maps of the output, twice as high and wide.
-        bias: add one to each map.
-        padding_mode: `zeros`, `reflect`, `replicate` or `circular`.
-        device: of the parameters.
-        dtype: of the parameters.
-        impl: form to run; None takes the one in force.
+    Arguments, parameters and state dict are the convolution's; `impl` names the form to run, None the one in force.
     """
 
     impl: Impl | None = None
