@@ -129,15 +129,14 @@ class ImageStore:
 
     def entries(self, rows: Sequence[int]) -> list["Entry"]:
         """Read the origins of some images from the index."""
-        columns = self.index.take(pa.array(rows, pa.int64())).to_pydict()
         return [
-            Entry(ByteRange(*place), Crop(*crop), *size)
-            for place, crop, size in zip(
-                zip(*(columns[name] for name in ("source", "offset", "length")), strict=True),
-                zip(*(columns[name] for name in ("crop_x", "crop_y", "crop_side", "flip")), strict=True),
-                zip(*(columns[name] for name in ("width", "height")), strict=True),
-                strict=True,
+            Entry(
+                ByteRange(row["source"], row["offset"], row["length"]),
+                Crop(row["crop_x"], row["crop_y"], row["crop_side"], row["flip"]),
+                row["width"],
+                row["height"],
             )
+            for row in self.index.take(pa.array(rows, pa.int64())).to_pylist()
         ]
 
     def square(self, i: int, side: int) -> NDArray[np.uint8]:

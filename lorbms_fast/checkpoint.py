@@ -31,7 +31,7 @@ from lorbms_fast.types import Networks
 
 FORMAT = {"format": "lorbms-fast checkpoint", "version": 3}
 _BEFORE = FORMAT | {"version": 2}
-"""Format that counted the batches that a run took, of any size, instead of its images."""
+"""Format that counted batches, of any size, instead of images: its networks can be used, its training not resumed."""
 MODEL, OPTIMIZERS, STATE = "model.safetensors", "optimizers.safetensors", "state.json"
 _SCALER = ("scale", "_growth_tracker")
 _SHOWN = 8

@@ -6,7 +6,6 @@ Batches are functions of their number and nothing else is random: there are no g
 
 import json
 import shutil
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +127,6 @@ class Run:
     def keep(self) -> None:
         """Write down settings and store where they are other than in the folder, and say which."""
         kept = Run.open(self.folder)
-        self._count_images()  # by the batch size that is still kept
         if changed := list(differences(asdict(self.config), asdict(kept.config))):
             print(f"from now on kept in {self.folder / 'config.json'}: {'; '.join(changed)}")
         if self.store.resolve() != kept.store.resolve():
@@ -172,29 +170,18 @@ class Run:
         path = self.latest()
         checkpoint.restore(path, networks, optimizers)
         facts = checkpoint.facts_of(path)
+        if "batches" in facts:
+            raise UserError(
+                f"{path} counts batches where images are counted since 28 November 2026: go on with the version of "
+                "lorbms-fast that wrote it, or begin a new run; its networks can still be used"
+            )
         try:
-            if "images" not in facts:
-                facts["images"] = self._images_of(int(facts["batches"]))
             return Progress(*(int(facts[name]) for name in Progress._fields))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{path / checkpoint.STATE} does not say how far it came ({error!r}): "
                 f"remove {path} to use the one before"
             ) from error
-
-    def _count_images(self) -> None:
-        """Note in checkpoints of version 2 how many images they stand for."""
-        for path in self.checkpoints():
-            with suppress(checkpoint.Damaged):
-                facts = checkpoint.facts_of(path)
-                if "images" not in facts:
-                    checkpoint.seal(path, facts | {"images": self._images_of(int(facts["batches"]))})
-
-    def _images_of(self, batches: int) -> int:
-        """Count the images passed after some batches of the size that the run was begun with."""
-        count, size = len(self.open_store()), Run.open(self.folder).config.batch_size
-        epochs, position = divmod(batches, count // size)
-        return epochs * count + position * size
 
     def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
         """Raise UserError without room for all checkpoints to come, and one while an old one is replaced."""

@@ -38,3 +38,10 @@ def nhwc(x: Tensor) -> Tensor:
 def hwio(weight: Tensor) -> Tensor:
     """Permute a weight to TensorFlow's order; vectors stay as they are."""
     return weight.permute(2, 3, 1, 0) if weight.dim() == 4 else weight.T if weight.dim() == 2 else weight
+
+
+def to_torch_layout(values: Tensor) -> Tensor:
+    """Permute HWIO to torch's OIHW and in x out to out x in; vectors and u stay as they are."""
+    if values.dim() == 4:
+        return values.permute(3, 2, 0, 1)
+    return values.T if values.dim() == 2 and values.shape[0] > 1 else values

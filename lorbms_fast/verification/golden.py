@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -17,11 +18,26 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm import Normalize
 from lorbms_fast.models import build
 from lorbms_fast.types import Batch, Networks
-from lorbms_fast.verification.fill import fill, fill_image, to_torch_layout
+from lorbms_fast.verification.check import to_torch_layout
 
 SHIPPED = Path(__file__).parent / "golden"
 Content = TypeVar("Content")
 IMAGES = ("I_ref", "I_q1", "I_q2", "I_q3", "I_q4")
+
+
+def fill(name: str, shape: tuple[int, ...], scale: float, shift: float) -> NDArray[np.float32]:
+    """Draw `shift + scale * z`, z standard normal from a Philox generator keyed by the CRC-32 of the prefixed name.
+
+    Shapes are in TensorFlow's order: HWIO for convolutions, in x out for dense layers, NHWC for images.
+    """
+    z = np.random.Generator(np.random.Philox(key=crc32(name.encode()))).standard_normal(shape)
+    return (shift + scale * z).astype(np.float32)
+
+
+def fill_image(name: str, n: int) -> NDArray[np.float32]:
+    """Draw test images in [-1, 1], (n, 64, 64, 3): a coarse 8x8 pattern with fine noise."""
+    coarse = fill(f"{name}.coarse", (n, 8, 8, 3), 1, 0).repeat(8, axis=1).repeat(8, axis=2)
+    return np.tanh(coarse + np.float32(0.2) * fill(f"{name}.fine", (n, 64, 64, 3), 1, 0))
 
 
 class Arrays(dict[str, NDArray[Any]]):

@@ -11,8 +11,7 @@ from lorbms_fast.kernels import instance_norm, resize_conv, use_impl
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
 from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm, spectral_norm_through
 from lorbms_fast.mixing import TAU, author_mixing_mask, mixing_mask
-from lorbms_fast.verification.check import Check, distance, hwio, nhwc
-from lorbms_fast.verification.fill import to_torch_layout
+from lorbms_fast.verification.check import Check, distance, hwio, nhwc, to_torch_layout
 from lorbms_fast.verification.golden import Golden
 
 # Relative to the largest stored entry: a few dozen float32 roundings.

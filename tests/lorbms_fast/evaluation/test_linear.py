@@ -125,10 +125,14 @@ def test_rows_say_what_they_need(sources):
         evaluate_row("pascal-encoder", sources)
     with pytest.raises(UserError, match="needs --imagenet"):
         evaluate_row("imagenet-alexnet", sources)
-    with pytest.raises(UserError, match="choose of random, "):
-        evaluate_row("alexnet", sources)
     with pytest.raises(UserError, match="24 images for 2000 clusters"):
         evaluate_row("knowledge-transfer-encoder", replace(sources, config=replace(SHORT, clusters=2000)))
+
+
+def test_the_command_refuses_a_row_that_is_none(run, stl10_folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "linear", str(run), "--stl10", str(stl10_folder), "--rows", "alexnet"])
+    assert "choose of random, " in capsys.readouterr().err
 
 
 def test_the_command_prints_the_table(run, stl10_folder, capsys):
