@@ -157,7 +157,7 @@ def test_voc(voc, tmp_path):
     assert [one.id for one in of_voc(voc, "train").photographs] == ["000000", "000002"]
     assert read_split(voc, "dog_train") == ["000002"]
     easy, difficult = read_annotation(voc, "000002").objects
-    assert easy == VocObject("dog", False, (1, 2, 30.5, 40))
+    assert easy == VocObject("dog", False)
     assert difficult.difficult
     assert len(stored(tmp_path / "s", voc, "voc")) == 4
     with pytest.raises(UserError, match=r"val\.txt is missing: choose one of train"):
