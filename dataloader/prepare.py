@@ -61,19 +61,10 @@ class Counts:
 
 
 def prepare_store(
-    out: Path,
-    root: Path,
-    listing: Listing,
-    recipe: Recipe,
-    *,
-    image_size: int = 64,
-    seed: int = 0,
-    decoder: str = "scaled",
-    on_bad: OnBad = "skip",
-    workers: int = 1,
-    shard_bytes: int = SHARD_BYTES,
+    out: Path, root: Path, listing: Listing, recipe: Recipe, *, image_size: int = 64, seed: int = 0,
+    decoder: str = "scaled", on_bad: OnBad = "skip", workers: int = 1, shard_bytes: int = SHARD_BYTES,
     finish: Finish | None = None,
-) -> tuple[Counts, list[Skipped]]:
+) -> tuple[Counts, list[Skipped]]:  # fmt: skip
     """Write a store. The same arguments give the same bytes, whatever the number of workers.
 
     Finished shards wait in `OUT.partial` until the store is whole. After an interruption the same call checks and

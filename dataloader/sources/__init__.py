@@ -42,13 +42,9 @@ def layout_of(root: Path) -> Layout:
 
 
 def photographs_in(
-    root: Path,
-    layout: Layout,
-    annotations: Path | None = None,
-    split: str | None = None,
-    part: Part | None = None,
+    root: Path, layout: Layout, annotations: Path | None = None, split: str | None = None, part: Part | None = None,
     members: Members | None = None,
-) -> Listing:
+) -> Listing:  # fmt: skip
     """List the photographs of a folder of a given layout.
 
     `annotations` is COCO's json file, by default the one that `find_annotations` finds; `part` is the part of COCO that

@@ -36,13 +36,9 @@ SCORES = {"is": "IS", "class_score": f"class score{OTHER_WEIGHTS}"}
 
 
 def measure_generation(
-    networks: Networks,
-    source: NeighbourBatches | Halves,
-    features: ImageFeatures,
-    run: Path,
-    iteration: int,
+    networks: Networks, source: NeighbourBatches | Halves, features: ImageFeatures, run: Path, iteration: int,
     draw: int = 0,
-) -> Result:
+) -> Result:  # fmt: skip
     """Measure one mixed scene for each image of a store against all its images; kept in RUN/evaluation/generation.
 
     Serves `lorbms-fast evaluate generation` and a training loop alike: the networks are put back into the mode they

@@ -39,13 +39,9 @@ def initial_classifier(features: int, classes: int, seed: int, fold: int) -> tup
 
 
 def train_folds(
-    epoch_features: Callable[[int], Tensor],
-    labels: Tensor,
-    folds: Mapping[int, NDArray[np.int64]],
-    classes: int,
-    config: ProbeConfig,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
+    epoch_features: Callable[[int], Tensor], labels: Tensor, folds: Mapping[int, NDArray[np.int64]], classes: int,
+    config: ProbeConfig, device: torch.device,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Train one linear classifier a fold, softmax cross entropy, all together.
 
     The classifiers share nothing: the gradient of the sum of their losses is each one's own, and Adam works number by

@@ -89,15 +89,9 @@ def feature_size(backbone: nn.Module, side: int) -> int:
 
 
 def train_supervised(
-    network: nn.Module,
-    data: Labelled,
-    rows: NDArray[np.int64],
-    schedule: Schedule,
-    device: torch.device,
-    *,
-    title: str,
-    state: Path,
-) -> float:
+    network: nn.Module, data: Labelled, rows: NDArray[np.int64], schedule: Schedule, device: torch.device, *,
+    title: str, state: Path,
+) -> float:  # fmt: skip
     """Train a network, in place, on random views of some rows' pictures, and return the last iteration's loss.
 
     The network takes images (N, 3, S, S) in [-1, 1] to logits, on the device; labels decide the loss, see

@@ -20,14 +20,9 @@ RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-thre
 
 
 def write_page(
-    encoder: Path,
-    decoder: Path,
-    runtime: Path,
-    generator: Generator,
-    title: str,
-    target: Path,
+    encoder: Path, decoder: Path, runtime: Path, generator: Generator, title: str, target: Path,
     pictures: Sequence[NDArray[np.uint8]] = (),
-) -> None:
+) -> None:  # fmt: skip
     """Write the page from ONNX files, the folder of the npm package onnxruntime-web, and the exported generator.
 
     `pictures`, uint8 (S, S, 3), come with the page to be mixed. Raises UserError if the runtime is not there.

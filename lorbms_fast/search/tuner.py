@@ -66,17 +66,9 @@ class Trial(tune.Trainable):
 
 
 def search(
-    base: TrainConfig,
-    space: Space,
-    store: Path,
-    out: Path,
-    *,
-    method: Method,
-    trials: int,
-    slices: int,
-    every: int,
+    base: TrainConfig, space: Space, store: Path, out: Path, *, method: Method, trials: int, slices: int, every: int,
     metric: str,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """Train many runs with settings drawn from a space; goes on where an interrupted search of the same OUT was.
 
     Each of the `trials` reports after `slices` slices of `every` iterations, and is judged by the mean over a slice of

@@ -95,12 +95,9 @@ def quadrant_features(store: ImageStore, extractor: Extractor, work: PartialSear
 
 
 def find(
-    features: NDArray[np.float32],
-    pictures: NDArray[np.int64],
-    settings: Settings,
-    work: PartialSearch,
+    features: NDArray[np.float32], pictures: NDArray[np.int64], settings: Settings, work: PartialSearch,
     device: torch.device = CPU,
-) -> list[Quadrant]:
+) -> list[Quadrant]:  # fmt: skip
     """Find ten nearest neighbours for each quadrant, of features (4, N, D), maybe mapped.
 
     `pictures` (N,) are the rows of the images' originals (`copies.originals`). Finished quadrants are kept in `work`.
@@ -121,12 +118,9 @@ def find(
 
 
 def find_for_quadrant(
-    features: NDArray[np.float32],
-    pictures: NDArray[np.int64],
-    settings: Settings,
-    device: torch.device = CPU,
+    features: NDArray[np.float32], pictures: NDArray[np.int64], settings: Settings, device: torch.device = CPU,
     done: Callable[[int], object] = lambda images: None,
-) -> Quadrant:
+) -> Quadrant:  # fmt: skip
     """Find ten nearest neighbours for one quadrant, of features (N, D); `done` is called with the images done."""
     among = np.unique(pictures)
     if len(among) <= NEIGHBOURS:

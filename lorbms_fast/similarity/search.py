@@ -25,15 +25,10 @@ Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 def nearest(
-    features: Vectors,
-    queries: NDArray[np.int64],
-    cells: Cells,
-    probes: int,
-    pictures: NDArray[np.int64],
-    device: torch.device = CPU,
-    dtype: torch.dtype = torch.float32,
+    features: Vectors, queries: NDArray[np.int64], cells: Cells, probes: int, pictures: NDArray[np.int64],
+    device: torch.device = CPU, dtype: torch.dtype = torch.float32,
     done: Callable[[int], object] = lambda images: None,
-) -> Neighbours:
+) -> Neighbours:  # fmt: skip
     """Find the ten rows nearest to each query in the cells nearest to it, its own picture excluded.
 
     Candidates are found by products of matrices; the distances of the sixteen best are then differences squared and
@@ -86,14 +81,9 @@ def recall(distances: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
 
 
 def _candidates(
-    features: Vectors,
-    queries: NDArray[np.int64],
-    cells: Cells,
-    probes: int,
-    pictures: NDArray[np.int64],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> NDArray[np.int64]:
+    features: Vectors, queries: NDArray[np.int64], cells: Cells, probes: int, pictures: NDArray[np.int64],
+    device: torch.device, dtype: torch.dtype,
+) -> NDArray[np.int64]:  # fmt: skip
     """Rows (Q, 16) that hold the ten nearest, -1 where there are fewer, by distances in a dtype."""
     by_faiss = device.type == "cpu" and dtype == torch.float32
     closest: Closest = faiss.knn if by_faiss else partial(_closest_by_torch, device=device, dtype=dtype)

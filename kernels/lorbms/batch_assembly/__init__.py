@@ -13,13 +13,9 @@ if TRITON:
 
 @operation()
 def assemble_batch(
-    images: Tensor,
-    rows: Tensor,
-    flip: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-    channels_last: bool = False,
-    impl: Impl | None = None,
-) -> Tensor:
+    images: Tensor, rows: Tensor, flip: Tensor | None = None, dtype: torch.dtype = torch.float32,
+    channels_last: bool = False, impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
     """Pick images by their row and bring them to [-1, 1]: `x = u8 * 2/255 - 1`.
 
     >>> store = torch.randint(0, 256, (10, 8, 8, 3), dtype=torch.uint8)

@@ -9,13 +9,9 @@ from lorbms_fast.kernels.lorbms.pooled_conv import pooled_conv2d
 
 
 def dense_block_pooled(
-    x: Tensor,
-    layers: PackedLayers,
-    weight: Tensor,
-    bias: Tensor,
-    activation: ActivationName = "relu",
+    x: Tensor, layers: PackedLayers, weight: Tensor, bias: Tensor, activation: ActivationName = "relu",
     eps: float = 1e-5,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.
 
     >>> from lorbms_fast.kernels.dense_block import pack_layers

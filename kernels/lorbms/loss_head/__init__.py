@@ -15,17 +15,10 @@ if TRITON:
 
 @operation()
 def loss_head(
-    I_ref: Tensor,
-    I_hat: Tensor,
-    I_prime: Tensor,
-    D_mix: Tensor,
-    logits: Tensor,
-    mask: Tensor,
-    weights: tuple[float, float, float],
-    lambdas: Sequence[float],
-    gan: Gan = "cross-entropy",
+    I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, mask: Tensor,
+    weights: tuple[float, float, float], lambdas: Sequence[float], gan: Gan = "cross-entropy",
     impl: Impl | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """`L_G = w_rec (L_rec_hat + L_rec_prime) + w_adv L_adv + w_cls L_cls` and its parts (thesis, Section 3.4).
 
     >>> I_ref, D_mix = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 4, 4)

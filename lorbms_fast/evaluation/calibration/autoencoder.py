@@ -123,14 +123,9 @@ def quality(
 
 
 def _train(
-    networks: nn.ModuleDict,
-    config: TrainConfig,
-    store: ImageStore,
-    split: Split,
-    iterations: int,
-    state: Path,
+    networks: nn.ModuleDict, config: TrainConfig, store: ImageStore, split: Split, iterations: int, state: Path,
     title: str,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float]]:  # fmt: skip
     """Train in place; the curve has an entry each fiftieth of the way, and is kept beside the state."""
     device = next(networks.parameters()).device
     optim = config.optim

@@ -27,18 +27,9 @@ from lorbms_fast.types import Networks
 
 
 def measure_scenes(
-    networks: Networks,
-    store: ImageStore,
-    objects: QuadrantObjects,
-    extractor: Extractor,
-    run: Path,
-    iteration: int,
-    *,
-    features: str,
-    pairs: int,
-    seed: int,
-    device: torch.device,
-) -> Result:
+    networks: Networks, store: ImageStore, objects: QuadrantObjects, extractor: Extractor, run: Path, iteration: int,
+    *, features: str, pairs: int, seed: int, device: torch.device,
+) -> Result:  # fmt: skip
     """Measure transfer accuracy, chunk invariance and chunk-to-category; kept in RUN/evaluation/scenes.
 
     One half of the store's photographs teaches the classifiers, the other is swapped and judged.
