@@ -22,7 +22,7 @@ from lorbms_fast.evaluation.distances import frechet, halves, inception_score, k
 from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.evaluation.image_features import OTHER_WEIGHTS, Described, ImageFeatures
 from lorbms_fast.evaluation.inception import PUBLISHED_SHA256
-from lorbms_fast.evaluation.provenance import store_source
+from lorbms_fast.evaluation.provenance import measured_on
 from lorbms_fast.evaluation.results import Result, cached, mean_and_sd, read_result
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.style import PLOT
@@ -48,14 +48,8 @@ def measure_generation(
     """
     store = source.store
     device = next(networks.parameters()).device
-    setting = {
-        "weights": weights_fingerprint(networks),
-        "iteration": iteration,
-        "store": store.digest,
-        **source.mixing,
-        "features": features.setting,
-        "draw": draw,
-    }
+    setting = {"weights": weights_fingerprint(networks), "iteration": iteration, "store": store.digest}
+    setting |= source.mixing | {"features": features.setting, "draw": draw}
     folder = run / "evaluation" / "generation"
 
     def make() -> Result:
@@ -67,10 +61,8 @@ def measure_generation(
             networks.train(training)
         real = _real(folder, source, features)
         return {
-            "iteration": iteration,
-            "store": store.path.name,
+            **measured_on(store, iteration),
             "images": len(store),
-            "pictures": store_source(store),
             "distance": features.distance,
             "features": features.setting,
             **_compared(real, made, features.score),

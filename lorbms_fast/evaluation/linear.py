@@ -158,12 +158,7 @@ def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) ->
             folds = _frozen(name, backbone, sources, keep_features)
         mean, sd = mean_and_sd(folds)
         return {
-            "row": name,
-            "title": row.title,
-            "accuracy": mean,
-            "sd": sd,
-            "folds": folds,
-            "thesis": row.thesis,
+            **{"row": name, "title": row.title, "accuracy": mean, "sd": sd, "folds": folds, "thesis": row.thesis},
             "classifier_parameters": classifier_parameters(backbone, config.side, len(stl10.train.classes)),
             "pictures": stl10.train.source,
             "lengths": in_words(name, config),
@@ -227,15 +222,9 @@ def _finetuned(name: str, backbone: nn.Module, s: Sources, setting: Result) -> l
 
     def of_fold(fold: int) -> Result:
         network = WithLinear(copy.deepcopy(backbone), config.side, len(data.train.classes), fold).to(s.device)
-        train_supervised(
-            network,
-            data.train,
-            data.folds[fold],
-            replace(schedule, seed=schedule.seed + fold),
-            s.device,
-            title=f"{name}, fold {fold + 1} of {len(data.folds)}",
-            state=s.folder / f"{name}-{setting['weights']}-fold{fold}.state",
-        )
+        title, own = f"{name}, fold {fold + 1} of {len(data.folds)}", replace(schedule, seed=schedule.seed + fold)
+        state = s.folder / f"{name}-{setting['weights']}-fold{fold}.state"
+        train_supervised(network, data.train, data.folds[fold], own, s.device, title=title, state=state)
         right = predictions(network, data.test, config.side, s.device) == torch.from_numpy(data.test.labels)
         return {"accuracy": float(right.double().mean() * 100)}
 

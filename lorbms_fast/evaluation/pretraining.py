@@ -93,16 +93,9 @@ class Pretraining:
     ) -> nn.Module:
         """Train the backbone as a part of the network, or load what the same training left before."""
         weights, facts = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
-        setting: dict[str, Any] = {
-            "pictures": data.source,
-            "count": len(data),
-            "fingerprint": data.fingerprint(),
-            "iterations": schedule.iterations,
-            "batch_size": schedule.batch_size,
-            "side": schedule.side,
-            "seed": schedule.seed,
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        }
+        setting: dict[str, Any] = {"pictures": data.source, "count": len(data), "fingerprint": data.fingerprint()}
+        setting |= {name: getattr(schedule, name) for name in ("iterations", "batch_size", "side", "seed")}
+        setting["parameters"] = sum(parameter.numel() for parameter in network.parameters())
         found = read_result(facts)
         if found is not None and found.get("setting") == setting and weights.exists():
             load_weights(backbone, weights)

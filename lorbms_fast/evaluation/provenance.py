@@ -1,6 +1,7 @@
 """Descriptions of a store's images, which go beside every number obtained on them; and published numbers."""
 
 from pathlib import Path
+from typing import Any
 
 from lorbms_fast.dataloader.store import ImageStore
 
@@ -29,6 +30,11 @@ def store_source(store: ImageStore) -> str:
     composed = any((folder / CREDITS).is_file() for folder in near)
     kind = "composed scenes, not COCO" if composed else f"photographs of {store.root}{inside}"
     return f"{len(store):,} images of {store.path.name} ({kind})"
+
+
+def measured_on(store: ImageStore, iteration: int) -> dict[str, Any]:
+    """Say in a result which checkpoint was measured, and on what."""
+    return {"iteration": iteration, "store": store.path.name, "pictures": store_source(store)}
 
 
 def table_4_4(measure: str) -> str:

@@ -98,14 +98,9 @@ def _outline(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _image(image_id: int, width: int, height: int, photo: shipped.Photo) -> dict[str, Any]:
-    return {
-        "id": image_id,
-        "file_name": _file_name(image_id),
-        "width": width,
-        "height": height,
-        "license": _licences().index(photo.licence) + 1,
-        "photograph": photo.file,
-    }
+    number = _licences().index(photo.licence) + 1
+    entry: dict[str, Any] = {"id": image_id, "file_name": _file_name(image_id), "width": width, "height": height}
+    return entry | {"license": number, "photograph": photo.file}
 
 
 def _data_set(seed: int, images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]) -> dict[str, Any]:

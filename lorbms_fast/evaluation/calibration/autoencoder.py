@@ -56,16 +56,9 @@ def calibrate(
     split = split_photographs(store, LEARNED, config.seed)
     if len(split.train) < config.batch_size:
         raise UserError(f"{store.path} has {len(split.train)} images to learn from: lower --batch-size")
-    setting = {
-        "variant": name,
-        "model": asdict(config.model),
-        "weights": [config.loss.rec, config.loss.adv],
-        "rates": [config.optim.generator_lr, config.optim.discriminator_lr],
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "iterations": iterations,
-        "store": store.digest,
-    }
+    setting = {"variant": name, "model": asdict(config.model), "iterations": iterations, "store": store.digest}
+    setting |= {"batch_size": config.batch_size, "seed": config.seed, "weights": [config.loss.rec, config.loss.adv]}
+    setting["rates"] = [config.optim.generator_lr, config.optim.discriminator_lr]
 
     def make() -> Result:
         networks = autoencoder(name, config).to(device)
@@ -75,8 +68,7 @@ def calibrate(
             "iterations": iterations,
             "pictures": store_source(store),
             "decoder_parameters": sum(p.numel() for p in networks["dec"].parameters()),
-            "l1": curve[-1]["l1"],
-            "psnr": curve[-1]["psnr"],
+            **{name: curve[-1][name] for name in ("l1", "psnr")},
             "curve": curve,
         }
 

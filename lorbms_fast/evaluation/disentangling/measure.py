@@ -18,7 +18,7 @@ from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, 
 from lorbms_fast.evaluation.disentangling.swaps import Swapped, Swaps, draw_swaps, swap
 from lorbms_fast.evaluation.features import store_features, weights_fingerprint
 from lorbms_fast.evaluation.formatting import percentage
-from lorbms_fast.evaluation.provenance import store_source
+from lorbms_fast.evaluation.provenance import measured_on
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import Split, photographs_of, split_photographs
 from lorbms_fast.similarity.features.extractor import Extractor
@@ -38,15 +38,9 @@ def measure_scenes(
     `draw_swaps`. The networks are in evaluation mode, on the device. Raises UserError if the store is too small, or a
     half of it shows fewer than two categories.
     """
-    setting = {
-        "weights": weights_fingerprint(networks),
-        "store": store.digest,
-        "labels": sha256(objects.labels.tobytes()).hexdigest()[:16],
-        "features": features,
-        "pairs": pairs,
-        "seed": seed,
-        "intervals": "photographs resampled",
-    }
+    labels = sha256(objects.labels.tobytes()).hexdigest()[:16]
+    setting = {"weights": weights_fingerprint(networks), "store": store.digest, "labels": labels, "features": features}
+    setting |= {"pairs": pairs, "seed": seed, "intervals": "photographs resampled"}
 
     def make() -> Result:
         split = split_photographs(store, 0.5, seed)
@@ -68,9 +62,7 @@ def measure_scenes(
             for name, value in changes(swaps, made, codes[split.test].mean(0)).items():
                 sums[name] += value
         return {
-            "iteration": iteration,
-            "store": store.path.name,
-            "pictures": store_source(store),
+            **measured_on(store, iteration),
             "judge": features,
             "pairs": len(all_swaps.ref),
             "categories": list(objects.classes),

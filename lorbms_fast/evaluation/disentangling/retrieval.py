@@ -14,7 +14,7 @@ from lorbms_fast.evaluation.disentangling.proportions import Answers, per_quadra
 from lorbms_fast.evaluation.disentangling.swaps import BATCH, draw_swaps, swap
 from lorbms_fast.evaluation.features import weights_fingerprint
 from lorbms_fast.evaluation.formatting import percentage
-from lorbms_fast.evaluation.provenance import store_source
+from lorbms_fast.evaluation.provenance import measured_on
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import photographs_of
 from lorbms_fast.psnr import blur_levels, psnr
@@ -32,13 +32,8 @@ def measure_retrieval(
     Kept in RUN/evaluation/retrieval. The networks are in evaluation mode, on the device; `pairs` is the number of
     swaps, see `draw_swaps`. Of a large store the first `GALLERY` images take part.
     """
-    setting = {
-        "weights": weights_fingerprint(networks),
-        "store": store.digest,
-        "pairs": pairs,
-        "seed": seed,
-        "gallery": GALLERY,
-    }
+    setting = {"weights": weights_fingerprint(networks), "store": store.digest, "gallery": GALLERY}
+    setting |= {"pairs": pairs, "seed": seed}
 
     def make() -> Result:
         rows = np.arange(min(len(store), GALLERY))
@@ -56,9 +51,7 @@ def measure_retrieval(
             answers["kept"].append(Answers((seen == of_ref)[~swapped], couples[~swapped]))
             answers["not replaced"].append(Answers((seen == of_ref)[swapped], couples[swapped]))
         return {
-            "iteration": iteration,
-            "store": store.path.name,
-            "pictures": store_source(store),
+            **measured_on(store, iteration),
             "pairs": len(swaps.ref),
             "psnr": {"I_hat": reconstructed} | blur_levels(images),
             "retrieval": {name: proportion(Answers.together(found)) for name, found in answers.items()},
