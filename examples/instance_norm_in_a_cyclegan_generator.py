@@ -56,7 +56,7 @@ def swap_instance_norms(module: nn.Module) -> None:
 
 
 def layouts(module: nn.Module, x: Tensor) -> list[bool]:
-    """Of every instance norm in order, whether what comes out is channels_last."""
+    """Check of every instance norm, in order, that what comes out is channels_last."""
     found: list[bool] = []
     hooks = [
         part.register_forward_hook(

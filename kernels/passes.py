@@ -66,7 +66,7 @@ def constant(*networks: nn.Module) -> Iterator[None]:
 
 
 class _Shared(NamedTuple):
-    """What a pass reads of the parameters."""
+    """Values that a pass reads of the parameters."""
 
     packed: dict[nn.Module, Any]
     W_bar: dict[nn.Module, Tensor]

@@ -47,7 +47,7 @@ def filled(page: str, column: str, cells: Mapping[str, object]) -> str:
 
 
 def dependencies() -> dict[str, Distribution]:
-    """What lorbms-fast needs, directly or not, as far as it is installed and not NVIDIA's; by normalised name."""
+    """Find what lorbms-fast needs, directly or not, as far as it is installed and not NVIDIA's; by normalised name."""
     found: dict[str, Distribution] = {}
 
     def add(requirement: Requirement) -> None:
@@ -77,7 +77,7 @@ def normalised(name: str) -> str:
 
 
 def licence(package: Distribution) -> str:
-    """What a package says of its licence: an SPDX expression, or else a classifier, or else a line of text."""
+    """Read a package's licence: an SPDX expression, or else a classifier, or else a line of text."""
 
     def stated(field: str) -> list[str]:
         return [str(value) for value in package.metadata.get_all(field) or ()]
@@ -92,7 +92,7 @@ def licence(package: Distribution) -> str:
 
 
 def is_free(stated: str) -> bool:
-    """Whether all parts of a licence are among `FREE`."""
+    """Check that all parts of a licence are among `FREE`."""
     return all(part in FREE or part.strip("()") in FREE for part in re.split(r" (?:AND|OR) ", stated))
 
 

@@ -11,7 +11,7 @@ NAMES: tuple[str, ...] = get_args(ActivationName)
 
 
 class Activation(NamedTuple):
-    """One of them."""
+    """An activation."""
 
     name: str
     slope: float = 0.0
@@ -63,7 +63,7 @@ def named(activation: str | nn.Module, negative_slope: float = 0.01) -> Activati
 
 
 def of_layer(layer: nn.Module) -> Activation | None:
-    """What a layer of torch's computes, if it is one of these."""
+    """Find the activation that a layer of torch's computes; None if it is none of these."""
     if type(layer) is nn.LeakyReLU:
         return Activation("leaky_relu", float(layer.negative_slope))
     if type(layer) is nn.GELU:

@@ -24,7 +24,7 @@ BYTES_A_CYCLE = 128
 
 @dataclass(frozen=True)
 class Loops:
-    """What one program does in turn."""
+    """Steps and loads that one program does in turn."""
 
     steps: int = 0
     """Of matrix products, each with loads that may go out `stages - 1` steps ahead."""
@@ -52,7 +52,7 @@ class Loops:
 
 @dataclass(frozen=True)
 class Chain:
-    """Of a launch."""
+    """The chains of a launch's programs."""
 
     kinds: tuple[Loops, ...] = ()
     """Programs that may run at the same time, as far as there is room."""
@@ -77,7 +77,7 @@ class Chain:
 
 
 def chain(launch: Launch) -> Chain:
-    """Of a launch."""
+    """Find the chains of a launch."""
     item = 4 if arithmetic(launch) == "fp32" else 2
     loops, last = _LOOPS.get(launch.name, _once)(launch.arguments | {"item": item})
     kinds = loops if isinstance(loops, tuple) else (replace(loops, programs=launch.programs),)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Counts:
-    """What one call costs whatever the machine."""
+    """The cost of one call, whatever the machine."""
 
     gflop: float
     """Floating point operations of convolutions and matrix products, 10^9; a multiply-add counts two."""

@@ -29,7 +29,7 @@ def measured() -> Host:
 
 
 def _seconds(operation: Callable[[Tensor], Tensor]) -> float:
-    """Of one call in one direction."""
+    """Time one call in one direction."""
     times = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()

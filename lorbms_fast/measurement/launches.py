@@ -53,7 +53,7 @@ class Launch:
 
     @property
     def programs(self) -> int:
-        """How many programs the grid has."""
+        """Number of the grid's programs."""
         return prod(self.grid)
 
     @property

@@ -32,7 +32,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How many times faster B is: the median of the rounds' own ratios."""
+        """Times that B is faster: the median of the rounds' own ratios."""
         return median(a / b for a, b in zip(self.a, self.b, strict=True))
 
 

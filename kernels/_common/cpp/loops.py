@@ -31,11 +31,11 @@ class Loops:
         self._source, self._functions = source, functions
 
     def take(self, *maps: Tensor) -> bool:
-        """Can they go through maps like these (of one shape and dtype) on this machine?"""
+        """Check that they go through maps like these, of one shape and dtype, on this machine."""
         return same_lines(*maps) and library(self._source, _HEADERS) is not None
 
     def take_rows(self, *maps: Tensor) -> bool:
-        """Can they go through contiguous maps like these on this machine?"""
+        """Check that they go through contiguous maps like these on this machine."""
         return same_rows(*maps) and library(self._source, _HEADERS) is not None
 
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:

@@ -18,7 +18,7 @@ _ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_boo
 
 
 def runs(dtype: torch.dtype) -> bool:
-    """Is there such a loop on this machine?
+    """Check that there is such a loop on this machine.
 
     Not while torch traces, as its compiler makes loops of its own; nor while operations are recorded or counted: the
     loop is none that is seen, and a replay would have the batch of its recording.
