@@ -112,10 +112,11 @@ def search(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2, checkpoint_at_end=True),
             ),
         )
+    grid = tuner.fit()
     rows = [
         {metric: result.metrics[metric], "iteration": result.metrics["iteration"], "folder": result.path}
         | {name: result.config[name] for name in found}
-        for result in tuner.fit()
+        for result in (grid[i] for i in range(len(grid)))
         if result.metrics and result.config and metric in result.metrics
     ]
     if not rows:
