@@ -203,17 +203,9 @@ def _publish(
             "choose another folder"
         )
     skipped = listing.unusable + left_out
-    facts = {
-        "count": counts.images,
-        "image_size": settings.image_size,
-        "root": full_name(settings.root),
-        "recipe": asdict(settings.recipe),
-        "seed": settings.seed,
-        "decoder": settings.decoder,
-        "crops": CROPS,
-        "annotations": full_name(listing.annotations) if listing.annotations else None,
-        "photographs": asdict(counts),
-    }
+    facts = {"count": counts.images} | asdict(settings) | {"root": full_name(settings.root), "crops": CROPS}
+    facts["annotations"] = full_name(listing.annotations) if listing.annotations else None
+    facts["photographs"] = asdict(counts)
     work.publish(out, shards, skipped, facts)
     return counts, skipped
 

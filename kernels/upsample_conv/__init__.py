@@ -44,15 +44,9 @@ class UpsampleConv2d(nn.Conv2d):
     impl: Impl | None = None
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        bias: bool = True,
-        padding_mode: PaddingMode = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        impl: Impl | None = None,
-    ) -> None:
+        self, in_channels: int, out_channels: int, bias: bool = True, padding_mode: PaddingMode = "zeros",
+        device: Any = None, dtype: torch.dtype | None = None, impl: Impl | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, 3, padding=1, bias=bias, padding_mode=padding_mode, device=device, dtype=dtype
         )
