@@ -37,7 +37,9 @@ def instance_norm(
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
     torchs = activation == IDENTITY and x.is_contiguous() and not (_loops_are_quicker(x) and cpp.take(x))
-    if torchs or not _takes(x, weight, bias):
+    if torchs:
+        return _torchs(x, eps, weight, bias)
+    if not _takes(x, weight, bias):
         return activation(_torchs(x, eps, weight, bias))
     result: Tensor = _Norm.apply(x, weight, bias, eps, activation)
     return result
