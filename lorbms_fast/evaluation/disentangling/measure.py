@@ -39,8 +39,8 @@ def measure_scenes(
     half of it shows fewer than two categories.
     """
     labels = sha256(objects.labels.tobytes()).hexdigest()[:16]
-    setting = {"weights": weights_fingerprint(networks), "store": store.digest, "labels": labels, "features": features}
-    setting |= {"pairs": pairs, "seed": seed, "intervals": "photographs resampled"}
+    setting: Result = {"weights": weights_fingerprint(networks), "store": store.digest, "labels": labels}
+    setting |= {"features": features, "pairs": pairs, "seed": seed, "intervals": "photographs resampled"}
 
     def make() -> Result:
         split = split_photographs(store, 0.5, seed)

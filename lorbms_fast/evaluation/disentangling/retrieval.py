@@ -32,7 +32,7 @@ def measure_retrieval(
     Kept in RUN/evaluation/retrieval. The networks are in evaluation mode, on the device; `pairs` is the number of
     swaps, see `draw_swaps`. Of a large store the first `GALLERY` images take part.
     """
-    setting = {"weights": weights_fingerprint(networks), "store": store.digest, "gallery": GALLERY}
+    setting: Result = {"weights": weights_fingerprint(networks), "store": store.digest, "gallery": GALLERY}
     setting |= {"pairs": pairs, "seed": seed}
 
     def make() -> Result:
