@@ -15,6 +15,7 @@ from lorbms_fast.commands.prepare import prepare
 from lorbms_fast.commands.render import render
 from lorbms_fast.commands.transfer import transfer
 from lorbms_fast.config import PRESETS, Natural
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.log import read_lines
@@ -25,6 +26,7 @@ from lorbms_fast.photos.coco import IMAGES
 from lorbms_fast.photos.composed import COCO, CREDITS, write_credits
 from lorbms_fast.psnr import blur_levels
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.similarity.tau import draw, replaced_fraction
 from lorbms_fast.training.session import run_training
 
 PHOTOGRAPHS = (
@@ -104,9 +106,20 @@ def _learned(run: Path, store: ImageStore) -> str:
     lines = [
         f"reconstruction after {entries[-1]['iteration']:,} iterations: PSNR {first['psnr']:.1f} -> "
         f"{last['psnr']:.1f} dB ({', '.join(f'{name} {level:.1f}' for name, level in blurs.items())})",
-        f"classifier: L_cls {first['L_cls']:.2f} -> {last['L_cls']:.2f} (0.5 of everything: {4 * math.log(2):.2f})",
+        f"classifier: L_cls {first['L_cls']:.2f} -> {last['L_cls']:.2f} "
+        f"(0.5 of everything: {4 * math.log(2):.2f}, the best constant answer: {_best_constant(store):.2f})",
         f"transfer, {found['pairs']} scenes with a quadrant of another photograph (by chance {found['chance']:.0f} %):",
     ]
     for name, what in (("transferred", "that quadrant"), ("kept", "each other one")):
         lines.append(f"  {what} resembles its own photograph most: {percentage(found['retrieval'][name])}")
     return "\n".join(lines)
+
+
+def _best_constant(store: ImageStore) -> float:
+    """Compute L_cls of a classifier that knows how many quadrants are replaced, and nothing else.
+
+    Of the four answers about a candidate one is ever 1, and that where its quadrant is replaced.
+    """
+    table = NeighbourTable.load(store)
+    replaced = replaced_fraction(draw(table.distances), table.tau)
+    return -sum(share * math.log(share) for share in (replaced, 1 - replaced) if share)

@@ -14,7 +14,13 @@ def test_the_demo_ends_with_pictures_and_numbers_and_does_nothing_twice(tmp_path
     monkeypatch.setitem(demo.PRESETS, "demo", replace(TINY, iterations=4, sheet_every=2))
     main(["demo", "--out", str(tmp_path / "demo")])
     told = capsys.readouterr().out
-    for part in ("12 photographs", "16x16 blur", "0.5 of everything: 2.77", "by chance 8 %", "film.png"):
+    for part in (
+        "12 photographs",
+        "16x16 blur",
+        "0.5 of everything: 2.77, the best constant answer: 0.69",
+        "by chance 8 %",
+        "film.png",
+    ):
         assert part in told
     pictures = ("film", "mixed_scenes", "transfer", "curves")
     assert all((tmp_path / "demo/run" / f"{name}.png").exists() for name in pictures)
