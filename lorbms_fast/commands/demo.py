@@ -20,7 +20,7 @@ from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
-from lorbms_fast.evaluation.formatting import percentage
+from lorbms_fast.evaluation.results import percentage
 from lorbms_fast.photos import shipped
 from lorbms_fast.photos.coco import IMAGES
 from lorbms_fast.photos.composed import COCO, CREDITS, write_credits

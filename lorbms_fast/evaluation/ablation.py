@@ -7,9 +7,8 @@ from typing import Any
 
 from lorbms_fast.config import EvaluationConfig, TrainConfig
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.formatting import percentage, spread
 from lorbms_fast.evaluation.generation import generation_results, score_key
-from lorbms_fast.evaluation.results import Result, mean_and_sd, read_result
+from lorbms_fast.evaluation.results import Result, mean_and_sd, percentage, read_result, spread
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import central_crops, row_batches, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.datasets.stl10 import Stl10
-from lorbms_fast.evaluation.settings import LinearConfig
+from lorbms_fast.evaluation.probe import LinearConfig
 from lorbms_fast.progress import tqdm
 from lorbms_fast.similarity.kmeans import trained_kmeans
 

@@ -19,11 +19,9 @@ from lorbms_fast.evaluation.datasets.labelled import read_class_folders
 from lorbms_fast.evaluation.datasets.stl10 import Stl10
 from lorbms_fast.evaluation.datasets.voc import read_voc
 from lorbms_fast.evaluation.features import cached_features, weights_fingerprint
-from lorbms_fast.evaluation.formatting import spread
 from lorbms_fast.evaluation.pretraining import Pretraining
-from lorbms_fast.evaluation.probe import accuracies, train_folds
-from lorbms_fast.evaluation.results import Result, cached, mean_and_sd
-from lorbms_fast.evaluation.settings import LinearConfig
+from lorbms_fast.evaluation.probe import LinearConfig, accuracies, train_folds
+from lorbms_fast.evaluation.results import Result, cached, mean_and_sd, spread
 from lorbms_fast.evaluation.supervised import Schedule, WithLinear, epochs, feature_size, predictions, train_supervised
 from lorbms_fast.models import build
 from lorbms_fast.models.discriminator import Discriminator

@@ -19,8 +19,8 @@ from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
 from lorbms_fast.evaluation.backbones import alexnet_backbone, encoder_backbone
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.features import pseudo_labels
+from lorbms_fast.evaluation.probe import LinearConfig
 from lorbms_fast.evaluation.results import read_result
-from lorbms_fast.evaluation.settings import LinearConfig
 from lorbms_fast.evaluation.supervised import Schedule, WithLinear, epochs, train_supervised
 
 PASCAL_LR, PASCAL_DECAY, PASCAL_DECAY_EVERY = 1e-3, 0.5, 10_000

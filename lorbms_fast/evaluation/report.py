@@ -13,7 +13,6 @@ from lorbms_fast.evaluation.ablation import BEYOND, ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.evaluation.disentangling.measure import scene_rows
 from lorbms_fast.evaluation.disentangling.retrieval import retrieval_rows
-from lorbms_fast.evaluation.formatting import interval
 from lorbms_fast.evaluation.gallery import gallery
 from lorbms_fast.evaluation.generation import (
     SCORES,
@@ -24,7 +23,7 @@ from lorbms_fast.evaluation.generation import (
 )
 from lorbms_fast.evaluation.linear import ROWS, in_columns
 from lorbms_fast.evaluation.provenance import AUTHOR_LOGS, store_source, table_4_4
-from lorbms_fast.evaluation.results import read_result
+from lorbms_fast.evaluation.results import interval, read_result
 from lorbms_fast.run import Run, load_networks
 
 TEMPLATE = "report.html"

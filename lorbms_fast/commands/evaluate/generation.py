@@ -9,7 +9,6 @@ from rich.table import Table
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import Natural
 from lorbms_fast.devices import device_named
-from lorbms_fast.evaluation.formatting import interval
 from lorbms_fast.evaluation.generation import (
     SCORES,
     draw_generation_curves,
@@ -20,6 +19,7 @@ from lorbms_fast.evaluation.generation import (
 )
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.evaluation.provenance import AUTHOR_LOGS, table_4_4
+from lorbms_fast.evaluation.results import interval
 from lorbms_fast.models import build
 from lorbms_fast.run import Run
 from lorbms_fast.training.setup import scene_batches

@@ -11,7 +11,7 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
 from lorbms_fast.evaluation.linear import ROWS, Sources, evaluate_row, in_columns
-from lorbms_fast.evaluation.settings import LinearConfig
+from lorbms_fast.evaluation.probe import LinearConfig
 
 
 def linear(

@@ -17,9 +17,8 @@ from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
 from lorbms_fast.evaluation.disentangling.proportions import Answers, majority, per_quadrant, proportion
 from lorbms_fast.evaluation.disentangling.swaps import Swapped, Swaps, draw_swaps, swap
 from lorbms_fast.evaluation.features import store_features, weights_fingerprint
-from lorbms_fast.evaluation.formatting import percentage
 from lorbms_fast.evaluation.provenance import measured_on
-from lorbms_fast.evaluation.results import Result, cached
+from lorbms_fast.evaluation.results import Result, cached, percentage
 from lorbms_fast.evaluation.split import Split, photographs_of, split_photographs
 from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.tiles import replaced_chunks, tile_of_chunk

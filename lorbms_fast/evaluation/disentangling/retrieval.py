@@ -13,9 +13,8 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.disentangling.proportions import Answers, per_quadrant, proportion
 from lorbms_fast.evaluation.disentangling.swaps import BATCH, draw_swaps, swap
 from lorbms_fast.evaluation.features import weights_fingerprint
-from lorbms_fast.evaluation.formatting import percentage
 from lorbms_fast.evaluation.provenance import measured_on
-from lorbms_fast.evaluation.results import Result, cached
+from lorbms_fast.evaluation.results import Result, cached, percentage
 from lorbms_fast.evaluation.split import photographs_of
 from lorbms_fast.psnr import blur_levels, psnr
 from lorbms_fast.types import Networks
