@@ -161,7 +161,10 @@ def version_table() -> list[str]:
     for version, torchs in REQUIRED_BY.items():
         of_kinds, of_all = (_noted(of, version) for of in ("kinds", "all"))
         kinds = json.loads(of_kinds.read_text()) if of_kinds.exists() else None
-        told = f"{kinds['compiled']} of {kinds['kernels']}, {len(kinds['faults'])} faults" if kinds else ""
+        told = ""
+        if kinds:
+            tried, faults = kinds["kernels"] - kinds["missing"], len(kinds["faults"])
+            told = f"{kinds['compiled']} of {tried} tried (all: {kinds['kernels']}), {faults} faults"
         if not of_all.exists():
             lines.append(f"| {version} | {torchs} | {told} | | | | | all | |")
             continue
