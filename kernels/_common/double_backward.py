@@ -7,6 +7,13 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import no_autocast
 
+# Of torch's two ways to send many through at once; that for gradients is the older one in torch 2.13.
+_IS_BATCHED = [
+    getattr(torch._C._functorch, name)
+    for name in ("is_legacy_batchedtensor", "is_batchedtensor")
+    if hasattr(torch._C._functorch, name)
+]
+
 
 def asked_for(*grads: Tensor | None) -> bool:
     """Say whether the backward that is running is differentiated itself, or takes many gradients at once.
@@ -15,8 +22,8 @@ def asked_for(*grads: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    batched = torch._C._functorch.is_legacy_batchedtensor
-    return torch.is_grad_enabled() or any(grad is not None and batched(grad) for grad in grads)
+    batched = (is_batched(grad) for grad in grads if grad is not None for is_batched in _IS_BATCHED)
+    return torch.is_grad_enabled() or any(batched)
 
 
 def by_definition(
