@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from lorbms_fast.checkpoint import MODEL, load_weights
-from lorbms_fast.dataloader.batches import NeighbourBatches, generator
+from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.pixels import to_float_nchw
+from lorbms_fast.draws import generator
 from lorbms_fast.engine.collapse import classifier_state, discriminator_state
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.engine.iteration import IterationImpl

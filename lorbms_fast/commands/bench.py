@@ -7,7 +7,7 @@ import tyro
 
 from lorbms_fast.config import Kernels, Precision, preset_named
 from lorbms_fast.devices import device_named
-from lorbms_fast.engine.first_use import are_tried
+from lorbms_fast.engine.first_use import tried
 from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.apart import compare_steps
@@ -55,10 +55,10 @@ def bench(
     where = device_named(device)
     precision = chosen_precision(precision, where)
     on_gpu = where.type == "cuda"
-    tried = are_tried(kernels, where)
+    forms = tried(kernels, where)
     as_graph = on_gpu and graphs == "on"
     result = compare_steps(model, batch_size, rounds, precision, compiled_reference, where, as_graph, kernels)
-    if on_gpu and tried:
+    if on_gpu and forms:
         from lorbms_fast.measurement.plan import count_iteration
 
         predicted = count_iteration(model, batch_size, precision)

@@ -18,7 +18,7 @@ from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminat
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
 from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronize_batch_norm
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
-from lorbms_fast.engine.first_use import Found, are_tried, choose_forms
+from lorbms_fast.engine.first_use import Found, choose_forms, tried
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import batches_of, iterate
 from lorbms_fast.engine.log import Log
@@ -228,7 +228,8 @@ class Training:
         operation has none that is right.
         """
         config = self.run.config
-        if not are_tried(config.kernels, self.device, config.impl):
+        forms = tried(config.kernels, self.device, config.impl)
+        if forms is None:
             if dispatch.INTERPRETED and self.device.type == "cuda" and self.world.first:
                 tqdm.write("TRITON_INTERPRET=1 is set: no kernel of ours runs on the GPU; unset it")
             return None
@@ -240,7 +241,7 @@ class Training:
         else:
             works, without_trace = [partial(self._iterate, start)], undone(self.networks, self.optimizers)
         with without_trace:
-            return choose_forms(works, self.device, config.kernels, retune, self.world)
+            return choose_forms(works, self.device, forms, retune, self.world)
 
     @property
     def _memory_can_be_fixed(self) -> bool:

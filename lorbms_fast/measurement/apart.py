@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from lorbms_fast.config import Impl, Kernels, ModelConfig, Precision
-from lorbms_fast.engine.first_use import IN_FORCE, are_tried
+from lorbms_fast.engine.first_use import IN_FORCE, tried
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.measurement.counts import Counts, count
 from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
@@ -134,8 +134,9 @@ def _make(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     forms = Counter[str]()
-    if form in ("fast", "captured") and are_tried(kernels, device):
-        found = forms_of_an_iteration(model, batch_size, arithmetic, device, kernels)
+    of_first_use = tried(kernels, device) if form in ("fast", "captured") else None
+    if of_first_use is not None:
+        found = forms_of_an_iteration(model, batch_size, arithmetic, device, of_first_use)
         forms.update(row.form for row in found.rows)
         gc.collect()
         torch.cuda.empty_cache()

@@ -29,13 +29,13 @@ IN_FORCE: dict[Kernels, Impl] = {"auto": "auto", "triton": "triton", "torch": "f
 """What `--kernels` puts in force; with `torch`, nothing is tried."""
 
 
-def are_tried(kernels: Kernels, device: torch.device, impl: str = "fast") -> bool:
-    """Say whether operations are given forms; UserError where `triton` asks for kernels of ours and they cannot run."""
+def tried(kernels: Kernels, device: torch.device, impl: str = "fast") -> Tried | None:
+    """Say which forms are tried, if any; UserError where `triton` asks for kernels of ours and they cannot run."""
     run = dispatch.kernels_run_on(device) and impl == "fast"
     if kernels == "triton" and not run:
         lacking = f"Triton and a GPU, not {device}" if impl == "fast" else f"--impl fast, not {impl}"
         raise UserError(f"--kernels triton needs {lacking}: use auto")
-    return run and kernels != "torch"
+    return kernels if run and kernels != "torch" else None
 
 
 WIDTH = 120
