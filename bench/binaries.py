@@ -115,7 +115,8 @@ def _read(cubin: bytes, shared: int, warps: int) -> Binary:
 def spills_in_loops(code: str) -> bool:
     """Say whether a disassembled kernel stores or loads spilled registers between a label and a jump back to it."""
     labels: dict[str, int] = {}
-    places, loops = [], []
+    places: list[int] = []
+    loops: list[tuple[int, int]] = []
     for number, line in enumerate(code.splitlines()):
         if label := re.match(r"(\.L_x_\d+):", line):
             labels[label.group(1)] = number
