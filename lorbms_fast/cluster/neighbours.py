@@ -33,9 +33,11 @@ from lorbms_fast.dataloader.places import Place, copied
 from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.similarity.algorithm2 import (
     BATCH,
     EXACTLY,
+    KEPT,
     Quadrant,
     Settings,
     enough_probes,
@@ -298,6 +300,7 @@ def _features(job: Job, item: tuple[int, pa.Table]) -> None:
 
 @lru_cache(maxsize=1)
 def _extractor(features: str, weights: Path | None, device: str) -> Extractor:
+    retain_freed_memory(KEPT)
     return load_extractor(features, weights, torch.device(device))
 
 

@@ -21,7 +21,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.mixing import TAU
 from lorbms_fast.rendering.neighbours import neighbour_sheet
-from lorbms_fast.similarity.algorithm2 import Method, Quadrant, Settings, find, quadrant_features
+from lorbms_fast.similarity.algorithm2 import KEPT, Method, Quadrant, Settings, find, quadrant_features
 from lorbms_fast.similarity.copies import TOLERANCE, originals
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.kmeans import told_faiss
@@ -35,8 +35,6 @@ WANTED = 0.9
 """Part of the ten nearest that should be found."""
 REPORTED = 1_000_000
 """Images from which on the distances that are printed are those of a half, of a third and so on."""
-KEPT = 1 << 30
-"""Max. freed bytes that stay for the next batch's maps: new pages must be cleared, which takes half the time."""
 
 
 def neighbours(

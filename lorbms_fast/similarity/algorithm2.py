@@ -29,6 +29,8 @@ from lorbms_fast.similarity.partial_search import PartialSearch
 from lorbms_fast.similarity.search import CPU, Neighbours, nearest, nearest_of_few, recall
 
 BATCH = 16
+KEPT = 1 << 30
+"""Max. freed bytes that stay for the next batch's maps: new pages must be cleared, which takes half the time."""
 READERS = 2
 NOTED = 8
 """Number of batches between two notes of the progress."""

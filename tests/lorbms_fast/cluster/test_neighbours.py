@@ -152,6 +152,17 @@ def test_a_search_whose_folder_another_process_removes_is_told(prepared, monkeyp
         )
 
 
+def test_memory_that_a_batch_frees_stays_for_the_next(monkeypatch):
+    """As without a cluster: to clear new pages takes as long as to embed."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster import neighbours
+
+    kept = list[int]()
+    monkeypatch.setattr(neighbours, "retain_freed_memory", kept.append)
+    neighbours._extractor.__wrapped__("descriptor", None, "cpu")
+    assert kept == [1 << 30]
+
+
 def test_machines_find_weights_that_are_named_from_here(prepared, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
     from lorbms_fast.cluster import neighbours
