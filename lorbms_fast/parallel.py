@@ -82,10 +82,15 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool
+def decode_alone() -> None:
+    """Keep OpenCV in this process, one of many that decode, to a thread, and freed memory for the next pictures."""
     cv2.setNumThreads(1)
     retain_freed_memory(KEPT)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool
+    decode_alone()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -23,6 +23,7 @@ from lorbms_fast.dataloader.sources.tar import named_members
 from lorbms_fast.dataloader.staging import SETTINGS, StagingFolder, digest, record_name, shard_name
 from lorbms_fast.dataloader.store import FACTS
 from lorbms_fast.errors import UserError
+from lorbms_fast.parallel import decode_alone
 
 IN_A_PART = 256
 """Number of photographs that a task has on its disk at a time, where they come from elsewhere."""
@@ -249,6 +250,7 @@ def _span(photographs: list[Photograph]) -> str:
 
 def _make_shard(job: _Job, item: tuple[int, list[Photograph]]) -> bytes:
     """Make a shard unless it is there, whole, and return its record where the store is elsewhere."""
+    decode_alone()
     number, photographs = item
     if job.store is None:
         _check_seen(Path(job.staging))

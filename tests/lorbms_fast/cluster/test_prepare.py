@@ -184,9 +184,12 @@ def test_machines_may_work_in_other_folders(shards, tmp_path, monkeypatch):
             yield task, found
 
     monkeypatch.setattr(prepare, "results", in_another_folder)
+    begun = list[None]()
+    monkeypatch.setattr(prepare, "decode_alone", lambda: begun.append(None))
     monkeypatch.chdir(shards.parent)
     source = Path(shards.name)
     prepare.prepare_on_cluster(tmp_path / "many", source, photographs_in(source, "tar"), RECIPE)
+    assert begun  # OpenCV would take a thread for each processor of the machine in each of its tasks
     assert contents(tmp_path / "many") == on_one_machine(shards, tmp_path / "one", 64 << 20)
 
 
