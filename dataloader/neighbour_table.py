@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.parquet import read_rows
-from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.dataloader.store import ImageStore, checksum
 from lorbms_fast.errors import UserError
 
 NEIGHBOURS = 10
@@ -87,6 +87,12 @@ class NeighbourTable:
         if not known or all_rows.min(initial=0) < 0:
             raise UserError(f"{path} speaks of other images than the store holds: {again}")
         return cls(all_rows, all_distances, tau, features, facts)
+
+
+def digest_of_neighbours(store: ImageStore) -> str | None:
+    """Compute SHA-256 of a store's neighbours; None where it has none."""
+    path = store.path / FILE
+    return checksum(path) if path.is_file() else None
 
 
 def _lists(values: pa.Array) -> pa.Array:

@@ -51,7 +51,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         try:
             with _creating(partial):
                 partial.touch()
+            mode = partial.stat().st_mode
             yield partial
+            partial.chmod(mode)  # safetensors writes files that nobody else may read
             sync(partial)
             partial.replace(path)
             sync(path.parent)
@@ -72,8 +74,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         _make_folder(partial)
         try:
+            readable = partial.stat().st_mode & 0o666
             yield partial
             for file in partial.rglob("*"):
+                if file.is_file():
+                    file.chmod(readable)
                 sync(file)
             sync(partial)
             partial.rename(path)
@@ -170,7 +175,9 @@ def full_disk_named(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space or choose another place" if full else "choose another place"
+        raise UserError(f"cannot write {path}: {error.strerror}; {remedy}") from error
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,7 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, exclusive_lock
 from lorbms_fast.config import TrainConfig, read_config, to_json
+from lorbms_fast.dataloader.neighbour_table import digest_of_neighbours
 from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError
@@ -49,6 +50,8 @@ class Run:
     store: Path
     digest: str | None = None
     """Digest of the store's images; None: nobody has noted it, as in runs of before 28 November 2026."""
+    neighbours: str | None = None
+    """Digest of the store's neighbours; None: there are none, or nobody has noted it."""
 
     @classmethod
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
@@ -85,7 +88,8 @@ class Run:
         """Write settings and store; run.json last, which makes the folder a run."""
         with atomic_write(self.folder / "config.json") as partial:
             partial.write_text(to_json(self.config) + "\n")
-        facts = FORMAT | {"store": str(self.store.resolve())} | ({"images": self.digest} if self.digest else {})
+        digests = {"images": self.digest, "neighbours": self.neighbours}
+        facts = FORMAT | {"store": str(self.store.resolve())} | {name: of for name, of in digests.items() if of}
         with atomic_write(self.folder / "run.json") as partial:
             partial.write_text(json.dumps(facts, indent=2) + "\n")
 
@@ -96,12 +100,12 @@ class Run:
         try:
             facts = json.loads(path.read_text())
             found, store = {name: facts.get(name, "absent") for name in FORMAT}, Path(facts["store"])
-            digest = None if facts.get("images") is None else str(facts["images"])
+            digests = [None if facts.get(of) is None else str(facts[of]) for of in ("images", "neighbours")]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{folder} is not a run: name a folder that `lorbms-fast train` wrote") from error
         if found != FORMAT:
             raise of_another_version(path, found, FORMAT)
-        return cls(folder, read_config(folder / "config.json", TrainConfig()), store, digest)
+        return cls(folder, read_config(folder / "config.json", TrainConfig()), store, *digests)
 
     def open_store(self, moved_to: Path | None = None) -> ImageStore:
         """Open the store that the run learns from, where it was or has moved to; UserError where there is none."""
@@ -113,8 +117,11 @@ class Run:
         return ImageStore.open(moved_to or self.store)
 
     def on(self, store: ImageStore, other_images: bool = False) -> "Run":
-        """Return the same run on a store that has moved, or, with `other_images`, another store; else UserError."""
-        digest = self.digest
+        """Return the same run on a store that has moved, or, with `other_images`, another store; else UserError.
+
+        A store whose neighbours are others than before is another one too.
+        """
+        digest, neighbours = self.digest, digest_of_neighbours(store)
         if digest is None and self.store.exists() and self.store.resolve() != store.path.resolve():
             digest = ImageStore.open(self.store).digest
         if digest not in (None, store.digest) and self.checkpoints() and not other_images:
@@ -122,7 +129,12 @@ class Run:
                 f"{store.path} holds other images than those of {self.store} that {self.folder} has learned from: "
                 "name a store of the same images, wherever it is now, or say --other-images to go on with these"
             )
-        return replace(self, store=store.path, digest=store.digest)
+        if self.neighbours not in (None, neighbours) and self.checkpoints() and not other_images:
+            raise UserError(
+                f"{store.path} has other neighbours than those that {self.folder} has learned from: find those again "
+                f"with the options of lorbms-fast neighbours that were used then, or say --other-images to go on"
+            )
+        return replace(self, store=store.path, digest=store.digest, neighbours=neighbours)
 
     def keep(self) -> None:
         """Write down settings and store where they are other than in the folder, and say which."""
@@ -133,6 +145,8 @@ class Run:
             print(f"from now on kept in {self.folder / 'run.json'}: the store is {self.store}, not {kept.store}")
         if kept.digest not in (None, self.digest):
             print(f"{self.folder} goes on with other images than before, those of {self.store}")
+        elif kept.neighbours not in (None, self.neighbours):
+            print(f"{self.folder} goes on with other neighbours than before, those of {self.store}")
         if self != kept:
             self._write()
 

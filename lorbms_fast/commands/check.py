@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import FILE, NeighbourTable
 from lorbms_fast.dataloader.places import url_of
 from lorbms_fast.dataloader.store import ImageStore, damaged
@@ -32,8 +33,8 @@ def check(store: tyro.conf.Positional[Path], /) -> None:
     if bad:
         print(f"{len(bad)} of {len(opened.facts['sha256'])} files are damaged: remove {named} and prepare it again")
         sys.exit(1)
-    shards = len(opened.facts["shards"])
-    found = f"{named}: {len(opened):,} images of {opened.side} px in {shards} shards, all as written"
+    shards = counted(len(opened.facts["shards"]), "shard")
+    found = f"{named}: {counted(len(opened), 'image')} of {opened.side} px in {shards}, all as written"
     if (opened.path / FILE).is_file():
         table = NeighbourTable.load(opened)
         found += f"; neighbours on {table.features} features, tau {table.tau:,.1f}"

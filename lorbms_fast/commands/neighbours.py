@@ -132,7 +132,7 @@ def neighbours(
     print(f"Faiss: {told_faiss(where)}")
     folder = url_of(store) or opened.path
     print(f"{folder}/{path.name}, {folder}/neighbours.png")
-    for warning in _warnings(found, pictures):
+    for warning in _warnings(found, pictures, clusters):
         print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -164,8 +164,13 @@ def _of_clusters(quadrant: Quadrant) -> str:
     return f"{quadrant.probes} of {len(sizes):,} (of {sizes.min():,} to {counted(int(sizes.max()), 'image')})"
 
 
-def _warnings(found: list[Quadrant], pictures: NDArray[np.int64]) -> Iterator[str]:
+def _warnings(found: list[Quadrant], pictures: NDArray[np.int64], clusters: int | None) -> Iterator[str]:
     count = len(np.unique(pictures))
+    if clusters is not None and (made := max(len(quadrant.sizes) for quadrant in found)) < clusters:
+        yield (
+            f"--clusters {clusters} is too many for {counted(count, 'different picture')}, of which a cluster needs "
+            f"{NEIGHBOURS + 1} on average: {made}"
+        )
     if copies := len(pictures) - count:
         are = "is a copy of another" if copies == 1 else "are copies of others"
         lists = "One of each picture's images stands for all in the lists of neighbours"

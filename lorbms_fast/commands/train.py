@@ -69,7 +69,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             out: Folder of the new run; with --resume, of a copy that goes on from the newest checkpoint instead of the
                 run itself.
             resume: Folder of a run to continue; it remembers its store and its settings, also those given here.
-            other_images: Let a run that is resumed go on with a store of other images.
+            other_images: Let a run that is resumed go on with a store of other images, or other neighbours.
             retune: On a GPU, try all kernels again, also those that were tried on this machine before.
             preset: Settings to start from: thesis (the headline run) or demo (small networks, minutes on a CPU).
             variant: System of Appendix D to change these settings to: `lorbms-fast info --variant list` names them.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, one_line
 from lorbms_fast.kernels import GroupedBatchNorm2d
 from lorbms_fast.kernels._common.operation import said
 from lorbms_fast.optimizers import Optimizers
@@ -158,8 +158,8 @@ def together() -> Iterator[None]:
     except RuntimeError as error:
         rank = os.environ.get("RANK", "?")
         raise UserError(
-            f"process {rank} lost another process of the run ({str(error).splitlines()[0]}): look for that one's own "
-            "message; torchrun --max-restarts N would start all again from the last checkpoint"
+            f"process {rank} lost another process of the run: look for that one's own message; torchrun --max-restarts "
+            f"N would start all again from the last checkpoint ({one_line(str(error).splitlines()[0], 120)})"
         ) from error
 
 

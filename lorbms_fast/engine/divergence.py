@@ -130,15 +130,16 @@ class NonFiniteGuard:
             return
         first = flaws[0]
         place = self._run.folder / "divergence" / f"{first.before.iteration + 1:08d}"
-        said = f"iteration {first.before.iteration + 1:,}: the {' and the '.join(first.what)} is not finite"
+        are = "is" if len(first.what) == 1 else "are"
+        said = f"iteration {first.before.iteration + 1:,}: the {' and the '.join(first.what)} {are} not finite"
         if self._world.first:
             self._write_down(flaws, place)
         self._answers[self._run.config.on_divergence](said, place)
 
-    def _stop(self, said: str, place: Path) -> None:
+    def _stop(self, said: str, place: Path, remedy: str = "--on-divergence rollback, or lower rates") -> None:
         raise UserError(
             f"{said}; the images and the state are in {place}: go on from the last checkpoint with  lorbms-fast train "
-            f"--resume {self._run.folder}  and --on-divergence rollback, or lower --optim.generator-lr"
+            f"--resume {self._run.folder}  and {remedy}: --optim.generator-lr and the like"
         )
 
     def _roll_back(self, said: str, place: Path) -> None:
@@ -146,7 +147,7 @@ class NonFiniteGuard:
         kept = self._run.restore(self._networks, self._optimizers)
         start = kept._replace(rollbacks=kept.rollbacks + 1)
         if start.rollbacks > ROLLBACKS:
-            self._stop(f"{said}, though the run went back {ROLLBACKS} times already", place)
+            self._stop(f"{said}, though the run went back {ROLLBACKS} times already", place, "lower rates")
         self._world.wait()  # until all have read it
         if self._world.first:
             checkpoint.seal(path, checkpoint.facts_of(path) | start._asdict())

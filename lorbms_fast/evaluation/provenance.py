@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.store import ImageStore
 
 CREDITS = "credits/credits.json"
@@ -29,7 +30,7 @@ def store_source(store: ImageStore) -> str:
     near = (store.root, *list(store.root.parents)[:2])
     composed = any((folder / CREDITS).is_file() for folder in near)
     kind = "composed scenes, not COCO" if composed else f"photographs of {store.root}{inside}"
-    return f"{len(store):,} images of {store.path.name} ({kind})"
+    return f"{counted(len(store), 'image')} of {store.path.name} ({kind})"
 
 
 def measured_on(store: ImageStore, iteration: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -113,7 +114,7 @@ def _nothing_to_do(training: Training, start: Progress) -> str:
     config = training.run.config
     end = f"--epochs {config.epochs:g}" if config.iterations is None else f"--iterations {config.iterations}"
     return (
-        f"nothing to do: {training.run.folder} has finished {start.iteration:,} iterations, "
+        f"nothing to do: {training.run.folder} has finished {counted(start.iteration, 'iteration')}, "
         f"and {end} asks for no more: raise it to go on"
     )
 
@@ -123,7 +124,7 @@ def _summary(training: Training, start: Progress) -> str:
     processes = "1 process" if training.world.size == 1 else f"{training.world.size} processes"
     count = sum(parameter.numel() for parameter in training.networks.parameters())
     return (
-        f"{count:,} parameters, {len(training.source.store):,} images, batch {config.batch_size}, impl {config.impl}, "
-        f"{training.arithmetic}, {training.device}, {processes}; "
+        f"{count:,} parameters, {counted(len(training.source.store), 'image')}, batch {config.batch_size}, "
+        f"impl {config.impl}, {training.arithmetic}, {training.device}, {processes}; "
         f"iterations {start.iteration:,} to {training.last_iteration(start):,}"
     )

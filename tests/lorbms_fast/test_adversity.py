@@ -141,7 +141,7 @@ def test_output_that_cannot_be_written(small_disk, store):
     run = Run.create(small_disk / "run", TINY, store.path)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for start in (lambda: run_training(run, store), lambda: Run.create(small_disk / "new", TINY, store.path)):
-        with pytest.raises(UserError, match=r"cannot write .*disk/.*: Read-only file system; free some"):
+        with pytest.raises(UserError, match=r"cannot write .*disk/.*: Read-only file system; choose another place"):
             start()
 
 

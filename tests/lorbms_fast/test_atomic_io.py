@@ -45,6 +45,17 @@ def test_folder_takes_its_name_only_when_filled(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_files_may_be_read_by_those_whom_the_umask_lets(tmp_path):
+    """Whatever wrote them: safetensors makes files for their owner alone."""
+    with atomic_write(tmp_path / "a") as partial:
+        partial.touch(mode=0o600)
+        partial.chmod(0o600)
+    with atomic_folder(tmp_path / "b") as partial:
+        (partial / "c").touch(mode=0o600)
+    (tmp_path / "d").touch()
+    assert {path.stat().st_mode for path in (tmp_path / "a", tmp_path / "b/c")} == {(tmp_path / "d").stat().st_mode}
+
+
 def test_existing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="exists already"), atomic_folder(tmp_path):
         pass

@@ -13,6 +13,7 @@ from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.training.setup import batch_source
@@ -177,6 +178,17 @@ def test_a_store_that_was_made_anew_in_its_place_is_noticed(run, store, photogra
     shutil.rmtree(store.path)
     store_of(photographs, store.path, side=32)
     assert "holds other images" in refused(capsys, "--resume", run, "--iterations", 3)
+
+
+def test_other_neighbours_are_refused_unless_asked_for(run, store, capsys):
+    train("--resume", run, "--iterations", 3)
+    table = NeighbourTable.load(store)
+    replace(table, tau=table.tau / 2).save(store)
+    assert "has other neighbours than those" in refused(capsys, "--resume", run, "--iterations", 4)
+    train("--resume", run, "--iterations", 4, "--other-images")
+    assert "goes on with other neighbours than before" in capsys.readouterr().out
+    train("--resume", run, "--iterations", 5)
+    assert iterations(run)[-1] == 5
 
 
 def test_networks_of_checkpoints_that_counted_batches_can_be_used_and_not_trained_on(run, capsys):

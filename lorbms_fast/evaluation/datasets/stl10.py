@@ -10,6 +10,9 @@ from lorbms_fast.dataloader.sources.stl10 import CLASSES, read_class_names, read
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 
+SIZES = {"train": 5000, "test": 8000}
+"""Number of pictures in each labelled part."""
+
 
 @dataclass(frozen=True)
 class Stl10:
@@ -34,5 +37,11 @@ def _split(folder: Path, name: str, classes: tuple[str, ...]) -> Labelled:
     pictures, labels = read_images(folder, name), read_labels(folder, name, len(classes))
     if len(pictures) != len(labels):
         raise UserError(f"{folder} has {len(pictures)} pictures and {len(labels)} labels of {name}: unpack it again")
-    source = "STL-10" if classes == CLASSES else f"not STL-10: other pictures in its format ({', '.join(classes)})"
-    return Labelled(pictures, labels, classes, source)
+    return Labelled(pictures, labels, classes, _source(name, len(pictures), classes))
+
+
+def _source(name: str, count: int, classes: tuple[str, ...]) -> str:
+    others = "not STL-10: other pictures in its format"
+    if classes != CLASSES:
+        return f"{others} ({', '.join(classes)})"
+    return "STL-10" if count == SIZES[name] else f"{others} ({count:,} of {name}, not {SIZES[name]:,})"

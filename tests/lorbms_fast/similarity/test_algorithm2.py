@@ -283,7 +283,11 @@ def test_command_warns_of_copies_and_of_a_low_recall(photographs, tmp_path, caps
     assert of_others.all()
     prepare_store(tmp_path / "t", photographs, of_folder(photographs), Recipe())
     main(["neighbours", str(tmp_path / "t"), "--features", "descriptor", "--method", "whitened-256", "--clusters", "2"])
-    assert "warning: less than 90% of the nearest images were found" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "warning: less than 90% of the nearest images were found" in told
+    assert "too many" not in told
+    main(["neighbours", str(tmp_path / "t"), "--features", "descriptor", "--method", "whitened-256", "--clusters", "5"])
+    assert "--clusters 5 is too many for 24 different pictures" in capsys.readouterr().err
 
 
 def test_efficientnet_works_as_installed():

@@ -8,6 +8,7 @@ import pytest
 
 from lorbms_fast.dataloader.sources.stl10 import CLASSES, SIDE
 from lorbms_fast.errors import UserError
+from lorbms_fast.evaluation.datasets import stl10 as stl10_module
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
 
 
@@ -31,13 +32,15 @@ def pictures() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def test_pixels_labels_and_folds(pictures: np.ndarray, tmp_path: Path):
+def test_pixels_labels_and_folds(pictures: np.ndarray, tmp_path: Path, monkeypatch):
     data = read_stl10(write(tmp_path / "stl10_binary", pictures, [1, 10, 4]))
     np.testing.assert_array_equal(data.train.pictures, pictures)
     np.testing.assert_array_equal(data.test.pictures[1], pictures[1])
     np.testing.assert_array_equal(data.train.labels, [0, 9, 3])
     np.testing.assert_array_equal(data.folds, [[0, 2], [1, 0]])
-    assert data.train.source == "STL-10"
+    assert data.train.source == "not STL-10: other pictures in its format (3 of train, not 5,000)"
+    monkeypatch.setattr(stl10_module, "SIZES", {"train": 3, "test": 3})
+    assert read_stl10(tmp_path).train.source == "STL-10"
     assert len(read_stl10(tmp_path).test) == 3, "the folder above is taken too"
 
 
