@@ -56,7 +56,7 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
         elif graphs := _graphs(module):
             for graph in graphs:
                 _in_graph(found, module, graph)
-        elif type(module) not in _CONTAINERS and not _of_torch(module):
+        elif type(module) not in _CONTAINERS and not _is_known(module):
             elsewhere = held(module)
             unknown = set(found) if elsewhere is None else elsewhere & found.keys()
             if unknown or not only_calls_children(module):
@@ -92,8 +92,10 @@ def _modes() -> tuple[object, ...]:
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocast
 
 
-def _of_torch(module: nn.Module) -> bool:
-    return not module._modules and type(module).__module__.startswith("torch.") and "forward" not in vars(module)
+def _is_known(module: nn.Module) -> bool:
+    """Say whether it is a layer of torch's or of this package, which leads to no other module."""
+    known = type(module).__module__.startswith(("torch.", "lorbms_fast."))
+    return known and not module._modules and "forward" not in vars(module)
 
 
 def _runs_in_turn(module: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from lorbms_fast.kernels import (
     restore,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.accelerate import source
 from lorbms_fast.kernels.accelerate.swapping import Passed
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
@@ -725,6 +726,13 @@ def test_enlarging_is_still_an_upsample():
     accelerate(model)
     assert isinstance(model[0], Passed)
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_were_swapped_are_known_whatever_else_a_process_holds(monkeypatch):
+    monkeypatch.setattr(source, "_MOST", 10)  # objects that are looked at behind a layer of a stranger's
+    model = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(3, 3, 3, padding=1))
+    assert not accelerate(model).left
+    assert isinstance(model[3], UpsampleConv2d)
 
 
 @pytest.mark.parametrize("what", [None, "model.pt", nn.ReLU])
