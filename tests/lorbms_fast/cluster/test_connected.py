@@ -104,18 +104,30 @@ def test_where_nobody_is(scheme, monkeypatch):
         pass
 
 
-def test_who_is_not_let_in_is_told(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(
+            ray.exceptions.AuthenticationError("no token was found"),
+            r"at --cluster ray \(AuthenticationError: no token .*RAY_AUTH_MODE=token",
+            id="not let in",
+        ),
+        pytest.param(
+            Exception("The current node timed out during startup."),  # as Ray does
+            r"timed out during startup.*a busy machine may need another try",
+            id="too busy to start",
+        ),
+    ],
+)
+def test_why_ray_does_not_come_is_told(error, told, monkeypatch):
     from lorbms_fast.cluster import tasks
 
     def refuse(*arguments: object, **options: object) -> None:
-        raise ray.exceptions.AuthenticationError("no token was found")
+        raise error
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with (
-        pytest.raises(UserError, match=r"at --cluster ray \(AuthenticationError: no token .*RAY_AUTH_MODE=token"),
-        tasks.connected("ray"),
-    ):
+    with pytest.raises(UserError, match=told), tasks.connected("ray"):
         pass
 
 
@@ -136,18 +148,3 @@ def test_a_head_whose_server_dies_while_it_starts_is_asked_again(monkeypatch):
     monkeypatch.setattr(tasks, "described", lambda: "one machine")
     with tasks.connected("ray"):
         assert len(asked) == 3
-
-
-def test_a_machine_too_busy_to_start_is_told(monkeypatch):
-    from lorbms_fast.cluster import tasks
-
-    def late(*arguments: object, **options: object) -> None:
-        raise Exception("The current node timed out during startup.")  # as Ray does
-
-    monkeypatch.setattr(ray, "init", late)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with (
-        pytest.raises(UserError, match=r"timed out during startup.*a busy machine may need another try"),
-        tasks.connected("ray"),
-    ):
-        pass
