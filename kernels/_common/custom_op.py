@@ -1,10 +1,11 @@
-"""Functions that launch kernels, registered as operations of torch's, and the precision of their products."""
+"""Functions that launch kernels, registered as operations of torch's; precision and blocks of their products."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
@@ -36,3 +37,8 @@ def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
 def input_precision(dtype: torch.dtype) -> str:
     """Input precision of products of a dtype: of float32's, what torch's own convolutions are allowed."""
     return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
+
+
+def at_least_16(size: int, most: int) -> int:
+    """A power of two that covers `size` if it may, and that a matrix product can have."""
+    return int(min(most, max(16, triton.next_power_of_2(size))))

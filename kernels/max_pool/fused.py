@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels.max_pool import cpp, reference
 
 
@@ -51,7 +52,7 @@ def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     The first of equal values counts, as in torch's own pool, and what is not a number before all numbers; of several
     that are none, torch's may be another.
     """
-    if _channels_last(x):
+    if is_channels_last(x):
         if x.dtype != torch.float16 and cpp.LOOPS.take(x):  # whose single values take long to convert
             y, places = cpp.pooled(x)
             return y, places
@@ -73,7 +74,7 @@ def unpooled(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
         maps = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
         squares: tuple[Any, ...] = [2, 2], [2, 2], [0, 0], [1, 1], False
         return torch.ops.aten.max_pool2d_with_indices_backward(grad, maps, *squares, places.long())
-    if _channels_last(places):
+    if is_channels_last(places):
         grad = grad.contiguous(memory_format=torch.channels_last)
         if cpp.LOOPS.take(grad):
             to_x: Tensor = cpp.unpooled(grad, places, height, width)
@@ -82,10 +83,6 @@ def unpooled(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
     for i, corner in enumerate(_corners(to_x)):
         torch.mul(grad, places == i, out=corner)
     return to_x
-
-
-def _channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _corners(x: Tensor) -> list[Tensor]:

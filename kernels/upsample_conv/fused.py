@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.constants import beside
+from lorbms_fast.kernels._common.layout import is_channels_last
 
 # What each of two taps along one axis sums up of w0, w1, w2: for even outputs, and for odd ones.
 _EVEN, _ODD = ((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1))
@@ -32,7 +33,7 @@ _OF_MAP = {"zeros": "constant", "reflect": "replicate", "replicate": "replicate"
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: str) -> Tensor:
     """(N, C, H, W) -> (N, O, 2 H, 2 W), channels_last if x is; documented in `reference.py`."""
     N, _, H, W = x.shape
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    channels_last = is_channels_last(x)
     padded = F.pad(x, (1, 1, 1, 1), mode=_OF_MAP[padding_mode])
     if channels_last:
         padded = padded.contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ launch of its own, as no launch before `convolve` could clear its counters.
 One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch, in which
 many programs share an image; with a norm the last of them makes the layer's activation, or takes its gradient back.
 
-What needs all that some programs have stored is thus done by the last of them (`programs._last`) and not by a launch
+What needs all that some programs have stored is thus done by the last of them (`kernels._last`) and not by a launch
 that follows: nobody waits for anybody, totals are added in an order of their own, and results are the same every time.
 """
 
@@ -23,7 +23,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
-from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
+from lorbms_fast.kernels._common.custom_op import at_least_16, input_precision, triton_op
 from lorbms_fast.kernels.dense_block import reference
 from lorbms_fast.kernels.dense_block.triton import kernels
 
@@ -141,8 +141,8 @@ def dense_block_backward(
     grad_y = None if grad_y is None else _channels_last(grad_y)
     grad_stack = None if grad_stack is None else _channels_last(grad_stack)
 
-    blocks = {"BLOCK_M": _at_least_16(H * W, _POSITIONS), "BLOCK_C": _at_least_16(STACK, 64)}
-    blocks |= {"BLOCK_N": _at_least_16(MAPS, 64), "BLOCK_K": _at_least_16(MAPS, _deep(H * W, y.dtype))}
+    blocks = {"BLOCK_M": at_least_16(H * W, _POSITIONS), "BLOCK_C": at_least_16(STACK, 64)}
+    blocks |= {"BLOCK_N": at_least_16(MAPS, 64), "BLOCK_K": at_least_16(MAPS, _deep(H * W, y.dtype))}
     blocks["BLOCK_Q"] = 32 if precision == "ieee" else 64  # exact float32 spills with more
     columns = triton.cdiv(C, blocks["BLOCK_C"])
     w_parts, b_parts, of_x, of_parameters, parts, part = None, None, 0, 0, 0, 0
@@ -246,11 +246,6 @@ def variants(x: Tensor, maps: int, activation: str) -> dict[str, Callable[[], No
     return {name: partial(_splits.__setitem__, key, split) for name, split in ways.items()}
 
 
-def _at_least_16(size: int, most: int) -> int:
-    """A power of two that covers `size` if it may, and that a matrix product can have."""
-    return int(min(most, max(16, triton.next_power_of_2(size))))
-
-
 def _deep(positions: int, dtype: torch.dtype) -> int:
     """Max. channels at a step of a product: with few positions a step is short and waits, so it takes more of them.
 
@@ -263,17 +258,17 @@ def _deep(positions: int, dtype: torch.dtype) -> int:
 
 def _tile(positions: int, growth: int, dtype: torch.dtype) -> dict[str, int]:
     """Block sizes of what solves."""
-    block = _at_least_16(positions, _TILE)
+    block = at_least_16(positions, _TILE)
     deep = _deep(block, dtype) if growth <= 64 else 32  # many maps at once have no room for more
-    return {"TILE_M": block, "TILE_G": _at_least_16(growth, 256), "TILE_K": max(deep, 64 if block <= 64 else 32)}
+    return {"TILE_M": block, "TILE_G": at_least_16(growth, 256), "TILE_K": max(deep, 64 if block <= 64 else 32)}
 
 
 def _matrix(positions: int, maps: int, channels: int, dtype: torch.dtype) -> dict[str, int]:
     """Block sizes of a convolution as a matrix product; a block lies in one image."""
     return {
-        "BLOCK_M": _at_least_16(positions, 128),
-        "BLOCK_N": _at_least_16(maps, 64),
-        "BLOCK_K": _at_least_16(channels, _deep(positions, dtype)),
+        "BLOCK_M": at_least_16(positions, 128),
+        "BLOCK_N": at_least_16(maps, 64),
+        "BLOCK_K": at_least_16(channels, _deep(positions, dtype)),
     }
 
 

@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels.max_pool.triton import kernels
 
 BLOCK = 1024
@@ -26,7 +27,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     y, which = _empty_pooled(x)
     _, C, H, W = y.shape
     grid = (triton.cdiv(y.numel(), BLOCK),)
-    kernels.forward[grid](x, y, which, x.stride(), y.numel(), C, H, W, _is_channels_last(y), BLOCK)
+    kernels.forward[grid](x, y, which, x.stride(), y.numel(), C, H, W, is_channels_last(y), BLOCK)
     return y, which
 
 
@@ -35,40 +36,28 @@ def pool_backward(grad: Tensor, which: Tensor, height: int, width: int) -> Tenso
     """Gradient of x, (N, C, height, width), in the pooled maps' memory layout."""
     dx = _empty_gradient(grad, which, height, width)
     kernels.backward[(triton.cdiv(dx.numel(), BLOCK),)](
-        grad, which, dx, grad.stride(), which.stride(), dx.numel(), dx.shape[1], height, width, _is_channels_last(dx),
+        grad, which, dx, grad.stride(), which.stride(), dx.numel(), dx.shape[1], height, width, is_channels_last(dx),
         BLOCK,
     )  # fmt: skip
     return dx
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-
-
 def _empty(like: Tensor, height: int, width: int, dtype: torch.dtype) -> Tensor:
     """Maps in the memory layout of others."""
-    layout = torch.channels_last if _is_channels_last(like) else torch.contiguous_format
+    layout = torch.channels_last if is_channels_last(like) else torch.contiguous_format
     shape = (*like.shape[:2], height, width)
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
 
 
+@pool.register_fake
 def _empty_pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     H, W = x.shape[2] // 2, x.shape[3] // 2
     return _empty(x, H, W, x.dtype), _empty(x, H, W, torch.uint8)
 
 
+@pool_backward.register_fake
 def _empty_gradient(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
     return _empty(which, height, width, grad.dtype)
-
-
-@pool.register_fake
-def _(x):
-    return _empty_pooled(x)
-
-
-@pool_backward.register_fake
-def _(grad, which, height, width):
-    return _empty_gradient(grad, which, height, width)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.constants import beside
 from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.resize_conv import fused
 from lorbms_fast.kernels.resize_conv.triton import kernels
@@ -103,16 +104,19 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
     return dx, dtaps
 
 
+@resize_conv.register_fake
 def _empty_result(x: Tensor, taps: Tensor) -> Tensor:
     N, _, H, W = x.shape
     shape = (N, taps.shape[2], 2 * H, 2 * W)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(is_channels_last(x)))
 
 
+@fold.register_fake
 def _empty_taps(first: Tensor, others: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return [first.new_empty((9, weight.shape[1], weight.shape[0]), dtype=dtype) for weight in (first, *others)]
 
 
+@unfold.register_fake
 def _empty_weights(first: Tensor, others: list[Tensor], channels_last: list[bool], dtype: torch.dtype) -> list[Tensor]:
     return [
         torch.empty((O, C, 3, 3), dtype=dtype, device=first.device, memory_format=_layout(last))
@@ -120,28 +124,8 @@ def _empty_weights(first: Tensor, others: list[Tensor], channels_last: list[bool
     ]
 
 
-def is_channels_last(x: Tensor) -> bool:
-    """Its channels are neighbours in memory, and they are several."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-
-
 def _layout(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
-
-
-@fold.register_fake
-def _(first, others, dtype):
-    return _empty_taps(first, others, dtype)
-
-
-@unfold.register_fake
-def _(first, others, channels_last, dtype):
-    return _empty_weights(first, others, channels_last, dtype)
-
-
-@resize_conv.register_fake
-def _(x, taps):
-    return _empty_result(x, taps)
 
 
 @backward.register_fake

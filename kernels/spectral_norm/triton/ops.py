@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels.spectral_norm.triton import kernels
 
 BLOCK_O, BLOCK_K = 32, 128
@@ -32,19 +33,15 @@ def next_us(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
 
 def _packed(tensors: Sequence[Tensor]) -> Tensor:
     """One after the other, channels_last ones as they lie: the order of a matrix's columns is no matter to sigma."""
-    return torch.cat([(t.permute(0, 2, 3, 1) if _is_channels_last(t) else t).flatten() for t in tensors])
+    return torch.cat([(t.permute(0, 2, 3, 1) if is_channels_last(t) else t).flatten() for t in tensors])
 
 
 def _restored(packed: Tensor, like: Tensor) -> Tensor:
     """Part of a packing as a view that lies as the tensor it came from."""
-    if not _is_channels_last(like):
+    if not is_channels_last(like):
         return packed.view(like.shape)
     O, C, height, width = like.shape
     return packed.view(O, height, width, C).permute(0, 3, 1, 2)
-
-
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def _sizes(weights: Sequence[Tensor]) -> list[int]:
@@ -141,13 +138,9 @@ def _float32(like: Tensor, size: int) -> Tensor:
     return like.new_empty((size,), dtype=torch.float32)
 
 
+@normalize.register_fake
 def _empty_results(W: Tensor, u: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.empty_like(W), _float32(u, len(u)), _float32(W, sum(sizes[1::2])), _float32(W, len(sizes) // 2)
-
-
-@normalize.register_fake
-def _(W, u, sizes):
-    return _empty_results(W, u, sizes)
 
 
 @backward.register_fake

@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common.custom_op import triton_op
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels.lorbms.loss_head.reference import Gan, Losses
 from lorbms_fast.kernels.lorbms.loss_head.triton import kernels
 
@@ -23,8 +24,7 @@ def loss_head(
     weights: tuple[float, float, float], lambdas: Sequence[float], gan: Gan,
 ) -> Losses:  # fmt: skip
     """Five float32 scalars; documented at the package's function of this name. Differentiable once."""
-    channels_last = I_hat.is_contiguous(memory_format=torch.channels_last) if I_hat.dim() == 4 else False
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layout = torch.channels_last if is_channels_last(I_hat) else torch.contiguous_format
     images = (image.contiguous(memory_format=layout) for image in (I_ref, I_hat, I_prime))
     others = (tensor.contiguous() for tensor in (D_mix, logits, mask))
     L_G, parts = losses(*images, *others, list(weights), list(lambdas), gan)

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
+from lorbms_fast.kernels._common.custom_op import at_least_16, input_precision, triton_op
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.lorbms.pooled_conv.triton import kernels
 
@@ -23,7 +23,7 @@ def pooled_conv(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> 
     (N, C, H, W), O = x.shape, weight.shape[0]
     y, which = _results(x, weight, bias, dtype)
     windows = N * (H // 2) * (W // 2)
-    M, n, K = (_at_least_16(size, most) for size, most in ((4 * windows, 128), (O, 64), (C, 32)))
+    M, n, K = (at_least_16(size, most) for size, most in ((4 * windows, 128), (O, 64), (C, 32)))
     kernels.forward[triton.cdiv(4 * windows, M), triton.cdiv(O, n)](
         x, x.stride(), weight.contiguous(), bias.contiguous(), y, which, windows, C, O, H // 2, W // 2,
         PRECISION=input_precision(dtype), BLOCK_M=M, BLOCK_N=n, BLOCK_K=K, num_warps=8 if M == 128 else 4, num_stages=3,
@@ -46,8 +46,8 @@ def pooled_conv_backward(
     (N, C, H, W), O = x.shape, weight.shape[0]
     dx, of_parameters = _gradients(grad, x, weight, which, needs_x, needs_parameters)
     rows, windows = 4 * N * (H // 2) * (W // 2), N * triton.cdiv(H, 2) * triton.cdiv(W, 2)
-    blocks = {"BLOCK_M": _at_least_16(4 * windows, 128), "BLOCK_C": _at_least_16(C, 64), "BLOCK_O": _at_least_16(O, 64)}
-    blocks |= {"BLOCK_K": _at_least_16(O, 32), "BLOCK_Q": _at_least_16(rows, 64)}
+    blocks = {"BLOCK_M": at_least_16(4 * windows, 128), "BLOCK_C": at_least_16(C, 64), "BLOCK_O": at_least_16(O, 64)}
+    blocks |= {"BLOCK_K": at_least_16(O, 32), "BLOCK_Q": at_least_16(rows, 64)}
     columns = triton.cdiv(C, blocks["BLOCK_C"])
     of_x = triton.cdiv(4 * windows, blocks["BLOCK_M"]) * columns if needs_x else 0
     of_part = columns * triton.cdiv(O, blocks["BLOCK_O"]) if needs_parameters else 0
@@ -62,11 +62,6 @@ def pooled_conv_backward(
     if parts > 1:
         reduce_partials(partial, of_parameters)
     return dx, of_parameters
-
-
-def _at_least_16(size: int, most: int) -> int:
-    """A power of two that covers `size` if it may, and that a matrix product can have."""
-    return int(min(most, max(16, triton.next_power_of_2(size))))
 
 
 @pooled_conv_backward.register_fake

@@ -1,0 +1,9 @@
+"""How maps lie in memory."""
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Say whether the channels of (N, C, H, W) are neighbours in memory, and several."""
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
