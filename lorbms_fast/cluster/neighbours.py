@@ -103,17 +103,14 @@ class Job:
         return np.float16 if self.machine is None else np.float32
 
     @property
-    def counts(self) -> list[int]:
-        """Number of images in each file of features."""
-        return [min(self.rows, self.images - start) for start in range(0, self.images, self.rows)]
-
-    @property
     def files(self) -> list[slice]:
         """Rows of each file of features."""
-        return [
-            slice(start, start + count)
-            for start, count in zip(range(0, self.images, self.rows), self.counts, strict=True)
-        ]
+        return [slice(start, min(start + self.rows, self.images)) for start in range(0, self.images, self.rows)]
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of images in each file of features."""
+        return [of.stop - of.start for of in self.files]
 
     @property
     def by_rows(self) -> FeatureRows:
@@ -174,21 +171,9 @@ def search_on_cluster(
     machine = roomy(memory, gpu)
     print(f"search: {_form(machine, memory, gpu)}", flush=True)
     precision = "float16" if machine is None else "float32"
-    digest = sha256(dumps([*facts, precision]).encode()).hexdigest()[:12]
-    job = Job(
-        place,
-        store.root,
-        shapes,
-        len(store),
-        features,
-        weights,
-        settings,
-        gpu,
-        place / FOLDER / digest,
-        rows_of_a_file(len(store)),
-        machine,
-        memory,
-    )
+    work = place / FOLDER / sha256(dumps([*facts, precision]).encode()).hexdigest()[:12]
+    rows = rows_of_a_file(len(store))
+    job = Job(place, store.root, shapes, len(store), features, weights, settings, gpu, work, rows, machine, memory)
     _compute_features(job, store)
     try:
         found, pictures = _search(job)
@@ -386,9 +371,8 @@ def search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quadr
     k = _cells_wanted(len(among), job.settings)
     key = _key(job, k)
     drawn = trained_on(among, k, job.settings.seed)
-    centroids = _kept(job.work, f"{key}/centroids.npz", lambda: {"centroids": _trained(job, _picked(job, drawn), k)})[
-        "centroids"
-    ]
+    kept = _kept(job.work, f"{key}/centroids.npz", lambda: {"centroids": _trained(job, _picked(job, drawn), k)})
+    centroids = kept["centroids"]
     key = f"{key}-{_digest(centroids)}"  # another process's may be others
     labels = np.empty(job.images, np.int32)
     for rows, cells in _of_files(_labels, (job, key, centroids), job, "cells"):
@@ -486,13 +470,12 @@ def _train(shared: tuple[Job, NDArray[np.float32], int, int], item: None) -> NDA
 
 def _labels(shared: tuple[Job, str, NDArray[np.float32]], item: tuple[int, slice]) -> NDArray[np.int32]:
     """Nearest cell of every image of a file of features."""
-    (job, key, centroids), (number, of) = shared, item
+    (job, key, centroids), (number, _) = shared, item
 
     def find() -> Arrays:
         features = _mapped(job.work, f"q{job.quadrant + 1}/features", number).astype(np.float32)
-        return {
-            "cells": closest_centroids(features, centroids, np.arange(of.stop - of.start), 1)[:, 0].astype(np.int32)
-        }
+        nearest_cells = closest_centroids(features, centroids, np.arange(len(features)), 1)[:, 0]
+        return {"cells": nearest_cells.astype(np.int32)}
 
     return _kept(job.work, f"{key}/labels-{number:05d}.npz", find)["cells"]
 
