@@ -16,7 +16,6 @@ from lorbms_fast.models.variants import (
     global_local_discriminator,
     hu,
     rf46_encoder,
-    settings,
     squeezenet_classifier,
     tile_encoder,
     transposed_decoder,
@@ -40,10 +39,24 @@ class Variant:
     """Rules for the tensors that the thesis's networks do not have, by patterns of their names."""
 
 
+def changed(**groups: Mapping[str, Any]) -> Callable[[TrainConfig], TrainConfig]:
+    """Make the function that sets some settings of a group, as `model` or `loss`, and leaves the others."""
+    return lambda config: replace(
+        config, **{group: replace(getattr(config, group), **values) for group, values in groups.items()}
+    )
+
+
 _VARIANTS: dict[str, Variant] = {
     "thesis": Variant(),
-    "author": Variant(settings=settings.author),
-    "hinge": Variant(settings=settings.hinge),
+    # A quarter for each lambda_j, one rank for all quadrants, a fresh batch for each update, u's own schedule.
+    "author": Variant(
+        settings=changed(
+            loss={"lambdas": (0.25, 0.25, 0.25, 0.25)},
+            mixing={"candidates": "shared-rank"},
+            optim={"sn_power_iterations": (9, 2), "sn_gradient": "through", "batches": "fresh"},
+        )
+    ),
+    "hinge": Variant(settings=changed(loss={"gan": "hinge"})),  # Zhang et al., 2019
     "coordconv-discriminator": Variant(
         {"Discriminator": coordconv_discriminator.Discriminator}, initial_values=attention.INITIAL_VALUES
     ),
@@ -51,7 +64,10 @@ _VARIANTS: dict[str, Variant] = {
         {"Discriminator": attention_discriminator.Discriminator}, initial_values=attention.INITIAL_VALUES
     ),
     "attention-decoder": Variant({"Decoder": attention_decoder.Decoder}, initial_values=attention.INITIAL_VALUES),
-    "attention": Variant(settings=settings.attention),
+    # The decoder and the discriminator of the two before.
+    "attention": Variant(
+        settings=changed(model={"decoder": "attention-decoder", "discriminator": "attention-discriminator"})
+    ),
     "global-local-discriminator": Variant(
         {"Discriminator": global_local_discriminator.Discriminator},
         initial_values=global_local_discriminator.INITIAL_VALUES,
@@ -63,13 +79,19 @@ _VARIANTS: dict[str, Variant] = {
         {"Classifier": squeezenet_classifier.Classifier}, initial_values=squeezenet_classifier.INITIAL_VALUES
     ),
     "six-image-classifier": Variant({"Classifier": SixImageClassifier}),
-    "nine-tiles": Variant({"Encoder": tile_encoder.Encoder, "Classifier": ThreeImageClassifier}, settings.nine_tiles),
-    "batch-tiles": Variant(settings=settings.batch_tiles),
-    "size-96": Variant(settings=settings.size_96),
-    "size-128": Variant(settings=settings.size_128),
+    # Tiles of 32 px; halves of the batch are mixed with each other.
+    "nine-tiles": Variant(
+        {"Encoder": tile_encoder.Encoder, "Classifier": ThreeImageClassifier},
+        changed(model={"image_size": 96, "tiles": 9}, mixing={"candidates": "halves"}),
+    ),
+    # Candidates from inside the batch; a threshold meant for the neighbours' features is dropped.
+    "batch-tiles": Variant(settings=changed(mixing={"candidates": "batch", "tau": None})),
+    # A code of 3 x 3 chunks, the middle ones shared out among the four quadrants.
+    "size-96": Variant(settings=changed(model={"image_size": 96})),
+    "size-128": Variant(settings=changed(model={"image_size": 128})),  # 4 x 4 chunks, four a quadrant
     "hu": Variant(
         {"Encoder": hu.Encoder, "Decoder": hu.Decoder, "Classifier": ThreeImageClassifier},
-        settings.hu,
+        hu.settings,
         hu.INITIAL_VALUES,
     ),
 }

@@ -9,16 +9,29 @@ is L_rec: an L1 norm of two terms, where the program squares differences and has
 is one for the whole batch, ours one a sample.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.config import INSTANCE_NORM_EPS, ModelConfig
+from lorbms_fast.config import INSTANCE_NORM_EPS, ModelConfig, TrainConfig
 from lorbms_fast.kernels import instance_norm_relu, spectral_norm
 from lorbms_fast.kernels.spectral_norm import Normalize
 from lorbms_fast.models.initial_values import Rule, normal
 
 INITIAL_VALUES: dict[str, Rule] = {r"dec\.(fc|conv\d)\.weight": normal(0, 0.02)}
 LAYERS = 4
+
+
+def settings(config: TrainConfig) -> TrainConfig:
+    """Set eight chunks, halves of the batch, weights 10, 1, 1, and one learning rate."""
+    return replace(
+        config,
+        model=replace(config.model, tiles=8, chunk=-(-config.model.chunk // 3)),
+        loss=replace(config.loss, rec=10.0, adv=1.0, cls=1.0),
+        mixing=replace(config.mixing, candidates="halves"),
+        optim=replace(config.optim, discriminator_lr=config.optim.generator_lr),
+    )
 
 
 def _widths(config: ModelConfig) -> list[int]:
