@@ -49,15 +49,19 @@ class Classifier(AlexNetConvolutions[GroupedBatchNorm2d]):
     images = PAIR
     """Number of images it sees in one run; more than a pair are all that the mixed one was made of."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(3 * self.images, config.classifier_widths, kernel_size=8, stride=2, norm=GroupedBatchNorm2d)
+    def __init__(self, config: ModelConfig, norm: Callable[[int], GroupedBatchNorm2d] = GroupedBatchNorm2d) -> None:
+        super().__init__(3 * self.images, config.classifier_widths, kernel_size=8, stride=2, norm=norm)
         self.fc6 = nn.Linear(config.classifier_positions * config.classifier_widths[-1], config.classifier_hidden)
         self.fc7 = nn.Linear(config.classifier_hidden, config.classifier_hidden)
         self.fc8 = nn.Linear(config.classifier_hidden, config.tiles)
 
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
         """Compute (N, 4) logits, one a quadrant, from two (N, 3, S, S) images."""
-        x = F.max_pool2d(self.conv5_maps(torch.cat([I_mix, I_q], dim=1)), 2, stride=1)
+        return self.logits(self.conv5_maps(torch.cat([I_mix, I_q], dim=1)))
+
+    def logits(self, conv5_maps: Tensor) -> Tensor:
+        """Compute (N, 4) logits from the maps of conv5."""
+        x = F.max_pool2d(conv5_maps, 2, stride=1)
         x = x.permute(0, 2, 3, 1).flatten(1)  # the author's fully connected weights expect H, W, C order
         x = torch.relu(self.fc7(torch.relu(self.fc6(x))))
         return self.fc8(x)
