@@ -163,7 +163,7 @@ class Training:
                     guard.look(due.left)
                 log.read(due.left)
                 if due.look:
-                    self._look(log, done, draw if due.sheet else None)
+                    self._look(log, done, draw if due.sheet else None, done == last)
                 if due.save:
                     self._keep(log, now)
                 if due.measure and measure is not None:
@@ -293,7 +293,7 @@ class Training:
         self.run.save(progress, self.networks, self.optimizers, log.kept_mean("L_rec_hat", since))
 
     @torch.no_grad()
-    def _look(self, log: Log, iteration: int, draw: Draw | None) -> None:
+    def _look(self, log: Log, iteration: int, draw: Draw | None, ended: bool) -> None:
         """Note on samples how well networks reconstruct and whether they tell them apart, and draw a sheet of them."""
         if not self.world.first:
             return
@@ -315,6 +315,12 @@ class Training:
             tqdm.write(f"iteration {iteration:,}: {_learned(levels, states['classifier']['gain'])}")
         for message in collapsed(iteration, states):
             tqdm.write(message)
+        if ended and levels["PSNR of I_hat"] < levels["one color"]:
+            tqdm.write(
+                f"warning: it ends with reconstructions of {levels['PSNR of I_hat']:.1f} dB, worse than one color each "
+                f"({levels['one color']:.1f} dB): go on with more --iterations, or begin anew with --optim.betas 0.9 "
+                "0.999 or a lower --optim.generator-lr"
+            )
 
 
 def _learned(levels: dict[str, float], gain: float) -> str:
