@@ -40,6 +40,14 @@ class PassedUpsamplingNearest2d(Passed, nn.UpsamplingNearest2d):
     """For an UpsamplingNearest2d."""
 
 
+class PassedReflectionPad2d(Passed, nn.ReflectionPad2d):
+    """For a ReflectionPad2d."""
+
+
+class PassedReplicationPad2d(Passed, nn.ReplicationPad2d):
+    """For a ReplicationPad2d."""
+
+
 PASSED: dict[type[nn.Module], type[nn.Module]] = {kind.__bases__[1]: kind for kind in Passed.__subclasses__()}
 """By what they stand for."""
 

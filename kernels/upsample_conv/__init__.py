@@ -42,6 +42,8 @@ class UpsampleConv2d(nn.Conv2d):
     """
 
     impl: Impl | None = None
+    around: str | None = None
+    """`reflect` or `replicate`, where another layer padded so what was enlarged and the convolution pads nothing."""
 
     def __init__(
         self, in_channels: int, out_channels: int, bias: bool = True, padding_mode: PaddingMode = "zeros",
@@ -56,5 +58,6 @@ class UpsampleConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); of fewer dimensions, what torch's two make of it."""
         if input.dim() != 4:
-            return super().forward(F.interpolate(input, scale_factor=2.0))
-        return upsample_conv(input, self.weight, self.bias, self.padding_mode, self.impl)
+            enlarged = F.interpolate(input, scale_factor=2.0)
+            return super().forward(enlarged if self.around is None else F.pad(enlarged, [1] * 4, self.around))
+        return upsample_conv(input, self.weight, self.bias, self.around or self.padding_mode, self.impl)

@@ -1,6 +1,7 @@
-"""Nearest-neighbour enlarging by two and the 3x3 convolution behind it in one, with 4/9 of the products."""
+"""Nearest-neighbour enlarging by two, padding and the 3x3 convolution behind it in one, with 4/9 of the products."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -9,6 +10,8 @@ from lorbms_fast.kernels.accelerate.rules.devices import not_the_cpu
 from lorbms_fast.kernels.accelerate.swapping import PASSED, Passed, become, has_hooks, pair
 from lorbms_fast.kernels.accelerate.uses import Uses, uses
 from lorbms_fast.kernels.upsample_conv import UpsampleConv2d
+
+_PADS = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate"}
 
 
 def upsampled_convolutions(model: nn.Module) -> Iterator[Finding]:
@@ -25,30 +28,42 @@ def upsampled_convolutions(model: nn.Module) -> Iterator[Finding]:
     for module, name in names.items():
         if not isinstance(module, nn.Upsample) or isinstance(module, Passed):
             continue
-        kind, reason = type(module).__name__, _why_not(module, found) or not_the_cpu(model)
-        if reason is not None:
+        kind, chain = type(module).__name__, _chain(module, found)
+        reason = chain if isinstance(chain, str) else not_the_cpu(model)
+        if isinstance(chain, str) or reason is not None:
             yield Finding(name, kind, reason)
             continue
-        (conv,) = found[module].after
-        become(module, PASSED[type(module)])
-        become(conv, UpsampleConv2d)
-        if conv is not None:
-            pair(module, conv)
-        yield Finding(name, f"{kind} -> computed by {names[conv]}")
+        pad, conv = chain
+        become(conv, UpsampleConv2d, **({} if pad is None else {"around": _PADS[type(pad)]}))
+        for passed in (module, pad):
+            if passed is not None:
+                kind = type(passed).__name__
+                become(passed, PASSED[type(passed)])
+                pair(passed, conv)
+                yield Finding(names[passed], f"{kind} -> computed by {names[conv]}")
         yield Finding(names[conv], "Conv2d -> UpsampleConv2d")
 
 
-def _why_not(upsample: nn.Upsample, found: dict[nn.Module, Uses]) -> str | None:
+def _chain(upsample: nn.Upsample, found: dict[nn.Module, Uses]) -> tuple[nn.Module | None, nn.Module] | str:
+    """The layer that pads what was enlarged, if there is one, and the convolution; or why they cannot be one."""
     doubled = upsample.size is None and upsample.scale_factor in (2, 2.0, (2, 2), (2.0, 2.0))
     if type(upsample) not in (nn.Upsample, nn.UpsamplingNearest2d) or upsample.mode != "nearest" or not doubled:
         return "not the nearest neighbours, twice as many"
-    of = found[upsample]
-    if of.opaque is not None:
-        return f"{of.opaque} cannot be followed"
-    conv = next(iter(of.after)) if len(of.after) == 1 else None
-    if type(conv) is not nn.Conv2d or has_hooks(conv) or has_hooks(upsample) or found[conv].before != {upsample}:
+    if found[upsample].opaque is not None:
+        return f"{found[upsample].opaque} cannot be followed"
+    pad, conv = None, _reader(upsample, found)
+    if type(conv) in _PADS and conv.padding == (1, 1, 1, 1):
+        pad, conv = conv, _reader(conv, found)
+    if type(conv) is not nn.Conv2d or has_hooks(upsample):
         return "not one plain convolution, and nothing else, reads each result"
     shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
-    return (
-        None if shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) else "the convolution is not 3x3 with stride and padding 1"
-    )
+    padding = (1, 1) if pad is None else (0, 0)
+    fits = shape == ((3, 3), (1, 1), padding, (1, 1), 1)
+    return (pad, conv) if fits else "the convolution is not 3x3 with stride and padding 1"
+
+
+def _reader(module: nn.Module, found: dict[nn.Module, Uses]) -> Any:
+    """The one module that reads a module's results, and nothing else; None if there is no such one."""
+    (reader,) = found[module].after if len(found[module].after) == 1 else (None,)
+    known = reader is not None and found[reader].before == {module} and found[reader].opaque is None
+    return reader if known and not has_hooks(reader) else None

@@ -728,6 +728,27 @@ def test_enlarging_is_still_an_upsample():
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@layouts
+@pytest.mark.parametrize("pad", [nn.ReflectionPad2d, nn.ReplicationPad2d])
+def test_a_pad_between_enlarging_and_convolution_is_computed_too(pad, channels_last):
+    model, x = nn.Sequential(nn.Upsample(scale_factor=2), pad(1), nn.Conv2d(3, 4, 3)).double(), torch.randn(2, 3, 5, 4)
+    x = x.double().contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    plain, keys = copy.deepcopy(model), [vars(module).keys() for module in copy.deepcopy(model)]
+    assert len(accelerate(model).swapped) == 3
+    assert isinstance(model[1], pad)
+    torch.testing.assert_close(model(x[0]), plain(x[0]))  # of three dimensions torch enlarges the last alone
+    assert_close(trained(copy.deepcopy(model), x), trained(plain, x))
+    restore(model[1])
+    assert type(model[1]) is pad
+    assert [vars(module).keys() for module in model] == keys
+
+
+@pytest.mark.parametrize("between", [(nn.ReflectionPad2d(2),), (nn.ReflectionPad2d(1), nn.ReLU()), (nn.ZeroPad2d(1),)])
+def test_other_pads_stay(between):
+    report = accelerate(nn.Sequential(nn.Upsample(scale_factor=2), *between, nn.Conv2d(3, 4, 3)))
+    assert [finding.where for finding in report.left] == ["0"]
+
+
 def test_layers_that_were_swapped_are_known_whatever_else_a_process_holds(monkeypatch):
     monkeypatch.setattr(source, "_MOST", 10)  # objects that are looked at behind a layer of a stranger's
     model = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(3, 3, 3, padding=1))
