@@ -64,6 +64,7 @@ def _chain(upsample: nn.Upsample, found: dict[nn.Module, Uses]) -> tuple[nn.Modu
 
 def _reader(module: nn.Module, found: dict[nn.Module, Uses]) -> Any:
     """The one module that reads a module's results, and nothing else; None if there is no such one."""
-    (reader,) = found[module].after if len(found[module].after) == 1 else (None,)
-    known = reader is not None and found[reader].before == {module} and found[reader].opaque is None
-    return reader if known and not has_hooks(reader) else None
+    reader = next(iter(found[module].after)) if len(found[module].after) == 1 else None
+    if reader is None or has_hooks(reader) or found[reader].opaque is not None or found[reader].before != {module}:
+        return None
+    return reader
