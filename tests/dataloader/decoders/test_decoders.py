@@ -130,6 +130,11 @@ def test_an_orientation_is_found_behind_other_segments():
     assert decoder_named("scaled")([plain[:2] + segment + plain[2:]], [upright], 64) != [None]
 
 
+def test_an_orientation_that_only_xmp_tells_counts():
+    told = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    assert decoder_named("scaled")([scene(xmp=told)], [partial(versions, "a")], 64) == [None]
+
+
 def test_bad_files_are_returned_among_good_ones(tmp_path):
     (tmp_path / "good.jpg").write_bytes(scene())
     (tmp_path / "cut.jpg").write_bytes(scene()[:-300])
