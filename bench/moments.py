@@ -6,7 +6,7 @@ normalizes with the batch's own averages).
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,35 +18,44 @@ from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.draws import generator
 from lorbms_fast.engine.collapse import classifier_state, discriminator_state
 from lorbms_fast.engine.implementations import implementation
-from lorbms_fast.engine.iteration import IterationImpl
 from lorbms_fast.evaluation.generation import MIXED_SCENES
 from lorbms_fast.psnr import psnr
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.training.setup import neighbour_batches
-from lorbms_fast.types import Networks
+from lorbms_fast.types import Batch, Networks
 
 IMAGES, SCENES = 100, 46
-COLUMNS = ("iteration", "store", "PSNR", "classifier: spread", "gain", "discriminator: spread", "gap")
+COLUMNS = ("PSNR", "classifier: spread", "gain", "discriminator: spread", "gap")
 
 
-def moments(folder: Path, stores: Sequence[Path]) -> None:
-    """Print a row for each checkpoint of a run and each store with neighbours."""
+Measured = Callable[[Networks, Run, NeighbourBatches], Iterable[float]]
+"""Function that measures the networks of a run, the classifier in training mode, on a store's images."""
+
+
+def table(folder: Path, stores: Sequence[Path], columns: Sequence[str], measured: Measured) -> None:
+    """Print a row for each checkpoint of a run and each store with neighbours, of what is measured."""
     run = Run.open(folder)
-    networks, impl = load_networks(folder), implementation(run.config.model, run.config.impl)
+    networks = load_networks(folder)
     networks.cls.train()
     sources = [neighbour_batches(run.config, run.open_store(store)) for store in stores]
-    print(*COLUMNS, sep=" | ")
+    print("iteration", "store", *columns, sep=" | ")
     for checkpoint in run.checkpoints():
         load_weights(networks, checkpoint / MODEL)
         for source in sources:
-            row = (f"{value:.2f}" for value in _measured(networks, impl, source))
+            row = (f"{value:.2f}" for value in measured(networks, run, source))
             print(f"{int(checkpoint.name):,}", source.store.path.name, *row, sep=" | ", flush=True)
 
 
+def mixed(source: NeighbourBatches, scenes: int) -> Batch:
+    """Draw up to so many scenes to be mixed, the same whenever it is asked."""
+    return next(source.each_image(generator(source.seed, MIXED_SCENES, 0), scenes))
+
+
 @torch.no_grad()
-def _measured(networks: Networks, impl: IterationImpl, source: NeighbourBatches) -> list[float]:
+def _measured(networks: Networks, run: Run, source: NeighbourBatches) -> list[float]:
+    impl = implementation(run.config.model, run.config.impl)
     images = to_float_nchw(np.asarray(source.store.images[:IMAGES]))
-    batch = next(source.each_image(generator(source.seed, MIXED_SCENES, 0), SCENES))
+    batch = mixed(source, SCENES)
     I_mix = impl.mixed_images(networks, batch)
     classifier = classifier_state(networks, impl, I_mix, batch)
     discriminator = discriminator_state(networks, batch.I_ref, I_mix)
@@ -55,4 +64,4 @@ def _measured(networks: Networks, impl: IterationImpl, source: NeighbourBatches)
 
 
 if __name__ == "__main__":
-    moments(Path(sys.argv[1]), [Path(store) for store in sys.argv[2:]])
+    table(Path(sys.argv[1]), [Path(store) for store in sys.argv[2:]], COLUMNS, _measured)
