@@ -124,33 +124,32 @@ def reading(store: ImageStore, table: NeighbourTable, read: Reader, batches: int
     return run
 
 
-def test_batches_decoded_by_threads(
-    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
-) -> None:
-    compare(loading, reading(store, table, StreamedReader(store, SIDE, CPU, threads=CORES)), ROUNDS, counted=False)
-
-
-def test_batches_decoded_by_dali_on_the_cpu(
-    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
-) -> None:
+def by_dali(store: ImageStore) -> Reader:
     pytest.importorskip("nvidia.dali")
-
-    def read(rows: NDArray[np.int64]) -> Tensor:
-        return to_float_nchw(decode_on(CPU, store, rows, SIDE))
-
-    compare(loading, reading(store, table, read), ROUNDS, counted=False)
+    return lambda rows: to_float_nchw(decode_on(CPU, store, rows, SIDE))
 
 
-def test_batches_of_a_mapped_store(
-    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
-) -> None:
-    compare(loading, reading(store, table, MappedReader(store, CPU)), ROUNDS, counted=False)
+def on_a_gpu(store: ImageStore) -> Reader:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return ResidentReader.of(store, torch.device("cuda"))
 
 
-def test_batches_of_a_resident_store(
-    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
-) -> None:
-    compare(loading, reading(store, table, ResidentReader.of(store, CPU)), ROUNDS, counted=False)
+READERS: dict[str, Callable[[ImageStore], Reader]] = {
+    "decoded by threads": lambda store: StreamedReader(store, SIDE, CPU, threads=CORES),
+    "decoded by dali on the cpu": by_dali,
+    "of a mapped store": lambda store: MappedReader(store, CPU),
+    "of a resident store": lambda store: ResidentReader.of(store, CPU),
+    "of a store on a gpu": on_a_gpu,
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_batches(
+    reader: Callable[[ImageStore], Reader], store: ImageStore, table: NeighbourTable, loading: Callable[[], None],
+    compare: Compare,
+) -> None:  # fmt: skip
+    compare(loading, reading(store, table, reader(store)), ROUNDS, counted=False)
 
 
 def test_batches_of_images_in_memory(store: ImageStore, table: NeighbourTable, compare: Compare) -> None:
@@ -188,13 +187,6 @@ def test_reading(
 
     ours = reading(store, table, mode(store, CPU), batches)
     compare(copy, ours, 20, ceiling="copying as many bytes", counted=False)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_of_a_store_on_a_gpu(
-    store: ImageStore, table: NeighbourTable, loading: Callable[[], None], compare: Compare
-) -> None:
-    compare(loading, reading(store, table, ResidentReader.of(store, torch.device("cuda"))), ROUNDS, counted=False)
 
 
 def test_efficientnet_in_fewer_passes(compare: Compare) -> None:
