@@ -35,7 +35,7 @@ def forward(
     addresses = [*_halves(statistics), *map(_address, parameters)]
     if x.is_contiguous():
         y = torch.empty_like(x)
-        LOOPS.run_rows("rows_forward", (x, y), *addresses, activation, slope, eps)
+        LOOPS.run("rows_forward", (x, y), *addresses, activation, slope, eps)
     else:
         y = empty_channels_last(x)
         LOOPS.run("forward", (x, y), *addresses, activation, slope, eps)
@@ -59,7 +59,7 @@ def backward(
     addresses = [*_halves(statistics), *map(_address, parameters), *_halves(sums)]
     if x.is_contiguous():
         dx = torch.empty_like(x)
-        LOOPS.run_rows("rows_backward", (grad, x, dx), *addresses, activation, slope)
+        LOOPS.run("rows_backward", (grad, x, dx), *addresses, activation, slope)
     else:
         dx = empty_channels_last(x)
         LOOPS.run("backward", (grad, x, dx), *addresses, activation, slope)

@@ -39,18 +39,10 @@ class Loops:
         return same_rows(*maps) and library(self._source, _HEADERS) is not None
 
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
-        """Call a function; the first maps' shape and dtype count."""
+        """Call a function; the first maps' shape and dtype count, and no strides of contiguous maps taken as rows."""
         n, channels, *positions = maps[0].shape
         where = [number for each in maps for number in lines(each) or Lines(each.data_ptr(), each.stride(0), 0)]
         head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, prod(positions), channels
-        getattr(self._library, name)(*head, *where, *others)
-
-    def run_rows(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
-        """Call a function of contiguous maps, which needs no strides."""
-        x = maps[0]
-        n, channels = x.shape[:2]
-        where = [number for each in maps for number in (each.data_ptr(), 0, 0)]
-        head = DTYPES[x.dtype], torch.get_num_threads(), n, x.numel() // (n * channels), channels
         getattr(self._library, name)(*head, *where, *others)
 
     def function(self, name: str) -> Any:

@@ -1,7 +1,7 @@
 """Triton programs of the spectral norm of a list of weights that lie packed, one after the other.
 
 Weight i is a matrix (O, K), cut into tiles of BLOCK_K columns; every program has one tile of one weight. Row i of the
-table holds O, K, where W, u and v begin in their packings, its first tile, and where its partial sums begin.
+table holds O, K, where W, u, v and its partial sums begin in their packings, its first tile, and the first behind it.
 
 With `t = W^T u` (v before it is normalized), `W t` is a sum over tiles of columns, so a program that has its part of t
 can go on to its part of `W t` at once: one launch for the power step. What divides then adds the parts up.
@@ -17,21 +17,21 @@ TINY_NORM = tl.constexpr(1e-12)
 def _weight(table_ptr, of_tile_ptr):
     """Facts of the weight that this program's tile belongs to: its number, then its row of the table."""
     i = tl.load(of_tile_ptr + tl.program_id(0))
-    row = table_ptr + i * 6
+    row = table_ptr + i * 8
     return (
         i, tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32), tl.load(row + 2), tl.load(row + 3),
-        tl.load(row + 4), tl.load(row + 5),
+        tl.load(row + 4), tl.load(row + 5), tl.load(row + 6).to(tl.int32), tl.load(row + 7).to(tl.int32),
     )  # fmt: skip
 
 
 @triton.jit
 def power_step(
-    W_ptr, u_ptr, table_ptr, of_tile_ptr, first_ptr, t_ptr, norms_ptr, sums_ptr,
+    W_ptr, u_ptr, table_ptr, of_tile_ptr, t_ptr, norms_ptr, sums_ptr,
     BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One tile's part of t, of |t|^2 and of W t."""
-    i, O, K, W_at, u_at, v_at, sums_at = _weight(table_ptr, of_tile_ptr)
-    block = tl.program_id(0) - tl.load(first_ptr + i)
+    _, O, K, W_at, u_at, v_at, sums_at, first, _ = _weight(table_ptr, of_tile_ptr)
+    block = tl.program_id(0) - first
     k = block * BLOCK_K + tl.arange(0, BLOCK_K)
     t = tl.zeros((BLOCK_K,), tl.float32)
     for start in range(0, O, BLOCK_O):
@@ -83,13 +83,11 @@ def _store_u(u_next_ptr, sums_ptr, O, blocks, scale, BLOCK_O: tl.constexpr):
 
 @triton.jit
 def divide(
-    W_ptr, table_ptr, of_tile_ptr, first_ptr, norms_ptr, sums_ptr, t_ptr, W_bar_ptr, u_next_ptr, v_ptr, sigma_ptr,
+    W_ptr, table_ptr, of_tile_ptr, norms_ptr, sums_ptr, t_ptr, W_bar_ptr, u_next_ptr, v_ptr, sigma_ptr,
     BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_TILES: tl.constexpr,
 ):  # fmt: skip
     """One tile of `W / sigma` and of v; a weight's first tile stores u' and sigma too."""
-    i, O, K, W_at, u_at, v_at, sums_at = _weight(table_ptr, of_tile_ptr)
-    first = tl.load(first_ptr + i)
-    last = tl.load(first_ptr + i + 1)
+    i, O, K, W_at, u_at, v_at, sums_at, first, last = _weight(table_ptr, of_tile_ptr)
     sums_ptr += sums_at
     norm_t, norm_Wv = _norms(norms_ptr, sums_ptr, O, first, last, BLOCK_O, BLOCK_TILES)
     sigma = norm_Wv * norm_Wv / (norm_Wv + TINY_NORM)
@@ -108,13 +106,11 @@ def divide(
 
 @triton.jit
 def next_u(
-    table_ptr, of_tile_ptr, first_ptr, norms_ptr, sums_ptr, u_next_ptr,
+    table_ptr, of_tile_ptr, norms_ptr, sums_ptr, u_next_ptr,
     BLOCK_O: tl.constexpr, BLOCK_TILES: tl.constexpr,
 ):  # fmt: skip
     """u' of every weight; only a weight's first tile has work."""
-    i, O, _, _, u_at, _, sums_at = _weight(table_ptr, of_tile_ptr)
-    first = tl.load(first_ptr + i)
-    last = tl.load(first_ptr + i + 1)
+    _, O, _, _, u_at, _, sums_at, first, last = _weight(table_ptr, of_tile_ptr)
     if tl.program_id(0) == first:
         norm_t, norm_Wv = _norms(norms_ptr, sums_ptr + sums_at, O, first, last, BLOCK_O, BLOCK_TILES)
         scale = 1 / (norm_t * (norm_Wv + TINY_NORM))
@@ -123,11 +119,11 @@ def next_u(
 
 @triton.jit
 def inner_products(
-    grad_ptr, W_bar_ptr, table_ptr, of_tile_ptr, first_ptr, inner_ptr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr
+    grad_ptr, W_bar_ptr, table_ptr, of_tile_ptr, inner_ptr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr
 ):
     """One tile's part of <g, W_bar>."""
-    i, O, K, W_at, _, _, _ = _weight(table_ptr, of_tile_ptr)
-    k = (tl.program_id(0) - tl.load(first_ptr + i)) * BLOCK_K + tl.arange(0, BLOCK_K)
+    _, O, K, W_at, _, _, _, first, _ = _weight(table_ptr, of_tile_ptr)
+    k = (tl.program_id(0) - first) * BLOCK_K + tl.arange(0, BLOCK_K)
     inner = tl.zeros((BLOCK_O, BLOCK_K), tl.float32)
     for start in range(0, O, BLOCK_O):
         o = start + tl.arange(0, BLOCK_O)
@@ -140,13 +136,12 @@ def inner_products(
 
 @triton.jit
 def backward(
-    grad_ptr, table_ptr, of_tile_ptr, first_ptr, inner_ptr, u_next_ptr, v_ptr, sigma_ptr, dW_ptr,
+    grad_ptr, table_ptr, of_tile_ptr, inner_ptr, u_next_ptr, v_ptr, sigma_ptr, dW_ptr,
     BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_TILES: tl.constexpr,
 ):  # fmt: skip
     """One tile of `dL/dW = (g - <g, W_bar> u' v^T) / sigma`."""
-    i, O, K, W_at, u_at, v_at, _ = _weight(table_ptr, of_tile_ptr)
-    first = tl.load(first_ptr + i)
-    inner = _sum_of_tiles(inner_ptr, first, tl.load(first_ptr + i + 1), BLOCK_TILES)
+    i, O, K, W_at, u_at, v_at, _, first, last = _weight(table_ptr, of_tile_ptr)
+    inner = _sum_of_tiles(inner_ptr, first, last, BLOCK_TILES)
     sigma = tl.load(sigma_ptr + i)
     k = (tl.program_id(0) - first) * BLOCK_K + tl.arange(0, BLOCK_K)
     inner_v = inner * tl.load(v_ptr + v_at + k, mask=k < K, other=0)

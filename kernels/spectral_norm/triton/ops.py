@@ -56,19 +56,15 @@ class _Plan:
     table: Tensor
     of_tile: Tensor
     """The weight of each tile."""
-    first_tile: Tensor
-    """Of each weight; then the number of tiles."""
     tiles: int
-    weights: int
     most_tiles: int
     """Of one weight, as a power of 2."""
-    u_size: int
     v_size: int
     sums_size: int
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.table, self.of_tile, self.first_tile
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        return self.table, self.of_tile
 
 
 @lru_cache(maxsize=64)
@@ -82,12 +78,11 @@ def _plan(sizes: tuple[int, ...], block_k: int, device: torch.device) -> _Plan:
 
     W_at, u_at, v_at, first = begins([o * k for o, k in zip(O, K, strict=True)]), begins(O), begins(K), begins(blocks)
     sums_at = begins([o * b for o, b in zip(O, blocks, strict=True)])
-    rows = list(zip(O, K, W_at, u_at, v_at, sums_at, strict=False))
+    rows = list(zip(O, K, W_at, u_at, v_at, sums_at, first, first[1:], strict=False))
     return _Plan(
         torch.tensor(rows, dtype=torch.int64, device=device),
         torch.tensor([i for i, b in enumerate(blocks) for _ in range(b)], dtype=torch.int32, device=device),
-        torch.tensor(first, dtype=torch.int32, device=device), tiles=first[-1], weights=len(O),
-        most_tiles=triton.next_power_of_2(max(blocks)), u_size=u_at[-1], v_size=v_at[-1], sums_size=sums_at[-1],
+        tiles=first[-1], most_tiles=triton.next_power_of_2(max(blocks)), v_size=v_at[-1], sums_size=sums_at[-1],
     )  # fmt: skip
 
 
