@@ -7,9 +7,9 @@ from typing import Annotated
 import tyro
 
 from lorbms_fast.config import Count, Natural
-from lorbms_fast.photos.coco import ANNOTATIONS, IMAGES, CocoCounts
+from lorbms_fast.photos import shipped
+from lorbms_fast.photos.coco import ANNOTATIONS, IMAGES
 from lorbms_fast.photos.composed import COCO, CREDITS, STL10, write_composed
-from lorbms_fast.photos.stl10 import Split
 
 WORKERS = min(4, os.cpu_count() or 1)
 
@@ -42,35 +42,11 @@ def compose(
         seed: the same seed and numbers give the same bytes.
         workers: processes to compose with; does not change the result.
     """
-    coco, stl10 = write_composed(out, scenes, stl10_train, stl10_test, seed, photos, workers)
-    if coco:
-        print(_coco_report(out / COCO, coco))
-    if stl10:
-        print(_stl10_report(out / STL10, stl10_train, stl10_test, stl10))
+    write_composed(out, scenes, stl10_train, stl10_test, seed, photos, workers)
+    if scenes:
+        photographs = len(shipped.scenes()) if photos else 0
+        print(f"{out / COCO}: {scenes} composed scenes and {photographs} photographs in {IMAGES}, {ANNOTATIONS}")
+    if stl10_train:
+        folds = f"{stl10_train} training pictures in ten folds of {stl10_train // 5}"
+        print(f"{out / STL10}: {folds}, {stl10_test} test pictures of other objects")
     print(f"{out / CREDITS}: who made the photographs and under which licences; keep it with the pictures")
-
-
-def _coco_report(folder: Path, counts: CocoCounts) -> str:
-    scenes = [f"{scenes} with {objects}" for objects, scenes in sorted(counts.objects_per_scene.items())]
-    categories = [f"{number} {name}" for name, number in counts.objects_per_category.most_common()]
-    files = f"{counts.scenes} composed scenes and {counts.photographs} photographs"
-    in_all_quadrants = counts.scenes_with_an_object_in_every_quadrant / counts.scenes
-    return "\n".join(
-        [
-            f"{folder}: {files} in {IMAGES}, {ANNOTATIONS}",
-            f"  objects in a scene: {', '.join(scenes)}",
-            f"  at least four objects: {counts.with_four_or_more:.1%} of the scenes; "
-            f"one or more in every quadrant: {in_all_quadrants:.1%}",
-            f"  {counts.objects_per_category.total()} objects: {', '.join(categories)}",
-        ]
-    )
-
-
-def _stl10_report(folder: Path, train: int, test: int, splits: dict[str, Split]) -> str:
-    classes = [f"{name} {len(split.train)}+{len(split.test)}" for name, split in splits.items()]
-    return "\n".join(
-        [
-            f"{folder}: {train} training pictures in ten folds of {train // 5}, {test} test pictures",
-            f"  different objects in training + test: {', '.join(classes)}",
-        ]
-    )

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,23 +20,7 @@ from lorbms_fast.photos.shipped import CATEGORIES
 IMAGES, ANNOTATIONS = "train2017", "annotations/instances_train2017.json"
 
 
-@dataclass(frozen=True)
-class CocoCounts:
-    """Numbers of a composed COCO folder."""
-
-    scenes: int
-    photographs: int
-    objects_per_scene: Counter[int]  # number of objects -> number of scenes
-    objects_per_category: Counter[str]
-    scenes_with_an_object_in_every_quadrant: int
-
-    @property
-    def with_four_or_more(self) -> float:
-        """Share of the scenes that hold at least four objects."""
-        return sum(scenes for objects, scenes in self.objects_per_scene.items() if objects >= 4) / self.scenes
-
-
-def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, workers: int = 1) -> CocoCounts:
+def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, workers: int = 1) -> None:
     """Write composed scenes into `folder` in the layout of COCO's train2017: JPEG files and one instances json.
 
     Masks are the visible ones as compressed RLE. Beyond COCO's fields each annotation names its cut-out (`object`) and
@@ -56,7 +38,6 @@ def write_coco(folder: Path, scenes: int, seed: int, photographs: bool = True, w
     ]
     (folder / ANNOTATIONS).parent.mkdir()
     (folder / ANNOTATIONS).write_text(json.dumps(_data_set(seed, images, annotations)), encoding="utf-8")
-    return _count([image for image, _ in composed], annotations, len(images) - scenes)
 
 
 def _write_scene(folder: Path, seed: int, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -127,23 +108,3 @@ def _category_id(name: str) -> int:
 
 def _file_name(image_id: int) -> str:
     return f"{image_id:012d}.jpg"
-
-
-def _count(images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]], photographs: int) -> CocoCounts:
-    objects = Counter(annotation["image_id"] for annotation in annotations)
-    size = {image["id"]: (image["width"], image["height"]) for image in images}
-    quadrants = {(one["image_id"], _quadrant(one["bbox"], *size[one["image_id"]])) for one in annotations}
-    occupied = Counter(image_id for image_id, _ in quadrants)
-    return CocoCounts(
-        scenes=len(images),
-        photographs=photographs,
-        objects_per_scene=Counter(objects[image["id"]] for image in images),
-        objects_per_category=Counter(CATEGORIES[one["category_id"] - 1] for one in annotations),
-        scenes_with_an_object_in_every_quadrant=sum(count == 4 for count in occupied.values()),
-    )
-
-
-def _quadrant(bbox: Sequence[float], width: int, height: int) -> int:
-    """Quadrant 0..3 of the middle of a box [left, top, width, height]."""
-    middle_x, middle_y = bbox[0] + bbox[2] / 2, bbox[1] + bbox[3] / 2
-    return 2 * (middle_y >= height / 2) + (middle_x >= width / 2)

@@ -6,29 +6,30 @@ from pathlib import Path
 from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.errors import UserError
 from lorbms_fast.photos import shipped
-from lorbms_fast.photos.coco import CocoCounts, write_coco
-from lorbms_fast.photos.stl10 import Split, check_sizes, write_stl10
+from lorbms_fast.photos.coco import write_coco
+from lorbms_fast.photos.stl10 import check_sizes, write_stl10
 
 COCO, STL10, CREDITS = "coco", "stl10_binary", "credits"
 
 
 def write_composed(
     out: Path, scenes: int, train: int, test: int, seed: int, photographs: bool = True, workers: int = 1
-) -> tuple[CocoCounts | None, dict[str, Split] | None]:
+) -> None:
     """Write `out/coco`, `out/stl10_binary` and `out/credits`: all of it, or nothing.
 
-    `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one. Returns facts of the two.
-    Raises UserError if `out` exists or a number makes no sense.
+    `scenes` = 0 leaves the COCO-format set out, `train` = `test` = 0 the STL-10-format one. Raises UserError
+    if `out` exists or a number makes no sense.
     """
     if not (scenes or train or test):
         raise UserError("0 scenes and 0 labelled pictures: there is nothing to compose; ask for some of either")
     if train or test:
         check_sizes(train, test)
     with atomic_folder(out) as folder:
-        coco = write_coco(folder / COCO, scenes, seed, photographs, workers) if scenes else None
-        stl10 = write_stl10(folder / STL10, train, test, seed, workers) if train or test else None
+        if scenes:
+            write_coco(folder / COCO, scenes, seed, photographs, workers)
+        if train or test:
+            write_stl10(folder / STL10, train, test, seed, workers)
         write_credits(folder / CREDITS)
-    return coco, stl10
 
 
 def write_credits(folder: Path) -> None:

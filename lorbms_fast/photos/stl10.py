@@ -53,7 +53,7 @@ def check_sizes(train: int, test: int) -> None:
         raise UserError(f"{test} test pictures do not divide into ten classes: choose a multiple of {len(CATEGORIES)}")
 
 
-def write_stl10(folder: Path, train: int, test: int, seed: int, workers: int = 1) -> dict[str, Split]:
+def write_stl10(folder: Path, train: int, test: int, seed: int, workers: int = 1) -> None:
     """Write `train` and `test` pictures, class-balanced, and ten folds of a fifth of the training set into `folder`.
 
     The files are STL-10's: `{train,test}_X.bin` (uint8, 96x96, an image is its three planes, each column by column),
@@ -78,7 +78,6 @@ def write_stl10(folder: Path, train: int, test: int, seed: int, workers: int = 1
     folds = "".join(" ".join(map(str, fold)) + "\n" for fold in _folds(train_labels, generator(seed, Stream.FOLDS)))
     (folder / "fold_indices.txt").write_text(folds, encoding="ascii")
     (folder / "objects.json").write_text(json.dumps(drawn), encoding="utf-8")
-    return splits
 
 
 def compose_picture(photo: Photo, rng: np.random.Generator) -> np.ndarray:
