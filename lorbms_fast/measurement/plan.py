@@ -154,7 +154,12 @@ class _Counting(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         with FlopCounterMode(display=False) as flops:
             result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in tree_leaves(_written(func, args, kwargs or {})) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not written:
+            tensors += [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        elif func.overloadpacket not in OVERWRITING:  # in place: what is written was read as well
+            tensors += written
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         half = any(tensor.dtype in (torch.bfloat16, torch.float16) for tensor in tensors)
         # Libraries split products so that they fill a GPU; of others, one program for a few thousand elements.
@@ -162,3 +167,16 @@ class _Counting(TorchDispatchMode):
         cost = Work(flops.get_total_flops(), size)
         self.found.append(Operation(f"torch: {func.overloadpacket}", cost, programs, "bf16" if half else "fp32"))
         return result
+
+
+OVERWRITING = {torch.ops.aten.copy_, torch.ops.aten._foreach_copy_, torch.ops.aten.fill_, torch.ops.aten.zero_}
+"""Operations that do not look at what they write over."""
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
+    """List the arguments that an operation changes in place, whatever it returns: the fused Adam returns nothing."""
+    arguments = func._schema.arguments
+    given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+    changed = [argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write]
+    # Adam's kernel writes gradients back only where it has unscaled them.
+    return [given.get(name) for name in changed if name != "grads" or given.get("grad_scale") is not None]

@@ -135,6 +135,26 @@ def test_an_iteration_is_counted_whole():
     assert sum(o.work.flops for o in large.operations) > 1.5 * sum(o.work.flops for o in small.operations)
 
 
+def counted_bytes(work):
+    with plan._Counting() as counting:
+        work()
+    return [operation.work.bytes for operation in counting.found]
+
+
+def test_what_changes_in_place_is_read_and_written():
+    a, b = torch.ones(100), torch.ones(100)
+    assert counted_bytes(lambda: a + b) == [1200]
+    assert counted_bytes(lambda: a.add_(b)) == [1200]
+    assert counted_bytes(lambda: a.copy_(b)) == [800]
+    parameters, moments = [torch.ones(100)], [[torch.ones(100)], [torch.ones(100)]]
+    arguments = {"lr": 0.1, "beta1": 0.9, "beta2": 0.9, "weight_decay": 0.0, "eps": 1e-8}
+
+    def adam():  # returns nothing; reads four tensors and writes three
+        torch._fused_adam_(parameters, [b], *moments, [], [a[0]], **arguments, amsgrad=False, maximize=False)
+
+    assert counted_bytes(adam) == [7 * 400 + 4]
+
+
 def test_interpreted_kernels_are_not_counted(monkeypatch):
     monkeypatch.setattr(plan, "INTERPRETED", True)
     with pytest.raises(UserError, match="TRITON_INTERPRET"):
