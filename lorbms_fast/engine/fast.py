@@ -6,12 +6,14 @@ discriminator together; what of a network its parameters alone decide is made on
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from lorbms_fast import losses
 from lorbms_fast.config import LossConfig
+from lorbms_fast.engine.branches import concurrently
 from lorbms_fast.kernels import Pass, lorbms, passes
 from lorbms_fast.mixing import used_candidates
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes
@@ -26,8 +28,11 @@ class Fast:
 
     def generator_losses(self, networks: Networks, batch: Batch, config: LossConfig) -> tuple[GeneratorLosses, Scenes]:
         """Compute L_G, its terms, and the scenes that they judge."""
-        s = self.scenes(networks, batch)
-        logits, D_mix = classify(networks, s.I_mix, batch.I_q), discriminate(networks, s.I_mix)
+
+        def judged(I_mix: Tensor) -> tuple[Tensor, Tensor]:
+            return classify(networks, I_mix, batch.I_q), discriminate(networks, I_mix)
+
+        s, (logits, D_mix) = judged_scenes(networks, batch, mix, judged)
         weights = config.rec, config.adv, config.cls
         found = lorbms.loss_head(
             batch.I_ref, s.I_hat, s.I_prime, D_mix, logits, batch.mask, weights, config.lambdas, config.gan
@@ -52,19 +57,30 @@ class Fast:
         return lorbms.discrimination_loss(discriminate(networks, torch.cat([I_ref, I_mix])), config.gan)
 
 
+T = TypeVar("T")
 Mix = Callable[[Pass, Batch], tuple[Tensor, Tensor, Tensor]]
 """Encode and mix: f_ref and f_mix, both (N, chunks, chunk), and which chunks were replaced, (N, chunks) bool."""
 
 
 def scenes(networks: Networks, batch: Batch, mix: Mix) -> Scenes:
     """Compute the forward graph; I_hat and I_mix are decoded together."""
+    return judged_scenes(networks, batch, mix, lambda I_mix: None)[0]
+
+
+def judged_scenes(networks: Networks, batch: Batch, mix: Mix, judged: Callable[[Tensor], T]) -> tuple[Scenes, T]:
+    """Compute the forward graph, and what is `judged` of I_mix while that goes on from I_mix to I_prime."""
     encode, encode_mix = passes(networks.enc, 2)
     decode, decode_ref = passes(networks.dec, 2)
     f_ref, f_mix, replaced = mix(encode, batch)
     I_hat, I_mix = decode(torch.cat([f_ref, f_mix])).chunk(2)
-    f_mix_hat = encode_mix(I_mix)
-    f_ref_hat = lorbms.mix_chunks(f_mix_hat, f_ref, replaced)
-    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime=decode_ref(f_ref_hat))
+
+    def unmixed() -> tuple[Tensor, Tensor, Tensor]:
+        f_mix_hat = encode_mix(I_mix)
+        f_ref_hat = lorbms.mix_chunks(f_mix_hat, f_ref, replaced)
+        return f_mix_hat, f_ref_hat, decode_ref(f_ref_hat)
+
+    (f_mix_hat, f_ref_hat, I_prime), verdict = concurrently(unmixed, lambda: judged(I_mix), I_mix.device)
+    return Scenes(f_ref, f_mix, f_mix_hat, f_ref_hat, I_hat, I_mix, I_prime), verdict
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +16,7 @@ from triton.runtime.jit import JITFunction
 
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.measurement.branches import Branch, Branches
 
 _NAMES = {
     torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
@@ -36,6 +37,7 @@ class Launch:
     constants: dict[tuple[int, ...], Any]
     attributes: dict[tuple[int, ...], Any]
     options: dict[str, int]
+    branch: Branch | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +73,7 @@ class Array:
 
 
 @contextmanager
-def recorded() -> Iterator[list[Launch]]:
+def recorded(branches: Branches | None = None) -> Iterator[list[Launch]]:
     """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
 
     What operations return is memory nobody wrote. Tuned kernels are written down with their first configuration.
@@ -79,7 +81,7 @@ def recorded() -> Iterator[list[Launch]]:
     launches: list[Launch] = []
 
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        launches.append(launch_of(self, grid, args, kwargs))
+        launches.append(replace(launch_of(self, grid, args, kwargs), branch=branches and branches()))
 
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
         named = dict(zip(self.arg_names, args, strict=False)) | kwargs

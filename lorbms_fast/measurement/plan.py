@@ -5,6 +5,8 @@ operations counted as they go. Nothing here is measured but what says so.
 """
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import INTERPRETED
+from lorbms_fast.measurement.branches import Branch, Branches
 from lorbms_fast.measurement.chains import Chain, chain, shared_bytes
 from lorbms_fast.measurement.gpus import MULTIPROCESSORS, Gpu
 from lorbms_fast.measurement.host import LAUNCHED, Host
@@ -64,10 +67,11 @@ class Operation:
     """Bytes of a program."""
     kernel: str = ""
     """Name of the kernel of ours."""
+    branch: Branch | None = None
 
     def seconds(self, gpu: Gpu) -> Range:
         """The longest of arithmetic, memory, the chains of its programs as far as there is room, and a graph's step."""
-        resident = max(1, MULTIPROCESSORS[gpu.architecture].resident(self.warps, self.registers, self.shared))
+        resident = self._resident(gpu)
         bound = gpu.roofline(self.work, self.programs, self.arithmetic)
         least, most = (
             max(step, bound / share, cycles / gpu.clock)
@@ -76,6 +80,14 @@ class Operation:
             )
         )
         return Range(least, most)
+
+    def occupied(self, gpu: Gpu) -> Range:
+        """Seconds of the whole GPU that it takes from others: at most, its programs share no multiprocessor."""
+        own, programs = self.seconds(gpu), self.programs / gpu.multiprocessors
+        return Range(own.least * min(1, programs / self._resident(gpu)), own.most * min(1, programs))
+
+    def _resident(self, gpu: Gpu) -> int:
+        return max(1, MULTIPROCESSORS[gpu.architecture].resident(self.warps, self.registers, self.shared))
 
 
 @dataclass(frozen=True)
@@ -112,21 +124,41 @@ class Prediction:
 def predict(iteration: Iteration, gpu: Gpu, host: Host) -> Prediction:
     """Times on a GPU, beside a host whose operators take so long."""
     peak = sum(gpu.roofline(each.work, each.programs, each.arithmetic) for each in iteration.operations)
-    captured = sum((each.seconds(gpu) for each in iteration.operations), Range(0, 0))
+    captured = replayed(iteration.operations, gpu)
     of_host = iteration.calls * host.custom + len(iteration.torchs) * host.plain
     least, most = (of_host + len(iteration.ours) * launched for launched in LAUNCHED)
     return Prediction(peak, captured, Range(max(captured.least, least), max(captured.most, most)))
+
+
+def replayed(operations: Sequence[Operation], gpu: Gpu) -> Range:
+    """Time of a graph: of branches side by side, the longest of either, the room and the bytes that both take."""
+    total, forks = Range(0, 0), defaultdict[int, list[Operation]](list)
+    for each in operations:
+        if each.branch is None:
+            total += each.seconds(gpu)
+        else:
+            forks[each.branch.fork].append(each)
+    for both in forks.values():
+        here, aside = (
+            sum((each.seconds(gpu) for each in both if each.branch and each.branch.aside == beside), Range(0, 0))
+            for beside in (False, True)
+        )
+        room = sum((each.occupied(gpu) for each in both), Range(0, 0))
+        least, most = (sum(each.work.bytes for each in both) / gpu.bandwidth / share for share in OF_PEAK)
+        total += Range(max(here.least, aside.least, room.least, least), max(here.most, aside.most, room.most, most))
+    return total
 
 
 def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -> Iteration:
     """Count an iteration with Triton's kernels, tf32 as float32, by the CPU; UserError under Triton's interpreter."""
     if INTERPRETED:
         raise UserError("TRITON_INTERPRET=1 is set, and interpreted kernels are not launched: unset it")
+    branches = Branches()
     with Alive() as alive:
         one_iteration = step("fast", model, batch_size, "float32" if precision == "tf32" else precision)
         with recorded():
             one_iteration()  # the first allocates gradients and moments
-        with recorded() as launches, _Counting() as counting:
+        with branches.told_apart(), recorded(branches) as launches, _Counting(branches) as counting:
             one_iteration()
     return Iteration([_of_launch(launch) for launch in launches], counting.found, counting.calls, alive.peak)
 
@@ -136,16 +168,17 @@ def _of_launch(launch: Launch) -> Operation:
     return Operation(
         f"{launch.name} {launch.shape}", work(launch), launch.programs, arithmetic(launch), found,
         launch.options.get("num_warps", 4), launch.options.get("maxnreg", REGISTERS), shared_bytes(found),
-        launch.kernel.__name__,
+        launch.kernel.__name__, launch.branch,
     )  # fmt: skip
 
 
 class _Counting(TorchDispatchMode):
     """Work of torch's own operations that touch data."""
 
-    def __init__(self) -> None:
+    def __init__(self, branches: Branches | None = None) -> None:
         super().__init__()
         self.found: list[Operation] = []
+        self._branches = branches
         self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -165,7 +198,9 @@ class _Counting(TorchDispatchMode):
         # Libraries split products so that they fill a GPU; of others, one program for a few thousand elements.
         programs = 10**6 if flops.get_total_flops() else 1 + sum(tensor.numel() for tensor in tensors) // 8192
         cost = Work(flops.get_total_flops(), size)
-        self.found.append(Operation(f"torch: {func.overloadpacket}", cost, programs, "bf16" if half else "fp32"))
+        branch = self._branches and self._branches()
+        name, dtype = f"torch: {func.overloadpacket}", "bf16" if half else "fp32"
+        self.found.append(Operation(name, cost, programs, dtype, branch=branch))
         return result
 
 

@@ -14,6 +14,7 @@ from lorbms_fast import config
 from lorbms_fast.cli import main
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement import host, plan
+from lorbms_fast.measurement.branches import Branch
 from lorbms_fast.measurement.chains import Chain, Loops, chain
 from lorbms_fast.measurement.gpus import GPUS, MULTIPROCESSORS, Gpu, gpu_called
 from lorbms_fast.measurement.host import LAUNCHED, Host
@@ -37,6 +38,26 @@ def test_prediction_is_the_roofline_of_every_launch():
     assert found.peak == pytest.approx(14e-6, rel=1e-3)
     assert found.captured.least == pytest.approx(14e-6 / 0.8 + plan.REPLAYED[0], rel=1e-3)
     assert found.captured.most == pytest.approx(14e-6 / 0.4 + plan.REPLAYED[1], rel=1e-3)
+
+
+def test_branches_share_the_gpu():
+    def told(branch, programs, bytes=0.0):
+        work = Work(1e6 * 100 * programs, bytes)  # 10 us of arithmetic at peak, in each multiprocessor taken
+        return Operation("one", work, programs, "bf16", warps=64, registers=32, branch=branch)
+
+    here, aside, again = Branch(0, False), Branch(0, True), Branch(2, True)
+    assert told(here, 3).seconds(ROUND).least == pytest.approx(1e-5 / 0.8)
+
+    def times(*operations):
+        return plan.replayed(operations, ROUND).least * 0.8 / 1e-5
+
+    assert times(told(None, 3), told(None, 5)) == pytest.approx(2)
+    assert times(told(here, 3), told(aside, 5)) == pytest.approx(1)  # 8 of 10 multiprocessors
+    assert times(told(here, 3), told(aside, 5), told(aside, 5)) == pytest.approx(2)  # one after the other
+    assert times(told(here, 10), told(aside, 5)) == pytest.approx(1.5)  # no room
+    assert times(told(here, 3), told(again, 5)) == pytest.approx(2)  # another place
+    full = told(here, 3, 2e7), told(aside, 5, 2e7)  # 20 us of bandwidth each
+    assert times(*full) == pytest.approx(4)
 
 
 def test_without_graphs_the_host_is_waited_for():
@@ -132,6 +153,12 @@ def test_an_iteration_is_counted_whole():
     assert 100 < small.calls < len(small.ours)
     assert {operation.kernel for operation in small.ours} >= {"convolve", "gradients"}
     assert "bf16" in {operation.arithmetic for operation in small.torchs if operation.work.flops}
+    # Both generator updates part twice, forward and back, and what goes aside is not what goes on.
+    branches = {operation.branch for operation in small.operations} - {None}
+    assert branches == {Branch(fork, aside) for fork in range(4) for aside in (False, True)}
+    aside, here = ({o.kernel for o in small.ours if o.branch and o.branch.aside == side} for side in (True, False))
+    assert "normalize_whole" in aside, aside
+    assert "solve" in here - aside, here
     assert sum(o.work.flops for o in large.operations) > 1.5 * sum(o.work.flops for o in small.operations)
 
 
