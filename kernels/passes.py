@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -36,11 +37,13 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
     RuntimeError where a parameter has changed in the meantime. A network that torch.compile has taken over is its own
     pass.
     """
-    versions, shared = _constant.get(network) or ([], None)
-    if versions != _versions(network):
-        versions, shared = _versions(network), _shared(network)
-        if network in _constant:
-            _constant[network] = versions, shared
+    known, shared = _constant.get(network) or ([], None)
+    versions = _versions(network)
+    trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in network.parameters())
+    if known != versions or trained:
+        shared = _shared(network, shared if known == versions else None)
+    if network in _constant and not trained:
+        _constant[network] = versions, shared
     if shared is None:
         return [network] * count
     return [partial(_pass, network, versions, of_pass) for of_pass in fan_out(shared, count)]
@@ -48,7 +51,9 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
 
 @contextmanager
 def constant(*networks: nn.Module) -> Iterator[None]:
-    """Make once, inside the block, what all passes of a network share; its parameters may want no gradients.
+    """Make once, inside the block, what all passes of a network share while its parameters want no gradients.
+
+    A pass of parameters that do makes its own, but for copies in another dtype.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3)).requires_grad_(False)
     >>> with constant(network), torch.autocast("cpu", torch.bfloat16):
@@ -56,13 +61,13 @@ def constant(*networks: nn.Module) -> Iterator[None]:
     ...         (run,) = passes(network, 1)  # the weight is converted for the first
     ...         y = run(images)
     """
-    before = dict(_constant)
-    _constant.update(dict.fromkeys(networks))
+    new = [network for network in networks if network not in _constant]
+    _constant.update(dict.fromkeys(new))
     try:
         yield
     finally:
-        _constant.clear()
-        _constant.update(before)
+        for network in new:
+            del _constant[network]
 
 
 class _Shared(NamedTuple):
@@ -74,8 +79,8 @@ class _Shared(NamedTuple):
     """All others by name, in the dtype of products where they are read by one."""
 
 
-def _shared(network: nn.Module) -> _Shared | None:
-    """Make it; None if it is no more than the parameters, or torch.compile sees to it."""
+def _shared(network: nn.Module, made: _Shared | None) -> _Shared | None:
+    """Make it, `made` before without gradients; None if it is just the parameters, or torch.compile sees to it."""
     if network._compiled_call_impl is not None:
         return None
     # All spectral norms of a network at once, and all layers of a kind: on CUDA a few launches, not a few each.
@@ -95,7 +100,8 @@ def _shared(network: nn.Module) -> _Shared | None:
         for of_layer, parameter in layer.named_parameters(recurse=False)
         if layer not in inside and not (of_layer == "weight" and layer in normalized)
     }
-    read = _as_autocast_would([*normalized.items(), *others.values()])
+    known = [*made.W_bar.values(), *made.parameters.values()] if made else []
+    read = _as_autocast_would([*normalized.items(), *others.values()], known)
     if not W_bar and not packed and all(own is cast for (_, own), cast in zip(others.values(), read, strict=True)):
         return None
     return _Shared(
@@ -103,11 +109,13 @@ def _shared(network: nn.Module) -> _Shared | None:
     )
 
 
-def _as_autocast_would(tensors: Sequence[tuple[nn.Module, Tensor]]) -> list[Tensor]:
-    """Cast, of layers and what they read, what autocast would cast at every use."""
-    of_products = [tensor for layer, tensor in tensors if isinstance(layer, nn.Conv2d | nn.Linear)]
-    cast = iter(foreach_cast(of_products, compute_dtype(of_products[0])) if of_products else ())
-    return [next(cast) if isinstance(layer, nn.Conv2d | nn.Linear) else tensor for layer, tensor in tensors]
+def _as_autocast_would(tensors: Sequence[tuple[nn.Module, Tensor]], known: Sequence[Tensor]) -> list[Tensor]:
+    """Cast, of layers and what they read, what autocast would cast at every use; `known` are the same, cast before."""
+    products = [isinstance(layer, nn.Conv2d | nn.Linear) for layer, _ in tensors]
+    of_products = [tensor for (_, tensor), product in zip(tensors, products, strict=True) if product]
+    made = [tensor for tensor, product in zip(known, products, strict=False) if product]
+    cast = iter(foreach_cast(of_products, compute_dtype(of_products[0]), made) if of_products else ())
+    return [next(cast) if product else tensor for (_, tensor), product in zip(tensors, products, strict=True)]
 
 
 def _kinds(layers: Sequence[Packing]) -> list[list[Packing]]:

@@ -28,6 +28,7 @@ from torch import Tensor
 from lorbms_fast.config import LossConfig, OptimConfig, Precision, TrainConfig
 from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels import advance_all_u
+from lorbms_fast.kernels.passes import constant
 from lorbms_fast.optimizers import Optimizers, frozen, update
 from lorbms_fast.types import Batch, GeneratorLosses, Networks, Scenes, StepMetrics
 
@@ -78,7 +79,7 @@ def iterate(
     """
     *for_generator, for_classifier, for_discriminator = [*batches] * (UPDATES // len(batches))
 
-    with precision(batches[0].I_ref.device, arithmetic):
+    with precision(batches[0].I_ref.device, arithmetic), constant(networks.dsc, networks.cls):
         with frozen(networks.dsc, networks.cls):
             for batch in for_generator:
                 losses, scenes = impl.generator_losses(networks, batch, loss)

@@ -68,6 +68,36 @@ def test_what_constant_parameters_decide_is_made_once_for_a_block(monkeypatch):
     assert made == [5, 5, 5]
 
 
+def test_a_trained_pass_reads_copies_that_were_made_of_constants(monkeypatch):
+    model, x = network().float(), torch.randn(1, 3, 6, 6)
+    copied = []
+    monkeypatch.setattr(
+        torch, "_foreach_copy_", lambda to, of, real=torch._foreach_copy_: copied.append(of) or real(to, of)
+    )
+
+    def gradients():
+        copied.clear()
+        (run,) = passes(model, 1)
+        copies = [weight.shape for weights in copied for weight in weights]
+        of_forward = model[0].weight.shape in copies
+        return of_forward, torch.autograd.grad(run(x).square().mean(), list(model.parameters()))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        made, expected = gradients()
+        assert made
+        with constant(model):
+            model.requires_grad_(False)
+            passes(model, 1)[0](x)
+            model.requires_grad_(True)
+            for _ in range(2):  # each has gradients of its own
+                made, found = gradients()
+                assert not made
+                assert all(map(torch.equal, found, expected))
+            with torch.no_grad():
+                model[0].weight.mul_(2)
+            assert gradients()[0]
+
+
 def test_batch_norm_of_groups_is_one_after_the_other():
     x = torch.rand(3 * 4, 5, 6, 6, dtype=torch.float64) - 0.2
     norms = [GroupedBatchNorm2d(5, relu_first=first).double() for first in (True, False, True)]
