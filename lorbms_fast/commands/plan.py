@@ -78,8 +78,8 @@ def _predict(chosen: list["Gpu"], present: str, settings: dict[str, Any], iterat
 
     model, batch_size, precision = preset_named(settings["preset"]).model, settings["batch_size"], settings["precision"]
     iteration = count_iteration(model, batch_size, precision)
-    other = max(1, batch_size // 2) if batch_size > 1 else 2
-    two = [(batch_size, iteration.peak_bytes), (other, count_iteration(model, other, precision).peak_bytes)]
+    # With few images parameters and their gradients are most of the peak, and what an image adds does not show.
+    two = [(n, count_iteration(model, n, precision).peak_bytes) for n in (24, 36)]
     of_host = host.measured()
     counts = {
         "launches_ours": len(iteration.ours),

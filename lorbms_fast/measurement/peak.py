@@ -1,6 +1,5 @@
 """How much memory an iteration's tensors take, counted as it runs once on the CPU."""
 
-import gc
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -9,18 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from lorbms_fast.config import ModelConfig, Precision
-from lorbms_fast.measurement.step import step
-
-
-def peak_bytes(model: ModelConfig, batch_size: int, precision: Precision) -> int:
-    """Most bytes of tensors alive at a time in the fast form's iteration, parameters and optimizers included."""
-    gc.collect()  # what earlier work left over is not this one's
-    with Alive() as alive:
-        one_iteration = step("fast", model, batch_size, "float32" if precision == "tf32" else precision)
-        one_iteration()
-    return alive.peak
 
 
 def largest_batch(counted: Iterable[tuple[int, int]], memory: float) -> int:
