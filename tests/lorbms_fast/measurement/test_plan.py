@@ -191,7 +191,12 @@ def test_interpreted_kernels_are_not_counted(monkeypatch):
 def iteration_of(n):
     product = Operation("dense_block.convolve H=4", Work(1e9, 1e6), 100, "bf16", kernel="convolve")
     other = Operation("dense_block.convolve H=8", Work(2e9, 1e6), 100, "bf16", kernel="convolve")
-    return Iteration([product, other], [Operation("torch: aten.add", Work(0, 1e6), 100, "fp32")], 1, max(n * 10**8, 10**9 + n * 10**7))
+    return Iteration(
+        [product, other],
+        [Operation("torch: aten.add", Work(0, 1e6), 100, "fp32")],
+        1,
+        max(n * 10**8, 10**9 + n * 10**7),
+    )
 
 
 def test_the_command_prints_predictions(monkeypatch, capsys):
