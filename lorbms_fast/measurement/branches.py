@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
+from torch._C._autograd import _get_sequence_nr
 
 from lorbms_fast.engine import fast
 
@@ -45,9 +46,9 @@ class Branches:
         return self._run(here, Branch(fork, False)), self._run(aside, Branch(fork, True))
 
     def _run(self, work: Callable[[], Any], branch: Branch) -> Any:
-        self._now, first = branch, torch.autograd._get_sequence_nr()
+        self._now, first = branch, _get_sequence_nr()
         try:
             return work()
         finally:
             self._now = None
-            self._nodes[range(first, torch.autograd._get_sequence_nr())] = branch._replace(fork=branch.fork + 1)
+            self._nodes[range(first, _get_sequence_nr())] = branch._replace(fork=branch.fork + 1)

@@ -1,7 +1,7 @@
 """Kernel launches written down instead of made: which kernel, on what arguments, how many programs."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -16,7 +16,7 @@ from triton.runtime.jit import JITFunction
 
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.kernels._common import dispatch
-from lorbms_fast.measurement.branches import Branch, Branches
+from lorbms_fast.measurement.branches import Branch
 
 _NAMES = {
     torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
@@ -73,7 +73,7 @@ class Array:
 
 
 @contextmanager
-def recorded(branches: Branches | None = None) -> Iterator[list[Launch]]:
+def recorded(branch: Callable[[], Branch | None] = lambda: None) -> Iterator[list[Launch]]:
     """Inside the block, operations choose Triton on any device, and every launch is written down, not made.
 
     What operations return is memory nobody wrote. Tuned kernels are written down with their first configuration.
@@ -81,7 +81,7 @@ def recorded(branches: Branches | None = None) -> Iterator[list[Launch]]:
     launches: list[Launch] = []
 
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        launches.append(replace(launch_of(self, grid, args, kwargs), branch=branches and branches()))
+        launches.append(replace(launch_of(self, grid, args, kwargs), branch=branch()))
 
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
         named = dict(zip(self.arg_names, args, strict=False)) | kwargs

@@ -6,7 +6,7 @@ operations counted as they go. Nothing here is measured but what says so.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,10 +175,10 @@ def _of_launch(launch: Launch) -> Operation:
 class _Counting(TorchDispatchMode):
     """Work of torch's own operations that touch data."""
 
-    def __init__(self, branches: Branches | None = None) -> None:
+    def __init__(self, branch: Callable[[], Branch | None] = lambda: None) -> None:
         super().__init__()
         self.found: list[Operation] = []
-        self._branches = branches
+        self._branch = branch
         self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -198,9 +198,8 @@ class _Counting(TorchDispatchMode):
         # Libraries split products so that they fill a GPU; of others, one program for a few thousand elements.
         programs = 10**6 if flops.get_total_flops() else 1 + sum(tensor.numel() for tensor in tensors) // 8192
         cost = Work(flops.get_total_flops(), size)
-        branch = self._branches and self._branches()
         name, dtype = f"torch: {func.overloadpacket}", "bf16" if half else "fp32"
-        self.found.append(Operation(name, cost, programs, dtype, branch=branch))
+        self.found.append(Operation(name, cost, programs, dtype, branch=self._branch()))
         return result
 
 
