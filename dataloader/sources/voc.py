@@ -48,10 +48,11 @@ def of_voc(root: Path, split: str | None = None) -> Listing:
 
 
 def voc_folders(root: Path) -> list[Path]:
-    """List the folders with `JPEGImages` that are `root` or in it, relative to it; UserError where there are none."""
+    """List folders with `JPEGImages`, `root` or two levels below it at most, relative to it; UserError without any."""
     if (root / IMAGES).is_dir():
         return [Path()]
-    found = sorted(path.parent.relative_to(root) for path in root.glob(f"*/{IMAGES}") if path.is_dir())
+    inside = [*root.glob(f"*/{IMAGES}"), *root.glob(f"*/*/{IMAGES}")]
+    found = sorted(path.parent.relative_to(root) for path in inside if path.is_dir())
     if not found:
         raise UserError(f"{root} has no folder {IMAGES}: name the folder VOC2007 or the like")
     return found

@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from torch import nn
 
-from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, encoder_backbone
 from lorbms_fast.evaluation.datasets.labelled import read_class_folders
@@ -63,10 +62,6 @@ class Sources:
         """Load the run's discriminator as a backbone."""
         return DiscriminatorBackbone(cast(Discriminator, load_networks(self.run).dsc))
 
-    def store(self) -> ImageStore:
-        """Open the images that the run learned from."""
-        return Run.open(self.run).open_store()
-
 
 def _reading(encoder: nn.Module, side: int) -> nn.Module:
     """Refuse an encoder with a fully connected layer for pictures of another side."""
@@ -100,8 +95,10 @@ def _imagenet_alexnet(s: Sources) -> nn.Module:
     return s.pretraining.large_alexnet("imagenet-alexnet", read_class_folders(s.imagenet))
 
 
-def _transferred(name: str, backbone: Callable[[Sources], nn.Module]) -> Callable[[Sources], nn.Module]:
-    return lambda s: s.pretraining.knowledge_transfer(name, backbone(s).to(s.device).eval(), s.store())
+def _transferred(of: str, backbone: Callable[[Sources], nn.Module]) -> Callable[[Sources], nn.Module]:
+    return lambda s: s.pretraining.knowledge_transfer(
+        f"knowledge-transfer-{of}", backbone(s).to(s.device).eval(), Run.open(s.run).open_store()
+    )
 
 
 def _stl10_encoder(s: Sources) -> nn.Module:
@@ -126,12 +123,10 @@ ROWS = {
     "encoder": Row("LORBMS encoder", (36.5, 0.2), Sources.encoder),
     "encoder-finetuned": Row("LORBMS encoder, finetuned", (54.2, 0.2), Sources.encoder, finetuned=True),
     "knowledge-transfer-discriminator": Row(
-        "knowledge transfer, discriminator",
-        (42.9, 0.3),
-        _transferred("knowledge-transfer-discriminator", Sources.discriminator),
+        "knowledge transfer, discriminator", (42.9, 0.3), _transferred("discriminator", Sources.discriminator)
     ),
     "knowledge-transfer-encoder": Row(
-        "knowledge transfer, encoder", (38.5, 0.1), _transferred("knowledge-transfer-encoder", Sources.encoder)
+        "knowledge transfer, encoder", (38.5, 0.1), _transferred("encoder", Sources.encoder)
     ),
 }
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lorbms_fast.dataloader.sources import voc
 from lorbms_fast.dataloader.sources.folder import tree_below
-from lorbms_fast.dataloader.sources.voc import ANNOTATIONS, IMAGES, SETS, pictures_in, read_annotation, read_split
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
 
@@ -19,33 +19,26 @@ def read_voc(folder: Path, split: str = "trainval") -> Labelled:
     """Read which of the twenty classes each image of a split shows; objects marked difficult do not count.
 
     The folder has `Annotations`, `ImageSets`, whose `Main` has the split's file, and `JPEGImages`, such as VOC2007, or
-    holds one such folder. Raises UserError if a file is missing or malformed, or an object is of none of the classes.
+    holds such folders, of which the first is read. Raises UserError if a file is missing or malformed, or an object is
+    of none of the classes.
     """
-    root = _root(folder)
-    images = read_split(root, split)
+    root = folder / voc.voc_folders(folder)[0]
+    images = voc.read_split(root, split)
     if not images:
-        raise UserError(f"{root / SETS / split}.txt names no images: unpack it again")
+        raise UserError(f"{root / voc.SETS / split}.txt names no images: unpack it again")
     labels = np.zeros((len(images), len(CLASSES)), np.float32)
     for row, image in zip(labels, images, strict=True):
         row[_classes(root, image)] = 1
-    pictures = pictures_in(tree_below(root / IMAGES))
-    paths = [root / IMAGES / pictures.get(image, [f"{image}.jpg"])[0] for image in images]
+    pictures = voc.pictures_in(tree_below(root / voc.IMAGES))
+    paths = [root / voc.IMAGES / pictures.get(image, [f"{image}.jpg"])[0] for image in images]
     return Labelled(Files(paths), labels, CLASSES, f"PASCAL VOC format, {root.name} {split}, {len(images)} images")
 
 
-def _root(folder: Path) -> Path:
-    candidates = [folder, *sorted(folder.glob("VOC*/")), *sorted(folder.glob("VOCdevkit/VOC*/"))]
-    for candidate in candidates:
-        if (candidate / ANNOTATIONS).is_dir():
-            return candidate
-    raise UserError(f"{folder} holds no PASCAL VOC: a folder with Annotations, ImageSets and JPEGImages is looked for")
-
-
 def _classes(root: Path, image: str) -> list[int]:
-    names = [one.name for one in read_annotation(root, image).objects if not one.difficult]
+    names = [one.name for one in voc.read_annotation(root, image).objects if not one.difficult]
     unknown = sorted(set(names) - set(CLASSES))
     if unknown:
         raise UserError(
-            f"{root / ANNOTATIONS / image}.xml names {', '.join(unknown)}, none of VOC's classes: unpack it again"
+            f"{root / voc.ANNOTATIONS / image}.xml names {', '.join(unknown)}, none of VOC's classes: unpack it again"
         )
     return [CLASSES.index(name) for name in names]

@@ -39,7 +39,7 @@ def test_voc_labels(tmp_path: Path):
 
 
 def test_voc_mistakes(tmp_path: Path):
-    with pytest.raises(UserError, match="holds no PASCAL VOC"):
+    with pytest.raises(UserError, match="has no folder JPEGImages: name the folder VOC2007"):
         read_voc(tmp_path)
     root = write_voc(tmp_path / "VOC2007", {"1": [("dragon", 0)]})
     with pytest.raises(UserError, match=r"1\.xml names dragon, none of VOC's classes"):
