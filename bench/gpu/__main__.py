@@ -21,7 +21,7 @@ from typing import IO, NoReturn, Protocol
 
 import torch
 
-from bench.gpu.findings import Findings
+from bench.gpu.findings import Findings, told
 from bench.gpu.page import write_page
 from bench.gpu.setting import Setting
 
@@ -136,16 +136,9 @@ class Copy:
 
 
 def run_all(setting: Setting, phases: Sequence[str], caches: Path, start: Start = spawned) -> int:
-    """Run phases one after the other.
+    """Run phases, which share the folder `caches` for compiled kernels, one after the other.
 
-    Args:
-        setting: of all together.
-        phases: their names.
-        caches: folder for compiled kernels, which phases share.
-        start: starts one.
-
-    Returns:
-        1 if anything is wrong, else `MISSED` if anything was not measured.
+    Returns 1 if anything is wrong, else `MISSED` if anything was not measured.
     """
     wrong, missed = 0, 0
     for number, phase in enumerate(phases):
@@ -220,11 +213,6 @@ def run_phase(phase: str, setting: Setting) -> int:
         findings.note(told(error), wrong=True)
         return 1
     return 0
-
-
-def told(error: BaseException) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 if __name__ == "__main__":

@@ -19,18 +19,12 @@ Outputs = Tensor | Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """An operation at a shape.
-
-    Args:
-        name: of the operation and its shape.
-        run: `run(*inputs, impl=...)`.
-        shapes: of the inputs, the first of which has channels as neighbours in memory where it has four dimensions.
-        gradients: there are some, of all inputs.
-    """
+    """An operation at a shape, `run(*inputs, impl=...)`, with gradients of all inputs or of none."""
 
     name: str
     run: Callable[..., Outputs]
     shapes: tuple[tuple[int, ...], ...]
+    """Of the inputs, the first of which has channels as neighbours in memory where it has four dimensions."""
     gradients: bool = True
 
     def inputs(self, device: torch.device) -> list[Tensor]:
@@ -51,10 +45,11 @@ SMALLEST = 4
 
 def cases(model: ModelConfig, n: int, side: int) -> list[Case]:
     """Everything, for n reference images of a side."""
+    stem, widths, growth = model.stem, model.encoder_widths, model.growth
     sides = [side >> level for level in range(5) if side >> level >= SMALLEST]
-    encoder = list(zip((model.stem, *model.encoder_widths), model.layers, sides, strict=False))
+    encoder = list(zip((stem, *widths), model.layers, sides, strict=False))
     decoder = list(zip(model.decoder_widths[::-1], model.layers, sides, strict=False))
-    widths, growth = model.encoder_widths, model.growth
+    batch_norm = partial(kernels.relu_grouped_batch_norm, groups=4)
     below = (*(growth * layers for layers in model.layers[1:]), model.chunk)
     chunks, chunk, c1 = model.chunks if side == model.image_size else 4, model.chunk, model.classifier_widths[0]
     last, new = model.decoder_widths[-1], growth * model.layers[0]
@@ -62,31 +57,34 @@ def cases(model: ModelConfig, n: int, side: int) -> list[Case]:
     return [
         *(_dense("encoder", 3 * n, *block, growth, "instance_norm_relu") for block in encoder),
         *(_dense("decoder", 2 * n, *block, growth, "relu") for block in decoder),
-        *(_of_maps("instance norm + ReLU", _norm_relu, 3 * n, c, s) for c, s in zip(widths, sides, strict=False)),
         *(
-            Case(f"resize convolution, {c} to {o} maps {s}x{s}", _resize, ((2 * n, c, s, s), (o, c, 3, 3)))
+            _of_maps("instance norm + ReLU", kernels.instance_norm_relu, 3 * n, c, s)
+            for c, s in zip(widths, sides, strict=False)
+        ),
+        *(
+            Case(f"resize convolution, {c} to {o} maps {s}x{s}", kernels.resize_conv, ((2 * n, c, s, s), (o, c, 3, 3)))
             for c, (o, _, s) in zip(below, [(o, layers, s // 2) for o, layers, s in decoder], strict=False)
         ),
         *(
-            Case(f"pooled convolution, {c} maps {s}x{s}", _pooled, ((3 * n, c, s, s), (c, c, 1, 1), (c,)))
+            Case(f"pooled convolution, {c} maps {s}x{s}", lorbms.pooled_conv2d, ((3 * n, c, s, s), (c, c, 1, 1), (c,)))
             for c, s in zip(widths, sides, strict=False)
         ),
-        _of_maps("max pooling", _max_pool, 3 * n, widths[0], sides[0]),
-        Case(f"CoordConv, {side}x{side}", _coord, ((3 * n, 3, side, side), (model.stem, 5, 3, 3), (model.stem,))),
+        _of_maps("max pooling", kernels.max_pool2x2, 3 * n, widths[0], sides[0]),
+        Case(f"CoordConv, {side}x{side}", kernels.coord_conv2d, ((3 * n, 3, side, side), (stem, 5, 3, 3), (stem,))),
         Case(
             f"output convolution, {last} + {new} maps {side}x{side}",
-            _output,
+            lorbms.output_conv2d,
             ((2 * n, last, side, side), (2 * n, new, side, side), (3, last + new, 1, 1), (3,)),
         ),
-        Case(f"ReLU + grouped batch norm, {c1} maps", _batch_norm, ((4 * n, c1, *_halved(side)), (c1,), (c1,))),
+        Case(f"ReLU + grouped batch norm, {c1} maps", batch_norm, ((4 * n, c1, *_halved(side)), (c1,), (c1,))),
         Case(f"spectral norm of {len(normalised)} weights", _spectral_norm, tuple(normalised)),
         Case(f"advance of {len(normalised)} u", _advance_u, tuple(normalised), gradients=False),
         Case("mixing of chunks", _mix_chunks, ((n, chunks, chunk), (n, chunks, chunk))),
         Case("mixing of the chunks in use", _mix_used, ((n + int(_mask((n, chunks), "cpu").sum()), chunks, chunk),)),
         Case("loss head", _loss_head, (*[(n, 3, side, side)] * 3, (n, 1, 4, 4), (4, n, 4))),
         Case("classification loss", _classification, ((4, n, 4),)),
-        Case("discrimination loss", _discrimination, ((2 * n, 1, 4, 4),)),
-        Case("discrimination loss, hinge", partial(_discrimination, gan="hinge"), ((2 * n, 1, 4, 4),)),
+        Case("discrimination loss", lorbms.discrimination_loss, ((2 * n, 1, 4, 4),)),
+        Case("discrimination loss, hinge", partial(lorbms.discrimination_loss, gan="hinge"), ((2 * n, 1, 4, 4),)),
         Case(f"batch assembly, {side}x{side}", partial(_assemble, n=n, side=side), ((1,),), gradients=False),
         Case("step of Adam", _adam, ((),), gradients=False),
     ]  # fmt: skip
@@ -115,34 +113,6 @@ def _halved(side: int) -> tuple[int, int]:
 def _mask(shape: Sequence[int], device: torch.device | str) -> Tensor:
     """(N, chunks): every third."""
     return (torch.arange(math.prod(shape), device=device) % 3 == 0).view(*shape)
-
-
-def _norm_relu(x: Tensor, impl: Impl) -> Tensor:
-    return kernels.instance_norm_relu(x, impl=impl)
-
-
-def _resize(x: Tensor, weight: Tensor, impl: Impl) -> Tensor:
-    return kernels.resize_conv(x, weight, impl)
-
-
-def _pooled(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl) -> Tensor:
-    return lorbms.pooled_conv2d(x, weight, bias, impl)
-
-
-def _max_pool(x: Tensor, impl: Impl) -> Tensor:
-    return kernels.max_pool2x2(x, impl)
-
-
-def _coord(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl) -> Tensor:
-    return kernels.coord_conv2d(x, weight, bias, impl)
-
-
-def _output(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, impl: Impl) -> Tensor:
-    return lorbms.output_conv2d(x, new_maps, weight, bias, impl)
-
-
-def _batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, impl: Impl) -> Outputs:
-    return kernels.relu_grouped_batch_norm(x, gamma, beta, 4, impl=impl)
 
 
 def _spectral_norm(*weights: Tensor, impl: Impl) -> Outputs:
@@ -178,10 +148,6 @@ def _loss_head(I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, log
 
 def _classification(logits: Tensor, impl: Impl) -> Tensor:
     return lorbms.classification_loss(logits, _mask(logits.shape[1:], logits.device), (1.0, 0.9, 0.8, 0.7), impl)
-
-
-def _discrimination(D: Tensor, impl: Impl, gan: Any = "cross-entropy") -> Tensor:
-    return lorbms.discrimination_loss(D, gan, impl)
 
 
 def _assemble(x: Tensor, impl: Impl, n: int, side: int) -> Tensor:

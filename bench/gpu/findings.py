@@ -9,23 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Findings:
-    """The lines of one phase.
-
-    Args:
-        file: which all phases append to.
-        phase: whose lines these are.
-    """
+    """The lines of one phase, in the file that all phases append to."""
 
     file: Path
     phase: str
 
     def row(self, table: str, wrong: str | None = None, **cells: Any) -> None:
-        """Write a row of one of the phase's tables.
+        """Write a row below a table's heading; `wrong` says what is wrong, None where all is right or nothing judged.
 
-        Args:
-            table: its heading.
-            wrong: says what is wrong; None where all is right, or where there is nothing to judge.
-            cells: by column; a table's columns are those of all its rows, in the order in which they first come.
+        A table's columns are those of all its rows' cells, in the order in which they first come.
         """
         self._write({"table": table, "wrong": wrong, "cells": cells})
 
@@ -42,6 +34,11 @@ class Findings:
             file.write(json.dumps({"phase": self.phase, **line}, default=str) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def told(error: BaseException) -> str:
+    """Tell of an error in one line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200] or 'no message'}"
 
 
 def read(file: Path) -> list[dict[str, Any]]:

@@ -9,11 +9,7 @@ from lorbms_fast.atomic_io import atomic_write
 
 
 def write_page(setting: Setting, phases: Sequence[str]) -> tuple[int, int]:
-    """Write the page of all that was found until now.
-
-    Returns:
-        How many lines are wrong, and how many things were not measured.
-    """
+    """Write the page of all that was found until now; returns how many lines are wrong, and how much was missed."""
     lines = read(setting.findings)
     wrong = [line for line in lines if line.get("wrong")]
     missed = [line for line in lines if "missed" in line]

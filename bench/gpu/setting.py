@@ -10,29 +10,21 @@ import torch
 from lorbms_fast.config import ModelConfig, Precision
 
 SMALL = ModelConfig(
-    stem=3,
-    growth=2,
-    layers=(1, 1, 1, 1, 1),
-    chunk=4,
-    discriminator_width=2,
-    classifier_widths=(4, 4, 4, 4, 4),
-    classifier_hidden=8,
-)
+    stem=3, growth=2, layers=(1, 1, 1, 1, 1), chunk=4,
+    discriminator_width=2, classifier_widths=(4, 4, 4, 4, 4), classifier_hidden=8,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Of one phase.
-
-    Args:
-        out: folder for what is found.
-        rehearse: on a CPU, everything tiny, the interpreter in the place of kernels and a tape in that of graphs.
-        until: `time.monotonic()` at which the phase is ended.
-    """
+    """Of one phase."""
 
     out: Path
+    """Folder for what is found."""
     rehearse: bool
+    """On a CPU: everything tiny, the interpreter in the place of kernels and a tape in that of graphs."""
     until: float
+    """`time.monotonic()` at which the phase is ended."""
 
     @property
     def findings(self) -> Path:

@@ -33,8 +33,7 @@ class _Recording(TorchDispatchMode):
 class Tape:
     """Records work as `CudaGraphs` does: host numbers are frozen, memory is not, and recording leaves no trace.
 
-    Args:
-        state: gives all tensors that the work changes.
+    `state` gives all tensors that the work changes.
     """
 
     def __init__(self, state: Callable[[], list[torch.Tensor]]) -> None:

@@ -10,12 +10,10 @@ from lorbms_fast.engine.first_use import judging
 
 
 def milliseconds(work: Callable[[], object], device: torch.device, replays: int = 15) -> float:
-    """Median time of one piece of work among several inside one graph.
+    """Median time of one piece of work among several inside one graph, over so many replays.
 
-    Args:
-        work: reads and writes fixed memory, no number goes to the host.
-        device: a GPU; or a CPU, where a tape stands for the graph and the time means nothing.
-        replays: how many are timed.
+    The work reads and writes fixed memory and sends no number to the host. On a CPU a tape stands for the graph, and
+    the time means nothing.
     """
     if device.type == "cpu":
 

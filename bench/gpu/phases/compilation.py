@@ -16,7 +16,7 @@ from zlib import crc32
 import torch
 
 from bench.gpu.cases import cases
-from bench.gpu.findings import Findings
+from bench.gpu.findings import Findings, told
 from bench.gpu.judging import DTYPES, arithmetic, results
 from bench.gpu.setting import Setting
 from lorbms_fast.kernels import use_impl
@@ -39,11 +39,7 @@ def run(findings: Findings, setting: Setting) -> None:
 
 
 def compiled(setting: Setting, part: int, parts: int) -> tuple[int, list[tuple[str, str]]]:
-    """Compile a process's share.
-
-    Returns:
-        How many kernels, and of those that could not be compiled the name and the error.
-    """
+    """Compile a process's share: how many kernels, and of those that could not be compiled the name and the error."""
     torch.set_num_threads(1)
     with compiling(part, parts, pretend=setting.rehearse) as found:
         for work in _works(setting):
@@ -84,12 +80,9 @@ class Compiled:
 
 @contextmanager
 def compiling(part: int, parts: int, pretend: bool) -> Iterator[Compiled]:
-    """Inside the block launches are not made; of the kernels that they need, one part is compiled.
+    """Inside the block launches are not made; of the kernels that they need, one part of several is compiled.
 
-    Args:
-        part: which, counted from 0.
-        parts: how many there are.
-        pretend: let Triton believe that a GPU of compute capability 9.0 is here.
+    If asked to `pretend`, Triton believes that a GPU of compute capability 9.0 is here.
     """
     from triton.runtime.autotuner import Autotuner
     from triton.runtime.driver import driver
@@ -107,8 +100,7 @@ def compiling(part: int, parts: int, pretend: bool) -> Iterator[Compiled]:
         try:
             launching(self, *args, grid=grid, warmup=True, **kwargs)
         except Exception as error:  # another kernel may compile
-            first = (str(error).strip() or "no message").splitlines()[0]
-            found.failed.append((self.__name__, f"{type(error).__name__}: {first[:200]}"))
+            found.failed.append((self.__name__, told(error)))
 
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
         self.nargs = dict(zip(self.arg_names, args, strict=False))

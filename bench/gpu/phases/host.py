@@ -6,7 +6,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
-from bench.gpu.findings import Findings
+from bench.gpu.findings import Findings, told
 from bench.gpu.setting import Setting
 from bench.gpu.tape import Tape
 from lorbms_fast.config import Precision
@@ -32,8 +32,7 @@ def run(findings: Findings, setting: Setting) -> None:
         try:
             findings.row("Questions", question=question, answer=answer(setting))
         except Exception as error:
-            first = (str(error).strip() or "no message").splitlines()[0]
-            findings.row("Questions", f"{type(error).__name__}: {first[:300]}", question=question, answer="no")
+            findings.row("Questions", told(error), question=question, answer="no")
 
 
 def _draws_are_equal(setting: Setting) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.gpu.findings import Findings
+from bench.gpu.findings import Findings, told
 from bench.gpu.setting import Setting
 from lorbms_fast.config import Precision
 from lorbms_fast.measurement.apart import compare_steps
@@ -35,8 +35,7 @@ def _compare(
     try:
         found = compare_steps(setting.model, batch, rounds, precision, compiled, setting.device, graphs)
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
-        findings.row("Milliseconds", f"{type(error).__name__}: {first[:200]}", **cells)
+        findings.row("Milliseconds", told(error), **cells)
         return
     for form in ("reference", "compiled_reference", "fast", "captured"):
         if form in found:

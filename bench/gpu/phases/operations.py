@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.gpu.apex import APEX
 from bench.gpu.cases import Case, cases
-from bench.gpu.findings import Findings
+from bench.gpu.findings import Findings, told
 from bench.gpu.judging import DTYPES, arithmetic, poisoned, results, same
 from bench.gpu.raw import RAW
 from bench.gpu.setting import Setting
@@ -55,20 +55,18 @@ def check(case: Case, n: int, findings: Findings, setting: Setting) -> None:
     inputs = case.inputs(setting.device)
     exact = results(case, inputs, torch.float64, "reference")
     for name in setting.precisions:
-        cells = {"operation": case.name, "batch": n, "arithmetic": name}
+        cells: dict[str, Any] = {"operation": case.name, "batch": n, "arithmetic": name}
         try:
             cells |= _checked(case, name, inputs, exact, setting)
         except Exception as error:
-            first = (str(error).strip() or "no message").splitlines()[0]
-            findings.row("Errors", f"{type(error).__name__}: {first[:200]}", **cells)
+            findings.row("Errors", told(error), **cells)
         else:
-            wrong = cells.pop("wrong")
-            findings.row("Errors", None if wrong is None else str(wrong), **cells)
+            findings.row("Errors", **cells)
 
 
 def _checked(
     case: Case, name: Precision, inputs: list[Tensor], exact: list[Tensor], setting: Setting
-) -> dict[str, object]:
+) -> dict[str, Any]:
     dtype = DTYPES[name]
     with arithmetic(setting.device, name):
         own = results(case, inputs, dtype, "reference")
@@ -93,7 +91,7 @@ def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None
         except Exception as error:  # a definition that asks the host for a number is in no graph
             cells[form] = f"not in a graph ({type(error).__name__})" if form != "Triton" else None
             if form == "Triton":
-                findings.row("Milliseconds", f"{type(error).__name__}: {error}", operation=case.name, batch=n)
+                findings.row("Milliseconds", told(error), operation=case.name, batch=n)
                 return
     if isinstance(cells["definition"], float):
         cells["times"] = cells["definition"] / cells["Triton"]
