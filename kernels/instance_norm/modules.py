@@ -59,7 +59,10 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         empty = not torch.compiler.is_compiling() and not input.numel()
         activation = self._activation()
         if self.track_running_stats or transformed() or empty or not input.is_floating_point():
-            return activation(super()._apply_instance_norm(input))
+            y = super()._apply_instance_norm(input)
+            if y.requires_grad and not transformed():
+                y.register_hook(lambda g: g if g is None else g.contiguous())  # torch 2.13 misreads others on a CPU
+            return activation(y)
         F._verify_spatial_size(input.size())  # type: ignore[attr-defined]
         return run(select_impl(self.impl, input), input, self.eps, self.weight, self.bias, activation)
 
