@@ -1,13 +1,20 @@
 """Asynchronous copies of metrics from the device to the host."""
 
+import os
+import sys
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from lorbms_fast.progress import tqdm
+
 T = TypeVar("T")
+PATIENCE = 1800.0
+"""Seconds that a GPU may take until numbers arrive: as long as processes wait for one another."""
 
 
 class HostCopy:
@@ -25,8 +32,23 @@ class HostCopy:
     def read(self) -> list[Any]:
         """Return the values, after waiting for them if need be; lists of lists for more than one dimension."""
         if self._sent is not None:
-            self._sent.synchronize()
+            _wait(self._sent.query, PATIENCE)
         return self._host.tolist()
+
+
+def _wait(past: Callable[[], bool], patience: float) -> None:
+    """Wait, and hear signals, as nobody does inside CUDA's own wait; end the process where a kernel hangs."""
+    late = time.monotonic() + patience
+    while not past():
+        if time.monotonic() > late:
+            tqdm.write(
+                f"the GPU has not come to an end in {patience / 60:.0f} minutes, a kernel hangs: the run ends here and "
+                "its last checkpoint is whole; go on from it with `train --resume RUN --kernels torch`",
+                file=sys.stderr,
+            )
+            sys.stderr.flush()
+            os._exit(1)  # an orderly end would wait for the kernel
+        time.sleep(2e-4)
 
 
 class AsyncMetrics(Generic[T]):

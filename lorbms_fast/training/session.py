@@ -1,6 +1,5 @@
 """A run from its newest checkpoint to its end: built, trained, drawn and measured."""
 
-import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.first_use import IN_FORCE
+from lorbms_fast.engine.first_use.verdicts import as_json
 from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
@@ -72,7 +72,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
     if (found := training.choose_forms(start, retune)) is not None and world.first:
         found.tell()
         with atomic_write(run.folder / "kernels.json") as partial:
-            partial.write_text(json.dumps(found.facts(), indent=1) + "\n")
+            partial.write_text(as_json(found.facts()))
     try:
         training.train(start, SHEET, _measure(run, source.store) if world.first else None)
     except Interrupted as stop:

@@ -1,9 +1,10 @@
 """Verdicts on a machine's kernels, kept in the user's cache folder: a small file, safe to delete."""
 
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
@@ -71,7 +72,8 @@ def _read(path: Path, of: Mapping[str, str]) -> dict[str, Verdict]:
         raise ValueError("is of another version")
     if content.get("machine") != of:
         raise ValueError("is another machine's")
-    return TypeAdapter(dict[str, Verdict]).validate_python(content.get("verdicts"))
+    verdicts = _each(content.get("verdicts"), lambda value: math.nan if value is None else value)
+    return TypeAdapter(dict[str, Verdict]).validate_python(verdicts)
 
 
 def save(path: Path, of: Mapping[str, str], verdicts: Mapping[str, Verdict]) -> None:
@@ -87,6 +89,21 @@ def save(path: Path, of: Mapping[str, str], verdicts: Mapping[str, Verdict]) -> 
     content |= {"verdicts": {key: asdict(verdict) for key, verdict in sorted(kept.items())}}
     try:
         with atomic_write(path) as partial:
-            partial.write_text(json.dumps(content, indent=1) + "\n")
+            partial.write_text(as_json(content))
     except UserError as error:
         tqdm.write(f"{error}: what was found of the kernels is not kept, and the next run tries them again")
+
+
+def as_json(content: Any) -> str:
+    """Write JSON, which has no NaN and no infinity: `null` stands for an error or a time that is no number."""
+    finite = _each(content, lambda value: None if isinstance(value, float) and not math.isfinite(value) else value)
+    return json.dumps(finite, indent=1, allow_nan=False) + "\n"
+
+
+def _each(content: Any, found: Callable[[Any], Any]) -> Any:
+    """Replace all values inside dicts and lists."""
+    if isinstance(content, dict):
+        return {name: _each(value, found) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_each(value, found) for value in content]
+    return found(content)

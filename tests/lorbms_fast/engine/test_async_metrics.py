@@ -1,5 +1,7 @@
 """Losses that are read late: none lost, in order, and nobody waits in the loop."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -49,6 +51,19 @@ def test_readings_come_in_order_and_one_late_at_most(slow):
     assert Slow.waited == 3
     assert list(under_way.arrived()) == []
     assert list(under_way.arrived(left=0)) == [(3, [3.0])]
+
+
+def test_what_never_arrives_ends_the_process_and_what_does_is_waited_for():
+    asked = iter([False, False, True])
+    async_metrics._wait(lambda: next(asked), 100)
+    assert next(asked, None) is None
+    hangs = (
+        "from lorbms_fast.engine.async_metrics import _wait\ntry: _wait(lambda: False, 0.1)\nfinally: print('orderly')"
+    )
+    ended = subprocess.run([sys.executable, "-c", hangs], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "a kernel hangs" in ended.stderr
+    assert "--resume RUN --kernels torch" in ended.stderr
 
 
 def test_a_reading_that_is_there_is_given_out_at_once(slow):

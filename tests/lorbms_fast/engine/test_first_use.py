@@ -4,6 +4,7 @@ Stand-ins take the place of two kernels' launches: the operator around them, and
 """
 
 import json
+import math
 import os
 import re
 import time
@@ -24,7 +25,7 @@ from lorbms_fast.engine.first_use import choose_forms, judging, workers
 from lorbms_fast.engine.first_use.calls import Call, Spec, recorded
 from lorbms_fast.engine.first_use.judging import Verdict, judge
 from lorbms_fast.engine.first_use.triton_cache import use_writable_cache
-from lorbms_fast.engine.first_use.verdicts import machine
+from lorbms_fast.engine.first_use.verdicts import as_json, load, machine, save
 from lorbms_fast.engine.first_use.workers import judged_apart
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
@@ -259,6 +260,25 @@ def test_verdicts_are_kept_and_a_broken_file_is_told_of(launched, captured, tmp_
         assert f"{path} cannot be used (" in said
         assert why in said
     assert json.loads(path.read_text()) == json.loads(whole)
+
+
+def test_files_hold_no_bare_nan(launched, captured, tmp_path):
+    path = tmp_path / "kernels.json"
+    found = chosen(captured, tmp_path, path=path)
+    (key, verdict), *_ = load(path, found.machine).items()
+    save(path, found.machine, {key: replace(verdict, own=math.inf, errors={"fused": math.nan, "triton": 0.5})})
+
+    def refused(constant):
+        raise AssertionError(constant)
+
+    json.loads(path.read_text(), parse_constant=refused)
+    json.loads(as_json({"cells": [{"error": math.nan}]}), parse_constant=refused)
+    for text in (path.read_text(), path.read_text().replace("null", "NaN")):  # as older versions wrote
+        path.write_text(text)
+        kept = load(path, found.machine)[key]
+        assert math.isnan(kept.own)
+        assert math.isnan(kept.errors["fused"])
+        assert kept.errors["triton"] == 0.5
 
 
 def mixed(*chunks):
