@@ -1,14 +1,15 @@
 // What happens to matrices of maps (a row is a position of a sample, a column a map) between a DenseNet's convolutions.
 //
 // Every loop runs along rows, so that memory is read as it lies, and keeps sums of all columns beside it. Rows are
-// divided into spans of a fixed number, and spans between threads: no result depends on how many threads there are.
+// divided into equal spans, and spans between threads: no result depends on how many threads there are.
 #include <vector>
 
 #include "maps.h"
 
 namespace {
 
-constexpr int64_t SPAN = 256;
+// Spans come in eights, of at most so many rows: also the few rows of a network's last blocks keep several threads busy.
+constexpr int64_t SPAN = 64;
 
 // Rows whose sums are taken before they join those of the span: few enough to stay in the nearest cache.
 constexpr int64_t PART = 32;
@@ -27,13 +28,18 @@ template <class R> struct Norm {
     }
 };
 
-int64_t spans(Shape shape) { return (shape.positions + SPAN - 1) / SPAN; }
+int64_t spans(Shape shape) {
+    return std::min(shape.positions, (shape.positions + 8 * SPAN - 1) / (8 * SPAN) * 8);
+}
+
+// The first row of a span.
+int64_t first_of(Shape shape, int64_t number) { return shape.positions * number / spans(shape); }
 
 // body(number, begin, end) for each span.
 template <class Body> void of_rows(Shape shape, int threads, Body body) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
     for (int64_t number = 0; number < spans(shape); number++)
-        body(number, number * SPAN, std::min((number + 1) * SPAN, shape.positions));
+        body(number, first_of(shape, number), first_of(shape, number + 1));
 }
 
 // Mean and squares about it: of each part on its own, then joined (Chan, Golub and LeVeque, 1979).
@@ -48,11 +54,13 @@ void join(R *mean, R *squares, R before, const R *other_mean, const R *other_squ
     }
 }
 
+// Means are taken from the first row on, so that joining them rounds little where columns are far from zero.
 template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *var, int threads) {
     using R = Real<T>;
     const int64_t C = shape.channels;
     std::vector<R> of_spans(2 * spans(shape) * C);
     R *const all = of_spans.data();
+    const T *const origin = x.at(0, 0);
     of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
         R *const span_mean = all + 2 * number * C, *const span_squares = span_mean + C;
         std::vector<R> part(2 * C);
@@ -67,25 +75,27 @@ template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T
                 for (int64_t c = 0; c < C; c++) part_mean[c] += read(row[c]) - read(first[c]);
             }
 #pragma omp simd
-            for (int64_t c = 0; c < C; c++) part_mean[c] = read(first[c]) + part_mean[c] / R(to - from);
+            for (int64_t c = 0; c < C; c++) part_mean[c] /= R(to - from);
             for (int64_t p = from; p < to; p++) {
                 const T *const row = x.at(0, p);
 #pragma omp simd
                 for (int64_t c = 0; c < C; c++) {
-                    const R centred = read(row[c]) - part_mean[c];
+                    const R centred = read(row[c]) - read(first[c]) - part_mean[c];
                     part_squares[c] += centred * centred;
                 }
             }
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) part_mean[c] += read(first[c]) - read(origin[c]);
             join(span_mean, span_squares, R(from - begin), part_mean, part_squares, R(to - from), C);
         }
     });
     std::fill_n(mean, C, R(0));
     std::fill_n(var, C, R(0));
     for (int64_t number = 0; number < spans(shape); number++) {
-        const int64_t begin = number * SPAN, end = std::min(begin + SPAN, shape.positions);
+        const int64_t begin = first_of(shape, number), end = first_of(shape, number + 1);
         join(mean, var, R(begin), all + 2 * number * C, all + (2 * number + 1) * C, R(end - begin), C);
     }
-    for (int64_t c = 0; c < C; c++) var[c] /= R(shape.positions);
+    for (int64_t c = 0; c < C; c++) mean[c] += read(origin[c]), var[c] /= R(shape.positions);
 }
 
 // out = ReLU(norm(x)).
