@@ -74,10 +74,7 @@ def parse_mask(text: str, tiles: int = 4) -> Tensor:
     1 takes the object image's chunk. Raises UserError unless it is as many characters 0 or 1.
     """
     if len(text) != tiles or set(text) - {"0", "1"}:
-        meant = (
-            "four digits 0 or 1 for q1 q2 q3 q4, e.g. 0010 replaces the bottom left"
-            if tiles == 4
-            else f"{tiles} digits 0 or 1, one for each tile of this system"
+        raise UserError(
+            f"mask '{text}': write {tiles} digits 0 or 1, one a tile, row by row, e.g. 0010 for the bottom left of 4"
         )
-        raise UserError(f"mask '{text}': write {meant}")
     return torch.tensor([digit == "1" for digit in text])

@@ -1,7 +1,7 @@
 """The settings that are searched, and their ranges."""
 
-from dataclasses import asdict, field, replace
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -15,19 +15,16 @@ Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 class Space:
     """Lowest and highest value of each setting, drawn evenly on a logarithmic scale; equal ones are not searched."""
 
-    generator_lr: Range = field(default=(5e-5, 1e-3), metadata={"part": "optim"})
+    generator_lr: Range = (5e-5, 1e-3)
     """Learning rate of encoder and decoder."""
-    discriminator_lr: Range = field(default=(5e-5, 1e-3), metadata={"part": "optim"})
+    discriminator_lr: Range = (5e-5, 1e-3)
     """Learning rate of the discriminator."""
-    classifier_lr: Range = field(default=(5e-5, 1e-3), metadata={"part": "optim"})
+    classifier_lr: Range = (5e-5, 1e-3)
     """Initial learning rate of the classifier."""
-    adv: Range = field(default=(0.01, 0.2), metadata={"part": "loss"})
+    adv: Range = (0.01, 0.2)
     """Weight of L_adv in L_G."""
-    cls: Range = field(default=(0.005, 0.2), metadata={"part": "loss"})
+    cls: Range = (0.005, 0.2)
     """Weight of L_cls in L_G; the ablation suggests a smaller one than the thesis's 0.044."""
-
-
-PARTS = {name: found.metadata["part"] for name, found in Space.__dataclass_fields__.items()}
 
 
 def ranges(space: Space) -> dict[str, tuple[float, float]]:
@@ -37,7 +34,5 @@ def ranges(space: Space) -> dict[str, tuple[float, float]]:
 
 def chosen(config: TrainConfig, values: dict[str, float]) -> TrainConfig:
     """Replace some of the space's settings in a config."""
-    for name, value in values.items():
-        part: Any = getattr(config, PARTS[name])
-        config = replace(config, **{PARTS[name]: replace(part, **{name: value})})
-    return config
+    optim, loss = ({n: v for n, v in values.items() if hasattr(part, n)} for part in (config.optim, config.loss))
+    return replace(config, optim=replace(config.optim, **optim), loss=replace(config.loss, **loss))

@@ -18,7 +18,7 @@ from lorbms_fast.engine.log import read_lines
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.run import BEGINNING, Run
-from lorbms_fast.search.space import PARTS, Space, chosen, ranges
+from lorbms_fast.search.space import Space, chosen, ranges
 from lorbms_fast.training.setup import batch_source
 from lorbms_fast.types import StepMetrics
 
@@ -31,7 +31,7 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin a run with the settings drawn for it."""
         base = TrainConfig(**json.loads(config["base"]))
-        values = {name: config[name] for name in PARTS if name in config}
+        values = {name: config[name] for name in Space.__dataclass_fields__ if name in config}
         self.every = int(config["every"])
         self.store = ImageStore.open(Path(config["store"]))
         settings = replace(chosen(base, values), log_every=1, sheet_every=10**9, checkpoint_every=10**9)

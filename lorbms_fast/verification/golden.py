@@ -1,11 +1,8 @@
 """A folder of golden numbers: reading it, and rebuilding the networks and images it speaks of."""
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lorbms_fast.atomic_io import read_json
 from lorbms_fast.config import Impl, ModelConfig
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.spectral_norm import Normalize
@@ -21,7 +19,6 @@ from lorbms_fast.types import Batch, Networks
 from lorbms_fast.verification.check import to_torch_layout
 
 SHIPPED = Path(__file__).parent / "golden"
-Content = TypeVar("Content")
 IMAGES = ("I_ref", "I_q1", "I_q2", "I_q3", "I_q4")
 
 
@@ -54,42 +51,36 @@ class Arrays(dict[str, NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Golden:
-    """Files of a golden folder, the prefix of all filled names, and the dtype to compute in."""
+    """The content of a golden folder."""
 
-    folder: Path
+    forward: Arrays
+    """Tensors and losses of one forward pass."""
+    gradients: Arrays
+    """Four summary numbers of every parameter's gradient."""
+    operations: Arrays
+    """Outputs and gradients of single operations."""
+    parameters: Any
+    """Name, shape, scale, shift and check sums of every parameter."""
     prefix: str
+    """What all filled names begin with."""
     dtype: torch.dtype
+    """What is computed in."""
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype) -> "Golden":
-        """Open a folder, whose prefix is in `prefix.txt` or empty; UserError where it holds no golden numbers."""
-        names = ("forward.npz", "grads.npz", "ops.npz", "params.json")
-        missing = [name for name in names if not (folder / name).is_file()]
+        """Read a folder, whose prefix is in `prefix.txt` or empty; UserError where it holds no golden numbers."""
+        files = {"forward.npz": Arrays, "grads.npz": Arrays, "ops.npz": Arrays, "params.json": read_json}
+        missing = [name for name in files if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder} holds no golden numbers: {', '.join(missing)} missing")
+        content: list[Any] = []
+        for name, read in files.items():
+            try:
+                content.append(read(folder / name))
+            except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+                raise UserError(f"{folder / name} cannot be read: {error}") from error
         prefix_file = folder / "prefix.txt"
-        prefix = prefix_file.read_text().strip() if prefix_file.exists() else ""
-        return cls(folder, prefix, dtype)
-
-    @cached_property
-    def forward(self) -> Arrays:
-        """Tensors and losses of one forward pass."""
-        return self._read("forward.npz", Arrays)
-
-    @cached_property
-    def gradients(self) -> Arrays:
-        """Four summary numbers of every parameter's gradient."""
-        return self._read("grads.npz", Arrays)
-
-    @cached_property
-    def operations(self) -> Arrays:
-        """Outputs and gradients of single operations."""
-        return self._read("ops.npz", Arrays)
-
-    @cached_property
-    def parameters(self) -> Any:
-        """Name, shape, scale, shift and check sums of every parameter."""
-        return self._read("params.json", lambda path: json.loads(path.read_text()))
+        return cls(*content, prefix_file.read_text().strip() if prefix_file.exists() else "", dtype)
 
     def fill(self, name: str, shape: tuple[int, ...], scale: float = 1.0, shift: float = 0.0) -> Tensor:
         """Draw the values of `name` in TensorFlow's layout, in this set's dtype."""
@@ -114,9 +105,3 @@ class Golden:
         }
         networks.load_state_dict(networks.state_dict() | state)
         return networks.to(self.dtype)
-
-    def _read(self, name: str, read: Callable[[Path], Content]) -> Content:
-        try:
-            return read(self.folder / name)
-        except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-            raise UserError(f"{self.folder / name} cannot be read: {error}") from error

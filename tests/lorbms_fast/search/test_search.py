@@ -1,25 +1,27 @@
 """Searching: draws, and two small trials."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
-from lorbms_fast.search.space import PARTS, Space, chosen, ranges
+from lorbms_fast.search.space import Space, chosen, ranges
 from tests.conftest import TINY
 
 
 def test_chosen_settings_reach_their_places():
     config = chosen(TINY, {"generator_lr": 1e-4, "cls": 0.02})
     assert config == replace(TINY, optim=replace(TINY.optim, generator_lr=1e-4), loss=replace(TINY.loss, cls=0.02))
-    for name, part in PARTS.items():
-        assert hasattr(getattr(TINY, part), name)
+    every = asdict(Space(*[(0.125, 0.125)] * 5))
+    assert ranges(Space()).keys() == every.keys()
+    changed = asdict(chosen(TINY, dict.fromkeys(every, 0.125)))
+    assert all((changed["optim"] | changed["loss"])[name] == 0.125 for name in every)
 
 
 def test_a_single_value_is_not_searched():
-    assert ranges(Space(adv=(0.1, 0.1))).keys() == PARTS.keys() - {"adv"}
+    assert ranges(Space(adv=(0.1, 0.1))).keys() == ranges(Space()).keys() - {"adv"}
 
 
 def _ray():
