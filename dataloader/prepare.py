@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
+from lorbms_fast.atomic_io import check_room, exclusive_lock, full_disk_named
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.image_file import Photograph, shown
@@ -143,7 +143,8 @@ def _processes(out: Path, workers: int) -> Finish:
 
     def finish(work: StagingFolder, shards: list[list[Photograph]], settings: Settings, on_bad: OnBad) -> None:
         missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
-        _check_space(out, sum(len(shards[number]) for number in missing) * settings.bytes_of_one)
+        size = sum(len(shards[number]) for number in missing) * settings.bytes_of_one
+        check_room(out, size, "images", "make room")
         tasks = {number: parts_of(number, shards[number]) for number in missing}
         in_one_row = [task for of_shard in tasks.values() for task in of_shard]
         make = partial(prepare_part, settings)
@@ -208,12 +209,6 @@ def _publish(
     facts["photographs"] = asdict(counts)
     work.publish(out, shards, skipped, facts)
     return counts, skipped
-
-
-def _check_space(out: Path, size: int) -> None:
-    free = shutil.disk_usage(next(parent for parent in out.resolve().parents if parent.is_dir())).free
-    if size > free:
-        raise UserError(f"{out} would need {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk: make room")
 
 
 def _refuse_existing(out: Path) -> None:

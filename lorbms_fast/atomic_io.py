@@ -180,6 +180,14 @@ def full_disk_named(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror}; {remedy}") from error
 
 
+def check_room(place: Path, size: float, use: str, remedy: str) -> None:
+    """Raise UserError where the disk of a place, which need not exist yet, has no room for some bytes."""
+    there = next(folder for folder in (place.resolve(), *place.resolve().parents) if folder.exists())
+    if size > (free := shutil.disk_usage(there).free):
+        have = f"{free / 1e9:.2f} GB are free on its disk"
+        raise UserError(f"{place} needs {size / 1e9:.2f} GB for {use} and {have}: {remedy}")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file, in UTF-8 or, as its first bytes tell, in UTF-16 or UTF-32.
 

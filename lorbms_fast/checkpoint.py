@@ -153,7 +153,10 @@ def save(folder: Path, iteration: int, networks: Networks, optimizers: Optimizer
     """Write the checkpoint of an iteration into a folder; those of it and of later ones are set aside."""
     for abandoned in finished(folder):
         if int(abandoned.name) >= iteration:
-            _set_aside(abandoned)
+            aside = abandoned.with_name(f"{abandoned.name}.aside")  # which is no checkpoint's name
+            if aside.exists():
+                remove_whole(aside)
+            abandoned.rename(aside)
     with atomic_folder(folder / f"{iteration:08d}") as partial:
         write(partial, networks, optimizers, facts)
     return folder / f"{iteration:08d}"
@@ -235,14 +238,6 @@ def _L_rec_hat(path: Path) -> float | None:
     except UserError:
         return None
     return found if isinstance(found, float) else None
-
-
-def _set_aside(path: Path) -> None:
-    """Rename a checkpoint so that it counts as one no more."""
-    aside = path.with_name(f"{path.name}.aside")
-    if aside.exists():
-        remove_whole(aside)
-    path.rename(aside)
 
 
 @lru_cache(maxsize=64)

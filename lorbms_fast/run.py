@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from lorbms_fast import checkpoint
-from lorbms_fast.atomic_io import atomic_folder, atomic_write, clear_partials, exclusive_lock
+from lorbms_fast.atomic_io import atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock
 from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.neighbour_table import digest_of_neighbours
 from lorbms_fast.dataloader.store import FACTS, ImageStore
@@ -200,12 +200,8 @@ class Run:
     def check_space(self, networks: Networks, optimizers: Optimizers) -> None:
         """Raise UserError without room for all checkpoints to come, and one while an old one is replaced."""
         missing = max(1, self.config.keep_checkpoints + 2 - len(self.checkpoints()))
-        needed, free = missing * checkpoint.size(networks, optimizers), shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise UserError(
-                f"{self.folder} needs {needed / 1e9:.2f} GB for checkpoints and {free / 1e9:.2f} GB are free on its "
-                "disk: make room, or lower --keep-checkpoints"
-            )
+        needed = missing * checkpoint.size(networks, optimizers)
+        check_room(self.folder, needed, "checkpoints", "make room, or lower --keep-checkpoints")
 
     def tidy(self) -> None:
         """Remove what processes that were killed left half written."""

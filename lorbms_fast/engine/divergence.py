@@ -77,17 +77,15 @@ class NonFiniteMonitor:
             if world.size > 1:
                 notes = world.largest(torch.tensor(notes)).tolist()
             for iteration, note in zip(before, notes, strict=True):
-                if what := self._names(note):
+                found = (
+                    f"{kind} of the {name}"
+                    for name, counts in zip(self._optimizers, note, strict=True)
+                    for kind, count in zip(("loss", "gradient"), counts, strict=True)
+                    if count
+                )
+                if what := list(found):
                     flaws.append(NonFinite(iteration, what))
         return flaws
-
-    def _names(self, note: list[list[float]]) -> list[str]:
-        return [
-            f"{kind} of the {name}"
-            for name, counts in zip(self._optimizers, note, strict=True)
-            for kind, count in zip(("loss", "gradient"), counts, strict=True)
-            if count
-        ]
 
 
 class NonFiniteGuard:
@@ -102,7 +100,6 @@ class NonFiniteGuard:
         self._run, self._source, self._networks, self._optimizers = run, source, networks, optimizers
         self._world, self._batches = world, batches
         self._watch = NonFiniteMonitor(optimizers, run.config.log_every)
-        self._answers = {"stop": self._stop, "rollback": self._roll_back}
 
     def begin(self, start: Progress) -> None:
         """Lower the learning rates as often as the run went back; one that may go back has a checkpoint to go to."""
@@ -134,7 +131,8 @@ class NonFiniteGuard:
         said = f"iteration {first.before.iteration + 1:,}: the {' and the '.join(first.what)} {are} not finite"
         if self._world.first:
             self._write_down(flaws, place)
-        self._answers[self._run.config.on_divergence](said, place)
+        answer = self._stop if self._run.config.on_divergence == "stop" else self._roll_back
+        answer(said, place)
 
     def _stop(self, said: str, place: Path, remedy: str = "--on-divergence rollback, or lower rates") -> None:
         raise UserError(
@@ -166,7 +164,7 @@ class NonFiniteGuard:
                 {
                     "iteration": flaw.before.iteration + 1,
                     "not_finite": flaw.what,
-                    "images": [self._ids(number) for number in self._numbers(flaw)],
+                    "images": self._images(flaw),
                 }
                 for flaw in flaws
             ],
@@ -184,12 +182,11 @@ class NonFiniteGuard:
             noticed = {"iteration": flaws[-1].before.iteration + 1, "model": asdict(self._run.config.model)}
             checkpoint.write(partial, self._networks, self._optimizers, noticed)
 
-    def _numbers(self, flaw: NonFinite) -> range:
-        first = self._source.batch_number(flaw.before.images)
-        return range(first, first + self._batches)
-
-    def _ids(self, number: int) -> dict[str, Any]:
-        rows = self._source.involved(number)
-        names = self._source.store.index["id"]
-        reference, *candidates = ([names[row].as_py() for row in kind] for kind in rows.tolist())
-        return {"batch": number, "reference": reference, "candidates": candidates}
+    def _images(self, flaw: NonFinite) -> list[dict[str, Any]]:
+        """Name the images of an iteration, batch by batch."""
+        names, first, found = self._source.store.index["id"], self._source.batch_number(flaw.before.images), []
+        for number in range(first, first + self._batches):
+            kinds = self._source.involved(number).tolist()
+            reference, *candidates = ([names[row].as_py() for row in kind] for kind in kinds)
+            found.append({"batch": number, "reference": reference, "candidates": candidates})
+        return found

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -44,21 +43,13 @@ Measure = Callable[[Networks, int], dict[str, float]]
 """Function that measures the networks after an iteration."""
 
 
-@dataclass(frozen=True)
-class Every:
-    """A rule: after every `count` iterations, and after the last."""
+def is_due(every: int, done: int, last: int | None = None) -> bool:
+    """Tell whether what happens after every so many iterations, and after the last, is due after iteration `done`.
 
-    count: int
-    last: int | None = None
-
-    def __call__(self, done: int) -> bool:
-        """Tell whether it is due after iteration `done`.
-
-        >>> every = Every(3, last=7)
-        >>> [done for done in range(1, 8) if every(done)]
-        [3, 6, 7]
-        """
-        return done % self.count == 0 or done == self.last
+    >>> [done for done in range(1, 8) if is_due(3, done, last=7)]
+    [3, 6, 7]
+    """
+    return done % every == 0 or done == last
 
 
 class Due(NamedTuple):
@@ -116,9 +107,9 @@ class Training:
         return cls(run, source, networks, optimizers, device, arithmetic, world)
 
     @property
-    def updates(self) -> int:
-        """Number of batches that an iteration takes in each process."""
-        return batches_of(self.run.config)
+    def batches(self) -> int:
+        """Number of batches that an iteration takes in all processes together."""
+        return batches_of(self.run.config) * self.world.size
 
     def last_iteration(self, start: Progress) -> int:
         """Compute the iteration after which the run ends, for one that goes on from `start`."""
@@ -127,7 +118,7 @@ class Training:
             return config.iterations
         last = max(1, round(config.epochs * self.source.batches_per_epoch))
         left = max(0, last - self.source.batch_number(start.images))
-        return start.iteration + math.ceil(left / (self.updates * self.world.size))
+        return start.iteration + math.ceil(left / self.batches)
 
     def train(self, start: Progress = BEGINNING, draw: Draw | None = None, measure: Measure | None = None) -> None:
         """Train from `start`, where the networks are, to the end of the run.
@@ -151,7 +142,9 @@ class Training:
     def _train(self, start: Progress, stop: StopRequests, draw: Draw | None, measure: Measure | None) -> None:
         """Train from `start` to the end of the run, or until it is to go back."""
         last = self.last_iteration(start)
-        step, guard = self._step(), self._guard(start)
+        step = self._step()
+        guard = NonFiniteGuard(self.run, self.source, self.networks, self.optimizers, self.world, self.batches)
+        guard.begin(start)
         with Log(self.run.folder, start.iteration, last, self.world.first) as log:
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
@@ -175,20 +168,13 @@ class Training:
     def _due(self, before: Progress, now: Progress, last: int, stop: StopRequests, measured: bool) -> Due:
         """Find out what is due after an iteration that began at `before`; where several processes ask, all must."""
         config, done = self.run.config, now.iteration
-        log = Every(config.log_every)(done)
-        sheet = Every(config.sheet_every, last)(done)
-        save = Every(config.checkpoint_every, last)(done)
+        log = is_due(config.log_every, done)
+        sheet, save = (is_due(every, done, last) for every in (config.sheet_every, config.checkpoint_every))
         passed = self._passes(now) > self._passes(before)
         question = self._looking_is_free or log or save or passed
         leave = self._leaving(done, stop, log) if question else None
         save = save or (passed and measured) or leave is not None
         return Due(log, question, sheet or done == 1, sheet, save, passed and measured and leave is None, leave)
-
-    def _guard(self, start: Progress) -> NonFiniteGuard:
-        batches = self.updates * self.world.size
-        guard = NonFiniteGuard(self.run, self.source, self.networks, self.optimizers, self.world, batches)
-        guard.begin(start)
-        return guard
 
     def _leaving(self, done: int, stop: StopRequests, look_at_files: bool) -> Exception | Interrupted | None:
         """Find the reason to end the run after so many iterations, in any process, or None. Every one must ask."""
@@ -204,8 +190,8 @@ class Training:
 
     def _after(self, start: Progress, iteration: int) -> Progress:
         """Compute the progress after `iteration` iterations of a run that goes on from `start`."""
-        batches = (iteration - start.iteration) * self.updates * self.world.size
-        return start._replace(iteration=iteration, images=self.source.images_after(start.images, batches))
+        images = self.source.images_after(start.images, (iteration - start.iteration) * self.batches)
+        return start._replace(iteration=iteration, images=images)
 
     @property
     def _looking_is_free(self) -> bool:
@@ -218,8 +204,8 @@ class Training:
 
     def numbers(self, progress: Progress) -> range:
         """List the batches that this process takes next: processes take turns."""
-        first, step = self.source.batch_number(progress.images) + self.world.rank, self.world.size
-        return range(first, first + self.updates * step, step)
+        first = self.source.batch_number(progress.images) + self.world.rank
+        return range(first, first + self.batches, self.world.size)
 
     def choose_forms(self, start: Progress, retune: bool = False) -> Found | None:
         """Give each operation of this run a form, where kernels of ours run; parameters stay as they are.
@@ -274,15 +260,12 @@ class Training:
         config = self.run.config
         impl = implementation(config.model, config.impl)
         self.optimizers.set_rates(config.optim, progress.iteration)
-        with self._precision():
+        with precision(self.device, self.arithmetic):
             batches = [self._batch(number) for number in self.numbers(progress)]
         return iterate(impl, self.networks, self.optimizers, batches, config.loss, config.optim, self.arithmetic)
 
     def _batch(self, number: int) -> Batch:
         return self.source.complete(self.source.batch(number).to(self.device), self.networks.enc)
-
-    def _precision(self) -> AbstractContextManager[None]:
-        return precision(self.device, self.arithmetic)
 
     def _keep(self, log: Log, progress: Progress) -> None:
         """Write a checkpoint, and beside it how well the iterations since about the last one reconstructed."""
@@ -299,7 +282,7 @@ class Training:
             return
         config = self.run.config
         impl = implementation(config.model, config.impl)
-        with self._precision(), on_its_own(self.networks.cls):
+        with precision(self.device, self.arithmetic), on_its_own(self.networks.cls):
             batch = self._batch(0).first(SHEET_ROWS)
             scenes = impl.scenes(self.networks, batch)
             states = {

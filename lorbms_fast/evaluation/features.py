@@ -4,7 +4,6 @@ A folder holds `test.npy`, float32 (M, D), and a `view_0000.npy`, float16 (N, D)
 takes in turn. Files appear whole or not at all, so that an interrupted computation goes on where it was.
 """
 
-import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_write, check_room
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.prefetch import ahead
 from lorbms_fast.dataloader.store import ImageStore
@@ -73,7 +72,8 @@ def cached_features(
             if not np.isfinite(array).all():
                 raise UserError(f"features for {folder} are no numbers or beyond 65,504: train anew")
             if i == 0:
-                _check_space(folder, len(stl10.train) * found.shape[1] * 2 * len(missing))
+                size = len(stl10.train) * found.shape[1] * 2 * len(missing)
+                check_room(folder, size, "features", "make room or lower --views")
             with atomic_write(folder / name) as partial, partial.open("wb") as file:
                 np.save(file, array)
             bar.update(len(data))
@@ -94,14 +94,6 @@ def weights_fingerprint(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _check_space(folder: Path, size: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if size > (free := shutil.disk_usage(folder).free):
-        raise UserError(
-            f"features need {size / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free: make room or lower --views"
-        )
 
 
 def pseudo_labels(

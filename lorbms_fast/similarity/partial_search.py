@@ -1,7 +1,6 @@
 """The folder of a neighbour search's finished parts, for resuming after an interruption."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_write, check_room
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.errors import UserError
 
@@ -37,11 +36,7 @@ class PartialSearch:
         path = self.features_file
         if self.done == 0:
             path.unlink(missing_ok=True)
-            size, free = 16 * n * d, shutil.disk_usage(self.folder).free
-            if size > free:
-                raise UserError(
-                    f"{path} would need {size / 1e9:.1f} GB for features and {free / 1e9:.1f} GB are free: make room"
-                )
+            check_room(path, 16 * n * d, "features", "make room")
             return np.lib.format.open_memmap(path, "w+", np.float32, (4, n, d))
         return np.lib.format.open_memmap(path, "r+")
 

@@ -201,13 +201,13 @@ def test_a_lock_ends_with_its_block_and_survives_removal(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_work(small_disk, scenes):
-    with pytest.raises(UserError, match=r"would need 0\.01 GB and 0\.00 GB are free on its disk: make room"):
+    with pytest.raises(UserError, match=r"needs 0\.01 GB for images and 0\.00 GB are free on its disk: make room"):
         prepare(small_disk / "store", scenes)
     assert list(small_disk.iterdir()) == []
 
 
 def test_a_disk_that_fills_half_way(small_disk, scenes, undisturbed, monkeypatch):
-    monkeypatch.setattr(module, "_check_space", lambda out, size: None)  # others fill the disk meanwhile
+    monkeypatch.setattr(module, "check_room", lambda *of: None)  # others fill the disk meanwhile
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device; free some space"):
         prepare(small_disk / "store", scenes)
     kept = finished(small_disk / "store")
