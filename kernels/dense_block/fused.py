@@ -276,17 +276,10 @@ class System(NamedTuple):
 
 
 def _solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -> list[Tensor]:
-    """Solve the system in place.
+    """Solve the system in place: y, what each layer has received from x, becomes the new maps.
 
-    Args:
-        system: of the layers.
-        y: what each layer has received from x; becomes the new maps.
-        y_hat: where they go normalized; y itself where only that is wanted, or where there is no norm.
-        normed: whether there is one.
-        eps: of the norm.
-
-    Returns:
-        1 / deviations of each layer's maps, with a norm.
+    Normalized they go to y_hat, which is y itself where only that is wanted, or where there is no norm. Returns 1 /
+    deviations of each layer's maps, with a norm.
     """
     rstd = []
     blocks = iter(system.blocks[1:])
@@ -325,18 +318,11 @@ def _solve_transposed(
     system: System, needs: tuple[bool, bool, bool], g: Tensor, g_hat: Tensor, to_a0: Tensor | None, x_hat: Tensor,
     y_hat: Tensor, rstd: Sequence[Tensor],
 ) -> Gradients:  # fmt: skip
-    """Solve the transposed system.
+    """Solve the transposed system of the forward's, as far as gradients of x, biases and blocks are needed.
 
-    Args:
-        system: the forward's.
-        needs: whether gradients of x, biases and blocks are wanted.
-        g: gradient of y as far as it came from outside; made complete in place.
-        g_hat: the same of y_hat. It may be g itself: then a layer's part holds the one until the layer's turn comes,
-            and the other after.
-        to_a0: gradient of x's activation from outside, if any.
-        x_hat: x normalized.
-        y_hat: y normalized.
-        rstd: 1 / deviations of x and of each layer's maps; empty without a norm.
+    g and g_hat are the gradients of y and y_hat as far as they came from outside, and are made complete in place. They
+    may be one: then a layer's part holds that of y_hat until the layer's turn comes, and that of y after. to_a0 is the
+    gradient of x's activation from outside, if any; rstd is empty without a norm.
     """
     needs_x, needs_b, needs_W = needs
     first_block, *blocks = system.blocks
