@@ -75,13 +75,13 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """What the tasks of a search share."""
+    """The facts that the tasks of a search share."""
 
     store: Place
     root: Path
     """The photographs' place."""
     shapes: dict[str, tuple[int, int, int, int]]
-    """Of the store's files of images."""
+    """Shapes of the store's files of images."""
     images: int
     features: str
     weights: Path | None
@@ -120,7 +120,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Search:
-    """What the tasks of one quadrant's search share."""
+    """The facts that the tasks of one quadrant's search share."""
 
     job: Job
     key: str

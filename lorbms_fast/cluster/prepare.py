@@ -32,7 +32,7 @@ AHEAD = 2
 LISTED = "listed"
 """Folder of the archives' lists in `OUT.partial`."""
 OTHERS = "photographs or options"
-"""What `OUT.partial` elsewhere may be claimed for."""
+"""The work that `OUT.partial` elsewhere may be claimed for."""
 
 
 # --- listing ---------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def _refuse_existing(store: Place, work: Place) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the tasks that make a store's shards share."""
+    """The facts that the tasks which make a store's shards share."""
 
     store: Place | None
     """The store's place, if it is elsewhere."""

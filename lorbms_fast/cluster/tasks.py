@@ -40,13 +40,13 @@ class Task(NamedTuple):
     """An item of work."""
 
     name: str
-    """What a failure calls it."""
+    """The name that a failure gives it."""
     images: int
     item: Any
 
 
 class Machine(NamedTuple):
-    """What Ray counts on a machine of the cluster."""
+    """Resources that Ray counts on a machine of the cluster."""
 
     processors: int
     memory: int
