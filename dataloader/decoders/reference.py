@@ -115,7 +115,7 @@ def _to_rgb(name: Path | str, image: Image.Image, format: str | None) -> Image.I
     if image.mode.startswith("I;16") or (image.mode == "I" and format == "PPM"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise BadImage(name, "has pixels of 32 bits")
+        raise BadImage(name, "has pixels of 32 bits, whose white nobody has agreed on (save it with 8 or 16)")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

@@ -13,6 +13,8 @@ from lorbms_fast.dataloader.decoders import BadImage, decode_rgb
 from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.errors import UserError
 
+SMALLEST = 8
+"""Smallest side in pixels of an upload that shows anything."""
 _PNG = "data:image/png;base64,"
 
 
@@ -22,11 +24,14 @@ def square_of(upload: bytes, side: int) -> NDArray[np.uint8]:
 
 
 def photograph_of(upload: bytes) -> NDArray[np.uint8]:
-    """Decode an uploaded photograph to uint8 (H, W, 3) by `decode_rgb`; UserError where it is no picture."""
+    """Decode an uploaded photograph to uint8 (H, W, 3) by `decode_rgb`; UserError where it is none, or tiny."""
     try:
-        return decode_rgb(upload, "this file")
+        photograph = decode_rgb(upload, "this file")
     except BadImage as error:
         raise UserError(f"this file {error.reason}: choose another picture") from error
+    if min(photograph.shape[:2]) < SMALLEST:
+        raise UserError(f"this picture has fewer than {SMALLEST} pixels a side: choose a larger one")
+    return photograph
 
 
 def png(image: NDArray[np.uint8]) -> bytes:

@@ -69,4 +69,4 @@ def profile(
         each = one.microseconds / iterations / 1e3
         table.add_row(one.name, f"{one.count / iterations:,.0f}", f"{each:,.2f}", f"{one.microseconds / whole:.1%}")
     Console().print(table)
-    print(f"trace: {out}")
+    print(f"trace: {out.resolve()}")

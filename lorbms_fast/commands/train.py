@@ -85,8 +85,8 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
                         f"{resume} was begun with another model: {'; '.join(changed)}; start a new run with --out"
                     )
                 images = run.open_store(store)
-                run.on(images, other_images)
                 if out is not None and out.resolve() != resume.resolve():
+                    run.on(images, other_images)  # before anything is copied
                     run = _new(out, world, run.fork)
                     if world.first:
                         print(f"{out} goes on from {resume}: a copy of its newest checkpoint is made there")

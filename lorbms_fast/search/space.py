@@ -1,7 +1,7 @@
 """The settings that are searched, and their ranges."""
 
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -34,5 +34,10 @@ def ranges(space: Space) -> dict[str, tuple[float, float]]:
 
 def chosen(config: TrainConfig, values: dict[str, float]) -> TrainConfig:
     """Replace some of the space's settings in a config."""
-    optim, loss = ({n: v for n, v in values.items() if hasattr(part, n)} for part in (config.optim, config.loss))
-    return replace(config, optim=replace(config.optim, **optim), loss=replace(config.loss, **loss))
+    for name, value in values.items():
+        changed: dict[str, Any] = {name: value}
+        if hasattr(config.optim, name):
+            config = replace(config, optim=replace(config.optim, **changed))
+        else:
+            config = replace(config, loss=replace(config.loss, **changed))
+    return config

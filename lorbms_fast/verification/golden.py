@@ -80,7 +80,9 @@ class Golden:
             except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
                 raise UserError(f"{folder / name} cannot be read: {error}") from error
         prefix_file = folder / "prefix.txt"
-        return cls(*content, prefix_file.read_text().strip() if prefix_file.exists() else "", dtype)
+        prefix = prefix_file.read_text().strip() if prefix_file.exists() else ""
+        forward, gradients, operations, parameters = content
+        return cls(forward, gradients, operations, parameters, prefix, dtype)
 
     def fill(self, name: str, shape: tuple[int, ...], scale: float = 1.0, shift: float = 0.0) -> Tensor:
         """Draw the values of `name` in TensorFlow's layout, in this set's dtype."""
