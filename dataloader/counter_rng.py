@@ -10,8 +10,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-_STEP = 0x9E3779B97F4A7C15
-_FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_STEP = 0x9E3779B97F4A7C15 - 2**64  # as int64s
+_FACTORS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 
 
 def key(*parts: int) -> int:
@@ -22,9 +22,9 @@ def key(*parts: int) -> int:
 
 def bits(key: int, counter: Tensor) -> Tensor:
     """Draw 64 bits for each int64 counter, as int64 of the same shape; different counters get different bits."""
-    z = counter * _signed(_STEP) + key
+    z = counter * _STEP + key
     for shift, factor in _FACTORS:
-        z = (z ^ _right(z, shift)) * _signed(factor)
+        z = (z ^ _right(z, shift)) * factor
     return z ^ _right(z, 31)
 
 
@@ -49,8 +49,3 @@ def permutation(count: int, key: int, device: torch.device) -> Tensor:
 def _right(z: Tensor, shift: int) -> Tensor:
     """Shifted right as an unsigned number: torch's own shift repeats the sign."""
     return (z >> shift) & ((1 << (64 - shift)) - 1)
-
-
-def _signed(number: int) -> int:
-    """The int64 with the same 64 bits."""
-    return (number + 2**63) % 2**64 - 2**63

@@ -57,7 +57,8 @@ def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = 
     status = Console(stderr=True).status("exporting and checking: about a minute")
     # The networks of variants have no plain form of their own, and no other program knows our fast operations.
     with status, use_impl("reference"), atomic_folder(out) as partial:
-        _write_weights(generator, partial / "generator.safetensors")
+        facts = {"iteration": generator.iteration, "model": vars(generator.config)}
+        save_file(generator.tensors(), partial / "generator.safetensors", {"lorbms_fast": json.dumps(facts)})
         _write_program(generator, partial / "transfer.pt2")
         worst = _write_onnx(generator, partial)
         if worst > TOLERANCE:
@@ -84,11 +85,6 @@ def _examples(run: Path, count: int, side: int) -> list[NDArray[np.uint8]]:
         return []
     rows = np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(int)
     return [center_crop(np.asarray(store.images[row]), side) for row in rows]
-
-
-def _write_weights(generator: Generator, path: Path) -> None:
-    facts = {"iteration": generator.iteration, "model": vars(generator.config)}
-    save_file(generator.tensors(), path, {"lorbms_fast": json.dumps(facts)})
 
 
 def _write_program(generator: Generator, path: Path) -> None:

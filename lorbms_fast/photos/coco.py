@@ -49,7 +49,7 @@ def _write_scene(folder: Path, seed: int, index: int) -> tuple[dict[str, Any], l
     annotations = [
         {
             "image_id": image_id,
-            "category_id": _category_id(str(placed.photo.category)),
+            "category_id": CATEGORIES.index(str(placed.photo.category)) + 1,
             **_outline(placed.mask),
             "iscrowd": 0,
             "object": placed.photo.file,
@@ -92,7 +92,7 @@ def _data_set(seed: int, images: Sequence[dict[str, Any]], annotations: Sequence
             "version": f"seed {seed}",
         },
         "licenses": [{"id": number, "name": name, "url": ""} for number, name in enumerate(_licences(), start=1)],
-        "categories": [{"id": _category_id(name), "name": name, "supercategory": "object"} for name in CATEGORIES],
+        "categories": [{"id": i, "name": name, "supercategory": "object"} for i, name in enumerate(CATEGORIES, 1)],
         "images": images,
         "annotations": annotations,
     }
@@ -100,10 +100,6 @@ def _data_set(seed: int, images: Sequence[dict[str, Any]], annotations: Sequence
 
 def _licences() -> list[str]:
     return sorted({photo.licence for photo in shipped.photos()})
-
-
-def _category_id(name: str) -> int:
-    return CATEGORIES.index(name) + 1
 
 
 def _file_name(image_id: int) -> str:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from lorbms_fast.mixing import mixing_mask
 
 DRAWS = 200_000
-STEPS = 30
 
 
 def replaced_fraction(distances: NDArray[np.float32], tau: float) -> float:
@@ -18,18 +17,10 @@ def replaced_fraction(distances: NDArray[np.float32], tau: float) -> float:
 def half_replacing_tau(distances: NDArray[np.float32]) -> float:
     """Find the quantile of distances (N, 4, 10) at which random candidates replace half the quadrants.
 
-    The farthest of four always stays and the nearest always goes, so tau decides on the two between.
+    The farthest of four always stays and the nearest always goes, so tau is the median of the two between.
     """
-    drawn = draw(distances)
-    ordered = np.sort(drawn, axis=None)
-    low, high = 0, len(ordered) - 1
-    for _ in range(STEPS):  # the fraction grows with tau: bisection on the quantile
-        middle = (low + high) // 2
-        if replaced_fraction(drawn, float(ordered[middle])) < 0.5:
-            low = middle
-        else:
-            high = middle
-    return float(ordered[high])
+    between = np.sort(draw(distances), axis=1)[:, 1:3]
+    return float(np.quantile(between, 0.5, method="inverted_cdf"))
 
 
 def draw(distances: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
