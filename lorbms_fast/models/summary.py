@@ -28,12 +28,11 @@ def layout(network: nn.Module, *inputs: Tensor) -> list[Layer]:
     hooks = []
     owned = {}
     for name, module in network.named_modules():
-        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        if own:
+        if own := sum(parameter.numel() for parameter in module.parameters(recurse=False)):
             owned[name] = Layer(name, type(module).__name__, (), own)
 
-            def note(module: nn.Module, _: object, output: Tensor, name: str = name, own: int = own) -> None:
-                layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), own))
+            def note(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
+                layers.append(owned[name]._replace(output=tuple(output.shape[1:])))
 
             hooks.append(module.register_forward_hook(note))
     try:

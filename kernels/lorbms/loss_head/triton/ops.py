@@ -116,18 +116,6 @@ def classification_loss_backward(grad: Tensor, logits: Tensor, mask: Tensor, lam
     return dlogits
 
 
-def _save_logits(ctx: Any, inputs: tuple[Tensor, Tensor, list[float]], output: Tensor) -> None:
-    logits, mask, ctx.lambdas = inputs
-    ctx.save_for_backward(logits, mask)
-
-
-def _classification_backward(ctx: Any, grad: Tensor) -> Any:
-    return classification_loss_backward(grad, *ctx.saved_tensors, ctx.lambdas), None, None
-
-
-classification_loss.register_autograd(_classification_backward, setup_context=_save_logits)
-
-
 @triton_op("discrimination_loss")
 def discrimination_loss(D: Tensor, gan: str) -> Tensor:
     """A float32 scalar; documented at the package's function of this name. Differentiable once."""
@@ -158,13 +146,18 @@ def _empty_logits(grad: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def _save_discrimination(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
-    D, ctx.gan = inputs
-    ctx.save_for_backward(D)
+def _save_logits(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.option = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _classification_backward(ctx: Any, grad: Tensor) -> Any:
+    return classification_loss_backward(grad, *ctx.saved_tensors, ctx.option), None, None
 
 
 def _discrimination_backward(ctx: Any, grad: Tensor) -> Any:
-    return discrimination_loss_backward(grad, *ctx.saved_tensors, ctx.gan), None
+    return discrimination_loss_backward(grad, *ctx.saved_tensors, ctx.option), None
 
 
-discrimination_loss.register_autograd(_discrimination_backward, setup_context=_save_discrimination)
+classification_loss.register_autograd(_classification_backward, setup_context=_save_logits)
+discrimination_loss.register_autograd(_discrimination_backward, setup_context=_save_logits)
