@@ -37,16 +37,9 @@ class Squares(NamedTuple):
         """Cut the squares out of a whole photograph (H, W, 3), an array or what else `cut` takes."""
         height, width, _ = pixels.shape
         wanted = crops(width, height)
-        if not wanted:
-            return cls.none(width, height, side)
-        return cls(width, height, wanted, np.stack([cut(pixels, crop, side) for crop in wanted]))
-
-    @classmethod
-    def none(cls, width: int, height: int, side: int) -> "Squares":
-        """Keep the size of a photograph of which no square is wanted."""
-        return cls(width, height, (), np.empty((0, side, side, 3), np.uint8))
+        images = np.array([cut(pixels, crop, side) for crop in wanted], np.uint8).reshape(-1, side, side, 3)
+        return cls(width, height, wanted, images)
 
 
-Cut = Callable[[Any, Crop, int], NDArray[np.uint8]]
 Decoder = Callable[[Sequence[bytes], Sequence[Crops], int], list[Squares | None]]
 """`decoder(encoded, crops, side)`: the squares of each photograph, or None where it refuses to decode one."""

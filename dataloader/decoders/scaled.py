@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import simplejpeg
 
 from lorbms_fast.dataloader.decoders.interface import Crops, Squares
@@ -31,7 +32,7 @@ def _squares(data: bytes, crops: Crops, side: int) -> Squares | None:
     width, height = size
     wanted = crops(width, height)
     if not wanted:
-        return Squares.none(width, height, side)
+        return Squares(width, height, (), np.empty((0, side, side, 3), np.uint8))
     factor = _factor(wanted, side)
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=-(-height // factor), min_width=-(-width // factor))
