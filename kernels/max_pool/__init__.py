@@ -36,7 +36,8 @@ class MaxPool2x2(nn.MaxPool2d):
     >>> torch.equal(MaxPool2x2()(x), nn.MaxPool2d(2)(x))
     True
 
-    Known so are contiguous maps on the CPU, of float32 and float16, or of any dtype without gradients.
+    Known so are contiguous maps on the CPU, of float32 and float16, or of any dtype without gradients; and, with
+    gradients, large channels_last ones of float32 and bfloat16 where there is a C++ compiler.
     """
 
     def __init__(self) -> None:
@@ -45,8 +46,16 @@ class MaxPool2x2(nn.MaxPool2d):
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) or (C, H, W) -> the same with half the height and width."""
-        exact = input.dtype in (torch.float32, torch.float16) or not (torch.is_grad_enabled() and input.requires_grad)
-        quicker = input.dim() == 4 and input.is_cpu and input.is_floating_point() and exact and input.is_contiguous()
-        if quicker and input.numel() and not transformed() and min(input.shape[2:]) >= 2:
+        if input.dim() == 4 and input.is_cpu and not transformed() and min(input.shape[2:]) >= 2 and _quicker(input):
             return max_pool2x2(input)
         return super().forward(input)
+
+
+def _quicker(x: Tensor) -> bool:
+    """Say whether ours is, of maps on the CPU."""
+    trains = torch.is_grad_enabled() and x.requires_grad
+    if x.is_contiguous():
+        exact = x.dtype in (torch.float32, torch.float16) or not trains
+        return x.is_floating_point() and exact and x.numel() > 0
+    large = x.dtype in (torch.float32, torch.bfloat16) and x.numel() >= fused.MANY and x.shape[1] >= 64
+    return trains and large and not torch.compiler.is_compiling() and fused.by_loops(x)

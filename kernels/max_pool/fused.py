@@ -10,6 +10,14 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels.max_pool import cpp, reference
 
+MANY = 1 << 19
+"""Values of channels_last maps from which on loops are quicker than torch's own, one after the other."""
+
+
+def by_loops(x: Tensor) -> bool:
+    """Say whether C++ loops pool these maps."""
+    return is_channels_last(x) and x.dtype != torch.float16 and cpp.LOOPS.take(x)  # whose values take long to convert
+
 
 def max_pool2x2(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, H // 2, W // 2); documented in `reference.py`."""
@@ -52,10 +60,10 @@ def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     The first of equal values counts, as in torch's own pool, and what is not a number before all numbers; of several
     that are none, torch's may be another.
     """
+    if by_loops(x):
+        y, places = cpp.pooled(x)
+        return y, places
     if is_channels_last(x):
-        if x.dtype != torch.float16 and cpp.LOOPS.take(x):  # whose single values take long to convert
-            y, places = cpp.pooled(x)
-            return y, places
         # torch's own is faster here than passes over corners. Its places are positions in the map, of eight bytes.
         y, positions = F.max_pool2d(x, 2, return_indices=True)
         few = x.shape[2] * x.shape[3] <= torch.iinfo(torch.int16).max

@@ -1,10 +1,13 @@
 """2x2 max pooling against the definition in float64, outputs and gradients."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from lorbms_fast import kernels
+from lorbms_fast.kernels.max_pool import fused
 from tests.kernels.forms import draw, fast, results, size
 
 
@@ -17,4 +20,17 @@ def test_max_pool(n, channels, height, width, channels_last, ties):
     if ties:
         x = x.detach().round().requires_grad_()
     found, expected = (results(kernels.max_pool2x2(x, impl), [x]) for impl in ("fused", "reference"))
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_channels_last_maps_keep_a_byte(dtype, monkeypatch):
+    monkeypatch.setattr(fused, "MANY", 1)
+    x = draw(2, 64, 5, 7).detach().to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.dtype) or t, lambda t: t):
+        y = kernels.MaxPool2x2()(x)
+    assert torch.uint8 in kept or not fused.by_loops(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    found, expected = results(y, [x]), results(nn.MaxPool2d(2)(x), [x])
     assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
