@@ -1,14 +1,13 @@
 """Pretrainings that rows of Table 4.3 need; each gives a backbone, kept as `<name>.safetensors`."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
@@ -17,7 +16,7 @@ from lorbms_fast.checkpoint import load_weights
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
 from lorbms_fast.evaluation.backbones import alexnet_backbone, encoder_backbone
-from lorbms_fast.evaluation.datasets.labelled import Labelled
+from lorbms_fast.evaluation.datasets.labelled import Decoded, Labelled
 from lorbms_fast.evaluation.features import pseudo_labels
 from lorbms_fast.evaluation.probe import LinearConfig
 from lorbms_fast.evaluation.results import read_result
@@ -64,7 +63,8 @@ class Pretraining:
         """Cluster a network's features of all images, and teach AlexNet the clusters (Noroozi et al., CVPR 2018)."""
         labels = pseudo_labels(self.folder, backbone, store, self.config.clusters, self.config.probe.seed, self.device)
         classes = tuple(f"cluster {i}" for i in range(labels.max() + 1))
-        data = Labelled(Squares(store, self.config.large_side), labels, classes, f"clusters of {store.path.name}")
+        squares = Decoded(partial(store.square, side=self.config.large_side), range(len(store)))
+        data = Labelled(squares, labels, classes, f"clusters of {store.path.name}")
         return self.large_alexnet(name, data)
 
     def alexnet_from_file(self, path: Path) -> nn.Module:
@@ -109,17 +109,3 @@ class Pretraining:
         with atomic_write(facts) as partial:
             partial.write_text(json.dumps({"setting": setting, "last_loss": loss}, indent=2) + "\n")
         return backbone.eval()
-
-
-class Squares(Sequence[NDArray[np.uint8]]):
-    """The square photographs of a store at another side, decoded when they are asked for."""
-
-    def __init__(self, store: ImageStore, side: int) -> None:
-        self.store, self.side = store, side
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, i: Any) -> Any:
-        """Photograph i, uint8 (side, side, 3)."""
-        return self.store.square(int(i), self.side)

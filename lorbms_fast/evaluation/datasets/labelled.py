@@ -1,7 +1,7 @@
 """Labeled sets of pictures."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,18 +37,18 @@ class Labelled:
         return sha256(b"".join([np.ascontiguousarray(self.labels).tobytes(), *ends])).hexdigest()[:16]
 
 
-class Files(Sequence[NDArray[np.uint8]]):
-    """Photographs on disk, decoded when they are asked for."""
+class Decoded(Sequence[NDArray[np.uint8]]):
+    """Pictures that are decoded when they are asked for, by their paths or what else names them."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
+    def __init__(self, decode: Callable[[Any], NDArray[np.uint8]], names: Sequence[Any]) -> None:
+        self._decode, self.names = decode, names
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def __getitem__(self, i: Any) -> Any:
-        """Photograph i as uint8 (H, W, 3); a slice gives `Files`."""
-        return Files(self.paths[i]) if isinstance(i, slice) else read_rgb(self.paths[i])
+        """Picture i as uint8 (H, W, 3)."""
+        return self._decode(self.names[i])
 
 
 def read_class_folders(folder: Path) -> Labelled:
@@ -69,4 +69,4 @@ def read_class_folders(folder: Path) -> Labelled:
     labels = np.repeat(np.arange(len(classes)), [len(files[name]) for name in classes])
     paths = [path for name in classes for path in files[name]]
     source = f"folders of ImageNet's kind, {folder.name}, {len(classes)} classes, {len(paths)} images"
-    return Labelled(Files(paths), labels, tuple(classes), source)
+    return Labelled(Decoded(read_rgb, paths), labels, tuple(classes), source)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.sources import voc
 from lorbms_fast.dataloader.sources.folder import tree_below
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.datasets.labelled import Files, Labelled
+from lorbms_fast.evaluation.datasets.labelled import Decoded, Labelled
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -31,7 +32,8 @@ def read_voc(folder: Path, split: str = "trainval") -> Labelled:
         row[_classes(root, image)] = 1
     pictures = voc.pictures_in(tree_below(root / voc.IMAGES))
     paths = [root / voc.IMAGES / pictures.get(image, [f"{image}.jpg"])[0] for image in images]
-    return Labelled(Files(paths), labels, CLASSES, f"PASCAL VOC format, {root.name} {split}, {len(images)} images")
+    source = f"PASCAL VOC format, {root.name} {split}, {len(images)} images"
+    return Labelled(Decoded(read_rgb, paths), labels, CLASSES, source)
 
 
 def _classes(root: Path, image: str) -> list[int]:

@@ -52,7 +52,7 @@ def read(data: bytes, folder: Path) -> None:
         assert (root / photograph.place.path).resolve().is_relative_to(root)
     prepared(listing, root)
     found = read_voc(root)
-    assert all(path.resolve().is_relative_to(root) for path in found.pictures.paths)  # type: ignore[union-attr]
+    assert all(path.resolve().is_relative_to(root) for path in found.pictures.names)  # type: ignore[union-attr]
 
 
 READER = Reader("voc", read, seeds, ("1.xml", "trainval.txt", "JPEGImages", "VOC2007"))
