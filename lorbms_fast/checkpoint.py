@@ -100,12 +100,6 @@ def check(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def check_model(path: Path, found: Mapping[str, Any], expected: ModelConfig) -> None:
-    """Raise UserError with each difference between the model of a checkpoint and the one that it is wanted for."""
-    if differing := list(differences(found, json.loads(json.dumps(asdict(expected))), "model")):
-        raise UserError(f"{path} belongs to another model: {'; '.join(differing)}")
-
-
 def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
     """Fill networks and optimizers, in place; UserError where a file is missing, damaged, or of another model."""
     load_weights(networks, folder / MODEL)
@@ -131,7 +125,8 @@ def newest(folder: Path, model: ModelConfig) -> Path:
         except Damaged as error:
             damaged.append(str(error))
             continue
-        check_model(path, facts["model"], model)
+        if differing := list(differences(facts["model"], json.loads(json.dumps(asdict(model))), "model")):
+            raise UserError(f"{path} belongs to another model: {'; '.join(differing)}")
         for message in damaged:
             _tell_once(f"lorbms-fast: {message}: using the checkpoint before it, {path}")
         return path
