@@ -27,12 +27,9 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
     """
 
     def run(
-        reference: Callable[[], object],
-        fast: Callable[[], object],
-        rounds: int,
-        ceiling: str | None = None,
+        reference: Callable[[], object], fast: Callable[[], object], rounds: int, ceiling: str | None = None,
         counted: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         fast()
         reference()
         reference_seconds: list[float] = []

@@ -15,10 +15,10 @@ def write_page(setting: Setting, phases: Sequence[str]) -> tuple[int, int]:
     missed = [line for line in lines if "missed" in line]
     title = "Rehearsal on a CPU: times mean nothing" if setting.rehearse else "Kernels and iteration on a GPU"
     text = [f"# {title}", "", "Written by `python -m bench.gpu`; see [GPU-KIT.md](GPU-KIT.md).", ""]
-    text += [f"**{len(wrong)} wrong:**", "", *(f"- {line['phase']}: {_named(line)}" for line in wrong), ""] * bool(
-        wrong
-    )
-    text += ["**Not measured:**", "", *(f"- {line['phase']}: {line['missed']}" for line in missed), ""] * bool(missed)
+    if wrong:
+        text += [f"**{len(wrong)} wrong:**", "", *(f"- {line['phase']}: {_named(line)}" for line in wrong), ""]
+    if missed:
+        text += ["**Not measured:**", "", *(f"- {line['phase']}: {line['missed']}" for line in missed), ""]
     for phase in phases:
         text += _section(phase, [line for line in lines if line["phase"] == phase])
     with atomic_write(setting.page) as partial:

@@ -54,12 +54,9 @@ class _Windows(TorchFunctionMode):
         self.windows: list[Window] = []
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         keywords = dict(kwargs or {})
         if func in (F.conv2d, torch.conv2d):
             stride = keywords.get("stride", args[3] if len(args) > 3 else 1)

@@ -21,13 +21,9 @@ class DenseBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        layers: int,
-        growth: int,
-        activation: Callable[[Tensor], Tensor],
+        self, in_channels: int, layers: int, growth: int, activation: Callable[[Tensor], Tensor],
         conv: Callable[[int, int, int], nn.Module],
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.activation = activation
         for i in range(layers):
