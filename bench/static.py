@@ -355,46 +355,22 @@ def report(
         "",
         *launch_table(),
         "",
-        "## Predicted times",
-        "",
-        "*Predicted*, a bound from below: the larger of operations / peak rate and bytes / bandwidth, where a grid",
-        "with fewer programs than multiprocessors has only their share of the peak, and four times that share of the",
-        "bandwidth. Bytes count every tensor once. `times` is launches an iteration. A dense block solves its layers",
-        "(`solve`, `solve_transposed`, with a norm the end of `convolve`) in a chain of short dependent steps, with",
-        "one program an image: that will take longer than its bound by more than others.",
-        "",
-        "| kernel | shape | times | programs | GFLOP | MB | " + " | ".join(f"{gpu.name}, us" for gpu in GPUS) + " |",
-        "|---|---|---:|---:|---:|---:|" + "---:|" * len(GPUS),
-    ]
-    sums = Counter[str]()
-    for variant, launch in kinds.items():
-        cost = work(launch)
-        predicted = {gpu.name: gpu.roofline(cost, launch.programs, arithmetic(launch)) for gpu in GPUS}
-        sums.update({name: seconds * times[variant] for name, seconds in predicted.items()})
-        cells = " | ".join(f"{1e6 * seconds:.1f}" for seconds in predicted.values())
-        lines.append(
-            f"| {launch.name} | {launch.shape} | {times[variant]} | {launch.programs} | {cost.flops / 1e9:.2f} "
-            f"| {cost.bytes / 1e6:.1f} | {cells} |"
-        )
-    cells = " | ".join(f"{1e6 * sums[gpu.name]:.0f}" for gpu in GPUS)
-    lines += [
-        f"| **all of an iteration** | | {len(launches)} | | | | {cells} |",
-        "",
         "## Binaries",
         "",
-        "Registers per thread, shared memory per program, share of a multiprocessor's warps that can be in flight,",
-        "matrix instructions in the code. The last ones are blocks of other models: 56 x 56, growth 12 and 32, float32",
-        "with and without TF32 (which alone runs without tensor cores), float16. What the iteration does not run is",
-        f"compiled for sm_{OF_OTHERS[0]} and sm_{OF_OTHERS[1]} only. An empty cell was not compiled.",
+        "`times` are launches an iteration; then registers per thread, shared memory per program, share of a",
+        "multiprocessor's warps that can be in flight, matrix instructions in the code. The last ones are blocks of",
+        "other models: 56 x 56, growth 12 and 32, float32 with and without TF32 (which alone runs without tensor",
+        f"cores), float16. What the iteration does not run is compiled for sm_{OF_OTHERS[0]} and sm_{OF_OTHERS[1]}",
+        "only. An empty cell was not compiled. `lorbms-fast plan` predicts times.",
         "",
-        "| kernel | shape | warps | " + " | ".join(f"sm_{architecture}" for architecture in architectures) + " |",
-        "|---|---|---:|" + "---|" * len(architectures),
+        f"| kernel | shape | times | programs | warps | {' | '.join(f'sm_{each}' for each in architectures)} |",
+        "|---|---|---:|---:|---:|" + "---|" * len(architectures),
     ]
     for variant, launch in kinds.items():
         binaries = {architecture: found.get((variant, architecture)) for architecture in architectures}
         cells = " | ".join(cell(compiled, architecture) for architecture, compiled in binaries.items())
         warps = next((compiled.warps for compiled in binaries.values() if compiled), "")
-        lines.append(f"| {launch.name} | {launch.shape} | {warps} | {cells} |")
+        lines.append(f"| {launch.name} | {launch.shape} | {times[variant]} | {launch.programs} | {warps} | {cells} |")
     return "\n".join(lines) + "\n"
 
 

@@ -83,9 +83,10 @@ def pack_layers(
     >>> torch.equal(dense_block(x, packed), dense_block(x, *block))
     True
 
-    Of each block come L weights (growth, C + l * growth, k, k) and L biases (growth,). Convolutions compute in `dtype`;
-    None takes autocast's inside its context, else the weights' own. `impl` names the form to pack for, None the one in
-    force.
+    Args:
+        blocks: L weights (growth, C + l * growth, k, k) and L biases (growth,) of each.
+        dtype: that convolutions compute in; None takes autocast's inside its context, else the weights' own.
+        impl: form to pack for; None takes the one in force.
     """
     first = blocks[0][0][0]
     dtype, form = dtype or compute_dtype(first), select_impl(impl, first)
@@ -102,18 +103,25 @@ def pack_layers(
 
 
 def _variants(
-    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
-    activation: ActivationName = "relu", eps: float = 1e-5,
-) -> dict[str, Callable[[], None]]:  # fmt: skip
+    x: Tensor,
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
+    activation: ActivationName = "relu",
+    eps: float = 1e-5,
+) -> dict[str, Callable[[], None]]:
     maps = len(weights.biases) if isinstance(weights, PackedLayers) else sum(map(len, biases))
     return triton_ops.variants(x, maps, activation)
 
 
 @operation(variants=_variants)
 def dense_block(
-    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
-    activation: ActivationName = "relu", eps: float = 1e-5, impl: Impl | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
+    activation: ActivationName = "relu",
+    eps: float = 1e-5,
+    impl: Impl | None = None,
+) -> Tensor:
     """Append the maps of L convolutions to x, each reading the activation of x and of all maps before it.
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
@@ -122,13 +130,20 @@ def dense_block(
     >>> dense_block(x, weights, biases).shape
     torch.Size([2, 16, 10, 10])
 
-    x is (N, C, H, W); weights are L kernels (growth, C + l * growth, k, k), k odd, and biases L vectors (growth,).
-    Packed layers come without biases, and their form runs unless `impl` names another, for which they are packed anew;
-    else that runs which `impl` names, or for None the one in force. The activation is ReLU, or instance norm without
-    parameters, of this `eps`, and ReLU.
+    Args:
+        x: (N, C, H, W).
+        weights: L kernels (growth, C + l * growth, k, k), k odd; or the packed layers, whose form then runs unless
+            `impl` names another, for which they are packed anew.
+        biases: L vectors (growth,); none with packed layers.
+        activation: ReLU, or instance norm without parameters and ReLU.
+        eps: of the instance norm.
+        impl: form to run; None takes the one in force.
 
-    Returns (N, C + L * growth, H, W): x, then each layer's maps, not activated. Raises ValueError if there is no such
-    activation, or form.
+    Returns:
+        (N, C + L * growth, H, W): x, then each layer's maps, not activated.
+
+    Raises:
+        ValueError: there is no such activation, or form.
     """
     packed = _packed(x, weights, biases, activation, impl)
     if packed.form == "reference":
@@ -138,9 +153,13 @@ def dense_block(
 
 @operation(variants=_variants)
 def dense_block_maps(
-    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
-    activation: ActivationName = "relu", eps: float = 1e-5, impl: Impl | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
+    activation: ActivationName = "relu",
+    eps: float = 1e-5,
+    impl: Impl | None = None,
+) -> Tensor:
     """As `dense_block`, but only the new maps: (N, L * growth, H, W).
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
@@ -158,9 +177,13 @@ def dense_block_maps(
 
 @operation(variants=_variants)
 def dense_block_activated(
-    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
-    activation: ActivationName = "relu", eps: float = 1e-5, impl: Impl | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor] = (),
+    activation: ActivationName = "relu",
+    eps: float = 1e-5,
+    impl: Impl | None = None,
+) -> Tensor:
     """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps.
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
@@ -179,9 +202,12 @@ def dense_block_activated(
 
 
 def _packed(
-    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor], activation: ActivationName,
+    x: Tensor,
+    weights: Sequence[Tensor] | PackedLayers,
+    biases: Sequence[Tensor],
+    activation: ActivationName,
     impl: Impl | None,
-) -> PackedLayers:  # fmt: skip
+) -> PackedLayers:
     _checked(activation)
     refuse_integers(x)
     if isinstance(weights, PackedLayers):
@@ -217,11 +243,19 @@ class DenseBlock(Packing):
     """
 
     def __init__(
-        self, in_channels: int, num_layers: int | None = None, growth_rate: int | None = None, *,
-        activation: ActivationName = "relu", kernel_size: int = 3, eps: float = 1e-5,
-        conv: Callable[[int, int, int], nn.Module] = nn.Conv2d, impl: Impl | None = None,
-        layers: int | None = None, growth: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        num_layers: int | None = None,
+        growth_rate: int | None = None,
+        *,
+        activation: ActivationName = "relu",
+        kernel_size: int = 3,
+        eps: float = 1e-5,
+        conv: Callable[[int, int, int], nn.Module] = nn.Conv2d,
+        impl: Impl | None = None,
+        layers: int | None = None,
+        growth: int | None = None,
+    ) -> None:
         super().__init__()
         num_layers = _renamed("layers", layers, "num_layers", num_layers)
         growth_rate = _renamed("growth", growth, "growth_rate", growth_rate)

@@ -17,9 +17,14 @@ def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], 
 
     `y_l = b_l + W_l * activation([x, y_0, .., y_{l-1}])` with `*` a convolution padded to keep height and width.
 
-    x is (N, C, H, W), weights are L kernels (growth, C + l * growth, k, k), k odd, biases L vectors (growth,). The
-    activation has no parameters and acts on each map alone, as ReLU, or instance norm and ReLU. Returns (N, C + L *
-    growth, H, W): x itself, then each layer's maps in order, none of them activated.
+    Args:
+        x: (N, C, H, W).
+        weights: L kernels (growth, C + l * growth, k, k), k odd.
+        biases: L vectors (growth,).
+        activation: without parameters, each map on its own, e.g. ReLU or instance norm and ReLU.
+
+    Returns:
+        (N, C + L * growth, H, W): x itself, then each layer's maps in order, none of them activated.
     """
     stack = x
     for weight, bias in zip(weights, biases, strict=True):

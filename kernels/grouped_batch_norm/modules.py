@@ -22,8 +22,11 @@ class GroupedBatchNorm2d(nn.Module):
     The averages follow one group after the other, and only while the layer's own parameters are trained: a loss that
     goes through it to others leaves them alone. Where `gather` is set, a batch is that of all processes together.
 
-    Of `channels` maps; `eps` is added to the variance, `decay` is that of the running averages, which are of the biased
-    variance, and `relu_first` rectifies the input before.
+    Args:
+        channels: maps of the input.
+        eps: added to the variance.
+        decay: of the running averages, which are of the biased variance.
+        relu_first: whether to rectify the input before.
     """
 
     gather: Gather | None = None

@@ -20,8 +20,12 @@ def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
     >>> torch.equal(max_pool2x2(x), F.max_pool2d(x, 2))
     True
 
-    x is (N, C, H, W), the result (N, C, H // 2, W // 2): an odd last row or column is left out. `impl` names the
-    form to run, None the one in force.
+    Args:
+        x: (N, C, H, W).
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        (N, C, H // 2, W // 2): an odd last row or column is left out.
     """
     form = select_impl(impl, x)
     if form == "triton":

@@ -22,9 +22,15 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
     >>> first, second = spectral_norm_all(weights, us)
     >>> torch.testing.assert_close(second, spectral_norm(weights[1], us[1])[0])
 
-    Weights are (O, ...) each, read as the matrix (O, everything else), and us (1, O). Returns `W / sigma` of each.
-    u' and v count as constants in the backward; the vectors u are read, not advanced: see `advance_u`. `impl` names the
-    form to run, None the one in force.
+    u' and v count as constants in the backward. The vectors u are read, not advanced: see `advance_u`.
+
+    Args:
+        weights: each (O, ...), read as the matrix (O, everything else).
+        us: each (1, O).
+        impl: form to run; None takes the one in force.
+
+    Returns:
+        `W / sigma` of each weight.
     """
     form = select_impl(impl, weights[0])
     if form == "triton":
@@ -45,7 +51,10 @@ def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None
     >>> (W_bar,) = spectral_norm_all([weight], [u])
     >>> torch.testing.assert_close(torch.linalg.matrix_norm(W_bar, 2), torch.tensor(1.0), rtol=1e-3, atol=0)
 
-    Weights are (O, ...) each, us (1, O), one a weight; `impl` names the form to run, None the one in force.
+    Args:
+        weights: (O, ...) each.
+        us: (1, O), one a weight.
+        impl: form to run; None takes the one in force.
     """
     form = select_impl(impl, weights[0])
     if form == "triton":

@@ -26,8 +26,11 @@ class SpectralNorm(nn.Module):
     >>> layer = Linear(3, 4)
     >>> torch.testing.assert_close(layer.normalized(), spectral_norm(layer.weight, layer.u)[0])
 
-    The layer's own arguments come with `normalize`, which is `spectral_norm` or another function like it, and `impl`,
-    which names the form to run, None the one in force.
+    Args:
+        args: of the layer.
+        normalize: `spectral_norm`, or another function like it.
+        impl: form to run; None takes the one in force.
+        kwargs: of the layer.
     """
 
     weight: Any
@@ -53,7 +56,12 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
     >>> SpectralConv2d(3, 4, kernel_size=4, stride=2)(torch.randn(2, 3, 8, 8)).shape
     torch.Size([2, 4, 4, 4])
 
-    The stride is 1, or 2 with an even height and width; the options are `normalize` and `impl` of `SpectralNorm`.
+    Args:
+        in_channels: maps of the input.
+        out_channels: maps it makes.
+        kernel_size: side of the kernel.
+        stride: 1, or 2 with an even height and width.
+        options: `normalize` and `impl`, see `SpectralNorm`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> None:
@@ -96,7 +104,9 @@ def advance_all_u(network: nn.Module, steps: int = 1) -> None:
     >>> torch.linalg.matrix_norm(layer.normalized().flatten(1), 2).round(decimals=3).item()
     1.0
 
-    A network without such layers is left alone.
+    Args:
+        network: any; one without such layers is left alone.
+        steps: how many.
     """
     if layers := spectral_layers(network):
         weights, us = [layer.weight for layer in layers], [layer.u for layer in layers]

@@ -7,8 +7,12 @@ from torch import Tensor
 def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the power iteration for the largest singular value of a weight.
 
-    The weight, (O, ...), is read as the matrix W of shape (everything else, O); u, (1, O), is the persistent estimate
-    of the right singular vector. Returns `u' = normalize(v W)`, (1, O), and `v = normalize(u W^T)`, (1, the rest).
+    Args:
+        weight: (O, ...); read as the matrix W of shape (everything else, O).
+        u: (1, O), the persistent estimate of the right singular vector.
+
+    Returns:
+        u' (1, O) and v (1, everything else): `v = normalize(u W^T)`, `u' = normalize(v W)`.
     """
     W = weight.flatten(1).T
     v = _normalize(u @ W.T)
@@ -22,8 +26,12 @@ def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     >>> W_bar, sigma = spectral_norm(weight, u)
     >>> torch.testing.assert_close(W_bar, weight / sigma)
 
-    The weight is (O, ...); u, (1, O), is read, not advanced. Returns the normalized weight, of the weight's shape, and
-    the scalar `sigma = v W u'^T`.
+    Args:
+        weight: (O, ...).
+        u: (1, O). It is read, not advanced.
+
+    Returns:
+        The normalized weight, of weight's shape, and the scalar `sigma = v W u'^T`.
     """
     with torch.no_grad():
         u_next, v = power_step(weight, u)
