@@ -98,8 +98,9 @@ class Adam(torch.optim.Optimizer):
 
     def _one_if_not_finite(self, gradients: list[Tensor]) -> Tensor:
         found = torch.zeros_like(self._one)
-        if gradients:
-            torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self._one)
+        if gradients:  # to look at each writes all of them once more; Adam, too, could not square what overflows here
+            norms = torch.stack(torch._foreach_norm(gradients))
+            torch._amp_foreach_non_finite_check_and_unscale_([norms], found, self._one)
         return found
 
     def abandon(self, scaler: dict[str, Any] | None = None) -> None:

@@ -120,3 +120,19 @@ def test_scalers_are_apart():
     optimizers = Optimizers.of(build(TINY.model, "fast"), TINY.optim, "float16")
     assert len({id(o.scaler) for o in vars(optimizers).values()}) == 3
     assert all(o.scaler.is_enabled() for o in vars(optimizers).values())
+
+
+@pytest.mark.parametrize("flaw", [torch.nan, -torch.inf, 2e19])  # the last one's square overflows in v
+def test_adam_looks_at_gradients_without_writing_them(flaw):
+    weights = [torch.ones(3, 2, requires_grad=True), torch.ones(2, requires_grad=True)]
+    optimizer = Adam(weights, 0.1)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert [weight.grad._version for weight in weights] == [0, 0]
+    moved = [weight.detach().clone() for weight in weights]
+    assert all((weight < 1).all() for weight in moved)
+    weights[0].grad[1, 1] = flaw
+    optimizer.step()
+    torch.testing.assert_close(weights, moved, rtol=0, atol=0)
+    assert optimizer.flawed.tolist() == [0, 1]
