@@ -103,12 +103,9 @@ def pack_layers(
 
 
 def _variants(
-    x: Tensor,
-    weights: Sequence[Tensor] | PackedLayers,
-    biases: Sequence[Tensor] = (),
-    activation: ActivationName = "relu",
-    eps: float = 1e-5,
-) -> dict[str, Callable[[], None]]:
+    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
+    activation: ActivationName = "relu", eps: float = 1e-5,
+) -> dict[str, Callable[[], None]]:  # fmt: skip
     maps = len(weights.biases) if isinstance(weights, PackedLayers) else sum(map(len, biases))
     return triton_ops.variants(x, maps, activation)
 
@@ -202,12 +199,9 @@ def dense_block_activated(
 
 
 def _packed(
-    x: Tensor,
-    weights: Sequence[Tensor] | PackedLayers,
-    biases: Sequence[Tensor],
-    activation: ActivationName,
+    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor], activation: ActivationName,
     impl: Impl | None,
-) -> PackedLayers:
+) -> PackedLayers:  # fmt: skip
     _checked(activation)
     refuse_integers(x)
     if isinstance(weights, PackedLayers):

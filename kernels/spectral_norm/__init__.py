@@ -5,12 +5,6 @@ from lorbms_fast.kernels.spectral_norm.modules import Normalize, SpectralConv2d,
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 
 __all__ = [
-    "Normalize",
-    "SpectralConv2d",
-    "SpectralNorm",
-    "advance_all_u",
-    "advance_u",
-    "spectral_norm",
-    "spectral_norm_all",
+    "Normalize", "SpectralConv2d", "SpectralNorm", "advance_all_u", "advance_u", "spectral_norm", "spectral_norm_all",
     "spectral_norm_through",
-]
+]  # fmt: skip

@@ -55,13 +55,9 @@ def compare(name: Precision, findings: Findings, setting: Setting) -> None:
         if other.iteration.graphs != len(sizes):
             wrong = f"{other.iteration.graphs} graphs for {len(sizes)} sizes: see log.txt"
         findings.row(
-            "Captured against not captured",
-            wrong,
-            arithmetic=name,
-            candidates=size,
-            replays=differences.replays,
+            "Captured against not captured", wrong, arithmetic=name, candidates=size, replays=differences.replays,
             **{"largest relative difference": differences.found, "of two uncaptured": differences.own},
-        )
+        )  # fmt: skip
     moved = int(other.iteration.number.item())
     expected_number = len(sizes) * (PREPARING + replays)
     findings.note(f"{name}: the device counted {moved} iterations of {expected_number}", wrong=moved != expected_number)

@@ -48,13 +48,8 @@ def run(findings: Findings, setting: Setting) -> None:
     lines = compare(iteration, trace, gpu)
     for line in lines:
         predicted = f"{1e6 * line.expected.least:.0f} to {1e6 * line.expected.most:.0f}"
-        cells: dict[str, Any] = {
-            "launch": line.name,
-            "predicted": line.predicted,
-            "seen": line.seen,
-            "predicted, us": predicted,
-        }
-        cells["measured, us"] = 1e6 * line.measured
+        cells: dict[str, Any] = {"launch": line.name, "predicted": line.predicted, "seen": line.seen}
+        cells |= {"predicted, us": predicted, "measured, us": 1e6 * line.measured}
         findings.row(f"Launches, predicted for {gpu.name}", **cells)
     others = [kernel for kernel in seen if kernel.name not in ours]
     for kernel in others[:TOP]:
