@@ -80,13 +80,9 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
     of_x, of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
     *_, weight = saved = ctx.saved_tensors
     dx, dmaps, of_parameters = output_conv_backward(grad, *saved, of_x or of_maps)
-    return (
-        dx if of_x else None,
-        dmaps if of_maps else None,
-        of_parameters[: weight.numel()].view(weight.shape) if of_weight else None,
-        of_parameters[weight.numel() :].to(ctx.bias_dtype) if of_bias else None,
-        None,
-    )
+    dweight = of_parameters[: weight.numel()].view(weight.shape) if of_weight else None
+    dbias = of_parameters[weight.numel() :].to(ctx.bias_dtype) if of_bias else None
+    return dx if of_x else None, dmaps if of_maps else None, dweight, dbias, None
 
 
 output_conv.register_autograd(_backward, setup_context=_setup)
