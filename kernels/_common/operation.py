@@ -63,7 +63,8 @@ def operation(
             args = args[:place]
             if named is None:
                 # No := in here: torch 2.11 cannot compile a variable that only a comprehension sets.
-                asked = [getattr(arg, "asked", None) for arg in args]
+                # Nor are numbers asked: with dynamic=True they are symbols, which cannot be.
+                asked = [getattr(arg, "asked", None) for arg in args if not isinstance(arg, int | float)]
                 named = next((one for one in asked if one is not None), None)
             if torch.compiler.is_compiling():
                 failed = named is None and name in dispatch.failed

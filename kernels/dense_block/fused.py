@@ -268,10 +268,10 @@ class System(NamedTuple):
 
     def _parts(self) -> list[list[Tensor]]:
         """Of each layer, in the order of the maps that it reads."""
-        parts = [[part] for part in self.blocks[0].split(self.growth)]
-        for (_, middle, last), block in zip(_pushes(self.layers), self.blocks[1:], strict=True):
-            for of_layer, part in zip(parts[middle:last], block.split(self.growth), strict=True):
-                of_layer.append(part)
+        parts: list[list[Tensor]] = [[] for _ in self.blocks]
+        for (_, middle, last), block in zip([(0, 0, self.layers), *_pushes(self.layers)], self.blocks, strict=True):
+            for i, of_layer in enumerate(parts[middle:last]):  # views of their own: an exported graph writes into them
+                of_layer.append(block.narrow(0, i * self.growth, self.growth))
         return parts
 
 

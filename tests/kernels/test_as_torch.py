@@ -163,6 +163,15 @@ def test_compiled_in_one_graph_with_gradients(name, channels_last):
     assert_close(torch.autograd.grad((y * y).sum(), wanted), expected)
 
 
+@pytest.mark.parametrize("name", ["DenseBlock", "InstanceNormReLU"])
+def test_compiled_with_dynamic_shapes_and_exported(name):
+    layer, x = made(name, channels_last=False)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
+    assert_close([compiled(x)], [layer(x)])
+    assert_close([torch.export.export(layer, (x,)).module()(2 * x)], [layer(2 * x)])
+
+
 @layers
 @layouts
 def test_transforms_of_torch_func(name, channels_last):
