@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
+from lorbms_fast.kernels._common.custom_op import at_least_16, input_precision, triton_op
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.lorbms.output_conv.triton import kernels
 
@@ -21,7 +21,7 @@ def output_conv(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, dtype
     """(N, O, H, W) of `dtype`, channels_last; documented at the package's function output_conv2d."""
     (N, C, H, W), D, O = x.shape, new_maps.shape[1], weight.shape[0]
     y = _empty_result(x, new_maps, weight, bias, dtype)
-    positions, block_o = N * H * W, min(64, max(16, triton.next_power_of_2(O)))
+    positions, block_o = N * H * W, at_least_16(O, 64)
     kernels.forward[triton.cdiv(positions, BLOCK_M), triton.cdiv(O, block_o)](
         x, x.stride(), new_maps, new_maps.stride(), weight.contiguous(), bias, y, positions, C, D, O, H, W,
         PRECISION=input_precision(dtype), BLOCK_M=BLOCK_M, BLOCK_O=block_o, BLOCK_K=32, num_warps=4, num_stages=3,
@@ -48,7 +48,7 @@ def output_conv_backward(
     parts = triton.cdiv(tiles, tiles_per_part)
     partial = of_parameters if parts == 1 else empty_partials(of_parameters, parts)
     most = 64 if y.dtype.itemsize == 2 else 32  # float32 spills with more
-    block_c = min(most, max(16, triton.next_power_of_2(max(C, D))))
+    block_c = at_least_16(max(C, D), most)
     kernels.gradients[parts, triton.cdiv(C, block_c) + triton.cdiv(D, block_c)](
         grad, grad.stride(), y, x, x.stride(), new_maps, new_maps.stride(), weight.contiguous(),
         dx if needs_stack else None, dx.stride() if needs_stack else x.stride(),
