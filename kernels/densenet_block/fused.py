@@ -29,6 +29,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels.densenet_block import cpp, passes, reference
 from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
 
@@ -309,5 +310,4 @@ def _exact(dtype: torch.dtype) -> torch.dtype:
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """The layout that the result has."""
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format

@@ -239,10 +239,6 @@ def rows_of_a_file(images: int) -> int:
     return min(max(images // FILES // BATCH * BATCH, 256), 4096)
 
 
-def _cells_wanted(images: int, settings: Settings) -> int:
-    return at_most(number_of_cells(images, settings), images)
-
-
 def _forget(copied: tuple[Place, Sequence[int]]) -> None:
     """Remove this machine's copies of some quadrants' files."""
     work, quadrants = copied
@@ -368,7 +364,7 @@ def threads(count: int) -> Iterator[None]:
 def search_in_cells(job: Job, pictures: NDArray[np.int64] | None) -> tuple[Quadrant, NDArray[np.int64]]:
     """Search a quadrant by all machines; the images' originals, if they are None, are looked for in its cells."""
     among = np.arange(job.images) if pictures is None else np.unique(pictures)
-    k = _cells_wanted(len(among), job.settings)
+    k = at_most(number_of_cells(len(among), job.settings), len(among))
     key = _key(job, k)
     drawn = trained_on(among, k, job.settings.seed)
     kept = _kept(job.work, f"{key}/centroids.npz", lambda: {"centroids": _trained(job, _picked(job, drawn), k)})

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lorbms_fast.config import Precision
 from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels import use_impl
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.operation import Key, key_of, watched
 
 SMALL = 4096
@@ -32,10 +33,9 @@ class Spec:
     @classmethod
     def of(cls, x: Tensor) -> "Spec":
         """Describe a tensor."""
-        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         keep = not x.is_meta and (x.numel() <= SMALL or (not x.is_floating_point() and x.dtype != torch.uint8))
         value = x.detach().to("cpu", copy=True) if keep else None
-        return cls(tuple(x.shape), x.dtype, last, x.requires_grad, value)
+        return cls(tuple(x.shape), x.dtype, is_channels_last(x), x.requires_grad, value)
 
     def drawn(self, generator: torch.Generator, scaled: bool) -> Tensor:
         """Draw a tensor; one that is `scaled` keeps the size of what it is multiplied with."""
