@@ -30,7 +30,7 @@ def photograph_of(upload: bytes) -> NDArray[np.uint8]:
     except BadImage as error:
         raise UserError(f"this file {error.reason}: choose another picture") from error
     if min(photograph.shape[:2]) < SMALLEST:
-        raise UserError(f"this picture has fewer than {SMALLEST} pixels a side: choose a larger one")
+        raise UserError(f"this file is a picture of fewer than {SMALLEST} pixels a side: choose a larger one")
     return photograph
 
 
