@@ -13,7 +13,7 @@ from lorbms_fast.dataloader.decoders import BadImage, decode_rgb
 from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.errors import UserError
 
-SMALLEST = 8
+SMALLEST = 4
 """Smallest side in pixels of an upload that shows anything."""
 _PNG = "data:image/png;base64,"
 

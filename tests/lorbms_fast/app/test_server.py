@@ -124,7 +124,7 @@ def test_neighbours_are_the_tables(client):
         (b"<html><script>alert(1)</script>", "is not a picture"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "is not a picture|cannot be read"),
         (b"P6 30000 30000 255\n", "30000 x 30000 pixels|more than"),
-        (b"P5 1 1 255 \0", "fewer than 8 pixels a side"),
+        (b"P5 1 1 255 \0", "fewer than 4 pixels a side"),
     ],
 )
 def test_hostile_uploads_get_a_message_without_a_path(content, reason, client):
