@@ -17,12 +17,8 @@ class Row:
     name: str
     times: Pair
     info: dict[str, Any]
-
-    @property
-    def ceiling(self) -> str | None:
-        """What A is, if it does less than B has to."""
-        name: str | None = self.info.get("ceiling")
-        return name
+    ceiling: str | None = None
+    """What A is, if it does less than B has to."""
 
 
 def rows(results: Path) -> list[Row]:
@@ -33,7 +29,7 @@ def rows(results: Path) -> list[Row]:
         if "what" not in info:  # the reference's own row
             continue
         times = Pair(info["reference_seconds"], info["fast_seconds"])
-        found.append(Row(info["what"], times, info))
+        found.append(Row(info["what"], times, info, info.get("ceiling")))
     return found
 
 

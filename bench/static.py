@@ -194,7 +194,7 @@ def of_each_kind() -> list[Launch]:
 
 
 def switches(launch: Launch) -> list[tuple[str, bool | str]]:
-    """What of a kernel is compiled or left out: constants true or false, activations, and tensors that are None."""
+    """List a kernel's switches: constants true or false, activations, and tensors that are None."""
     arguments = launch.arguments.items()
     found: list[tuple[str, bool | str]] = []
     for name, value in arguments:
@@ -282,7 +282,7 @@ def _there_and_back(y: torch.Tensor) -> None:
 
 
 def faults_of(launch: Launch, architecture: int, compiled: Binary | str) -> list[str]:
-    """What no shipped kernel may have."""
+    """List faults that no shipped kernel may have."""
     place = f"{launch.name} {launch.shape} on sm_{architecture}"
     if isinstance(compiled, str):
         return [f"{place} does not compile: {compiled}"]

@@ -1,1 +1,1 @@
-"""What this project takes from others: pinned and hashed, looked up among known vulnerabilities, licences listed."""
+"""Upkeep of what we take from others: pinned and hashed, looked up among known vulnerabilities, licences listed."""

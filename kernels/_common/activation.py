@@ -19,7 +19,7 @@ class Activation(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Its number in C++."""
+        """Number of the activation in C++."""
         return NAMES.index(self.name)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How maps lie in memory."""
+"""The layout of maps in memory."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What `accelerate` did to a model."""
+"""The report of what `accelerate` did to a model."""
 
 from dataclasses import dataclass, replace
 
@@ -27,12 +27,12 @@ class Report(list[Finding]):
 
     @property
     def swapped(self) -> list[Finding]:
-        """What is faster now."""
+        """List what is faster now."""
         return [finding for finding in self if finding.why_not is None]
 
     @property
     def left(self) -> list[Finding]:
-        """What stayed as it was."""
+        """List what stayed as it was."""
         return [finding for finding in self if finding.why_not is not None]
 
     def __str__(self) -> str:

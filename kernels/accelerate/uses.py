@@ -1,4 +1,4 @@
-"""Which modules of a model are called where, and whose result goes into which other's call alone.
+"""Uses of a model's modules: which are called where, and whose result goes into which other's call alone.
 
 A module's forward is followed by torch.fx, its children being leaves; in training and in evaluation, with optional
 arguments and without. Nothing goes straight from one side of a `no_grad`'s or an `autocast`'s border to the other.

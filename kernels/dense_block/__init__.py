@@ -157,7 +157,7 @@ def dense_block_maps(
     eps: float = 1e-5,
     impl: Impl | None = None,
 ) -> Tensor:
-    """As `dense_block`, but only the new maps: (N, L * growth, H, W).
+    """Compute only the new maps of `dense_block`: (N, L * growth, H, W).
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
     >>> biases = [torch.zeros(4), torch.zeros(4)]
@@ -273,7 +273,7 @@ class DenseBlock(Packing):
         return dense_block(input, weights, biases, self.activation, self.eps, self.impl)
 
     def new_maps(self, x: Tensor) -> Tensor:
-        """As the layer itself, but only the new maps: (N, num_layers * growth_rate, H, W)."""
+        """Compute only the layer's new maps: (N, num_layers * growth_rate, H, W)."""
         weights, biases = self.layers()
         return dense_block_maps(x, weights, biases, self.activation, self.eps, self.impl)
 

@@ -121,7 +121,7 @@ class _Maps(torch.autograd.Function):
 
 
 def needed(needs: Sequence[bool], W: int) -> tuple[bool, bool, bool]:
-    """Which gradients of x, biases and blocks are wanted, of arguments (x, biases, ..) whose blocks begin at `W`."""
+    """Tell which gradients of x, biases and blocks are needed, for (x, biases, ..) whose blocks begin at `W`."""
     return needs[0], needs[1], any(needs[W:])
 
 

@@ -39,7 +39,7 @@ def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spectral_norm_through(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """As `spectral_norm`, but u' and v are functions of the weight in the backward, as in the author's program.
+    """Compute `spectral_norm` where u' and v are functions of the weight in the backward, as in the author's program.
 
     >>> weight, u = torch.randn(4, 3, 3, 3), torch.randn(1, 4)
     >>> torch.equal(spectral_norm_through(weight, u)[0], spectral_norm(weight, u)[0])

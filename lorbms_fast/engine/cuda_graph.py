@@ -105,7 +105,7 @@ class CudaGraphs:
 
 
 class Failure(NamedTuple):
-    """What came in between in a process."""
+    """A failure: what came in between in a process."""
 
     rank: int
     stage: str

@@ -1,4 +1,4 @@
-"""How much memory an iteration's tensors take, counted as it runs once on the CPU."""
+"""Memory that an iteration's tensors take, counted as it runs once on the CPU."""
 
 import weakref
 from collections.abc import Iterable

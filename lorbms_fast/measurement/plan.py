@@ -1,4 +1,4 @@
-"""What an iteration will cost on a GPU that is not here: counted launches, operations and bytes against data sheets.
+"""Costs of an iteration on a GPU that is not here: counted launches, operations and bytes against data sheets.
 
 The iteration runs once on the CPU with the launches of our kernels written down instead of made, and with torch's own
 operations counted as they go. Nothing here is measured but what says so.
@@ -48,7 +48,7 @@ class Range:
 
     @property
     def middle(self) -> float:
-        """Their geometric mean, for where one number must do."""
+        """The geometric mean of both, for where one number must do."""
         return math.sqrt(self.least * self.most)
 
 

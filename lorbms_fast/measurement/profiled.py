@@ -1,4 +1,4 @@
-"""What a device has done for a piece of work, as torch's profiler saw it."""
+"""The work of a device for a piece of a program, as torch's profiler saw it."""
 
 import json
 from collections.abc import Callable

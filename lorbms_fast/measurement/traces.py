@@ -1,4 +1,4 @@
-"""What a profiler's trace says a GPU has run, launch by launch, beside what was predicted of each."""
+"""Traces of a profiler: what a GPU has run, launch by launch, beside what was predicted of each."""
 
 import gzip
 import json

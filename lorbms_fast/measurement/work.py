@@ -1,4 +1,4 @@
-"""What a launch has to compute and to move, by its arguments; where nothing is said here, all its tensors, once."""
+"""Work of a launch by its arguments: operations and bytes; where nothing is said here, all its tensors, once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Work:
 
 
 def work(launch: Launch) -> Work:
-    """Of one launch."""
+    """Work of one launch."""
     if launch.name in MATRIX:
         return MATRIX[launch.name](launch.arguments)
     return Work(0, _size(tuple(launch.arguments.values())))

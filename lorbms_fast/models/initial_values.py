@@ -22,7 +22,7 @@ def truncated(std: float) -> Rule:
 
 
 def constant(value: float) -> Rule:
-    """The same value everywhere."""
+    """A fill with the same value everywhere."""
     return lambda values, _: values.fill_(value)
 
 

@@ -34,7 +34,7 @@ def test_reference_and_fast_are_rows_of_one_group(tmp_path):
 
 
 def test_what_cannot_be_beaten_is_in_a_table_of_its_own():
-    row = Row("reading", Pair([1.0], [2.0]), {"ceiling": "a plain copy"})
+    row = Row("reading", Pair([1.0], [2.0]), {}, "a plain copy")
     compared, bounded = tables([Row("batches", Pair([4.0], [2.0]), {}), row]).split("Beside")
     assert "| batches | 4000.0 | 2000.0 | **2.00** |" in compared
     assert "reading" not in compared

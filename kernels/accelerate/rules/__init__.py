@@ -1,4 +1,4 @@
-"""What `accelerate` tries, in this order: joined pairs first, then single layers."""
+"""The rules that `accelerate` tries, in this order: joined pairs first, then single layers."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""What is known to be faster where."""
+"""Knowledge of what is faster where."""
 
 import torch
 from torch import nn

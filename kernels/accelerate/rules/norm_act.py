@@ -85,6 +85,6 @@ def _follow(of_norm: Uses, activations: set[nn.Module]) -> bool:
 
 
 def _functions(of_norm: Uses) -> set[Activation]:
-    """What follows a norm."""
+    """Functions that follow a norm."""
     found = {of_layer(module) for module in of_norm.after if module is not None}
     return {activation for activation in found if activation is not None}

@@ -138,7 +138,7 @@ def convolve(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     TILE_M: tl.constexpr, TILE_G: tl.constexpr, TILE_K: tl.constexpr,
 ):  # fmt: skip
-    """What the block's input contributes to all new maps, `y = b + w * x`: program (image and tile, new maps).
+    """Contribution of the block's input to all new maps, `y = b + w * x`: program (image and tile, new maps).
 
     With a norm, x's activation is read from the stack, and the last program of an image goes on to `_solve`; or, where
     the other layers are launches of their own (`SPLIT`), to the first layer's activation.
@@ -373,7 +373,7 @@ def gradients(
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """From the complete g, both gradients that wait for it, as either alone would leave multiprocessors idle.
+    """Both gradients that wait for the complete g, as either alone would leave multiprocessors idle.
 
     The first `of_x` programs make that of x; from there on every `of_parameters` programs make those of the parameters
     over one of `parts` parts of all positions, (parts, weights) and (parts, MAPS), of which the last programs make the

@@ -43,7 +43,7 @@ def assemble_at(
     addresses: Tensor, size: tuple[int, int], flip: Tensor | None = None, dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
 ) -> Tensor:  # fmt: skip
-    """The same of images that lie anywhere in memory, as in several mapped files: (*addresses.shape, 3, H, W).
+    """Assemble images that lie anywhere in memory, as in several mapped files: (*addresses.shape, 3, H, W).
 
     The addresses are of each image's H x W x 3 bytes, `size` being (H, W). They are read as they are: nothing is
     checked. The dtype is one of `DTYPES`.

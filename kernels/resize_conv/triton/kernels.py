@@ -30,7 +30,7 @@ def _tiles(*sizes: tuple[int, int, int, int]) -> list[triton.Config]:
 
 @triton.constexpr_function
 def folds(k, a):
-    """Whether folded tap k contains the weight's tap a."""
+    """Tell whether folded tap k contains the weight's tap a."""
     return k == 0 or (k == 1) == (a < 2)
 
 

@@ -52,7 +52,7 @@ class Row:
 
     @property
     def cells(self) -> dict[str, Any]:
-        """What is told of it, by column."""
+        """Cells of the printed table, by column."""
         call, found, batches = self.calls[-1], self.verdict, [each.batch for each in self.calls]
         return {
             "operation": call.operation.__name__,
@@ -85,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of a run's operations."""
+    """Findings about a run's operations."""
 
     machine: dict[str, str]
     rows: list[Row]

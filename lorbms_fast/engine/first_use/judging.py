@@ -68,7 +68,7 @@ def _worst(errors: list[float]) -> float:
 
 @dataclass
 class Verdict:
-    """What was found of an operation's forms at a shape."""
+    """A verdict on an operation's forms at a shape."""
 
     own: float = 0.0
     """Error of the definition, in the same arithmetic."""

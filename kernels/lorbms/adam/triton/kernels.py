@@ -9,7 +9,7 @@ def step_size(
     loss_ptr, overflow_ptr, t_ptr, flawed_ptr, lr_ptr, factor_ptr, rate_ptr,
     LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr, EXPECTED: tl.constexpr,
 ):  # fmt: skip
-    """In float64, as 1 - beta2^t is the difference of nearly equal numbers."""
+    """Size of a step, in float64, as 1 - beta2^t is the difference of nearly equal numbers."""
     finite = tl.abs(tl.load(loss_ptr)) < float("inf")
     tl.store(flawed_ptr, tl.load(flawed_ptr) + tl.where(finite, 0.0, 1.0))
     overflow = tl.load(overflow_ptr)
