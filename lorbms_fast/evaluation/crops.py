@@ -110,6 +110,14 @@ def row_batches(count: int, size: int) -> list[range]:
     return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
 
+def shuffled_batch(
+    rows: NDArray[np.int64], size: int, iteration: int, seed: int, purpose: int
+) -> tuple[int, NDArray[np.int64]]:
+    """Draw the epoch and the rows of an iteration's batch; rows that fill none wait for the next epoch's order."""
+    epoch, position = divmod(iteration, len(rows) // size)
+    return epoch, generator(seed, purpose, epoch).permutation(rows)[position * size :][:size]
+
+
 def _resized(picture: NDArray[np.uint8], patch: Patch, side: int, method: int) -> NDArray[np.float32]:
     """Resize the patch to side x side, float32 in 0..1; bicubic values beyond are clamped later."""
     part = picture[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]

@@ -125,8 +125,7 @@ def inception_score(probabilities: NDArray[np.floating]) -> Estimate:
     """
     p = np.asarray(probabilities, np.float64)
     groups = min(GROUPS, len(p))
-    numbers = np.arange(len(p))
-    return jackknife(_score(p), [_score(p[numbers % groups != g]) for g in range(groups)])
+    return jackknife(_score(p), [_score(np.delete(p, np.s_[g::groups], 0)) for g in range(groups)])
 
 
 def split_inception_score(probabilities: NDArray[np.floating]) -> tuple[float, float]:

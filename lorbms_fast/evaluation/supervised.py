@@ -13,9 +13,8 @@ from torch.optim import SGD, Optimizer
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.prefetch import ahead
-from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.crops import central_crops, row_batches, training_crops
+from lorbms_fast.evaluation.crops import central_crops, row_batches, shuffled_batch, training_crops
 from lorbms_fast.evaluation.datasets.labelled import Labelled
 from lorbms_fast.evaluation.probe import BETAS, BIAS, WEIGHT_STD
 from lorbms_fast.kernels import advance_all_u
@@ -106,7 +105,7 @@ def train_supervised(
     loss = torch.tensor(float("nan"))
 
     def make(iteration: int) -> tuple[Tensor, Tensor]:
-        epoch, chosen = _batch(rows, schedule, iteration)
+        epoch, chosen = shuffled_batch(rows, schedule.batch_size, iteration, schedule.seed, 1 << 32)
         views = training_crops(data, chosen, schedule.side, schedule.seed, epoch)
         return views, torch.from_numpy(np.ascontiguousarray(data.labels[chosen]))
 
@@ -133,13 +132,6 @@ def predictions(network: nn.Module, data: Labelled, side: int, device: torch.dev
     """Predict the class of every picture's central view, (N,) int64 on the CPU."""
     views = ahead(lambda rows: central_crops(data, rows, side), row_batches(len(data), TEST_BATCH))
     return torch.cat([network(x.to(device)).argmax(1).cpu() for x in views])
-
-
-def _batch(rows: NDArray[np.int64], schedule: Schedule, iteration: int) -> tuple[int, NDArray[np.int64]]:
-    """The epoch and the pictures of an iteration; pictures that fill no batch wait for the next epoch's order."""
-    epoch, position = divmod(iteration, len(rows) // schedule.batch_size)
-    order = generator(schedule.seed, 1 << 32, epoch).permutation(len(rows))
-    return epoch, rows[order[position * schedule.batch_size :][: schedule.batch_size]]
 
 
 def epochs(count: int, pictures: int, batch_size: int) -> int:

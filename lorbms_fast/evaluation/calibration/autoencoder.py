@@ -16,10 +16,9 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration.decoders import DECODERS, start_without_norm
-from lorbms_fast.evaluation.crops import row_batches
+from lorbms_fast.evaluation.crops import row_batches, shuffled_batch
 from lorbms_fast.evaluation.provenance import store_source
 from lorbms_fast.evaluation.results import Result, cached
 from lorbms_fast.evaluation.split import Split, split_photographs
@@ -132,7 +131,8 @@ def _train(
     every, save_every = max(1, iterations // CURVE_POINTS), max(1, iterations // SAVES)
     with tqdm(total=iterations, initial=start, desc=f"calibrating {title}", unit="it") as bar:
         for iteration in range(start, iterations):
-            I = to_float_nchw(store.images[_rows(split.train, config, iteration)]).to(device)
+            _, rows = shuffled_batch(split.train, config.batch_size, iteration, config.seed, 13)
+            I = to_float_nchw(store.images[rows]).to(device)
             L1, L_D = _step(networks, optimizers, I, config)
             done = iteration + 1
             bar.update()
@@ -159,10 +159,3 @@ def _step(networks: nn.ModuleDict, optimizers: list[Adam], I: Tensor, config: Tr
     update(optimizers[1], L_D)
     advance_all_u(networks)
     return L1.detach(), L_D.detach()
-
-
-def _rows(train: NDArray[np.int64], config: TrainConfig, iteration: int) -> NDArray[np.int64]:
-    """Rows of an iteration's images: each pass takes them in a new random order."""
-    epoch, position = divmod(iteration, len(train) // config.batch_size)
-    order = generator(config.seed, 13, epoch).permutation(train)
-    return order[position * config.batch_size :][: config.batch_size]
