@@ -90,20 +90,15 @@ def test_instance_norm_relu(block: int, compare: Compare) -> None:
 
 
 def test_paired_conv(compare: Compare) -> None:
-    operation = partial(_paired, groups=4)
-    _compare(compare, operation, _maps(3, 64), _maps(12, 64), _draw(96, 6, 8, 8), _draw(96))
+    def paired(shared: Tensor, each: Tensor, weight: Tensor, bias: Tensor, impl: kernels.Impl) -> Tensor:
+        return lorbms.paired_conv2d(shared, torch.cat(each.chunk(4, 1)), weight, bias, stride=2, impl=impl)
 
-
-def _paired(shared: Tensor, each: Tensor, weight: Tensor, bias: Tensor, groups: int, impl: kernels.Impl) -> Tensor:
-    return lorbms.paired_conv2d(shared, torch.cat(each.chunk(groups, 1)), weight, bias, stride=2, impl=impl)
+    _compare(compare, paired, _maps(3, 64), _maps(12, 64), _draw(96, 6, 8, 8), _draw(96))
 
 
 def test_grouped_batch_norm(compare: Compare) -> None:
-    _compare(compare, _grouped, _draw(4 * BATCH, 96, 29, 29), _draw(96), _draw(96))
-
-
-def _grouped(x: Tensor, gamma: Tensor, beta: Tensor, impl: kernels.Impl) -> Tensor:
-    return kernels.relu_grouped_batch_norm(x, gamma, beta, 4, impl=impl)[0]
+    tensors = _draw(4 * BATCH, 96, 29, 29), _draw(96), _draw(96)
+    _compare(compare, lambda *of, impl: kernels.relu_grouped_batch_norm(*of, 4, impl=impl)[0], *tensors)
 
 
 def test_spectral_norm_of_the_decoder(compare: Compare) -> None:

@@ -14,11 +14,6 @@ from lorbms_fast.psnr import psnr
 class Networks(nn.Module):
     """Enc, Dec, D and Cls of the equations; their parameters' names begin with `enc.`, `dec.`, `dsc.`, `cls.`."""
 
-    enc: nn.Module
-    dec: nn.Module
-    dsc: nn.Module
-    cls: nn.Module
-
     def __init__(self, enc: nn.Module, dec: nn.Module, dsc: nn.Module, cls: nn.Module) -> None:
         super().__init__()
         self.enc = enc
