@@ -97,8 +97,9 @@ def test_paired_conv(compare: Compare) -> None:
 
 
 def test_grouped_batch_norm(compare: Compare) -> None:
+    form = partial(kernels.relu_grouped_batch_norm, groups=4)
     tensors = _draw(4 * BATCH, 96, 29, 29), _draw(96), _draw(96)
-    _compare(compare, lambda *of, impl: kernels.relu_grouped_batch_norm(*of, 4, impl=impl)[0], *tensors)
+    _compare(compare, lambda *of, impl: form(*of, impl=impl)[0], *tensors)
 
 
 def test_spectral_norm_of_the_decoder(compare: Compare) -> None:
