@@ -1,12 +1,13 @@
 """The settings that are searched, and their ranges."""
 
-from dataclasses import asdict, replace
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lorbms_fast.config import TrainConfig
+from lorbms_fast.models.variants import changed
 
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -35,9 +36,5 @@ def ranges(space: Space) -> dict[str, tuple[float, float]]:
 def chosen(config: TrainConfig, values: dict[str, float]) -> TrainConfig:
     """Replace some of the space's settings in a config."""
     for name, value in values.items():
-        changed: dict[str, Any] = {name: value}
-        if hasattr(config.optim, name):
-            config = replace(config, optim=replace(config.optim, **changed))
-        else:
-            config = replace(config, loss=replace(config.loss, **changed))
+        config = changed(**{"optim" if hasattr(config.optim, name) else "loss": {name: value}})(config)
     return config
