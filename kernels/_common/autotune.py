@@ -43,20 +43,22 @@ class Tuner(triton.runtime.Autotuner):
 
 
 def autotune(
-    configs: Sequence[triton.Config], tiny: dict[str, int], key: Sequence[str], exact: int = 0
-) -> Callable[[Any], Tuner]:
+    configs: Sequence[triton.Config], tiny: dict[str, int], key: Sequence[str], exact: int = 0,
+    likely: Callable[[dict[str, Any]], int] = lambda _: 0,
+) -> Callable[[Any], Tuner]:  # fmt: skip
     """Decorate a kernel: the fastest of `configs` for each new value of its arguments `key`.
 
-    Nothing is tried in the interpreter, which takes `tiny` tiles; nor while a CUDA graph is captured, when the first of
-    `configs` is taken for a shape not seen before (warm up before capturing); nor for float32 products without TF32
-    (PRECISION "ieee"), which number `exact` suits. Choices are kept in Triton's cache on disk.
+    Nothing is tried in the interpreter, which takes `tiny` tiles; nor while a CUDA graph is captured, when the one that
+    is `likely` to suit the arguments is taken for a shape not seen before (warm up before capturing); nor for float32
+    products without TF32 (PRECISION "ieee"), which number `exact` suits. Choices are kept in Triton's cache on disk.
     """
 
     def candidates(configs: list[triton.Config], arguments: dict[str, Any], **named: Any) -> list[triton.Config]:
         if (arguments | named).get("PRECISION") == "ieee":
             return [configs[exact]]
+        first = configs[likely(arguments | named)]
         capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-        return configs[:1] if capturing else configs
+        return [first] if capturing else [first, *(config for config in configs if config is not first)]
 
     def decorate(kernel: Any) -> Tuner:
         # Where TRITON_INTERPRET was set from the start; the tests interpret single kernels, and take `tiny` then.

@@ -10,6 +10,8 @@ Positions (n, r, s) of the input are the rows of the matrix products, output map
 (sample, channel, row, column).
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -20,12 +22,17 @@ KEY = ("positions", "C", "O", "PRECISION")
 """And the strides of x or dx: memory layouts differ in what suits them."""
 
 
-def _tiles(*sizes: tuple[int, int, int, int]) -> list[triton.Config]:
-    """Of (BLOCK_M, BLOCK_O, BLOCK_C, warps)."""
+def _tiles(*sizes: tuple[int, int, int, int, int]) -> list[triton.Config]:
+    """Of (BLOCK_M, BLOCK_O, BLOCK_C, warps, stages)."""
     return [
-        triton.Config({"BLOCK_M": m, "BLOCK_O": o, "BLOCK_C": c}, num_warps=warps, num_stages=2)
-        for m, o, c, warps in sizes
+        triton.Config({"BLOCK_M": m, "BLOCK_O": o, "BLOCK_C": c}, num_warps=warps, num_stages=stages)
+        for m, o, c, warps, stages in sizes
     ]
+
+
+def _by_positions(arguments: dict[str, Any]) -> int:
+    """Few positions have few programs, which take many maps a step; with many, large tiles read less of each other."""
+    return 1 + (arguments["positions"] > 1024) + (arguments["positions"] > 8192)
 
 
 @triton.constexpr_function
@@ -92,7 +99,7 @@ def _place(m, H, W):
     return m // (H * W), m // W % H, m % W
 
 
-@autotune(_tiles((32, 32, 32, 4), (32, 32, 16, 8), (64, 32, 16, 4)), TINY, (*KEY, "x_strides"), exact=1)
+@autotune(_tiles((32, 32, 32, 4, 2), (32, 32, 16, 8, 2), (64, 32, 16, 4, 2)), TINY, (*KEY, "x_strides"), exact=1)
 @triton.jit
 def forward(
     x_ptr, taps_ptr, y_ptr, x_strides, y_strides, positions, C, O, H, W,
@@ -139,7 +146,10 @@ def forward(
     tl.store(y_at + y_strides[2] + y_strides[3], y_11.to(dtype), mask=stored)
 
 
-@autotune(_tiles((32, 32, 32, 4), (32, 64, 32, 4), (64, 64, 32, 8)), TINY, (*KEY, "x_strides", "of_x", "parts"))
+@autotune(
+    _tiles((32, 32, 32, 4, 2), (32, 128, 32, 4, 3), (64, 64, 64, 4, 3), (64, 128, 128, 8, 2)), TINY,
+    (*KEY, "x_strides", "of_x", "parts"), likely=_by_positions,
+)  # fmt: skip
 @triton.jit
 def gradients(
     grad_ptr, taps_ptr, x_ptr, dx_ptr, partial_ptr,

@@ -25,6 +25,14 @@ def test_the_only_candidate_is_not_timed(monkeypatch):
         assert len(timed) == (candidates if candidates > 1 else 0)
 
 
+def test_the_likely_candidate_comes_first():
+    configs = [triton.Config({"BLOCK": size}) for size in (16, 32, 64)]
+    tuner = autotune(configs, {"BLOCK": 2}, ["n"], likely=lambda arguments: 1 + (arguments["n"] > 9))(kernel)
+    for n, precision, expected in ((1, "tf32", [32, 16, 64]), (10, "tf32", [64, 16, 32]), (10, "ieee", [16])):
+        tuner.nargs = {"n": n}
+        assert [config.kwargs["BLOCK"] for config in tuner.prune_configs({"PRECISION": precision})] == expected
+
+
 def test_untimed_candidates_are_all_run_and_nothing_is_kept(monkeypatch):
     ran = []
     monkeypatch.setattr(triton.runtime.Autotuner, "check_disk_cache", lambda *_: pytest.fail("it looked up"))
