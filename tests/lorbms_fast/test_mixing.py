@@ -44,3 +44,10 @@ def test_parse_mask():
 def test_bad_masks_are_named(text):
     with pytest.raises(UserError, match=f"'{text}'"):
         parse_mask(text)
+
+
+def test_masks_are_explained_by_what_their_digits_stand_for():
+    with pytest.raises(UserError, match=r"'02': write 4 digits 0 or 1, for q1 \(top left\) .* q4 \(bottom right\)"):
+        parse_mask("02")
+    with pytest.raises(UserError, match="'02': write 9 digits 0 or 1, one a tile, row by row"):
+        parse_mask("02", 9)
