@@ -8,6 +8,7 @@ A classifier that says exactly 0.5 of everything is dead, after its first update
 SqueezeNet's are averages of what a ReLU lets through, so they are all 0 where that whole layer is.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -25,11 +26,12 @@ COLLAPSED = 0.01
 
 @torch.no_grad()
 def classifier_state(networks: Networks, impl: IterationImpl, I_mix: Tensor, batch: Batch) -> dict[str, float]:
-    """Measure the classifier on a batch of N > 1 and its I_mix; its running averages stay.
+    """Measure the classifier on a batch and its I_mix; its running averages stay.
 
     Returns `spread`, the standard deviation over samples of the probabilities, averaged over candidates and tiles, 0
-    when all samples get the same answer; `certainty`, how far the probabilities get from 0.5 at most; `gain`, the cross
-    entropy of the best constant answer less the classifier's, in nats a logit, 0 or less when it has learned nothing.
+    when all samples get the same answer, NaN for a single one; `certainty`, how far the probabilities get from 0.5 at
+    most; `gain`, the cross entropy of the best constant answer less the classifier's, in nats a logit, 0 or less when
+    it has learned nothing.
     """
     with frozen(networks.cls):
         logits, targets = impl.classifier_logits(networks, I_mix, batch)
@@ -62,8 +64,11 @@ def collapsed(iteration: int, states: Mapping[str, Mapping[str, float]]) -> Iter
 
 
 def spread(logits: Tensor) -> Tensor:
-    """Compute the standard deviation over samples of (G, N, tiles) logits' probabilities, averaged over the rest."""
-    return logits.float().sigmoid().std(1, correction=0).mean()
+    """Compute the standard deviation over samples of (G, N, tiles) logits' probabilities, averaged over the rest.
+
+    Of one sample nobody can tell, which is NaN.
+    """
+    return logits.float().sigmoid().std(1, correction=0).mean() if logits.shape[1] > 1 else logits.new_tensor(math.nan)
 
 
 def gain(logits: Tensor, targets: Tensor) -> Tensor:

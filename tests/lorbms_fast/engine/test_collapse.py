@@ -81,3 +81,11 @@ def test_a_classifier_that_says_a_half_of_everything_is_seen_from_the_first_iter
     assert dead["classifier"]["certainty"] == 0
     (told,) = collapsed(1, dead)
     assert told == "iteration 1: the classifier says 0.5 of everything (all logits are 0): it has collapsed"
+
+
+def test_of_a_single_sample_nobody_can_tell():
+    """As with --batch-size 1, or halves of 2."""
+    networks, impl, batch = build(TINY.model, "fast").train(), implementation(TINY.model, "fast"), random_batch(1, 64)
+    state = classifier_state(networks, impl, batch.I_ref, batch)
+    assert math.isnan(state["spread"])
+    assert [*collapsed(WARMED_UP, {"classifier": state})] == []
