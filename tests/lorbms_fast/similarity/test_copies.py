@@ -57,3 +57,9 @@ def test_what_looks_alike_from_afar_is_no_copy(scenes):
 
 def test_one_picture_alone():
     assert len(set(originals(np.full((2100, 64, 64, 3), 77, np.uint8)))) == 1
+
+
+@pytest.mark.parametrize("side", [50, 9, 4])
+def test_sides_that_are_no_multiple_of_the_grid(side, scenes):
+    images = np.stack([area_resize(image, side) for image in [*scenes[:3], scenes[1]]])
+    assert originals(images).tolist() in ([0, 1, 2, 1], [0, 3, 2, 3])
