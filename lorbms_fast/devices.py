@@ -1,6 +1,7 @@
 """Devices by their names."""
 
 import os
+import re
 
 import torch
 
@@ -18,10 +19,9 @@ def device_named(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name}: write cpu, cuda, cuda:1 or auto") from error
+    if not re.fullmatch(r"cpu|cuda:\d\d?", name):
+        raise UserError(f"--device {name}: write cpu, cuda, cuda:1 or auto")
+    device = torch.device(name)
     if device.type == "cuda":
         if device.index >= torch.cuda.device_count():
             there = torch.cuda.device_count()

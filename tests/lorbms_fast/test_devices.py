@@ -32,7 +32,11 @@ def test_the_cpu_leaves_gpus_alone(gpus):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("cuda:3", "torch sees 3 GPUs here: choose cuda:0 to cuda:2"), ("gpu", "write cpu, cuda")]
+    ("name", "told"),
+    [
+        ("cuda:3", "torch sees 3 GPUs here: choose cuda:0 to cuda:2"),
+        *((name, f"--device {name}: write cpu, cuda") for name in ("gpu", "meta", "mps", "cuda:x")),
+    ],
 )
 def test_what_is_not_there_is_named(name, told, gpus):
     with pytest.raises(UserError, match=told):
