@@ -1,6 +1,7 @@
 """The log of a run that trains, written by its first process: JSON lines, TensorBoard, sheets and progress bar."""
 
 import json
+import math
 import os
 from collections import deque
 from contextlib import ExitStack
@@ -42,10 +43,11 @@ class Log:
         self._told = not first
 
     def _begin(self, metrics: Path, start: int) -> None:
-        kept = [line for line in read_lines(metrics) if json.loads(line)["iteration"] <= start]
+        both = zip(read_lines(metrics), read_entries(metrics), strict=True)
+        kept = [(line, entry) for line, entry in both if entry.get("iteration", math.inf) <= start]
         with atomic_write(metrics) as partial:
-            partial.write_text("".join(f"{line}\n" for line in kept))
-        self._recent = deque((json.loads(line) for line in kept[-RECENT:]), RECENT)
+            partial.write_text("".join(f"{line}\n" for line, _ in kept))
+        self._recent = deque((entry for _, entry in kept), RECENT)
         self._metrics = self._open.enter_context(metrics.open("a"))
         self._board = self._open.enter_context(SummaryWriter(self._folder / "tensorboard", purge_step=start + 1))
 
