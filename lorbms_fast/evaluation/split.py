@@ -33,6 +33,7 @@ def split_photographs(store: ImageStore, share: float, seed: int) -> Split:
 
 
 def photographs_of(store: ImageStore) -> NDArray[np.int64]:
-    """Number the photographs of a store by their names: (N,), the number of each image's."""
-    _, numbers = np.unique(np.array(store.index["source"].to_pylist()), return_inverse=True)
-    return numbers.astype(np.int64)
+    """Number the photographs of a store by their places, files or parts of files: (N,), the number of each image's."""
+    places = list(zip(*(store.index[name].to_pylist() for name in ("source", "offset")), strict=True))
+    numbers = {place: number for number, place in enumerate(sorted(set(places)))}
+    return np.array([numbers[place] for place in places], np.int64)
