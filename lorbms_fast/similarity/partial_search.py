@@ -49,7 +49,7 @@ class PartialSearch:
     def done(self) -> int:
         """Number of images whose features are written."""
         path = self.folder / "done"
-        return int(path.read_text()) if path.is_file() else 0
+        return int(path.read_text()) if path.is_file() and self.features_file.is_file() else 0
 
     def note_done(self, images: int) -> None:
         """Note how many images' features are on the disk."""

@@ -15,6 +15,8 @@ from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import Listing, of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
+from lorbms_fast.models.variants import with_variant
+from lorbms_fast.run import Run
 from lorbms_fast.similarity import algorithm2
 from lorbms_fast.similarity.algorithm2 import Settings, find, find_for_quadrant, quadrant_features
 from lorbms_fast.similarity.features import EXTRACTORS, load_extractor
@@ -23,6 +25,7 @@ from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.partial_search import PartialSearch
 from lorbms_fast.similarity.quadrants import quadrant
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
+from tests.conftest import TINY
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -174,6 +177,8 @@ def test_features_go_on_where_they_were(store, work, monkeypatch):
     assert np.array_equal(quadrant_features(store, counted(calls), work), whole)
     assert [len(images) for images in calls[1:]] == [5, 5, 5]  # the last one is filled up
     assert np.array_equal(quadrant_features(store, counted([0]), work), whole)
+    work.features_file.unlink()  # a kill came behind its move into the store
+    assert np.array_equal(quadrant_features(store, counted([0]), work), whole)
 
 
 def test_other_features_do_not_mix(work):
@@ -324,6 +329,13 @@ def test_pickles_that_would_run_code_are_refused(tmp_path):
     torch.save({"state_dict": print}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="cannot be loaded as weights"):
         load_extractor("deepcluster", tmp_path / "w.pth", torch.device("cpu"))
+
+
+def test_a_run_of_other_codes_gives_no_features(tmp_path):
+    for name in ("size-96", "hu"):
+        run = Run.create(tmp_path / name, with_variant(TINY, name), tmp_path / "store")
+        with pytest.raises(UserError, match="has other codes than a chunk for each quadrant"):
+            load_extractor("encoder", run.folder, torch.device("cpu"))
 
 
 def test_extractors_say_what_they_need(tmp_path):
