@@ -47,6 +47,9 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     images = {identity: image for identity, image in images.items() if image["file_name"] not in several}
     _check_some(images, unusable, annotations)
     boxes, notes = _boxes(content.get("annotations", []), images)
+    of_file = Counter(places[image["file_name"]] for image in images.values())
+    if again := [place for place, ids in of_file.items() if ids > 1]:
+        notes.append(f"{counted(len(again), 'file')} named under several ids, an image for each: {shown(again[0])}")
     coco = _indexed(images, boxes)
     photographs = [
         Photograph(

@@ -1,6 +1,7 @@
 """Objects in the quadrants of a store's images, by the annotations of COCO."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -39,26 +40,37 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
         raise UserError(f"{path} is no instances file of COCO: name another")
     try:
         categories = {category["id"]: category["name"] for category in content["categories"]}
-        names = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
-        boxes: dict[str, list[tuple[int, list[float]]]] = {name: [] for name in names.values()}
+        names = {image["id"]: Path(image["file_name"]) for image in content["images"]}
+        boxes: dict[Path, list[tuple[int, list[float]]]] = {name: [] for name in names.values()}
         numbers = {identity: number for number, identity in enumerate(sorted(categories))}
         for one in content["annotations"]:
             if not one.get("iscrowd"):
                 boxes[names[one["image_id"]]].append((numbers[one["category_id"]], [float(v) for v in one["bbox"]]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no instances file of COCO ({error!r} is amiss): name another") from error
+    called: dict[str, list[Path]] = {}
+    for name in boxes:
+        called.setdefault(name.name, []).append(name)
     columns = {name: store.index[name].to_pylist() for name in ("source", "crop_x", "crop_y", "crop_side", "flip")}
     labels = np.full((len(store), 4), NONE, np.int64)
     for row in range(len(store)):
         source, x, y, side, flip = (columns[name][row] for name in columns)
+        same = called.get(Path(source).name, [])
+        named = max(same, key=lambda name: _common(name, Path(source)), default=Path())
         for q in range(4):
-            found = [(covered(box, x, y, side, flip, q), label) for label, box in boxes.get(Path(source).name, [])]
+            found = [(covered(box, x, y, side, flip, q), label) for label, box in boxes.get(named, [])]
             part, label = max(found, default=(0.0, NONE))
             if part >= SMALLEST:
                 labels[row, q] = label
     if (labels == NONE).all():
         raise UserError(f"{path} speaks of no object in the images of {store.path}: name another with --annotations")
     return QuadrantObjects(labels, tuple(categories[identity] for identity in sorted(categories)))
+
+
+def _common(one: Path, other: Path) -> int:
+    """Count the last parts that two paths have in common: of files of one name, folders tell which is meant."""
+    pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
+    return sum(1 for _ in takewhile(lambda parts: parts[0] == parts[1], pairs))
 
 
 def covered(box: list[float], x: int, y: int, side: int, flip: bool, q: int) -> float:

@@ -204,6 +204,11 @@ def test_duplicate_and_absent_ids(tmp_path, capsys):
     assert "image entry 3 gives b.jpg no id" in capsys.readouterr().err
 
 
+def test_a_file_of_several_ids_is_told(tmp_path):
+    path = coco(tmp_path, [{"id": i, "file_name": "a.jpg"} for i in (1, 2)] + [{"id": 3, "file_name": "b.jpg"}], [])
+    assert of_coco(tmp_path, path).notes[1:] == ["1 file named under several ids, an image for each: a.jpg"]
+
+
 def test_sizes_that_annotations_tell_are_used_before_drawing(tmp_path, capsys):
     images = [{"id": i, "file_name": "a.jpg", "width": 260, "height": 150 if i % 2 else 210} for i in range(8)]
     coco(tmp_path, images, [])

@@ -1,6 +1,7 @@
 """The object of a quadrant follows crop and mirroring."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,22 @@ def test_composed_scenes_have_their_objects(composed_store):
     mirrored = np.array(composed_store.index["flip"].to_pylist())
     assert mirrored.any()
     assert not mirrored.all()
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(photographs, tmp_path):
+    for folder, name in (("a", "photo00.jpg"), ("b", "photo01.jpg")):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        shutil.copy(photographs / name, tmp_path / "photos" / folder / "1.jpg")
+    prepare_store(tmp_path / "store", tmp_path / "photos", of_folder(tmp_path / "photos"), Recipe())
+    box = {"bbox": [0, 0, 200, 200]}
+    content = {
+        "images": [{"id": 1, "file_name": "b/1.jpg"}, {"id": 2, "file_name": "photos/a/1.jpg"}],
+        "categories": [{"id": 1, "name": "bee"}, {"id": 2, "name": "bus"}],
+        "annotations": [{"image_id": 1, "category_id": 1} | box, {"image_id": 2, "category_id": 2} | box],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    found = read_quadrant_objects(ImageStore.open(tmp_path / "store"), tmp_path / "instances.json")
+    assert found.labels.tolist() == [[1] * 4, [0] * 4]
 
 
 def test_mistakes(versions, tmp_path):
