@@ -321,7 +321,9 @@ def scratch() -> Iterator[Path]:
 @cache
 def _scratch_base() -> Path:
     base = Path(gettempdir(), f"lorbms-fast-{os.getuid()}")
-    base.mkdir(exist_ok=True)
+    base.mkdir(mode=0o700, exist_ok=True)
+    if base.is_symlink() or base.stat().st_uid != os.getuid():
+        raise UserError(f"{base} is not yours, whoever made it could change what is copied: choose another TMPDIR")
     clear_partials(base)
     return base
 

@@ -44,6 +44,14 @@ def put(folder: Path, url: str) -> None:
             Place(url).put(path, path.relative_to(folder).as_posix())
 
 
+def test_a_folder_of_copies_that_another_made_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / f"lorbms-fast-{os.getuid()}").symlink_to(tmp_path)
+    places._scratch_base.cache_clear()
+    with pytest.raises(UserError, match="is not yours"), places.scratch():
+        pass
+
+
 def test_a_place_that_is_removed_meanwhile(monkeypatch):
     monkeypatch.setattr(Place, "names", lambda self: ["what was there"])
     Place(f"{HERE}/gone").remove()
