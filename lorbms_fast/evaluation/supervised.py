@@ -1,8 +1,9 @@
 """Training networks on labelled pictures: the pretrainings and the finetuned rows of Table 4.3."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,8 @@ def train_supervised(
         raise UserError(f"{title}: {len(rows)} pictures do not fill a batch of {schedule.batch_size}: lower it")
     network.train()
     optimizer = schedule.optimizer(network.parameters())
-    start = restore_state(state, network, [optimizer])
+    setting = {"schedule": asdict(schedule), "pictures": data.fingerprint(), "rows": rows.tolist()}
+    start = restore_state(state, setting, network, [optimizer])
     numbers = range(start, schedule.iterations)
     loss = torch.tensor(float("nan"))
 
@@ -111,8 +113,9 @@ def train_supervised(
 
     with tqdm(total=schedule.iterations, initial=start, desc=title, unit="it", disable=not numbers) as bar:
         for iteration, (images, labels) in zip(numbers, ahead(make, numbers), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(iteration)
+            if schedule.falls is not None:  # Adam's rate is a tensor, which kernels may read
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.rate(iteration)
             loss = classification_loss(network(images.to(device)), labels.to(device))
             loss.backward()
             optimizer.step()
@@ -121,7 +124,7 @@ def train_supervised(
             bar.update()
             done = iteration + 1
             if done % SAVE_EVERY == 0 and done < schedule.iterations:
-                save_state(state, done, network, [optimizer])
+                save_state(state, setting, done, network, [optimizer])
     network.eval()
     state.unlink(missing_ok=True)
     return float(loss.detach())
@@ -143,19 +146,23 @@ def epochs(count: int, pictures: int, batch_size: int) -> int:
     return count * max(1, pictures // batch_size)
 
 
-def save_state(path: Path, iteration: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Write what a training needs to go on after `iteration` iterations."""
-    states = [optimizer.state_dict() for optimizer in optimizers]
+def save_state(
+    path: Path, setting: Mapping[str, Any], iteration: int, network: nn.Module, optimizers: Sequence[Optimizer]
+) -> None:
+    """Write what a training needs to go on after `iteration` iterations, and the setting, in plain values, it is of."""
+    content = {"setting": setting, "iteration": iteration, "network": network.state_dict()}
     with atomic_write(path) as partial:
-        torch.save({"iteration": iteration, "network": network.state_dict(), "optimizers": states}, partial)
+        torch.save(content | {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}, partial)
 
 
-def restore_state(path: Path, network: nn.Module, optimizers: Sequence[Optimizer]) -> int:
-    """Load a state and return its iteration, 0 without one; UserError where it is damaged or of another training."""
+def restore_state(path: Path, setting: Mapping[str, Any], network: nn.Module, optimizers: Sequence[Optimizer]) -> int:
+    """Load a state and return its iteration, 0 without one; UserError where it is damaged or of another setting."""
     if not path.exists():
         return 0
     content = read_checkpoint(path)
     try:
+        if content["setting"] != setting:
+            raise ValueError("its setting differs")
         network.load_state_dict(content["network"])
         for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)

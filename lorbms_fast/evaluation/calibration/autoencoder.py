@@ -57,11 +57,11 @@ def calibrate(
         raise UserError(f"{store.path} has {len(split.train)} images to learn from: lower --batch-size")
     setting = {"variant": name, "model": asdict(config.model), "iterations": iterations, "store": store.digest}
     setting |= {"batch_size": config.batch_size, "seed": config.seed, "weights": [config.loss.rec, config.loss.adv]}
-    setting["rates"] = [config.optim.generator_lr, config.optim.discriminator_lr]
+    setting["rates"] = [config.optim.generator_lr, config.optim.discriminator_lr, *config.optim.betas]
 
     def make() -> Result:
         networks = autoencoder(name, config).to(device)
-        curve = _train(networks, config, store, split, iterations, out / f"{name}.state", name)
+        curve = _train(networks, config, store, split, iterations, out / f"{name}.state", setting)
         return {
             "variant": name,
             "iterations": iterations,
@@ -115,21 +115,21 @@ def quality(
 
 def _train(
     networks: nn.ModuleDict, config: TrainConfig, store: ImageStore, split: Split, iterations: int, state: Path,
-    title: str,
+    setting: Result,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Train in place; the curve has an entry each fiftieth of the way, and is kept beside the state."""
+    """Train in place; the curve has an entry each fiftieth of the way, and is kept beside the state of the setting."""
     device = next(networks.parameters()).device
     optim = config.optim
     optimizers = [
         Adam([*networks["enc"].parameters(), *networks["dec"].parameters()], optim.generator_lr, optim.betas),
         Adam(networks["dsc"].parameters(), optim.discriminator_lr, optim.betas),
     ]
-    start = restore_state(state, networks, optimizers)
+    start = restore_state(state, setting, networks, optimizers)
     points = state.with_suffix(".curve.json")
     curve: list[dict[str, float]] = json.loads(points.read_text()) if start else []
     curve = [point for point in curve if point["iteration"] <= start]
     every, save_every = max(1, iterations // CURVE_POINTS), max(1, iterations // SAVES)
-    with tqdm(total=iterations, initial=start, desc=f"calibrating {title}", unit="it") as bar:
+    with tqdm(total=iterations, initial=start, desc=f"calibrating {setting['variant']}", unit="it") as bar:
         for iteration in range(start, iterations):
             _, rows = shuffled_batch(split.train, config.batch_size, iteration, config.seed, 13)
             I = to_float_nchw(store.images[rows]).to(device)
@@ -143,7 +143,7 @@ def _train(
             if done % save_every == 0 and done < iterations:
                 with atomic_write(points) as partial:
                     partial.write_text(json.dumps(curve))
-                save_state(state, done, networks, optimizers)
+                save_state(state, setting, done, networks, optimizers)
     for path in (state, points):
         path.unlink(missing_ok=True)
     return curve

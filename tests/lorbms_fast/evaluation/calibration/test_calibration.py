@@ -69,6 +69,10 @@ def test_an_interrupted_training_goes_on_exactly(store, tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["transposed-sn.json"]
     with pytest.raises(KeyboardInterrupt):
         calibrate("transposed-sn", CONFIG, store, 30, tmp_path / "again", CPU)
+    other = replace(CONFIG, optim=replace(CONFIG.optim, betas=(0.9, 0.999)))
+    for config, iterations in ((CONFIG, 5), (other, 30)):
+        with pytest.raises(UserError, match="is the state of another training"):
+            calibrate("transposed-sn", config, store, iterations, tmp_path / "again", CPU)
     again = calibrate("transposed-sn", CONFIG, store, 30, tmp_path / "again", CPU)
     assert again["curve"] == whole["curve"]
     assert len(steps) == 30 + 20 + (30 - 18), "went on after the eighteenth"
