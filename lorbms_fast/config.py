@@ -130,7 +130,8 @@ class LossConfig:
     cls: Weight = 0.044
     """Weight of L_cls in L_G."""
     lambdas: tuple[Weight, Weight, Weight, Weight] = (1.0, 1.0, 1.0, 1.0)
-    """Weights lambda_j of the four candidates in L_cls; the author's program has 0.25 each."""
+    """Weights lambda_j of the four candidates in L_cls; the author's program has 0.25 each. Classifiers that see all
+    images at once have one answer, which none of them weighs."""
     gan: Literal["cross-entropy", "hinge"] = "cross-entropy"
     """Adversarial losses: sigmoid cross entropies (thesis), or hinge losses as SAGAN has them."""
 

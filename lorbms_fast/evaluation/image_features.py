@@ -48,13 +48,13 @@ def image_features(
     inception: Path | None, extractor: str | None, weights: Path | None, device: torch.device
 ) -> ImageFeatures:
     """Choose Inception's features, or an extractor's; UserError unless just one is named, with weights that fit."""
-    if inception is not None and extractor is None:
+    if inception is not None and extractor is None and weights is None:
         return inception_features(inception, device)
     if inception is None and extractor is not None:
         return extractor_features(extractor, weights, device)
     raise UserError(
         "name --inception FILE (weights inception-2015-12-05, e.g. pt_inception-2015-12-05-6726825d.pth) for FID and "
-        "IS, or --features efficientnet-lite0 (or another) for a distance that is not FID"
+        "IS, or --features efficientnet-lite0 (or another, --weights are for these) for a distance that is not FID"
     )
 
 

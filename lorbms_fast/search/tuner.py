@@ -14,9 +14,11 @@ from ray.tune.schedulers import PopulationBasedTraining
 
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.engine.first_use import IN_FORCE
 from lorbms_fast.engine.log import read_lines
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
+from lorbms_fast.kernels import use_impl
 from lorbms_fast.run import BEGINNING, Run
 from lorbms_fast.search.space import Space, chosen, ranges
 from lorbms_fast.training.setup import batch_source
@@ -46,7 +48,8 @@ class Trial(tune.Trainable):
         run = replace(self.lorbms, config=replace(self.lorbms.config, iterations=self.done))
         training = Training.of(run, batch_source(run.config, self.store))
         start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
-        training.train(start)
+        with use_impl(IN_FORCE[run.config.kernels]):
+            training.train(start)
         entries = [json.loads(line) for line in read_lines(run.folder / "metrics.jsonl")][-self.every :]
         means = {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}
         return means | {"iteration": self.done}

@@ -95,7 +95,7 @@ def _draw_curves(run: Run, source: BatchSource) -> None:
 def _measure(run: Run, store: ImageStore) -> Measure | None:
     """Make the measurement of mixed scenes against a store's images that the settings ask for, if they do."""
     asked = run.config.evaluation
-    if asked.inception is None and asked.features is None:
+    if (asked.inception, asked.features, asked.weights) == (None, None, None):
         return None
     inception, weights = (None if path is None else Path(path) for path in (asked.inception, asked.weights))
     features = image_features(inception, asked.features, weights, device_named(run.config.device))

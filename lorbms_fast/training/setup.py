@@ -27,6 +27,8 @@ def batch_source(config: TrainConfig, store: ImageStore) -> BatchSource:
             "halves mixes two images and needs the classifier of nine-tiles or hu, and these need halves"
         )
     if mixing.candidates == "halves":
+        if mixing.tau is not None:
+            raise UserError(f"--mixing.tau {mixing.tau:g} has no use, halves are mixed by random masks: set it to None")
         return Halves(store, config.batch_size, config.seed, tiles, **_reading(config, store))
     if tiles != 4:
         raise UserError(f"--model.tiles {tiles} needs --mixing.candidates halves: the others are for quadrants")

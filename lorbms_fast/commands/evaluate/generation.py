@@ -9,6 +9,7 @@ from rich.table import Table
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import Natural
 from lorbms_fast.devices import device_named
+from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.generation import (
     SCORES,
     draw_generation_curves,
@@ -55,6 +56,8 @@ def generation(
         draw: Number of the random draw of candidates.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
     """
+    if len({store.name for store in stores}) < len(stores):
+        raise UserError("two --stores have the same name, by which results are kept: name one by a link of another")
     where = device_named(device)
     described = image_features(inception, features, weights, where)
     opened = Run.open(run)

@@ -14,6 +14,7 @@ from lorbms_fast.evaluation.disentangling.measure import measure_scenes, scene_r
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval, retrieval_rows
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
+from lorbms_fast.similarity.partial_search import digest_of_weights
 
 
 def scenes(
@@ -61,7 +62,7 @@ def scenes(
         Console().print(table)  # what needs no annotations
         raise
     extractor = load_extractor(features, weights, where)
-    judge = features if weights is None else f"{features} of {weights}"
+    judge = features if weights is None else f"{features} of {weights} (sha256 {digest_of_weights(weights)[:8]})"
     result = measure_scenes(
         networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
     )

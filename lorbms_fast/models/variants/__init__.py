@@ -82,7 +82,7 @@ _VARIANTS: dict[str, Variant] = {
     # Tiles of 32 px; halves of the batch are mixed with each other.
     "nine-tiles": Variant(
         {"Encoder": tile_encoder.Encoder, "Classifier": ThreeImageClassifier},
-        changed(model={"image_size": 96, "tiles": 9}, mixing={"candidates": "halves"}),
+        changed(model={"image_size": 96, "tiles": 9}, mixing={"candidates": "halves", "tau": None}),
     ),
     # Candidates from inside the batch; a threshold meant for the neighbours' features is dropped.
     "batch-tiles": Variant(settings=changed(mixing={"candidates": "batch", "tau": None})),

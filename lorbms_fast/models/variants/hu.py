@@ -29,7 +29,7 @@ def settings(config: TrainConfig) -> TrainConfig:
         config,
         model=replace(config.model, tiles=8, chunk=-(-config.model.chunk // 3)),
         loss=replace(config.loss, rec=10.0, adv=1.0, cls=1.0),
-        mixing=replace(config.mixing, candidates="halves"),
+        mixing=replace(config.mixing, candidates="halves", tau=None),
         optim=replace(config.optim, discriminator_lr=config.optim.generator_lr),
     )
 

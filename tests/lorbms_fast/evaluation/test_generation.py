@@ -110,6 +110,20 @@ def test_features_must_be_named():
         image_features(None, "encoder", None, CPU)
     with pytest.raises(UserError, match=r"nowhere\.pth cannot be loaded"):
         image_features(Path("nowhere.pth"), None, None, CPU)
+    with pytest.raises(UserError, match="--weights are for these"):
+        image_features(Path("nowhere.pth"), None, Path("others.pth"), CPU)
+
+
+def test_weights_of_no_features_are_told_before_a_training(store, tmp_path):
+    config = replace(TINY, evaluation=EvaluationConfig(weights="weights.pth"))
+    with pytest.raises(UserError, match="name --inception FILE"):
+        run_training(Run.create(tmp_path / "run", config, store.path), store)
+
+
+def test_results_of_two_stores_of_one_name_would_be_one(run, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "generation", str(run), "--stores", "a/store", "b/store", "--features", "descriptor"])
+    assert "two --stores have the same name" in capsys.readouterr().err
 
 
 def test_the_command_and_the_curves(run, capsys):

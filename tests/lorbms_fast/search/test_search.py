@@ -1,5 +1,6 @@
 """Searching: draws, and two small trials."""
 
+import importlib
 import json
 from dataclasses import asdict, replace
 
@@ -7,6 +8,9 @@ import pytest
 
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
+from lorbms_fast.engine.trainer import Training
+from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.run import Run
 from lorbms_fast.search.space import Space, chosen, ranges
 from tests.conftest import TINY
 
@@ -39,6 +43,19 @@ def test_what_cannot_be_searched_is_told_before_anything_starts(store, tmp_path,
         with pytest.raises(SystemExit):
             main(["search", str(store.path), "--out", str(tmp_path / "out"), "--preset", "demo", *options])
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trials_run_the_kernels_that_settings_ask_for(store, tmp_path, monkeypatch):
+    _ray()
+    tuner = importlib.import_module("lorbms_fast.search.tuner")
+    trial = object.__new__(tuner.Trial)
+    trial.lorbms = Run.create(tmp_path / "run", replace(TINY, kernels="torch"), store.path)
+    trial.every, trial.done, trial.store = 1, 0, store
+    train, seen = Training.train, []
+    monkeypatch.setattr(Training, "train", lambda *of: seen.append(dispatch.in_force()) or train(*of))
+    assert trial.step()["iteration"] == 1
+    assert seen == ["fused"]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from lorbms_fast.app.pictures import png_address
 from lorbms_fast.app.server import application
 from lorbms_fast.app.view import RunView
 from lorbms_fast.cli import main
+from lorbms_fast.config import MixingConfig
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.trainer import Training
@@ -119,6 +120,13 @@ def test_the_app_shows_nine_tiles(run_of_variant):
 def pixels(address: str) -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))) as image:
         return np.array(image).astype(int)
+
+
+def test_random_masks_have_no_threshold(store):
+    config = with_variant(replace(TINY, mixing=MixingConfig(tau=3.0)), "hu")
+    assert config.mixing.tau is None
+    with pytest.raises(UserError, match=r"--mixing\.tau 3 has no use"):
+        batch_source(replace(config, mixing=replace(config.mixing, tau=3.0)), store)
 
 
 @pytest.mark.parametrize(("variant", "candidates"), [("thesis", "halves"), ("nine-tiles", "independent")])
