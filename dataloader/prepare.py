@@ -19,7 +19,7 @@ from lorbms_fast.dataloader.image_file import Photograph, shown
 from lorbms_fast.dataloader.places import full_name
 from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardPart, prepare_part
 from lorbms_fast.dataloader.recipes import Recipe
-from lorbms_fast.dataloader.sources.listing import Listing, Skipped
+from lorbms_fast.dataloader.sources.listing import Listing, Skipped, first_of
 from lorbms_fast.dataloader.staging import StagingFolder
 from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
@@ -97,8 +97,8 @@ def prepare_store(
     if unusable and on_bad == "stop":
         raise _stopped(unusable[0])
     if not listing.photographs:
-        first = "".join(f": {shown(entry.source)} {entry.reason}" for entry in listing.unusable[:1])
-        raise UserError(f"{root} names no photographs that can be used{first}: choose another folder")
+        none = f"names no photographs that can be used{first_of(listing.unusable)}"
+        raise UserError(f"{root} {none}: choose another folder")
     settings = Settings(root, recipe, image_size, seed, decoder)
     chosen = choose(listing.photographs, recipe, seed, listing.notes)
     in_a_shard = max(1, shard_bytes // settings.bytes_of_one)
@@ -199,9 +199,8 @@ def _publish(
         shutil.rmtree(work.folder)  # nothing in it is worth keeping, and the files may be put right
         raise UserError(
             f"none of {counted(counts.drawn, 'photograph')} in {settings.root} can be used ({counts.bad} bad, "
-            f"{counts.small} with a side below {settings.recipe.min_side} px), "
-            f"e.g. {shown(left_out[0].source)} {left_out[0].reason}: "
-            "choose another folder"
+            f"{counts.small} with a side below {settings.recipe.min_side} px)"
+            f"{first_of(left_out)}: choose another folder"
         )
     skipped = listing.unusable + left_out
     facts = {"count": counts.images} | asdict(settings) | {"root": full_name(settings.root), "crops": CROPS}

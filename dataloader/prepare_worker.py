@@ -73,11 +73,12 @@ def prepare_part(settings: Settings, task: ShardPart) -> PreparedPart:
     rows: list[Row] = []
     skipped = []
     for photograph, squares in zip(task.photographs, found, strict=True):
+        source = f"{'' if photograph.place.length is None else f'{photograph.id} in '}{photograph.place}"
         if isinstance(squares, BadImage):
-            skipped.append(Skipped(str(photograph.place), "bad", squares.reason))
+            skipped.append(Skipped(source, "bad", squares.reason))
         elif not squares.crops:
             small = f"has {squares.width} x {squares.height} pixels, below {settings.recipe.min_side}"
-            skipped.append(Skipped(str(photograph.place), "small", small))
+            skipped.append(Skipped(source, "small", small))
         else:
             images.append(squares.images)
             rows += _rows(photograph, squares, settings.recipe)

@@ -184,8 +184,8 @@ def check_room(place: Path, size: float, use: str, remedy: str) -> None:
     """Raise UserError where the disk of a place, which need not exist yet, has no room for some bytes."""
     there = next(folder for folder in (place.resolve(), *place.resolve().parents) if folder.exists())
     if size > (free := shutil.disk_usage(there).free):
-        have = f"{free / 1e9:.2f} GB are free on its disk"
-        raise UserError(f"{place} needs {size / 1e9:.2f} GB for {use} and {have}: {remedy}")
+        have = f"{free / 1e6:,.1f} MB are free on its disk"
+        raise UserError(f"{place} needs {size / 1e6:,.1f} MB for {use} and {have}: {remedy}")
 
 
 def read_json(path: Path) -> Any:

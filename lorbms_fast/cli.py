@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.errno not in UNWRITABLE:
             raise
         _discard_output()
-        _fail(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        _fail(f"cannot {f'read or write {error.filename}' if error.filename else 'write the output'}: {error.strerror}")
 
 
 def _warning(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from lorbms_fast import atomic_io
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside, shown
-from lorbms_fast.dataloader.sources.folder import tree_below
-from lorbms_fast.dataloader.sources.listing import Listing, Skipped
+from lorbms_fast.dataloader.sources.folder import SUFFIXES, counted_names, tree_below
+from lorbms_fast.dataloader.sources.listing import Listing, Skipped, first_of
 from lorbms_fast.dataloader.sources.tar import compressed_by
 from lorbms_fast.errors import UserError
 
@@ -60,7 +60,8 @@ def of_coco(root: Path, annotations: Path) -> Listing:
         )
         for identity, image in sorted(images.items())
     ]
-    return Listing(photographs, unusable, [f"annotations: {annotations}", *notes], annotations)
+    notes = [f"annotations: {annotations}", *notes, *_unnamed(root, {one.place.path for one in photographs})]
+    return Listing(photographs, unusable, notes, annotations)
 
 
 def find_annotations(root: Path, part: Part | None = None) -> Path | None:
@@ -114,7 +115,7 @@ def _usable(entries: list[Any]) -> tuple[dict[int, dict[str, Any]], list[Skipped
 
 def _check_some(images: dict[int, dict[str, Any]], unusable: list[Skipped], annotations: Path) -> None:
     if not images:
-        reason = f"names no image that can be used{_first_of(unusable)}"
+        reason = f"names no image that can be used{first_of(unusable)}"
         raise UserError(f"{annotations} {reason}: mend it, or choose another file with --annotations")
 
 
@@ -192,6 +193,14 @@ def _places(root: Path, annotations: Path, names: list[str]) -> tuple[dict[str, 
         for name in names
     }
     return places, several
+
+
+def _unnamed(root: Path, named: set[str]) -> list[str]:
+    """Note the pictures that no entry names, in the folders of those that are named."""
+    folders = sorted({Path(path).parent for path in named})
+    found = [path.relative_to(root).as_posix() for folder in folders for path in sorted((root / folder).glob("[!.]*"))]
+    others = [path for path in found if path not in named and path.lower().endswith(tuple(SUFFIXES))]
+    return [f"left out, as no usable entry names them: {counted_names(others, 'picture')}"] if others else []
 
 
 Find = Callable[[Path, str], str | None]
@@ -305,13 +314,6 @@ def _split(annotations: Path) -> str:
 def _others(root: Path, annotations: Path) -> str:
     others = [path for path in annotation_files(root) if path != annotations]
     return f" ({', '.join(str(path) for path in others)})" if others else ""
-
-
-def _first_of(unusable: list[Skipped]) -> str:
-    if not unusable:
-        return ""
-    more = f", and {counted(len(unusable) - 1, 'more entry', 'more entries')}" if len(unusable) > 1 else ""
-    return f", {shown(unusable[0].source)} {unusable[0].reason}{more}"
 
 
 def read_json(path: Path) -> Any:

@@ -1,12 +1,13 @@
 """Any folder of photographs."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.image_file import ByteRange, shown
-from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
+from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, first_of, identified
 from lorbms_fast.errors import UserError
 
 JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp"})
@@ -43,18 +44,9 @@ def of_folder(root: Path) -> Listing:
     found = named_pictures(tree)
     unread = unread_pictures(tree)
     if not found:
-        endings = " ".join(sorted(SUFFIXES))
-        raise UserError(f"{root} holds no photographs{_first(unread)}: endings {endings} are looked for")
-    return Listing(identified(found), unread, [*notes_on(root, tree), *_others(tree)])
-
-
-def _others(tree: Tree) -> list[str]:
-    """Note the files that are no pictures by their names."""
-    names = [str(path) for path in tree.files if path.suffix.lower() not in SUFFIXES | UNREAD]
-    if not names:
-        return []
-    some = ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    return [f"not looked at, without a picture's ending: {counted(len(names), 'file')} ({some})"]
+        wanted = f"endings {' '.join(sorted(SUFFIXES))} are looked for"
+        raise UserError(f"{root} holds no photographs that can be read{first_of(unread)}: {wanted}")
+    return Listing(identified(found), unread, notes_on(root, tree, SUFFIXES | UNREAD))
 
 
 def named_pictures(tree: Tree) -> list[Named]:
@@ -74,11 +66,18 @@ def unread(name: str) -> Skipped:
     return Skipped(name, "bad", f"is a {suffix} file, which is not read (convert it to JPEG or PNG)")
 
 
-def notes_on(root: Path, tree: Tree) -> list[str]:
-    """Note the stores and runs that were not entered."""
-    if not tree.ours:
-        return []
-    return [f"not entered, as made by this program: {', '.join(str(root / path) for path in tree.ours)}"]
+def notes_on(root: Path, tree: Tree, endings: Iterable[str]) -> list[str]:
+    """Note the stores and runs that were not entered, and the files without one of the endings that are wanted."""
+    ours = ", ".join(str(root / path) for path in tree.ours)
+    names = [str(path) for path in tree.files if not path.name.lower().endswith(tuple(endings))]
+    others = f"not looked at, for their endings: {counted_names(names, 'file')}"
+    return [*([f"not entered, as made by this program: {ours}"] if ours else []), *([others] if names else [])]
+
+
+def counted_names(names: list[str], noun: str) -> str:
+    """Write a number of things with the first three names."""
+    some = ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{counted(len(names), noun)} ({some})"
 
 
 def is_hidden(path: str) -> bool:
@@ -118,9 +117,3 @@ def tree_below(root: Path) -> Tree:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-def _first(unread: list[Skipped]) -> str:
-    if not unread:
-        return ""
-    return f" that can be read ({unread[0].source} {unread[0].reason}; {len(unread)} in all)"

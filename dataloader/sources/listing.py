@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lorbms_fast.dataloader.image_file import ByteRange, Photograph
+from lorbms_fast.dataloader.image_file import ByteRange, Photograph, shown
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,15 @@ class Listing:
                 name.encode()
                 photographs.append(photograph)
             except UnicodeEncodeError:
-                shown = photograph.place.path.encode("utf-8", "backslashreplace").decode()
-                unusable.append(Skipped(shown, "bad", "has a name that is not UTF-8, or names one"))
+                readable = photograph.place.path.encode("utf-8", "backslashreplace").decode()
+                unusable.append(Skipped(readable, "bad", "has a name that is not UTF-8, or names one"))
         return replace(self, photographs=photographs, unusable=unusable)
+
+
+def first_of(left_out: Sequence[Skipped]) -> str:
+    """Write the first of some entries for the middle of a message, and the number of the others; nothing of none."""
+    more = f", and {len(left_out) - 1:,} more" if len(left_out) > 1 else ""
+    return "".join(f", {shown(one.source)} {one.reason}{more}" for one in left_out[:1])
 
 
 class Named(NamedTuple):

@@ -1,11 +1,13 @@
 """Tar archives as WebDataset lays them out: the files of a sample share a name up to its first dot."""
 
+import errno
 import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.sources.folder import (
     JPEGS,
@@ -19,7 +21,7 @@ from lorbms_fast.dataloader.sources.folder import (
     unread,
     unread_pictures,
 )
-from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
+from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, first_of, identified
 from lorbms_fast.errors import UserError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
@@ -56,9 +58,9 @@ def of_tar(root: Path, members: Members | None = None) -> Listing:
         raise UserError(f"{root} holds no .tar files: choose another folder")
     found, unusable = (members or named_members)(root, archives)
     if not found:
-        first = f", {unusable[0].source} {unusable[0].reason}" if unusable else ""
-        raise UserError(f"the {len(archives)} archives in {root} hold no pictures{first}: choose another folder")
-    return Listing(identified(found), unusable, notes_on(root, tree))
+        packed = f"{root}'s {counted(len(archives), 'archive')}"
+        raise UserError(f"no pictures are in {packed}{first_of(unusable)}: choose another folder")
+    return Listing(identified(found), unusable, notes_on(root, tree, ENDINGS))
 
 
 def of_mixed(root: Path, members: Members | None = None) -> Listing:
@@ -67,7 +69,8 @@ def of_mixed(root: Path, members: Members | None = None) -> Listing:
     loose = named_pictures(tree)
     packed, unusable = (members or named_members)(root, archives_in(tree))
     note = f"{len(loose):,} pictures lie beside archives with {len(packed):,}: --layout folder or tar takes one kind"
-    return Listing(identified([*loose, *packed]), unread_pictures(tree) + unusable, [note, *notes_on(root, tree)])
+    notes = notes_on(root, tree, (*SUFFIXES, *UNREAD, *ENDINGS))
+    return Listing(identified([*loose, *packed]), unread_pictures(tree) + unusable, [note, *notes])
 
 
 def archives_in(tree: Tree) -> list[Path]:
@@ -147,6 +150,8 @@ class _Headers(io.FileIO):
 
 def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
     """Yield members of a file's joined archives by normalized names, none hidden; TarError where it is damaged."""
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "it is missing, or no file")
     length, end = path.stat().st_size, 0
     start: int | None = 0
     while start is not None:
@@ -187,6 +192,8 @@ def compressed_by(path: Path) -> str | None:
 
 
 def _damage(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror})"
     if program := compressed_by(path):
         return f"is compressed by {program} (unpack it first: pictures are read in place)"
     return f"is damaged as a tar archive ({error})"

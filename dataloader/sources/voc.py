@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from lorbms_fast.dataloader.image_file import ByteRange, is_file, is_inside, shown
 from lorbms_fast.dataloader.sources.folder import SUFFIXES, UNREAD, Tree, tree_below, unread
-from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, identified
+from lorbms_fast.dataloader.sources.listing import Listing, Named, Skipped, first_of, identified
 from lorbms_fast.errors import UserError
 
 IMAGES, ANNOTATIONS, SETS = "JPEGImages", "Annotations", "ImageSets/Main"
@@ -42,8 +42,7 @@ def of_voc(root: Path, split: str | None = None) -> Listing:
         found += of_one
         left_out += unusable
     if not found:
-        first = f" that can be used, {left_out[0].source} {left_out[0].reason}" if left_out else ""
-        raise UserError(f"{root} names no photographs in {IMAGES}{first}: nothing to prepare")
+        raise UserError(f"{root} names no usable photographs in {IMAGES}{first_of(left_out)}: nothing to prepare")
     return Listing(identified(found), left_out)
 
 

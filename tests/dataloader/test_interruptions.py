@@ -201,7 +201,7 @@ def test_a_lock_ends_with_its_block_and_survives_removal(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_work(small_disk, scenes):
-    with pytest.raises(UserError, match=r"needs 0\.01 GB for images and 0\.00 GB are free on its disk: make room"):
+    with pytest.raises(UserError, match=r"needs \d+\.\d MB for images and \d\.\d MB are free on its disk: make room"):
         prepare(small_disk / "store", scenes)
     assert list(small_disk.iterdir()) == []
 

@@ -257,7 +257,7 @@ def test_the_first_bad_entry_is_named_with_its_cause(identity, name, said, tmp_p
     with pytest.raises(UserError) as error:
         of_coco(tmp_path, annotate(tmp_path, [bad, bad, bad]))
     assert f"image entry 0 {said}" in str(error.value)
-    assert "and 2 more entries" in str(error.value)
+    assert "and 2 more: mend it" in str(error.value)
     listing = of_coco(tmp_path, annotate(tmp_path, [entry(1), bad]))
     assert len(listing.photographs) == 1
     assert listing.unusable[0].source == "image entry 1"
@@ -457,10 +457,28 @@ def test_formats_that_are_not_read_are_counted_and_named(tmp_path, capsys):
     assert "IMG_1.HEIC is a .heic file, which is not read (convert it to JPEG or PNG) (and 1 more)" in shown
     assert "x.JXL is a .jxl file" in shown
     assert f"{tmp_path / 's'}: 1 image, 1 of each photograph" in shown
-    assert "not looked at, without a picture's ending: 1 file (notes.txt)" in shown
+    assert "not looked at, for their endings: 1 file (notes.txt)" in shown
     (tmp_path / "p/a.jpg").unlink()
-    with pytest.raises(UserError, match=r"no photographs that can be read \(IMG_1\.HEIC .* 3 in all\)"):
+    with pytest.raises(UserError, match=r"no photographs that can be read, IMG_1\.HEIC .*, and 2 more"):
         of_folder(tmp_path / "p")
+
+
+def test_what_is_beside_archives_or_listed_images_is_named(tmp_path):
+    shard(tmp_path / "t/000.tar", ["a.jpg"])
+    (tmp_path / "t/001.tar").symlink_to("gone.tar")
+    os.mkfifo(tmp_path / "t/002.tar")
+    (tmp_path / "t/no-ending").touch()
+    listing = of_tar(tmp_path / "t")
+    assert [(one.source, one.reason) for one in listing.unusable] == [
+        (name, "cannot be read (it is missing, or no file)") for name in ("001.tar", "002.tar")
+    ]
+    assert listing.notes == ["not looked at, for their endings: 1 file (no-ending)"]
+    put(tmp_path / "c/train2017", FIRST, "2.jpg", ".3.jpg")
+    annotations = tmp_path / "c/instances.json"
+    annotations.write_text(json.dumps({"images": [{"id": 1, "file_name": FIRST}]}))
+    assert of_coco(tmp_path / "c", annotations).notes[1:] == [
+        "left out, as no usable entry names them: 1 picture (train2017/2.jpg)"
+    ]
 
 
 def test_what_systems_leave_among_photographs_is_no_photograph(tmp_path):

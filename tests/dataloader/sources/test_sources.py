@@ -84,7 +84,7 @@ def test_a_tar_that_is_cut_short_gives_what_is_before(tars, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"noise" * 1000])
 def test_what_is_no_tar_is_named(content, tmp_path):
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(UserError, match=r"1 archives in .* hold no pictures"):
+    with pytest.raises(UserError, match=r"no pictures are in .*'s 1 archive, a\.tar is damaged"):
         of_tar(tmp_path)
 
 
