@@ -191,7 +191,7 @@ def test_other_features_do_not_mix(work):
 def test_no_room_for_features(work, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**9))
     with pytest.raises(
-        UserError, match=r"needs 22,207\.7 MB for features and 1,000\.0 MB are free on its disk: make room"
+        UserError, match=r"needs 22,207\.9 MB for features and 1,000\.0 MB are free on its disk: make room"
     ):
         work.features(338_865, 4096)
 
