@@ -21,11 +21,11 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward, norm_relu
 from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels._common.winograd import add_relu_conv2d_, relu_conv2d, relu_conv2d_backward
 from lorbms_fast.kernels.dense_block import reference
 
 CHANNELS_LAST = torch.channels_last
@@ -242,14 +242,9 @@ class System(NamedTuple):
         """C."""
         return self.blocks[0].shape[1]
 
-    @property
-    def padding(self) -> int:
-        """Rows and columns around the maps that keep their height and width."""
-        return self.blocks[0].shape[-1] // 2
-
     def of_input(self, x_hat: Tensor, b: Tensor) -> Tensor:
         """`b_l + W_l0 * a_0` for all layers at once: what they receive from x."""
-        return F.conv2d(torch.relu(x_hat), self.blocks[0], b, padding=self.padding)
+        return relu_conv2d(x_hat, self.blocks[0], b)
 
     def maps(self, first: int, last: int) -> slice:
         """Channels of the maps of layers first .. last - 1 among all new maps."""
@@ -289,8 +284,7 @@ def _solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -
                 maps = system.maps(first, last)
                 rstd.append(norm_relu.normalize(y[:, maps], y_hat[:, maps], eps))
         else:
-            a = torch.relu(y_hat[:, system.maps(first, middle)])
-            norm_relu.add_(y[:, system.maps(middle, last)], F.conv2d(a, next(blocks), padding=system.padding))
+            add_relu_conv2d_(y[:, system.maps(middle, last)], y_hat[:, system.maps(first, middle)], next(blocks))
     return rstd
 
 
@@ -337,13 +331,11 @@ def _solve_transposed(
                 if g_hat is not g:
                     norm_relu.add_(g[:, maps], to_y)
         else:
-            read = system.maps(first, middle)
-            a = torch.relu(y_hat[:, read])
-            to_a, to_W, _ = _conv2d_backward(g[:, system.maps(middle, last)], a, blocks.pop(), (True, needs_W, False))
-            norm_relu.add_relu_backward_(g_hat[:, read], to_a, a)
+            to_pushed, read = g[:, system.maps(middle, last)], system.maps(first, middle)
+            to_a, to_W, _ = relu_conv2d_backward(to_pushed, y_hat[:, read], blocks.pop(), (True, needs_W, False))
+            norm_relu.add_relu_backward_(g_hat[:, read], to_a, y_hat[:, read])
             to_blocks.append(to_W)
-    a_0 = torch.relu(x_hat)
-    to_read, to_W, grad_b = _conv2d_backward(g, a_0, first_block, (needs_x, needs_W, needs_b))
+    to_read, to_W, grad_b = relu_conv2d_backward(g, x_hat, first_block, (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
         if to_a0 is None:
@@ -355,12 +347,3 @@ def _solve_transposed(
         else:
             grad_x = norm_relu.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
     return grad_x, grad_b, [to_W, *reversed(to_blocks)]
-
-
-def _conv2d_backward(g: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `b + W * x` for the masked ones of x, W and b, given that of the result."""
-    ones, padding = [1, 1], [W.shape[-1] // 2] * 2
-    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        g, x, W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
-    )
-    return result

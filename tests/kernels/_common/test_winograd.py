@@ -1,0 +1,99 @@
+"""Winograd's convolution and its gradients against convolutions in float64, and who computes which."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lorbms_fast.kernels._common import winograd
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.winograd import cpp
+
+CHANNELS_LAST = torch.channels_last
+# Of the largest result: ten times what is seen, a fifth of what the points 1 and 2 would have.
+TOLERANCE = 1e-5
+
+channels = st.sampled_from([16, 32, 48, 80, 112, 208])
+
+
+@pytest.fixture
+def everywhere(monkeypatch):
+    """Take all shapes, whether it pays or not."""
+    monkeypatch.setattr(cpp, "_pays", lambda n, C, height, width, O: C % cpp.LANES == O % cpp.LANES == 0)
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not cpp.LOOPS.take(stack(1, 16, 4, 4)):
+        pytest.skip("no AVX-512, or no C++ compiler")
+
+
+def stack(n: int, C: int, height: int, width: int, around: tuple[int, int] = (0, 0), seed: int = 0) -> Tensor:
+    """Some channels of a wider channels_last stack."""
+    generator = torch.Generator().manual_seed(seed)
+    whole = torch.randn(n, around[0] + C + around[1], height, width, generator=generator)
+    return whole.contiguous(memory_format=CHANNELS_LAST)[:, around[0] : around[0] + C]
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return (found.double() - expected).abs().max().item() <= TOLERANCE * expected.abs().max().item()
+
+
+@pytest.mark.usefixtures("everywhere")
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(1, 3), C=channels, O=channels, height=st.integers(1, 18), width=st.integers(1, 18),
+    around=st.tuples(st.integers(0, 3), st.integers(0, 3)), threads=st.integers(1, 3),
+)  # fmt: skip
+def test_as_in_float64(n, C, O, height, width, around, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, g = stack(n, C, height, width, around), stack(n, O, height, width, around, 1)
+        W, b = stack(O, C, 3, 3, seed=2), torch.linspace(-3, 3, O)
+        assert cpp.take(x, W, g)
+        exact = [t.double().requires_grad_() for t in (torch.relu(x), W, b)]
+        y = F.conv2d(*exact, padding=1)
+
+        assert close(winograd.relu_conv2d(x, W, b), y)
+        out = stack(n, O, height, width, around, 1)
+        winograd.add_relu_conv2d_(out, x, W)
+        assert close(out, g + y - exact[2][:, None, None])
+        out.copy_(g)  # what lies beside it is as it was
+        assert torch.equal(out._base, g._base)
+        found = winograd.relu_conv2d_backward(g, x, W, (True, True, True))
+        assert all(map(close, found, torch.autograd.grad(y, exact, g.double())))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_the_same_bits_whatever_the_threads():
+    x, g, W = stack(3, 48, 13, 21), stack(3, 32, 13, 21, seed=1), stack(32, 48, 3, 3, seed=2)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append([winograd.relu_conv2d(x, W), *winograd.relu_conv2d_backward(g, x, W, (True, True, False))[:2]])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(others, found[0], strict=True))
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_what_is_not_a_number_stays_so():
+    x = stack(1, 16, 8, 8)
+    x[0, 3, 2, 2] = torch.nan
+    assert winograd.relu_conv2d(x, stack(16, 16, 3, 3)).isnan().any()
+
+
+def test_only_float32_with_enough_tiles_for_its_weights():
+    W = stack(64, 48, 3, 3)
+    x = stack(2, 48, 16, 16)
+    with native_loops(False):
+        assert not cpp.take(x, W)
+    assert not cpp.take(x.bfloat16(), W.bfloat16())
+    assert not cpp.take(x.double(), W.double())
+    assert not cpp.take(x.contiguous(), W)
+    assert not cpp.take(x, stack(64, 48, 1, 1))
+    assert not cpp.take(stack(2, 47, 16, 16), stack(64, 47, 3, 3))
+    assert not cpp.take(stack(1, 656, 4, 4), stack(192, 656, 3, 3))
+    assert not cpp.take(stack(64, 16, 1, 1), stack(16, 16, 3, 3))
