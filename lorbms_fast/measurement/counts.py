@@ -1,6 +1,6 @@
 """Work counted rather than timed: floating point operations, dispatched operations, bytes read and written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from lorbms_fast.kernels._common.winograd import cpp as winograd
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,21 @@ class _Tally(TorchDispatchMode):
 _FREE = {torch.ops.aten.detach.default, torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default}
 
 
+def _in_tiles(maps: Sequence[int], W: Sequence[int]) -> int:
+    """Operations of the products in Winograd's convolution of (N, _, H, W) maps by (O, C, 3, 3)."""
+    n, _, height, width = maps
+    return 2 * 36 * winograd.tiles(n, height, width) * W[0] * W[1]
+
+
+_OURS = {
+    torch.ops.lorbms_fast.relu_conv2d: lambda x, W, *_, **__: _in_tiles(x, W),
+    torch.ops.lorbms_fast.relu_conv2d_backward_input: lambda grad, W, *_, **__: _in_tiles(grad, W),
+    torch.ops.lorbms_fast.relu_conv2d_backward_taps: lambda grad, x, to_W, **_: _in_tiles(grad, to_W),
+}
+
+
 def count(work: Callable[[], object]) -> Counts:
     """Count one call of `work`."""
-    with FlopCounterMode(display=False) as flops, _Tally() as tally:
+    with FlopCounterMode(display=False, custom_mapping=_OURS) as flops, _Tally() as tally:
         work()
     return Counts(flops.get_total_flops() / 1e9, tally.operations, tally.bytes / 1e9)
