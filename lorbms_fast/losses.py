@@ -7,21 +7,18 @@ from lorbms_fast.config import LossConfig
 from lorbms_fast.kernels.lorbms.loss_head.reference import (
     called_fake,
     called_real,
-    classification_loss,
     classification_targets,
     deception,
     discrimination,
     total,
 )
+from lorbms_fast.kernels.lorbms.loss_head.reference import classification_loss as classification
 from lorbms_fast.types import GeneratorLosses, Scenes
 
 __all__ = [
     "called_fake", "called_real", "classification", "classification_targets", "deception", "discrimination",
     "generation", "provenance", "reconstruction", "total",
 ]  # fmt: skip
-
-classification = classification_loss
-"""L_cls, documented where it is defined."""
 
 
 def generation(I_ref: Tensor, s: Scenes, D_mix: Tensor, L_cls: Tensor, config: LossConfig) -> GeneratorLosses:

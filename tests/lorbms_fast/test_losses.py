@@ -55,6 +55,12 @@ def test_hinge_losses():
     assert losses.deception(D_mix, "hinge").item() == pytest.approx((3 + 0 - 1) / 3)
 
 
+@pytest.mark.parametrize("compute", [losses.discrimination, lambda D, _, gan: losses.deception(D, gan)])
+def test_other_adversarial_losses_are_refused(compute):
+    with pytest.raises(ValueError, match="gan 'hing': choose one of cross-entropy, hinge"):
+        compute(torch.zeros(2), torch.zeros(2), "hing")
+
+
 def test_provenance_is_the_mean_over_tiles():
     logits, mask = torch.tensor([[0.3, -2.0], [1.0, 0.1]]), torch.tensor([[True, False], [False, False]])
     terms = [cross_entropy(logits[n, i].item(), float(mask[n, i])) for n in range(2) for i in range(2)]

@@ -1,7 +1,7 @@
 """The losses that an iteration reads off images and logits, as the equations read."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -47,14 +47,21 @@ def called_fake(logits: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
 
 
+def is_hinge(gan: str) -> bool:
+    """Tell hinge losses from cross entropies; ValueError for any other name."""
+    if gan not in get_args(Gan):
+        raise ValueError(f"gan {gan!r}: choose one of {', '.join(get_args(Gan))}")
+    return gan == "hinge"
+
+
 def deception(D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
     """L_adv: `bce(D(I_mix), 1)`, or `-D(I_mix)` of the hinge losses, both as means."""
-    return -D_mix.mean() if gan == "hinge" else called_real(D_mix)
+    return -D_mix.mean() if is_hinge(gan) else called_real(D_mix)
 
 
 def discrimination(D_ref: Tensor, D_mix: Tensor, gan: Gan = "cross-entropy") -> Tensor:
     """`L_D = bce(D(I_ref), 1) + bce(D(I_mix), 0)`, or hinge losses, `max(0, 1 - D(I_ref)) + max(0, 1 + D(I_mix))`."""
-    if gan == "hinge":
+    if is_hinge(gan):
         return torch.relu(1 - D_ref).mean() + torch.relu(1 + D_mix).mean()
     return called_real(D_ref) + called_fake(D_mix)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.layout import is_channels_last
-from lorbms_fast.kernels.lorbms.loss_head.reference import Gan, Losses
+from lorbms_fast.kernels.lorbms.loss_head.reference import Gan, Losses, is_hinge
 from lorbms_fast.kernels.lorbms.loss_head.triton import kernels
 
 BLOCK = 4096
@@ -46,7 +46,7 @@ def losses(
     L_G, parts = _empty_losses(I_ref)
     kernels.partial_losses[(blocks + 1,)](
         I_ref, I_hat, I_prime, D_mix, logits, mask, partial, I_ref.numel(), D_mix.numel(), tuple(lambdas), N,
-        C, gan == "hinge", BLOCK, FEW, num_warps=8,
+        C, is_hinge(gan), BLOCK, FEW, num_warps=8,
     )  # fmt: skip
     kernels.add_partial_losses[(1,)](partial, L_G, parts, blocks, I_ref.numel(), tuple(weights), 256)
     return L_G, parts
@@ -63,7 +63,7 @@ def losses_backward(
     grad_parts = None if grad_parts is None else grad_parts.contiguous()
     kernels.backward[(triton.cdiv(I_ref.numel(), BLOCK) + 1,)](
         grad, grad_parts, I_ref, I_hat, I_prime, D_mix, logits, mask, *gradients, I_ref.numel(), D_mix.numel(),
-        tuple(weights), tuple(lambdas), N, C, gan == "hinge", BLOCK, FEW, num_warps=8, maxnreg=REGISTERS,
+        tuple(weights), tuple(lambdas), N, C, is_hinge(gan), BLOCK, FEW, num_warps=8, maxnreg=REGISTERS,
     )  # fmt: skip
     return gradients
 
@@ -120,7 +120,7 @@ def classification_loss_backward(grad: Tensor, logits: Tensor, mask: Tensor, lam
 def discrimination_loss(D: Tensor, gan: str) -> Tensor:
     """A float32 scalar; documented at the package's function of this name. Differentiable once."""
     loss = _empty_loss(D)
-    kernels.discrimination[(1,)](D.contiguous(), loss, D.numel() // 2, gan == "hinge", FEW)
+    kernels.discrimination[(1,)](D.contiguous(), loss, D.numel() // 2, is_hinge(gan), FEW)
     return loss
 
 
@@ -129,7 +129,7 @@ def discrimination_loss_backward(grad: Tensor, D: Tensor, gan: str) -> Tensor:
     """Gradient of the logits."""
     dD = _empty_logits(grad, D)
     kernels.discrimination_backward[(triton.cdiv(D.numel(), FEW),)](
-        grad, D.contiguous(), dD, D.numel() // 2, gan == "hinge", FEW
+        grad, D.contiguous(), dD, D.numel() // 2, is_hinge(gan), FEW
     )
     return dD
 
