@@ -21,11 +21,7 @@ def claim(work: Place, facts: Sequence[object], whose: str) -> str:
 
 
 def check_claim(work: Place, digest: str, whose: str) -> None:
-    """Check that a folder is claimed for the work of this digest.
-
-    Raises:
-        UserError: it is claimed for other work, such as `whose` says, or was removed.
-    """
+    """Check a folder's claim: UserError if it is for other work than this digest's, as `whose` says, or is removed."""
     if not work.exists(FILE):
         raise UserError(f"{work.name} was removed meanwhile, by a person or by another process that has finished")
     claimed, _, by = work.read(FILE).decode().partition(" ")

@@ -15,12 +15,7 @@ class FeatureRows:
     """Rows (N, D) of files that are mapped when they are needed; given as float32."""
 
     def __init__(self, counts: Sequence[int], mapped: Callable[[int], NDArray[np.float16]]) -> None:
-        """Join files.
-
-        Args:
-            counts: number of rows in each.
-            mapped: function that maps a file, by its number.
-        """
+        """Join files with these numbers of rows, which `mapped` maps by their numbers."""
         self._file = lru_cache(MAPPED)(mapped)
         self._ends = np.cumsum(np.asarray(counts, np.int64))
 

@@ -147,17 +147,9 @@ def search_on_cluster(
 ) -> tuple[list[Quadrant], NDArray[np.int64], str]:
     """Find ten nearest neighbours for each quadrant, each image's original, and the precision of the features.
 
-    Args:
-        store: the store.
-        place: its place, which every machine reaches.
-        features: name of the extractor.
-        weights: file of its weights, which every machine reaches.
-        settings: method must be `nearest`.
-        on_gpu: whether tasks take GPUs where the cluster has some.
-        whole: file that takes the features of all quadrants, float32, if they are no more than 1 GB.
-
-    Raises:
-        UserError: too few images or pictures, features are no usable numbers, or a task failed.
+    Every machine reaches the store's place and the extractor's weights; tasks take GPUs, if they may, where the cluster
+    has some. The method is `nearest`. The file `whole` takes all features, float32, if they are no more than 1 GB.
+    Raises UserError for too few images or pictures, features that are no usable numbers, and a task that failed.
     """
     if len(store) <= NEIGHBOURS:
         raise UserError(f"{len(store)} images: {NEIGHBOURS} neighbours need {NEIGHBOURS + 1} or more; prepare more")
@@ -520,13 +512,9 @@ def _exhaust(
 
 
 def _searched(
-    job: Job,
-    key: str,
-    pictures: NDArray[np.int64],
-    centroids: NDArray[np.float32],
-    labels: NDArray[np.int32],
+    job: Job, key: str, pictures: NDArray[np.int64], centroids: NDArray[np.float32], labels: NDArray[np.int32],
     probes: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
     """Search all rows: their neighbours (N, 10), distances, and the cells' sizes."""
     k, is_copy = len(centroids), pictures != np.arange(job.images)
     order = np.lexsort((is_copy, labels))  # stable: of equals the first row comes first

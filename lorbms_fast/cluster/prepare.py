@@ -39,20 +39,13 @@ OTHERS = "photographs or options"
 
 
 def list_photographs(
-    source: Path,
-    layout: Layout | None,
-    annotations: Path | None,
-    split: str | None,
-    part: Part | None,
-    out: Path,
+    source: Path, layout: Layout | None, annotations: Path | None, split: str | None, part: Part | None, out: Path
 ) -> Listing:
     """List a source's photographs as one machine does, its archives as tasks; None is the layout that is found.
 
     A source elsewhere is listed in a local folder of empty files with its names. What was read of archives waits in
-    `OUT.partial` for another try.
-
-    Raises:
-        UserError: see `photographs_in`; or the layout is one that is read only in a machine's own folder.
+    `OUT.partial` for another try. Raises UserError as `photographs_in` does, and for a layout that is read only in a
+    machine's own folder.
     """
     if url := url_of(out):
         if url.count("/") == 2:
@@ -163,9 +156,6 @@ def prepare_on_cluster(
     Elsewhere, where folders get no new names, shards lie in OUT from the beginning, and OUT is a store from the moment
     that `store.json` is in it, which comes last. Nor are there locks: several processes may work on one OUT if they
     write the same, and the last are told that another has finished; one that would write something else is refused.
-
-    Raises:
-        UserError: see `prepare_store`.
     """
     url = url_of(out)
     if url is None:

@@ -57,12 +57,8 @@ class Machine(NamedTuple):
 def connected(address: str) -> Iterator[None]:
     """Connect to a cluster for the time of a block, unless this process is connected already.
 
-    Args:
-        address: `ray` for the cluster that this machine belongs to (else a new one, of this machine alone), or an
-            address that Ray knows: `ray://HEAD:10001`, `HEAD:6379`.
-
-    Raises:
-        UserError: there is none, or it does not let this process in.
+    The address is `ray` for the cluster that this machine belongs to (else a new one, of this machine alone), or one
+    that Ray knows: `ray://HEAD:10001`, `HEAD:6379`. Raises UserError if there is none or it lets nobody in.
     """
     if ray.is_initialized():
         yield
@@ -128,34 +124,14 @@ def machines(gpu: bool = False) -> list[Machine]:
 
 
 def results(
-    work: Callable[..., T],
-    shared: Any,
-    tasks: Iterable[Task],
-    description: str,
-    images: int,
-    *,
-    gpu: bool = False,
-    processors: int = 1,
-    memory: int = 0,
-    unit: str = " images",
-) -> Iterator[tuple[Task, T]]:
+    work: Callable[..., T], shared: Any, tasks: Iterable[Task], description: str, images: int, *,
+    gpu: bool = False, processors: int = 1, memory: int = 0, unit: str = " images",
+) -> Iterator[tuple[Task, T]]:  # fmt: skip
     """Do `work(shared, item)` of every task somewhere on the cluster, and yield results as they come.
 
-    The progress bar counts the images of all machines. Work must leave the same when it is done twice.
-
-    Args:
-        work: a function of a module.
-        shared: what all tasks share; sent to each machine once.
-        tasks: the items.
-        description: name of the progress bar.
-        images: number of images of all tasks.
-        gpu: whether a task needs a share of a GPU.
-        processors: number of processors that a task needs.
-        memory: number of bytes that a task needs.
-        unit: what is counted, if not images.
-
-    Raises:
-        UserError: a task failed, or its machines died too often.
+    Work is a function of a module, and leaves the same when it is done twice; what is shared is sent to each machine
+    once. A task needs so many processors and bytes of memory, and a share of a GPU or none. The progress bar counts the
+    images of all tasks, or what `unit` says. Raises UserError if a task failed, or its machines died too often.
     """
     remote: Any = ray.remote(_done).options(
         num_cpus=processors,
