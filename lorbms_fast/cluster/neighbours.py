@@ -149,10 +149,8 @@ def search_on_cluster(
 
     Every machine reaches the store's place and the extractor's weights; tasks take GPUs, if they may, where the cluster
     has some. The method is `nearest`. The file `whole` takes all features, float32, if they are no more than 1 GB.
-    Raises UserError for too few images or pictures, features that are no usable numbers, and a task that failed.
+    Raises UserError for too few pictures, features that are no usable numbers, and a task that failed.
     """
-    if len(store) <= NEIGHBOURS:
-        raise UserError(f"{len(store)} images: {NEIGHBOURS} neighbours need {NEIGHBOURS + 1} or more; prepare more")
     shapes = {name: (count, *store.images.shape[1:]) for name, count in store.facts["shards"].items()}
     gpu, weights = on_gpu and has_gpus(), weights and weights.resolve()  # machines may work in other folders
     facts = [store.digest, features, digest_of_weights(weights)]

@@ -81,6 +81,9 @@ def neighbours(
             knows (docs/scale.md).
     """
     opened = ImageStore.open(store)
+    if len(opened) <= NEIGHBOURS:
+        need = f"{NEIGHBOURS} neighbours for each need {NEIGHBOURS + 1} or more"
+        raise UserError(f"{store} has {counted(len(opened), 'image')}: {need}; prepare more")
     if cluster is None and (url := url_of(store)):
         raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
     if cluster is not None and method != "nearest":

@@ -76,12 +76,8 @@ def quadrant_features(store: ImageStore, extractor: Extractor, work: PartialSear
     """Compute the features of all quadrants, (4, N, D), from the source photographs at the extractor's side.
 
     They are written into a mapped file as they come, 16 N D bytes; an interrupted pass goes on where it was. Raises
-    UserError for too few images or too little room, a photograph that is gone, or features that are no usable numbers.
+    UserError for too little room, a photograph that is gone, or features that are no usable numbers.
     """
-    if len(store) <= NEIGHBOURS:
-        raise UserError(
-            f"{len(store)} images: {NEIGHBOURS} neighbours for each need {NEIGHBOURS + 1} or more; prepare more images"
-        )
     features: NDArray[np.float32] | None = None
     start = work.done
     with tqdm(total=len(store), initial=start, unit=" images", desc="features") as bar:

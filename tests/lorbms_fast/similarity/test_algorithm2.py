@@ -209,11 +209,13 @@ def test_features_that_are_no_numbers_are_refused(value, store, work):
         quadrant_features(store, Extractor(32, extract), work)
 
 
-def test_too_few_images(photographs, tmp_path, work):
+def test_too_few_images_are_refused_before_anything_is_written(photographs, tmp_path, capsys):
     few = of_folder(photographs).photographs[:10]
     prepare_store(tmp_path / "s", photographs, Listing(few), Recipe())
-    with pytest.raises(UserError, match="10 images"):
-        quadrant_features(ImageStore.open(tmp_path / "s"), counted([0]), work)
+    with pytest.raises(SystemExit):
+        main(["neighbours", str(tmp_path / "s"), "--features", "descriptor"])
+    assert "s has 10 images: 10 neighbours for each need 11 or more; prepare more" in capsys.readouterr().err
+    assert not (tmp_path / "s/neighbours.partial").exists()
 
 
 def test_tau_replaces_half():
