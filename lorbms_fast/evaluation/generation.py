@@ -185,13 +185,13 @@ def _rightly_named(result: Result) -> Result:
 
 
 def _real(folder: Path, source: NeighbourBatches | Halves, features: ImageFeatures) -> Described:
-    """Features of the store's own images, computed once."""
+    """Features of the store's own images, of the side that mixed scenes have, computed once."""
     store = source.store
     path = folder / f"real-{store.digest[:16]}-{features.slug}.npz"
     if path.exists():
         with np.load(path) as kept:
             return Described(kept["features"], kept.get("probabilities"))
-    batches = (np.asarray(store.images[rows.start : rows.stop]) for rows in row_batches(len(store), BATCH))
+    batches = (to_uint8_nhwc(source.images(np.asarray(rows))) for rows in row_batches(len(store), BATCH))
     real = describe_all(batches, len(store), features, "real images")
     arrays = {name: array for name, array in real._asdict().items() if array is not None}
     with atomic_write(path) as partial, partial.open("wb") as file:

@@ -161,14 +161,14 @@ def _scenes(run: Path) -> Section:
 def _gallery(run: Path) -> Section:
     """Draw RUN/evaluation/gallery.png anew, if the store is there and its tiles are quadrants."""
     title, opened, target = "Best transfers", Run.open(run), run / "evaluation" / "gallery.png"
+    model = opened.config.model
     try:
         store = opened.open_store()
+        if model.tiles != 4 or store.side != model.image_size:
+            return Section(title, missing="needs a system that mixes quadrants, and pictures of its size in the store")
+        picture, words = gallery(load_networks(run), store)
     except UserError as error:
         return Section(title, missing=f"lorbms-fast evaluate report {run}  ({error})")
-    model = opened.config.model
-    if model.tiles != 4 or len(store) < 2 or store.images.shape[1] != model.image_size:
-        return Section(title, missing="needs a system that mixes quadrants, and two pictures of its size in the store")
-    picture, words = gallery(load_networks(run), store)
     with atomic_write(target) as partial:
         picture.save(partial, format="png")
     return Section(title, [words], pictures=[target])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.draws import generator
 from lorbms_fast.errors import UserError
@@ -26,7 +27,7 @@ def split_photographs(store: ImageStore, share: float, seed: int) -> Split:
     photographs = photographs_of(store)
     total = int(photographs.max(initial=-1)) + 1
     if total < 4:
-        raise UserError(f"{store.path} has {total} photographs, too few to test on some: prepare more")
+        raise UserError(f"{store.path} has {counted(total, 'photograph')}, too few to test on some: prepare more")
     order = generator(seed, SPLIT).permutation(total)
     learned = np.isin(photographs, order[: min(max(1, round(share * total)), total - 1)])
     return Split(np.flatnonzero(learned), np.flatnonzero(~learned))

@@ -51,6 +51,10 @@ def scenes(
             f"{run} mixes {tiles} tiles, and objects are told by quadrant: measure a run that mixes quadrants"
         )
     images = opened.open_store(store)
+    if images.side != (side := opened.config.model.image_size):
+        raise UserError(
+            f"{images.path} has images of {images.side} px, {run} of {side}: prepare one with --image-size {side}"
+        )
     networks, iteration = load_networks(run, where), int(opened.latest().name)
     found = measure_retrieval(networks, images, run, iteration, pairs=pairs, seed=seed, device=where)
     table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.draws import generator
+from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
 from lorbms_fast.progress import tqdm
@@ -57,10 +58,13 @@ def draw_swaps(rows: NDArray[np.int64], photographs: NDArray[np.int64], count: i
 
     Couples take turns, so that all are used before one is used again. Of a photograph with several of the `rows`, one
     is drawn for each swap; `photographs` are those of all rows. There are at most eight times as many swaps as couples.
+    Raises UserError for a single photograph.
     """
     draw = generator(seed, SWAPS)
     images = {photograph: rows[photographs[rows] == photograph] for photograph in np.unique(photographs[rows])}
     order = draw.permutation(list(images))
+    if len(order) < 2:
+        raise UserError("all images are of one photograph, and chunks are swapped between two: prepare more")
     couples = order[: len(order) // 2 * 2].reshape(-1, 2)
     ways = draw.permuted(np.tile(np.arange(8), (len(couples), 1)), axis=1)
     turn, couple = np.divmod(np.arange(min(count, 8 * len(couples))), len(couples))

@@ -32,7 +32,7 @@ from lorbms_fast.evaluation.inception import Inception
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.training.session import run_training
-from lorbms_fast.training.setup import batch_source
+from lorbms_fast.training.setup import batch_source, scene_batches
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -61,6 +61,15 @@ def test_one_scene_for_each_image(run, source, store, monkeypatch):
     assert (ranks[0] != ranks[2]).mean() > 0.8
     batch = of_rows(source, np.arange(24), ranks[0])
     np.testing.assert_array_equal(first, to_uint8_nhwc(Fast().scenes(networks, batch).I_mix.detach()))
+
+
+def test_real_images_are_of_the_side_of_mixed_scenes(store, tmp_path):
+    """A streamed run's images may have another side than its store's."""
+    config = replace(TINY, images="streamed", model=replace(TINY.model, image_size=96))
+    features, seen = extractor_features("descriptor", None, CPU), []
+    noted = replace(features, describe=lambda images: seen.append(images.shape[1:]) or features.describe(images))
+    generation._real(tmp_path, scene_batches(config, store), noted)
+    assert seen == [(96, 96, 3)]
 
 
 def test_whole_images_are_described_as_the_extractor_describes_quadrants(store):

@@ -20,6 +20,7 @@ from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.split import Split
 from lorbms_fast.similarity.features.extractor import Extractor
+from tests.conftest import store_of
 
 CPU = torch.device("cpu")
 
@@ -242,6 +243,15 @@ def test_the_command(run, composed_store, capsys):
     told = capsys.readouterr()
     assert "--annotations" in told.err
     assert "retrieval, transferred" in told.out, "it needs no annotations"
+
+
+def test_stores_that_cannot_be_measured_are_refused(run, photographs, tmp_path, capsys):
+    store_of(photographs, tmp_path / "large", 96)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "scenes", str(run), "--store", str(tmp_path / "large"), "--features", "descriptor"])
+    assert "has images of 96 px" in capsys.readouterr().err
+    with pytest.raises(UserError, match="all images are of one photograph"):
+        draw_swaps(np.arange(5), np.zeros(5, np.int64), 8, seed=0)
 
 
 class Perfect(torch.nn.Module):
