@@ -27,7 +27,7 @@ CACHE = Path(__file__).parent / ".static"
 
 @dataclass(frozen=True)
 class Binary:
-    """What a compiled kernel needs."""
+    """Needs of a compiled kernel."""
 
     registers: int
     """Per thread."""
@@ -48,7 +48,7 @@ class Binary:
 
 
 def compiled_before(launch: Launch, architecture: int) -> Binary | str | None:
-    """What bench/.static has of a launch's kernel for sm_<architecture>: a binary, or why there is none."""
+    """Binary that bench/.static has of a launch's kernel for sm_<architecture>, or why there is none."""
     place = _place(launch, architecture)
     if not place.exists():
         return None

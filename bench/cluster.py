@@ -54,7 +54,7 @@ class Cluster(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulation gives."""
+    """Outcome of a simulation."""
 
     seconds: float
     deaths: int

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def kept(form: Impl, seed: int) -> Path:
-    """Where a run lies."""
+    """Folder of a run."""
     return KEPT / f"{form}-{seed}.pt"
 
 

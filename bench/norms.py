@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def cases(shapes: dict[int, list[tuple[int, ...]]]) -> Iterator[tuple[tuple[int, ...], torch.dtype, bool, bool]]:
-    """All of the grid: shape, dtype, parameters, channels_last."""
+    """Cases of the grid: shape, dtype, parameters, channels_last."""
     for dimensions in shapes:
         yield from product(shapes[dimensions], DTYPES, (False, True), (False, True))
 
@@ -96,7 +96,7 @@ def ours(shape: tuple[int, ...], affine: bool, activation: str) -> nn.Module:
 def measured(
     x: Tensor, layers: tuple[nn.Module, nn.Module], rounds: int, measure: Callable[[Callable[[], object]], float]
 ) -> float:
-    """How many times faster the second is."""
+    """Factor by which the second is faster."""
     probe = torch.randn_like(x)
 
     def step(layer: nn.Module) -> Callable[[], None]:

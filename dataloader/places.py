@@ -36,7 +36,7 @@ MAX_GAP, MAX_BLOCK = 256 << 10, 16 << 20
 AT_ONCE = 8
 """Number of requests at a time: with `MAX_BLOCK` they bound the memory."""
 VERSION = ("size", "ETag", "etag", "e_tag", "mtime", "LastModified", "updated", "created", "last_modified")
-"""What fsspec's file systems call the things that change with a file's content."""
+"""Names that fsspec's file systems have for the things that change with a file's content."""
 
 
 class Unreachable(UserError, OSError):
@@ -260,7 +260,7 @@ def _version(info: Mapping[str, Any]) -> str:
 
 
 def _said(error: Exception) -> str:
-    """What a store's library says, which may be pages: an S3 server's own sentence, if there is one."""
+    """Sentence of a store's library, which may say pages: an S3 server's own, if there is one."""
     text = str(error).partition("Debug source:")[0]
     if ASKED_LAST in text:
         return "no credentials are in the environment: for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

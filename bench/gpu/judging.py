@@ -43,7 +43,7 @@ def _probe(shape: torch.Size, dtype: torch.dtype, device: torch.device, number: 
 
 
 def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    """Whether two runs have the same bits; NaNs are no bits to agree on."""
+    """Tell whether two runs have the same bits; NaNs are no bits to agree on."""
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 

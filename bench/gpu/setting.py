@@ -17,7 +17,7 @@ SMALL = ModelConfig(
 
 @dataclass(frozen=True)
 class Setting:
-    """Of one phase."""
+    """Setting of one phase."""
 
     out: Path
     """Folder for what is found."""
@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def device(self) -> torch.device:
-        """Where to compute."""
+        """Device to compute on."""
         return torch.device("cpu") if self.rehearse else torch.device("cuda", torch.cuda.current_device())
 
     @property
@@ -53,7 +53,7 @@ class Setting:
 
     @property
     def side(self) -> int:
-        """Of the images at which operations are checked."""
+        """Side of the images at which operations are checked."""
         return 4 if self.rehearse else self.model.image_size
 
     @property

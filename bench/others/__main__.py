@@ -36,7 +36,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a model in one layout and dtype."""
+    """Measurements of a model in one layout and dtype."""
 
     name: str
     layout: str

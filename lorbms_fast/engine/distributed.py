@@ -34,7 +34,7 @@ class World:
     rank: int = 0
     size: int = 1
     store: Store | None = field(default=None, compare=False)
-    """What all processes see, and where each notes how often it has met the others: who is missing can be named."""
+    """Store that all processes see; each notes there how often it has met the others: who is missing can be named."""
 
     @property
     def first(self) -> bool:

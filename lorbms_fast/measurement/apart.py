@@ -38,7 +38,7 @@ class Apart:
     """The process."""
 
     forms: dict[str, int]
-    """How many operations first use gave each form, where kernels of ours run."""
+    """Numbers of operations that first use gave each form, where kernels of ours run."""
     _process: ProcessPoolExecutor
 
     def __call__(self) -> None:

@@ -27,13 +27,13 @@ class Loops:
     """Steps and loads that one program does in turn."""
 
     steps: int = 0
-    """Of matrix products, each with loads that may go out `stages - 1` steps ahead."""
+    """Number of matrix products, each with loads that may go out `stages - 1` steps ahead."""
     loads: int = 0
     """Loads in turn that nothing has asked for ahead."""
     tile: int = 0
     """Bytes of a step's factors, which go into shared memory and come out of it."""
     programs: int = 1
-    """How many programs do it."""
+    """Number of programs that do it."""
 
     @property
     def traffic(self) -> float:
@@ -57,7 +57,7 @@ class Chain:
     kinds: tuple[Loops, ...] = ()
     """Programs that may run at the same time, as far as there is room."""
     last: Loops = Loops()
-    """What the last of some programs goes on to do alone."""
+    """Steps that the last of some programs goes on to do alone."""
     stages: int = 3
 
     def cycles(self, multiprocessors: int, resident: int) -> tuple[float, float]:

@@ -18,9 +18,9 @@ class Host:
     """Seconds, with the part of autograd that both directions share."""
 
     custom: float
-    """Of an operator of ours: dispatch through torch.library, without its launches."""
+    """Seconds of an operator of ours: dispatch through torch.library, without its launches."""
     plain: float
-    """Of an operator of torch's."""
+    """Seconds of an operator of torch's."""
 
 
 def measured() -> Host:

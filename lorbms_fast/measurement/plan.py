@@ -33,7 +33,7 @@ REPLAYED = (1.0e-6, 2.0e-6)
 OF_PEAK = (0.8, 0.4)
 """Share of a data sheet's rates that kernels reach: assumed, at best and at worst."""
 REGISTERS = 128
-"""Of a thread, where a launch does not bound them: what most kernels take (bench/STATIC.md)."""
+"""Registers of a thread, where a launch does not bound them: what most kernels take (bench/STATIC.md)."""
 
 
 @dataclass(frozen=True)

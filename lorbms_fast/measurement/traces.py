@@ -14,7 +14,7 @@ from lorbms_fast.measurement.plan import Iteration, Operation, Range
 from lorbms_fast.measurement.profiled import NOTED
 
 SETTINGS = {"preset": str, "batch_size": int, "precision": str, "iterations": int}
-"""What `profile` and the kit note of the iterations that ran."""
+"""Settings that `profile` and the kit note of the iterations that ran."""
 OTHERS = "all of torch's"
 
 
@@ -23,7 +23,7 @@ class Trace:
     """Kernels in the order in which they began."""
 
     settings: dict[str, Any]
-    """As `SETTINGS`."""
+    """Settings named as `SETTINGS` are."""
     gpu: str
     kernels: list[tuple[str, float]]
     """Name, and seconds; copies and fills of memory among them."""

@@ -45,7 +45,7 @@ def _size(values: tuple[Any, ...]) -> float:
 
 
 def _convolve(a: dict[str, Any]) -> Work:
-    """What the input contributes to all new maps; and, of whole images with a norm, all that layers then do."""
+    """Work on the input's part of all new maps; and, of whole images with a norm, on all that layers then do."""
     item, C, MAPS = _BYTES[a["y"].dtype], a["C"], a["MAPS"]
     weights = a["KERNEL"] ** 2 * C * MAPS
     positions = _positions(a)
@@ -58,12 +58,12 @@ def _convolve(a: dict[str, Any]) -> Work:
 
 
 def _positions(a: dict[str, Any]) -> int:
-    """Of all images together."""
+    """Number of positions in all images together."""
     return int(a["y"].bytes // _BYTES[a["y"].dtype] // a["MAPS"])
 
 
 def _solve(a: dict[str, Any]) -> Work:
-    """Forward or back: a layer reads the maps of all before (after) it, in all images."""
+    """Work of layers, forward or back: each reads the maps of all before (after) it, in all images."""
     item, G, MAPS = _BYTES[a["y"].dtype], a["G"], a["MAPS"]
     positions = _positions(a)
     layers = range(a["first"], a["last"])
@@ -78,7 +78,7 @@ def _solve(a: dict[str, Any]) -> Work:
 
 
 def _gradients(a: dict[str, Any]) -> Work:
-    """Of the input, every pair of its maps and new ones; of weights, every pair of a map and one that it read."""
+    """Work on gradients: of the input, all pairs of its maps and new ones; of weights, of a map and one it read."""
     positions, taps = _positions(a), a["KERNEL"] ** 2
     C, MAPS, G = a["C"], a["MAPS"], a["G"]
     read = sum(C + layer * G for layer in range(MAPS // G)) * G
@@ -88,13 +88,13 @@ def _gradients(a: dict[str, Any]) -> Work:
 
 
 def _pooled_conv(a: dict[str, Any]) -> Work:
-    """Of four positions a window, one result and one byte."""
+    """Work on four positions a window, which give one result and one byte."""
     windows, C, O, item = a["windows"], a["C"], a["O"], _BYTES[a["y"].dtype]
     return Work(8 * windows * C * O, windows * (4 * C * item + O * (item + 1)) + a["weight"].bytes)
 
 
 def _pooled_conv_gradients(a: dict[str, Any]) -> Work:
-    """Of all positions, and of parameters over them, as far as either is wanted."""
+    """Work on the gradients of all positions, and of parameters over them, as far as either is wanted."""
     N, C, O = a["N"], a["C"], a["O"]
     of_x = 2 * N * a["H"] * a["W"] * C * O if a["dx"].bytes else 0
     of_parameters = 2 * N * a["H"] * a["W"] * C * O if a["partial"].bytes else 0

@@ -62,9 +62,9 @@ class Golden:
     parameters: Any
     """Name, shape, scale, shift and check sums of every parameter."""
     prefix: str
-    """What all filled names begin with."""
+    """Beginning of all filled names."""
     dtype: torch.dtype
-    """What is computed in."""
+    """Dtype that is computed in."""
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype) -> "Golden":

@@ -71,7 +71,7 @@ def _works(setting: Setting) -> Iterator[Work]:
 
 
 class Compiled:
-    """What `compiling` has done."""
+    """Results of `compiling`."""
 
     def __init__(self) -> None:
         self.done: set[str] = set()
@@ -130,7 +130,7 @@ class _Hopper:
         return 0
 
     def get_current_target(self) -> Any:
-        """What to compile for."""
+        """Architecture to compile for."""
         from triton.backends.compiler import GPUTarget
 
         return GPUTarget("cuda", 90, 32)

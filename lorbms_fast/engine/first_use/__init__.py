@@ -26,7 +26,7 @@ from lorbms_fast.progress import tqdm
 
 Tried = Literal["auto", "triton"]
 IN_FORCE: dict[Kernels, Impl] = {"auto": "auto", "triton": "triton", "torch": "fused"}
-"""What `--kernels` puts in force; with `torch`, nothing is tried."""
+"""Forms that `--kernels` puts in force; with `torch`, nothing is tried."""
 
 
 def tried(kernels: Kernels, device: torch.device, impl: str = "fast") -> Tried | None:

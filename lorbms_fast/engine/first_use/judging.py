@@ -36,7 +36,7 @@ class Errors(NamedTuple):
 
     found: float
     own: float
-    """Of the definition in the form's arithmetic."""
+    """Error of the definition in the form's arithmetic."""
     wrong: str | None
     """The first result whose error is more than the definition's allows."""
 
@@ -76,7 +76,7 @@ class Verdict:
     milliseconds: dict[str, float] = field(default_factory=dict)
     """Forward and backward."""
     failures: dict[str, str] = field(default_factory=dict)
-    """What is wrong with a form."""
+    """Faults of a form."""
     passing: bool = False
     """Something of the machine as it was then came in between, such as memory or a disk that was full."""
 
