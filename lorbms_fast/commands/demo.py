@@ -1,6 +1,5 @@
 """`lorbms-fast demo`: the whole path on shipped photographs."""
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from lorbms_fast.config import PRESETS, Natural
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.engine.log import read_lines
+from lorbms_fast.engine.log import read_entries
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.results import percentage
 from lorbms_fast.photos import shipped
@@ -93,18 +92,16 @@ def _copy_photographs(data: Path) -> None:
 
 def _learned(run: Path, store: ImageStore) -> str:
     """Say in numbers what was learned, each beside what it would be without."""
-    entries = [json.loads(line) for line in read_lines(run / "metrics.jsonl")]
-    count, cpu = max(1, len(entries) // 20), torch.device("cpu")
+    entries = read_entries(run / "metrics.jsonl")
+    iteration, count, cpu = int(entries[-1]["iteration"]), max(1, len(entries) // 20), torch.device("cpu")
     first, last = (
         {name: sum(entry[name] for entry in part) / count for name in part[0]}
         for part in (entries[:count], entries[-count:])
     )
     blurs = blur_levels(to_float_nchw(np.asarray(store.images[:200])))
-    found = measure_retrieval(
-        load_networks(run), store, run, int(entries[-1]["iteration"]), pairs=96, seed=0, device=cpu
-    )
+    found = measure_retrieval(load_networks(run), store, run, iteration, pairs=96, seed=0, device=cpu)
     lines = [
-        f"reconstruction after {entries[-1]['iteration']:,} iterations: PSNR {first['psnr']:.1f} -> "
+        f"reconstruction after {iteration:,} iterations: PSNR {first['psnr']:.1f} -> "
         f"{last['psnr']:.1f} dB ({', '.join(f'{name} {level:.1f}' for name, level in blurs.items())})",
         f"classifier: L_cls {first['L_cls']:.2f} -> {last['L_cls']:.2f} "
         f"(0.5 of everything: {4 * math.log(2):.2f}, the best constant answer: {_best_constant(store):.2f})",

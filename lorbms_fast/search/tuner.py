@@ -15,7 +15,7 @@ from ray.tune.schedulers import PopulationBasedTraining
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.first_use import IN_FORCE
-from lorbms_fast.engine.log import read_lines
+from lorbms_fast.engine.log import read_entries
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import use_impl
@@ -50,7 +50,7 @@ class Trial(tune.Trainable):
         start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
         with use_impl(IN_FORCE[run.config.kernels]):
             training.train(start)
-        entries = [json.loads(line) for line in read_lines(run.folder / "metrics.jsonl")][-self.every :]
+        entries = read_entries(run.folder / "metrics.jsonl")[-self.every :]
         means = {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}
         return means | {"iteration": self.done}
 

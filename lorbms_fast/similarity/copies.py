@@ -67,7 +67,7 @@ def _on_grid(images: NDArray[np.float32]) -> NDArray[np.float32]:
     starts = np.arange(GRID) * images.shape[1] // GRID
     counts = np.diff(starts, append=images.shape[1]).clip(min=1)  # fewer pixels than cells: some cells share one
     sums = np.add.reduceat(np.add.reduceat(images, starts, 1), starts, 2)
-    return sums / np.outer(counts, counts).astype(np.float32)[..., None]
+    return (sums / np.outer(counts, counts)[..., None]).astype(np.float32)
 
 
 def _similar(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]:
