@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def train_supervised(
         raise UserError(f"{title}: {len(rows)} pictures do not fill a batch of {schedule.batch_size}: lower it")
     network.train()
     optimizer = schedule.optimizer(network.parameters())
-    setting = {"schedule": asdict(schedule), "pictures": data.fingerprint(), "rows": rows.tolist()}
+    setting = {"schedule": asdict(schedule), "pictures": data.fingerprint(), "rows": sha256(rows.tobytes()).hexdigest()}
     start = restore_state(state, setting, network, [optimizer])
     numbers = range(start, schedule.iterations)
     loss = torch.tensor(float("nan"))
