@@ -88,9 +88,12 @@ def named_members(root: Path, archives: list[Path]) -> tuple[list[Named], list[S
             for name, member in _members(root / archive):  # one by one: what comes before damage counts
                 if name in places:
                     left_out.append(Skipped(f"{places.pop(name)}", "beside", f"is {name}, written again further on"))
-                if (member.issym() or member.islnk()) and Path(name).suffix.lower() in SUFFIXES:
+                suffix = Path(name).suffix.lower()
+                if member.issparse() and suffix in SUFFIXES:
+                    left_out.append(Skipped(f"{archive}/{name}", "bad", "is sparse in its archive, which is not read"))
+                elif (member.issym() or member.islnk()) and suffix in SUFFIXES:
                     left_out.append(Skipped(f"{archive}/{name}", "beside", "is a link in its archive"))
-                elif member.isreg() and not member.issparse() and Path(name).suffix.lower() in SUFFIXES | UNREAD:
+                elif member.isreg() and suffix in SUFFIXES | UNREAD:
                     places[name] = ByteRange(str(archive), member.offset_data, member.size)
         except Exception as error:  # tarfile meets strangers' headers with exceptions of every kind
             left_out.append(Skipped(str(archive), "bad", _damage(root / archive, error)))
@@ -159,8 +162,10 @@ def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
-                    # A size below zero leads back to members that were read before, and round and round.
-                    if member.offset_data < end or not 0 <= member.size <= length - member.offset_data:
+                    # A size below zero leads back to members that were read before, and round and round; sparse
+                    # ones tell their size with the holes.
+                    size = 0 if member.issparse() else member.size
+                    if member.offset_data <= end or not 0 <= size <= length - member.offset_data:
                         claim = f"a file of {member.size:,} bytes begins at byte {member.offset_data:,}"
                         raise tarfile.ReadError(claim)
                     end = member.offset_data

@@ -69,6 +69,30 @@ def test_members_of_one_name_are_told_apart_and_links_are_left(photographs, tmp_
     assert [(entry.source, entry.kind) for entry in listing.unusable] == [(f"{x}.tar/2.jpg", "beside") for x in "ab"]
 
 
+def sparse(name: str, archived: int, real: int) -> bytes:
+    """Header of a sparse file: of so many bytes in the archive, and of as many with its holes."""
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT)[:512])
+    header[156:157], header[124:136] = tarfile.GNUTYPE_SPARSE, archived.to_bytes(12, "big", signed=True)
+    header[124] |= 0x80
+    header[386:410], header[483:495] = b"%011o\0%011o\0" % (0, max(archived, 0)), b"%011o\0" % real
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def test_sparse_members_are_told_and_none_leads_back(photographs, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(photographs / "photo00.jpg", arcname="0.jpg")
+    plain = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(sparse("1.jpg", 512, 10**7) + bytes(512) + plain)
+    listing = of_tar(tmp_path)
+    assert [photograph.id for photograph in listing.photographs] == ["0"]
+    assert [(one.source, one.kind) for one in listing.unusable] == [("a.tar/1.jpg", "bad")]
+    (tmp_path / "a.tar").write_bytes(tarfile.TarInfo("2").tobuf()[:512] + sparse("1.jpg", -512, 5) + plain)
+    with pytest.raises(UserError, match="is sparse in its archive"):
+        of_tar(tmp_path)
+
+
 def test_a_tar_that_is_cut_short_gives_what_is_before(tars, tmp_path):
     path = tars / "train-001.tar"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
