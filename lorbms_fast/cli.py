@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
+from lorbms_fast import __version__
 from lorbms_fast.atomic_io import UNWRITABLE
 from lorbms_fast.errors import UserError
 from lorbms_fast.threads import choose_threads
@@ -105,6 +106,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         if layers_only:
             print(f"None of them is installed, only the layers: {_install('train', 'tyro')}")
         sys.exit(0)
+    if name == "--version":
+        print(f"lorbms-fast {__version__}")
+        sys.exit(0)
     if name not in COMMANDS:
         _fail(f"'{name}' is not a command: choose one of {', '.join(COMMANDS)}")
     try:
@@ -172,10 +176,9 @@ def _load(name: str, arguments: Sequence[str]) -> Any:
 
 
 def _help() -> str:
-    lines = [f"  {name:<12}{summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(
-        ["usage: lorbms-fast COMMAND ...", "", *lines, "", "`lorbms-fast COMMAND --help` explains a command's options."]
-    )
+    commands = [f"  {name:<12}{summary}" for name, summary in COMMANDS.items()]
+    lines = ["usage: lorbms-fast COMMAND ... | --version", "", *commands, ""]
+    return "\n".join([*lines, "`lorbms-fast COMMAND --help` explains a command's options."])
 
 
 def _fail(message: str) -> None:

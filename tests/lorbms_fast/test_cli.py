@@ -74,6 +74,11 @@ def test_numbers_that_cannot_be_are_told_before_anything_is_looked_for(command, 
     assert re.fullmatch(rf"lorbms-fast: {option} {value}: Input should be .*\n", capsys.readouterr().err)
 
 
+def test_the_version_is_told(capsys):
+    assert run("--version") == 0
+    assert re.fullmatch(r"lorbms-fast \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
 def test_packages_that_ray_tune_lacks_are_told_on_one_line(monkeypatch, capsys):
     def tune(*_):
         raise ImportError('Can\'t import ray.tune as some dependencies are missing. Run `pip install "ray[tune]"`.')
