@@ -1,4 +1,4 @@
-"""The resize convolution as four small convolutions.
+"""The resize convolution as four products, or as four small convolutions.
 
 Along one axis, output 2 r reads three rows of the enlarged image that all come from input row r, and output 2 r + 1
 reads two from row r and one from row r + 1. So with taps w0, w1, w2
@@ -7,6 +7,13 @@ reads two from row r and one from row r + 1. So with taps w0, w1, w2
 
 and in two dimensions four outputs take 1 + 2 + 2 + 4 = 9 taps instead of 36, from an input a sixteenth in size. Each of
 the four convolutions writes every other row and column of the result.
+
+With p[r] = (w0 + w1) x[r] and q[r] = w2 x[r], this is
+
+    y[2 r] = p[r] + q[r],    y[2 r + 1] = p[r] + q[r + 1],    q[H] = 0,
+
+and in two dimensions four outputs take 4 products, those of the last phase's taps. They are one 1x1 convolution, whose
+maps a C++ loop adds up; without such loops it takes the four convolutions.
 """
 
 from typing import Any
@@ -18,6 +25,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.constants import beside
+from lorbms_fast.kernels.resize_conv import cpp
 
 CHANNELS_LAST = torch.channels_last
 
@@ -25,8 +33,12 @@ CHANNELS_LAST = torch.channels_last
 def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
     """(N, C, H, W) and folded taps (O, 9, C) -> (N, O, 2 H, 2 W), channels_last; documented in `reference.py`."""
     with no_autocast(x):
+        x = x.contiguous(memory_format=CHANNELS_LAST)
+        if cpp.LOOPS.take(x):
+            result: Tensor = _Products.apply(x, taps)
+            return result
         padded = F.pad(x, (0, 1, 0, 1)).contiguous(memory_format=CHANNELS_LAST)
-        result: Tensor = _Phases.apply(padded, taps)
+        result = _Phases.apply(padded, taps)
     return result
 
 
@@ -36,6 +48,7 @@ _PHASES = tuple((rows, columns) for rows in (_EVEN, _ODD) for columns in (_EVEN,
 SUMS = tuple(
     tuple(r * c for r in row for c in column) for rows, columns in _PHASES for row in rows for column in columns
 )
+_LAST_PHASE = len(SUMS) - 4
 
 
 def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -49,6 +62,41 @@ def _kernels(taps: Tensor) -> list[Tensor]:
     sizes = [(len(rows), len(columns)) for rows, columns in _PHASES]
     parts = taps.split([height * width for height, width in sizes], 1)
     return [part.unflatten(1, size).permute(0, 3, 1, 2) for part, size in zip(parts, sizes, strict=True)]
+
+
+class _Products(torch.autograd.Function):
+    """Input and taps -> the result, by the products of the last phase's taps; the others' are sums of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        return cpp.spread(F.conv2d(x, _pointwise(taps)).contiguous(memory_format=CHANNELS_LAST))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, taps = ctx.saved_tensors
+        if double_backward.asked_for(grad):
+            return double_backward.by_definition(_by_phases, (x, taps), grad)
+        to_products = cpp.gather(grad.contiguous(memory_format=CHANNELS_LAST))
+        needs_x, needs_taps = ctx.needs_input_grad
+        to_x, to_last, _ = torch.ops.aten.convolution_backward(
+            to_products, x, _pointwise(taps), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
+            [needs_x, needs_taps, False],
+        )  # fmt: skip
+        to_taps = None
+        if needs_taps:
+            to_taps = torch.zeros_like(taps)
+            to_taps[:, _LAST_PHASE:] = to_last.view(4, *taps[:, 0].shape).transpose(0, 1)
+        return to_x, to_taps
+
+
+def _pointwise(taps: Tensor) -> Tensor:
+    """(O, 9, C) -> the last phase's taps as the kernel of one convolution, (4 O, C, 1, 1)."""
+    return taps[:, _LAST_PHASE:].transpose(0, 1).flatten(0, 1)[:, :, None, None]
+
+
+def _by_phases(x: Tensor, taps: Tensor) -> Tensor:
+    return phases(F.pad(x, (0, 1, 0, 1)), taps)
 
 
 def phases(padded: Tensor, taps: Tensor) -> Tensor:
