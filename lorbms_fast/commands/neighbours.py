@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
+from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
 from lorbms_fast.config import Count, Natural, Weight
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, NeighbourTable
@@ -21,6 +21,7 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.mixing import TAU
 from lorbms_fast.rendering.neighbours import neighbour_sheet
+from lorbms_fast.rendering.sheet import save_sheet
 from lorbms_fast.similarity.algorithm2 import KEPT, Method, Quadrant, Settings, find, quadrant_features
 from lorbms_fast.similarity.copies import TOLERANCE, originals
 from lorbms_fast.similarity.features import load_extractor
@@ -124,9 +125,8 @@ def neighbours(
         keep_features(opened, work.features_file)
         shutil.rmtree(work.folder)
         (Place.of(store) / FOLDER).remove()
-    with atomic_write(opened.path / "neighbours.png") as partial:
-        images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
-        neighbour_sheet(opened, table, images).save(partial, format="png")
+    images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
+    save_sheet(neighbour_sheet(opened, table, images), opened.path / "neighbours.png")
     if url_of(store):
         for name in (path.name, "neighbours.png", FEATURES):
             if (opened.path / name).is_file():

@@ -53,7 +53,8 @@ def prepare(
     Args:
         source: Folder of photographs; of COCO (with annotations/ and train2017/ or the like); of WebDataset's .tar
             shards; of STL-10's binary files; or of PASCAL VOC (with JPEGImages/). Links to folders are followed; hidden
-            files, and stores and runs of this program below it, are left out. What is transparent becomes white.
+            files, and stores and runs of this program below it, are left out. What is transparent becomes white; of an
+            animation or several pages the first picture is taken.
         out: The store's folder; must not exist. Finished parts wait in OUT.partial until it is whole.
         recipe: folder takes every photograph once. The others are the thesis's data sets of COCO (Table 4.1): tr_v4
             (at least four boxes; each photo and its mirror image), tr_v5 (five versions of each), tr_v6 and te_v2

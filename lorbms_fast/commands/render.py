@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 import tyro
 
-from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.checkpoint import MODEL, load_weights
 from lorbms_fast.config import Count, Natural
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.errors import UserError
 from lorbms_fast.rendering.scenes import film_sheet, interpolation_sheet, scene_sheet
+from lorbms_fast.rendering.sheet import save_sheet
 from lorbms_fast.rendering.transfer import interpolation
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.tiles import is_grid
@@ -70,6 +70,5 @@ def render(
     else:
         target, sheet = run / "mixed_scenes.png", scene_sheet(batch, scenes)
     target = out or target
-    with atomic_write(target) as partial:
-        sheet.save(partial, format="png")
+    save_sheet(sheet, target)
     print(f"{target}: {len(batch.mask)} samples, {batch.mask.float().mean():.0%} of the tiles replaced")

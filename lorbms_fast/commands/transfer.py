@@ -4,12 +4,12 @@ from pathlib import Path
 
 import tyro
 
-from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.scenes import transfer_sheet
+from lorbms_fast.rendering.sheet import save_sheet
 from lorbms_fast.rendering.transfer import transfer as transfer_objects
 from lorbms_fast.run import Run, load_networks
 
@@ -34,6 +34,5 @@ def transfer(
     I_obj, I_ref = (to_float_nchw(center_crop(read_rgb(path), model.image_size)) for path in (object, scene))
     I_mix = transfer_objects(load_networks(run), I_obj[None], I_ref[None], chosen[None])[0]
     target = out or run / "transfer.png"
-    with atomic_write(target) as partial:
-        transfer_sheet(I_obj, I_ref, chosen, I_mix).save(partial, format="png")
+    save_sheet(transfer_sheet(I_obj, I_ref, chosen, I_mix), target)
     print(target)

@@ -24,6 +24,7 @@ from lorbms_fast.evaluation.generation import (
 from lorbms_fast.evaluation.linear import ROWS, in_columns
 from lorbms_fast.evaluation.provenance import AUTHOR_LOGS, store_source, table_4_4
 from lorbms_fast.evaluation.results import interval, read_result
+from lorbms_fast.rendering.sheet import save_sheet
 from lorbms_fast.run import Run, load_networks
 
 TEMPLATE = "report.html"
@@ -169,8 +170,7 @@ def _gallery(run: Path) -> Section:
         picture, words = gallery(load_networks(run), store)
     except UserError as error:
         return Section(title, missing=f"lorbms-fast evaluate report {run}  ({error})")
-    with atomic_write(target) as partial:
-        picture.save(partial, format="png")
+    save_sheet(picture, target)
     return Section(title, [words], pictures=[target])
 
 

@@ -1,14 +1,25 @@
 """A labeled grid of images."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.errors import UserError
 from lorbms_fast.rendering.style import INK, PAPER
 
 GAP, HEADER, FONT = 4, 22, 13
+
+
+def save_sheet(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all; UserError where the path has the ending of something else."""
+    if path.suffix.lower() not in ("", ".png"):
+        raise UserError(f"{path} would be a PNG by another name: choose one that ends in .png")
+    with atomic_write(path) as partial:
+        picture.save(partial, format="png")
 
 
 def sheet(

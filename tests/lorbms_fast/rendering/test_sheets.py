@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.lorbms import mix_chunks
 from lorbms_fast.models import build
 from lorbms_fast.rendering.scenes import collage
-from lorbms_fast.rendering.sheet import sheet
+from lorbms_fast.rendering.sheet import save_sheet, sheet
 from lorbms_fast.rendering.transfer import interpolation, transfer
 from tests.conftest import TINY
 
@@ -20,6 +22,14 @@ def test_images_stand_in_their_cells():
     page = np.asarray(sheet([[flat(10), None], [flat(20), flat(30, 200)]], ["a", "b"], ["first", "second"], cell=32))
     centre = lambda i, j: page[22 + i * 36 + 16, page.shape[1] - (2 - j) * 36 + 16, 0]  # noqa: E731
     assert [centre(0, 0), centre(0, 1), centre(1, 0), centre(1, 1)] == [10, 255, 20, 30]
+
+
+def test_a_sheet_is_a_png_by_its_name_too(tmp_path):
+    for name in ("a.png", "B.PNG", "c"):
+        save_sheet(Image.fromarray(flat(10)), tmp_path / name)
+    with pytest.raises(UserError, match=r"a\.mp4 would be a PNG by another name: choose one that ends in \.png"):
+        save_sheet(Image.fromarray(flat(10)), tmp_path / "a.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["B.PNG", "a.png", "c"]
 
 
 def test_ragged_rows_are_refused():
