@@ -1,8 +1,9 @@
 """Requests to stop (SIGINT, SIGTERM), noted when they come and followed when an iteration is over."""
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -33,10 +34,14 @@ class StopRequests:
             self._saved = None
 
     def note(self) -> None:
-        """Note that a request came."""
+        """Note that a request came, and say that an iteration has to end first."""
         self.came = True
         if self._saved is not None:
             raise Interrupted(self._saved)
+        with suppress(OSError):  # nobody can be told; print would fail inside a print
+            os.write(
+                2, b"\nstopping: this iteration is finished and saved first; Ctrl-C again stops at once, unsaved\n"
+            )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.log import Log
-from lorbms_fast.engine.signals import Interrupted
+from lorbms_fast.engine.signals import Interrupted, stop_requests
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.run import BEGINNING, Run
@@ -86,6 +86,13 @@ def one_of_two(rank: int, folder: Path, store: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     assert both(folder, CONFIG, ImageStore.open(store), World(rank, 2)) == (3, [True, True, True])
     dist.destroy_process_group()
+
+
+def test_a_stop_that_has_to_wait_is_told(capfd):
+    with stop_requests() as requests:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert requests.came
+    assert "this iteration is finished and saved first; Ctrl-C again stops at once, unsaved" in capfd.readouterr().err
 
 
 def test_two_processes_interrupted_after_every_iteration(store, tmp_path):
