@@ -17,7 +17,7 @@ from lorbms_fast.measurement.counts import count
 from lorbms_fast.measurement.step import random_batch, step
 from lorbms_fast.mixing import padded_candidates, used_candidates
 from lorbms_fast.models import build
-from lorbms_fast.optimizers import Adam, Optimizers
+from lorbms_fast.optimizers import Adam, Optimizers, update
 from lorbms_fast.types import Batch
 from tests.conftest import TINY
 from tests.lorbms_fast.engine.waiting import waits
@@ -51,6 +51,25 @@ def test_five_iterations_agree(normalize, fresh):
         # Biases before a norm have gradient 0, of which Adam makes steps of rounding noise: they move nothing.
         scale = max(expected.norm().item(), 1e-2)
         assert (fast[name] - expected).norm().item() <= 1e-9 * scale or _without_effect(name), name
+
+
+def test_updates_come_in_the_thesis_s_order_and_u_moves_after_all(monkeypatch):
+    networks = build(TINY.model, "fast").train()
+    optimizers = Optimizers.of(networks, TINY.optim)
+    names = {optimizer: name for name, optimizer in vars(optimizers).items()}
+    before = {name: value.clone() for name, value in networks.named_buffers() if name.endswith(".u")}
+    order = []
+
+    def noted(optimizer, loss):
+        order.append(names[optimizer])
+        update(optimizer, loss)
+        assert all(torch.equal(networks.get_buffer(name), u) for name, u in before.items())
+
+    monkeypatch.setattr("lorbms_fast.engine.iteration.update", noted)
+    iterate(IMPLS["fast"], networks, optimizers, [random_batch(3, 64)], TINY.loss, TINY.optim)
+    assert order == ["generator", "generator", "classifier", "discriminator"]
+    assert before
+    assert not any(torch.equal(networks.get_buffer(name), u) for name, u in before.items())
 
 
 def _without_effect(name: str) -> bool:

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from lorbms_fast import losses
 from lorbms_fast.cli import main
+from lorbms_fast.config import LossConfig, OptimConfig
+from lorbms_fast.engine import iteration
 from lorbms_fast.engine.implementations import IMPLS
 from lorbms_fast.errors import UserError
+from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.verification.forward import fill_checks, forward_checks
 from lorbms_fast.verification.golden import SHIPPED, Golden
-from lorbms_fast.verification.gradients import gradient_checks
+from lorbms_fast.verification.gradients import CONVENTIONS, LAMBDAS, gradient_checks
 from lorbms_fast.verification.operations import operation_checks
 
 
@@ -58,6 +62,38 @@ def test_gradients_of_the_default_convention_agree(impl, copy):
     checks = list(gradient_checks(Golden.open(copy, torch.float64), impl))
     assert len(checks) == 5
     assert not _out(checks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lambdas", "schedule", "convention"), [("one", "once", "const"), ("quarter", "author", "through")]
+)
+def test_an_iteration_goes_as_the_authors_program(lambdas, schedule, convention, monkeypatch):
+    """Losses before it, after each of its four updates, and after u has moved on.
+
+    In float32 they soon differ by tenths, as kinks flip; in float64 by less than a hundredth.
+    """
+    golden = Golden.open(SHIPPED, torch.float64)
+    with np.load(SHIPPED / "steps.npz") as steps:
+        expected, columns = steps[f"losses_{lambdas}_{schedule}_{convention}"][:6], steps["columns"].tolist()
+    impl, batch, networks = IMPLS["fast"], golden.batch(), golden.networks("fast", CONVENTIONS[convention]).train()
+    optim = OptimConfig(sn_power_iterations=(9, 2) if schedule == "author" else (1, 1))
+    seen: list[list[float]] = []
+
+    def look() -> None:
+        with torch.no_grad():
+            L, s = impl.generator_losses(networks, batch, LossConfig())
+            D = losses.called_real(networks.dsc(batch.I_ref)), losses.called_fake(networks.dsc(s.I_mix))
+        seen.append([float(x) for x in (L.L_rec_hat, L.L_rec_prime, L.L_adv, L.L_cls, *D)])
+
+    update = iteration.update
+    monkeypatch.setattr(iteration, "update", lambda *of: (update(*of), look()))
+    look()
+    optimizers = Optimizers.of(networks, optim)
+    iteration.iterate(impl, networks, optimizers, [batch], LossConfig(lambdas=LAMBDAS[lambdas]), optim)
+    look()
+    assert columns == ["L_rec_hat", "L_rec_prime", "L_adv", "L_cls_one", "L_D_real", "L_D_fake"]
+    np.testing.assert_allclose(seen, expected, rtol=0.02)
 
 
 def test_another_prefix_changes_every_value(copy):
