@@ -93,7 +93,7 @@ def test_an_iteration_goes_as_the_authors_program(lambdas, schedule, convention,
     iteration.iterate(impl, networks, optimizers, [batch], LossConfig(lambdas=LAMBDAS[lambdas]), optim)
     look()
     assert columns == ["L_rec_hat", "L_rec_prime", "L_adv", "L_cls_one", "L_D_real", "L_D_fake"]
-    np.testing.assert_allclose(seen, expected, rtol=0.02)
+    np.testing.assert_allclose(seen, expected, rtol=0.03)
 
 
 def test_another_prefix_changes_every_value(copy):
