@@ -57,6 +57,16 @@ def test_half_of_the_views_are_mirrored_and_each_resize_is_used(monkeypatch):
     assert 150 < methods.count(crops.cv2.INTER_CUBIC) < 250
 
 
+def test_brightness_and_saturation_have_the_ranges_of_the_protocol():
+    """Brightness moves all channels alike, and so leaves what saturation scales: their distance from the brightest."""
+    picture = np.full((1, 8, 8, 3), (128, 96, 96), np.uint8)
+    views = torch.stack([training_crops(labelled(picture), [0], 8, 0, view)[0, :, 4, 4] for view in range(400)])
+    brightest, darkest = ((views[:, channel] + 1) * (255 / 2) for channel in (0, 1))
+    shift, factor = brightest - 128, (brightest - darkest) / 32
+    assert [round(shift.min().item()), round(shift.max().item())] == [-32, 32]
+    assert [factor.min().item(), factor.max().item()] == pytest.approx([0.5, 1.5], abs=0.02)
+
+
 def test_saturation_is_that_of_hsv():
     x = torch.rand(5, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x[0, :, 0, 0] = 0

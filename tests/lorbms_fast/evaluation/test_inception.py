@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.inception import Inception, load_inception, resize_as_tensorflow
+from lorbms_fast.evaluation.inception import Block, Inception, load_inception, resize_as_tensorflow
 
 CPU = torch.device("cpu")
 
@@ -42,6 +42,25 @@ def test_sizes_and_names(network: Inception):
     ]
     assert features.shape == (1, 2048)
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_what_differs_from_later_inceptions(network: Inception):
+    """Averages do not count padding, the last block pools by maximum, pixels are scaled by 128, logits have no bias."""
+    pool = Block(1, [], "mean", 1).eval()
+    torch.nn.init.ones_(pool.branch_pool.conv.weight)
+    with torch.inference_mode():
+        averages = pool(torch.ones(1, 1, 4, 4))
+    torch.testing.assert_close(averages, averages[:, :, 1:2, 1:2].expand_as(averages))
+    assert [network.get_submodule(name).pool for name in network.blocks[-2:]] == ["mean", "max"]
+    seen = []
+    hook = network.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, images: seen.append(images[0].unique().tolist()))
+    with torch.inference_mode():
+        before = [network(torch.full((1, 3, 75, 75), value))[1] for value in (0.0, 192.0)]
+        network.fc.bias += 1 + torch.arange(1008)
+        after = network(torch.full((1, 3, 75, 75), 192.0))[1]
+    hook.remove()
+    assert seen == [[-1.0], [0.5], [0.5]]
+    torch.testing.assert_close(after, before[1])
 
 
 def test_resize_reads_at_unshifted_positions():

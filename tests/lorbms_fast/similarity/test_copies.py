@@ -55,6 +55,12 @@ def test_what_looks_alike_from_afar_is_no_copy(scenes):
     assert np.array_equal(found, np.arange(25))
 
 
+def test_copies_differ_by_few_levels():
+    image = np.random.Generator(np.random.Philox(0)).integers(50, 200, (64, 64, 3), dtype=np.uint8)
+    found = originals(np.stack([image, image + np.uint8(4), image + np.uint8(12)]))
+    assert found[0] == found[1] != found[2]
+
+
 def test_one_picture_alone():
     assert len(set(originals(np.full((2100, 64, 64, 3), 77, np.uint8)))) == 1
 
