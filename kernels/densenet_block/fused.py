@@ -24,12 +24,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import is_channels_last
+from lorbms_fast.kernels._common.winograd import relu_conv2d, relu_conv2d_backward
 from lorbms_fast.kernels.densenet_block import cpp, passes, reference
 from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
 
@@ -92,12 +92,16 @@ def _stack(
             does.statistics(bottleneck, mean2, var2)
         a2 = torch.empty_like(bottleneck)
         does.norm_relu(bottleneck, _norm(layer.norm2, of_bottleneck), a2)
-        y = F.conv2d(positions.maps(a2), layer.conv2.to(x.dtype), padding=1)
+        y = relu_conv2d(positions.maps(a2), _beside(layer.conv2, x), activated=True)
         positions.maps(stack[:, own]).copy_(y if layer.dropout is None else y.mul_(layer.dropout))
         used.append((of_stack, of_bottleneck))
         if saved is not None:
             saved += [bottleneck, *of_stack, *of_bottleneck, layer.dropout]
     return stack
+
+
+def _beside(weight: Tensor, maps: Tensor) -> Tensor:
+    return weight.to(maps.dtype, memory_format=torch.channels_last)
 
 
 class _Kept(NamedTuple):
@@ -154,10 +158,9 @@ class _Block(torch.autograd.Function):
                 grad_y = grad_y.mul_(layer.dropout)
             norm2, a2 = _norm(layer.norm2, of_bottleneck), torch.empty_like(bottleneck)
             does.norm_relu(bottleneck, norm2, a2)
-            to_a2, grad_W2, _ = torch.ops.aten.convolution_backward(
-                grad_y, positions.maps(a2), layer.conv2.to(x.dtype), None,
-                [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, wanted[5], False],
-            )  # fmt: skip
+            to_a2, grad_W2, _ = relu_conv2d_backward(
+                grad_y, positions.maps(a2), _beside(layer.conv2, x), (True, wanted[5], False), activated=True
+            )
             del a2
             to_a2 = positions.matrix(to_a2)
             to_bias2, to_weight2, constant2, slope2 = mean.new_zeros(4, bottleneck.shape[1])

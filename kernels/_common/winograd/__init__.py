@@ -18,10 +18,10 @@ Gradients = tuple[Any, Any, Any]
 """Tensors, or None where none was asked for."""
 
 
-def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
-    """`b + W * ReLU(x)`, (N, O, H, W), channels_last where x is."""
+def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None, activated: bool = False) -> Tensor:
+    """`b + W * ReLU(x)`, (N, O, H, W), channels_last where x is; `activated`: x is ReLU(x) already."""
     if not cpp.take(x, W):
-        return F.conv2d(torch.relu(x), W, b, padding=W.shape[-1] // 2)
+        return F.conv2d(x if activated else torch.relu(x), W, b, padding=W.shape[-1] // 2)
     y = cpp.maps_like(x, W.shape[0])
     cpp.relu_conv2d(x, W, b, y, False)
     return y
@@ -35,12 +35,15 @@ def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
         norm_relu.add_(out, relu_conv2d(x, W))
 
 
-def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> Gradients:
+def relu_conv2d_backward(
+    grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool], activated: bool = False
+) -> Gradients:
     """Gradients of `b + W * ReLU(x)` for the masked ones of ReLU(x), W and b, given that of the result."""
     if not cpp.take(x, W, grad):
         ones, padding = [1, 1], [W.shape[-1] // 2] * 2
+        a = x if activated else torch.relu(x)
         result: Gradients = torch.ops.aten.convolution_backward(
-            grad, torch.relu(x), W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
+            grad, a, W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
         )
         return result
     to_x = to_W = None

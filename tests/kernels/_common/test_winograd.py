@@ -97,3 +97,14 @@ def test_only_float32_with_enough_tiles_for_its_weights():
     assert not cpp.take(stack(2, 47, 16, 16), stack(64, 47, 3, 3))
     assert not cpp.take(stack(1, 656, 4, 4), stack(192, 656, 3, 3))
     assert not cpp.take(stack(64, 16, 1, 1), stack(16, 16, 3, 3))
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["C++", "torch"])
+def test_what_went_through_relu_already(native):
+    x, g, W = stack(2, 48, 16, 16), stack(2, 64, 16, 16, seed=1), stack(64, 48, 3, 3, seed=2)
+    a, mask = torch.relu(x), (True, True, False)
+    with native_loops(native):
+        assert torch.equal(winograd.relu_conv2d(a, W, activated=True), winograd.relu_conv2d(x, W))
+        found = winograd.relu_conv2d_backward(g, a, W, mask, activated=True)
+        expected = winograd.relu_conv2d_backward(g, x, W, mask)
+    assert all(torch.equal(f, e) for f, e in zip(found[:2], expected[:2], strict=True))
