@@ -237,9 +237,6 @@ def _forget(copied: tuple[Place, Sequence[int]]) -> None:
             shutil.rmtree(work.copies / f"q{q + 1}", ignore_errors=True)
 
 
-# --- features --------------------------------------------------------------------------------------------------------
-
-
 def _compute_features(job: Job, store: ImageStore) -> None:
     def part(rows: slice) -> pa.Table:
         return store.index.take(pa.array(range(rows.start, rows.stop)))  # a slice is sent with all that it is a part of
@@ -284,9 +281,6 @@ def _mapped(place: Place, prefix: str, number: int) -> NDArray[np.floating]:
     return mapped
 
 
-# --- copies ----------------------------------------------------------------------------------------------------------
-
-
 def _pictures(job: Job, item: None) -> NDArray[np.int64]:
     return _kept(job.work, "pictures.npz", lambda: {"rows": originals(_images(job))})["rows"]
 
@@ -307,9 +301,6 @@ def _copies_in_cells(shared: tuple[Job, str], item: tuple[int, list[NDArray[np.i
 
     kept = _kept(job.work, f"{key}/pictures-{number:05d}.npz", find)
     return kept["rows"], kept["originals"]
-
-
-# --- the search of a quadrant ----------------------------------------------------------------------------------------
 
 
 def search_whole(job: Job, pictures: NDArray[np.int64], quadrants: Sequence[int]) -> list[Quadrant]:

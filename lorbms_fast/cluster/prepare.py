@@ -35,9 +35,6 @@ OTHERS = "photographs or options"
 """The work that `OUT.partial` elsewhere may be claimed for."""
 
 
-# --- listing ---------------------------------------------------------------------------------------------------------
-
-
 def list_photographs(
     source: Path, layout: Layout | None, annotations: Path | None, split: str | None, part: Part | None, out: Path
 ) -> Listing:
@@ -143,9 +140,6 @@ def fastest_on_cluster() -> tuple[str, str]:
 
 def _fastest(shared: None, item: None) -> tuple[str, str]:
     return fastest()
-
-
-# --- shards ----------------------------------------------------------------------------------------------------------
 
 
 def prepare_on_cluster(
