@@ -11,10 +11,8 @@ import torch.distributed as dist
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.distributed import ALONE, World
-from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.signals import Interrupted, stop_requests
 from lorbms_fast.engine.trainer import Training
-from lorbms_fast.errors import UserError
 from lorbms_fast.run import BEGINNING, Run
 from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
@@ -97,9 +95,3 @@ def test_a_stop_that_has_to_wait_is_told(capfd):
 
 def test_two_processes_interrupted_after_every_iteration(store, tmp_path):
     work_together(2, one_of_two, tmp_path, store.path)
-
-
-def test_a_damaged_log_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"iteration": 1}\nnoise\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged .* remove it, the run goes on without"):
-        Log(tmp_path, 1, 2, first=True)
