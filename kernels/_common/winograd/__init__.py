@@ -1,6 +1,6 @@
 """The convolution `b + W * ReLU(x)`, padded so that maps keep their size, with its gradients: Winograd's, or oneDNN's.
 
-In float32, on a processor with AVX-512 and with a C++ compiler, a 3x3 convolution takes a quarter of the
+In float32, on a processor with AVX2 or AVX-512 and with a C++ compiler, a 3x3 convolution takes a quarter of the
 multiplications (`loops.cpp`) where its maps are large enough, and is off by two to three times as much as oneDNN's, a
 millionth or two of the largest result. Elsewhere torch's operations compute the same. There is no autograd here.
 """

@@ -18,7 +18,7 @@ LOOPS = Loops(
     },
 )
 LANES = 16
-"""Channels, in and out, come in so many."""
+"""Channels, in and out, come in so many: a vector of AVX-512, two of AVX2."""
 
 
 def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
@@ -40,7 +40,11 @@ def _pays(n: int, C: int, height: int, width: int, O: int) -> bool:
     Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core).
     """
     direct, ours = 9 * n * height * width, 36 * tiles(n, height, width) + C * O // 64
-    return not (C % LANES or O % LANES) and direct >= 2 * ours and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return not (C % LANES or O % LANES) and direct >= 2 * ours and _has_vectors()
+
+
+def _has_vectors() -> bool:
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def tiles(n: int, height: int, width: int) -> int:

@@ -36,8 +36,12 @@ constexpr float a = 0.707106781186547524f, b = 2 * a;
 // Tiles that are taken together.
 constexpr int64_t TOGETHER = 48;
 
-// 16 channels.
+// Channels of a vector.
+#ifdef __AVX512F__
 constexpr int64_t LANES = 16;
+#else
+constexpr int64_t LANES = 8;
+#endif
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 inline Vector load(const float *from) { return *reinterpret_cast<const Unaligned *>(from); }
@@ -170,22 +174,28 @@ void all_rows(
         if (rows) all_rows<(R + 1) / 2, V, ADD>(rows, depth, x, row, step, y, y_row, c, c_row);
 }
 
-// c = x y, or c += x y; x[i, k] is at x[i * row + k * step]. As many sums at once as registers hold, 24 to 28 vectors.
+// c = x y, or c += x y; x[i, k] is at x[i * row + k * step]. As many sums at once as registers hold: 24 of AVX-512's 32, 12 of AVX2's 16.
 template <bool ADD>
 void product(
     int64_t rows, int64_t columns, int64_t depth, const float *x, int64_t row, int64_t step, const float *y, float *c
 ) {
     for (int64_t column = 0; column < columns;) {
-        const int64_t left = (columns - column) / LANES, vectors = left == 5 ? 3 : std::min<int64_t>(left, 4);
+        const int64_t left = (columns - column) / LANES, most = LANES == 16 ? 4 : 2;
+        const int64_t vectors = left == most + 1 ? (most + 2) / 2 : std::min(left, most);
         const auto with = [&](auto some_rows) {
             some_rows(rows, depth, x, row, step, y + column, columns, c + column, columns);
         };
-        switch (vectors) {
-        case 1: with(all_rows<14, 1, ADD>); break;
-        case 2: with(all_rows<12, 2, ADD>); break;
-        case 3: with(all_rows<8, 3, ADD>); break;
-        case 4: with(all_rows<6, 4, ADD>); break;
-        }
+        if constexpr (LANES == 16)
+            switch (vectors) {
+            case 1: with(all_rows<14, 1, ADD>); break;
+            case 2: with(all_rows<12, 2, ADD>); break;
+            case 3: with(all_rows<8, 3, ADD>); break;
+            case 4: with(all_rows<6, 4, ADD>); break;
+            }
+        else if (vectors == 1)
+            with(all_rows<10, 1, ADD>);
+        else
+            with(all_rows<6, 2, ADD>);
         column += vectors * LANES;
     }
 }
