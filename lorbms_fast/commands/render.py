@@ -1,5 +1,6 @@
 """`lorbms-fast render`: draw mixed scenes from a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def render(
     if film and not is_grid(opened.config.model.tiles):
         raise UserError(f"the tiles of {run} have no place in the picture: leave --film out")
     networks = load_networks(run)
-    source = batch_source(opened.config, opened.open_store(store))
+    source = batch_source(replace(opened.config, device="cpu"), opened.open_store(store))  # where the networks are
     batch = source.complete(source.sample(samples, draw), networks.enc).first(samples)
     impl = implementation(opened.config.model, opened.config.impl)
     with torch.inference_mode():

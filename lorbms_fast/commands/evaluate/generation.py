@@ -1,5 +1,6 @@
 """`lorbms-fast evaluate generation`: mixed scenes against real images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import tyro
@@ -67,7 +68,7 @@ def generation(
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
         load_weights(networks, checkpoint / MODEL)
         for store in stores or (None,):
-            source = scene_batches(opened.config, opened.open_store(store))
+            source = scene_batches(replace(opened.config, device=device), opened.open_store(store))
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)
             table.add_row(
                 f"{result['iteration']:,}",

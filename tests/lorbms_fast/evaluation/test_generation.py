@@ -135,6 +135,15 @@ def test_results_of_two_stores_of_one_name_would_be_one(run, capsys):
     assert "two --stores have the same name" in capsys.readouterr().err
 
 
+def test_a_run_of_a_gpu_is_measured_and_drawn_without(run):
+    config = run / "config.json"
+    config.write_text(config.read_text().replace('"device": "auto"', '"device": "cuda"'))
+    assert Run.open(run).config.device == "cuda"
+    main(["evaluate", "generation", str(run), "--features", "descriptor", "--device", "cpu"])
+    main(["render", str(run), "--samples", "2"])
+    assert (run / "mixed_scenes.png").exists()
+
+
 def test_the_command_and_the_curves(run, capsys):
     assert draw_generation_curves(run) is None
     main(["evaluate", "generation", str(run), "--features", "descriptor", "--all-checkpoints"])
