@@ -87,11 +87,11 @@ def ablation(
 
 
 def _trained(folder: Path, config: TrainConfig, store: ImageStore) -> Run:
-    """Train a variant's run to its end; how its epochs are measured may change."""
+    """Train a variant's run to its end; its device, and how its epochs are measured, may change."""
     if not (folder / "run.json").exists():
         Run.create(folder, config, store.path)
     opened = Run.open(folder)
-    if replace(opened.config, evaluation=config.evaluation) != config:
+    if replace(opened.config, evaluation=config.evaluation, device=config.device) != config:
         raise UserError(f"{folder} was trained with other settings: choose another --out or remove it")
     run = replace(opened, config=config)
     run_training(run, store)

@@ -1,7 +1,9 @@
 """Ablation, calibration and the report, by their commands."""
 
+import importlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,12 @@ def test_everything_end_to_end(run, store, stl10_folder, composed_store, tiny, t
     with pytest.raises(SystemExit):
         main(["evaluate", "ablation", str(store.path), "--out", str(folder / "ablation"), *changed])
     assert "was trained with other settings" in capsys.readouterr().err
+
+
+def test_a_variant_may_go_on_on_another_device(run, store, capsys):
+    """Here one that is at its end: its epochs may be measured anew."""
+    ablation = importlib.import_module("lorbms_fast.commands.evaluate.ablation")
+    assert ablation._trained(run, replace(TINY, device="cpu"), store).folder == run
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="was trained with other settings"):
+        ablation._trained(run, replace(TINY, seed=1), store)
