@@ -6,10 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lorbms_fast.engine import branches, fast
 from lorbms_fast.engine.branches import concurrently
 from lorbms_fast.engine.fast import Fast
+from lorbms_fast.measurement.branches import Branches
 from lorbms_fast.measurement.step import random_batch
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import frozen
@@ -104,3 +108,57 @@ def test_the_branches_of_an_update_read_nothing_of_each_other(monkeypatch):
     monkeypatch.setattr(fast, "concurrently", other_way_round)
     torch.testing.assert_close(losses_and_gradients(), in_order)
     assert calls == [torch.device("cpu")]
+
+
+class Readers(TorchDispatchMode):
+    """Memory that a branch read though another took it: a stream gives it out again without waiting for other readers.
+
+    Gradients that pass from one branch's node to the other's are autograd's, which has the allocator wait for both.
+    """
+
+    def __init__(self, branch):
+        super().__init__()
+        self.branch, self.backward, self.judged = branch, False, False
+        self.taken, self.borrowed = {}, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        branch = self.branch()
+        aside = branch is not None and branch.aside
+        self.judged |= aside and self.backward
+        for memory in map(memory_of, tensors_of((args, kwargs))):
+            by, in_backward = self.taken.get(memory, (False, False))
+            # What the judging made may be read until its own backward begins, which waits for who came before.
+            if by != aside and not in_backward and (aside or self.judged):
+                self.borrowed.append((memory, func, branch))
+        for memory in map(memory_of, tensors_of(results)):
+            self.taken.setdefault(memory, (aside, self.backward))
+        return results
+
+    def given_back(self):
+        return [(func, branch) for memory, func, branch in self.borrowed if memory.expired()]
+
+
+def tensors_of(tree):
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def memory_of(tensor):
+    return StorageWeakRef(tensor.untyped_storage())
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_memory_that_the_other_branch_reads_is_kept_until_both_have_joined(wrong, monkeypatch):
+    networks, batch = build(TINY.model, "fast"), random_batch(3, TINY.model.image_size)
+    told_apart = Branches()
+    if wrong:
+        passing, right = [torch.tensor(0.5)], fast.discriminate
+        monkeypatch.setattr(fast, "discriminate", lambda networks, images: right(networks, images * passing.pop()))
+    with told_apart.told_apart(), Readers(told_apart) as readers, frozen(networks.dsc, networks.cls):
+        losses, scenes = Fast().generator_losses(networks, batch, TINY.loss)
+        assert not readers.given_back()
+        readers.backward = True
+        losses.L_G.backward()
+        assert bool(readers.given_back()) == wrong, readers.given_back()
+        assert scenes.I_mix is not None  # kept by the caller, as in training
+    assert readers.borrowed
