@@ -18,6 +18,9 @@ CYCLES_TO_MEMORY = 480
 nearly the same on A100, RTX 4090 and H100."""
 CYCLES_OF_A_STEP = (150, 250)
 """Addresses, a product of few numbers and a barrier, without the loads: assumed, at least and at most."""
+ADDRESSED = 341
+"""Bytes a cycle that four schedulers work addresses and masks out for: six instructions for 16 bytes of each of 32
+lanes, assumed."""
 BYTES_A_CYCLE = 128
 """That go into or come out of a multiprocessor's shared memory (CUDA C++ Programming Guide: 32 banks of four bytes)."""
 
@@ -40,13 +43,18 @@ class Loops:
         """Cycles of a step in which shared memory is busy."""
         return 2 * self.tile / BYTES_A_CYCLE
 
+    @property
+    def addresses(self) -> float:
+        """Cycles of a step in which its addresses are worked out, nothing else going on meanwhile."""
+        return self.tile / ADDRESSED
+
     def cycles(self, stages: int) -> tuple[float, float]:
         """At least, where loads go out ahead and hit the second-level cache; at most, where neither helps."""
         least, most = CYCLES_OF_A_STEP
         ahead = max(least, self.traffic, CYCLES_TO_L2 / (stages - 1)) if stages > 1 else least + CYCLES_TO_L2
         return (
             self.steps * ahead + self.loads * CYCLES_TO_L2,
-            self.steps * (most + CYCLES_TO_L2 + self.traffic) + self.loads * (CYCLES_TO_MEMORY + most),
+            self.steps * (most + CYCLES_TO_L2 + self.traffic + self.addresses) + self.loads * (CYCLES_TO_MEMORY + most),
         )
 
 
@@ -103,6 +111,11 @@ def _blocks(size: int, block: int) -> int:
     return -(-size // block)
 
 
+def _steps(a: dict[str, Any], channels: int, inner: str) -> int:
+    """Steps of a product over all taps of so many channels, 16 at a time."""
+    return _blocks(16 * _blocks(channels, 16) * a["KERNEL"] ** 2, a[inner])
+
+
 def _in_flight(loads: int) -> int:
     """Loads that do not depend on each other, of which the compiler lets four go out at once."""
     return 1 + _blocks(loads, 4)
@@ -113,7 +126,7 @@ def _once(a: dict[str, Any]) -> Found:
 
 
 def _convolve(a: dict[str, Any]) -> Found:
-    every = Loops(a["KERNEL"] ** 2 * _blocks(a["C"], a["BLOCK_K"]), 1, _tile(a, "BLOCK_M", "BLOCK_N", "BLOCK_K"))
+    every = Loops(_steps(a, a["C"], "BLOCK_K"), 1, _tile(a, "BLOCK_M", "BLOCK_N", "BLOCK_K"))
     if not a["NORM"]:
         return every, _NOTHING
     if a["SPLIT"]:  # an image's last program goes on to the first layer's activation
@@ -130,7 +143,7 @@ def _solve(a: dict[str, Any]) -> Found:
     steps, loads = 0, 0
     for layer in range(a["first"], a["last"]):
         reads = a["G"] * (layers - 1 - layer if "grad_y" in a else layer)
-        steps += tiles * a["KERNEL"] ** 2 * _blocks(reads, a["TILE_K"])
+        steps += tiles * _steps(a, reads, "TILE_K")
         loads += tiles + (tiles if a["NORM"] and not a["SPLIT"] else 0)
     every = Loops(steps, loads, _tile(a, "TILE_M", "TILE_G", "TILE_K"))
     return every, _alone(a) if a["NORM"] and a["SPLIT"] else _NOTHING
@@ -143,8 +156,8 @@ def _alone(a: dict[str, Any]) -> Loops:
 
 
 def _gradients(a: dict[str, Any]) -> Found:
-    tiles = _tile(a, "BLOCK_M", "BLOCK_C", "BLOCK_K"), _tile(a, "BLOCK_C", "BLOCK_N", "BLOCK_Q")
-    of_x = Loops(a["KERNEL"] ** 2 * _blocks(a["MAPS"], a["BLOCK_K"]), 1, tiles[0], a["of_x"])
+    tiles = _tile(a, "BLOCK_M", "BLOCK_X", "BLOCK_K"), _tile(a, "BLOCK_C", "BLOCK_N", "BLOCK_Q")
+    of_x = Loops(_steps(a, a["MAPS"], "BLOCK_K"), 1, tiles[0], a["of_x"])
     of_weights = Loops(_blocks(a["part"], a["BLOCK_Q"]), 1, tiles[1], a["parts"] * a["of_parameters"])
     then = 2 * _blocks(a["H"] * a["W"], a["BLOCK_M"]) if a["of_x"] and a["grad_a0"] is not None else 0
     return (of_x, of_weights), Loops(loads=max(then, _in_flight(a["parts"]) if a["parts"] > 1 else 0))

@@ -93,6 +93,26 @@ def _kernel_of(m, C, G: tl.constexpr, TAPS: tl.constexpr):
 
 
 @triton.jit
+def _tap_and_channel(k, channels, TAPS: tl.constexpr, WHOLE: tl.constexpr):
+    """Of number k on the axis that products add up over: all taps of 16 channels, then those of the next 16.
+
+    And whether the channel is one of so many: where they come by sixteens (`WHOLE`), of sixteen at once. The compiler
+    must see that 16 numbers belong together, which k // 16 alone tells it, or it loads one by one and none ahead.
+    """
+    sixteen = k // 16 // TAPS * 16
+    c = sixteen + k % 16
+    return k // 16 % TAPS, c, (sixteen if WHOLE else c) < channels
+
+
+@triton.jit
+def _shifted(position, tap, H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr):
+    """(positions, taps): is what a tap reads at a position inside the image? (taps,): how many positions behind it."""
+    down, right = tap // KERNEL - KERNEL // 2, tap % KERNEL - KERNEL // 2
+    h, v = (position // W)[:, None] + down[None, :], (position % W)[:, None] + right[None, :]
+    return (h >= 0) & (h < H) & (v >= 0) & (v < W), down * W + right
+
+
+@triton.jit
 def _convolve(
     sums, x, w, image, p, inside, reads, first, out, kept, C,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, X_WIDTH: tl.constexpr, G: tl.constexpr,
@@ -104,28 +124,22 @@ def _convolve(
     x's channels are the gradients of new maps from `first` on, and `out` is what they read.
     """
     TAPS: tl.constexpr = KERNEL * KERNEL
-    row, column = p // W, p % W
-    blocks = tl.cdiv(reads, BLOCK_K)
-    # The first loads go out ahead of a loop's condition, also where `reads` is 0: without the maximum they divide by 0,
-    # and Triton before 3.9 fails on a constant divided by what begins at a literal 0 (`for l in range(0, 4): 1 // l`).
-    per_tap = tl.maximum(blocks, 1)
+    x += (image * (H * W) + p)[:, None] * X_WIDTH
     if not TRANSPOSED:
         of_out, width = _kernel_of(out, C, G, TAPS)
-    for i in range(0, TAPS * blocks):
-        tap = i // per_tap
-        c = (i % per_tap) * BLOCK_K + tl.arange(0, BLOCK_K)
-        h, v = row + tap // KERNEL - KERNEL // 2, column + tap % KERNEL - KERNEL // 2
-        there = inside & (h >= 0) & (h < H) & (v >= 0) & (v < W)
-        at = (image * (H * W) + h * W + v) * X_WIDTH
-        read = tl.load(x + at[:, None] + c[None, :], mask=there[:, None] & (c < reads)[None, :], other=0.0)
+    for start in range(0, tl.cdiv(reads, 16) * (TAPS * 16), BLOCK_K):
+        tap, c, one = _tap_and_channel(start + tl.arange(0, BLOCK_K), reads, TAPS, C % 16 == 0 and G % 16 == 0)
+        there, behind = _shifted(p, tap, H, W, KERNEL)
+        mask = there & inside[:, None] & one[None, :]
+        read = tl.load(x + (behind * X_WIDTH + c)[None, :], mask=mask, other=0.0)
         if RELU:
             read = _rectified(read)
         if TRANSPOSED:
             of_in, width_in = _kernel_of(first + c, C, G, TAPS)
             of_tap = (of_in + (TAPS - 1 - tap) * width_in)[:, None] + out[None, :]
         else:
-            of_tap = (of_out + tap * width)[None, :] + (first + c)[:, None]
-        kernel = tl.load(w + of_tap, mask=(c < reads)[:, None] & kept[None, :], other=0.0)
+            of_tap = of_out[None, :] + tap[:, None] * width[None, :] + (first + c)[:, None]
+        kernel = tl.load(w + of_tap, mask=one[:, None] & kept[None, :], other=0.0)
         sums = tl.dot(read.to(kernel.dtype), kernel, sums, input_precision=PRECISION)
     return sums
 
@@ -370,8 +384,8 @@ def gradients(
     g, x, x_strides, y, stack, mean, rstd, w, grad_stack, grad_a0, grad_x, grad_x_strides,
     w_parts, b_parts, grad_w, grad_b, arrived, images, parts, part, weights, of_x, of_parameters,
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
     """Both gradients that wait for the complete g, as either alone would leave multiprocessors idle.
 
@@ -383,10 +397,10 @@ def gradients(
     if program < of_x:
         _data_gradient(
             g, x, x_strides, stack, mean, rstd, w, grad_stack, grad_a0, grad_x, grad_x_strides, arrived, program,
-            H, W, KERNEL, C, G, MAPS, PRECISION, BLOCK_M, BLOCK_C, BLOCK_K,
+            H, W, KERNEL, C, G, MAPS, PRECISION, BLOCK_M, BLOCK_X, BLOCK_K,
         )  # fmt: skip
     else:
-        columns: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
+        columns: tl.constexpr = (C + BLOCK_X - 1) // BLOCK_X
         of_part, number = (program - of_x) % of_parameters, (program - of_x) // of_parameters
         _weight_gradient(
             g, x, y, stack, w_parts, b_parts, grad_w, grad_b, arrived + images * columns, images, parts, part, weights,
@@ -438,51 +452,53 @@ def _weight_gradient(
     H: tl.constexpr, W: tl.constexpr, KERNEL: tl.constexpr, C: tl.constexpr, G: tl.constexpr, MAPS: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """Correlate g with what layers read over part `number` of all positions: program (tap, block of weights).
+    """Correlate g with what layers read over part `number` of all positions: program (taps and channels, new maps).
 
-    What they read is the stack; or, without one, x and y, rectified. Behind the last tap come the biases, weights that
-    read a channel of ones. Blocks wholly above the diagonal, where no layer reads, are left out.
+    What they read is the stack; or, without one, x and y, rectified. Blocks wholly above the diagonal, where no layer
+    reads, are left out. Behind the weights come the biases: program (new maps).
     """
     STACK: tl.constexpr = C + MAPS
     TAPS: tl.constexpr = KERNEL * KERNEL
-    tap = program % (TAPS + 1)
-    columns = tl.cdiv(MAPS, BLOCK_N)
-    row, column = program // (TAPS + 1) // columns, program // (TAPS + 1) % columns
-    c = row * BLOCK_C + tl.arange(0, BLOCK_C)
+    columns: tl.constexpr = (MAPS + BLOCK_N - 1) // BLOCK_N
+    rows: tl.constexpr = ((STACK + 15) // 16 * 16 * TAPS + BLOCK_C - 1) // BLOCK_C
+    row, column = program // columns, program % columns
     out = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    end = tl.minimum((number + 1) * part, images * (H * W))
     last_layer = (tl.minimum((column + 1) * BLOCK_N, MAPS) - 1) // G
-    lowest = row * BLOCK_C
-    if (lowest < C + last_layer * G) and (tap < TAPS or lowest == 0):
+    if row == rows:
+        ones = tl.zeros((BLOCK_N,), tl.float32)
+        for start in range(number * part, end, BLOCK_Q):
+            ones += tl.sum(_sent(g, start + tl.arange(0, BLOCK_Q), end, out, MAPS).to(tl.float32), 0)
+        _store_total(ones, b_parts, grad_b, out, out < MAPS, MAPS, number, parts, arrived + program)
+    elif row * BLOCK_C // (TAPS * 16) * 16 < C + last_layer * G:
+        k = row * BLOCK_C + tl.arange(0, BLOCK_C)
+        tap, c, one = _tap_and_channel(k, STACK, TAPS, STACK % 16 == 0)
         sums = tl.zeros((BLOCK_C, BLOCK_N), tl.float32)
-        end = tl.minimum((number + 1) * part, images * (H * W))
         for start in range(number * part, end, BLOCK_Q):
             q = start + tl.arange(0, BLOCK_Q)
-            h = (q % (H * W)) // W + tap // KERNEL - KERNEL // 2
-            v = q % W + tap % KERNEL - KERNEL // 2
-            there = ((q < end) & (h >= 0) & (h < H) & (v >= 0) & (v < W))[:, None]
-            at = ((q // (H * W)).to(tl.int64) * (H * W) + h * W + v)[:, None]
+            there, behind = _shifted(q % (H * W), tap, H, W, KERNEL)
+            there &= (q < end)[:, None]
+            wide = q.to(tl.int64)[:, None]
             if stack is not None:
-                read = tl.load(stack + at * STACK + c[None, :], mask=there & (c < STACK)[None, :], other=0.0)
+                at = stack + wide * STACK + (behind * STACK + c)[None, :]
+                read = tl.load(at, mask=there & one[None, :], other=0.0)
             else:
-                of_x = tl.load(x + at * C + c[None, :], mask=there & (c < C)[None, :], other=0.0)
-                new = (c >= C) & (c < STACK)
-                of_y = tl.load(y + at * MAPS + (c - C)[None, :], mask=there & new[None, :], other=0.0)
+                of_x = tl.load(x + wide * C + (behind * C + c)[None, :], mask=there & (c < C)[None, :], other=0.0)
+                new = (c >= C) & one
+                of_y = tl.load(y + wide * MAPS + (behind * MAPS + c - C)[None, :], mask=there & new[None, :], other=0.0)
                 read = _rectified(tl.where(new[None, :], of_y, of_x.to(of_y.dtype)))
-            read = tl.where(tap == TAPS, tl.full(read.shape, 1, read.dtype), read)
-            sent = tl.load(
-                g + q.to(tl.int64)[:, None] * MAPS + out[None, :], mask=(q < end)[:, None] & (out < MAPS)[None, :],
-                other=0.0,
-            )  # fmt: skip
-            sums = tl.dot(tl.trans(read), sent, sums, input_precision=PRECISION)
-        if tap < TAPS:
-            kernel_at, channels = _kernel_of(out, C, G, TAPS)
-            at_w = (kernel_at + tap * channels)[None, :] + c[:, None]
-            layers_read = (c[:, None] < channels[None, :]) & (out < MAPS)[None, :]
-            _store_total(sums, w_parts, grad_w, at_w, layers_read, weights, number, parts, arrived + program)
-        else:
-            at_b = out[None, :] + tl.zeros_like(c)[:, None]
-            first_row = (c == 0)[:, None] & (out < MAPS)[None, :]
-            _store_total(sums, b_parts, grad_b, at_b, first_row, MAPS, number, parts, arrived + program)
+            sums = tl.dot(tl.trans(read), _sent(g, q, end, out, MAPS), sums, input_precision=PRECISION)
+        kernel_at, channels = _kernel_of(out, C, G, TAPS)
+        at_w = kernel_at[None, :] + tap[:, None] * channels[None, :] + c[:, None]
+        layers_read = (c[:, None] < channels[None, :]) & (out < MAPS)[None, :]
+        _store_total(sums, w_parts, grad_w, at_w, layers_read, weights, number, parts, arrived + program)
+
+
+@triton.jit
+def _sent(g, q, end, out, MAPS: tl.constexpr):
+    """Gradients of new maps `out` at positions q before `end`."""
+    mask = (q < end)[:, None] & (out < MAPS)[None, :]
+    return tl.load(g + q.to(tl.int64)[:, None] * MAPS + out[None, :], mask=mask, other=0.0)
 
 
 @triton.jit

@@ -31,12 +31,12 @@ from lorbms_fast.kernels.dense_block.triton import kernels
 # many images that they fill a large GPU twice: a launch more a layer costs less than tiles that wait for each other.
 # From counting a program's steps (docs/engine.md), not measured.
 _TILE = 256
-_ON_ONE_SM = 256
+_ON_ONE_SM = 64
 _MANY = 264
 _POSITIONS = 128
 """Max. positions of grad_x per program."""
-_PROGRAMS = 512
-"""Max. programs for a weight gradient: about 2 x 2 x 132 multiprocessors."""
+_PROGRAMS = 264
+"""Max. programs for a weight gradient: about 2 x 132 multiprocessors."""
 _splits: dict[tuple[int, ...], bool] = {}
 """Whether to split, by positions, channels, new maps and norm, where somebody has tried; elsewhere `_split` decides."""
 
@@ -92,9 +92,9 @@ def dense_block(
     maps = (y, stack, w, mean, rstd)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
     sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": input_precision(w.dtype)}
-    big, tile = _matrix(H * W, MAPS, C, w.dtype), _tile(H * W, G, w.dtype)
+    big, tile = _matrix(H * W, MAPS, w.dtype), _tile(H * W, G, w.dtype, split, NORM)
     of_solve = _launch(tile["TILE_M"], w.dtype)
-    of_solve |= _solving(tile, of_solve["num_warps"], not split) | tile
+    of_solve |= _solving(tile, of_solve["num_warps"], not split, not NORM) | tile
     of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
     if NORM and not split:
         of_convolve |= _solving(tile, of_convolve["num_warps"], False)
@@ -141,15 +141,17 @@ def dense_block_backward(
     grad_y = None if grad_y is None else _channels_last(grad_y)
     grad_stack = None if grad_stack is None else _channels_last(grad_stack)
 
-    blocks = {"BLOCK_M": at_least_16(H * W, _POSITIONS), "BLOCK_C": at_least_16(STACK, 64)}
-    blocks |= {"BLOCK_N": at_least_16(MAPS, 64), "BLOCK_K": at_least_16(MAPS, _deep(H * W, y.dtype))}
-    blocks["BLOCK_Q"] = 32 if precision == "ieee" else 64  # exact float32 spills with more
-    columns = triton.cdiv(C, blocks["BLOCK_C"])
+    wide = 128 if y.dtype.itemsize == 2 else 64  # float32 spills with more
+    blocks = {"BLOCK_M": at_least_16(H * W, _POSITIONS), "BLOCK_X": at_least_16(C, 64)}
+    blocks |= {"BLOCK_C": wide, "BLOCK_N": at_least_16(MAPS, wide if NORM else 64), "BLOCK_K": _deep(H * W, y.dtype)}
+    blocks["BLOCK_Q"] = 32 if precision == "ieee" else 64
+    columns = triton.cdiv(C, blocks["BLOCK_X"])
     w_parts, b_parts, of_x, of_parameters, parts, part = None, None, 0, 0, 0, 0
     if needs_x:
         of_x = N * triton.cdiv(H * W, blocks["BLOCK_M"]) * columns
     if needs_parameters:
-        of_parameters = triton.cdiv(STACK, blocks["BLOCK_C"]) * triton.cdiv(MAPS, blocks["BLOCK_N"]) * (k * k + 1)
+        rows = triton.cdiv(triton.cdiv(STACK, 16) * 16 * k * k, wide)
+        of_parameters = (rows + 1) * triton.cdiv(MAPS, blocks["BLOCK_N"])
         parts = max(1, min(_PROGRAMS // of_parameters, triton.cdiv(N * H * W, 4 * blocks["BLOCK_Q"])))
         part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_Q"]) * blocks["BLOCK_Q"]
         if parts > 1:
@@ -158,12 +160,13 @@ def dense_block_backward(
     arrived = x.new_empty(N * L + N * columns + of_parameters, dtype=torch.int32)
     g = torch.empty_like(y)
     sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
-    tile = _tile(H * W, G, y.dtype)
+    split = _split(N, H * W, C, MAPS, NORM)
+    tile = _tile(H * W, G, y.dtype, split, NORM)
     of_solve = _launch(tile["TILE_M"], y.dtype)
     maps = (grad_y, grad_stack, g, y, w, mean, rstd)
     # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
     of_layers = [(layer, layer + 1, not (NORM and layer == L - 1)) for layer in reversed(range(L))]
-    for i, (first, last, shared) in enumerate(of_layers if _split(N, H * W, C, MAPS, NORM) else [(0, L, False)]):
+    for i, (first, last, shared) in enumerate(of_layers if split else [(0, L, False)]):
         kernels.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
             *maps, arrived, 0 if i else len(arrived), N * first, first, last,
             **sizes, NORM=NORM, SPLIT=shared,
@@ -175,7 +178,7 @@ def dense_block_backward(
             w, grad_stack, x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else None,
             grad_x, grad_x.stride() if needs_x and NORM else None, w_parts, b_parts, grad_w, grad_b, arrived[N * L :],
             N, parts, part, len(w), of_x, of_parameters,
-            **sizes, **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
+            **sizes, **blocks, **({"num_stages": 3, "maxnreg": 128} if wide == 128 else {"num_stages": 2}), num_warps=8,
         )  # fmt: skip
     return grad_x, grad_w, grad_b
 
@@ -239,7 +242,7 @@ def _split(images: int, positions: int, *block: int) -> bool:
 def variants(x: Tensor, maps: int, activation: str) -> dict[str, Callable[[], None]]:
     """Ways to run these kernels where an image has several tiles, by name; each sets its own for such images."""
     _, C, H, W = x.shape
-    if H * W <= _TILE:
+    if min(_TILE, _ON_ONE_SM) >= H * W:
         return {}
     key = H * W, C, maps, activation != "relu"
     ways = {"whole images": False, "layers": True}
@@ -247,28 +250,29 @@ def variants(x: Tensor, maps: int, activation: str) -> dict[str, Callable[[], No
 
 
 def _deep(positions: int, dtype: torch.dtype) -> int:
-    """Max. channels at a step of a product: with few positions a step is short and waits, so it takes more of them.
+    """Channels, each with a tap, at a step of a product: with few positions it is short and waits, and takes more.
 
     float32 has no room for more.
     """
-    if dtype.itemsize > 2 or positions > 64:
+    if dtype.itemsize > 2:
         return 32
-    return 64 if positions > 16 else 128
+    return 64 if positions > 64 else 128
 
 
-def _tile(positions: int, growth: int, dtype: torch.dtype) -> dict[str, int]:
-    """Block sizes of what solves."""
-    block = at_least_16(positions, _TILE)
-    deep = _deep(block, dtype) if growth <= 64 else 32  # many maps at once have no room for more
-    return {"TILE_M": block, "TILE_G": at_least_16(growth, 256), "TILE_K": max(deep, 64 if block <= 64 else 32)}
+def _tile(positions: int, growth: int, dtype: torch.dtype, split: bool, norm: bool) -> dict[str, int]:
+    """Block sizes of what solves: of split images small ones, but where a norm goes through all in the end."""
+    small = 64 if positions <= 256 else _TILE if norm else 128
+    block = at_least_16(positions, min(_TILE, small) if split else _TILE)
+    deep = (256 if block == 16 else _deep(block, dtype)) if dtype.itemsize == 2 else 64 if block <= 64 else 32
+    return {"TILE_M": block, "TILE_G": at_least_16(growth, 256), "TILE_K": deep if growth <= 64 else 32}
 
 
-def _matrix(positions: int, maps: int, channels: int, dtype: torch.dtype) -> dict[str, int]:
+def _matrix(positions: int, maps: int, dtype: torch.dtype) -> dict[str, int]:
     """Block sizes of a convolution as a matrix product; a block lies in one image."""
     return {
         "BLOCK_M": at_least_16(positions, 128),
         "BLOCK_N": at_least_16(maps, 64),
-        "BLOCK_K": at_least_16(channels, _deep(positions, dtype)),
+        "BLOCK_K": _deep(positions, dtype),
     }
 
 
@@ -279,15 +283,15 @@ def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
     """
     half = dtype.itemsize == 2
     stages = 3 if half else 2 if input_precision(dtype) == "tf32" else 1
-    return {"num_warps": max(1, rows // (32 if half else 16)), "num_stages": stages}
+    return {"num_warps": max(4, rows // 32) if half else max(1, rows // 16), "num_stages": stages}
 
 
-def _solving(tile: dict[str, int], warps: int, alone: bool) -> dict[str, int]:
+def _solving(tile: dict[str, int], warps: int, alone: bool, rectifies: bool = False) -> dict[str, int]:
     """Max. registers of the solving kernels, as the compiler would spill some to fit another program beside it.
 
-    Programs that are `alone`, one an image and so few, may have all.
+    Programs that are `alone`, one an image and so few, may have all; one that rectifies what it reads takes some more.
     """
-    wanted = 255 if alone else 8 * tile["TILE_G"]
+    wanted = 255 if alone else (12 if rectifies else 8) * tile["TILE_G"]
     return {"maxnreg": min(wanted, 255, 2048 // warps)}
 
 

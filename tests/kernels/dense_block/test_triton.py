@@ -82,6 +82,7 @@ def assert_agrees(block, tensors, activation, tolerance=2e-5) -> None:
 @example(n=1, channels=1, layers=3, growth=4, height=2, width=2, k=1)  # these: variances of next to nothing
 @example(n=2, channels=3, layers=4, growth=16, height=1, width=2, k=1)
 @example(n=1, channels=6, layers=4, growth=17, height=1, width=2, k=3)
+@example(n=1, channels=16, layers=3, growth=16, height=5, width=3, k=3)  # channels by sixteens
 def test_output_and_gradients(block, activation, n, channels, layers, growth, height, width, k):
     assert_agrees(block, inputs(n, channels, layers, growth, height, width, k), activation)
 
@@ -175,7 +176,8 @@ def test_only_what_is_asked_for_gets_gradients(moved, monkeypatch):
     found = results(dense_block, tensors, "relu", "triton", tensors[groups[moved]])
     doubles = exact(tensors)
     assert_close(found, results(dense_block, doubles, "relu", "reference", doubles[groups[moved]]), 2e-5)
-    assert programs == [2 if moved == "x" else 10]  # 32 positions in two blocks; nine taps and the biases
+    # 32 positions in two blocks; nine taps of 16 channels in three, and the biases.
+    assert programs == [2 if moved == "x" else 4]
 
 
 def programs_of_gradients(monkeypatch) -> list:
