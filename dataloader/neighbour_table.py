@@ -56,7 +56,8 @@ class NeighbourTable:
                 columns[f"q{q + 1}_distances"] = _lists(pa.array(self.distances[rows, q].ravel(), pa.float32()))
             return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(facts)})
 
-        with atomic_write(store.path / FILE) as partial, pq.ParquetWriter(partial, part(slice(0, 0)).schema) as writer:
+        schema = part(slice(0, 0)).schema
+        with atomic_write(store.path / FILE) as at, at.open("wb") as file, pq.ParquetWriter(file, schema) as writer:
             for start in range(0, len(ids), ROWS):
                 writer.write_table(part(slice(start, start + ROWS)))
         return store.path / FILE

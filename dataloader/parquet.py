@@ -20,7 +20,8 @@ def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
     notation (`q1_ids.list.element`). Raises OSError or ArrowException where it cannot be read, ValueError where it has
     another number of rows, or absurdly long ones.
     """
-    with pq.ParquetFile(path, read_dictionary=list(names)) as file:
+    # From an open file: pyarrow takes no path that is not UTF-8.
+    with path.open("rb") as opened, pq.ParquetFile(opened, read_dictionary=list(names)) as file:
         facts = file.metadata
         if facts.num_rows != rows:
             raise ValueError(f"it has {facts.num_rows:,} rows for {rows:,} images")

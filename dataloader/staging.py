@@ -113,7 +113,7 @@ class StagingFolder:
                 counts[shard_name(number)], sums[shard_name(number)] = len(record["rows"]), record["sha256"]
                 yield from record["rows"]
 
-        with pq.ParquetWriter(self._store / INDEX, SCHEMA) as writer:
+        with (self._store / INDEX).open("wb") as index, pq.ParquetWriter(index, SCHEMA) as writer:
             every = rows()
             while some := list(islice(every, ROWS)):
                 columns = zip(zip(*some, strict=True), SCHEMA.types, strict=True)

@@ -79,6 +79,8 @@ class Run:
     def _check_new(self) -> None:
         if (self.folder / FACTS).exists():
             raise UserError(f"{self.folder} is an image store: choose another --out")
+        if str(self.folder).encode(errors="replace").decode() != str(self.folder):
+            raise UserError(f"{self.folder} is not UTF-8, as safetensors wants names: choose another --out")
         if (self.folder / "run.json").exists() and (self.checkpoints() or (self.folder / "metrics.jsonl").exists()):
             raise UserError(
                 f"{self.folder} is a run already: continue it with --resume {self.folder}, or choose another --out"

@@ -1,5 +1,6 @@
 """Algorithm 2: features, neighbours, the threshold and their table."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -216,6 +217,17 @@ def test_too_few_images_are_refused_before_anything_is_written(photographs, tmp_
         main(["neighbours", str(tmp_path / "s"), "--features", "descriptor"])
     assert "s has 10 images: 10 neighbours for each need 11 or more; prepare more" in capsys.readouterr().err
     assert not (tmp_path / "s/neighbours.partial").exists()
+
+
+def test_a_folder_whose_name_is_not_utf_8_can_be_a_store_and_no_run(photographs, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    few = of_folder(photographs).photographs[:12]
+    prepare_store(tmp_path / name, photographs, Listing(few), Recipe())
+    store = ImageStore.open(tmp_path / name)
+    NeighbourTable(np.zeros((12, 4, 10), np.int64), np.zeros((12, 4, 10), np.float32), 0.0, "f", {}).save(store)
+    assert len(NeighbourTable.load(store).rows) == 12
+    with pytest.raises(UserError, match="is not UTF-8, as safetensors wants names: choose another --out"):
+        Run.create(tmp_path / f"R{name}", TINY, store.path)
 
 
 def test_tau_replaces_half():
