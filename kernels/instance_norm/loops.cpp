@@ -53,26 +53,53 @@ void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *rstd, double eps
     });
 }
 
+// All of a block that does not change from one position to the next.
+template <class T, class Width> struct BlockOf {
+    using Part = Channels<Real<T>, Width>;
+    Part first, mean, rstd, scale, shift;
+
+    BlockOf(Maps<T> x, Parameters<Real<T>> of, Shape shape, int64_t n, int64_t c, Width width)
+        : first(x.at(n, 0) + c, width), mean(of.mean + n * shape.channels + c, width),
+          rstd(of.rstd + n * shape.channels + c, width) {
+        Real<T> scales[BLOCK], shifts[BLOCK];
+        for (int64_t i = 0; i < width; i++) scales[i] = of.scale(c + i), shifts[i] = of.shift(c + i);
+        scale = Part(scales, width), shift = Part(shifts, width);
+    }
+};
+
+// `values` where y is positive or no number; elsewhere that slope of theirs, or 0.
+template <class Part, class R> Part bent(Part values, const Part &y, bool relu, R slope) {
+    for (int64_t i = 0; i < Part::PARTS; i++) {
+        const auto below = relu ? typename Part::Vector{} : values.part[i] * slope;
+        values.part[i] = y.part[i] <= 0 ? below : values.part[i];
+    }
+    return values;
+}
+
 template <class T>
 void apply(Shape shape, Maps<T> x, Maps<T> y, Parameters<Real<T>> of, Activation activation, int threads) {
     using R = Real<T>;
+    const bool curved = activation.kind >= SILU, relu = activation.kind == RELU;
+    const R slope = activation.kind == LEAKY_RELU ? R(activation.slope) : R(1);
     of_spans(shape, span_of(shape), threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
-        R first[BLOCK], mean[BLOCK], scale[BLOCK], shift[BLOCK], values[LINES * BLOCK], buffer[BLOCK];
-        for (int64_t i = 0; i < width; i++) {
-            const int64_t at = n * shape.channels + c + i;
-            first[i] = read(x.at(n, 0)[c + i]), mean[i] = of.mean[at];
-            scale[i] = of.rstd[at] * of.scale(c + i), shift[i] = of.shift(c + i);
-        }
+        const BlockOf<T, decltype(width)> block(x, of, shape, n, c, width);
+        using Part = typename decltype(block)::Part;
+        const Part scale = block.rstd * block.scale;
+        R values[LINES * BLOCK];
         for (int64_t p = begin; p < end; p += LINES) {
             const int64_t lines = std::min(LINES, end - p);
             for (int64_t line = 0; line < lines; line++) {
-                const R *const from = real(x.at(n, p + line) + c, buffer, width);
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++)
-                    values[line * width + i] = (from[i] - first[i] - mean[i]) * scale[i] + shift[i];
+                const Part from(x.at(n, p + line) + c, width);
+                const Part result = (from - block.first - block.mean) * scale + block.shift;
+                if (curved)
+                    result.to(values + line * Part::COUNT);
+                else
+                    bent(result, result, relu, slope).to(y.at(n, p + line) + c, width);
             }
-            activate(activation, values, lines * width);
-            for (int64_t line = 0; line < lines; line++) put(y.at(n, p + line) + c, values + line * width, width);
+            if (!curved) continue;
+            activate(activation, values, lines * Part::COUNT);
+            for (int64_t line = 0; line < lines; line++)
+                put(y.at(n, p + line) + c, values + line * Part::COUNT, width);
         }
     });
 }
@@ -88,59 +115,41 @@ void backward(
     const int64_t span = span_of(shape), spans = (shape.positions + span - 1) / span, C = shape.channels;
     std::vector<R> sums(2 * shape.samples * spans * C);
     R *const all_g = sums.data(), *const all_along = all_g + shape.samples * spans * C;
-    struct Block {
-        R first[BLOCK], mean[BLOCK], rstd[BLOCK], scale[BLOCK], shift[BLOCK];
-        R x_hat[LINES * BLOCK], g[LINES * BLOCK], y[LINES * BLOCK], of_x[BLOCK], of_g[BLOCK];
-    };
-    const auto start = [=](Block &block, int64_t n, int64_t c, int64_t width) {
-        for (int64_t i = 0; i < width; i++) {
-            const int64_t at = n * C + c + i;
-            block.first[i] = read(x.at(n, 0)[c + i]), block.mean[i] = of.mean[at], block.rstd[i] = of.rstd[at];
-            block.scale[i] = of.scale(c + i), block.shift[i] = of.shift(c + i);
-        }
-    };
     // What took exponentials lies in dx for the second time, everything else is made again.
     const bool curved = activation.kind >= SILU, relu = activation.kind == RELU;
     const R slope = activation.kind == LEAKY_RELU ? R(activation.slope) : R(1);
-    const auto take = [=](Block &block, Maps<T> grad, int64_t n, int64_t p, int64_t lines, int64_t c, auto width) {
-        for (int64_t line = 0; line < lines; line++) {
-            const R *const x_of = real(x.at(n, p + line) + c, block.of_x, width);
-            const R *const g_of = real(grad.at(n, p + line) + c, block.of_g, width);
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
-                const R x_hat = (x_of[i] - block.first[i] - block.mean[i]) * block.rstd[i];
-                const R y = x_hat * block.scale[i] + block.shift[i], below = relu ? R(0) : g_of[i] * slope;
-                block.x_hat[line * width + i] = x_hat;
-                block.g[line * width + i] = y <= 0 ? below : g_of[i];
-                if (curved) block.y[line * width + i] = y;
-            }
-        }
-    };
     of_spans(shape, span, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
-        Block block;
-        start(block, n, c, width);
-        R total_g[BLOCK] = {}, total_along[BLOCK] = {};
+        const BlockOf<T, decltype(width)> block(x, of, shape, n, c, width);
+        using Part = typename decltype(block)::Part;
+        R ys[LINES * BLOCK], gs[LINES * BLOCK];
+        Part total_g, total_along;
         for (int64_t p = begin; p < end; p += LINES) {
             const int64_t lines = std::min(LINES, end - p);
-            take(block, grad, n, p, lines, c, width);
+            Part part_g, part_along;
             if (curved) {
-                through(activation, block.g, block.y, lines * width);
-                for (int64_t line = 0; line < lines; line++)
-                    put(dx.at(n, p + line) + c, block.g + line * width, width);
-            }
-            R part_g[BLOCK] = {}, part_along[BLOCK] = {};
-            for (int64_t line = 0; line < lines; line++)
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++) {
-                    part_g[i] += block.g[line * width + i];
-                    part_along[i] += block.g[line * width + i] * block.x_hat[line * width + i];
+                for (int64_t line = 0; line < lines; line++) {
+                    const Part centred = Part(x.at(n, p + line) + c, width) - block.first - block.mean;
+                    (centred * block.rstd * block.scale + block.shift).to(ys + line * Part::COUNT);
+                    Part(grad.at(n, p + line) + c, width).to(gs + line * Part::COUNT);
                 }
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) total_g[i] += part_g[i], total_along[i] += part_along[i];
+                through(activation, gs, ys, lines * Part::COUNT);
+            }
+            for (int64_t line = 0; line < lines; line++) {
+                const Part x_hat = (Part(x.at(n, p + line) + c, width) - block.first - block.mean) * block.rstd;
+                Part g;
+                if (curved) {
+                    std::memcpy(g.part, gs + line * Part::COUNT, sizeof g.part);
+                    g.to(dx.at(n, p + line) + c, width);
+                } else {
+                    g = bent(Part(grad.at(n, p + line) + c, width), x_hat * block.scale + block.shift, relu, slope);
+                }
+                part_g = part_g + g;
+                part_along = part_along + g * x_hat;
+            }
+            total_g = total_g + part_g, total_along = total_along + part_along;
         }
         const int64_t at = (n * spans + begin / span) * C + c;
-        std::copy_n(total_g, int64_t(width), all_g + at);
-        std::copy_n(total_along, int64_t(width), all_along + at);
+        total_g.to(all_g + at, width), total_along.to(all_along + at, width);
     });
     for (int64_t n = 0; n < shape.samples; n++)
         for (int64_t c = 0; c < C; c++) {
@@ -152,25 +161,16 @@ void backward(
             sum_g[n * C + c] = g, sum_along[n * C + c] = along;
         }
     of_spans(shape, span, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
-        Block block;
-        start(block, n, c, width);
-        R mean_g[BLOCK], mean_along[BLOCK], factor[BLOCK];
-        for (int64_t i = 0; i < width; i++) {
-            mean_g[i] = sum_g[n * C + c + i] / R(shape.positions);
-            mean_along[i] = sum_along[n * C + c + i] / R(shape.positions);
-            factor[i] = block.scale[i] * block.rstd[i];
-        }
-        for (int64_t p = begin; p < end; p += LINES) {
-            const int64_t lines = std::min(LINES, end - p);
-            take(block, curved ? dx : grad, n, p, lines, c, width);
-            for (int64_t line = 0; line < lines; line++) {
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++) {
-                    const int64_t at = line * width + i;
-                    block.y[i] = factor[i] * (block.g[at] - mean_g[i] - block.x_hat[at] * mean_along[i]);
-                }
-                put(dx.at(n, p + line) + c, block.y, width);
-            }
+        const BlockOf<T, decltype(width)> block(x, of, shape, n, c, width);
+        using Part = typename decltype(block)::Part;
+        const R share = 1 / R(shape.positions);
+        const Part mean_g = Part(sum_g + n * C + c, width) * share, factor = block.scale * block.rstd;
+        const Part mean_along = Part(sum_along + n * C + c, width) * share;
+        for (int64_t p = begin; p < end; p++) {
+            const Part x_hat = (Part(x.at(n, p) + c, width) - block.first - block.mean) * block.rstd;
+            const Part sent((curved ? dx : grad).at(n, p) + c, width);
+            const Part g = curved ? sent : bent(sent, x_hat * block.scale + block.shift, relu, slope);
+            (factor * (g - mean_g - x_hat * mean_along)).to(dx.at(n, p) + c, width);
         }
     });
 }

@@ -1,7 +1,7 @@
 // Mean and squares about it of a block of channels, over some of a sample's positions.
 #pragma once
 
-#include "maps.h"
+#include "channels.h"
 
 // Positions whose sums are taken before they join those of all others: few enough to stay in the nearest cache.
 constexpr int64_t PART = 64;
@@ -32,25 +32,20 @@ template <class T> struct Statistics {
 
     // Take positions begin .. end - 1 in.
     template <class Width> void take(Maps<T> x, int64_t n, int64_t c, Width width, int64_t begin, int64_t end) {
+        using Part = Channels<R, Width>;
         for (int64_t from = begin; from < end; from += PART) {
             const int64_t to = std::min(from + PART, end);
-            R part_mean[BLOCK] = {}, part_squares[BLOCK] = {}, buffer[PART * BLOCK];
-            const R *lines[PART];
+            const Part origin(first, width);
+            Part sum, squared;
+            for (int64_t p = from; p < to; p++) sum = sum + (Part(x.at(n, p) + c, width) - origin);
+            const Part mean_of_part = sum * (1 / R(to - from));
             for (int64_t p = from; p < to; p++) {
-                const R *const line = lines[p - from] = real(x.at(n, p) + c, buffer + (p - from) * width, width);
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++) part_mean[i] += line[i] - first[i];
+                const Part centred = Part(x.at(n, p) + c, width) - origin - mean_of_part;
+                squared = squared + centred * centred;
             }
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) part_mean[i] /= R(to - from);
-            for (int64_t p = from; p < to; p++) {
-                const R *const line = lines[p - from];
-#pragma omp simd
-                for (int64_t i = 0; i < width; i++) {
-                    const R centred = line[i] - first[i] - part_mean[i];
-                    part_squares[i] += centred * centred;
-                }
-            }
+            R part_mean[BLOCK], part_squares[BLOCK];
+            mean_of_part.to(part_mean);
+            squared.to(part_squares);
             join(part_mean, part_squares, R(to - from), width);
         }
     }
