@@ -97,7 +97,7 @@ def dense_block(
     of_solve |= _solving(tile, of_solve["num_warps"], not split, not NORM) | tile
     of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
     if NORM and not split:
-        of_convolve |= _solving(tile, of_convolve["num_warps"], False)
+        of_convolve |= _solving(tile, of_convolve["num_warps"], True)
     kernels.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
         None if NORM else _channels_last(x), b, *maps, arrived, eps,
         **sizes, **big, **tile, **of_convolve,
@@ -143,7 +143,8 @@ def dense_block_backward(
 
     wide = 128 if y.dtype.itemsize == 2 else 64  # float32 spills with more
     blocks = {"BLOCK_M": at_least_16(H * W, _POSITIONS), "BLOCK_X": at_least_16(C, 64)}
-    blocks |= {"BLOCK_C": wide, "BLOCK_N": at_least_16(MAPS, wide if NORM else 64), "BLOCK_K": _deep(H * W, y.dtype)}
+    blocks |= {"BLOCK_C": wide, "BLOCK_N": at_least_16(MAPS, wide if NORM and H * W > 64 else 64)}
+    blocks["BLOCK_K"] = _deep(H * W, y.dtype)
     blocks["BLOCK_Q"] = 32 if precision == "ieee" else 64
     columns = triton.cdiv(C, blocks["BLOCK_X"])
     w_parts, b_parts, of_x, of_parameters, parts, part = None, None, 0, 0, 0, 0
@@ -178,7 +179,7 @@ def dense_block_backward(
             w, grad_stack, x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else None,
             grad_x, grad_x.stride() if needs_x and NORM else None, w_parts, b_parts, grad_w, grad_b, arrived[N * L :],
             N, parts, part, len(w), of_x, of_parameters,
-            **sizes, **blocks, **({"num_stages": 3, "maxnreg": 128} if wide == 128 else {"num_stages": 2}), num_warps=8,
+            **sizes, **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
         )  # fmt: skip
     return grad_x, grad_w, grad_b
 
@@ -286,12 +287,13 @@ def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
     return {"num_warps": max(4, rows // 32) if half else max(1, rows // 16), "num_stages": stages}
 
 
-def _solving(tile: dict[str, int], warps: int, alone: bool, rectifies: bool = False) -> dict[str, int]:
+def _solving(tile: dict[str, int], warps: int, alone: bool, roomy: bool = False) -> dict[str, int]:
     """Max. registers of the solving kernels, as the compiler would spill some to fit another program beside it.
 
-    Programs that are `alone`, one an image and so few, may have all; one that rectifies what it reads takes some more.
+    Programs that are `alone`, one an image and so few, may have all; `roomy` ones, which rectify what they read, half
+    as many more.
     """
-    wanted = 255 if alone else (12 if rectifies else 8) * tile["TILE_G"]
+    wanted = 255 if alone else (12 if roomy else 8) * tile["TILE_G"]
     return {"maxnreg": min(wanted, 255, 2048 // warps)}
 
 
