@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 _BEFORE, _PARTNERS = "_before_acceleration", "_accelerated_with"
 
@@ -69,6 +70,9 @@ def restored(module: Any) -> None:
     """Give it its own class again."""
     kind, attributes = module.__dict__.pop(_BEFORE, (None, ()))
     if kind is not None:
+        if isinstance(module, nn.Module) and is_parametrized(module):  # since, by a class made for it
+            own = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
+            kind = type(f"Parametrized{kind.__name__}", (kind,), own)
         module.__class__ = kind
         for name in attributes:
             del module.__dict__[name]

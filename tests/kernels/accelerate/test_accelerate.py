@@ -775,3 +775,13 @@ def test_restoring_a_part_restores_its_partners():
         torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
         restore(model)
         assert [vars(module).keys() for module in model] == keys
+
+
+def test_what_was_parametrized_since_stays_so():
+    model, x = nn.Sequential(nn.InstanceNorm2d(3, affine=True), nn.ReLU()), torch.randn(2, 3, 6, 6)
+    accelerate(model)
+    nn.utils.parametrize.register_parametrization(model[0], "weight", nn.Softplus())
+    expected = model(x)
+    restore(model)
+    assert isinstance(model[0], nn.InstanceNorm2d) and not isinstance(model[0], InstanceNorm2d)
+    torch.testing.assert_close(model(x), expected)
