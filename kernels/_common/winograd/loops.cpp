@@ -21,7 +21,7 @@
 //          0   1   0  -5/2  0  1               0       0      1
 //
 // Tiles are taken so few at a time that what belongs to them stays in a core's own cache. No result depends on how many
-// threads there are.
+// threads there are. Maps and taps are float or bfloat16, all that is between them is float.
 #include <cstdlib>
 #include <memory>
 #include <vector>
@@ -46,6 +46,20 @@ typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 inline Vector load(const float *from) { return *reinterpret_cast<const Unaligned *>(from); }
 inline void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x; }
+
+// bfloat16, converted as in maps.h.
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+inline Vector load(const BFloat16 *from) {
+    const Halves halves = *reinterpret_cast<const UnalignedHalves *>(from);
+    return Vector(__builtin_convertvector(halves, Bits) << 16);
+}
+inline void store(BFloat16 *to, Vector x) {
+    const Bits bits = Bits(x), nearest_even = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    const Bits result = x != x ? Bits{} + 0x7fc0u : nearest_even;
+    *reinterpret_cast<UnalignedHalves *>(to) = __builtin_convertvector(result, Halves);
+}
 
 // Products of one side's matrix with a column of vectors; results may be `step` vectors apart, as may what is read.
 struct Column {
@@ -206,17 +220,20 @@ struct Tiles {
     int64_t count() const { return samples * down * across; }
 
     // Where the positions of a tile, with `around` more on each side, have their channels: `outside` beyond the maps.
-    template <int AROUND> void find(float **places, Maps<float> maps, int64_t tile, float *outside) const {
+    template <int AROUND, class T> void find(T **places, Maps<T> maps, int64_t tile, T *outside) const {
         const int64_t n = tile / (down * across);
         const int64_t top = tile / across % down * TILE - AROUND, left = tile % across * TILE - AROUND;
         for (int64_t i = top; i < top + TILE + 2 * AROUND; i++)
-            for (int64_t j = left; j < left + TILE + 2 * AROUND; j++)
-                *places++ = i >= 0 && i < height && j >= 0 && j < width ? maps.at(n, i * width + j) : outside;
+            for (int64_t j = left; j < left + TILE + 2 * AROUND; j++) {
+                T *const place = maps.at(n, i * width + j);
+                *places++ = i >= 0 && i < height && j >= 0 && j < width ? place : outside;
+                __builtin_prefetch(place + TILE * maps.line); // of the next tile: no processor foresees it in a stack
+            }
     }
 };
 
 // B^T d B of a tile's patch into a row of the points; ReLU lets through what is not a number.
-template <bool RELU> void patch_to_points(float *const *places, const Points &to, int64_t row) {
+template <bool RELU, class T> void patch_to_points(T *const *places, const Points &to, int64_t row) {
     for (int64_t c = 0; c < to.columns; c += LANES)
         transform<B_T>(
             [=](int i) {
@@ -228,12 +245,13 @@ template <bool RELU> void patch_to_points(float *const *places, const Points &to
 }
 
 // G w G^T for taps (O, 3, 3, C) of a convolution of `to.rows` maps into `to.columns`, for `LANES` of C and of O.
-void taps_to_points(const float *taps, int64_t C, int64_t o, int64_t c, bool turned, const Points &to) {
+template <class T>
+void taps_to_points(const T *taps, int64_t C, int64_t o, int64_t c, bool turned, const Points &to) {
     float at[TAPS * TAPS][LANES][LANES];
     for (int l = 0; l < LANES; l++)
         for (int i = 0; i < TAPS * TAPS; i++)
             for (int k = 0; k < LANES; k++) {
-                const float tap = taps[((o + l) * TAPS * TAPS + i) * C + c + k];
+                const float tap = read(taps[((o + l) * TAPS * TAPS + i) * C + c + k]);
                 if (turned)
                     at[TAPS * TAPS - 1 - i][l][k] = tap;
                 else
@@ -247,10 +265,9 @@ void taps_to_points(const float *taps, int64_t C, int64_t o, int64_t c, bool tur
 }
 
 // y = w * x + bias, or y += w * x, where w is `taps`, turned round or not, and x is ReLU(x) or not.
-template <bool TURNED>
+template <bool TURNED, class T>
 void convolution(
-    int threads, Tiles tiles, Maps<float> x, int64_t in, const float *taps, const float *bias, bool add, Maps<float> y,
-    int64_t out
+    int threads, Tiles tiles, Maps<T> x, int64_t in, const T *taps, const T *bias, bool add, Maps<T> y, int64_t out
 ) {
     const int64_t C = TURNED ? out : in, O = TURNED ? in : out;
     const int64_t together = std::min(TOGETHER, (tiles.count() + threads - 1) / threads);
@@ -261,8 +278,8 @@ void convolution(
         for (int64_t o = 0; o < O; o += LANES)
             for (int64_t c = 0; c < C; c += LANES) taps_to_points(taps, C, o, c, TURNED, of_taps);
         const Points of_x{together, in}, of_y{together, out};
-        std::vector<float> zeros(in), unread(out);
-        float *places[POINTS];
+        std::vector<T> zeros(in), unread(out);
+        T *places[POINTS];
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < tiles.count(); first += together) {
             const int64_t count = std::min(together, tiles.count() - first);
@@ -288,39 +305,23 @@ void convolution(
     }
 }
 
-} // namespace
-
-// y = taps * ReLU(x) + bias, or y += taps * ReLU(x) + bias; bias may be null, taps are (out, 3, 3, channels).
-EXPORT void relu_conv2d(
-    SHAPE, MAPS(x), MAPS(y), int64_t width, int64_t out, const float *taps, const float *bias, int add
-) {
-    const Tiles tiles{samples, positions / width, width};
-    convolution<false>(threads, tiles, AS(float, x), channels, taps, bias, add, AS(float, y), out);
-}
-
-// The gradient of ReLU(x), (.., channels), from that of y, (.., out).
-EXPORT void relu_conv2d_backward_input(SHAPE, MAPS(grad_x), MAPS(grad_y), int64_t width, int64_t out, const float *taps) {
-    const Tiles tiles{samples, positions / width, width};
-    convolution<true>(threads, tiles, AS(float, grad_y), out, taps, nullptr, false, AS(float, grad_x), channels);
-}
-
-// The gradient of taps, (out, 3, 3, channels).
-EXPORT void relu_conv2d_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), int64_t width, int64_t out, float *grad) {
-    const Tiles tiles{samples, positions / width, width};
-    const Points of_x{TOGETHER, channels}, of_y{TOGETHER, out}, of_taps{out, channels};
+// The gradient of taps, (O, 3, 3, C).
+template <class T>
+void taps_gradient(int threads, Tiles tiles, Maps<T> x, int64_t C, Maps<T> grad_y, int64_t O, T *grad) {
+    const Points of_x{TOGETHER, C}, of_y{TOGETHER, O}, of_taps{O, C};
     std::fill_n(of_taps.at(0, 0), POINTS * of_taps.apart, 0.f);
-#pragma omp parallel num_threads(threads) if (tiles.count() * channels > FEW)
+#pragma omp parallel num_threads(threads) if (tiles.count() * C > FEW)
     {
-        std::vector<float> zeros(std::max(channels, out));
-        float *places[POINTS];
+        std::vector<T> zeros(std::max(C, O));
+        T *places[POINTS];
         for (int64_t first = 0; first < tiles.count(); first += TOGETHER) {
             const int64_t count = std::min(TOGETHER, tiles.count() - first);
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < count; t++) {
-                tiles.find<1>(places, AS(float, x), first + t, zeros.data());
+                tiles.find<1>(places, x, first + t, zeros.data());
                 patch_to_points<true>(places, of_x, t);
-                tiles.find<0>(places, AS(float, grad_y), first + t, zeros.data());
-                for (int64_t o = 0; o < out; o += LANES)
+                tiles.find<0>(places, grad_y, first + t, zeros.data());
+                for (int64_t o = 0; o < O; o += LANES)
                     transform<A>(
                         [&](int i) { return load(places[i] + o); },
                         [&](int i, Vector x) { store(of_y.at(i, t, o), x); }
@@ -328,14 +329,44 @@ EXPORT void relu_conv2d_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), int64_t widt
             }
 #pragma omp for schedule(static)
             for (int i = 0; i < POINTS; i++)
-                product<true>(out, channels, count, of_y.at(i, 0), 1, out, of_x.at(i, 0), of_taps.at(i, 0));
+                product<true>(O, C, count, of_y.at(i, 0), 1, O, of_x.at(i, 0), of_taps.at(i, 0));
         }
 #pragma omp for collapse(2) schedule(static)
-        for (int64_t o = 0; o < out; o++)
-            for (int64_t c = 0; c < channels; c += LANES)
+        for (int64_t o = 0; o < O; o++)
+            for (int64_t c = 0; c < C; c += LANES)
                 transform<G_T>(
                     [&](int i) { return load(of_taps.at(i, o, c)); },
-                    [&](int i, Vector x) { store(grad + (o * TAPS * TAPS + i) * channels + c, x); }
+                    [&](int i, Vector x) { store(grad + (o * TAPS * TAPS + i) * C + c, x); }
                 );
     }
+}
+
+} // namespace
+
+// Compute with the dtype's T: float, or bfloat16.
+#define FOR_MAPS(...)                                                                                                  \
+    const Tiles tiles{samples, positions / width, width};                                                              \
+    const auto compute = [=](auto zero) {                                                                              \
+        using T = decltype(zero);                                                                                      \
+        __VA_ARGS__;                                                                                                   \
+    };                                                                                                                 \
+    dtype ? compute(BFloat16{}) : compute(float{})
+
+// y = taps * ReLU(x) + bias, or y += taps * ReLU(x) + bias; bias may be null, taps are (out, 3, 3, channels).
+EXPORT void relu_conv2d(SHAPE, MAPS(x), MAPS(y), int64_t width, int64_t out, void *taps, void *bias, int add) {
+    FOR_MAPS(convolution<false, T>(
+        threads, tiles, AS(T, x), channels, static_cast<T *>(taps), static_cast<T *>(bias), add, AS(T, y), out
+    ));
+}
+
+// The gradient of ReLU(x), (.., channels), from that of y, (.., out).
+EXPORT void relu_conv2d_backward_input(SHAPE, MAPS(grad_x), MAPS(grad_y), int64_t width, int64_t out, void *taps) {
+    FOR_MAPS(convolution<true, T>(
+        threads, tiles, AS(T, grad_y), out, static_cast<T *>(taps), nullptr, false, AS(T, grad_x), channels
+    ));
+}
+
+// The gradient of taps, (out, 3, 3, channels).
+EXPORT void relu_conv2d_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), int64_t width, int64_t out, void *grad) {
+    FOR_MAPS(taps_gradient<T>(threads, tiles, AS(T, x), channels, AS(T, grad_y), out, static_cast<T *>(grad)));
 }
