@@ -94,7 +94,7 @@ def dense_block(
     sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": input_precision(w.dtype)}
     big, tile = _matrix(H * W, MAPS, w.dtype), _tile(H * W, G, w.dtype, split, NORM)
     of_solve = _launch(tile["TILE_M"], w.dtype)
-    of_solve |= _solving(tile, of_solve["num_warps"], not split, not NORM) | tile
+    of_solve |= _solving(tile, of_solve["num_warps"], not (split and NORM)) | tile
     of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
     if NORM and not split:
         of_convolve |= _solving(tile, of_convolve["num_warps"], True)
@@ -287,14 +287,13 @@ def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
     return {"num_warps": max(4, rows // 32) if half else max(1, rows // 16), "num_stages": stages}
 
 
-def _solving(tile: dict[str, int], warps: int, alone: bool, roomy: bool = False) -> dict[str, int]:
+def _solving(tile: dict[str, int], warps: int, roomy: bool) -> dict[str, int]:
     """Max. registers of the solving kernels, as the compiler would spill some to fit another program beside it.
 
-    Programs that are `alone`, one an image and so few, may have all; `roomy` ones, which rectify what they read, half
-    as many more.
+    `roomy` programs may have all: those of whole images, which are few, and those that rectify what they read and need
+    so many that two fit beside each other with all as well.
     """
-    wanted = 255 if alone else (12 if roomy else 8) * tile["TILE_G"]
-    return {"maxnreg": min(wanted, 255, 2048 // warps)}
+    return {"maxnreg": min(255 if roomy else 8 * tile["TILE_G"], 255, 2048 // warps)}
 
 
 def _few_channels(channels: int, positions: int) -> dict[str, int]:
