@@ -147,7 +147,7 @@ def forward(
 
 
 @autotune(
-    _tiles((32, 32, 32, 4, 2), (32, 128, 32, 4, 3), (64, 64, 64, 4, 3), (64, 128, 128, 8, 2)), TINY,
+    _tiles((32, 32, 32, 4, 2), (16, 128, 32, 4, 3), (64, 64, 64, 4, 3), (64, 128, 128, 8, 2)), TINY,
     (*KEY, "x_strides", "of_x", "parts"), likely=_by_positions,
 )  # fmt: skip
 @triton.jit
