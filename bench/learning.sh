@@ -29,7 +29,7 @@ done
 if [ -e "$out/run/run.json" ]; then lorbms train --resume "$out/run" --iterations "$iterations"
 else
     lorbms train "$out/seen" --out "$out/run" --iterations "$iterations" --preset demo \
-        --model.stem 24 --model.layers 1 1 2 4 8 --model.chunk 192 \
+        --model.stem 24 --model.layers 1 1 2 4 8 --model.chunk 192 --loss.adv 0.052 --loss.cls 0.044 \
         --optim.generator-lr 3e-4 --optim.discriminator-lr 2e-4 --optim.classifier-lr 2e-4 \
         --sheet-every 250 --checkpoint-every 250 --keep-checkpoints 40
 fi
@@ -47,6 +47,9 @@ lorbms evaluate linear "$out/run" --rows random encoder discriminator "$@"
 lorbms evaluate report "$out/run"
 
 echo '[evaluation]
-epochs = 100  # of two iterations each' > "$out/ablation.toml"
+epochs = 100  # of two iterations each
+[loss]
+adv = 0.052
+cls = 0.044' > "$out/ablation.toml"
 lorbms evaluate ablation "$out/demo/store" --out "$out/ablation" --preset demo --iterations 700 \
     --config "$out/ablation.toml" --features descriptor "$@"
