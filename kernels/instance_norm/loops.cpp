@@ -238,8 +238,6 @@ void rows_backward(
     Activation activation, int threads
 ) {
     using R = Real<T>;
-    const bool relu = activation.kind == RELU;
-    const R bend = activation.kind == LEAKY_RELU ? R(activation.slope) : R(1);
     of_rows(shape, threads, [=](int64_t map, int64_t c) {
         const T *const x_of = x + map * shape.positions, *const g_of = grad + map * shape.positions;
         T *const to = dx + map * shape.positions;
@@ -255,10 +253,9 @@ void rows_backward(
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) {
                 y[i] = (values[i] - first - mean) * rstd * scale + shift;
-                const R below = relu ? R(0) : grads[i] * bend;
-                through_it[i] = y[i] <= 0 ? below : grads[i];
+                through_it[i] = grads[i];
             }
-            if (activation.kind >= SILU) through(activation, through_it, y, count);
+            through(activation, through_it, y, count);
             grads = through_it;
             if (keeps) put(to + begin, through_it, count);
         };
