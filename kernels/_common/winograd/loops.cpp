@@ -33,8 +33,10 @@ namespace {
 constexpr int TILE = 4, PATCH = 6, TAPS = 3, POINTS = PATCH * PATCH;
 constexpr float a = 0.707106781186547524f, b = 2 * a;
 
-// Tiles that are taken together.
+// At most so many tiles are taken together.
 constexpr int64_t TOGETHER = 48;
+
+inline int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; } // and rounded up
 
 // Channels of a vector.
 #ifdef __AVX512F__
@@ -270,7 +272,9 @@ void convolution(
     int threads, Tiles tiles, Maps<T> x, int64_t in, const T *taps, const T *bias, bool add, Maps<T> y, int64_t out
 ) {
     const int64_t C = TURNED ? out : in, O = TURNED ? in : out;
-    const int64_t together = std::min(TOGETHER, (tiles.count() + threads - 1) / threads);
+    // As many parts for each thread, or all would wait for one of them.
+    const int64_t rounds = divided(divided(tiles.count(), TOGETHER), threads);
+    const int64_t together = divided(tiles.count(), rounds * threads);
     const Points of_taps{in, out};
 #pragma omp parallel num_threads(threads) if (tiles.count() * in > FEW)
     {
