@@ -72,9 +72,11 @@ def test_what_was_compiled_is_known_by_its_source_and_the_rest_is_told_of(tmp_pa
 
 FINDS_FAULTS = """
 from dataclasses import replace
+from itertools import takewhile
 import bench.static as static
 from bench.binaries import Binary
-launches = {launch.kernel.__name__: launch for launch in reversed(static.of_a_small_block())}
+launched = static.of_a_small_block()
+launches = {launch.kernel.__name__: launch for launch in reversed(launched)}
 assert {"activate", "convolve", "solve", "solve_transposed", "gradients"} == set(launches)
 good = Binary(registers=100, local=0, shared=1000, warps=4, spills=0, tensor=8, kind="HMMA")
 spilled = Binary(registers=255, local=64, shared=1000, warps=4, spills=9, tensor=8, kind="HMMA")
@@ -86,8 +88,8 @@ assert static.faults_of(launches["gradients"], 90, once) == []
 assert "8192 bytes" in static.faults_of(launches["gradients"], 90, replace(once, local=8192))[0]
 assert "no tensor cores" in static.faults_of(launches["solve"], 90, scalar)[0]
 assert static.faults_of(launches["activate"], 90, scalar) == []
-work = static.work(launches["convolve"])
-print(work.flops)
+forward = takewhile(lambda launch: launch.name != "dense_block.solve_transposed", launched)
+print(sum(static.work(launch).flops for launch in forward))
 from bench.gpus import occupancy, resident
 assert resident(good, 80) == 4 and occupancy(good, 80) == 0.25  # 104 registers a thread: 19 warps fit, so 4 programs
 """
@@ -129,4 +131,4 @@ print(sum(static.launch_counts(of["encoder, forward"], "triton")))
 def test_the_encoder_takes_few_launches():
     ran = run("-c", COUNTS)
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout) <= 27  # at 32x32 a layer is a launch: five short chains instead of a long one
+    assert int(ran.stdout) <= 33  # at 32x32 and 16x16 a layer is a launch: short chains instead of two long ones
