@@ -40,7 +40,8 @@ def demo(*, out: Path = Path("demo"), scenes: Natural = 0) -> None:
     """Take photographs, prepare a store, find neighbours, train a small LORBMS, render it and transfer an object.
 
     Takes six to twelve minutes on two cores and needs no internet: twelve photographs of animals, few enough to be
-    learned so fast. Run again after an interruption, it goes on where it was: what is finished in OUT is not done twice.
+    learned so fast. Run again after an interruption, it goes on where it was: what is finished in OUT is not
+    done twice.
 
     Args:
         out: Folder for everything it makes.
