@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.layout import new_maps
 
 LOOPS = Loops(Path(__file__).with_name("loops.cpp"), {"pool": (3, [c_int64]), "unpool": (3, [c_int64])})
 
@@ -14,8 +15,8 @@ LOOPS = Loops(Path(__file__).with_name("loops.cpp"), {"pool": (3, [c_int64]), "u
 @cpp_op("pool_maps(Tensor x) -> (Tensor, Tensor)")
 def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
     """Result, and which of the four it was."""
-    n, channels, height, width = x.shape
-    y = _empty(x, (n, channels, height // 2, width // 2))
+    _, channels, height, width = x.shape
+    y = new_maps(x, channels, height // 2, width // 2)
     which = torch.empty_like(y, dtype=torch.uint8)
     LOOPS.run("pool", (y, which, x), width)
     return y, which
@@ -24,12 +25,8 @@ def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
 @cpp_op("unpool_maps(Tensor grad, Tensor which, int height, int width) -> Tensor")
 def unpooled(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
     """Gradient of x."""
-    to_x = _empty(grad, (*grad.shape[:2], height, width))
+    to_x = new_maps(grad, grad.shape[1], height, width)
     if height % 2 or width % 2:
         to_x.zero_()
     LOOPS.run("unpool", (grad, which, to_x), width)
     return to_x
-
-
-def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)

@@ -3,24 +3,19 @@
 from ctypes import c_int64
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.layout import new_maps
 
 LOOPS = Loops(Path(__file__).with_name("loops.cpp"), {"spread": (2, [c_int64]), "gather": (2, [c_int64])})
-
-
-def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    shape = len(like), channels, height, width
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 @cpp_op("spread_products(Tensor z) -> Tensor")
 def spread(z: Tensor) -> Tensor:
     """Products (N, 4 O, H, W) -> the result (N, O, 2 H, 2 W)."""
     _, channels, height, width = z.shape
-    y = _empty(z, channels // 4, 2 * height, 2 * width)
+    y = new_maps(z, channels // 4, 2 * height, 2 * width)
     LOOPS.run("spread", (z, y), width)
     return y
 
@@ -29,6 +24,6 @@ def spread(z: Tensor) -> Tensor:
 def gather(grad: Tensor) -> Tensor:
     """The gradient of the products from that of the result."""
     _, channels, height, width = grad.shape
-    z = _empty(grad, 4 * channels, height // 2, width // 2)
+    z = new_maps(grad, 4 * channels, height // 2, width // 2)
     LOOPS.run("gather", (z, grad), width // 2)
     return z

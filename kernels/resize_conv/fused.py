@@ -25,6 +25,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.constants import beside
+from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels.resize_conv import cpp
 
 CHANNELS_LAST = torch.channels_last
@@ -101,9 +102,8 @@ def _by_phases(x: Tensor, taps: Tensor) -> Tensor:
 
 def phases(padded: Tensor, taps: Tensor) -> Tensor:
     """An input padded by a row and a column, and the taps of the four phases -> the result."""
-    n, _, height, width = padded.shape
-    shape = (n, len(taps), 2 * (height - 1), 2 * (width - 1))
-    y = torch.empty(shape, dtype=padded.dtype, device=padded.device, memory_format=CHANNELS_LAST)
+    height, width = padded.shape[2:]
+    y = new_maps(padded, len(taps), 2 * (height - 1), 2 * (width - 1))
     for phase, W in enumerate(_kernels(taps)):
         _every_other(y, phase).copy_(F.conv2d(_read(padded, W), W))
     return y

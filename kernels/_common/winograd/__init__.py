@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common import norm_relu
+from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 
 Gradients = tuple[Any, Any, Any]
@@ -23,7 +24,7 @@ def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None, activated: bool =
     """`b + W * ReLU(x)`, (N, O, H, W), channels_last where x is; `activated`: x is ReLU(x) already."""
     if not cpp.take(x, W):
         return F.conv2d(x if activated else torch.relu(x), W, b, padding=W.shape[-1] // 2)
-    y = cpp.maps_like(x, W.shape[0])
+    y = new_maps(x, len(W), *x.shape[2:])
     cpp.relu_conv2d(x, W, b, y, False)
     return y
 
@@ -49,7 +50,7 @@ def relu_conv2d_backward(
         return result
     to_x = to_W = None
     if mask[0]:
-        cpp.backward_input(grad, W, to_x := cpp.maps_like(x, x.shape[1]))
+        cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]))
     if mask[1]:
         cpp.backward_taps(grad, x, to_W := torch.empty_like(W))
     return to_x, to_W, grad.sum((0, 2, 3)) if mask[2] else None

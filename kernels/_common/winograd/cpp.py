@@ -59,12 +59,6 @@ def tiles(n: int, height: int, width: int) -> int:
     return n * -(-height // 4) * -(-width // 4)
 
 
-def maps_like(x: Tensor, channels: int) -> Tensor:
-    """New channels_last maps of x's size."""
-    shape = len(x), channels, *x.shape[2:]
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-
-
 @cpp_op("relu_conv2d(Tensor x, Tensor W, Tensor? b, Tensor(a!) y, bool add) -> ()")
 def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None, y: Tensor, add: bool) -> None:
     """Write into y, or add to it."""
