@@ -45,15 +45,15 @@ _FREE = {torch.ops.aten.detach.default, torch.ops.aten.empty.memory_format, torc
 
 
 def _in_tiles(maps: Sequence[int], W: Sequence[int]) -> int:
-    """Operations of the products in Winograd's convolution of (N, _, H, W) maps by (O, C, 3, 3)."""
+    """Operations of the products in Winograd's convolution by (O, C, 3, 3) into (N, _, H, W) maps."""
     n, _, height, width = maps
     return 2 * 36 * winograd.tiles(n, height, width) * W[0] * W[1]
 
 
 _OURS = {
-    torch.ops.lorbms_fast.relu_conv2d: lambda x, W, *_, **__: _in_tiles(x, W),
-    torch.ops.lorbms_fast.relu_conv2d_backward_input: lambda grad, W, *_, **__: _in_tiles(grad, W),
-    torch.ops.lorbms_fast.relu_conv2d_backward_taps: lambda grad, x, to_W, **_: _in_tiles(grad, to_W),
+    torch.ops.lorbms_fast.winograd: lambda x, W, b, y, *_, **__: _in_tiles(y, W),
+    torch.ops.lorbms_fast.winograd_backward_input: lambda grad, W, to_x, *_, **__: _in_tiles(to_x, W),
+    torch.ops.lorbms_fast.winograd_backward_taps: lambda grad, x, to_W, *_, **__: _in_tiles(grad, to_W),
 }
 
 

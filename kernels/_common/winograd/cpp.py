@@ -12,30 +12,35 @@ from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
-        "relu_conv2d": (2, [c_int64, c_int64, c_void_p, c_void_p, c_int]),
-        "relu_conv2d_backward_input": (2, [c_int64, c_int64, c_void_p]),
-        "relu_conv2d_backward_taps": (2, [c_int64, c_int64, c_void_p]),
+        "conv2d": (2, [c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int]),
+        "conv2d_backward_input": (2, [c_int64, c_int64, c_int64, c_void_p]),
+        "conv2d_backward_taps": (2, [c_int64, c_int64, c_int64, c_int, c_void_p]),
     },
 )
 LANES = 16
 """Channels, in and out, come in so many: a vector of AVX-512, two of AVX2."""
 
 
-def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
+def take(x: Tensor, W: Tensor, y: Tensor | None = None, padding: int = 1) -> bool:
     """Is a convolution of x by W, (O, C, k, k), into y, or into new maps, done here, and faster than elsewhere?"""
     return (
         W.shape[2:] == (3, 3)
         and x.dtype == W.dtype in (torch.float32, torch.bfloat16)
-        and _pays(*x.shape, W.shape[0], x.dtype)
+        and _pays(*x.shape[:2], *out_size(x, padding), W.shape[0], x.dtype)
         and W.is_contiguous(memory_format=torch.channels_last)
         and LOOPS.take(x)
         and (y is None or (y.dtype == x.dtype and LOOPS.take(y)))
     )
 
 
+def out_size(x: Tensor, padding: int) -> tuple[int, int]:
+    """Height and width of the result for x, padded by 0, 1 or 2 on each side."""
+    return x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
+
+
 @cache
 def _pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype) -> bool:
-    """Does it save enough multiplications of C x O maps?
+    """Does it save enough multiplications of C x O maps for results of this height and width?
 
     Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core).
     oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX.
@@ -59,20 +64,21 @@ def tiles(n: int, height: int, width: int) -> int:
     return n * -(-height // 4) * -(-width // 4)
 
 
-@cpp_op("relu_conv2d(Tensor x, Tensor W, Tensor? b, Tensor(a!) y, bool add) -> ()")
-def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None, y: Tensor, add: bool) -> None:
+@cpp_op("winograd(Tensor x, Tensor W, Tensor? b, Tensor(a!) y, int padding, bool relu, bool add) -> ()")
+def conv2d(x: Tensor, W: Tensor, b: Tensor | None, y: Tensor, padding: int, relu: bool, add: bool) -> None:
     """Write into y, or add to it."""
     bias = None if b is None else b.to(x.dtype).contiguous()
-    LOOPS.run("relu_conv2d", (x, y), x.shape[3], len(W), W.data_ptr(), None if bias is None else bias.data_ptr(), add)
+    of_bias = None if bias is None else bias.data_ptr()
+    LOOPS.run("conv2d", (x, y), x.shape[3], len(W), padding, relu, W.data_ptr(), of_bias, add)
 
 
-@cpp_op("relu_conv2d_backward_input(Tensor grad, Tensor W, Tensor(a!) to_x) -> ()")
-def backward_input(grad: Tensor, W: Tensor, to_x: Tensor) -> None:
+@cpp_op("winograd_backward_input(Tensor grad, Tensor W, Tensor(a!) to_x, int padding) -> ()")
+def backward_input(grad: Tensor, W: Tensor, to_x: Tensor, padding: int) -> None:
     """Write into `to_x`."""
-    LOOPS.run("relu_conv2d_backward_input", (to_x, grad), grad.shape[3], len(W), W.data_ptr())
+    LOOPS.run("conv2d_backward_input", (to_x, grad), to_x.shape[3], len(W), padding, W.data_ptr())
 
 
-@cpp_op("relu_conv2d_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W) -> ()")
-def backward_taps(grad: Tensor, x: Tensor, to_W: Tensor) -> None:
+@cpp_op("winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int padding, bool relu) -> ()")
+def backward_taps(grad: Tensor, x: Tensor, to_W: Tensor, padding: int, relu: bool) -> None:
     """Write into `to_W`."""
-    LOOPS.run("relu_conv2d_backward_taps", (x, grad), x.shape[3], len(to_W), to_W.data_ptr())
+    LOOPS.run("conv2d_backward_taps", (x, grad), x.shape[3], len(to_W), padding, relu, to_W.data_ptr())

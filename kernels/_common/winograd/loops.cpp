@@ -216,20 +216,27 @@ void product(
     }
 }
 
-// Maps in tiles of 4x4.
+// Maps whose positions are rows and columns.
+template <class T> struct Image {
+    Maps<T> maps;
+    int64_t height, width;
+};
+
+// Tiles of 4x4 positions that cover maps.
 struct Tiles {
-    int64_t samples, height, width, down = (height + TILE - 1) / TILE, across = (width + TILE - 1) / TILE;
+    int64_t samples, height, width, down = divided(height, TILE), across = divided(width, TILE);
     int64_t count() const { return samples * down * across; }
 
-    // Where the positions of a tile, with `around` more on each side, have their channels: `outside` beyond the maps.
-    template <int AROUND, class T> void find(T **places, Maps<T> maps, int64_t tile, T *outside) const {
+    // Where SIDE x SIDE positions have their channels, the first of them `before` positions before the tile's, up and to the
+    // left, in maps which may have another size than those that are covered: `outside` beyond them.
+    template <int SIDE, class T> void find(T **places, Image<T> in, int64_t tile, int64_t before, T *outside) const {
         const int64_t n = tile / (down * across);
-        const int64_t top = tile / across % down * TILE - AROUND, left = tile % across * TILE - AROUND;
-        for (int64_t i = top; i < top + TILE + 2 * AROUND; i++)
-            for (int64_t j = left; j < left + TILE + 2 * AROUND; j++) {
-                T *const place = maps.at(n, i * width + j);
-                *places++ = i >= 0 && i < height && j >= 0 && j < width ? place : outside;
-                __builtin_prefetch(place + TILE * maps.line); // of the next tile: no processor foresees it in a stack
+        const int64_t top = tile / across % down * TILE - before, left = tile % across * TILE - before;
+        for (int64_t i = top; i < top + SIDE; i++)
+            for (int64_t j = left; j < left + SIDE; j++) {
+                T *const place = in.maps.at(n, i * in.width + j);
+                *places++ = i >= 0 && i < in.height && j >= 0 && j < in.width ? place : outside;
+                __builtin_prefetch(place + TILE * in.maps.line); // of the next tile: no processor foresees it in a stack
             }
     }
 };
@@ -266,11 +273,13 @@ void taps_to_points(const T *taps, int64_t C, int64_t o, int64_t c, bool turned,
         );
 }
 
-// y = w * x + bias, or y += w * x, where w is `taps`, turned round or not, and x is ReLU(x) or not.
+// y = w * x + bias, or y += w * x + bias, where w is `taps`, turned round or not, and x is padded, and ReLU(x) or not.
 template <bool TURNED, class T>
 void convolution(
-    int threads, Tiles tiles, Maps<T> x, int64_t in, const T *taps, const T *bias, bool add, Maps<T> y, int64_t out
+    int threads, int64_t samples, Image<T> x, int64_t in, int64_t padding, bool relu, const T *taps, const T *bias,
+    bool add, Image<T> y, int64_t out
 ) {
+    const Tiles tiles{samples, y.height, y.width};
     const int64_t C = TURNED ? out : in, O = TURNED ? in : out;
     // As many parts for each thread, or all would wait for one of them.
     const int64_t rounds = divided(divided(tiles.count(), TOGETHER), threads);
@@ -288,13 +297,13 @@ void convolution(
         for (int64_t first = 0; first < tiles.count(); first += together) {
             const int64_t count = std::min(together, tiles.count() - first);
             for (int64_t t = 0; t < count; t++) {
-                tiles.find<1>(places, x, first + t, zeros.data());
-                patch_to_points<!TURNED>(places, of_x, t);
+                tiles.find<PATCH>(places, x, first + t, padding, zeros.data());
+                (relu ? patch_to_points<true, T> : patch_to_points<false, T>)(places, of_x, t);
             }
             for (int i = 0; i < POINTS; i++)
                 product<false>(count, out, in, of_x.at(i, 0), in, 1, of_taps.at(i, 0), of_y.at(i, 0));
             for (int64_t t = 0; t < count; t++) {
-                tiles.find<0>(places, y, first + t, unread.data());
+                tiles.find<TILE>(places, y, first + t, 0, unread.data());
                 for (int64_t c = 0; c < out; c += LANES)
                     transform<A_T>(
                         [&](int i) { return load(of_y.at(i, t, c)); },
@@ -311,7 +320,10 @@ void convolution(
 
 // The gradient of taps, (O, 3, 3, C).
 template <class T>
-void taps_gradient(int threads, Tiles tiles, Maps<T> x, int64_t C, Maps<T> grad_y, int64_t O, T *grad) {
+void taps_gradient(
+    int threads, int64_t samples, Image<T> x, int64_t C, int64_t padding, bool relu, Image<T> grad_y, int64_t O, T *grad
+) {
+    const Tiles tiles{samples, grad_y.height, grad_y.width};
     const Points of_x{TOGETHER, C}, of_y{TOGETHER, O}, of_taps{O, C};
     std::fill_n(of_taps.at(0, 0), POINTS * of_taps.apart, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.count() * C > FEW)
@@ -322,9 +334,9 @@ void taps_gradient(int threads, Tiles tiles, Maps<T> x, int64_t C, Maps<T> grad_
             const int64_t count = std::min(TOGETHER, tiles.count() - first);
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < count; t++) {
-                tiles.find<1>(places, x, first + t, zeros.data());
-                patch_to_points<true>(places, of_x, t);
-                tiles.find<0>(places, grad_y, first + t, zeros.data());
+                tiles.find<PATCH>(places, x, first + t, padding, zeros.data());
+                (relu ? patch_to_points<true, T> : patch_to_points<false, T>)(places, of_x, t);
+                tiles.find<TILE>(places, grad_y, first + t, 0, zeros.data());
                 for (int64_t o = 0; o < O; o += LANES)
                     transform<A>(
                         [&](int i) { return load(places[i] + o); },
@@ -347,30 +359,41 @@ void taps_gradient(int threads, Tiles tiles, Maps<T> x, int64_t C, Maps<T> grad_
 
 } // namespace
 
-// Compute with the dtype's T: float, or bfloat16.
-#define FOR_MAPS(...)                                                                                                  \
-    const Tiles tiles{samples, positions / width, width};                                                              \
+// Compute with the dtype's T, float or bfloat16, and the image x of these positions and the image y of `out` maps that its
+// convolution gives, padded by so much on each side.
+#define FOR_IMAGES(of_x, of_y, ...)                                                                                    \
     const auto compute = [=](auto zero) {                                                                              \
         using T = decltype(zero);                                                                                      \
+        const int64_t height = positions / width, more = 2 * padding - (TAPS - 1);                                     \
+        const Image<T> x{AS(T, of_x), height, width}, y{AS(T, of_y), height + more, width + more};                     \
         __VA_ARGS__;                                                                                                   \
     };                                                                                                                 \
     dtype ? compute(BFloat16{}) : compute(float{})
 
-// y = taps * ReLU(x) + bias, or y += taps * ReLU(x) + bias; bias may be null, taps are (out, 3, 3, channels).
-EXPORT void relu_conv2d(SHAPE, MAPS(x), MAPS(y), int64_t width, int64_t out, void *taps, void *bias, int add) {
-    FOR_MAPS(convolution<false, T>(
-        threads, tiles, AS(T, x), channels, static_cast<T *>(taps), static_cast<T *>(bias), add, AS(T, y), out
+// y = taps * x + bias, or y += taps * x + bias, where x may go through ReLU; bias may be null, taps are (out, 3, 3,
+// channels).
+EXPORT void conv2d(
+    SHAPE, MAPS(x), MAPS(y), int64_t width, int64_t out, int64_t padding, int relu, void *taps, void *bias, int add
+) {
+    FOR_IMAGES(x, y, convolution<false, T>(
+        threads, samples, x, channels, padding, relu, static_cast<T *>(taps), static_cast<T *>(bias), add, y, out
     ));
 }
 
-// The gradient of ReLU(x), (.., channels), from that of y, (.., out).
-EXPORT void relu_conv2d_backward_input(SHAPE, MAPS(grad_x), MAPS(grad_y), int64_t width, int64_t out, void *taps) {
-    FOR_MAPS(convolution<true, T>(
-        threads, tiles, AS(T, grad_y), out, static_cast<T *>(taps), nullptr, false, AS(T, grad_x), channels
+// The gradient of x, or of ReLU(x), (.., channels), from that of y, (.., out).
+EXPORT void conv2d_backward_input(
+    SHAPE, MAPS(grad_x), MAPS(grad_y), int64_t width, int64_t out, int64_t padding, void *taps
+) {
+    FOR_IMAGES(grad_x, grad_y, convolution<true, T>(
+        threads, samples, y, out, TAPS - 1 - padding, false, static_cast<T *>(taps), nullptr, false, x, channels
     ));
 }
 
-// The gradient of taps, (out, 3, 3, channels).
-EXPORT void relu_conv2d_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), int64_t width, int64_t out, void *grad) {
-    FOR_MAPS(taps_gradient<T>(threads, tiles, AS(T, x), channels, AS(T, grad_y), out, static_cast<T *>(grad)));
+// The gradient of taps, (out, 3, 3, channels), where x may go through ReLU.
+EXPORT void conv2d_backward_taps(
+    SHAPE, MAPS(x), MAPS(grad_y), int64_t width, int64_t out, int64_t padding, int relu, void *grad
+) {
+    FOR_IMAGES(x, grad_y, taps_gradient<T>(
+        threads, samples, x, channels, padding, relu, y, out, static_cast<T *>(grad)
+    ));
 }

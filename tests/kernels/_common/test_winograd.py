@@ -70,6 +70,24 @@ def test_as_in_float64(dtype, n, C, O, height, width, around, threads):
 
 @both
 @pytest.mark.usefixtures("everywhere")
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(1, 2), C=channels, O=channels, padding=st.sampled_from([0, 1, 2]), height=st.integers(3, 14),
+    width=st.integers(3, 14),
+)  # fmt: skip
+def test_a_plain_convolution_with_any_padding(dtype, n, C, O, padding, height, width):
+    x, W = stack(n, C, height, width, dtype=dtype), stack(O, C, 3, 3, seed=2, dtype=dtype)
+    b, g = torch.linspace(-3, 3, O).to(dtype), stack(n, O, *cpp.out_size(x, padding), seed=1, dtype=dtype)
+    assert cpp.take(x, W, g, padding)
+    exact = [t.double().requires_grad_() for t in (x, W, b)]
+    y = F.conv2d(*exact, padding=padding)
+    assert close(winograd.conv2d(x, W, b, padding), y)
+    found = winograd.conv2d_backward(g, x, W, (True, True, True), padding)
+    assert all(map(close, found, torch.autograd.grad(y, exact, g.double())))
+
+
+@both
+@pytest.mark.usefixtures("everywhere")
 def test_the_same_bits_whatever_the_threads(dtype):
     sizes = (3, 48, 13, 21), (3, 32, 13, 21), (32, 48, 3, 3)
     x, g, W = (stack(*size, seed=seed, dtype=dtype) for seed, size in enumerate(sizes))
