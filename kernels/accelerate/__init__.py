@@ -64,7 +64,7 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     for name in _WRAPPED:
         if type(model).__module__.startswith("torch.") and [*model._modules] == [name]:
             return Report([finding.below(name) for finding in accelerate(model.get_submodule(name), save_memory)])
-    rules = [*RULES, *MEMORY_RULES] if save_memory else RULES
+    rules = [*MEMORY_RULES, *RULES] if save_memory else RULES
     kinds, before = {module: type(module) for module in model.modules()}, flows(model)
     report = Report([finding for rule in rules for finding in rule(model)])
     if not report.swapped:

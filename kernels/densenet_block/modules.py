@@ -12,14 +12,15 @@ from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.densenet_block import fused
 from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
+from lorbms_fast.kernels.winograd_conv import WinogradConv2d
 
-_TYPES = {
-    "norm1": nn.BatchNorm2d,
-    "relu1": nn.ReLU,
-    "conv1": nn.Conv2d,
-    "norm2": nn.BatchNorm2d,
-    "relu2": nn.ReLU,
-    "conv2": nn.Conv2d,
+_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
+    "norm1": (nn.BatchNorm2d,),
+    "relu1": (nn.ReLU,),
+    "conv1": (nn.Conv2d,),
+    "norm2": (nn.BatchNorm2d,),
+    "relu2": (nn.ReLU,),
+    "conv2": (nn.Conv2d, WinogradConv2d),
 }
 
 
@@ -166,8 +167,8 @@ def _changed(layers: Iterable[tuple[str, Any]]) -> str | None:
     for name, layer in layers:
         parts: dict[str, Any] = {part: layer._modules.get(part) for part in _TYPES}
         for part, module in parts.items():
-            if type(module) is not _TYPES[part]:
-                return f"{name}.{part} is a {type(module).__name__}, not a {_TYPES[part].__name__}"
+            if type(module) not in _TYPES[part]:
+                return f"{name}.{part} is a {type(module).__name__}, not a {_TYPES[part][0].__name__}"
         for part, module in {"": layer, **parts}.items():
             # Asked at every step, and of hundreds of modules.
             hooks = module._forward_hooks or module._forward_pre_hooks

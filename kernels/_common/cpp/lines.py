@@ -60,12 +60,13 @@ def same_rows(*maps: Tensor) -> bool:
 
 def _alike(first: Tensor, *others: Tensor) -> bool:
     """Maps on the CPU, of one shape and a dtype that loops know, that are what lies in memory."""
-    if first.dtype not in DTYPES or first.dim() < 3 or torch.compiler.is_compiling() or not _plain(first):
+    if first.dtype not in DTYPES or first.dim() < 3 or torch.compiler.is_compiling() or not plain(first):
         return False
-    return all(_plain(m) and m.dtype == first.dtype and m.shape == first.shape for m in others)
+    return all(plain(m) and m.dtype == first.dtype and m.shape == first.shape for m in others)
 
 
-def _plain(maps: Tensor) -> bool:
+def plain(maps: Tensor) -> bool:
+    """Is a tensor what lies in the CPU's memory?"""
     return type(maps) in (Tensor, Parameter) and maps.is_cpu and not maps.is_neg()
 
 

@@ -21,34 +21,37 @@ LANES = 16
 """Channels, in and out, come in so many: a vector of AVX-512, two of AVX2."""
 
 
-def take(x: Tensor, W: Tensor, y: Tensor | None = None, padding: int = 1) -> bool:
+def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
     """Is a convolution of x by W, (O, C, k, k), into y, or into new maps, done here, and faster than elsewhere?"""
     return (
         W.shape[2:] == (3, 3)
-        and x.dtype == W.dtype in (torch.float32, torch.bfloat16)
-        and _pays(*x.shape[:2], *out_size(x, padding), W.shape[0], x.dtype)
+        and x.dtype == W.dtype
+        and pays(x.shape[0], x.shape[1], x.shape[2], x.shape[3], W.shape[0], x.dtype)
         and W.is_contiguous(memory_format=torch.channels_last)
         and LOOPS.take(x)
         and (y is None or (y.dtype == x.dtype and LOOPS.take(y)))
     )
 
 
-def out_size(x: Tensor, padding: int) -> tuple[int, int]:
-    """Height and width of the result for x, padded by 0, 1 or 2 on each side."""
-    return x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
-
-
 @cache
-def _pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype) -> bool:
-    """Does it save enough multiplications of C x O maps for results of this height and width?
+def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype, copied: bool = False) -> bool:
+    """Does it save enough multiplications of C x O maps for (n, O, height, width)? `copied`: to channels_last and back.
 
-    Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core).
-    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX.
+    Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core), for
+    each value turning it costs as much as 14 times, and copying it as 24. oneDNN multiplies bfloat16 twice as fast as
+    float32 with AVX512_BF16, and many times with AMX.
     """
-    direct, ours = 9 * n * height * width, 36 * tiles(n, height, width) + C * O // 64
-    least = 2 if dtype == torch.float32 else 3.4
-    in_vectors = not (C % LANES or O % LANES) and _has_vectors()
-    return in_vectors and direct >= least * ours and (dtype == torch.float32 or not _has_amx())
+    if C % LANES or O % LANES or dtype not in (torch.float32, torch.bfloat16) or not _has_vectors():
+        return False
+    positions, of_a_value = n * height * width, (14 + 24 * copied) * (C + O) / (C * O)
+    ours = 36 * tiles(n, height, width) + C * O // 64 + of_a_value * positions
+    least = 1.7 if dtype == torch.float32 else 2.7
+    return 9 * positions >= least * ours and (dtype == torch.float32 or not _has_amx())
+
+
+def runs() -> bool:
+    """Are there vectors, and a C++ compiler?"""
+    return _has_vectors() and LOOPS.take(torch.ones(1, 1, 2, 2))
 
 
 def _has_amx() -> bool:

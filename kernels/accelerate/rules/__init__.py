@@ -11,6 +11,7 @@ from lorbms_fast.kernels.accelerate.rules.max_pool import max_pools
 from lorbms_fast.kernels.accelerate.rules.norm_act import norms_with_activations
 from lorbms_fast.kernels.accelerate.rules.spectral_norm import spectral_norms
 from lorbms_fast.kernels.accelerate.rules.upsample_conv import upsampled_convolutions
+from lorbms_fast.kernels.accelerate.rules.winograd_conv import convolutions
 
 Rule = Callable[[nn.Module], Iterator[Finding]]
 """Swaps what it can in a model, and tells of each module it could mean what it did, or why not."""
@@ -19,6 +20,7 @@ RULES: list[Rule] = [
     norms_with_activations,
     instance_norms,
     upsampled_convolutions,
+    convolutions,
     max_pools,
     spectral_norms,
 ]

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.instance_norm import cpp
 
 
@@ -28,3 +29,8 @@ def not_the_cpu(model: nn.Module) -> str | None:
     """Why a layer that was measured on CPUs alone stays; None on one."""
     device = device_of(model)
     return None if device.type == "cpu" else f"known to be faster on CPUs alone, the model is on {device.type}"
+
+
+def no_loops() -> str | None:
+    """Why a CPU does not run Winograd's convolution; None if it does."""
+    return None if winograd.runs() else "no C++ compiler, or a processor without AVX2"

@@ -369,7 +369,7 @@ def test_wrappers_of_torchs(wrap):
     report = accelerate(wrapped)
     ((name, _),) = wrapped.named_children()
     assert [finding.where for finding in report.swapped] == [f"{name}.1", f"{name}.2"]
-    assert not report.left
+    assert [finding.where for finding in report.left] == [f"{name}.0"]  # 3x3, of few channels
     restore(wrapped)
     assert type(model[1]) is nn.InstanceNorm2d
 
@@ -746,7 +746,8 @@ def test_a_pad_between_enlarging_and_convolution_is_computed_too(pad, channels_l
 @pytest.mark.parametrize("between", [(nn.ReflectionPad2d(2),), (nn.ReflectionPad2d(1), nn.ReLU()), (nn.ZeroPad2d(1),)])
 def test_other_pads_stay(between):
     report = accelerate(nn.Sequential(nn.Upsample(scale_factor=2), *between, nn.Conv2d(3, 4, 3)))
-    assert [finding.where for finding in report.left] == ["0"]
+    assert [finding.where for finding in report.left] == ["0", str(1 + len(between))]
+    assert not report.swapped
 
 
 def test_layers_that_were_swapped_are_known_whatever_else_a_process_holds(monkeypatch):

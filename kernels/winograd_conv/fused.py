@@ -1,0 +1,97 @@
+"""The convolution by Winograd's algorithm where that is faster, and torch's own elsewhere.
+
+Loops read channels_last maps. Contiguous ones are copied, and copied back, as oneDNN does it with a layout of its own;
+the backward copies x again, so that it keeps no more than torch's.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
+from lorbms_fast.kernels._common.cpp import line_stride, plain
+from lorbms_fast.kernels._common.layout import arranged, new_maps
+from lorbms_fast.kernels._common.winograd import cpp
+from lorbms_fast.kernels.winograd_conv import reference
+
+CHANNELS_LAST = torch.channels_last
+
+
+def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """Compute what `reference.py` defines, in the layout that torch's own has."""
+    if torch.compiler.is_compiling() or not _pays(x, weight, bias, padding):
+        return reference.winograd_conv2d(x, weight, bias, padding)
+    dtype = compute_dtype(x)
+    with no_autocast(x):
+        inputs = (None if t is None else t.to(dtype) for t in (x, weight, bias))
+        result: Tensor = _Conv2d.apply(padding, *inputs)
+    return result
+
+
+def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> bool:
+    """Say whether these are what loops read, and read fast."""
+    tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
+    dtypes = {dtype} if dtype == x.dtype and not torch.is_autocast_enabled("cpu") else {torch.float32, torch.bfloat16}
+    return (
+        x.dim() == weight.dim() == 4
+        and weight.shape[1:] == (x.shape[1], 3, 3)
+        and padding in (0, 1, 2)
+        and all(plain(t) and t.dtype in dtypes for t in tensors)
+        and (bias is None or bias.shape == weight.shape[:1])
+        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype, not _in_lines(x))
+        and (cpp.LOOPS.take(x) or cpp.LOOPS.take_rows(x))
+        and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST))
+    )
+
+
+def _size(x: Tensor, padding: int) -> tuple[int, int]:
+    return x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
+
+
+def _in_lines(maps: Tensor) -> bool:
+    """Say whether channels, of which there are several, are neighbours: as channels_last, and as some of these."""
+    return maps.stride(1) == 1 and line_stride(maps) is not None
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, padding: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.padding = padding
+        y = new_maps(x, len(weight), *_size(x, padding))
+        cpp.conv2d(_lines(x), _lines(weight), bias, y, padding, False, False)
+        return arranged(y, _layout(x, weight))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, bias = ctx.saved_tensors
+        if double_backward.asked_for(grad) or not cpp.LOOPS.take(g := _lines(grad)):
+            definition = partial(_defined, ctx.padding)
+            return None, *double_backward.by_definition(definition, (x, weight, bias), grad)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[1:]
+        to_x = to_weight = None
+        if needs_x:
+            cpp.backward_input(g, _lines(weight), to_x := new_maps(x, *x.shape[1:]), ctx.padding)
+            to_x = arranged(to_x, _layout(x, weight))
+        if needs_weight:
+            to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST)
+            cpp.backward_taps(g, _lines(x), to_weight, ctx.padding, False)
+            to_weight = to_weight.contiguous(memory_format=_layout(weight))
+        return None, to_x, to_weight, grad.sum((0, 2, 3)) if needs_bias else None
+
+
+def _lines(maps: Tensor) -> Tensor:
+    """Maps, or taps, in which channels are neighbours."""
+    return maps if _in_lines(maps) else arranged(maps, CHANNELS_LAST)
+
+
+def _layout(*tensors: Tensor) -> torch.memory_format:
+    """The layout that torch gives to what it computes of these."""
+    return CHANNELS_LAST if any(map(_in_lines, tensors)) else torch.contiguous_format
+
+
+def _defined(padding: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return reference.winograd_conv2d(x, weight, bias, padding)

@@ -1,0 +1,245 @@
+"""Winograd's convolution as a layer: against torch's, in values, gradients, layouts and all else that users see."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lorbms_fast.kernels import WinogradConv2d, use_impl, winograd_conv2d
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.winograd import cpp
+from lorbms_fast.measurement.counts import count
+
+CHANNELS_LAST = torch.channels_last
+# Of the largest result.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
+both = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
+
+
+@pytest.fixture(autouse=True)
+def everywhere(monkeypatch):
+    """Take all shapes whose channels come in vectors, whether it pays or not."""
+    if not cpp.runs():
+        pytest.skip("no AVX2, or no C++ compiler")
+
+    def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype, copied: bool = False) -> bool:
+        return dtype in TOLERANCE and C % 16 == O % 16 == 0 and n * height * width > 1
+
+    monkeypatch.setattr(cpp, "pays", pays)
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return x.contiguous(memory_format=CHANNELS_LAST) if channels_last else x
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return (found.double() - expected.double()).abs().max().item() <= tolerance * expected.abs().max().item()
+
+
+def is_winograds(y: Tensor) -> bool:
+    return type(y.grad_fn).__name__ == "_Conv2dBackward"
+
+
+def layer(channels_last: bool = False, **options) -> tuple[WinogradConv2d, nn.Conv2d]:
+    """Ours and torch's, with the same parameters."""
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(16, 32, 3, **{"padding": 1, **options})
+    if channels_last:
+        theirs = theirs.to(memory_format=CHANNELS_LAST)
+    ours = copy.deepcopy(theirs)
+    ours.__class__ = WinogradConv2d
+    return ours, theirs
+
+
+@both
+@settings(deadline=None, max_examples=20)
+@given(
+    n=st.integers(1, 3), C=st.sampled_from([16, 48]), O=st.sampled_from([16, 32]), height=st.integers(4, 14),
+    width=st.integers(4, 14), padding=st.sampled_from([0, 1, 2]), layouts=st.tuples(*[st.booleans()] * 3),
+    shifted=st.booleans(),
+)  # fmt: skip
+def test_as_in_float64_and_laid_out_as_torchs(dtype, n, C, O, height, width, padding, layouts, shifted):
+    x, W = (
+        drawn(*shape, seed=seed, dtype=dtype, channels_last=last).requires_grad_()
+        for seed, (shape, last) in enumerate(zip(((n, C, height, width), (O, C, 3, 3)), layouts, strict=False))
+    )
+    inputs = [x, W, *([drawn(O, dtype=dtype).requires_grad_()] if shifted else [])]
+    y, theirs = winograd_conv2d(*inputs, padding=padding), F.conv2d(*inputs, padding=padding)
+    assert is_winograds(y)
+    assert y.stride() == theirs.stride()
+    g = drawn(*y.shape, seed=3, dtype=dtype, channels_last=layouts[2])
+    found, expected = (torch.autograd.grad(result, inputs, g) for result in (y, theirs))
+    assert [f.stride() for f in found] == [expected[0].stride(), *(t.stride() for t in inputs[1:])]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    true = F.conv2d(*exact, padding=padding)
+    of_exact = torch.autograd.grad(true, exact, g.double())
+    for f, e in zip((y, *found), (true, *of_exact), strict=True):
+        assert close(f, e, TOLERANCE[dtype])
+
+
+@layouts
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": 0, "bias": False},
+        {"padding": "same"},
+        {"padding": "valid"},
+        {"padding": 2},
+        {"padding_mode": "reflect"},
+        {"padding_mode": "circular"},
+        {"padding": (1, 0)},
+        {"stride": 2},
+        {"dilation": 2},
+        {"groups": 2},
+        {"kernel_size": 5},
+    ],
+    ids=str,
+)
+def test_the_layer_is_torchs(options, channels_last):
+    x = drawn(2, 16, 9, 7, channels_last=channels_last)
+    options = {"kernel_size": 3, "padding": 1, **options}
+    ours = WinogradConv2d(16, 32, **options)
+    theirs = nn.Conv2d(16, 32, **options)
+    theirs.load_state_dict(ours.state_dict())
+    assert repr(ours) == repr(theirs).replace("Conv2d", "WinogradConv2d")
+    y, expected = ours(input=x), theirs(x)
+    plain = {"padding": (1, 0), "stride": 2, "dilation": 2, "groups": 2, "kernel_size": 5}
+    assert is_winograds(y) != any(plain.get(name) == value for name, value in options.items())
+    assert y.stride() == expected.stride()
+    assert close(y, expected, 1e-5)
+    assert close(ours(x[0]), theirs(x[0]), 1e-6)
+    assert ours(x[:0]).shape == theirs(x[:0]).shape
+    assert copy.deepcopy(ours).to("meta")(x.to("meta")).shape == expected.shape
+
+
+@layouts
+def test_under_autocast(channels_last):
+    x = drawn(2, 16, 9, 7, channels_last=channels_last).requires_grad_()
+    results = []
+    for conv in layer(channels_last):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = conv(x)
+        results.append((y, *torch.autograd.grad(y.float().sin().sum(), [x, *conv.parameters()])))
+    assert is_winograds(results[0][0])
+    for f, e in zip(*results, strict=True):
+        assert (f.dtype, f.stride()) == (e.dtype, e.stride())
+        assert close(f, e, 2e-2)
+
+
+@layouts
+@pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias"), ("x",), ("x", "weight")], ids=str)
+def test_what_needs_no_gradient(frozen, channels_last):
+    results = []
+    for conv in layer(channels_last):
+        x = drawn(2, 16, 9, 7, channels_last=channels_last)
+        for name, tensor in {"x": x, **dict(conv.named_parameters())}.items():
+            tensor.requires_grad_(name not in frozen)
+        conv(x).sin().sum().backward()
+        results.append([tensor.grad for tensor in (x, conv.weight, conv.bias)])
+    for f, e in zip(*results, strict=True):
+        assert (f is None) == (e is None)
+        assert f is None or close(f, e, 1e-5)
+
+
+@layouts
+def test_what_torch_transforms_and_what_is_done_behind_it(channels_last):
+    ours, theirs = layer(channels_last)
+    x = drawn(2, 16, 9, 7, channels_last=channels_last).requires_grad_()
+    parameters = [list(conv.parameters()) for conv in (ours, theirs)]
+
+    def agree(of, changes=1e-4):
+        for f, e in zip(of(ours, parameters[0]), of(theirs, parameters[1]), strict=True):
+            assert close(f, e, changes)
+
+    def penalty(conv, wanted):
+        (slope,) = torch.autograd.grad(conv(x).pow(3).sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), [x, *wanted])
+
+    def many(conv, wanted):
+        y = conv(x)
+        return torch.autograd.grad(y, [x, *wanted], torch.stack([y.detach(), y.detach().cos()]), is_grads_batched=True)
+
+    agree(lambda conv, wanted: torch.autograd.grad(conv(x).mul_(2).relu_().sum(), [x, *wanted]))
+    agree(lambda conv, wanted: torch.autograd.grad(conv(x).sum(), [x, *wanted]))  # one value, of no memory of its own
+    agree(penalty)
+    agree(many)
+    agree(lambda conv, _: [torch.func.vmap(conv)(torch.stack([x, 2 * x]))])
+    agree(lambda conv, _: torch.func.jvp(conv, (x,), (x.cos(),)))
+    agree(lambda conv, _: [torch.func.grad(lambda z: conv(z).pow(3).sum())(x)])
+    torch._dynamo.reset()
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    assert compiled(x).stride() == theirs(x).stride()
+    for f, e in zip(*(torch.autograd.grad(f(x).sin().sum(), x) for f in (compiled, theirs)), strict=True):
+        assert close(f, e, 1e-5)
+    recorded = torch.fx.symbolic_trace(nn.Sequential(ours))
+    assert [node.target for node in recorded.graph.nodes if node.op == "call_module"] == ["0"]
+    assert close(torch.jit.trace(ours, x)(2 * x), theirs(2 * x), 1e-5)
+
+
+def test_it_keeps_for_the_backward_what_torchs_keeps():
+    sizes = []
+    for conv in layer():
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
+            conv(drawn(2, 16, 9, 7).requires_grad_())
+        sizes.append(sum(tensor.numel() for tensor in kept if tensor.dim() == 4))
+    assert sizes[0] == sizes[1]
+
+
+def test_errors_are_torchs():
+    ours, theirs = layer()
+    for x in (drawn(1, 15, 9, 9), drawn(1, 16, 9, 9, dtype=torch.bfloat16), drawn(16, 9), drawn(1, 16, 9, 9).int()):
+        messages = []
+        for conv in (ours, theirs):
+            with pytest.raises(RuntimeError) as raised:
+                conv(x)
+            messages.append(str(raised.value))
+        assert messages[0] == messages[1]
+
+
+def test_parametrized_weights_other_dtypes_forms_and_no_compiler():
+    x = drawn(1, 16, 9, 7)
+    for normalize in (nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm):
+        normalized = []
+        for conv in layer():
+            torch.manual_seed(1)
+            normalized.append(normalize(conv)(x))
+        assert is_winograds(normalized[0])
+        assert close(*normalized, 1e-5)
+    ours, theirs = layer()
+    assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
+    ours, theirs = layer()
+    with use_impl("reference"):
+        assert torch.equal(ours(x), theirs(x))
+    with native_loops(False):
+        assert torch.equal(ours(x), theirs(x))
+    y = ours(x)
+    with native_loops(False):
+        y.sum().backward()
+    assert close(ours.weight.grad, torch.autograd.grad(theirs(x).sum(), theirs.weight)[0], 1e-5)
+
+
+def test_what_is_infinite_is_nan_or_infinite_near_by():
+    ours, theirs = layer()
+    x = drawn(1, 16, 16, 16)
+    x[0, 3, 5, 5] = torch.inf
+    finite = ours(x).isfinite()
+    assert not (finite & ~theirs(x).isfinite()).any()
+    assert finite[:, :, 8:].all()
+    assert finite[:, :, :, 8:].all()
+
+
+def test_its_operations_are_counted():
+    ours, theirs = layer()
+    x = drawn(1, 16, 16, 16)
+    with FlopCounterMode(display=False) as of_torchs:
+        theirs(x)
+    assert count(lambda: ours(x)).gflop == pytest.approx(of_torchs.get_total_flops() / 4e9)
