@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.arrange import arranged, copy_
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.winograd import relu_conv2d, relu_conv2d_backward
@@ -71,7 +72,7 @@ def _stack(
     """
     positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
     stack = x.new_empty(positions.rows, parts.before(len(layers)).stop)
-    positions.maps(stack[:, parts.before(0)]).copy_(x)
+    copy_(positions.maps(stack[:, parts.before(0)]), x)
     does = _passes(stack)
     mean, var = x.new_zeros(2, stack.shape[1], dtype=_exact(x.dtype))
     of_batch = any(layer.norm1.statistics is None for layer in layers)
@@ -135,7 +136,7 @@ class _Block(torch.autograd.Function):
         positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
         does = _passes(stack)
         to_stack = torch.empty_like(stack)
-        positions.maps(to_stack).copy_(grad)
+        copy_(positions.maps(to_stack), grad)
         mean, constant, slope = x.new_zeros(3, stack.shape[1], dtype=_exact(x.dtype))
         for number, of in enumerate(kept):
             if layers[number].norm1.statistics is None:
@@ -248,12 +249,7 @@ class _Positions(NamedTuple):
 
     def arranged(self, matrix: Tensor, layout: torch.memory_format) -> Tensor:
         """The maps in a layout: in the same memory if it is channels_last, else copied."""
-        if layout == torch.channels_last:
-            return self.maps(matrix)
-        result = matrix.new_empty(self.N, matrix.shape[1], self.H, self.W)
-        for maps, rows in zip(result.flatten(2), matrix.unflatten(0, (self.N, -1)), strict=True):
-            maps.copy_(rows.t())  # torch transposes matrices three times as fast as it copies maps to another layout
-        return result
+        return arranged(self.maps(matrix), layout)
 
     def matrix(self, maps: Tensor) -> Tensor:
         """The other way; what lies in another way is copied."""

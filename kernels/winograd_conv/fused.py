@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.arrange import arranged
 from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
-from lorbms_fast.kernels._common.layout import arranged, new_maps
+from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.winograd_conv import reference
 
@@ -62,7 +63,7 @@ class _Conv2d(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias)
         ctx.padding = padding
         y = new_maps(x, len(weight), *_size(x, padding))
-        cpp.conv2d(_lines(x), _lines(weight), bias, y, padding, False, False)
+        cpp.conv2d(_lines(x), _taps(weight), bias, y, padding, False, False)
         return arranged(y, _layout(x, weight))
 
     @staticmethod
@@ -74,7 +75,7 @@ class _Conv2d(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[1:]
         to_x = to_weight = None
         if needs_x:
-            cpp.backward_input(g, _lines(weight), to_x := new_maps(x, *x.shape[1:]), ctx.padding)
+            cpp.backward_input(g, _taps(weight), to_x := new_maps(x, *x.shape[1:]), ctx.padding)
             to_x = arranged(to_x, _layout(x, weight))
         if needs_weight:
             to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST)
@@ -84,8 +85,12 @@ class _Conv2d(torch.autograd.Function):
 
 
 def _lines(maps: Tensor) -> Tensor:
-    """Maps, or taps, in which channels are neighbours."""
+    """Maps in which channels are neighbours."""
     return maps if _in_lines(maps) else arranged(maps, CHANNELS_LAST)
+
+
+def _taps(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=CHANNELS_LAST)
 
 
 def _layout(*tensors: Tensor) -> torch.memory_format:
