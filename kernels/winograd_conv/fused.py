@@ -42,7 +42,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> bool:
         and padding in (0, 1, 2)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
-        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype, not _in_lines(x))
+        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype)
         and (cpp.LOOPS.take(x) or cpp.LOOPS.take_rows(x))
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST))
     )

@@ -34,18 +34,18 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
 
 
 @cache
-def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype, copied: bool = False) -> bool:
-    """Does it save enough multiplications of C x O maps for (n, O, height, width)? `copied`: to channels_last and back.
+def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype) -> bool:
+    """Does it save enough multiplications of C x O maps for (n, O, height, width)?
 
-    Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core), for
-    each value turning it costs as much as 14 times, and copying it as 8. oneDNN multiplies bfloat16 twice as fast as
-    float32 with AVX512_BF16, and many times with AMX.
+    Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core), turning
+    a value of maps as much as 14 times. oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many
+    times with AMX; contiguous maps it copies, as we have to.
     """
     if C % LANES or O % LANES or dtype not in (torch.float32, torch.bfloat16) or not _has_vectors():
         return False
-    positions, of_a_value = n * height * width, (14 + 8 * copied) * (C + O) / (C * O)
-    ours = 36 * tiles(n, height, width) + C * O // 64 + of_a_value * positions
-    least = 1.7 if dtype == torch.float32 else 2.7
+    positions = n * height * width
+    ours = 36 * tiles(n, height, width) + C * O // 64 + positions * 14 * (C + O) / (C * O)
+    least = 1.7 if dtype == torch.float32 else 2.6
     return 9 * positions >= least * ours and (dtype == torch.float32 or not _has_amx())
 
 
