@@ -37,9 +37,9 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
 def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype) -> bool:
     """Does it save enough multiplications of C x O maps for (n, O, height, width)?
 
-    Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core), turning
-    a value of maps as much as 14 times. oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many
-    times with AMX; contiguous maps it copies, as we have to.
+    Turning taps into points costs as much as to multiply about C O / 64 times (AMD EPYC with 1 MB of cache a core),
+    turning a value of maps as much as 14 times. oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16,
+    and many times with AMX; contiguous maps it copies, as has to be done here.
     """
     if C % LANES or O % LANES or dtype not in (torch.float32, torch.bfloat16) or not _has_vectors():
         return False
