@@ -21,9 +21,10 @@ from typing import IO, NoReturn, Protocol
 
 import torch
 
-from bench.gpu.findings import Findings, told
+from bench.gpu.findings import Findings
 from bench.gpu.page import write_page
 from bench.gpu.setting import Setting
+from lorbms_fast.kernels._common.operation import said
 
 PHASES = {
     "machine": 25, "compilation": 90, "first_use": 60, "operations": 130, "sanitizer": 40, "captured": 60,
@@ -203,7 +204,7 @@ def run_phase(phase: str, setting: Setting) -> int:
         importlib.import_module(f"bench.gpu.phases.{phase}").run(findings, setting)
     except Exception as error:
         traceback.print_exc()
-        findings.note(told(error), wrong=True)
+        findings.note(said(error), wrong=True)
         return 1
     return 0
 

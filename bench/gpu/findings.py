@@ -36,11 +36,6 @@ class Findings:
             os.fsync(file.fileno())
 
 
-def told(error: BaseException) -> str:
-    """Tell of an error in one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200] or 'no message'}"
-
-
 def read(file: Path) -> list[dict[str, Any]]:
     """Read all lines; one that a killed phase left half written is no line."""
     found = []

@@ -5,11 +5,13 @@ import math
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("triton")
 import torch
+from triton.compiler import CompilationError
 
 from bench.gpu import __main__ as kit
 from bench.gpu.cases import Case, cases
@@ -67,6 +69,18 @@ def test_wrong_kernels_are_told(mistake, setting):
     assert lines(setting)[0]["wrong"]
     assert write_page(setting, ["operations"])[0] > 0
     assert "wrong:**" in setting.page.read_text()
+
+
+def test_a_kernel_that_does_not_compile_is_named_with_its_reason(setting, monkeypatch):
+    def run(findings, setting):
+        try:
+            raise AttributeError("module 'triton.language' has no attribute 'dott'")
+        except AttributeError as error:
+            raise CompilationError("def kernel(x): tl.dott(x, x)", None, repr(error)) from error
+
+    monkeypatch.setattr(kit.importlib, "import_module", lambda name: SimpleNamespace(run=run))
+    assert kit.run_phase("compilation", setting) == 1
+    assert "has no attribute 'dott'" in setting.findings.read_text()
 
 
 def test_errors_are_judged_by_the_definitions_own():

@@ -16,11 +16,12 @@ from zlib import crc32
 import torch
 
 from bench.gpu.cases import cases
-from bench.gpu.findings import Findings, told
+from bench.gpu.findings import Findings
 from bench.gpu.judging import DTYPES, arithmetic, results
 from bench.gpu.setting import Setting
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.kernels._common.operation import said
 
 Work = Callable[[], object]
 
@@ -100,7 +101,7 @@ def compiling(part: int, parts: int, pretend: bool) -> Iterator[Compiled]:
         try:
             launching(self, *args, grid=grid, warmup=True, **kwargs)
         except Exception as error:  # another kernel may compile
-            found.failed.append((self.__name__, told(error)))
+            found.failed.append((self.__name__, said(error)))
 
     def tune(self: Autotuner, *args: Any, **kwargs: Any) -> None:
         self.nargs = dict(zip(self.arg_names, args, strict=False))

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
-from bench.gpu.findings import Findings, told
+from bench.gpu.findings import Findings
 from bench.gpu.setting import Setting
 from bench.gpu.tape import Tape
 from lorbms_fast.config import Precision
@@ -14,6 +14,7 @@ from lorbms_fast.dataloader import counter_rng
 from lorbms_fast.engine.cuda_graph import CudaGraphs
 from lorbms_fast.engine.distributed import average
 from lorbms_fast.engine.torch_compile import compile_regions
+from lorbms_fast.kernels._common.operation import said
 from lorbms_fast.measurement.step import Captured, captured, random_draws
 from lorbms_fast.mixing import mixing_mask, padded_candidates
 
@@ -32,7 +33,7 @@ def run(findings: Findings, setting: Setting) -> None:
         try:
             findings.row("Questions", question=question, answer=answer(setting))
         except Exception as error:
-            findings.row("Questions", told(error), question=question, answer="no")
+            findings.row("Questions", said(error), question=question, answer="no")
 
 
 def _draws_are_equal(setting: Setting) -> str:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from bench.gpu.findings import Findings, told
+from bench.gpu.findings import Findings
 from bench.gpu.setting import Setting
 from lorbms_fast.config import Precision
+from lorbms_fast.kernels._common.operation import said
 from lorbms_fast.measurement.apart import compare_steps
 
 ROUNDS = {12: 10, 64: 4, 128: 3}
@@ -35,7 +36,7 @@ def _compare(
     try:
         found = compare_steps(setting.model, batch, rounds, precision, compiled, setting.device, graphs)
     except Exception as error:
-        findings.row("Milliseconds", told(error), **cells)
+        findings.row("Milliseconds", said(error), **cells)
         return
     for form in ("reference", "compiled_reference", "fast", "captured"):
         if form in found:

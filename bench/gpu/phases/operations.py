@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.gpu.apex import APEX
 from bench.gpu.cases import Case, cases
-from bench.gpu.findings import Findings, told
+from bench.gpu.findings import Findings
 from bench.gpu.judging import DTYPES, arithmetic, poisoned, results, same
 from bench.gpu.raw import RAW
 from bench.gpu.setting import Setting
@@ -23,6 +23,7 @@ from bench.gpu.timing import milliseconds
 from lorbms_fast.config import Precision
 from lorbms_fast.engine.first_use.judging import judged
 from lorbms_fast.kernels._common.dispatch import Impl
+from lorbms_fast.kernels._common.operation import said
 
 TIMED: Precision = "bfloat16"
 FORMS: dict[str, Impl] = {"definition": "reference", "fused torch": "fused", "Triton": "triton"}
@@ -59,7 +60,7 @@ def check(case: Case, n: int, findings: Findings, setting: Setting) -> None:
         try:
             cells |= _checked(case, name, inputs, exact, setting)
         except Exception as error:
-            findings.row("Errors", told(error), **cells)
+            findings.row("Errors", said(error), **cells)
         else:
             findings.row("Errors", **cells)
 
@@ -91,7 +92,7 @@ def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None
         except Exception as error:  # a definition that asks the host for a number is in no graph
             cells[form] = f"not in a graph ({type(error).__name__})" if form != "Triton" else None
             if form == "Triton":
-                findings.row("Milliseconds", told(error), operation=case.name, batch=n)
+                findings.row("Milliseconds", said(error), operation=case.name, batch=n)
                 return
     if isinstance(cells["definition"], float):
         cells["times"] = cells["definition"] / cells["Triton"]
