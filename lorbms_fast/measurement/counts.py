@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorbms_fast.kernels._common.winograd import cpp as winograd
+from lorbms_fast.kernels.lorbms.pooled_conv import cpp as _registered  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,17 @@ def _in_tiles(maps: Sequence[int], W: Sequence[int]) -> int:
     return 2 * 36 * winograd.tiles(n, height, width) * W[0] * W[1]
 
 
+def _to_one_of_four(grad: Sequence[int], W: Sequence[int]) -> int:
+    """Operations of a gradient of a pooled 1x1 convolution by (O, C, 1, 1), given that of its result."""
+    return 2 * prod(grad) * W[1]
+
+
 _OURS = {
     torch.ops.lorbms_fast.winograd: lambda x, W, b, y, *_, **__: _in_tiles(y, W),
     torch.ops.lorbms_fast.winograd_backward_input: lambda grad, W, to_x, *_, **__: _in_tiles(to_x, W),
     torch.ops.lorbms_fast.winograd_backward_taps: lambda grad, x, to_W, *_, **__: _in_tiles(grad, to_W),
+    torch.ops.lorbms_fast.pooled_conv_backward_input: lambda grad, _, W, *__, **___: _to_one_of_four(grad, W),
+    torch.ops.lorbms_fast.pooled_conv_backward_taps: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
 }
 
 

@@ -40,7 +40,7 @@ class _Pooled(torch.autograd.Function):
         weight, stack, places, *others = ctx.saved_tensors
         W, rstd = others[: ctx.layers], others[ctx.layers :]
         of_block, of_down = needed(ctx.needs_input_grad, 6), ctx.needs_input_grad[2:4]
-        to_a, *grads_down = unpooled_backward(grad, torch.relu(stack), weight, places, (any(of_block), *of_down))
+        to_a, *grads_down = unpooled_backward(grad, stack, weight, places, (any(of_block), *of_down), relu=True)
         if to_a is None:
             return None, None, *grads_down, *[None] * (2 + len(W))
         to_x, to_b, to_W = from_activated(System(W), of_block, to_a, stack, rstd)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
-from lorbms_fast.kernels.lorbms.pooled_conv import reference
+from lorbms_fast.kernels.lorbms.pooled_conv import cpp, reference
 from lorbms_fast.kernels.max_pool.fused import pooled, unpooled
 
 SMALL = 8 * 8
@@ -45,12 +45,22 @@ def convolved_and_pooled(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tenso
 
 
 def unpooled_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, places: Tensor, needs: Sequence[bool]
+    grad: Tensor, x: Tensor, weight: Tensor, places: Tensor, needs: Sequence[bool], relu: bool = False
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, weight and bias, as far as they are wanted."""
+    """Gradients of x, weight and bias, as far as they are wanted; `relu`: of ReLU(x), which was convolved, and not x.
+
+    A gradient goes to one position of four, so that loops take a quarter of the products (`loops.cpp`).
+    """
+    if cpp.take(x, weight, places):
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        return (
+            cpp.backward_input(grad, places, weight, *x.shape[2:]) if needs[0] else None,
+            cpp.backward_taps(grad, places, x, weight, relu) if needs[1] else None,
+            grad.sum((0, 2, 3)) if needs[2] else None,
+        )
     g = unpooled(grad, places, *x.shape[2:])
     ones, zeros = [1, 1], [0, 0]
     grads: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
-        g, x, weight, [len(weight)], ones, zeros, ones, False, zeros, 1, list(needs)
+        g, torch.relu(x) if relu else x, weight, [len(weight)], ones, zeros, ones, False, zeros, 1, list(needs)
     )
     return grads
