@@ -46,10 +46,17 @@ class _Tally(TorchDispatchMode):
 _FREE = {torch.ops.aten.detach.default, torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default}
 
 
-def _in_tiles(maps: Sequence[int], W: Sequence[int]) -> int:
-    """Operations of the products in Winograd's convolution by (O, C, 3, 3) into (N, _, H, W) maps."""
-    n, _, height, width = maps
-    return 2 * 36 * winograd.tiles(n, height, width) * W[0] * W[1]
+def _winograd(of_result: int, of_taps: int) -> Callable[..., int]:
+    """Operations of the products in Winograd's convolution; the two arguments, maps and taps, say how many."""
+
+    def operations(*args: Any, **_: Any) -> int:
+        y, W = args[of_result], args[of_taps]
+        n, _, height, width = y.shape
+        side = winograd.tile(y.shape, W.shape, y.dtype)
+        return 2 * winograd.multiplications(side, n, height, width) * W.shape[0] * W.shape[1]
+
+    operations._get_raw = True  # type: ignore[attr-defined]  # the tensors, not only their shapes
+    return operations
 
 
 def _to_one_of_four(grad: Sequence[int], W: Sequence[int]) -> int:
@@ -58,9 +65,9 @@ def _to_one_of_four(grad: Sequence[int], W: Sequence[int]) -> int:
 
 
 _OURS = {
-    torch.ops.lorbms_fast.winograd: lambda x, W, b, y, *_, **__: _in_tiles(y, W),
-    torch.ops.lorbms_fast.winograd_backward_input: lambda grad, W, to_x, *_, **__: _in_tiles(to_x, W),
-    torch.ops.lorbms_fast.winograd_backward_taps: lambda grad, x, to_W, *_, **__: _in_tiles(grad, to_W),
+    torch.ops.lorbms_fast.winograd: _winograd(3, 1),
+    torch.ops.lorbms_fast.winograd_backward_input: _winograd(2, 1),
+    torch.ops.lorbms_fast.winograd_backward_taps: _winograd(0, 2),
     torch.ops.lorbms_fast.pooled_conv_backward_input: lambda grad, _, W, *__, **___: _to_one_of_four(grad, W),
     torch.ops.lorbms_fast.pooled_conv_backward_taps: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
 }

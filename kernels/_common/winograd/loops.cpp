@@ -1,4 +1,5 @@
-// 3x3 convolutions of channels_last maps for a quarter of the multiplications: Winograd's F(4x4, 3x3).
+// 3x3 convolutions of channels_last maps for a quarter or a sixth of the multiplications: Winograd's F(4x4, 3x3) and
+// F(8x8, 3x3).
 //
 // A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015 (arXiv 1509.09308). A tile y of 4x4
 // results depends on a patch d of 6x6 inputs, around it, and with the taps w it is
@@ -10,8 +11,10 @@
 //
 //     G^T [(A dy A^T) . (B^T d B)] G             (summed over tiles between the brackets)
 //
-// The matrices interpolate polynomials at 0, a, -a, b, -b and infinity. With a = 1/sqrt(2) and b = sqrt(2) = 2 a
-// results are off by a quarter of what they are with 1 and 2, which the paper has.
+// The matrices interpolate polynomials at nodes q: 0, p, -p, 1/p and -1/p for one p or two, and infinity. A row of G are
+// powers of q over the product of its differences from the other nodes, a row of B^T the coefficients of the product of
+// x minus each other node, a column of A^T powers of q; for infinity only the highest counts. With p = a = 1/sqrt(2) and
+// 1/p = b = sqrt(2) = 2 a results are off by a quarter of what they are with 1 and 2, which the paper has:
 //
 //          1   0  -5/2  0   1  0               1       0      0
 //          0  -b  -2    a   1  0             -2/3  -2/3 a   -1/3               1   1    1    1    1   0
@@ -19,6 +22,9 @@
 //          0  -a  -1/2  b   1  0              1/6   1/6 b    1/3               0  1/2  1/2   2    2   0
 //          0   a  -1/2 -b   1  0              1/6  -1/6 b    1/3               0  a/2 -a/2  2b  -2b   1
 //          0   1   0  -5/2  0  1               0       0      1
+//
+// Tiles of 8x8 take 100 multiplications for 64 results, 1.44 times fewer, and lose up to 1e-4 of the largest result with the
+// best p, 2/5 and 4/5: too much for float, and nothing for bfloat16, which rounds a result by up to 2e-3 of itself.
 //
 // Tiles are taken so few at a time that what belongs to them stays in a core's own cache. No result depends on how many
 // threads there are. Maps and taps are float or bfloat16, all that is between them is float.
@@ -30,11 +36,7 @@
 
 namespace {
 
-constexpr int TILE = 4, PATCH = 6, TAPS = 3, POINTS = PATCH * PATCH;
-constexpr float a = 0.707106781186547524f, b = 2 * a;
-
-// At most so many tiles are taken together.
-constexpr int64_t TOGETHER = 48;
+constexpr int TAPS = 3;
 
 inline int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; } // and rounded up
 
@@ -51,16 +53,19 @@ inline void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x;
 
 // bfloat16, converted as in maps.h.
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
-typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 inline Vector load(const BFloat16 *from) {
-    const Halves halves = *reinterpret_cast<const UnalignedHalves *>(from);
+    const Halves halves = *reinterpret_cast<const Halves *>(from);
+#ifdef __AVX512F__
+    return Vector(Bits(_mm512_cvtepu16_epi32(__m256i(halves))) << 16); // compilers do it in halves
+#else
     return Vector(__builtin_convertvector(halves, Bits) << 16);
+#endif
 }
 inline void store(BFloat16 *to, Vector x) {
     const Bits bits = Bits(x), nearest_even = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
     const Bits result = x != x ? Bits{} + 0x7fc0u : nearest_even;
-    *reinterpret_cast<UnalignedHalves *>(to) = __builtin_convertvector(result, Halves);
+    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(result, Halves);
 }
 
 // Products of one side's matrix with a column of vectors; results may be `step` vectors apart, as may what is read.
@@ -70,75 +75,165 @@ struct Column {
     Vector &operator[](int i) const { return of[i * step]; }
 };
 
-// Each +-a and +-b together: `even` and `odd` are a row's terms of even and of odd powers.
-inline void pair(Column to, int first, Vector even, Vector odd) {
-    to[first] = even + odd;
-    to[first + 1] = even - odd;
+// Nodes p and -p together: `even` and `odd` are the terms of p's row of even and of odd powers, these over p.
+inline void pair(Column to, int i, Vector even, float p, Vector odd) {
+    to[2 * i + 1] = even + p * odd;
+    to[2 * i + 2] = even - p * odd;
 }
 
-struct B_T {
-    static constexpr int from = PATCH, to = PATCH;
-    static void times(Column d, Column out) {
-        out[0] = d[0] - 2.5f * d[2] + d[4];
-        pair(out, 1, d[4] - 2.f * d[2], a * d[3] - b * d[1]);
-        pair(out, 3, d[4] - .5f * d[2], b * d[3] - a * d[1]);
-        out[5] = d[1] - 2.5f * d[3] + d[5];
+template <int TILE> struct Nodes;
+template <> struct Nodes<4> { static constexpr double p[] = {0.707106781186547524}; };
+template <> struct Nodes<8> { static constexpr double p[] = {.4, .8}; };
+
+// Of the nodes in pairs, one for each p and then one for each 1/p: their powers, and their rows of G.
+template <int TILE> struct Numbers {
+    static constexpr int PAIRS = TILE / 2, INVERSE = PAIRS / 2;
+    float power[PAIRS][TILE] = {}, taps[PAIRS][TAPS] = {};
+
+    constexpr Numbers() {
+        double node[PAIRS] = {};
+        for (int i = 0; i < INVERSE; i++) node[INVERSE + i] = 1 / (node[i] = Nodes<TILE>::p[i]);
+        for (int i = 0; i < PAIRS; i++) {
+            const double square = node[i] * node[i];
+            double differences = 2 * square; // from 0 and -p; those from the other pairs:
+            for (int j = 0; j < PAIRS; j++)
+                if (j != i) differences *= square - node[j] * node[j];
+            double x = 1;
+            for (int j = 0; j < TILE; j++, x *= node[i]) {
+                power[i][j] = float(x);
+                if (j < TAPS) taps[i][j] = float(x / differences);
+            }
+        }
     }
 };
+template <int TILE> constexpr Numbers<TILE> NUMBERS{};
 
-struct A_T {
-    static constexpr int from = PATCH, to = TILE;
-    static void times(Column m, Column out) {
-        const Vector even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
-        out[0] = m[0] + even_a + even_b;
-        out[1] = a * odd_a + b * odd_b;
-        out[2] = .5f * even_a + 2.f * even_b;
-        out[3] = a / 2 * odd_a + 2 * b * odd_b + m[5];
+// F(TILE x TILE, 3x3).
+template <int SIDE> struct Winograd {
+    static constexpr int TILE = SIDE, PATCH = TILE + TAPS - 1, POINTS = PATCH * PATCH;
+    static constexpr int PAIRS = Numbers<TILE>::PAIRS, INVERSE = Numbers<TILE>::INVERSE;
+    // At most so many tiles are taken together.
+    static constexpr int64_t TOGETHER = TILE == 4 ? 48 : 32;
+
+    static constexpr float power(int i, int exponent) { return NUMBERS<TILE>.power[i][exponent]; }
+
+    // The product of (x - q) for p, -p, 1/p and -1/p, where d has the coefficients of 1, x^2 and x^4.
+    static Vector times_both(int i, Vector d0, Vector d2, Vector d4) {
+        return d0 + d4 - (power(i, 2) + power(i + INVERSE, 2)) * d2;
     }
+    // The product for all other p, of the coefficients from d[at] on.
+    static Vector times_others(int i, Column d, int at) {
+        return INVERSE == 1 ? d[at] : times_both(1 - i, d[at], d[at + 2], d[at + 4]);
+    }
+
+    struct B_T {
+        static constexpr int from = PATCH, to = PATCH;
+        static void times(Column d, Column out) {
+            const auto all = [=](int at) {
+                return times_both(0, times_others(0, d, at), times_others(0, d, at + 2), times_others(0, d, at + 4));
+            };
+            out[0] = all(0);
+            out[PATCH - 1] = all(1);
+            const auto pair_of = [=](int i, int p, int inverse) {
+                const float square = power(inverse, 2);
+                const Vector even = times_others(i, d, 4) - square * times_others(i, d, 2);
+                const Vector odd = times_others(i, d, 3) - square * times_others(i, d, 1);
+                pair(out, p, even, power(p, 1), odd);
+            };
+#pragma GCC unroll 2
+            for (int i = 0; i < INVERSE; i++) {
+                pair_of(i, i, i + INVERSE);
+                pair_of(i, i + INVERSE, i);
+            }
+        }
+    };
+
+    struct A_T {
+        static constexpr int from = PATCH, to = TILE;
+        static void times(Column m, Column out) {
+            Vector of_pairs[2][PAIRS];
+#pragma GCC unroll 4
+            for (int i = 0; i < PAIRS; i++) {
+                of_pairs[0][i] = m[2 * i + 1] + m[2 * i + 2];
+                of_pairs[1][i] = m[2 * i + 1] - m[2 * i + 2];
+            }
+#pragma GCC unroll 8
+            for (int j = 0; j < TILE; j++) {
+                Vector y = power(0, j) * of_pairs[j % 2][0];
+#pragma GCC unroll 4
+                for (int i = 1; i < PAIRS; i++) y += power(i, j) * of_pairs[j % 2][i];
+                out[j] = j == 0 ? y + m[0] : j == TILE - 1 ? y + m[PATCH - 1] : y;
+            }
+        }
+    };
+
+    struct A {
+        static constexpr int from = TILE, to = PATCH;
+        static void times(Column y, Column out) {
+            out[0] = y[0];
+            out[PATCH - 1] = y[TILE - 1];
+#pragma GCC unroll 4
+            for (int i = 0; i < PAIRS; i++) {
+                Vector even = y[0], odd = y[1];
+#pragma GCC unroll 4
+                for (int j = 2; j < TILE; j += 2) {
+                    even += power(i, j) * y[j];
+                    odd += power(i, j) * y[j + 1];
+                }
+                pair(out, i, even, power(i, 1), odd);
+            }
+        }
+    };
+
+    struct G {
+        static constexpr int from = TAPS, to = PATCH;
+        static void times(Column w, Column out) {
+            out[0] = w[0];
+            out[PATCH - 1] = w[2];
+#pragma GCC unroll 4
+            for (int i = 0; i < PAIRS; i++) {
+                const float *const row = NUMBERS<TILE>.taps[i];
+                pair(out, i, row[0] * w[0] + row[2] * w[2], row[1], w[1]);
+            }
+        }
+    };
+
+    struct G_T {
+        static constexpr int from = PATCH, to = TAPS;
+        static void times(Column u, Column out) {
+            Vector w0 = u[0], w1{}, w2 = u[PATCH - 1];
+#pragma GCC unroll 4
+            for (int i = 0; i < PAIRS; i++) {
+                const Vector even = u[2 * i + 1] + u[2 * i + 2], odd = u[2 * i + 1] - u[2 * i + 2];
+                w0 += NUMBERS<TILE>.taps[i][0] * even;
+                w1 += NUMBERS<TILE>.taps[i][1] * odd;
+                w2 += NUMBERS<TILE>.taps[i][2] * even;
+            }
+            out[0] = w0;
+            out[1] = w1;
+            out[2] = w2;
+        }
+    };
 };
 
-struct A {
-    static constexpr int from = TILE, to = PATCH;
-    static void times(Column y, Column out) {
-        out[0] = y[0];
-        pair(out, 1, y[0] + .5f * y[2], a * y[1] + a / 2 * y[3]);
-        pair(out, 3, y[0] + 2.f * y[2], b * y[1] + 2 * b * y[3]);
-        out[5] = y[3];
-    }
-};
-
-struct G {
-    static constexpr int from = TAPS, to = PATCH;
-    static void times(Column w, Column out) {
-        out[0] = w[0];
-        pair(out, 1, -2.f / 3 * w[0] - 1.f / 3 * w[2], -2 * a / 3 * w[1]);
-        pair(out, 3, 1.f / 6 * w[0] + 1.f / 3 * w[2], b / 6 * w[1]);
-        out[5] = w[2];
-    }
-};
-
-struct G_T {
-    static constexpr int from = PATCH, to = TAPS;
-    static void times(Column u, Column out) {
-        const Vector even_a = u[1] + u[2], odd_a = u[1] - u[2], even_b = u[3] + u[4], odd_b = u[3] - u[4];
-        out[0] = u[0] - 2.f / 3 * even_a + 1.f / 6 * even_b;
-        out[1] = b / 6 * odd_b - 2 * a / 3 * odd_a;
-        out[2] = 1.f / 3 * even_b - 1.f / 3 * even_a + u[5];
-    }
-};
-
-// put(i, x) of what becomes of get(i) between a matrix and its transpose.
+// put(i, x) of what becomes of get(i) between a matrix and its transpose. Registers hold a patch of 6x6, and none of 10x10.
 template <class Matrix, class Get, class Put> void transform(Get get, Put put) {
     constexpr int from = Matrix::from, to = Matrix::to;
-    Vector x[from * from], half[to * from], y[to * to];
-#pragma GCC unroll 36
-    for (int i = 0; i < from * from; i++) x[i] = get(i);
+    Vector half[to * from];
 #pragma GCC unroll 6
-    for (int j = 0; j < from; j++) Matrix::times({x + j, from}, {half + j, from});
+    for (int j = 0; j < from; j++) {
+        Vector x[from];
+#pragma GCC unroll 10
+        for (int i = 0; i < from; i++) x[i] = get(i * from + j);
+        Matrix::times({x, 1}, {half + j, from});
+    }
 #pragma GCC unroll 6
-    for (int i = 0; i < to; i++) Matrix::times({half + i * from, 1}, {y + i * to, 1});
-#pragma GCC unroll 36
-    for (int i = 0; i < to * to; i++) put(i, y[i]);
+    for (int i = 0; i < to; i++) {
+        Vector y[to];
+        Matrix::times({half + i * from, 1}, {y, 1});
+#pragma GCC unroll 10
+        for (int j = 0; j < to; j++) put(i * to + j, y[j]);
+    }
 }
 
 struct Free {
@@ -147,8 +242,8 @@ struct Free {
 
 // A matrix for each point. Between them lies a line of the cache, or all points of a place would share few of its sets.
 struct Points {
-    int64_t rows, columns, apart = rows * columns + LANES;
-    std::unique_ptr<float[], Free> memory{static_cast<float *>(std::aligned_alloc(64, POINTS * apart * sizeof(float)))};
+    int64_t points, rows, columns, apart = rows * columns + LANES;
+    std::unique_ptr<float[], Free> memory{static_cast<float *>(std::aligned_alloc(64, points * apart * sizeof(float)))};
     float *at(int point, int64_t row, int64_t column = 0) const {
         return memory.get() + point * apart + row * columns + column;
     }
@@ -222,8 +317,8 @@ template <class T> struct Image {
     int64_t height, width;
 };
 
-// Tiles of 4x4 positions that cover maps.
-struct Tiles {
+// Tiles of TILE x TILE positions that cover maps.
+template <int TILE> struct Tiles {
     int64_t samples, height, width, down = divided(height, TILE), across = divided(width, TILE);
     int64_t count() const { return samples * down * across; }
 
@@ -234,27 +329,33 @@ struct Tiles {
         const int64_t top = tile / across % down * TILE - before, left = tile % across * TILE - before;
         for (int64_t i = top; i < top + SIDE; i++)
             for (int64_t j = left; j < left + SIDE; j++) {
+                const bool inside = i >= 0 && i < in.height && j >= 0 && j < in.width;
                 T *const place = in.maps.at(n, i * in.width + j);
-                *places++ = i >= 0 && i < in.height && j >= 0 && j < in.width ? place : outside;
+                *places++ = inside ? place : outside;
                 __builtin_prefetch(place + TILE * in.maps.line); // of the next tile: no processor foresees it in a stack
             }
     }
 };
 
-// B^T d B of a tile's patch into a row of the points; ReLU lets through what is not a number.
-template <bool RELU, class T> void patch_to_points(T *const *places, const Points &to, int64_t row) {
-    for (int64_t c = 0; c < to.columns; c += LANES)
-        transform<B_T>(
+// Transform the channels at all places into a row of the points; at the next tile's they are `next` elements further.
+template <class Matrix, bool RELU, class T>
+void to_points(T *const *places, int64_t next, const Points &to, int64_t row) {
+    const int64_t apart = to.apart;
+    for (int64_t c = 0; c < to.columns; c += LANES) {
+        float *const points = to.at(0, row, c);
+        transform<Matrix>(
             [=](int i) {
+                __builtin_prefetch(places[i] + c + next);
                 const Vector x = load(places[i] + c);
-                return RELU ? (x < 0.f ? Vector{} : x) : x;
+                return RELU ? (x < 0.f ? Vector{} : x) : x; // what is not a number stays so
             },
-            [&](int i, Vector x) { store(to.at(i, row, c), x); }
+            [=](int i, Vector x) { store(points + i * apart, x); }
         );
+    }
 }
 
 // G w G^T for taps (O, 3, 3, C) of a convolution of `to.rows` maps into `to.columns`, for `LANES` of C and of O.
-template <class T>
+template <class F, class T>
 void taps_to_points(const T *taps, int64_t C, int64_t o, int64_t c, bool turned, const Points &to) {
     float at[TAPS * TAPS][LANES][LANES];
     for (int l = 0; l < LANES; l++)
@@ -267,90 +368,95 @@ void taps_to_points(const T *taps, int64_t C, int64_t o, int64_t c, bool turned,
                     at[i][k][l] = tap;
             }
     const int64_t row = turned ? o : c, column = turned ? c : o;
-    for (int k = 0; k < LANES; k++)
-        transform<G>(
-            [&](int i) { return load(at[i][k]); }, [&](int i, Vector u) { store(to.at(i, row + k, column), u); }
+    const int64_t apart = to.apart;
+    for (int k = 0; k < LANES; k++) {
+        float *const points = to.at(0, row + k, column);
+        transform<typename F::G>(
+            [&](int i) { return load(at[i][k]); }, [=](int i, Vector u) { store(points + i * apart, u); }
         );
+    }
 }
 
 // y = w * x + bias, or y += w * x + bias, where w is `taps`, turned round or not, and x is padded, and ReLU(x) or not.
-template <bool TURNED, class T>
+template <class F, bool TURNED, class T>
 void convolution(
     int threads, int64_t samples, Image<T> x, int64_t in, int64_t padding, bool relu, const T *taps, const T *bias,
     bool add, Image<T> y, int64_t out
 ) {
-    const Tiles tiles{samples, y.height, y.width};
+    using B_T = typename F::B_T;
+    const Tiles<F::TILE> tiles{samples, y.height, y.width};
     const int64_t C = TURNED ? out : in, O = TURNED ? in : out;
     // As many parts for each thread, or all would wait for one of them.
-    const int64_t rounds = divided(divided(tiles.count(), TOGETHER), threads);
+    const int64_t rounds = divided(divided(tiles.count(), F::TOGETHER), threads);
     const int64_t together = divided(tiles.count(), rounds * threads);
-    const Points of_taps{in, out};
+    const Points of_taps{F::POINTS, in, out};
 #pragma omp parallel num_threads(threads) if (tiles.count() * in > FEW)
     {
 #pragma omp for collapse(2) schedule(static)
         for (int64_t o = 0; o < O; o += LANES)
-            for (int64_t c = 0; c < C; c += LANES) taps_to_points(taps, C, o, c, TURNED, of_taps);
-        const Points of_x{together, in}, of_y{together, out};
+            for (int64_t c = 0; c < C; c += LANES) taps_to_points<F>(taps, C, o, c, TURNED, of_taps);
+        const Points of_x{F::POINTS, together, in}, of_y{F::POINTS, together, out};
         std::vector<T> zeros(in), unread(out);
-        T *places[POINTS];
+        T *places[F::POINTS];
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < tiles.count(); first += together) {
             const int64_t count = std::min(together, tiles.count() - first);
             for (int64_t t = 0; t < count; t++) {
-                tiles.find<PATCH>(places, x, first + t, padding, zeros.data());
-                (relu ? patch_to_points<true, T> : patch_to_points<false, T>)(places, of_x, t);
+                tiles.template find<F::PATCH>(places, x, first + t, padding, zeros.data());
+                (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, F::TILE * x.maps.line, of_x, t);
             }
-            for (int i = 0; i < POINTS; i++)
+            for (int i = 0; i < F::POINTS; i++)
                 product<false>(count, out, in, of_x.at(i, 0), in, 1, of_taps.at(i, 0), of_y.at(i, 0));
             for (int64_t t = 0; t < count; t++) {
-                tiles.find<TILE>(places, y, first + t, 0, unread.data());
-                for (int64_t c = 0; c < out; c += LANES)
-                    transform<A_T>(
-                        [&](int i) { return load(of_y.at(i, t, c)); },
+                tiles.template find<F::TILE>(places, y, first + t, 0, unread.data());
+                for (int64_t c = 0; c < out; c += LANES) {
+                    const float *const points = of_y.at(0, t, c);
+                    const int64_t apart = of_y.apart;
+                    transform<typename F::A_T>(
+                        [=](int i) { return load(points + i * apart); },
                         [&](int i, Vector sum) {
                             if (add) sum += load(places[i] + c);
                             if (bias) sum += load(bias + c);
                             store(places[i] + c, sum);
                         }
                     );
+                }
             }
         }
     }
 }
 
 // The gradient of taps, (O, 3, 3, C).
-template <class T>
+template <class F, class T>
 void taps_gradient(
     int threads, int64_t samples, Image<T> x, int64_t C, int64_t padding, bool relu, Image<T> grad_y, int64_t O, T *grad
 ) {
-    const Tiles tiles{samples, grad_y.height, grad_y.width};
-    const Points of_x{TOGETHER, C}, of_y{TOGETHER, O}, of_taps{O, C};
-    std::fill_n(of_taps.at(0, 0), POINTS * of_taps.apart, 0.f);
+    const Tiles<F::TILE> tiles{samples, grad_y.height, grad_y.width};
+    using B_T = typename F::B_T;
+    constexpr int64_t TOGETHER = F::TOGETHER;
+    const Points of_x{F::POINTS, TOGETHER, C}, of_y{F::POINTS, TOGETHER, O}, of_taps{F::POINTS, O, C};
+    std::fill_n(of_taps.at(0, 0), F::POINTS * of_taps.apart, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.count() * C > FEW)
     {
         std::vector<T> zeros(std::max(C, O));
-        T *places[POINTS];
+        T *places[F::POINTS];
         for (int64_t first = 0; first < tiles.count(); first += TOGETHER) {
             const int64_t count = std::min(TOGETHER, tiles.count() - first);
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < count; t++) {
-                tiles.find<PATCH>(places, x, first + t, padding, zeros.data());
-                (relu ? patch_to_points<true, T> : patch_to_points<false, T>)(places, of_x, t);
-                tiles.find<TILE>(places, grad_y, first + t, 0, zeros.data());
-                for (int64_t o = 0; o < O; o += LANES)
-                    transform<A>(
-                        [&](int i) { return load(places[i] + o); },
-                        [&](int i, Vector x) { store(of_y.at(i, t, o), x); }
-                    );
+                tiles.template find<F::PATCH>(places, x, first + t, padding, zeros.data());
+                (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, F::TILE * x.maps.line, of_x, t);
+                tiles.template find<F::TILE>(places, grad_y, first + t, 0, zeros.data());
+                to_points<typename F::A, false>(places, F::TILE * grad_y.maps.line, of_y, t);
             }
 #pragma omp for schedule(static)
-            for (int i = 0; i < POINTS; i++)
+            for (int i = 0; i < F::POINTS; i++)
                 product<true>(O, C, count, of_y.at(i, 0), 1, O, of_x.at(i, 0), of_taps.at(i, 0));
         }
 #pragma omp for collapse(2) schedule(static)
         for (int64_t o = 0; o < O; o++)
             for (int64_t c = 0; c < C; c += LANES)
-                transform<G_T>(
+                transform<typename F::G_T>(
                     [&](int i) { return load(of_taps.at(i, o, c)); },
                     [&](int i, Vector x) { store(grad + (o * TAPS * TAPS + i) * C + c, x); }
                 );
@@ -359,41 +465,48 @@ void taps_gradient(
 
 } // namespace
 
-// Compute with the dtype's T, float or bfloat16, and the image x of these positions and the image y of `out` maps that its
-// convolution gives, padded by so much on each side.
+// Compute with the dtype's T, float or bfloat16, tiles of F::TILE x F::TILE, 4 or for bfloat16 also 8, the image x of these
+// positions and the image y of `out` maps that its convolution gives, padded by so much on each side.
 #define FOR_IMAGES(of_x, of_y, ...)                                                                                    \
-    const auto compute = [=](auto zero) {                                                                              \
+    const auto compute = [=](auto zero, auto f) {                                                                      \
         using T = decltype(zero);                                                                                      \
+        using F = decltype(f);                                                                                         \
         const int64_t height = positions / width, more = 2 * padding - (TAPS - 1);                                     \
         const Image<T> x{AS(T, of_x), height, width}, y{AS(T, of_y), height + more, width + more};                     \
         __VA_ARGS__;                                                                                                   \
     };                                                                                                                 \
-    dtype ? compute(BFloat16{}) : compute(float{})
+    if (dtype == 0)                                                                                                    \
+        compute(float{}, Winograd<4>{});                                                                               \
+    else if (tile == 4)                                                                                                \
+        compute(BFloat16{}, Winograd<4>{});                                                                            \
+    else                                                                                                               \
+        compute(BFloat16{}, Winograd<8>{})
 
 // y = taps * x + bias, or y += taps * x + bias, where x may go through ReLU; bias may be null, taps are (out, 3, 3,
 // channels).
 EXPORT void conv2d(
-    SHAPE, MAPS(x), MAPS(y), int64_t width, int64_t out, int64_t padding, int relu, void *taps, void *bias, int add
+    SHAPE, MAPS(x), MAPS(y), int64_t tile, int64_t width, int64_t out, int64_t padding, int relu, void *taps, void *bias,
+    int add
 ) {
-    FOR_IMAGES(x, y, convolution<false, T>(
+    FOR_IMAGES(x, y, convolution<F, false, T>(
         threads, samples, x, channels, padding, relu, static_cast<T *>(taps), static_cast<T *>(bias), add, y, out
     ));
 }
 
 // The gradient of x, or of ReLU(x), (.., channels), from that of y, (.., out).
 EXPORT void conv2d_backward_input(
-    SHAPE, MAPS(grad_x), MAPS(grad_y), int64_t width, int64_t out, int64_t padding, void *taps
+    SHAPE, MAPS(grad_x), MAPS(grad_y), int64_t tile, int64_t width, int64_t out, int64_t padding, void *taps
 ) {
-    FOR_IMAGES(grad_x, grad_y, convolution<true, T>(
+    FOR_IMAGES(grad_x, grad_y, convolution<F, true, T>(
         threads, samples, y, out, TAPS - 1 - padding, false, static_cast<T *>(taps), nullptr, false, x, channels
     ));
 }
 
 // The gradient of taps, (out, 3, 3, channels), where x may go through ReLU.
 EXPORT void conv2d_backward_taps(
-    SHAPE, MAPS(x), MAPS(grad_y), int64_t width, int64_t out, int64_t padding, int relu, void *grad
+    SHAPE, MAPS(x), MAPS(grad_y), int64_t tile, int64_t width, int64_t out, int64_t padding, int relu, void *grad
 ) {
-    FOR_IMAGES(x, grad_y, taps_gradient<T>(
+    FOR_IMAGES(x, grad_y, taps_gradient<F, T>(
         threads, samples, x, channels, padding, relu, y, out, static_cast<T *>(grad)
     ));
 }

@@ -10,19 +10,22 @@ from torch import Tensor
 from lorbms_fast.kernels._common import winograd
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp
+from lorbms_fast.measurement.counts import count
 
 CHANNELS_LAST = torch.channels_last
 # Of the largest result: ten times what is seen, a fifth of what the points 1 and 2 would have; in bfloat16 half of the
 # last of 8 bits, as results are rounded once.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-8}
-both = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+TILES = (torch.float32, 4), (torch.bfloat16, 4), (torch.bfloat16, 8)
+all_tiles = pytest.mark.parametrize(("dtype", "side"), TILES)
 
 channels = st.sampled_from([16, 32, 48, 80, 112, 208])
 
 
 @pytest.fixture
-def everywhere(monkeypatch):
-    """Take all shapes, whether it pays or not."""
+def everywhere(monkeypatch, side):
+    """Take all shapes, whether it pays or not, in tiles of this side."""
+    monkeypatch.setattr(cpp, "tile", lambda y, taps, dtype: side)
     monkeypatch.setattr(cpp, "pays", lambda n, C, height, width, O, dtype: C % cpp.LANES == O % cpp.LANES == 0)
     if not (cpp._has_vectors() and cpp.LOOPS.take(stack(1, 16, 4, 4))):
         pytest.skip("no AVX2, or no C++ compiler")
@@ -39,7 +42,7 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return (found.double() - expected).abs().max().item() <= TOLERANCE[found.dtype] * expected.abs().max().item()
 
 
-@both
+@all_tiles
 @pytest.mark.usefixtures("everywhere")
 @settings(deadline=None, max_examples=25)
 @given(
@@ -68,7 +71,22 @@ def test_as_in_float64(dtype, n, C, O, height, width, around, threads):
         torch.set_num_threads(before)
 
 
-@both
+@pytest.mark.parametrize("side", [4, 8])
+@pytest.mark.usefixtures("everywhere")
+def test_bfloat16_is_off_by_its_rounding_alone(side):
+    sizes = (2, 304, 24, 16), (2, 112, 24, 16), (112, 304, 3, 3)
+    x, g, W = (stack(*size, seed=seed, dtype=torch.bfloat16) for seed, size in enumerate(sizes))
+    exact = [t.double().requires_grad_() for t in (torch.relu(x), W)]
+    y = F.conv2d(*exact, padding=1)
+    found = winograd.relu_conv2d(x, W), *winograd.relu_conv2d_backward(g, x, W, (True, True, False))[:2]
+    for ours, of_it in zip(found, (y, *torch.autograd.grad(y, exact, g.double())), strict=True):
+        error, rounding = (t.double() - of_it for t in (ours, of_it.bfloat16()))
+        assert error.square().mean() <= 1.01 * rounding.square().mean()
+        assert error.abs().max() <= 1.1 * rounding.abs().max()
+        assert error.mean().abs() <= 1e-2 * error.std()
+
+
+@all_tiles
 @pytest.mark.usefixtures("everywhere")
 def test_the_same_bits_whatever_the_threads(dtype):
     sizes = (3, 48, 13, 21), (3, 32, 13, 21), (32, 48, 3, 3)
@@ -83,7 +101,7 @@ def test_the_same_bits_whatever_the_threads(dtype):
     assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(others, found[0], strict=True))
 
 
-@both
+@all_tiles
 @pytest.mark.usefixtures("everywhere")
 def test_what_is_not_a_number_stays_so(dtype):
     x, W = stack(1, 16, 8, 8, dtype=dtype), stack(16, 16, 3, 3, dtype=dtype)
@@ -128,3 +146,16 @@ def test_bfloat16_asks_for_more_tiles_and_leaves_all_to_amx(monkeypatch):
         assert [cpp.pays(*shape, torch.bfloat16) for shape in shapes] == [False, not amx]
         assert cpp.pays(*shapes[1], torch.float32)
     cpp.pays.cache_clear()
+
+
+def test_large_tiles_for_enough_bfloat16():
+    many, few, taps = torch.Size((12, 112, 32, 32)), torch.Size((36, 112, 8, 8)), torch.Size((112, 304, 3, 3))
+    assert [cpp.tile(size, taps, torch.bfloat16) for size in (many, few)] == [8, 4]
+    assert cpp.tile(many, taps, torch.float32) == 4
+
+
+def test_operations_of_its_products_are_counted():
+    for dtype, multiplications in ((torch.float32, 4 * 4 * 36), (torch.bfloat16, 2 * 2 * 100)):
+        x, W = stack(2, 16, 16, 16, dtype=dtype), stack(32, 16, 3, 3, dtype=dtype)
+        if cpp.take(x, W):
+            assert count(lambda x=x, W=W: winograd.relu_conv2d(x, W)).gflop == 2 * 2 * multiplications * 16 * 32 / 1e9
