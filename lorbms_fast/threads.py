@@ -5,22 +5,28 @@ import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
-COUNT, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
+COUNT, WAITING, SPINS = "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+FEW_SPINS = "2000"
+"""Looks of a waiting thread before it sleeps, some 50 microseconds: to wake one for each of 3,000 loops took 7 % of an
+iteration on two cores, and this takes nobody's time."""
 
 
 def choose_threads(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Let threads sleep while they wait, and limit them to the processors that this process may use.
+    """Let threads that wait soon sleep, and limit them to the processors that this process may use.
 
-    Threads that spin take the processor from those that have work to do. OpenMP knows which processors the process is
-    kept on, but not of a control group's share of their time, such as a container's. What the user has set stays.
+    Threads that spin for long take the processor from those that have work to do. OpenMP knows which processors the
+    process is kept on, but not of a control group's share of their time, such as a container's. What the user has set
+    stays.
     `root` is the file system in which Linux tells of control groups.
 
     >>> environment = {"OMP_NUM_THREADS": "2"}
     >>> choose_threads(environment)
     >>> environment
-    {'OMP_NUM_THREADS': '2', 'OMP_WAIT_POLICY': 'PASSIVE'}
+    {'OMP_NUM_THREADS': '2', 'OMP_WAIT_POLICY': 'PASSIVE', 'GOMP_SPINCOUNT': '2000'}
     """
-    environment.setdefault(WAITING, "PASSIVE")
+    if WAITING not in environment:
+        environment[WAITING] = "PASSIVE"
+        environment.setdefault(SPINS, FEW_SPINS)
     share = min(_shares(root), default=math.inf)
     if COUNT not in environment and share < len(os.sched_getaffinity(0)):
         environment[COUNT] = str(max(1, math.floor(share)))
