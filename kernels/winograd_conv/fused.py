@@ -19,6 +19,8 @@ from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.winograd_conv import reference
 
 CHANNELS_LAST = torch.channels_last
+MANY = 1 << 21
+"""Products of a position's channels in and out, over a batch, from which on the saved ones take longer than a call."""
 
 
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
@@ -42,6 +44,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> bool:
         and padding in (0, 1, 2)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
+        and len(x) * x.shape[2] * x.shape[3] * weight.shape[0] * weight.shape[1] >= MANY
         and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype)
         and (cpp.LOOPS.take(x) or cpp.LOOPS.take_rows(x))
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST))

@@ -24,6 +24,7 @@ from lorbms_fast.kernels import (
     ResizeConv2d,
     SpectralConv2d,
     UpsampleConv2d,
+    WinogradConv2d,
     dense_block_activated,
     grouped_batch_norm,
     instance_norm_act,
@@ -53,6 +54,7 @@ LAYERS = {
     "dense_block_activated with norm": lambda: activated_block("instance_norm_relu"),
     "ResizeConv2d": lambda: ResizeConv2d(3, 2),
     "UpsampleConv2d": lambda: UpsampleConv2d(3, 2),
+    "WinogradConv2d": lambda: WinogradConv2d(3, 2, 3, padding=1),
     "CoordConv2d": lambda: CoordConv2d(3, 2),
     "MaxPool2x2": lambda: MaxPool2x2(),
     "SpectralConv2d": lambda: SpectralConv2d(3, 2, 3),
@@ -221,7 +223,7 @@ def test_a_checkpoint_unpacks_what_is_kept_once(name):
 
 
 OF_IMAGES = ("InstanceNorm2d affine", "InstanceNormAct2d affine", "DenseBlock", "DenseBlock with norm", "ResizeConv2d",
-             "CoordConv2d", "MaxPool2x2", "SpectralConv2d")  # fmt: skip
+             "CoordConv2d", "MaxPool2x2", "SpectralConv2d", "WinogradConv2d")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)
@@ -347,6 +349,7 @@ def test_a_gradient_in_channels_last_of_one_contiguous_sample(tracking):
         (lambda: ResizeConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: UpsampleConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
         (lambda: CoordConv2d(3, 2, impl="cuda"), "impl 'cuda': choose one of"),
+        (lambda: WinogradConv2d(3, 2, 3, impl="cuda"), "impl 'cuda': choose one of"),
     ],
 )
 def test_unknown_names_are_refused_where_a_layer_is_made(make, message):

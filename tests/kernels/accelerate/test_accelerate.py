@@ -16,14 +16,17 @@ from lorbms_fast.kernels import (
     InstanceNormAct3d,
     MaxPool2x2,
     UpsampleConv2d,
+    WinogradConv2d,
     accelerate,
     restore,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.accelerate import source
 from lorbms_fast.kernels.accelerate.swapping import Passed
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
+from lorbms_fast.kernels.winograd_conv import fused
 from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet_generator
 
 MODELS = {
@@ -334,6 +337,64 @@ def test_hooks_stay_and_keep_what_they_watch():
     assert seen[0] < 0
     assert isinstance(model[1], nn.ReLU)
     assert isinstance(model[3], Passed)
+
+
+def test_which_convolutions_become_winograds_and_why_not_others():
+    class Own(nn.Conv2d):
+        pass
+
+    model = nn.ModuleDict({
+        "yes": nn.Conv2d(32, 48, 3, padding=1),
+        "reflecting": nn.Conv2d(16, 16, 3, padding="same", padding_mode="reflect"),
+        "hooked": spectral_norm(nn.Conv2d(16, 16, 3)),
+        "parametrized": parametrizations.spectral_norm(nn.Conv2d(16, 16, 3)),
+        "own": Own(16, 16, 3),
+        "lazy": nn.LazyConv2d(16, 3),
+        "few": nn.Conv2d(3, 16, 3),
+        "groups": nn.Conv2d(32, 32, 3, groups=2),
+        "dilated": nn.Conv2d(32, 32, 3, dilation=2),
+        "uneven": nn.Conv2d(32, 32, 3, padding=(1, 0)),
+        "pointwise": nn.Conv2d(32, 32, 1),
+        "strided": nn.Conv2d(32, 32, 3, 2),
+    })  # fmt: skip
+    model["replaced"] = nn.Conv2d(16, 16, 3)
+    model["replaced"].forward = torch.relu
+    kinds = {name: type(module) for name, module in model.items()}
+    report = accelerate(model)
+    found = {finding.where: finding.why_not for finding in report if "spectral" not in finding.what}
+    yes = {"yes", "reflecting", "hooked"}
+    assert {name for name, why_not in found.items() if why_not is None} == yes
+    assert {name for name, module in model.items() if type(module) is WinogradConv2d} == yes
+    assert found.keys() - yes == {"parametrized", "own", "lazy", "few", "groups", "dilated", "uneven", "replaced"}
+    assert "multiples of 16" in found["few"]
+    assert "groups" in found["groups"]
+    assert "padded" in found["uneven"]
+    assert "another class" in found["own"]
+    restore(model)
+    assert {name: type(module) for name, module in model.items()} == kinds
+    with native_loops(False):
+        assert "no C++ compiler" in accelerate(model["yes"])[0].why_not
+
+
+@layouts
+def test_a_generator_in_float32_learns_the_same(channels_last, monkeypatch):
+    """With convolutions by Winograd's algorithm, behind pads and in front of norms."""
+    monkeypatch.setattr(winograd, "pays", lambda n, C, height, width, O, dtype: C % 16 == O % 16 == 0)
+    monkeypatch.setattr(fused, "MANY", 0)
+    torch.manual_seed(0)
+    model, x = resnet_generator(), torch.randn(2, 3, 32, 40)
+    for block in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+        for i, layer in enumerate(block):
+            block[i] = nn.GELU() if isinstance(layer, nn.ReLU) else layer  # no kink, at which rounding shows
+    if channels_last:
+        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    plain = copy.deepcopy(model)
+    exact = copy.deepcopy(model).double()
+    assert {"10.conv_block.1", "10.conv_block.5"} <= {finding.where for finding in accelerate(model).swapped}
+    results = [trained(network, z, 5) for network, z in ((model, x), (plain, x), (exact, x.double()))]
+    for ours, theirs, truth in zip(*results, strict=True):
+        of_ours, of_theirs = ((result - truth).norm() / (truth.norm() + 1e-3) for result in (ours, theirs))
+        assert of_ours <= 5 * of_theirs + 1e-6
 
 
 def test_what_is_left_and_why():

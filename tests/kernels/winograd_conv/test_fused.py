@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lorbms_fast.kernels import WinogradConv2d, use_impl, winograd_conv2d
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp
+from lorbms_fast.kernels.winograd_conv import fused
 from lorbms_fast.measurement.counts import count
 
 CHANNELS_LAST = torch.channels_last
@@ -32,6 +33,7 @@ def everywhere(monkeypatch):
         return dtype in TOLERANCE and C % 16 == O % 16 == 0 and n * height * width > 1
 
     monkeypatch.setattr(cpp, "pays", pays)
+    monkeypatch.setattr(fused, "MANY", 0)
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Tensor:
@@ -192,6 +194,17 @@ def test_it_keeps_for_the_backward_what_torchs_keeps():
             conv(drawn(2, 16, 9, 7).requires_grad_())
         sizes.append(sum(tensor.numel() for tensor in kept if tensor.dim() == 4))
     assert sizes[0] == sizes[1]
+
+
+def test_only_where_it_pays(monkeypatch):
+    monkeypatch.undo()
+    conv = WinogradConv2d(32, 32, 3, padding=1)
+    large, small = drawn(2, 32, 64, 64), drawn(2, 32, 16, 16)
+    assert [is_winograds(conv(x)) for x in (large, small)] == [True, False]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [is_winograds(conv(x)) for x in (large, small)] == [not cpp._has_amx(), False]
+    with torch.autocast("cpu", torch.float16):
+        assert not is_winograds(conv(large))
 
 
 def test_errors_are_torchs():
