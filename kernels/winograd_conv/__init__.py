@@ -15,7 +15,7 @@ _PADDING: dict[Any, int] = {"valid": 0, "same": 1, (0, 0): 0, (1, 1): 1, (2, 2):
 def winograd_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 0, impl: Impl | None = None
 ) -> Tensor:
-    """Convolve with 3x3 taps, `F.conv2d(x, weight, bias, padding=padding)`, where it pays by Winograd's F(4x4, 3x3).
+    """Convolve with 3x3 taps, `F.conv2d(x, weight, bias, padding=padding)`, where it pays by Winograd's algorithm.
 
     >>> x, weight = torch.randn(2, 32, 16, 16), torch.randn(48, 32, 3, 3)
     >>> plain = F.conv2d(x, weight, padding=1)
@@ -24,7 +24,8 @@ def winograd_conv2d(
     It pays for float32 and bfloat16 (autocast's, too) with numbers of channels that are multiples of 16 and maps that
     are large beside these, on a CPU with AVX2 or AVX-512, a C++ compiler and, for bfloat16, without AMX. Anything else
     is torch's own. In float32 results are off by two to five times as much as torch's, about a millionth of the largest
-    one; in bfloat16 as much. An infinite value makes NaN of the tiles of 4x4 or 8x8 results that it is in.
+    one; in bfloat16 by no more than its rounding. An infinite value makes NaN of the tiles of 4x4 or 8x8 results that it
+    is in. For the backward it keeps x and the weight, as torch does (Lavin and Gray, 2015, arXiv 1509.09308).
 
     Args:
         x: (N, C, H, W).
