@@ -18,14 +18,14 @@ def forward(
         scale, shift = (None if p is None else p.repeat(len(x)) for p in (weight, bias))
         y, mean, rstd = torch.native_batch_norm(_one_sample(x), scale, shift, None, None, True, 0.0, eps)
         # No view of what nobody else has: autograd would refuse to have it changed in place.
-        return torch.ops.aten._unsafe_view(_activated(y, how), x.shape), torch.stack((mean, rstd))
+        return torch.ops.aten._unsafe_view(activated(y, how), x.shape), torch.stack((mean, rstd))
     positions = tuple(range(2, x.dim()))
     difference = _from_first(x)
     mean = difference.mean(positions, keepdim=True)
     centred = difference - mean
     var = centred.square().mean(positions, keepdim=True) + eps
     rstd = torch.where(var == 0, 0, var.rsqrt())
-    y = empty_channels_last(x).copy_(_activated(_affine(centred * rstd, weight, bias), how))
+    y = empty_channels_last(x).copy_(activated(_affine(centred * rstd, weight, bias), how))
     return y, torch.stack((mean.flatten(1), rstd.flatten(1)))
 
 
@@ -56,7 +56,7 @@ def backward(
     return dx, torch.stack((sum_g.flatten(1), sum_along.flatten(1)))
 
 
-def _activated(y: Tensor, how: Activation) -> Tensor:
+def activated(y: Tensor, how: Activation) -> Tensor:
     """The activation of what nobody else needs."""
     if how.name == "relu":
         return y.relu_()

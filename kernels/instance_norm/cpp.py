@@ -67,7 +67,8 @@ def backward(
 
 
 def _empty_statistics(x: Tensor) -> Tensor:
-    return torch.empty((2, *x.shape[:2]), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    n, channels = x.shape[:2]
+    return torch.empty(2, n, channels, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
 def _parameters(weight: Tensor | None, bias: Tensor | None, statistics: Tensor) -> list[Tensor | None]:

@@ -6,6 +6,7 @@ It keeps x and each map's statistics for the backward and not the result, which 
 """
 
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
 FEW_VALUES, FEW_POSITIONS = 1 << 14, 128
 """Of all contiguous maps, and of one, below which torch's own norm is quicker than loops, whose call takes longer."""
-MANY_MAPS, MANY_POSITIONS = 256, 1024
+MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
 
 
@@ -36,43 +37,57 @@ def instance_norm(
     """
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
-    torchs = activation == IDENTITY and x.is_contiguous() and not (_loops_are_quicker(x) and cpp.take(x))
-    if torchs:
-        return _torchs(x, eps, weight, bias)
-    if not _takes(x, weight, bias):
-        return activation(_torchs(x, eps, weight, bias))
-    result: Tensor = _Norm.apply(x, weight, bias, eps, activation)
+    trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    form = _form(x, weight, bias, activation, trains)
+    if form is None:
+        y = _torchs(x, eps, weight, bias)
+        return activation(y) if trains else aten.activated(y, activation)
+    if not trains:  # a call of a function of autograd's takes as long as a small map
+        y, _ = form.forward(x, weight, bias, eps, activation.number, activation.slope)
+        return y
+    result: Tensor = _Norm.apply(x, weight, bias, eps, activation, form)
     return result
 
 
-def _takes(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
-    """Say whether `_Norm` takes these: contiguous maps, channels_last ones, or slices of their channels."""
+def _form(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: Activation, trains: bool
+) -> ModuleType | None:
+    """What runs on these: the loops, operations of torch's, or, None, its own norm."""
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype and p.dtype != torch.promote_types(x.dtype, torch.float32):
-            return False
+            return None
         if p is not None and p.device != x.device:
-            return False
-    if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0:
+            return None
+    if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0 or _torchs_is_quicker(x, activation, trains):
+        return None
+    if cpp.take(x):
+        return cpp
+    if x.is_contiguous():
+        return None if activation == IDENTITY else aten
+    return None if line_stride(x) is None else aten
+
+
+def _torchs_is_quicker(x: Tensor, activation: Activation, trains: bool) -> bool:
+    """Say whether torch's own norm is, of contiguous maps: it has vector instructions for 16 bits alone."""
+    alone = activation == IDENTITY
+    if not x.is_contiguous() or (trains and not alone):  # torch keeps two tensors of a norm and an activation
         return False
-    return x.is_contiguous() or line_stride(x) is not None
-
-
-def _loops_are_quicker(x: Tensor) -> bool:
-    """Say whether loops are, of contiguous maps: torch's own has vector instructions for 16 bits alone."""
     maps, values = x.shape[0] * x.shape[1], x.numel()
     if x.element_size() > 2:
-        return values >= FEW_VALUES and values >= FEW_POSITIONS * maps
-    return maps >= MANY_MAPS and values <= MANY_POSITIONS * maps
+        return values < FEW_VALUES or values < FEW_POSITIONS * maps
+    few = maps < MANY_MAPS
+    return few or values > MANY_POSITIONS * maps if alone else few and values < FEW_VALUES
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: Activation
-    ) -> Tensor:
-        ctx.form, ctx.options = cpp if cpp.take(x) else aten, (eps, activation)
-        y, statistics = ctx.form.forward(x, weight, bias, eps, activation.number, activation.slope)
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: Activation,
+        form: ModuleType,
+    ) -> Tensor:  # fmt: skip
+        y, statistics = form.forward(x, weight, bias, eps, activation.number, activation.slope)
         ctx.save_for_backward(x, weight, bias, statistics)
+        ctx.form, ctx.options = form, (eps, activation)
         return y
 
     @staticmethod
@@ -81,13 +96,13 @@ class _Norm(torch.autograd.Function):
         eps, activation = ctx.options
         if double_backward.asked_for(grad):
             definition = partial(_defined, eps, activation)
-            return *double_backward.by_definition(definition, (x, weight, bias), grad), None, None
+            return *double_backward.by_definition(definition, (x, weight, bias), grad), None, None, None
         grad = _lying_as(x, grad.to(x.dtype).resolve_neg())
         how = activation.number, activation.slope
         dx, sums = ctx.form.backward(grad, x, statistics, weight, bias, *how)
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         to_weight = sums[1].sum(0).to(weight.dtype) if needs_weight else None
-        return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None, None
+        return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None, None, None
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

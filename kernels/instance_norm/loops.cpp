@@ -184,6 +184,7 @@ template <class R, class Term> R total(int64_t count, Term term) {
         for (int64_t lane = 0; lane < BLOCK; lane++) sums[lane] += term(i + lane);
 #pragma omp simd reduction(+ : result)
     for (int64_t i = even; i < count; i++) result += term(i);
+    if (!even) return result;
     for (int64_t half = BLOCK / 2; half; half /= 2)
         for (int64_t lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
     return result + sums[0];

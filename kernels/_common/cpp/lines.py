@@ -70,8 +70,13 @@ def plain(maps: Tensor) -> bool:
     return type(maps) in (Tensor, Parameter) and maps.is_cpu and not maps.is_neg()
 
 
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def empty_channels_last(x: Tensor) -> Tensor:
     """A new tensor of x's shape, (N, C, *positions), and dtype whose channels are neighbours in memory."""
+    if x.dim() in _LAYOUTS:
+        return torch.empty_like(x, memory_format=_LAYOUTS[x.dim()])
     _, C, *positions = x.shape
     strides = [C]
     for size in reversed(positions):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorbms_fast import kernels
-from lorbms_fast.kernels._common.activation import RELU
-from lorbms_fast.kernels.instance_norm import fused, reference
+from lorbms_fast.kernels._common.activation import IDENTITY, RELU
+from lorbms_fast.kernels.instance_norm import aten, cpp, fused, reference
 from lorbms_fast.kernels.instance_norm.reference import instance_norm
 from tests.kernels.forms import assert_forms_agree, draw, fast, results, size
 
@@ -64,3 +64,36 @@ def test_scale_shift_and_relu(layout, shifted):
     )
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler")
+def test_which_form_runs():
+    """Torch's own norm where it is quicker, and nothing of autograd's around loops that nobody differentiates."""
+
+    def form(shape, dtype=torch.float32, activation=IDENTITY, trains=True, layout=torch.contiguous_format):
+        return fused._form(
+            torch.ones(shape, dtype=dtype).contiguous(memory_format=layout), None, None, activation, trains
+        )
+
+    assert form((2, 32, 64, 64)) is form((1, 3, 4, 4), layout=torch.channels_last) is cpp
+    assert form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 256, 2, 2), torch.float16) is None
+    assert form((4, 256, 16, 16), torch.bfloat16) is cpp
+    # Of a norm and an activation torch keeps two tensors, and the second must not be changed in place.
+    assert form((1, 3, 4, 4), activation=RELU) is cpp
+    assert form((1, 3, 4, 4), activation=RELU, trains=False) is None
+    assert form((1, 3, 4, 4), torch.float16, RELU, trains=False) is None
+    assert form((1, 3, 99, 99), torch.float16, RELU, trains=False) is cpp
+    assert form((1, 3, 0, 4), activation=RELU) is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("side", [4, 80])
+def test_without_gradients(layout, side):
+    x, weight = draw(2, 3, side, side).detach().float().contiguous(memory_format=layout), torch.tensor([1.0, -2.0, 0.5])
+    expected = reference.instance_norm(x, 1e-5, weight, None, RELU)
+    for found in (
+        fused.instance_norm(x, 1e-5, weight, None, RELU),
+        fused._Norm.apply(x, weight, None, 1e-5, RELU, aten),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert found.stride() == x.stride()
