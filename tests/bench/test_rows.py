@@ -15,12 +15,13 @@ ROOT = Path(__file__).parents[2]
 def test_reference_and_fast_are_rows_of_one_group(tmp_path):
     command = [sys.executable, "-m", "pytest", "bench", "-k", "instance_norm and 4x4 and not 64x64"]
     options = [f"--benchmark-json={tmp_path / 'found.json'}", f"--benchmark-storage={tmp_path}", "--benchmark-save=one"]
-    options += [f"--benchmark-histogram={tmp_path / 'drawn'}"]
+    options += [f"--benchmark-histogram={tmp_path / 'drawn'}", "--benchmark-compare"]  # with nothing yet: it is told
     # In a worker of pytest-xdist the outer run's variables would turn timing off.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     ran = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "benchmark 'instance norm relu, 4x4': 2 tests" in ran.stdout
+    assert "Can't compare. No benchmark files" in ran.stderr
     found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
     assert [(row["name"], row["group"]) for row in found] == [
         ("fast", "instance norm relu, 4x4"),
