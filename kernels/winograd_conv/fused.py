@@ -36,16 +36,16 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
 
 def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> bool:
     """Say whether these are what loops read, and read fast."""
+    if not x.dim() == weight.dim() == 4 or len(x) * x.shape[2] * x.shape[3] * weight.numel() < 9 * MANY:
+        return False
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
-    dtypes = {dtype} if dtype == x.dtype and not torch.is_autocast_enabled("cpu") else {torch.float32, torch.bfloat16}
+    dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
     return (
-        x.dim() == weight.dim() == 4
-        and weight.shape[1:] == (x.shape[1], 3, 3)
+        weight.shape[1:] == (x.shape[1], 3, 3)
         and padding in (0, 1, 2)
+        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
-        and len(x) * x.shape[2] * x.shape[3] * weight.shape[0] * weight.shape[1] >= MANY
-        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype)
         and (cpp.LOOPS.take(x) or cpp.LOOPS.take_rows(x))
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST))
     )
@@ -77,13 +77,14 @@ class _Conv2d(torch.autograd.Function):
             return None, *double_backward.by_definition(definition, (x, weight, bias), grad)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[1:]
         to_x = to_weight = None
-        if needs_x:
-            cpp.backward_input(g, _taps(weight), to_x := new_maps(x, *x.shape[1:]), ctx.padding)
-            to_x = arranged(to_x, _layout(x, weight))
         if needs_weight:
             to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST)
             cpp.backward_taps(g, _lines(x), to_weight, ctx.padding, False)
             to_weight = to_weight.contiguous(memory_format=_layout(weight))
+        if needs_x:
+            cpp.backward_input(g, _taps(weight), to_x := new_maps(x, *x.shape[1:]), ctx.padding)
+            del g  # one of the copies less at a time
+            to_x = arranged(to_x, _layout(x, weight))
         return None, to_x, to_weight, grad.sum((0, 2, 3)) if needs_bias else None
 
 
