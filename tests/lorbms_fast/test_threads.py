@@ -57,7 +57,7 @@ def test_what_the_user_has_set_stays(tmp_path):
 
 
 def test_elsewhere_nothing_is_known(tmp_path):
-    assert chosen(tmp_path) == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+    assert chosen(tmp_path) == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
     assert chosen(tmp_path, {"GOMP_SPINCOUNT": "5"}) == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5"}
 
 
