@@ -16,14 +16,17 @@ inline void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x;
 
 // bfloat16, converted as in maps.h.
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
-typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 inline Vector load(const BFloat16 *from) {
-    const Halves halves = *reinterpret_cast<const UnalignedHalves *>(from);
+    const Halves halves = *reinterpret_cast<const Halves *>(from);
+#ifdef __AVX512F__
+    return Vector(Bits(_mm512_cvtepu16_epi32(__m256i(halves))) << 16); // compilers do it in halves
+#else
     return Vector(__builtin_convertvector(halves, Bits) << 16);
+#endif
 }
 inline void store(BFloat16 *to, Vector x) {
     const Bits bits = Bits(x), nearest_even = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
     const Bits result = x != x ? Bits{} + 0x7fc0u : nearest_even;
-    *reinterpret_cast<UnalignedHalves *>(to) = __builtin_convertvector(result, Halves);
+    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(result, Halves);
 }

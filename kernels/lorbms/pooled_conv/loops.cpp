@@ -69,8 +69,6 @@ template <class T>
 void to_input(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> to_x, int64_t C, const T *weight, int threads
 ) {
-    std::vector<float> W(O * C);
-    for (int64_t i = 0; i < O * C; i += LANES) store(&W[i], load(weight + i));
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
         Corner corner(O);
@@ -82,7 +80,7 @@ void to_input(
                 of_vectors(C, [&](auto V, int64_t c) {
                     Vector sums[V] = {};
                     for (int64_t i = 0; i < corner.count; i++) {
-                        const float *const row = &W[corner.maps[i] * C + c];
+                        const T *const row = weight + corner.maps[i] * C + c;
 #pragma GCC unroll 14
                         for (int v = 0; v < V; v++) sums[v] += corner.gradients[i] * load(row + v * LANES);
                     }
