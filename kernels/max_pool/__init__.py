@@ -40,8 +40,9 @@ class MaxPool2x2(nn.MaxPool2d):
     >>> torch.equal(MaxPool2x2()(x), nn.MaxPool2d(2)(x))
     True
 
-    Known so are contiguous maps on the CPU, of float32 and float16, or of any dtype without gradients; and, with
-    gradients, large channels_last ones of float32 and bfloat16 where there is a C++ compiler.
+    Known so are contiguous maps on the CPU of 131,072 values or more in float32 and float16, without gradients of
+    65,536 or more in any dtype; and, with gradients, large channels_last ones of float32 and bfloat16 where there is a
+    C++ compiler.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,6 @@ def _quicker(x: Tensor) -> bool:
     trains = torch.is_grad_enabled() and x.requires_grad
     if x.is_contiguous():
         exact = x.dtype in (torch.float32, torch.float16) or not trains
-        return x.is_floating_point() and exact and x.numel() > 0
+        return x.is_floating_point() and exact and x.numel() >= (fused.SOME_TRAINED if trains else fused.SOME)
     large = x.dtype in (torch.float32, torch.bfloat16) and x.numel() >= fused.MANY and x.shape[1] >= 64
     return trains and large and not torch.compiler.is_compiling() and fused.by_loops(x)

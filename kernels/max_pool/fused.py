@@ -12,6 +12,11 @@ from lorbms_fast.kernels.max_pool import cpp, reference
 
 MANY = 1 << 19
 """Values of channels_last maps from which on loops are quicker than torch's own, one after the other."""
+SOME, SOME_TRAINED = 1 << 16, 1 << 17
+"""Values of contiguous maps from which on passes over corners are quicker than torch's own, without and with gradients.
+
+Each pass is a call or several of torch's.
+"""
 
 
 def by_loops(x: Tensor) -> bool:

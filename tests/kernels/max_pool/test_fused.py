@@ -34,3 +34,16 @@ def test_large_channels_last_maps_keep_a_byte(dtype, monkeypatch):
     assert y.is_contiguous(memory_format=torch.channels_last)
     found, expected = results(y, [x]), results(nn.MaxPool2d(2)(x), [x])
     assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "trained", "ours"),
+    [(1 << 15, False, False), (1 << 16, False, True), (1 << 16, True, False), (1 << 17, True, True)],
+)
+def test_small_maps_go_through_torchs_own(values, trained, ours, monkeypatch):
+    """Passes over corners are several calls, which take longer than torch's one does of few values."""
+    taken = []
+    monkeypatch.setattr(kernels.max_pool, "max_pool2x2", lambda x: taken.append(x))
+    x = torch.zeros(1, values // 256, 16, 16, requires_grad=trained)
+    y = kernels.MaxPool2x2()(x)
+    assert bool(taken) == ours == (y is None)
