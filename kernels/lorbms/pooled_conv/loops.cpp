@@ -81,10 +81,8 @@ void to_input(
                     Vector sums[V] = {};
                     for (int64_t i = 0; i < corner.count; i++) {
                         const T *const row = weight + corner.maps[i] * C + c;
-#pragma GCC unroll 14
                         for (int v = 0; v < V; v++) sums[v] += corner.gradients[i] * load(row + v * LANES);
                     }
-#pragma GCC unroll 14
                     for (int v = 0; v < V; v++) store(to + c + v * LANES, sums[v]);
                 });
             }
@@ -128,14 +126,11 @@ void to_taps(
                     of_vectors(C, [&](auto V, int64_t c) {
                         Vector sums[V];
                         float *const to = &of_W[o * C + c];
-#pragma GCC unroll 14
                         for (int v = 0; v < V; v++) sums[v] = load(to + v * LANES);
                         for (int64_t t = 0; t < count; t++) {
                             const float *const row = &of_x[(4 * t + places[t][o]) * C + c];
-#pragma GCC unroll 14
                             for (int v = 0; v < V; v++) sums[v] += of_grad[t * O + o] * load(row + v * LANES);
                         }
-#pragma GCC unroll 14
                         for (int v = 0; v < V; v++) store(to + v * LANES, sums[v]);
                     });
             }
