@@ -240,12 +240,29 @@ struct Free {
     void operator()(float *memory) const { std::free(memory); }
 };
 
+// Memory that a thread keeps for its next convolution: to get fresh pages takes longer than to fill them.
+enum Use { TAPS_IN_POINTS, X_IN_POINTS, Y_IN_POINTS, USES };
+inline float *kept(Use use, int64_t size) {
+    thread_local struct {
+        std::unique_ptr<float[], Free> memory;
+        int64_t size = 0;
+    } all[USES];
+    auto &[memory, before] = all[use];
+    if (before < size) {
+        memory.reset(); // first, so that there is never both
+        memory.reset(static_cast<float *>(std::aligned_alloc(64, size * sizeof(float))));
+        before = size;
+    }
+    return memory.get();
+}
+
 // A matrix for each point. Between them lies a line of the cache, or all points of a place would share few of its sets.
 struct Points {
+    Use use;
     int64_t points, rows, columns, apart = rows * columns + LANES;
-    std::unique_ptr<float[], Free> memory{static_cast<float *>(std::aligned_alloc(64, points * apart * sizeof(float)))};
+    float *memory = kept(use, points * apart);
     float *at(int point, int64_t row, int64_t column = 0) const {
-        return memory.get() + point * apart + row * columns + column;
+        return memory + point * apart + row * columns + column;
     }
 };
 
@@ -389,13 +406,13 @@ void convolution(
     // As many parts for each thread, or all would wait for one of them.
     const int64_t rounds = divided(divided(tiles.count(), F::TOGETHER), threads);
     const int64_t together = divided(tiles.count(), rounds * threads);
-    const Points of_taps{F::POINTS, in, out};
+    const Points of_taps{TAPS_IN_POINTS, F::POINTS, in, out};
 #pragma omp parallel num_threads(threads) if (tiles.count() * in > FEW)
     {
 #pragma omp for collapse(2) schedule(static)
         for (int64_t o = 0; o < O; o += LANES)
             for (int64_t c = 0; c < C; c += LANES) taps_to_points<F>(taps, C, o, c, TURNED, of_taps);
-        const Points of_x{F::POINTS, together, in}, of_y{F::POINTS, together, out};
+        const Points of_x{X_IN_POINTS, F::POINTS, together, in}, of_y{Y_IN_POINTS, F::POINTS, together, out};
         std::vector<T> zeros(in), unread(out);
         T *places[F::POINTS];
 #pragma omp for schedule(static)
@@ -434,7 +451,8 @@ void taps_gradient(
     const Tiles<F::TILE> tiles{samples, grad_y.height, grad_y.width};
     using B_T = typename F::B_T;
     constexpr int64_t TOGETHER = F::TOGETHER;
-    const Points of_x{F::POINTS, TOGETHER, C}, of_y{F::POINTS, TOGETHER, O}, of_taps{F::POINTS, O, C};
+    const Points of_x{X_IN_POINTS, F::POINTS, TOGETHER, C}, of_y{Y_IN_POINTS, F::POINTS, TOGETHER, O};
+    const Points of_taps{TAPS_IN_POINTS, F::POINTS, O, C};
     std::fill_n(of_taps.at(0, 0), F::POINTS * of_taps.apart, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.count() * C > FEW)
     {
