@@ -32,41 +32,13 @@
 #include <memory>
 #include <vector>
 
-#include "maps.h"
+#include "vectors.h"
 
 namespace {
 
 constexpr int TAPS = 3;
 
 inline int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; } // and rounded up
-
-// Channels of a vector.
-#ifdef __AVX512F__
-constexpr int64_t LANES = 16;
-#else
-constexpr int64_t LANES = 8;
-#endif
-typedef float Vector __attribute__((vector_size(4 * LANES)));
-typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-inline Vector load(const float *from) { return *reinterpret_cast<const Unaligned *>(from); }
-inline void store(float *to, Vector x) { *reinterpret_cast<Unaligned *>(to) = x; }
-
-// bfloat16, converted as in maps.h.
-typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-inline Vector load(const BFloat16 *from) {
-    const Halves halves = *reinterpret_cast<const Halves *>(from);
-#ifdef __AVX512F__
-    return Vector(Bits(_mm512_cvtepu16_epi32(__m256i(halves))) << 16); // compilers do it in halves
-#else
-    return Vector(__builtin_convertvector(halves, Bits) << 16);
-#endif
-}
-inline void store(BFloat16 *to, Vector x) {
-    const Bits bits = Bits(x), nearest_even = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    const Bits result = x != x ? Bits{} + 0x7fc0u : nearest_even;
-    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(result, Halves);
-}
 
 // Products of one side's matrix with a column of vectors; results may be `step` vectors apart, as may what is read.
 struct Column {
