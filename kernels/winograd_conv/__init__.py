@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.winograd_conv import fused, reference
 
+MANY = 1 << 21
+"""Products of a position's channels in and out, over a batch, from which on to ask takes no time beside them."""
 _PADDING: dict[Any, int] = {"valid": 0, "same": 1, (0, 0): 0, (1, 1): 1, (2, 2): 2}
 
 
@@ -59,7 +62,8 @@ class WinogradConv2d(nn.Conv2d):
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) or (in_channels, H, W) -> the same with out_channels and their size."""
-        if input.dim() != 4 or why_no_winograd_conv2d(self) is not None:
+        others = torch.compiler.is_compiling() or transformed() or input.dim() != 4
+        if others or input.numel() * self.out_channels < MANY or why_no_winograd_conv2d(self) is not None:
             return super().forward(input)
         padding = _PADDING[self.padding]
         if padding and self.padding_mode != "zeros":

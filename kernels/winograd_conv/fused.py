@@ -19,8 +19,6 @@ from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.winograd_conv import reference
 
 CHANNELS_LAST = torch.channels_last
-MANY = 1 << 21
-"""Products of a position's channels in and out, over a batch, from which on the saved ones take longer than a call."""
 
 
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
@@ -36,12 +34,11 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
 
 def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> bool:
     """Say whether these are what loops read, and read fast."""
-    if not x.dim() == weight.dim() == 4 or len(x) * x.shape[2] * x.shape[3] * weight.numel() < 9 * MANY:
-        return False
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
     dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
     return (
-        weight.shape[1:] == (x.shape[1], 3, 3)
+        x.dim() == weight.dim() == 4
+        and weight.shape[1:] == (x.shape[1], 3, 3)
         and padding in (0, 1, 2)
         and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype)
         and all(plain(t) and t.dtype in dtypes for t in tensors)

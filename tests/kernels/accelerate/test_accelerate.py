@@ -19,6 +19,7 @@ from lorbms_fast.kernels import (
     WinogradConv2d,
     accelerate,
     restore,
+    winograd_conv,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp as winograd
@@ -26,7 +27,6 @@ from lorbms_fast.kernels.accelerate import source
 from lorbms_fast.kernels.accelerate.swapping import Passed
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
-from lorbms_fast.kernels.winograd_conv import fused
 from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet_generator
 
 MODELS = {
@@ -380,7 +380,7 @@ def test_which_convolutions_become_winograds_and_why_not_others():
 def test_a_generator_in_float32_learns_the_same(channels_last, monkeypatch):
     """With convolutions by Winograd's algorithm, behind pads and in front of norms."""
     monkeypatch.setattr(winograd, "pays", lambda n, C, height, width, O, dtype: C % 16 == O % 16 == 0)
-    monkeypatch.setattr(fused, "MANY", 0)
+    monkeypatch.setattr(winograd_conv, "MANY", 0)
     torch.manual_seed(0)
     model, x = resnet_generator(), torch.randn(2, 3, 32, 40)
     for block in [module for module in model.modules() if isinstance(module, nn.Sequential)]:

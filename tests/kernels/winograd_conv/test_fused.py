@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorbms_fast.kernels import WinogradConv2d, use_impl, winograd_conv2d
+from lorbms_fast.kernels import WinogradConv2d, use_impl, winograd_conv, winograd_conv2d
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp
-from lorbms_fast.kernels.winograd_conv import fused
 from lorbms_fast.measurement.counts import count
 
 CHANNELS_LAST = torch.channels_last
@@ -33,7 +32,7 @@ def everywhere(monkeypatch):
         return dtype in TOLERANCE and C % 16 == O % 16 == 0 and n * height * width > 1
 
     monkeypatch.setattr(cpp, "pays", pays)
-    monkeypatch.setattr(fused, "MANY", 0)
+    monkeypatch.setattr(winograd_conv, "MANY", 0)
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Tensor:
