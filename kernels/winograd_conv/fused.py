@@ -40,7 +40,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> bool:
         x.dim() == weight.dim() == 4
         and weight.shape[1:] == (x.shape[1], 3, 3)
         and padding in (0, 1, 2)
-        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype)
+        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype, alone=True)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
         and (cpp.LOOPS.take(x) or cpp.LOOPS.take_rows(x))

@@ -379,7 +379,7 @@ def test_which_convolutions_become_winograds_and_why_not_others():
 @layouts
 def test_a_generator_in_float32_learns_the_same(channels_last, monkeypatch):
     """With convolutions by Winograd's algorithm, behind pads and in front of norms."""
-    monkeypatch.setattr(winograd, "pays", lambda n, C, height, width, O, dtype: C % 16 == O % 16 == 0)
+    monkeypatch.setattr(winograd, "pays", lambda n, C, height, width, O, *_, **__: C % 16 == O % 16 == 0)
     monkeypatch.setattr(winograd_conv, "MANY", 0)
     torch.manual_seed(0)
     model, x = resnet_generator(), torch.randn(2, 3, 32, 40)

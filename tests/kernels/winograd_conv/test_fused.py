@@ -28,7 +28,7 @@ def everywhere(monkeypatch):
     if not cpp.runs():
         pytest.skip("no AVX2, or no C++ compiler")
 
-    def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype) -> bool:
+    def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype, alone: bool) -> bool:
         return dtype in TOLERANCE and C % 16 == O % 16 == 0 and n * height * width > 1
 
     monkeypatch.setattr(cpp, "pays", pays)
