@@ -41,7 +41,7 @@ template <class T> void transpose(const T *from, int64_t from_row, T *to, int64_
 
 // Between row c, position p and line p, channel c of each sample.
 template <class T> void arrange(int threads, Shape shape, T *rows, int64_t sample, Maps<T> lines, bool to_lines) {
-    const auto [samples, positions, channels] = shape;
+    const int64_t samples = shape.samples, positions = shape.positions, channels = shape.channels;
     constexpr int64_t SPAN = 64 / sizeof(T); // a line of the cache
     const int64_t spans = (positions + SPAN - 1) / SPAN;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (shape.size() > FEW)

@@ -71,8 +71,12 @@ inline float normal_below(float y, float density) {
 template <class R> R of_tanh(R y) { return R(0.7978845608028654) * (y + R(0.044715) * y * y * y); }
 
 template <class R, class Value> void each(R *values, int64_t count, Value value) {
+    if constexpr (std::is_same_v<R, double>) { // whose exponentials are the library's: no vectors
+        for (int64_t i = 0; i < count; i++) values[i] = value(values[i], i);
+    } else {
 #pragma omp simd
-    for (int64_t i = 0; i < count; i++) values[i] = value(values[i], i);
+        for (int64_t i = 0; i < count; i++) values[i] = value(values[i], i);
+    }
 }
 
 // Values -> their activations.

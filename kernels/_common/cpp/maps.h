@@ -74,45 +74,49 @@ inline void write(Float16 &to, float x) {
 // Neighbours in memory as they are computed with: where they lie, or converted into `buffer`.
 template <class T, class Width> const Real<T> *real(const T *from, Real<T> *buffer, Width count) {
     if constexpr (std::is_same_v<T, Real<T>>) return from;
-    int64_t i = 0;
+    int64_t done = 0;
+#ifdef __F16C__
+    if constexpr (std::is_same_v<T, Float16>) {
+        int64_t i = 0;
+        done = count / 8 * 8;
 #ifdef __AVX512F__
-    if constexpr (std::is_same_v<T, Float16>)
-        for (; i + 16 <= count; i += 16) {
+        for (; i + 16 <= done; i += 16) {
             const auto halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i));
             _mm512_storeu_ps(buffer + i, _mm512_cvtph_ps(halves));
         }
 #endif
-#ifdef __F16C__
-    if constexpr (std::is_same_v<T, Float16>)
-        for (; i + 8 <= count; i += 8) {
+        for (; i < done; i += 8) {
             const auto halves = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i));
             _mm256_storeu_ps(buffer + i, _mm256_cvtph_ps(halves));
         }
+    }
 #endif
 #pragma omp simd
-    for (int64_t at = i; at < count; at++) buffer[at] = read(from[at]);
+    for (int64_t i = done; i < count; i++) buffer[i] = read(from[i]);
     return buffer;
 }
 
 // Store values that were computed with.
 template <class T, class Width> void put(T *to, const Real<T> *values, Width count) {
-    int64_t i = 0;
+    int64_t done = 0;
+#ifdef __F16C__
+    if constexpr (std::is_same_v<T, Float16>) {
+        int64_t i = 0;
+        done = count / 8 * 8;
 #ifdef __AVX512F__
-    if constexpr (std::is_same_v<T, Float16>)
-        for (; i + 16 <= count; i += 16) {
+        for (; i + 16 <= done; i += 16) {
             const auto halves = _mm512_cvtps_ph(_mm512_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT);
             _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + i), halves);
         }
 #endif
-#ifdef __F16C__
-    if constexpr (std::is_same_v<T, Float16>)
-        for (; i + 8 <= count; i += 8) {
+        for (; i < done; i += 8) {
             const auto halves = _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT);
             _mm_storeu_si128(reinterpret_cast<__m128i *>(to + i), halves);
         }
+    }
 #endif
 #pragma omp simd
-    for (int64_t at = i; at < count; at++) write(to[at], values[at]);
+    for (int64_t i = done; i < count; i++) write(to[i], values[i]);
 }
 
 // (N, C, positions): channel c of position p of sample n is at data[n * sample + p * line + c].
