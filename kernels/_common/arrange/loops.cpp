@@ -17,14 +17,21 @@ template <class T> struct Vectors {
 
 // Exchange the blocks of S x S beside the diagonal of each 2S x 2S, for S = N / 2, ..., 1.
 template <int S, class Vector> void exchange(Vector (&rows)[N]) {
+#ifndef __clang__
     Vector upper, lower; // numbers of a pair's elements
     for (int j = 0; j < N; j++) upper[j] = j & S ? N + j - S : j, lower[j] = j & S ? N + j : j + S;
+#endif
 #pragma GCC unroll 16
     for (int i = 0; i < N; i++)
         if (!(i & S)) {
             const Vector a = rows[i], b = rows[i + S];
+#ifdef __clang__ // has no such function
+#pragma unroll
+            for (int j = 0; j < N; j++) rows[i][j] = j & S ? b[j - S] : a[j], rows[i + S][j] = j & S ? b[j] : a[j + S];
+#else
             rows[i] = __builtin_shuffle(a, b, upper);
             rows[i + S] = __builtin_shuffle(a, b, lower);
+#endif
         }
     if constexpr (S > 1) exchange<S / 2>(rows);
 }
