@@ -26,9 +26,9 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
     return (
         W.shape[2:] == (3, 3)
         and x.dtype == W.dtype
+        and LOOPS.take(x)  # before `pays`: not while torch.compile traces, which warns of functools.cache
         and pays(x.shape[0], x.shape[1], x.shape[2], x.shape[3], W.shape[0], x.dtype)
         and W.is_contiguous(memory_format=torch.channels_last)
-        and LOOPS.take(x)
         and (y is None or (y.dtype == x.dtype and LOOPS.take(y)))
     )
 
