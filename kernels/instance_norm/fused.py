@@ -17,8 +17,11 @@ from lorbms_fast.kernels._common.activation import IDENTITY, Activation
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, line_stride
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
-FEW_VALUES, FEW_POSITIONS = 1 << 14, 128
-"""Of all contiguous maps, and of one, below which torch's own norm is quicker than loops, whose call takes longer."""
+FEW_VALUES, FEW_POSITIONS = 1 << 15, 128
+"""Of all contiguous maps, and of one, below which torch's own norm is quicker than loops, whose call takes longer.
+
+Half as many values without gradients, where the call is shorter.
+"""
 MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
 
@@ -41,6 +44,8 @@ def instance_norm(
     form = _form(x, weight, bias, activation, trains)
     if form is None:
         y = _torchs(x, eps, weight, bias)
+        if activation == IDENTITY:
+            return y
         return activation(y) if trains else aten.activated(y, activation)
     if not trains:  # a call of a function of autograd's takes as long as a small map
         y, _ = form.forward(x, weight, bias, eps, activation.number, activation.slope)
@@ -72,11 +77,11 @@ def _torchs_is_quicker(x: Tensor, activation: Activation, trains: bool) -> bool:
     alone = activation == IDENTITY
     if not x.is_contiguous() or (trains and not alone):  # torch keeps two tensors of a norm and an activation
         return False
-    maps, values = x.shape[0] * x.shape[1], x.numel()
+    maps, values, few_values = x.shape[0] * x.shape[1], x.numel(), FEW_VALUES if trains else FEW_VALUES // 2
     if x.element_size() > 2:
-        return values < FEW_VALUES or values < FEW_POSITIONS * maps
+        return values < few_values or values < FEW_POSITIONS * maps
     few = maps < MANY_MAPS
-    return few or values > MANY_POSITIONS * maps if alone else few and values < FEW_VALUES
+    return few or values > MANY_POSITIONS * maps if alone else few and values < few_values
 
 
 class _Norm(torch.autograd.Function):

@@ -82,7 +82,7 @@ def test_which_form_runs():
     assert form((1, 3, 4, 4), activation=RELU) is cpp
     assert form((1, 3, 4, 4), activation=RELU, trains=False) is None
     assert form((1, 3, 4, 4), torch.float16, RELU, trains=False) is None
-    assert form((1, 3, 99, 99), torch.float16, RELU, trains=False) is cpp
+    assert form((1, 3, 199, 199), torch.float16, RELU, trains=False) is cpp
     assert form((1, 3, 0, 4), activation=RELU) is None
 
 
