@@ -37,16 +37,18 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
 def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype, alone: bool = False) -> bool:
     """Does it save enough multiplications of C x O maps for (n, O, height, width)?
 
-    Turning a value of maps into points costs as much as to multiply 14 times (AMD EPYC), a call as 2^19 times. oneDNN
-    multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX; contiguous maps it copies,
-    as is done here. `alone`: a layer by itself, among others that leave nothing of its own in the caches.
+    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX; contiguous maps it
+    copies, as is done here. `alone`: a layer by itself, among others that leave nothing of its own in the caches, for
+    which turning a value of maps into points costs as much as to multiply 14 times (AMD EPYC), a call as 2^19 times.
     """
     if C % LANES or O % LANES or dtype not in (torch.float32, torch.bfloat16) or not _has_vectors():
         return False
     positions = n * height * width
-    others = positions * 14 * (C + O) / (C * O) + (1 << 19) / (C * O)
-    ours = min(_work(n, height, width, C * O, dtype).values()) + others
-    least = (1.7 if dtype == torch.float32 else 2.6) * (1.17 if alone else 1)
+    ours = min(_work(n, height, width, C * O, dtype).values())
+    least = 1.7 if dtype == torch.float32 else 2.6
+    if alone:
+        ours += (positions * 14 * (C + O) + (1 << 19)) / (C * O)
+        least *= 1.17
     return 9 * positions >= least * ours and (dtype == torch.float32 or not _has_amx())
 
 
