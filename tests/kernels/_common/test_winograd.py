@@ -137,7 +137,7 @@ def test_what_went_through_relu_already(native):
 
 
 def test_bfloat16_asks_for_more_tiles_and_leaves_all_to_amx(monkeypatch):
-    small, large, W = (stack(*size, dtype=torch.bfloat16) for size in ((4, 96, 4, 4), (64, 96, 8, 8), (96, 96, 3, 3)))
+    small, large, W = (stack(*size, dtype=torch.bfloat16) for size in ((2, 96, 4, 4), (64, 96, 8, 8), (96, 96, 3, 3)))
     monkeypatch.setattr(cpp, "_has_vectors", lambda: True)
     for amx in (False, True):
         cpp.pays.cache_clear()
