@@ -310,6 +310,7 @@ template <class T> struct Image {
 template <int TILE> struct Tiles {
     int64_t samples, height, width, down = divided(height, TILE), across = divided(width, TILE);
     int64_t count() const { return samples * down * across; }
+    int64_t positions() const { return samples * height * width; }
 
     // Where SIDE x SIDE positions have their channels, the first of them `before` positions before the tile's, up and to the
     // left, in maps which may have another size than those that are covered: `outside` beyond them.
@@ -375,11 +376,13 @@ void convolution(
     using B_T = typename F::B_T;
     const Tiles<F::TILE> tiles{samples, y.height, y.width};
     const int64_t C = TURNED ? out : in, O = TURNED ? in : out;
+    // Fewer tiles together where all their points would leave the cache, unless the taps', read anew each time, are more.
+    const int64_t most = std::min(F::TOGETHER, std::max<int64_t>((1 << 18) / F::POINTS, in * out) / (in + out));
     // As many parts for each thread, or all would wait for one of them.
-    const int64_t rounds = divided(divided(tiles.count(), F::TOGETHER), threads);
+    const int64_t rounds = divided(divided(tiles.count(), most), threads);
     const int64_t together = divided(tiles.count(), rounds * threads);
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, in, out};
-#pragma omp parallel num_threads(threads) if (tiles.count() * in > FEW)
+#pragma omp parallel num_threads(threads) if (tiles.positions() * in > FEW)
     {
 #pragma omp for collapse(2) schedule(static)
         for (int64_t o = 0; o < O; o += LANES)
@@ -426,7 +429,7 @@ void taps_gradient(
     const Points of_x{X_IN_POINTS, F::POINTS, TOGETHER, C}, of_y{Y_IN_POINTS, F::POINTS, TOGETHER, O};
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, O, C};
     std::fill_n(of_taps.at(0, 0), F::POINTS * of_taps.apart, 0.f);
-#pragma omp parallel num_threads(threads) if (tiles.count() * C > FEW)
+#pragma omp parallel num_threads(threads) if (tiles.positions() * C > FEW)
     {
         std::vector<T> zeros(std::max(C, O));
         T *places[F::POINTS];
