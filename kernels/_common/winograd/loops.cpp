@@ -425,16 +425,17 @@ void taps_gradient(
 ) {
     const Tiles<F::TILE> tiles{samples, grad_y.height, grad_y.width};
     using B_T = typename F::B_T;
-    constexpr int64_t TOGETHER = F::TOGETHER;
-    const Points of_x{X_IN_POINTS, F::POINTS, TOGETHER, C}, of_y{Y_IN_POINTS, F::POINTS, TOGETHER, O};
+    // More tiles together where there are many taps, which are read and written anew each time.
+    const int64_t together = std::min(tiles.count(), std::max(F::TOGETHER, 2 * C * O / (C + O)));
+    const Points of_x{X_IN_POINTS, F::POINTS, together, C}, of_y{Y_IN_POINTS, F::POINTS, together, O};
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, O, C};
     std::fill_n(of_taps.at(0, 0), F::POINTS * of_taps.apart, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.positions() * C > FEW)
     {
         std::vector<T> zeros(std::max(C, O));
         T *places[F::POINTS];
-        for (int64_t first = 0; first < tiles.count(); first += TOGETHER) {
-            const int64_t count = std::min(TOGETHER, tiles.count() - first);
+        for (int64_t first = 0; first < tiles.count(); first += together) {
+            const int64_t count = std::min(together, tiles.count() - first);
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < count; t++) {
                 tiles.template find<F::PATCH>(places, x, first + t, padding, zeros.data());
