@@ -29,7 +29,7 @@ template <class R> struct Norm {
 };
 
 int64_t spans(Shape shape) {
-    return std::min(shape.positions, (shape.positions + 8 * SPAN - 1) / (8 * SPAN) * 8);
+    return std::min(shape.positions, divided(shape.positions, 8 * SPAN) * 8);
 }
 
 // The first row of a span.

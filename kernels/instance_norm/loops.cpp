@@ -29,7 +29,7 @@ template <class R> struct Parameters {
 template <class T>
 void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *rstd, double eps, int threads) {
     using R = Real<T>;
-    const int64_t span = span_of(shape), spans = (shape.positions + span - 1) / span, C = shape.channels;
+    const int64_t span = span_of(shape), spans = divided(shape.positions, span), C = shape.channels;
     std::vector<R> means(shape.samples * spans * C), squares(shape.samples * spans * C);
     R *const all_means = means.data(), *const all_squares = squares.data();
     of_spans(shape, span, threads, [=](int64_t n, int64_t begin, int64_t end, int64_t c, auto width) {
@@ -112,7 +112,7 @@ void backward(
     Activation activation, int threads
 ) {
     using R = Real<T>;
-    const int64_t span = span_of(shape), spans = (shape.positions + span - 1) / span, C = shape.channels;
+    const int64_t span = span_of(shape), spans = divided(shape.positions, span), C = shape.channels;
     std::vector<R> sums(2 * shape.samples * spans * C);
     R *const all_g = sums.data(), *const all_along = all_g + shape.samples * spans * C;
     // What took exponentials lies in dx for the second time, everything else is made again.

@@ -50,7 +50,7 @@ template <class T> void transpose(const T *from, int64_t from_row, T *to, int64_
 template <class T> void arrange(int threads, Shape shape, T *rows, int64_t sample, Maps<T> lines, bool to_lines) {
     const int64_t samples = shape.samples, positions = shape.positions, channels = shape.channels;
     constexpr int64_t SPAN = 64 / sizeof(T); // a line of the cache
-    const int64_t spans = (positions + SPAN - 1) / SPAN;
+    const int64_t spans = divided(positions, SPAN);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (shape.size() > FEW)
     for (int64_t n = 0; n < samples; n++)
         for (int64_t span = 0; span < spans; span++) {

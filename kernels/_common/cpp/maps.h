@@ -131,6 +131,8 @@ struct Shape {
     int64_t size() const { return samples * positions * channels; }
 };
 
+inline int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; } // and rounded up
+
 // Fewer elements than this are not worth a second thread.
 constexpr int64_t FEW = 1 << 13;
 
@@ -141,7 +143,7 @@ constexpr int64_t BLOCK = 32;
 // them. Full blocks have a constant width, so that the compiler makes vectors of them.
 template <class Body> void of_spans(Shape shape, int64_t span, int threads, Body body) {
     span = std::max<int64_t>(span, 1);
-    const int64_t blocks = (shape.channels + BLOCK - 1) / BLOCK, spans = (shape.positions + span - 1) / span;
+    const int64_t blocks = divided(shape.channels, BLOCK), spans = divided(shape.positions, span);
 #pragma omp parallel for collapse(3) schedule(static) num_threads(threads) if (shape.size() > FEW)
     for (int64_t n = 0; n < shape.samples; n++)
         for (int64_t number = 0; number < spans; number++)
@@ -169,7 +171,7 @@ constexpr int64_t RUN = 64;
 
 // body(n, p, c, width): as `of_blocks`, but for elementwise work, which may be divided between positions.
 template <class Body> void of_lines(Shape shape, int threads, Body body) {
-    const int64_t runs = (shape.positions + RUN - 1) / RUN, odd = shape.channels % (BLOCK / 2);
+    const int64_t runs = divided(shape.positions, RUN), odd = shape.channels % (BLOCK / 2);
     const int64_t in_blocks = shape.channels / BLOCK * BLOCK, even = shape.channels - odd;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (shape.size() > FEW)
     for (int64_t n = 0; n < shape.samples; n++)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
 
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
@@ -17,8 +18,6 @@ LOOPS = Loops(
         "conv2d_backward_taps": (2, [c_int64, c_int64, c_int64, c_int64, c_int, c_void_p]),
     },
 )
-LANES = 16
-"""Channels, in and out, come in so many: a vector of AVX-512, two of AVX2."""
 
 
 def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
@@ -49,7 +48,7 @@ def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype, al
     if alone:
         ours += (positions * 14 * (C + O) + (1 << 19)) / (C * O)
         least *= 1.17
-    return 9 * positions >= least * ours and (dtype == torch.float32 or not _has_amx())
+    return 9 * positions >= least * ours and (dtype == torch.float32 or not has_amx())
 
 
 def runs() -> bool:
@@ -77,10 +76,6 @@ def _work(n: int, height: int, width: int, maps: int, dtype: torch.dtype) -> dic
 def multiplications(side: int, n: int, height: int, width: int) -> int:
     """Count those of a map in and a map out: each tile takes (side + 2)^2."""
     return (side + 2) ** 2 * n * -(-height // side) * -(-width // side)
-
-
-def _has_amx() -> bool:
-    return torch.cpu._is_amx_tile_supported()
 
 
 def _has_vectors() -> bool:

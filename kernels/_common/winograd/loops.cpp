@@ -38,8 +38,6 @@ namespace {
 
 constexpr int TAPS = 3;
 
-inline int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; } // and rounded up
-
 // Products of one side's matrix with a column of vectors; results may be `step` vectors apart, as may what is read.
 struct Column {
     Vector *of;
@@ -84,7 +82,7 @@ template <int TILE> constexpr Numbers<TILE> NUMBERS{};
 template <int SIDE> struct Winograd {
     static constexpr int TILE = SIDE, PATCH = TILE + TAPS - 1, POINTS = PATCH * PATCH;
     static constexpr int PAIRS = Numbers<TILE>::PAIRS, INVERSE = Numbers<TILE>::INVERSE;
-    // At most so many tiles are taken together.
+    // So many tiles are taken together, fewer or more where channels ask for it.
     static constexpr int64_t TOGETHER = TILE == 4 ? 48 : 32;
 
     static constexpr float power(int i, int exponent) { return NUMBERS<TILE>.power[i][exponent]; }

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
 from lorbms_fast.kernels._common.layout import is_channels_last, new_maps
 
 LOOPS = Loops(
@@ -16,8 +17,6 @@ LOOPS = Loops(
         "backward_taps": (3, [c_int64, c_int64, c_int, c_void_p]),
     },
 )
-LANES = 16
-"""Channels, in and out, come in so many: a vector of AVX-512, two of AVX2."""
 
 
 def take(x: Tensor, weight: Tensor, places: Tensor) -> bool:
@@ -28,7 +27,7 @@ def take(x: Tensor, weight: Tensor, places: Tensor) -> bool:
     return (
         places.dtype == torch.uint8
         and x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
-        and not (x.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported())
+        and not (x.dtype == torch.bfloat16 and has_amx())
         and not (x.shape[1] % LANES or len(weight) % LANES)
         and weight.is_contiguous()
         and is_channels_last(places)

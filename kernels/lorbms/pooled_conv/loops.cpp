@@ -24,7 +24,7 @@ struct Squares {
 // body(V, c): V vectors of channels from c on, as few times as registers hold sums of them.
 template <class Body> void of_vectors(int64_t channels, Body body) {
     constexpr int MOST = LANES == 16 ? 14 : 8;
-    const int64_t vectors = channels / LANES, times = (vectors + MOST - 1) / MOST, each = (vectors + times - 1) / times;
+    const int64_t vectors = channels / LANES, times = divided(vectors, MOST), each = divided(vectors, times);
     for (int64_t v = 0; v < vectors; v += each) {
         const auto choose = [&](auto self, auto V) -> void {
             if (V == std::min(each, vectors - v))
@@ -97,7 +97,7 @@ template <class T>
 void to_taps(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, T *to_W, int threads
 ) {
-    const int64_t parts = std::clamp<int64_t>(squares.count() / MANY, 1, 16), of_part = (squares.count() + parts - 1) / parts;
+    const int64_t parts = std::clamp<int64_t>(squares.count() / MANY, 1, 16), of_part = divided(squares.count(), parts);
     std::vector<std::vector<float>> sums_of(parts);
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {

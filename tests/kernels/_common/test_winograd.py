@@ -141,7 +141,7 @@ def test_bfloat16_asks_for_more_tiles_and_leaves_all_to_amx(monkeypatch):
     monkeypatch.setattr(cpp, "_has_vectors", lambda: True)
     for amx in (False, True):
         cpp.pays.cache_clear()
-        monkeypatch.setattr(cpp, "_has_amx", lambda amx=amx: amx)
+        monkeypatch.setattr(cpp, "has_amx", lambda amx=amx: amx)
         shapes = [(*x.shape, len(W)) for x in (small, large)]
         assert [cpp.pays(*shape, torch.bfloat16) for shape in shapes] == [False, not amx]
         assert cpp.pays(*shapes[1], torch.float32)
