@@ -86,7 +86,8 @@ class ImageStore:
         """
         path, named = copied(path), url_of(path) or path
         if not (path / FACTS).is_file():
-            raise UserError(f"{named} is not an image store: make one with  lorbms-fast prepare FOLDER --out {named}")
+            out = "STORE" if path.exists() else named  # what is there, a run say, is not to be lost
+            raise UserError(f"{named} is not an image store: make one with  lorbms-fast prepare FOLDER --out {out}")
         again = "it is damaged: prepare the store again"
         try:
             facts = read_json(path / FACTS)

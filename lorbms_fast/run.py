@@ -57,6 +57,7 @@ class Run:
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
         """Make a new run's folder, also over one with nothing to lose; UserError over others, or while one trains."""
         run = cls(folder, config, store)
+        run._check_folder()
         with exclusive_lock(folder, f"is training {folder}"):
             run._check_new()
             run._write()
@@ -66,6 +67,7 @@ class Run:
         """Make another run that goes on from this one's newest checkpoint; UserError without one, or over a run."""
         newest = self.latest()
         forked = replace(self, folder=folder)
+        forked._check_folder()
         with exclusive_lock(folder, f"is training {folder}"):
             forked._check_new()
             with atomic_folder(folder / "checkpoints" / newest.name) as partial:
@@ -76,11 +78,14 @@ class Run:
             forked._write()
         return forked
 
-    def _check_new(self) -> None:
+    def _check_folder(self) -> None:
+        """Refuse what is no folder of a run's, before a lock is left in it."""
         if (self.folder / FACTS).exists():
             raise UserError(f"{self.folder} is an image store: choose another --out")
         if str(self.folder).encode(errors="replace").decode() != str(self.folder):
             raise UserError(f"{self.folder} is not UTF-8, as safetensors wants names: choose another --out")
+
+    def _check_new(self) -> None:
         if (self.folder / "run.json").exists() and (self.checkpoints() or (self.folder / "metrics.jsonl").exists()):
             raise UserError(
                 f"{self.folder} is a run already: continue it with --resume {self.folder}, or choose another --out"

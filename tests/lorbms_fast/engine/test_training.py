@@ -204,6 +204,15 @@ def test_the_command_takes_settings_from_everywhere(store, tmp_path, capsys):
     assert "is not a run" in capsys.readouterr().err
     assert train(tmp_path, "--out", tmp_path / "new", "--preset", "demo") == 2
     assert "is not an image store" in capsys.readouterr().err
+    assert train(run, "--out", tmp_path / "new", "--preset", "demo") == 2
+    assert "prepare FOLDER --out STORE" in capsys.readouterr().err, "not over the run"
+
+
+def test_a_store_is_no_runs_folder_and_stays_as_it_is(store, capsys):
+    before = sorted(store.path.iterdir())
+    assert train(store.path, "--out", store.path, "--preset", "demo") == 2
+    assert "is an image store: choose another --out" in capsys.readouterr().err
+    assert sorted(store.path.iterdir()) == before
 
 
 def test_rendering_a_run(finished, photographs, capsys):
