@@ -3,13 +3,16 @@
 import torch
 from torch import Tensor
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""Layouts in which channels are neighbours in memory, by numbers of dimensions."""
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Say whether the channels of (N, C, H, W) are neighbours in memory, and several."""
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def new_maps(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Make channels_last maps, (N, channels, height, width), of a tensor's N, dtype and device; values are anything."""
-    shape = len(like), channels, height, width
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def new_maps(like: Tensor, channels: int, *size: int) -> Tensor:
+    """Make channels_last maps, (N, channels, *size), of a tensor's N, dtype and device; values are anything."""
+    shape = len(like), channels, *size
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=CHANNELS_LAST[len(shape)])

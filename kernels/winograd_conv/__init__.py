@@ -1,10 +1,11 @@
-"""A 3x3 convolution with a quarter of the multiplications, on the CPU: Winograd's algorithm."""
+"""Convolutions of 3x3, 3x3x3 and 1x3x3 taps with a quarter of the multiplications, on the CPU: Winograd's algorithm."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
@@ -12,7 +13,6 @@ from lorbms_fast.kernels.winograd_conv import fused, reference
 
 MANY = 1 << 21
 """Products of a position's channels in and out, over a batch, from which on to ask takes no time beside them."""
-_PADDING: dict[Any, int] = {"valid": 0, "same": 1, (0, 0): 0, (1, 1): 1, (2, 2): 2}
 
 
 def winograd_conv2d(
@@ -40,19 +40,37 @@ def winograd_conv2d(
     Returns:
         (N, O, H + 2 padding - 2, W + 2 padding - 2), in the layout that torch's own has.
     """
-    form = reference if select_impl(impl, x) == "reference" else fused
-    return form.winograd_conv2d(x, weight, bias, padding)
+    return _convolved(x, weight, bias, (padding,) * 2, impl)
 
 
-class WinogradConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d`, 3x3 convolutions of stride 1 by `winograd_conv2d`, others by torch's own.
+def winograd_conv3d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 0, impl: Impl | None = None
+) -> Tensor:
+    """Convolve with 3x3x3 taps, `F.conv3d(x, weight, bias, padding=padding)`, as `winograd_conv2d`, slice by slice.
 
-    >>> WinogradConv2d(32, 48, 3, padding=1)(torch.randn(2, 32, 16, 16)).shape
-    torch.Size([2, 48, 16, 16])
+    >>> x, weight = torch.randn(1, 16, 8, 16, 16), torch.randn(32, 16, 3, 3, 3)
+    >>> plain = F.conv3d(x, weight, padding=1)
+    >>> torch.testing.assert_close(winograd_conv3d(x, weight, padding=1), plain, rtol=1e-4, atol=1e-3)
 
-    Arguments, parameters and state dict are torch's.
+    Args:
+        x: (N, C, D, H, W).
+        weight: (O, C, 3, 3, 3).
+        bias: (O,) or None.
+        padding: zeros on each side.
+        impl: form to run, `reference` or `fused`; None takes the one in force. There is no Triton kernel.
+
+    Returns:
+        (N, O, D + 2 padding - 2, H + 2 padding - 2, W + 2 padding - 2), channels_last_3d where x or the weight is.
     """
+    return _convolved(x, weight, bias, (padding,) * 3, impl)
 
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: reference.Padding, impl: Impl | None) -> Tensor:
+    form = reference if select_impl(impl, x) == "reference" else fused
+    return form.winograd_conv(x, weight, bias, padding)
+
+
+class _WinogradConv(_ConvNd):
     impl: Impl | None = None
 
     def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
@@ -61,22 +79,48 @@ class WinogradConv2d(nn.Conv2d):
 
     @leaf
     def forward(self, input: Tensor) -> Tensor:
-        """(N, in_channels, H, W) or (in_channels, H, W) -> the same with out_channels and their size."""
-        others = torch.compiler.is_compiling() or transformed() or input.dim() != 4
-        if others or input.numel() * self.out_channels < MANY or why_no_winograd_conv2d(self) is not None:
+        """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
+        others = torch.compiler.is_compiling() or transformed() or input.dim() != self.weight.dim()
+        if others or input.numel() * self.out_channels < MANY or why_no_winograd_conv(self) is not None:
             return super().forward(input)
-        padding = _PADDING[self.padding]
-        if padding and self.padding_mode != "zeros":
-            input, padding = F.pad(input, [padding] * 4, self.padding_mode), 0
-        return winograd_conv2d(input, self.weight, self.bias, padding, self.impl)
+        padding = _padding(self)
+        if any(padding) and self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._reversed_padding_repeated_twice, self.padding_mode), (0,) * len(padding)
+        return _convolved(input, self.weight, self.bias, padding, self.impl)
 
 
-def why_no_winograd_conv2d(conv: nn.Conv2d) -> str | None:
+class WinogradConv2d(_WinogradConv, nn.Conv2d):
+    """`torch.nn.Conv2d`, 3x3 convolutions of stride 1 by `winograd_conv2d`, others by torch's own.
+
+    >>> WinogradConv2d(32, 48, 3, padding=1)(torch.randn(2, 32, 16, 16)).shape
+    torch.Size([2, 48, 16, 16])
+
+    Arguments, parameters and state dict are torch's.
+    """
+
+
+class WinogradConv3d(_WinogradConv, nn.Conv3d):
+    """`torch.nn.Conv3d`, 3x3x3 and 1x3x3 convolutions of stride 1 as `winograd_conv3d`, others by torch's own.
+
+    >>> WinogradConv3d(16, 32, 3, padding=1)(torch.randn(1, 16, 8, 16, 16)).shape
+    torch.Size([1, 32, 8, 16, 16])
+
+    Arguments, parameters and state dict are torch's.
+    """
+
+
+def why_no_winograd_conv(conv: _ConvNd) -> str | None:
     """Why a convolution cannot be Winograd's, whatever the input; None if it can."""
-    if (conv.kernel_size, conv.stride, conv.dilation, conv.groups) != ((3, 3), (1, 1), (1, 1), 1):
-        return "not 3x3 with stride 1, without dilation and groups"
-    if conv.padding not in _PADDING:
-        return "not padded by 0, 1 or 2 on all sides"
+    if conv.kernel_size not in fused.TAPS or {*conv.stride, *conv.dilation, conv.groups} != {1}:
+        return "not 3x3, 3x3x3 or 1x3x3 with stride 1, without dilation and groups"
+    if not fused.pads(_padding(conv), conv.kernel_size):
+        return "padded by more than 2 on a side, or not alike in height and width, or in depth more than the taps reach"
     if conv.in_channels % 16 or conv.out_channels % 16:
         return "channels, in and out, are not multiples of 16"
     return None
+
+
+def _padding(conv: _ConvNd) -> reference.Padding:
+    if isinstance(conv.padding, str):
+        return tuple(k // 2 if conv.padding == "same" else 0 for k in conv.kernel_size)
+    return conv.padding

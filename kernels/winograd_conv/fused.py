@@ -4,6 +4,7 @@ Loops read channels_last maps. Contiguous ones are copied, and copied back, as o
 the backward copies x again, so that it keeps no more than torch's.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,42 +15,52 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.arrange import arranged
 from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
-from lorbms_fast.kernels._common.layout import new_maps
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST, new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.winograd_conv import reference
+from lorbms_fast.kernels.winograd_conv.reference import Padding
 
-CHANNELS_LAST = torch.channels_last
+TAPS = (3, 3), (3, 3, 3), (1, 3, 3)
+"""Sizes of those that loops know."""
 
 
-def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> Tensor:
     """Compute what `reference.py` defines, in the layout that torch's own has."""
     if torch.compiler.is_compiling() or not _pays(x, weight, bias, padding):
-        return reference.winograd_conv2d(x, weight, bias, padding)
+        return reference.winograd_conv(x, weight, bias, padding)
     dtype = compute_dtype(x)
     with no_autocast(x):
         inputs = (None if t is None else t.to(dtype) for t in (x, weight, bias))
-        result: Tensor = _Conv2d.apply(padding, *inputs)
+        result: Tensor = _Convolution.apply(padding, *inputs)
     return result
 
 
-def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> bool:
+def pads(padding: Padding, taps: Sequence[int]) -> bool:
+    """Say whether loops pad so: alike on all sides of a slice, and so that no result is of zeros alone."""
+    return padding[-1] == padding[-2] and all(0 <= zeros < size for zeros, size in zip(padding, taps, strict=True))
+
+
+def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> bool:
     """Say whether these are what loops read, and read fast."""
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
     dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
     return (
-        x.dim() == weight.dim() == 4
-        and weight.shape[1:] == (x.shape[1], 3, 3)
-        and padding in (0, 1, 2)
-        and cpp.pays(len(x), x.shape[1], *_size(x, padding), len(weight), dtype, alone=True)
+        x.dim() == weight.dim() == 2 + len(padding)
+        and x.shape[1] == weight.shape[1]
+        and weight.shape[2:] in TAPS
+        and pads(padding, weight.shape[2:])
+        and min(size := _size(x, weight, padding)) > 0
+        and cpp.pays(torch.Size((len(x), len(weight), *size)), weight.shape, dtype, alone=True)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
         and (cpp.LOOPS.take(x) or cpp.LOOPS.take_rows(x))
-        and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST))
+        and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST[weight.dim()]))
     )
 
 
-def _size(x: Tensor, padding: int) -> tuple[int, int]:
-    return x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
+def _size(x: Tensor, weight: Tensor, padding: Padding) -> list[int]:
+    """Of the result, without samples and channels."""
+    return [size + 2 * zeros - k + 1 for size, zeros, k in zip(x.shape[2:], padding, weight.shape[2:], strict=True)]
 
 
 def _in_lines(maps: Tensor) -> bool:
@@ -57,13 +68,13 @@ def _in_lines(maps: Tensor) -> bool:
     return maps.stride(1) == 1 and line_stride(maps) is not None
 
 
-class _Conv2d(torch.autograd.Function):
+class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, padding: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, padding: Padding, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.padding = padding
-        y = new_maps(x, len(weight), *_size(x, padding))
-        cpp.conv2d(_lines(x), _taps(weight), bias, y, padding, False, False)
+        y = new_maps(x, len(weight), *_size(x, weight, padding))
+        cpp.conv(_lines(x), _taps(weight), bias, y, padding, False, False)
         return arranged(y, _layout(x, weight))
 
     @staticmethod
@@ -75,29 +86,29 @@ class _Conv2d(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[1:]
         to_x = to_weight = None
         if needs_weight:
-            to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST)
+            to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST[weight.dim()])
             cpp.backward_taps(g, _lines(x), to_weight, ctx.padding, False)
             to_weight = to_weight.contiguous(memory_format=_layout(weight))
         if needs_x:
             cpp.backward_input(g, _taps(weight), to_x := new_maps(x, *x.shape[1:]), ctx.padding)
             del g  # one of the copies less at a time
             to_x = arranged(to_x, _layout(x, weight))
-        return None, to_x, to_weight, grad.sum((0, 2, 3)) if needs_bias else None
+        return None, to_x, to_weight, grad.sum((0, *range(2, grad.dim()))) if needs_bias else None
 
 
 def _lines(maps: Tensor) -> Tensor:
     """Maps in which channels are neighbours."""
-    return maps if _in_lines(maps) else arranged(maps, CHANNELS_LAST)
+    return maps if _in_lines(maps) else arranged(maps, CHANNELS_LAST[maps.dim()])
 
 
 def _taps(weight: Tensor) -> Tensor:
-    return weight.contiguous(memory_format=CHANNELS_LAST)
+    return weight.contiguous(memory_format=CHANNELS_LAST[weight.dim()])
 
 
 def _layout(*tensors: Tensor) -> torch.memory_format:
     """The layout that torch gives to what it computes of these."""
-    return CHANNELS_LAST if any(map(_in_lines, tensors)) else torch.contiguous_format
+    return CHANNELS_LAST[tensors[0].dim()] if any(map(_in_lines, tensors)) else torch.contiguous_format
 
 
-def _defined(padding: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return reference.winograd_conv2d(x, weight, bias, padding)
+def _defined(padding: Padding, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return reference.winograd_conv(x, weight, bias, padding)

@@ -51,9 +51,8 @@ def _winograd(of_result: int, of_taps: int) -> Callable[..., int]:
 
     def operations(*args: Any, **_: Any) -> int:
         y, W = args[of_result], args[of_taps]
-        n, _, height, width = y.shape
         side = winograd.tile(y.shape, W.shape, y.dtype)
-        return 2 * winograd.multiplications(side, n, height, width) * W.shape[0] * W.shape[1]
+        return 2 * winograd.multiplications(side, y.shape) * W.shape[0] * W.shape[1] * prod(W.shape[2:-2])
 
     operations._get_raw = True  # type: ignore[attr-defined]  # the tensors, not only their shapes
     return operations

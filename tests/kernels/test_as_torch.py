@@ -25,6 +25,7 @@ from lorbms_fast.kernels import (
     SpectralConv2d,
     UpsampleConv2d,
     WinogradConv2d,
+    WinogradConv3d,
     dense_block_activated,
     grouped_batch_norm,
     instance_norm_act,
@@ -55,6 +56,7 @@ LAYERS = {
     "ResizeConv2d": lambda: ResizeConv2d(3, 2),
     "UpsampleConv2d": lambda: UpsampleConv2d(3, 2),
     "WinogradConv2d": lambda: WinogradConv2d(3, 2, 3, padding=1),
+    "WinogradConv3d": lambda: WinogradConv3d(3, 2, 3, padding=1),
     "CoordConv2d": lambda: CoordConv2d(3, 2),
     "MaxPool2x2": lambda: MaxPool2x2(),
     "SpectralConv2d": lambda: SpectralConv2d(3, 2, 3),
@@ -69,7 +71,7 @@ layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguo
 def made(name, channels_last, dtype=torch.float64):
     """A layer and an input for it."""
     torch.manual_seed(0)
-    layer, volumes = LAYERS[name](), name.startswith("InstanceNorm3d")
+    layer, volumes = LAYERS[name](), name.startswith(("InstanceNorm3d", "WinogradConv3d"))
     x = torch.randn(2, 3, 4, 6, 4, dtype=dtype) if volumes else torch.randn(2, 3, 6, 4, dtype=dtype)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last_3d if volumes else torch.channels_last)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST
+
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2, torch.float16: 3}
 """As `maps.h` numbers them."""
 
@@ -70,13 +72,10 @@ def plain(maps: Tensor) -> bool:
     return type(maps) in (Tensor, Parameter) and maps.is_cpu and not maps.is_neg()
 
 
-_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
 def empty_channels_last(x: Tensor) -> Tensor:
     """A new tensor of x's shape, (N, C, *positions), and dtype whose channels are neighbours in memory."""
-    if x.dim() in _LAYOUTS:
-        return torch.empty_like(x, memory_format=_LAYOUTS[x.dim()])
+    if x.dim() in CHANNELS_LAST:
+        return torch.empty_like(x, memory_format=CHANNELS_LAST[x.dim()])
     _, C, *positions = x.shape
     strides = [C]
     for size in reversed(positions):

@@ -19,6 +19,7 @@ from lorbms_fast.kernels._common.winograd import cpp
 
 Gradients = tuple[Any, Any, Any]
 """Tensors, or None where none was asked for."""
+_PADDING = 1, 1
 
 
 def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None, activated: bool = False) -> Tensor:
@@ -26,14 +27,14 @@ def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None, activated: bool =
     if not cpp.take(x, W):
         return F.conv2d(x if activated else torch.relu(x), W, b, padding=W.shape[-1] // 2)
     y = new_maps(x, len(W), *x.shape[2:])
-    cpp.conv2d(x, W, b, y, 1, True, False)
+    cpp.conv(x, W, b, y, _PADDING, True, False)
     return y
 
 
 def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
     """`out += W * ReLU(x)`."""
     if cpp.take(x, W, out):
-        cpp.conv2d(x, W, None, out, 1, True, True)
+        cpp.conv(x, W, None, out, _PADDING, True, True)
     else:
         norm_relu.add_(out, relu_conv2d(x, W))
 
@@ -51,7 +52,7 @@ def relu_conv2d_backward(
         return result
     to_x = to_W = None
     if mask[0]:
-        cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), 1)
+        cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), _PADDING)
     if mask[1]:
-        cpp.backward_taps(grad, x, to_W := torch.empty_like(W), 1, True)
+        cpp.backward_taps(grad, x, to_W := torch.empty_like(W), _PADDING, True)
     return to_x, to_W, grad.sum((0, 2, 3)) if mask[2] else None

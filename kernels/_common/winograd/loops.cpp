@@ -298,30 +298,57 @@ void product(
     }
 }
 
-// Maps whose positions are rows and columns.
+// Maps whose positions are slices of rows and columns; of an image there is one slice.
 template <class T> struct Image {
     Maps<T> maps;
-    int64_t height, width;
+    int64_t depth, height, width;
 };
 
-// Tiles of TILE x TILE positions that cover maps.
-template <int TILE> struct Tiles {
-    int64_t samples, height, width, down = divided(height, TILE), across = divided(width, TILE);
-    int64_t count() const { return samples * down * across; }
-    int64_t positions() const { return samples * height * width; }
+// Taps of a convolution, 3x3 in each of `depth` slices, and zeros that surround what it reads, in depth and in a slice.
+struct Taps {
+    int64_t depth, before, around;
+    Taps turned() const { return {depth, depth - 1 - before, TAPS - 1 - around}; }
+};
 
-    // Where SIDE x SIDE positions have their channels, the first of them `before` positions before the tile's, up and to the
-    // left, in maps which may have another size than those that are covered: `outside` beyond them.
-    template <int SIDE, class T> void find(T **places, Image<T> in, int64_t tile, int64_t before, T *outside) const {
-        const int64_t n = tile / (down * across);
-        const int64_t top = tile / across % down * TILE - before, left = tile % across * TILE - before;
-        for (int64_t i = top; i < top + SIDE; i++)
-            for (int64_t j = left; j < left + SIDE; j++) {
-                const bool inside = i >= 0 && i < in.height && j >= 0 && j < in.width;
-                T *const place = in.maps.at(n, i * in.width + j);
-                *places++ = inside ? place : outside;
-                __builtin_prefetch(place + TILE * in.maps.line); // of the next tile: no processor foresees it in a stack
+// Columns of tiles, TILE x TILE positions of each slice, which cover maps; some columns, and slices, are worked on together.
+template <int TILE> struct Tiles {
+    int64_t samples, depth, height, width, down = divided(height, TILE), across = divided(width, TILE);
+    int64_t columns() const { return samples * down * across; }
+    int64_t positions() const { return samples * depth * height * width; }
+
+    // Where SIDE x SIDE positions have their channels, the first of them `around` positions before the tile's, up and to the
+    // left, in a slice of maps which may have another size than those that are covered: `outside` beyond them.
+    template <int SIDE, class T>
+    void find(T **places, Image<T> in, int64_t column, int64_t slice, int64_t around, T *outside) const {
+        const int64_t n = column / (down * across);
+        const int64_t top = column / across % down * TILE - around, left = column % across * TILE - around;
+        const int64_t after = next(in);
+        for (int64_t i = top; i < top + SIDE; i++) {
+            const bool inside = slice >= 0 && slice < in.depth && i >= 0 && i < in.height;
+            T *place = in.maps.at(n, (slice * in.height + i) * in.width + left);
+            for (int64_t j = left; j < left + SIDE; j++, place += in.maps.line) {
+                *places++ = inside && j >= 0 && j < in.width ? place : outside;
+                __builtin_prefetch(place + after); // of the next tile: no processor foresees it in a stack
             }
+        }
+    }
+
+    // Elements from a tile to the one after it.
+    template <class T> int64_t next(Image<T> in) const {
+        return (depth > 1 ? in.height * in.width : TILE) * in.maps.line;
+    }
+};
+
+// Tiles that are worked on together, about `most`: slices of a column, as those that are read twice are between two runs,
+// and as many columns for each thread, or all would wait for one of them.
+struct Together {
+    int64_t run, columns, runs, blocks;
+    template <int TILE> Together(Tiles<TILE> tiles, int64_t most, int threads) {
+        runs = divided(tiles.depth, most);
+        run = divided(tiles.depth, runs);
+        const int64_t rounds = divided(divided(tiles.columns(), std::max<int64_t>(most / run, 1)), threads);
+        columns = divided(tiles.columns(), rounds * threads);
+        blocks = divided(tiles.columns(), columns) * runs;
     }
 };
 
@@ -342,20 +369,23 @@ void to_points(T *const *places, int64_t next, const Points &to, int64_t row) {
     }
 }
 
-// G w G^T for taps (O, 3, 3, C) of a convolution of `to.rows` maps into `to.columns`, for `LANES` of C and of O.
+// G w G^T for a slice of taps (O, depth, 3, 3, C) of a convolution of `to.rows / depth` maps into `to.columns`, for `LANES` of
+// C and of O.
 template <class F, class T>
-void taps_to_points(const T *taps, int64_t C, int64_t o, int64_t c, bool turned, const Points &to) {
+void taps_to_points(
+    const T *taps, int64_t depth, int64_t C, int64_t slice, int64_t o, int64_t c, bool turned, const Points &to
+) {
     float at[TAPS * TAPS][LANES][LANES];
     for (int l = 0; l < LANES; l++)
         for (int i = 0; i < TAPS * TAPS; i++)
             for (int k = 0; k < LANES; k++) {
-                const float tap = read(taps[((o + l) * TAPS * TAPS + i) * C + c + k]);
+                const float tap = read(taps[(((o + l) * depth + slice) * TAPS * TAPS + i) * C + c + k]);
                 if (turned)
                     at[TAPS * TAPS - 1 - i][l][k] = tap;
                 else
                     at[i][k][l] = tap;
             }
-    const int64_t row = turned ? o : c, column = turned ? c : o;
+    const int64_t row = turned ? (depth - 1 - slice) * (to.rows / depth) + o : slice * C + c, column = turned ? c : o;
     const int64_t apart = to.apart;
     for (int k = 0; k < LANES; k++) {
         float *const points = to.at(0, row + k, column);
@@ -368,103 +398,135 @@ void taps_to_points(const T *taps, int64_t C, int64_t o, int64_t c, bool turned,
 // y = w * x + bias, or y += w * x + bias, where w is `taps`, turned round or not, and x is padded, and ReLU(x) or not.
 template <class F, bool TURNED, class T>
 void convolution(
-    int threads, int64_t samples, Image<T> x, int64_t in, int64_t padding, bool relu, const T *taps, const T *bias,
-    bool add, Image<T> y, int64_t out
+    int threads, int64_t samples, Image<T> x, int64_t in, Taps shape, bool relu, const T *taps, const T *bias, bool add,
+    Image<T> y, int64_t out
 ) {
     using B_T = typename F::B_T;
-    const Tiles<F::TILE> tiles{samples, y.height, y.width};
-    const int64_t C = TURNED ? out : in, O = TURNED ? in : out;
+    const Tiles<F::TILE> tiles{samples, y.depth, y.height, y.width};
+    const int64_t depth = shape.depth, C = TURNED ? out : in, O = TURNED ? in : out;
     // Fewer tiles together where all their points would leave the cache, unless the taps', read anew each time, are more.
-    const int64_t most = std::min(F::TOGETHER, std::max<int64_t>((1 << 18) / F::POINTS, in * out) / (in + out));
-    // As many parts for each thread, or all would wait for one of them.
-    const int64_t rounds = divided(divided(tiles.count(), most), threads);
-    const int64_t together = divided(tiles.count(), rounds * threads);
-    const Points of_taps{TAPS_IN_POINTS, F::POINTS, in, out};
+    const int64_t most = std::min(F::TOGETHER, std::max<int64_t>((1 << 18) / F::POINTS, depth * in * out) / (in + out));
+    const Together together(tiles, most, threads);
+    const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * in, out};
 #pragma omp parallel num_threads(threads) if (tiles.positions() * in > FEW)
     {
-#pragma omp for collapse(2) schedule(static)
-        for (int64_t o = 0; o < O; o += LANES)
-            for (int64_t c = 0; c < C; c += LANES) taps_to_points<F>(taps, C, o, c, TURNED, of_taps);
-        const Points of_x{X_IN_POINTS, F::POINTS, together, in}, of_y{Y_IN_POINTS, F::POINTS, together, out};
+#pragma omp for collapse(3) schedule(static)
+        for (int64_t slice = 0; slice < depth; slice++)
+            for (int64_t o = 0; o < O; o += LANES)
+                for (int64_t c = 0; c < C; c += LANES)
+                    taps_to_points<F>(taps, depth, C, slice, o, c, TURNED, of_taps);
+        const Points of_x{X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, in};
+        const Points of_y{Y_IN_POINTS, F::POINTS, together.run * together.columns, out};
         std::vector<T> zeros(in), unread(out);
         T *places[F::POINTS];
 #pragma omp for schedule(static)
-        for (int64_t first = 0; first < tiles.count(); first += together) {
-            const int64_t count = std::min(together, tiles.count() - first);
-            for (int64_t t = 0; t < count; t++) {
-                tiles.template find<F::PATCH>(places, x, first + t, padding, zeros.data());
-                (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, F::TILE * x.maps.line, of_x, t);
-            }
-            for (int i = 0; i < F::POINTS; i++)
-                product<false>(count, out, in, of_x.at(i, 0), in, 1, of_taps.at(i, 0), of_y.at(i, 0));
-            for (int64_t t = 0; t < count; t++) {
-                tiles.template find<F::TILE>(places, y, first + t, 0, unread.data());
-                for (int64_t c = 0; c < out; c += LANES) {
-                    const float *const points = of_y.at(0, t, c);
-                    const int64_t apart = of_y.apart;
-                    transform<typename F::A_T>(
-                        [=](int i) { return load(points + i * apart); },
-                        [&](int i, Vector sum) {
-                            if (add) sum += load(places[i] + c);
-                            if (bias) sum += load(bias + c);
-                            store(places[i] + c, sum);
-                        }
+        for (int64_t block = 0; block < together.blocks; block++) {
+            const int64_t column = block / together.runs * together.columns, slice = block % together.runs * together.run;
+            const int64_t count = std::min(together.columns, tiles.columns() - column);
+            const int64_t run = std::min(together.run, y.depth - slice);
+            for (int64_t t = 0; t < count; t++)
+                for (int64_t s = 0; s < run + depth - 1; s++) {
+                    tiles.template find<F::PATCH>(
+                        places, x, column + t, slice + s - shape.before, shape.around, zeros.data()
+                    );
+                    (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(
+                        places, tiles.next(x), of_x, t * (run + depth - 1) + s
                     );
                 }
-            }
+            // Channels of as many slices as taps have are neighbours, as if they were those of one.
+            const int64_t rows = depth == 1 ? count * run : run;
+            for (int i = 0; i < F::POINTS; i++)
+                for (int64_t row = 0; row < count * run; row += rows)
+                    product<false>(
+                        rows, out, depth * in, of_x.at(i, row / rows * (run + depth - 1)), in, 1, of_taps.at(i, 0),
+                        of_y.at(i, row)
+                    );
+            for (int64_t t = 0; t < count; t++)
+                for (int64_t s = 0; s < run; s++) {
+                    tiles.template find<F::TILE>(places, y, column + t, slice + s, 0, unread.data());
+                    for (int64_t c = 0; c < out; c += LANES) {
+                        const float *const points = of_y.at(0, t * run + s, c);
+                        const int64_t apart = of_y.apart;
+                        transform<typename F::A_T>(
+                            [=](int i) { return load(points + i * apart); },
+                            [&](int i, Vector sum) {
+                                if (add) sum += load(places[i] + c);
+                                if (bias) sum += load(bias + c);
+                                store(places[i] + c, sum);
+                            }
+                        );
+                    }
+                }
         }
     }
 }
 
-// The gradient of taps, (O, 3, 3, C).
+// The gradient of taps, (O, depth, 3, 3, C).
 template <class F, class T>
 void taps_gradient(
-    int threads, int64_t samples, Image<T> x, int64_t C, int64_t padding, bool relu, Image<T> grad_y, int64_t O, T *grad
+    int threads, int64_t samples, Image<T> x, int64_t C, Taps shape, bool relu, Image<T> grad_y, int64_t O, T *grad
 ) {
-    const Tiles<F::TILE> tiles{samples, grad_y.height, grad_y.width};
+    const Tiles<F::TILE> tiles{samples, grad_y.depth, grad_y.height, grad_y.width};
     using B_T = typename F::B_T;
+    const int64_t depth = shape.depth;
     // More tiles together where there are many taps, which are read and written anew each time.
-    const int64_t together = std::min(tiles.count(), std::max(F::TOGETHER, 2 * C * O / (C + O)));
-    const Points of_x{X_IN_POINTS, F::POINTS, together, C}, of_y{Y_IN_POINTS, F::POINTS, together, O};
-    const Points of_taps{TAPS_IN_POINTS, F::POINTS, O, C};
+    const Together together(tiles, std::max(F::TOGETHER, 2 * depth * C * O / (C + O)), 1);
+    const Points of_x{X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, C};
+    const Points of_y{Y_IN_POINTS, F::POINTS, together.run * together.columns, O};
+    const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * O, C};
     std::fill_n(of_taps.at(0, 0), F::POINTS * of_taps.apart, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.positions() * C > FEW)
     {
         std::vector<T> zeros(std::max(C, O));
         T *places[F::POINTS];
-        for (int64_t first = 0; first < tiles.count(); first += together) {
-            const int64_t count = std::min(together, tiles.count() - first);
+        for (int64_t block = 0; block < together.blocks; block++) {
+            const int64_t column = block / together.runs * together.columns, slice = block % together.runs * together.run;
+            const int64_t count = std::min(together.columns, tiles.columns() - column);
+            const int64_t run = std::min(together.run, grad_y.depth - slice);
 #pragma omp for schedule(static)
-            for (int64_t t = 0; t < count; t++) {
-                tiles.template find<F::PATCH>(places, x, first + t, padding, zeros.data());
-                (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, F::TILE * x.maps.line, of_x, t);
-                tiles.template find<F::TILE>(places, grad_y, first + t, 0, zeros.data());
-                to_points<typename F::A, false>(places, F::TILE * grad_y.maps.line, of_y, t);
+            for (int64_t row = 0; row < (run + depth - 1) * count; row++) {
+                const int64_t t = column + row % count, s = slice + row / count;
+                tiles.template find<F::PATCH>(places, x, t, s - shape.before, shape.around, zeros.data());
+                (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, tiles.next(x), of_x, row);
+                if (row >= run * count) continue;
+                tiles.template find<F::TILE>(places, grad_y, t, s, 0, zeros.data());
+                to_points<typename F::A, false>(places, tiles.next(grad_y), of_y, row);
             }
-#pragma omp for schedule(static)
-            for (int i = 0; i < F::POINTS; i++)
-                product<true>(O, C, count, of_y.at(i, 0), 1, O, of_x.at(i, 0), of_taps.at(i, 0));
-        }
 #pragma omp for collapse(2) schedule(static)
+            for (int i = 0; i < F::POINTS; i++)
+                for (int64_t k = 0; k < depth; k++)
+                    product<true>(
+                        O, C, count * run, of_y.at(i, 0), 1, O, of_x.at(i, k * count), of_taps.at(i, k * O)
+                    );
+        }
+#pragma omp for collapse(3) schedule(static)
         for (int64_t o = 0; o < O; o++)
-            for (int64_t c = 0; c < C; c += LANES)
-                transform<typename F::G_T>(
-                    [&](int i) { return load(of_taps.at(i, o, c)); },
-                    [&](int i, Vector x) { store(grad + (o * TAPS * TAPS + i) * C + c, x); }
-                );
+            for (int64_t k = 0; k < depth; k++)
+                for (int64_t c = 0; c < C; c += LANES)
+                    transform<typename F::G_T>(
+                        [&](int i) { return load(of_taps.at(i, k * O + o, c)); },
+                        [&](int i, Vector x) { store(grad + ((o * depth + k) * TAPS * TAPS + i) * C + c, x); }
+                    );
     }
 }
 
 } // namespace
 
-// Compute with the dtype's T, float or bfloat16, tiles of F::TILE x F::TILE, 4 or for bfloat16 also 8, the image x of these
-// positions and the image y of `out` maps that its convolution gives, padded by so much on each side.
+// What a convolution is, after the maps: tiles of 4x4 or for bfloat16 also 8x8, slices and columns of x, maps of y, and the taps'
+// depth and what pads x on each side, in depth and in a slice.
+#define CONVOLUTION                                                                                                    \
+    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around
+
+// Compute with the dtype's T, float or bfloat16, tiles of F::TILE x F::TILE, the image x and the image y that its
+// convolution by taps of this shape gives.
 #define FOR_IMAGES(of_x, of_y, ...)                                                                                    \
     const auto compute = [=](auto zero, auto f) {                                                                      \
         using T = decltype(zero);                                                                                      \
         using F = decltype(f);                                                                                         \
-        const int64_t height = positions / width, more = 2 * padding - (TAPS - 1);                                     \
-        const Image<T> x{AS(T, of_x), height, width}, y{AS(T, of_y), height + more, width + more};                     \
+        const int64_t height = positions / slices / width, more = 2 * around - (TAPS - 1);                             \
+        const Image<T> x{AS(T, of_x), slices, height, width};                                                          \
+        const Image<T> y{AS(T, of_y), slices + 2 * before - (depth - 1), height + more, width + more};                 \
+        const Taps shape{depth, before, around};                                                                       \
         __VA_ARGS__;                                                                                                   \
     };                                                                                                                 \
     if (dtype == 0)                                                                                                    \
@@ -474,31 +536,24 @@ void taps_gradient(
     else                                                                                                               \
         compute(BFloat16{}, Winograd<8>{})
 
-// y = taps * x + bias, or y += taps * x + bias, where x may go through ReLU; bias may be null, taps are (out, 3, 3,
+// y = taps * x + bias, or y += taps * x + bias, where x may go through ReLU; bias may be null, taps are (out, depth, 3, 3,
 // channels).
-EXPORT void conv2d(
-    SHAPE, MAPS(x), MAPS(y), int64_t tile, int64_t width, int64_t out, int64_t padding, int relu, void *taps, void *bias,
-    int add
-) {
+EXPORT void conv(SHAPE, MAPS(x), MAPS(y), CONVOLUTION, int relu, void *taps, void *bias, int add) {
     FOR_IMAGES(x, y, convolution<F, false, T>(
-        threads, samples, x, channels, padding, relu, static_cast<T *>(taps), static_cast<T *>(bias), add, y, out
+        threads, samples, x, channels, shape, relu, static_cast<T *>(taps), static_cast<T *>(bias), add, y, out
     ));
 }
 
 // The gradient of x, or of ReLU(x), (.., channels), from that of y, (.., out).
-EXPORT void conv2d_backward_input(
-    SHAPE, MAPS(grad_x), MAPS(grad_y), int64_t tile, int64_t width, int64_t out, int64_t padding, void *taps
-) {
+EXPORT void conv_backward_input(SHAPE, MAPS(grad_x), MAPS(grad_y), CONVOLUTION, void *taps) {
     FOR_IMAGES(grad_x, grad_y, convolution<F, true, T>(
-        threads, samples, y, out, TAPS - 1 - padding, false, static_cast<T *>(taps), nullptr, false, x, channels
+        threads, samples, y, out, shape.turned(), false, static_cast<T *>(taps), nullptr, false, x, channels
     ));
 }
 
-// The gradient of taps, (out, 3, 3, channels), where x may go through ReLU.
-EXPORT void conv2d_backward_taps(
-    SHAPE, MAPS(x), MAPS(grad_y), int64_t tile, int64_t width, int64_t out, int64_t padding, int relu, void *grad
-) {
+// The gradient of taps, (out, depth, 3, 3, channels), where x may go through ReLU.
+EXPORT void conv_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int relu, void *grad) {
     FOR_IMAGES(x, grad_y, taps_gradient<F, T>(
-        threads, samples, x, channels, padding, relu, y, out, static_cast<T *>(grad)
+        threads, samples, x, channels, shape, relu, y, out, static_cast<T *>(grad)
     ));
 }

@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1 with a quarter of the multiplications, where that pays for the maps that come."""
+"""3x3 and 3x3x3 convolutions of stride 1 with a quarter of the multiplications, for maps where that pays."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,9 @@ from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import no_loops, not_the_cpu
 from lorbms_fast.kernels.accelerate.swapping import become
 from lorbms_fast.kernels.densenet_block import DenseNetBlock
-from lorbms_fast.kernels.winograd_conv import WinogradConv2d, why_no_winograd_conv2d
+from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, why_no_winograd_conv
+
+_FASTER = {nn.Conv2d: WinogradConv2d, nn.Conv3d: WinogradConv3d}
 
 
 def convolutions(model: nn.Module) -> Iterator[Finding]:
@@ -22,18 +24,19 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
     blocks = (module for module in model.modules() if isinstance(module, DenseNetBlock))
     computed_by_blocks = {module for block in blocks for module in block.modules()}
     for name, module in model.named_modules():
-        square = isinstance(module, nn.Conv2d) and (module.kernel_size, module.stride) == ((3, 3), (1, 1))
-        ours = module in computed_by_blocks or type(module).__module__.startswith("lorbms_fast.")
-        if not square or ours:
+        if not isinstance(module, nn.Conv2d | nn.Conv3d) or module in computed_by_blocks:
+            continue
+        square = module.kernel_size[-2:] == (3, 3) and {*module.stride} == {1}
+        if not square or type(module).__module__.startswith("lorbms_fast."):
             continue
         kind = type(module).__name__
         reason = _why_not(module) or why_not_here
         if reason is None:
-            become(module, WinogradConv2d)
-        yield Finding(name, f"{kind} -> WinogradConv2d" if reason is None else kind, reason)
+            become(module, _FASTER[type(module)])
+        yield Finding(name, f"{kind} -> {type(module).__name__}" if reason is None else kind, reason)
 
 
-def _why_not(module: nn.Conv2d) -> str | None:
-    if type(module) is not nn.Conv2d or "forward" in module.__dict__:
-        return "is another class than torch's Conv2d, or was changed"
-    return why_no_winograd_conv2d(module)
+def _why_not(module: nn.Conv2d | nn.Conv3d) -> str | None:
+    if type(module) not in _FASTER or "forward" in module.__dict__:
+        return "is another class than torch's Conv2d or Conv3d, or was changed"
+    return why_no_winograd_conv(module)

@@ -26,7 +26,7 @@ channels = st.sampled_from([16, 32, 48, 80, 112, 208])
 def everywhere(monkeypatch, side):
     """Take all shapes, whether it pays or not, in tiles of this side."""
     monkeypatch.setattr(cpp, "tile", lambda y, taps, dtype: side)
-    monkeypatch.setattr(cpp, "pays", lambda n, C, height, width, O, dtype: C % cpp.LANES == O % cpp.LANES == 0)
+    monkeypatch.setattr(cpp, "pays", lambda y, taps, dtype: taps[0] % cpp.LANES == taps[1] % cpp.LANES == 0)
     if not (cpp._has_vectors() and cpp.LOOPS.take(stack(1, 16, 4, 4))):
         pytest.skip("no AVX2, or no C++ compiler")
 
@@ -142,9 +142,8 @@ def test_bfloat16_asks_for_more_tiles_and_leaves_all_to_amx(monkeypatch):
     for amx in (False, True):
         cpp.pays.cache_clear()
         monkeypatch.setattr(cpp, "has_amx", lambda amx=amx: amx)
-        shapes = [(*x.shape, len(W)) for x in (small, large)]
-        assert [cpp.pays(*shape, torch.bfloat16) for shape in shapes] == [False, not amx]
-        assert cpp.pays(*shapes[1], torch.float32)
+        assert [cpp.pays(x.shape, W.shape, torch.bfloat16) for x in (small, large)] == [False, not amx]
+        assert cpp.pays(large.shape, W.shape, torch.float32)
     cpp.pays.cache_clear()
 
 

@@ -17,6 +17,7 @@ from lorbms_fast.kernels import (
     MaxPool2x2,
     UpsampleConv2d,
     WinogradConv2d,
+    WinogradConv3d,
     accelerate,
     restore,
     winograd_conv,
@@ -348,12 +349,15 @@ def test_which_convolutions_become_winograds_and_why_not_others():
         "reflecting": nn.Conv2d(16, 16, 3, padding="same", padding_mode="reflect"),
         "hooked": spectral_norm(nn.Conv2d(16, 16, 3)),
         "parametrized": parametrizations.spectral_norm(nn.Conv2d(16, 16, 3)),
+        "volumes": nn.Conv3d(16, 16, 3, padding=1),
+        "slices": nn.Conv3d(16, 16, (1, 3, 3), padding=(0, 1, 1)),
         "own": Own(16, 16, 3),
         "lazy": nn.LazyConv2d(16, 3),
         "few": nn.Conv2d(3, 16, 3),
         "groups": nn.Conv2d(32, 32, 3, groups=2),
         "dilated": nn.Conv2d(32, 32, 3, dilation=2),
         "uneven": nn.Conv2d(32, 32, 3, padding=(1, 0)),
+        "deep": nn.Conv3d(16, 16, (1, 3, 3), padding=1),
         "pointwise": nn.Conv2d(32, 32, 1),
         "strided": nn.Conv2d(32, 32, 3, 2),
     })  # fmt: skip
@@ -362,13 +366,16 @@ def test_which_convolutions_become_winograds_and_why_not_others():
     kinds = {name: type(module) for name, module in model.items()}
     report = accelerate(model)
     found = {finding.where: finding.why_not for finding in report if "spectral" not in finding.what}
-    yes = {"yes", "reflecting", "hooked"}
+    yes = {"yes", "reflecting", "hooked", "volumes", "slices"}
     assert {name for name, why_not in found.items() if why_not is None} == yes
-    assert {name for name, module in model.items() if type(module) is WinogradConv2d} == yes
-    assert found.keys() - yes == {"parametrized", "own", "lazy", "few", "groups", "dilated", "uneven", "replaced"}
+    assert {name for name, module in model.items() if type(module) in (WinogradConv2d, WinogradConv3d)} == yes
+    assert found.keys() - yes == {
+        "parametrized", "own", "lazy", "few", "groups", "dilated", "uneven", "deep", "replaced",
+    }  # fmt: skip
     assert "multiples of 16" in found["few"]
     assert "groups" in found["groups"]
     assert "padded" in found["uneven"]
+    assert "padded" in found["deep"]
     assert "another class" in found["own"]
     restore(model)
     assert {name: type(module) for name, module in model.items()} == kinds
@@ -379,7 +386,7 @@ def test_which_convolutions_become_winograds_and_why_not_others():
 @layouts
 def test_a_generator_in_float32_learns_the_same(channels_last, monkeypatch):
     """With convolutions by Winograd's algorithm, behind pads and in front of norms."""
-    monkeypatch.setattr(winograd, "pays", lambda n, C, height, width, O, *_, **__: C % 16 == O % 16 == 0)
+    monkeypatch.setattr(winograd, "pays", lambda y, taps, *_, **__: taps[0] % 16 == taps[1] % 16 == 0)
     monkeypatch.setattr(winograd_conv, "MANY", 0)
     torch.manual_seed(0)
     model, x = resnet_generator(), torch.randn(2, 3, 32, 40)

@@ -5,20 +5,29 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorbms_fast.kernels import WinogradConv2d, use_impl, winograd_conv, winograd_conv2d
+from lorbms_fast.kernels import (
+    WinogradConv2d,
+    WinogradConv3d,
+    use_impl,
+    winograd_conv,
+    winograd_conv2d,
+    winograd_conv3d,
+)
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.measurement.counts import count
 
-CHANNELS_LAST = torch.channels_last
 # Of the largest result.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
 both = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+LAYERS = {2: (WinogradConv2d, nn.Conv2d), 3: (WinogradConv3d, nn.Conv3d)}
+dimensions = pytest.mark.parametrize("dimensions", LAYERS, ids="{}D".format)
 layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
 
 
@@ -28,8 +37,8 @@ def everywhere(monkeypatch):
     if not cpp.runs():
         pytest.skip("no AVX2, or no C++ compiler")
 
-    def pays(n: int, C: int, height: int, width: int, O: int, dtype: torch.dtype, alone: bool) -> bool:
-        return dtype in TOLERANCE and C % 16 == O % 16 == 0 and n * height * width > 1
+    def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool) -> bool:
+        return dtype in TOLERANCE and taps[0] % 16 == taps[1] % 16 == 0 and y.numel() > y[1]
 
     monkeypatch.setattr(cpp, "pays", pays)
     monkeypatch.setattr(winograd_conv, "MANY", 0)
@@ -37,7 +46,7 @@ def everywhere(monkeypatch):
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Tensor:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    return x.contiguous(memory_format=CHANNELS_LAST) if channels_last else x
+    return x.contiguous(memory_format=CHANNELS_LAST[x.dim()]) if channels_last else x
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -45,17 +54,23 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 def is_winograds(y: Tensor) -> bool:
-    return type(y.grad_fn).__name__ == "_Conv2dBackward"
+    return type(y.grad_fn).__name__ == "_ConvolutionBackward"
 
 
-def layer(channels_last: bool = False, **options) -> tuple[WinogradConv2d, nn.Conv2d]:
+def image(dimensions: int, n: int = 2, channels_last: bool = False) -> Tensor:
+    """What the layers read."""
+    return drawn(n, 16, *(9, 7, 5)[:dimensions], channels_last=channels_last)
+
+
+def layer(dimensions: int = 2, channels_last: bool = False) -> tuple[nn.Module, nn.Module]:
     """Ours and torch's, with the same parameters."""
     torch.manual_seed(0)
-    theirs = nn.Conv2d(16, 32, 3, **{"padding": 1, **options})
+    kind, of_torch = LAYERS[dimensions]
+    theirs = of_torch(16, 32, 3, padding=1)
     if channels_last:
-        theirs = theirs.to(memory_format=CHANNELS_LAST)
+        theirs = theirs.to(memory_format=CHANNELS_LAST[2 + dimensions])
     ours = copy.deepcopy(theirs)
-    ours.__class__ = WinogradConv2d
+    ours.__class__ = kind
     return ours, theirs
 
 
@@ -83,6 +98,37 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, n, C, O, height, width, pad
     of_exact = torch.autograd.grad(true, exact, g.double())
     for f, e in zip((y, *found), (true, *of_exact), strict=True):
         assert close(f, e, TOLERANCE[dtype])
+
+
+@both
+@settings(deadline=None, max_examples=20)
+@given(
+    n=st.integers(1, 2), C=st.sampled_from([16, 48]), O=st.sampled_from([16, 32]),
+    size=st.tuples(st.integers(1, 6), st.integers(4, 11), st.integers(4, 11)), deep=st.booleans(),
+    padding=st.sampled_from([(0, 0), (1, 1), (0, 1), (2, 2), (2, 0)]), layouts=st.tuples(*[st.booleans()] * 3),
+    shifted=st.booleans(),
+)  # fmt: skip
+def test_volumes_as_in_float64(dtype, n, C, O, size, deep, padding, layouts, shifted):
+    in_depth, around = padding if deep else (0, padding[1])
+    assume(size[0] + 2 * in_depth >= (k := 3 if deep else 1))
+    x, W = (
+        drawn(*shape, seed=seed, dtype=dtype, channels_last=last).requires_grad_()
+        for seed, (shape, last) in enumerate(zip(((n, C, *size), (O, C, k, 3, 3)), layouts, strict=False))
+    )
+    inputs = [x, W, *([drawn(O, dtype=dtype).requires_grad_()] if shifted else [])]
+    ours = WinogradConv3d(C, O, (k, 3, 3), padding=(in_depth, around, around), bias=shifted)
+    y = torch.func.functional_call(ours, dict(zip(("weight", "bias"), inputs[1:], strict=False)), x)
+    assert is_winograds(y)
+    assert y.is_contiguous(memory_format=CHANNELS_LAST[5] if any(layouts[:2]) else torch.contiguous_format)
+    g = drawn(*y.shape, seed=3, dtype=dtype, channels_last=layouts[2])
+    found = torch.autograd.grad(y, inputs, g)
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    true = F.conv3d(*exact, padding=(in_depth, around, around))
+    of_exact = torch.autograd.grad(true, exact, g.double())
+    for f, e in zip((y, *found), (true, *of_exact), strict=True):
+        assert close(f, e, TOLERANCE[dtype])
+    if deep and in_depth == around:
+        assert torch.equal(winograd_conv3d(*inputs, padding=around), y)
 
 
 @layouts
@@ -121,11 +167,12 @@ def test_the_layer_is_torchs(options, channels_last):
     assert copy.deepcopy(ours).to("meta")(x.to("meta")).shape == expected.shape
 
 
+@dimensions
 @layouts
-def test_under_autocast(channels_last):
-    x = drawn(2, 16, 9, 7, channels_last=channels_last).requires_grad_()
+def test_under_autocast(dimensions, channels_last):
+    x = image(dimensions, channels_last=channels_last).requires_grad_()
     results = []
-    for conv in layer(channels_last):
+    for conv in layer(dimensions, channels_last):
         with torch.autocast("cpu", torch.bfloat16):
             y = conv(x)
         results.append((y, *torch.autograd.grad(y.float().sin().sum(), [x, *conv.parameters()])))
@@ -139,8 +186,8 @@ def test_under_autocast(channels_last):
 @pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias"), ("x",), ("x", "weight")], ids=str)
 def test_what_needs_no_gradient(frozen, channels_last):
     results = []
-    for conv in layer(channels_last):
-        x = drawn(2, 16, 9, 7, channels_last=channels_last)
+    for conv in layer(2, channels_last):
+        x = image(2, channels_last=channels_last)
         for name, tensor in {"x": x, **dict(conv.named_parameters())}.items():
             tensor.requires_grad_(name not in frozen)
         conv(x).sin().sum().backward()
@@ -150,10 +197,11 @@ def test_what_needs_no_gradient(frozen, channels_last):
         assert f is None or close(f, e, 1e-5)
 
 
+@dimensions
 @layouts
-def test_what_torch_transforms_and_what_is_done_behind_it(channels_last):
-    ours, theirs = layer(channels_last)
-    x = drawn(2, 16, 9, 7, channels_last=channels_last).requires_grad_()
+def test_what_torch_transforms_and_what_is_done_behind_it(dimensions, channels_last):
+    ours, theirs = layer(dimensions, channels_last)
+    x = image(dimensions, channels_last=channels_last).requires_grad_()
     parameters = [list(conv.parameters()) for conv in (ours, theirs)]
 
     def agree(of, changes=1e-4):
@@ -185,13 +233,14 @@ def test_what_torch_transforms_and_what_is_done_behind_it(channels_last):
     assert close(torch.jit.trace(ours, x)(2 * x), theirs(2 * x), 1e-5)
 
 
-def test_it_keeps_for_the_backward_what_torchs_keeps():
+@dimensions
+def test_it_keeps_for_the_backward_what_torchs_keeps(dimensions):
     sizes = []
-    for conv in layer():
+    for conv in layer(dimensions):
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
-            conv(drawn(2, 16, 9, 7).requires_grad_())
-        sizes.append(sum(tensor.numel() for tensor in kept if tensor.dim() == 4))
+            conv(image(dimensions).requires_grad_())
+        sizes.append(sum(tensor.numel() for tensor in kept if tensor.dim() > 1))
     assert sizes[0] == sizes[1]
 
 
@@ -204,11 +253,15 @@ def test_only_where_it_pays(monkeypatch):
         assert [is_winograds(conv(x)) for x in (large, small)] == [not cpp.has_amx(), False]
     with torch.autocast("cpu", torch.float16):
         assert not is_winograds(conv(large))
+    conv = WinogradConv3d(32, 32, 3, padding=1)
+    assert [is_winograds(conv(drawn(2, 32, *size))) for size in ((8, 16, 16), (1, 32, 32))] == [True, False]
 
 
-def test_errors_are_torchs():
-    ours, theirs = layer()
-    for x in (drawn(1, 15, 9, 9), drawn(1, 16, 9, 9, dtype=torch.bfloat16), drawn(16, 9), drawn(1, 16, 9, 9).int()):
+@dimensions
+def test_errors_are_torchs(dimensions):
+    ours, theirs = layer(dimensions)
+    right = image(dimensions)
+    for x in (right[:, 1:], right.bfloat16(), right[0, 0], right.int(), right[..., :0]):
         messages = []
         for conv in (ours, theirs):
             with pytest.raises(RuntimeError) as raised:
@@ -249,9 +302,10 @@ def test_what_is_infinite_is_nan_or_infinite_near_by():
     assert finite[:, :, :, 8:].all()
 
 
-def test_its_operations_are_counted():
-    ours, theirs = layer()
-    x = drawn(1, 16, 16, 16)
+@dimensions
+def test_its_operations_are_counted(dimensions):
+    ours, theirs = layer(dimensions)
+    x = drawn(1, 16, *[16] * dimensions)
     with FlopCounterMode(display=False) as of_torchs:
         theirs(x)
     assert count(lambda: ours(x)).gflop == pytest.approx(of_torchs.get_total_flops() / 4e9)
