@@ -46,8 +46,9 @@ def pooled_conv_backward(
     (N, C, H, W), O = x.shape, weight.shape[0]
     dx, of_parameters = _gradients(grad, x, weight, which, needs_x, needs_parameters)
     rows, windows = 4 * N * (H // 2) * (W // 2), N * triton.cdiv(H, 2) * triton.cdiv(W, 2)
-    most = 64 if input_precision(grad.dtype) == "ieee" else 128  # without tensor cores registers spill with more
-    blocks = {"BLOCK_M": at_least_16(4 * windows, most), "BLOCK_C": at_least_16(C, 64), "BLOCK_O": at_least_16(O, 64)}
+    # Without tensor cores registers spill with more: Triton 3.8 loads what a block of products reads before the first.
+    M, n = (64, 32) if input_precision(grad.dtype) == "ieee" else (128, 64)
+    blocks = {"BLOCK_M": at_least_16(4 * windows, M), "BLOCK_C": at_least_16(C, n), "BLOCK_O": at_least_16(O, 64)}
     blocks |= {"BLOCK_K": at_least_16(O, 32), "BLOCK_Q": at_least_16(rows, 64)}
     columns = triton.cdiv(C, blocks["BLOCK_C"])
     of_x = triton.cdiv(4 * windows, blocks["BLOCK_M"]) * columns if needs_x else 0

@@ -19,6 +19,11 @@ def test_output_and_gradients(shape, agree):
     agree(lambda *x: pooled_conv2d(*x, impl="triton"), definition, *inputs(*shape))
 
 
+def test_blocks_without_tensor_cores(agree):
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        agree(lambda *x: pooled_conv2d(*x, impl="triton"), definition, *inputs(2, 70, 70, 6, 5))
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 20, 5, 6), (1, 17, 3, 9, 8)])
 def test_parameters_gradients_come_in_parts(shape, agree, monkeypatch):
     monkeypatch.setattr(form, "_ROWS_PER_PART", 16)
