@@ -46,17 +46,21 @@ template <class T> void transpose(const T *from, int64_t from_row, T *to, int64_
     for (int i = 0; i < N; i++) *reinterpret_cast<typename Vectors<T>::Unaligned *>(to + i * to_row) = rows[i];
 }
 
+// Positions of a sample that a thread goes through for a few channels before it takes others, at most.
+constexpr int64_t SPAN = 256;
+
 // Between row c, position p and line p, channel c of each sample.
 template <class T> void arrange(int threads, Shape shape, T *rows, int64_t sample, Maps<T> lines, bool to_lines) {
     const int64_t samples = shape.samples, positions = shape.positions, channels = shape.channels;
-    constexpr int64_t SPAN = 64 / sizeof(T); // a line of the cache
-    const int64_t spans = divided(positions, SPAN);
+    // As many spans for each thread. In a long one rows are read and written as streams, which processors foresee.
+    const int64_t rounds = positions / (SPAN * threads) + 1;
+    const int64_t width = (positions / (rounds * threads * N) + 1) * N, spans = divided(positions, width);
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (shape.size() > FEW)
     for (int64_t n = 0; n < samples; n++)
         for (int64_t span = 0; span < spans; span++) {
-            const int64_t end = std::min((span + 1) * SPAN, positions);
+            const int64_t end = std::min((span + 1) * width, positions);
             for (int64_t c = 0; c < channels; c += N)
-                for (int64_t p = span * SPAN; p < end; p += N) {
+                for (int64_t p = span * width; p < end; p += N) {
                     T *const row = rows + n * sample + c * positions + p, *const line = lines.at(n, p) + c;
                     if (c + N <= channels && p + N <= end) {
                         if (to_lines)
