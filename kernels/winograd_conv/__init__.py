@@ -80,7 +80,7 @@ class _WinogradConv(_ConvNd):
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
-        others = torch.compiler.is_compiling() or transformed() or input.dim() != self.weight.dim()
+        others = torch.compiler.is_compiling() or transformed() or input.dim() != len(self.kernel_size) + 2
         if others or input.numel() * self.out_channels < MANY or why_no_winograd_conv(self) is not None:
             return super().forward(input)
         padding = _padding(self)
@@ -111,9 +111,12 @@ class WinogradConv3d(_WinogradConv, nn.Conv3d):
 
 def why_no_winograd_conv(conv: _ConvNd) -> str | None:
     """Why a convolution cannot be Winograd's, whatever the input; None if it can."""
-    if conv.kernel_size not in fused.TAPS or {*conv.stride, *conv.dilation, conv.groups} != {1}:
+    if "_conv_forward" in vars(conv):
+        return "was changed"
+    ones = (1,) * len(conv.kernel_size)
+    if conv.kernel_size not in fused.TAPS or (conv.stride, conv.dilation, conv.groups) != (ones, ones, 1):
         return "not 3x3, 3x3x3 or 1x3x3 with stride 1, without dilation and groups"
-    if not fused.pads(_padding(conv), conv.kernel_size):
+    if isinstance(conv.padding, int) or not fused.pads(_padding(conv), conv.kernel_size):
         return "padded by more than 2 on a side, or not alike in height and width, or in depth more than the taps reach"
     if conv.in_channels % 16 or conv.out_channels % 16:
         return "channels, in and out, are not multiples of 16"

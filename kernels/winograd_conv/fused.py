@@ -37,7 +37,8 @@ def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Paddi
 
 def pads(padding: Padding, taps: Sequence[int]) -> bool:
     """Say whether loops pad so: alike on all sides of a slice, and so that no result is of zeros alone."""
-    return padding[-1] == padding[-2] and all(0 <= zeros < size for zeros, size in zip(padding, taps, strict=True))
+    alike = len(padding) == len(taps) and padding[-1] == padding[-2]
+    return alike and all(0 <= zeros < size for zeros, size in zip(padding, taps, strict=True))
 
 
 def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> bool:

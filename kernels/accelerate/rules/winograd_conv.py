@@ -26,7 +26,7 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Conv3d) or module in computed_by_blocks:
             continue
-        square = module.kernel_size[-2:] == (3, 3) and {*module.stride} == {1}
+        square = module.kernel_size[-2:] == (3, 3) and module.stride in ((1, 1), (1, 1, 1))
         if not square or type(module).__module__.startswith("lorbms_fast."):
             continue
         kind = type(module).__name__

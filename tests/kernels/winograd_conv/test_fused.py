@@ -292,6 +292,39 @@ def test_parametrized_weights_other_dtypes_forms_and_no_compiler():
     assert close(ours.weight.grad, torch.autograd.grad(theirs(x).sum(), theirs.weight)[0], 1e-5)
 
 
+@dimensions
+def test_a_parametrization_is_computed_once_a_forward(dimensions):
+    class Counted(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            calls.append(weight)
+            return weight * 1
+
+    ours, _ = layer(dimensions)
+    nn.utils.parametrize.register_parametrization(ours, "weight", Counted(), unsafe=True)
+    calls: list[Tensor] = []
+    assert is_winograds(ours(image(dimensions)))
+    assert len(calls) == 1
+
+
+@dimensions
+@pytest.mark.parametrize("name", ["padding", "stride", "dilation"])
+def test_sizes_may_be_assigned_as_torch_takes_them(dimensions, name):
+    x = image(dimensions)
+    for value in (1, (1,), [1] * dimensions):
+        ours, theirs = layer(dimensions)
+        for conv in (ours, theirs):
+            setattr(conv, name, value)
+        assert close(ours(x), theirs(x), 1e-5)
+
+
+@dimensions
+def test_what_somebody_put_in_place_of_torchs_call_is_called(dimensions):
+    ours, theirs = layer(dimensions)
+    x = image(dimensions)
+    ours._conv_forward = lambda x, weight, bias: -type(theirs)._conv_forward(theirs, x, weight, bias)
+    assert torch.equal(ours(x), -theirs(x))
+
+
 def test_what_is_infinite_is_nan_or_infinite_near_by():
     ours, theirs = layer()
     x = drawn(1, 16, 16, 16)
