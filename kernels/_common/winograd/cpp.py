@@ -37,12 +37,13 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
 
 
 @cache
-def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False) -> bool:
+def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, copied: bool = False) -> bool:
     """Does it save enough multiplications for maps of y's size, (N, _, [D,] H, W), and taps, (O, C, [k,] 3, 3)?
 
-    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX; contiguous maps it
-    copies, as is done here. `alone`: a layer by itself, among others that leave nothing of its own in the caches, for
-    which turning a value of maps into points costs as much as to multiply 14 times (AMD EPYC), a call as 2^19 times.
+    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX. `alone`: a layer by
+    itself, among others that leave nothing of its own in the caches, for which turning a value of maps into points, or
+    back, costs as much as to multiply 8 times more, where it is `copied` from and to contiguous maps 22 times, and
+    turning a tap into a point 25 times (AMD EPYC).
     """
     (O, C), depth = taps[:2], prod(taps[2:-2])
     if C % LANES or O % LANES or dtype not in (torch.float32, torch.bfloat16) or not _has_vectors():
@@ -52,8 +53,7 @@ def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fals
     ours = depth * min(_work(y, C * O, dtype).values())
     least = 1.7 if dtype == torch.float32 else 2.6
     if alone:
-        ours += (positions * 14 * (C + O) + (1 << 19)) / (C * O)
-        least *= 1.17
+        ours += 25 * depth * (tile(y, taps, dtype) + 2) ** 2 + (8 + 14 * copied) * positions * (C + O) / (C * O)
     return theirs >= least * ours and (dtype == torch.float32 or not has_amx())
 
 

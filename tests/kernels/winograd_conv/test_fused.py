@@ -37,7 +37,7 @@ def everywhere(monkeypatch):
     if not cpp.runs():
         pytest.skip("no AVX2, or no C++ compiler")
 
-    def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool) -> bool:
+    def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool, copied: bool) -> bool:
         return dtype in TOLERANCE and taps[0] % 16 == taps[1] % 16 == 0 and y.numel() > y[1]
 
     monkeypatch.setattr(cpp, "pays", pays)
@@ -104,8 +104,9 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, n, C, O, height, width, pad
 @settings(deadline=None, max_examples=20)
 @given(
     n=st.integers(1, 2), C=st.sampled_from([16, 48]), O=st.sampled_from([16, 32]),
-    size=st.tuples(st.integers(1, 6), st.integers(4, 11), st.integers(4, 11)), deep=st.booleans(),
-    padding=st.sampled_from([(0, 0), (1, 1), (0, 1), (2, 2), (2, 0)]), layouts=st.tuples(*[st.booleans()] * 3),
+    size=st.tuples(st.integers(1, 6) | st.integers(49, 101), st.integers(4, 11), st.integers(4, 11)),
+    deep=st.booleans(), padding=st.sampled_from([(0, 0), (1, 1), (0, 1), (2, 2), (2, 0)]),
+    layouts=st.tuples(*[st.booleans()] * 3),
     shifted=st.booleans(),
 )  # fmt: skip
 def test_volumes_as_in_float64(dtype, n, C, O, size, deep, padding, layouts, shifted):
@@ -129,6 +130,21 @@ def test_volumes_as_in_float64(dtype, n, C, O, size, deep, padding, layouts, shi
         assert close(f, e, TOLERANCE[dtype])
     if deep and in_depth == around:
         assert torch.equal(winograd_conv3d(*inputs, padding=around), y)
+
+
+@both
+def test_the_same_bits_of_volumes_whatever_the_threads(dtype):
+    x, W = drawn(2, 16, 9, 13, 21, dtype=dtype).requires_grad_(), drawn(32, 16, 3, 3, 3, dtype=dtype).requires_grad_()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            y = winograd_conv3d(x, W, padding=1)
+            found.append((y, *torch.autograd.grad(y.sin().sum(), (x, W))))
+    finally:
+        torch.set_num_threads(before)
+    assert is_winograds(found[0][0])
+    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(others, found[0], strict=True))
 
 
 @layouts
@@ -253,6 +269,10 @@ def test_only_where_it_pays(monkeypatch):
         assert [is_winograds(conv(x)) for x in (large, small)] == [not cpp.has_amx(), False]
     with torch.autocast("cpu", torch.float16):
         assert not is_winograds(conv(large))
+    many = WinogradConv2d(368, 16, 3, padding=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        wide = [drawn(1, 368, 64, 64, channels_last=last) for last in (False, True)]
+        assert [is_winograds(many(x)) for x in wide] == [False, not cpp.has_amx()]  # one of them is copied
     conv = WinogradConv3d(32, 32, 3, padding=1)
     assert [is_winograds(conv(drawn(2, 32, *size))) for size in ((8, 16, 16), (1, 32, 32))] == [True, False]
 
