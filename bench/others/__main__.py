@@ -1,10 +1,10 @@
 """`python -m bench.others`: time and memory of others' models before and after `accelerate`, into docs/kernels.md.
 
-Each model is trained, forward and backward, as it was made and accelerated, in turns: a ratio is the median of those of
-the rounds. Freed memory stays with the process, as fresh pages, which one form or the other gets by chance, take up to
-a twelfth of a step. Memory is the most bytes of tensors alive at a time in a step, without parameters and their
-gradients; on a CPU the operations' own scratch memory is not seen. With `--device cuda` or `--only` the table is
-printed, not written.
+Each model is trained, forward and backward, as it was made and accelerated, in turns: a ratio is the median of those
+of the rounds, of which the middle half are between the two numbers beside it. Freed memory stays with the process, as
+fresh pages, which one form or the other gets by chance, take up to a twelfth of a step. Memory is the most bytes of
+tensors alive at a time in a step, without parameters and their gradients; on a CPU the operations' own scratch memory
+is not seen. With `--device cuda` or `--only` the table is printed, not written.
 """
 
 import argparse
@@ -48,9 +48,11 @@ class Row:
 
     def __str__(self) -> str:
         a, b = (1e-6 * bytes_ for bytes_ in (self.memory.a[0], self.memory.b[0]))
+        low, high = self.times.middle_half
         return (
             f"| {self.name} | {self.layout} | {self.dtype} | {self.swapped} "
-            f"| {1e3 * self.times.median_a:.0f} | {1e3 * self.times.median_b:.0f} | **{self.times.ratio:.2f}** "
+            f"| {1e3 * self.times.median_a:.0f} | {1e3 * self.times.median_b:.0f} "
+            f"| **{self.times.ratio:.2f}** ({low:.2f} to {high:.2f}) "
             f"| {a:.0f} | {b:.0f} | **{a / b:.2f}** |"
         )
 

@@ -34,8 +34,9 @@ from lorbms_fast.kernels._common.winograd import relu_conv2d, relu_conv2d_backwa
 from lorbms_fast.kernels.densenet_block import cpp, passes, reference
 from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
 
-# Bytes of what a layer reads that each thread makes at once: half of a core's own cache, the rest is for the stack's.
-_CHUNK = 1 << 19
+# Bytes of what a layer reads that each thread makes at once: about a core's own cache. With half of it a step takes as
+# long in float32 and 2% longer in bfloat16, for more calls.
+_CHUNK = 1 << 20
 
 
 def densenet_block(x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[tuple[Statistics, Statistics]]]:

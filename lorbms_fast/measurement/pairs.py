@@ -33,7 +33,17 @@ class Pair:
     @property
     def ratio(self) -> float:
         """Times that B is faster: the median of the rounds' own ratios."""
-        return median(a / b for a, b in zip(self.a, self.b, strict=True))
+        return median(self._ratios)
+
+    @property
+    def middle_half(self) -> tuple[float, float]:
+        """Between which the middle half of the rounds' own ratios are."""
+        outside = len(self.a) // 4
+        return self._ratios[outside], self._ratios[-1 - outside]
+
+    @property
+    def _ratios(self) -> list[float]:
+        return sorted(a / b for a, b in zip(self.a, self.b, strict=True))
 
 
 def seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
