@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.engine.first_use.judging import judged
+from lorbms_fast.kernels.dense_block.triton.ops import _MANY
 
 CPU = torch.device("cpu")
 
@@ -84,10 +86,12 @@ def test_a_kernel_that_does_not_compile_is_named_with_its_reason(setting, monkey
 
 
 def test_errors_are_judged_by_the_definitions_own():
-    exact, own = [torch.ones(4, dtype=torch.float64)], [torch.full((4,), 1.01)]
-    assert judged([torch.full((4,), 1.03)], own, exact).wrong is None
-    assert judged([torch.full((4,), 1.05)], own, exact).wrong
-    assert judged([torch.full((4,), math.nan)], own, exact).wrong
+    exact = [torch.ones(4, dtype=torch.float64)]
+    for off in (1e-4, 1e-2, 1.6):
+        own = [torch.full((4,), 1 + off)]
+        assert judged([torch.full((4,), 1 + 3 * off)], own, exact).wrong is None
+        assert judged([torch.full((4,), 1 + 5 * off)], own, exact).wrong
+        assert judged([torch.full((4,), math.nan)], own, exact).wrong
 
 
 def test_inputs_are_exact_in_half_precision():
@@ -124,6 +128,13 @@ def test_the_model_is_covered():
     rate, t, flawed, *_ = results(definition, definition.inputs(CPU), torch.float64, "reference")
     assert (t, flawed.sum()) == (7, 0)
     assert 0 < rate < 4e-4
+
+
+def test_few_images_and_many_are_checked(setting):
+    """More programs an image of a dense block, and one for it."""
+    found = [case for n in replace(setting, rehearse=False).batches for case in cases(ModelConfig(), n, 64)]
+    images = [case.shapes[0][0] for case in found if "dense block, encoder" in case.name]
+    assert min(images) < _MANY <= max(images)
 
 
 BEHAVIOURS = {

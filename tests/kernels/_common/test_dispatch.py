@@ -19,6 +19,10 @@ def test_choosing_a_form():
         select_impl("cuda", x)
 
 
+def test_a_gpus_tests_run_kernels_natively():
+    assert not dispatch.INTERPRETED  # only `interpreted` may say so, for the length of a test
+
+
 def test_triton_is_refused_where_it_cannot_run(monkeypatch):
     x = torch.ones(1)
     monkeypatch.setattr(dispatch, "TRITON", False)

@@ -221,6 +221,17 @@ def test_the_command_prints_predictions(monkeypatch, capsys):
     assert "'TITAN'" in capsys.readouterr().err
 
 
+def test_gpus_are_known_by_their_drivers_names():
+    names = {
+        "A100": "NVIDIA A100-SXM4-80GB", "RTX 4090": "NVIDIA GeForce RTX 4090", "L40S": "NVIDIA L40S",
+        "RTX 5090": "NVIDIA GeForce RTX 5090", "H100": "NVIDIA H100 80GB HBM3", "H200": "NVIDIA H200",
+        "B200": "NVIDIA B200",
+    }  # fmt: skip
+    assert [gpu_called(name).name for name in names.values()] == list(names)
+    assert gpu_called("NVIDIA GeForce GTX 1080") is None
+    assert gpu_called("NVIDIA H200").bandwidth == 4.8e12
+
+
 NOTE = {"preset": "thesis", "batch_size": 12, "precision": "bfloat16", "iterations": 2}
 
 
