@@ -62,5 +62,5 @@ def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None
     elif form == "reference":
         u_next = [power_step(weight, u)[0] for weight, u in zip(weights, us, strict=True)]
     else:
-        u_next = [u.unsqueeze(0) for u in fused.power_steps(weights, us)[0]]
+        u_next = [u[None] for u in fused.power_iteration(weights, us).u.split([len(weight) for weight in weights])]
     torch._foreach_copy_(list(us), u_next)

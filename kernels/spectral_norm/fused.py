@@ -1,37 +1,76 @@
-"""Spectral normalization of a list of weights with few dispatched operations."""
+"""Spectral normalization of a list of weights: C++ loops over all of them if there is a compiler, else torch's.
+
+A weight (O, ...) is read as the matrix (O, K) that lies in memory: the order of its columns is no matter to sigma.
+"""
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels.spectral_norm import cpp
 
 EPS = 1e-12
 
 
-def power_steps(weights: Sequence[Tensor], us: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """One step of the power iteration for each weight: u' (O,), v (everything else, as `_matrix` has it) and sigma."""
-    matrices = [_matrix(weight.detach()) for weight in weights]
-    v, _ = _normalize([torch.mv(W.T, u.detach().flatten()) for W, u in zip(matrices, us, strict=True)])
-    u_next, norms = _normalize([torch.mv(W, v_i) for W, v_i in zip(matrices, v, strict=True)])
-    # sigma = u' . W v with u' = W v / (|W v| + 1e-12), which is |W v|^2 / (|W v| + 1e-12).
-    return u_next, v, list(torch._foreach_div(torch._foreach_mul(norms, norms), torch._foreach_add(norms, EPS)))
+class Vectors(NamedTuple):
+    """What the iteration found for several weights."""
+
+    u: Tensor
+    """Each weight's (O,), one after the other."""
+    v: Tensor
+    """Each weight's (K,), one after the other, as columns lie in memory."""
+    sigma: Tensor
+    """One a weight, `u^T W v`."""
+
+    def each(self, weights: Sequence[Tensor]) -> list["Vectors"]:
+        """Those of each weight."""
+        us, vs = self.u.split([len(W) for W in weights]), self.v.split([W.numel() // len(W) for W in weights])
+        return list(map(Vectors, us, vs, self.sigma.split(1)))
+
+
+@torch.no_grad()
+def power_iteration(
+    weights: Sequence[Tensor], first: Sequence[Tensor], u_first: bool = True, iterations: int = 1, eps: float = EPS,
+    added: bool = True,
+) -> Vectors:  # fmt: skip
+    """Iterate for each weight: `v = normalize(W^T u)` and `u = normalize(W v)`, or v before u.
+
+    Args:
+        weights: that lie as matrices, contiguous or channels_last.
+        first: the vectors that are read, u or, as columns lie in memory, v.
+        u_first: which of them.
+        iterations: how many, one at least.
+        eps: of `normalize`.
+        added: whether it divides by `|a| + eps`, or by the larger of the two.
+    """
+    if cpp.take(weights, first):
+        return Vectors(*cpp.power_iteration(list(weights), list(first), u_first, iterations, eps, added))
+    matrices = [_matrix(W) for W in weights]
+    of_side = {u_first: [a.flatten() for a in first]}
+    for half in range(2 * iterations):
+        is_u = u_first == (half % 2 == 0)
+        products = [torch.mv(W.T if is_u else W, a) for W, a in zip(matrices, of_side[is_u], strict=True)]
+        norms = torch._foreach_norm(products)
+        divisors = torch._foreach_add(norms, eps) if added else torch._foreach_clamp_min(norms, eps)
+        found = torch._foreach_div(products, divisors)
+        of_side[not is_u] = [a.to(kept.dtype) for a, kept in zip(found, first, strict=True)]
+    # sigma = a' . a with a' = a / divisor, of the last product a.
+    sigma = torch.stack(torch._foreach_div(torch._foreach_mul(norms, norms), divisors))
+    return Vectors(torch.cat(of_side[True]), torch.cat(of_side[False]), sigma)
 
 
 def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
     """Every W / sigma, u' and v constants in the backward; documented at the package's function of this name."""
-    u_next, v, sigma = power_steps(weights, us)
-    return divide(weights, u_next, v, sigma)
+    return divide(weights, power_iteration(weights, us))
 
 
-def divide(
-    weights: Sequence[Tensor], u: Sequence[Tensor], v: Sequence[Tensor], sigma: Sequence[Tensor]
-) -> list[Tensor]:
+def divide(weights: Sequence[Tensor], vectors: Vectors) -> list[Tensor]:
     """Every W / sigma where `sigma = u^T W v`, u and v constants in the backward."""
-    return list(_Divide.apply(len(weights), *weights, *u, *v, *sigma))
+    return list(_Divide.apply(*vectors, *weights))
 
 
 class _Divide(torch.autograd.Function):
@@ -41,33 +80,40 @@ class _Divide(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        weights, u, v, sigma = (tensors[i * count : (i + 1) * count] for i in range(4))
-        ctx.save_for_backward(*weights, *u, *v, *sigma)
-        ctx.count = count
-        return tuple(torch._foreach_div(weights, sigma))
+    def forward(ctx: Any, u: Tensor, v: Tensor, sigma: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(u, v, sigma, *weights)
+        if cpp.take(weights, (u, v, sigma)):
+            return tuple(cpp.divide(list(weights), u, v, sigma))
+        return tuple(torch._foreach_div(weights, list(sigma.unbind())))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        n, saved = ctx.count, ctx.saved_tensors  # once: a checkpoint unpacks them no second time
-        weights, u, v, sigma = (saved[i * n : (i + 1) * n] for i in range(4))
+        u, v, sigma, *weights = ctx.saved_tensors
+        vectors = Vectors(u, v, sigma)
         if double_backward.asked_for(*grads):
             defined = [
-                double_backward.by_definition(partial(_divided, u_i, v_i), (W,), g)[0]
-                for g, W, u_i, v_i in zip(grads, weights, u, v, strict=True)
+                double_backward.by_definition(partial(_divided, of_weight), (W,), g)[0]
+                for g, W, of_weight in zip(grads, weights, vectors.each(weights), strict=True)
             ]
-            return None, *defined, *([None] * 3 * n)
-        g = [_matrix(grad, W) for grad, W in zip(grads, weights, strict=True)]
-        inner = [torch.dot(g_i.flatten(), _matrix(W).flatten()) for g_i, W in zip(g, weights, strict=True)]
-        u_scaled = torch._foreach_mul(u, torch._foreach_div(inner, sigma))
-        result = [torch.addr(g_i, u_i, v_i, alpha=-1) for g_i, u_i, v_i in zip(g, u_scaled, v, strict=True)]
-        torch._foreach_div_(result, sigma)
-        return None, *(_restored(matrix, W) for matrix, W in zip(result, weights, strict=True)), *([None] * 3 * n)
+            return None, None, None, *defined
+        if cpp.take(weights, (*vectors, *grads)):
+            return None, None, None, *cpp.divide_backward(list(grads), weights, *vectors)
+        return None, None, None, *_through_division(grads, weights, vectors)
 
 
-def _divided(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+def _through_division(grads: Sequence[Tensor], weights: Sequence[Tensor], vectors: Vectors) -> list[Tensor]:
+    us, vs, sigmas = zip(*vectors.each(weights), strict=True)
+    g = [_matrix(grad, W) for grad, W in zip(grads, weights, strict=True)]
+    inner = [torch.dot(g_i.flatten(), _matrix(W).flatten()) for g_i, W in zip(g, weights, strict=True)]
+    u_scaled = torch._foreach_mul(us, torch._foreach_div(inner, sigmas))
+    result = [torch.addr(g_i, u_i, v_i, alpha=-1) for g_i, u_i, v_i in zip(g, u_scaled, vs, strict=True)]
+    torch._foreach_div_(result, sigmas)
+    return [_restored(matrix, W) for matrix, W in zip(result, weights, strict=True)]
+
+
+def _divided(vectors: Vectors, weight: Tensor) -> Tensor:
     """W / sigma, by the definition."""
-    return weight / torch.dot(u, torch.mv(_matrix(weight), v))
+    return weight / torch.dot(vectors.u, torch.mv(_matrix(weight), vectors.v))
 
 
 def _matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
@@ -84,9 +130,3 @@ def _restored(matrix: Tensor, weight: Tensor) -> Tensor:
 
 def _channels_last(weight: Tensor) -> bool:
     return weight.dim() > 2 and not weight.is_contiguous() and weight.movedim(1, -1).is_contiguous()
-
-
-def _normalize(vectors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """`a / (|a| + 1e-12)` and `|a|` of every vector a."""
-    norms = list(torch._foreach_norm(vectors))
-    return list(torch._foreach_div(vectors, torch._foreach_add(norms, EPS))), norms

@@ -32,11 +32,15 @@ class Loops:
 
     def take(self, *maps: Tensor) -> bool:
         """Check that they go through maps like these, of one shape and dtype, on this machine."""
-        return same_lines(*maps) and library(self._source, _HEADERS) is not None
+        return same_lines(*maps) and self.built()
 
     def take_rows(self, *maps: Tensor) -> bool:
         """Check that they go through contiguous maps like these on this machine."""
-        return same_rows(*maps) and library(self._source, _HEADERS) is not None
+        return same_rows(*maps) and self.built()
+
+    def built(self) -> bool:
+        """Check that they are there, or can be."""
+        return library(self._source, _HEADERS) is not None
 
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
         """Call a function; the first maps' shape and dtype count, and no strides of contiguous maps taken as rows."""

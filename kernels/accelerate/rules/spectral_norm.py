@@ -20,7 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from lorbms_fast.kernels._common.dispatch import transformed
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.swapping import become, restored
-from lorbms_fast.kernels.spectral_norm.fused import divide
+from lorbms_fast.kernels.spectral_norm.fused import Vectors, divide, power_iteration
 
 _PREPARED = "_prepared_vectors"
 
@@ -32,12 +32,11 @@ class JointSpectralNorm(_SpectralNorm):
         """Divide a weight by its largest singular value."""
         if not _takes(weight, self.dim):
             return super().forward(weight)
-        if self.training:
-            made = _made(_Member(self, weight, self._v, u_first=False))
-            _keep((self._u, self._v), made)
-        else:
-            made = self._u.clone(), self._v.clone()
-        return _divided(weight, *made)
+        if not self.training:
+            return _divided(weight, _kept(weight, self._u, self._v))
+        made = _made(_Member(self, weight, self._v, u_first=False))
+        _keep((self._u, self._v), made, weight)
+        return _divided(weight, made)
 
 
 class JointSpectralNormHook(SpectralNorm):
@@ -48,12 +47,11 @@ class JointSpectralNormHook(SpectralNorm):
         weight, u, v = (getattr(module, self.name + of) for of in ("_orig", "_u", "_v"))
         if not _takes(weight, self.dim):
             return super().compute_weight(module, do_power_iteration)
-        if do_power_iteration:
-            made = _made(_Member(self, weight, u, u_first=True))
-            _keep((u, v), made)
-        else:
-            made = u.clone(), v.clone()
-        return _divided(weight, *made)
+        if not do_power_iteration:
+            return _divided(weight, _kept(weight, u, v))
+        made = _made(_Member(self, weight, u, u_first=True))
+        _keep((u, v), made, weight)
+        return _divided(weight, made)
 
 
 def spectral_norms(model: nn.Module) -> Iterator[Finding]:
@@ -112,11 +110,6 @@ class _Member(NamedTuple):
     first: Tensor
     u_first: bool
 
-    @property
-    def matrix(self) -> Tensor:
-        """That of the iteration's first product."""
-        return _matrix(self.weight).T if self.u_first else _matrix(self.weight)
-
 
 @torch.no_grad()
 def prepare(network: nn.Module, _arguments: Any) -> None:
@@ -125,31 +118,27 @@ def prepare(network: nn.Module, _arguments: Any) -> None:
         return
     all_members = list(_members(network))
     network.__dict__[_PREPARED] = [member.norm for member in all_members]
-    groups: dict[tuple[int, float], list[_Member]] = defaultdict(list)
+    groups: dict[Any, list[_Member]] = defaultdict(list)
     for member in all_members:
-        groups[member.norm.n_power_iterations, member.norm.eps].append(member)
+        groups[member.u_first, member.norm.n_power_iterations, member.norm.eps].append(member)
     for members in groups.values():
         for member, made in zip(members, _iterated(members), strict=True):
             member.norm.__dict__[_PREPARED] = made
 
 
-def _made(member: _Member) -> tuple[Tensor, Tensor]:
-    """u and v that were made for a member together with others', or, in a second run of its layer, alone."""
-    prepared: tuple[Tensor, Tensor] | None = member.norm.__dict__.pop(_PREPARED, None)
-    return next(_iterated([member])) if prepared is None else prepared
+def _made(member: _Member) -> Vectors:
+    """What was made for a member together with others', or, in a second run of its layer, alone."""
+    prepared: Vectors | None = member.norm.__dict__.pop(_PREPARED, None)
+    return _iterated([member])[0] if prepared is None else prepared
 
 
-@torch.no_grad()
-def _iterated(members: Sequence[_Member]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate for members with the same number of iterations and eps; u and v of each."""
-    matrices = [member.matrix for member in members]
-    b = [member.first if member.u_first else _lying(member.first, member.weight) for member in members]
-    for _ in range(members[0].norm.n_power_iterations):
-        a = _normalized([torch.mv(W, b_i) for W, b_i in zip(matrices, b, strict=True)], b, members[0].norm.eps)
-        b = _normalized([torch.mv(W.T, a_i) for W, a_i in zip(matrices, a, strict=True)], b, members[0].norm.eps)
-    for member, a_i, b_i in zip(members, a, b, strict=True):
-        u, v = (b_i, a_i) if member.u_first else (a_i, b_i)
-        yield u, _standing(v, member.weight)
+def _iterated(members: Sequence[_Member]) -> list[Vectors]:
+    """Iterate for members that begin on one side, with the same number of iterations and eps."""
+    weights, (_, _, _, u_first) = [_matrix(member.weight) for member in members], members[0]
+    first = [m.first if u_first else _lying(m.first, m.weight) for m in members]
+    norm = members[0].norm
+    found = power_iteration(weights, first, u_first, norm.n_power_iterations, norm.eps, added=False)
+    return found.each(weights)
 
 
 def clear(network: nn.Module, _arguments: Any, _result: Any) -> None:
@@ -195,25 +184,23 @@ def _standing(v: Tensor, weight: Tensor) -> Tensor:
     return v if weight.is_contiguous() else v.view(*weight.shape[2:], -1).movedim(-1, 0).flatten()
 
 
-def _normalized(vectors: list[Tensor], like: list[Tensor], eps: float) -> list[Tensor]:
-    """As `torch.nn.functional.normalize` does it, in the dtypes of the vectors that are kept."""
-    norms = torch._foreach_clamp_min(torch._foreach_norm(vectors), eps)
-    return [v.to(kept.dtype) for v, kept in zip(torch._foreach_div(vectors, norms), like, strict=True)]
+@torch.no_grad()
+def _kept(weight: Tensor, u: Tensor, v: Tensor) -> Vectors:
+    """The vectors that a norm has kept, copied, as they may move on before the backward."""
+    u, v = u.clone(), _lying(v, weight).clone()
+    return Vectors(u, v, torch.dot(u, torch.mv(_matrix(weight), v).to(u.dtype))[None])
 
 
 @torch.no_grad()
-def _keep(buffers: Sequence[Tensor], vectors: Sequence[Tensor]) -> None:
-    torch._foreach_copy_(list(buffers), list(vectors))
+def _keep(buffers: Sequence[Tensor], made: Vectors, weight: Tensor) -> None:
+    torch._foreach_copy_(list(buffers), [made.u, _standing(made.v, weight)])
 
 
-def _divided(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def _divided(weight: Tensor, vectors: Vectors) -> Tensor:
     """`W / sigma` with `sigma = u^T W v`, u and v constants; it lies as the weight."""
-    matrix, v = _matrix(weight), _lying(v, weight)
-    with torch.no_grad():
-        sigma = torch.dot(u, torch.mv(matrix, v).to(u.dtype))
     if not (torch.is_grad_enabled() and weight.requires_grad):
-        return weight / sigma
-    (result,) = divide([matrix], [u], [v], [sigma])
+        return weight / vectors.sigma
+    (result,) = divide([_matrix(weight)], vectors)
     if weight.is_contiguous():
         return result.view_as(weight)
     return result.view(weight.shape[0], *weight.shape[2:], -1).movedim(-1, 1)

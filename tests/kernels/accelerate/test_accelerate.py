@@ -513,8 +513,8 @@ class FirstIsCheckpointed(nn.Sequential):
 @pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_spectral_norms_of_layers_that_are_run_again_in_the_backward(normalize, use_reentrant):
-    model, x = FirstIsCheckpointed(normalize, use_reentrant), torch.randn(2, 3, 8, 8, requires_grad=True)
-    other = copy.deepcopy(model)
+    model = FirstIsCheckpointed(normalize, use_reentrant).double()
+    other, x = copy.deepcopy(model), torch.randn(2, 3, 8, 8, requires_grad=True, dtype=torch.float64)
     assert accelerate(model).swapped
     for network in model, other:
         network(x).square().sum().backward()

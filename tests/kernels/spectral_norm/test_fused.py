@@ -7,15 +7,82 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorbms_fast import kernels
+from lorbms_fast.cpp import compiler
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.spectral_norm import fused
 from tests.kernels.forms import assert_forms_agree, draw, fast, size
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 @fast
-@given(st.lists(st.tuples(size, size, st.sampled_from((1, 3))), min_size=1, max_size=5))
-def test_spectral_norm_of_all_weights(shapes):
-    weights = [draw(out, channels, k, k, seed=i) for i, (out, channels, k) in enumerate(shapes)]
-    us = [draw(1, out, seed=99 + i).detach() for i, (out, _, _) in enumerate(shapes)]
-    assert_forms_agree(lambda impl: kernels.spectral_norm_all(weights, us, impl), weights)
+@given(
+    st.lists(st.tuples(size, size, st.sampled_from((1, 3)), st.sampled_from(LAYOUTS)), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_spectral_norm_of_all_weights(shapes, native):
+    weights = [
+        draw(out, channels, k, k, seed=i).detach().contiguous(memory_format=layout).requires_grad_()
+        for i, (out, channels, k, layout) in enumerate(shapes)
+    ]
+    us = [draw(1, len(weight), seed=99 + i).detach() for i, weight in enumerate(weights)]
+    with native_loops(native):
+        assert_forms_agree(lambda impl: kernels.spectral_norm_all(weights, us, impl), weights)
+
+
+# Rows and columns of several spans and threads, and as many as fill no vector.
+SIZES = [(37, 3 * 257), (1, 900), (300, 1), (64, 512)]
+
+
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize("u_first", [True, False])
+@pytest.mark.parametrize("native", [True, False])
+def test_power_iteration(native, u_first, added):
+    weights = [draw(*size, seed=i).detach() for i, size in enumerate(SIZES)]
+    first = [draw(W.shape[0 if u_first else 1], seed=9 + i).detach() for i, W in enumerate(weights)]
+    eps = 20.0  # above some norms, below others
+    with native_loops(native):
+        found = fused.power_iteration(weights, first, u_first, 3, eps, added)
+    for W, a, of_weight in zip(weights, first, found.each(weights), strict=True):
+        for half in range(6):
+            product = (W.T if (half % 2 == 0) == u_first else W) @ a
+            norm = product.norm()
+            a = product / (norm + eps if added else norm.clamp_min(eps))
+        torch.testing.assert_close(of_weight.u if u_first else of_weight.v, a)
+        torch.testing.assert_close(of_weight.sigma.squeeze(), of_weight.u @ W @ of_weight.v)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_loops_as_torchs_operations(dtype):
+    weights = [draw(*size, seed=i).detach().to(dtype).requires_grad_() for i, size in enumerate(SIZES)]
+    us = [draw(1, len(W), seed=9 + i).detach().to(dtype) for i, W in enumerate(weights)]
+    results, threads = [], torch.get_num_threads()
+    for native, count in (True, 1), (True, 3), (False, 1):
+        torch.set_num_threads(count)
+        with native_loops(native):
+            quotients = kernels.spectral_norm_all(weights, us)
+            grads = torch.autograd.grad(quotients, weights, [W.detach().sin() for W in weights])
+        results.append([*quotients, *grads])
+    torch.set_num_threads(threads)
+    assert all(map(torch.equal, results[0], results[1]))  # the number of threads changes nothing
+    torch.testing.assert_close(results[0], results[2])
+
+
+def test_gradients_of_another_layout():
+    weight, u = draw(5, 3, 3, 3), draw(1, 5, seed=1).detach()
+    (quotient,) = kernels.spectral_norm_all([weight], [u])
+    grad = draw(5, 3, 3, 3, seed=2).detach()
+    (found,) = torch.autograd.grad(quotient, weight, grad.contiguous(memory_format=torch.channels_last))
+    (expected,) = torch.autograd.grad(kernels.spectral_norm(weight, u)[0], weight, grad)
+    torch.testing.assert_close(found, expected)
+
+
+def test_weights_of_16_bits_go_through_torchs_operations():
+    weights, us = [draw(4, 3).detach().bfloat16()], [draw(1, 4, seed=1).detach().bfloat16()]
+    (quotient,) = kernels.spectral_norm_all(weights, us)
+    assert quotient.dtype == torch.bfloat16
+    exact = kernels.spectral_norm(weights[0].double(), us[0].double())[0]
+    torch.testing.assert_close(quotient.double(), exact, rtol=2e-2, atol=2e-2)
 
 
 def test_a_penalty_of_gradients():
@@ -65,5 +132,9 @@ def test_weights_are_read_as_they_lie(layout):
         normalized = kernels.spectral_norm_all(weights, us, "fused")
         grads = torch.autograd.grad(normalized, weights, [torch.ones_like(W) for W in weights])
     assert not {"clone", "copy_", "_to_copy"} & set(done.names)
+    if compiler():
+        of_ours = [name for name in done.names if name.startswith("spectral_norm")]
+        assert len(of_ours) == 3
+        assert not {"mv", "dot", "addr"} & set(done.names)
     for W, W_bar, grad in zip(weights, normalized, grads, strict=True):
         assert W_bar.stride() == grad.stride() == W.stride()
