@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from lorbms_fast.config import OptimConfig, Precision
+from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels.lorbms.adam import step_size
 from lorbms_fast.kernels.passes import constant
 from lorbms_fast.types import Networks
@@ -89,8 +90,8 @@ class Adam(torch.optim.Optimizer):
         m, v = ([self.state[parameter][name] for parameter in moved] for name in ("exp_avg", "exp_avg_sq"))
         rate = rate.float() if rate.is_cuda else rate  # which is how the kernels read it
         torch._fused_adam_(
-            moved, gradients, m, v, [], [self._infinity] * len(moved), lr=rate, beta1=beta1, beta2=beta2,
-            weight_decay=0.0, eps=self.EPS, amsgrad=False, maximize=False,
+            _as_rows(moved), _as_rows(gradients), _as_rows(m), _as_rows(v), [], [self._infinity] * len(moved),
+            lr=rate, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=self.EPS, amsgrad=False, maximize=False,
             grad_scale=getattr(self, "grad_scale", None), found_inf=overflow,
         )  # fmt: skip
         # torch's kernel does not say so, and what was made of parameters must be known to be out of date.
@@ -112,6 +113,11 @@ class Adam(torch.optim.Optimizer):
         if self.scaler.is_enabled():
             self.scaler._per_optimizer_states.clear()
             self.scaler.load_state_dict(scaler or self.scaler.state_dict())
+
+
+def _as_rows(tensors: list[Tensor]) -> list[Tensor]:
+    """Look at channels_last tensors as contiguous ones: torch's kernel would copy the gradients of others."""
+    return [tensor.permute(0, 2, 3, 1) if is_channels_last(tensor) else tensor for tensor in tensors]
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,21 @@ def test_adam_has_eps_where_tensorflow_has_it():
     assert x.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_adam_reads_channels_last_gradients_where_they_lie():
+    beside, plain = (
+        torch.nn.Parameter(torch.ones(4, 3, 3, 3).contiguous(memory_format=layout))
+        for layout in (torch.channels_last, torch.contiguous_format)
+    )
+    gradient = torch.randn(4, 3, 3, 3)
+    for x in (plain, beside):
+        x.grad = torch.empty_like(x).copy_(gradient)
+        optimizer = Adam([x], lr=0.1)
+        with torch.profiler.profile() as seen:
+            optimizer.step()
+        assert "aten::clone" not in {event.key for event in seen.key_averages()}
+    assert torch.equal(beside, plain)
+
+
 def test_adam_goes_on_from_its_state():
     x, y = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     first, second = (Adam([p], lr, (0.5, 0.999)) for p, lr in ((x, 0.1), (y, 0.7)))
