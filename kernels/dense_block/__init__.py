@@ -94,7 +94,8 @@ def pack_layers(
     weights: Sequence[Any] = [Ws for Ws, _ in blocks]
     biases: Sequence[Any] = [bs for _, bs in blocks]
     if form != "reference":
-        biases = torch.cat([b for bs in biases for b in bs]).split([sum(map(len, bs)) for bs in biases])
+        together = torch.cat([b for bs in biases for b in bs])
+        biases = (together if form == "triton" else together.to(dtype)).split([sum(map(len, bs)) for bs in biases])
         weights = triton_ops.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
     return [
         PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form, asked)

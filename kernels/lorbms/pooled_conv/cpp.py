@@ -14,7 +14,7 @@ LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
         "backward_input": (3, [c_int64, c_int64, c_void_p]),
-        "backward_taps": (3, [c_int64, c_int64, c_int, c_void_p]),
+        "backward_taps": (3, [c_int64, c_int64, c_int, c_void_p, c_void_p]),
     },
 )
 
@@ -45,9 +45,10 @@ def backward_input(grad: Tensor, places: Tensor, weight: Tensor, height: int, wi
     return to_x
 
 
-@cpp_op("pooled_conv_backward_taps(Tensor grad, Tensor places, Tensor x, Tensor weight, bool relu) -> Tensor")
-def backward_taps(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu: bool) -> Tensor:
-    """Gradient of the weight, where x was convolved, or ReLU(x)."""
-    to_weight = torch.empty_like(weight)
-    LOOPS.run("backward_taps", (grad, places, x), x.shape[3], x.shape[1], relu, to_weight.data_ptr())
-    return to_weight
+@cpp_op("pooled_conv_backward_taps(Tensor grad, Tensor places, Tensor x, Tensor weight, bool relu) -> (Tensor, Tensor)")
+def backward_taps(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of the weight, where x was convolved, or ReLU(x), and of the bias."""
+    to_weight, to_bias = torch.empty_like(weight), weight.new_empty(len(weight))
+    of_results = to_weight.data_ptr(), to_bias.data_ptr()
+    LOOPS.run("backward_taps", (grad, places, x), x.shape[3], x.shape[1], relu, *of_results)
+    return to_weight, to_bias

@@ -53,11 +53,9 @@ def unpooled_backward(
     """
     if cpp.take(x, weight, places):
         grad = grad.contiguous(memory_format=torch.channels_last)
-        return (
-            cpp.backward_input(grad, places, weight, *x.shape[2:]) if needs[0] else None,
-            cpp.backward_taps(grad, places, x, weight, relu) if needs[1] else None,
-            grad.sum((0, 2, 3)) if needs[2] else None,
-        )
+        to_x = cpp.backward_input(grad, places, weight, *x.shape[2:]) if needs[0] else None
+        of_taps = cpp.backward_taps(grad, places, x, weight, relu) if needs[1] or needs[2] else (None, None)
+        return to_x, *of_taps
     g = unpooled(grad, places, *x.shape[2:])
     ones, zeros = [1, 1], [0, 0]
     grads: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(

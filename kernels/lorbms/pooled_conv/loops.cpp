@@ -92,13 +92,14 @@ void to_input(
 // Squares that are read together, and of how many, at least, there are sums of their own.
 constexpr int64_t TOGETHER = 8, MANY = 32;
 
-// The gradient of W, of x or of ReLU(x).
+// The gradients of W, of x or of ReLU(x), and of the bias.
 template <class T>
 void to_taps(
-    Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, T *to_W, int threads
+    Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, T *to_W, T *to_b,
+    int threads
 ) {
     const int64_t parts = std::clamp<int64_t>(squares.count() / MANY, 1, 16), of_part = divided(squares.count(), parts);
-    std::vector<std::vector<float>> sums_of(parts);
+    std::vector<std::vector<float>> sums_of(parts); // of W, and behind it of the bias
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
         std::vector<float> of_x(TOGETHER * 4 * C), of_grad(TOGETHER * O);
@@ -106,14 +107,19 @@ void to_taps(
 #pragma omp for schedule(static)
         for (int64_t part = 0; part < parts; part++) {
             std::vector<float> &of_W = sums_of[part];
-            of_W.resize(O * C);
+            of_W.resize(O * C + O);
+            float *const of_b = &of_W[O * C];
             const int64_t end = std::min((part + 1) * of_part, squares.count());
             for (int64_t first = part * of_part; first < end; first += TOGETHER) {
                 const int64_t count = std::min(TOGETHER, end - first);
                 for (int64_t t = 0; t < count; t++) {
                     places[t] = squares.line(which, first + t);
                     const T *const of_square = squares.line(grad, first + t);
-                    for (int64_t o = 0; o < O; o += LANES) store(&of_grad[t * O + o], load(of_square + o));
+                    for (int64_t o = 0; o < O; o += LANES) {
+                        const Vector value = load(of_square + o);
+                        store(&of_grad[t * O + o], value);
+                        store(of_b + o, load(of_b + o) + value);
+                    }
                     for (int number = 0; number < 4; number++) {
                         const T *const from = squares.corner(x, first + t, number);
                         for (int64_t c = 0; c < C; c += LANES) {
@@ -136,10 +142,10 @@ void to_taps(
             }
         }
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < O * C; i += LANES) {
+        for (int64_t i = 0; i < O * C + O; i += LANES) {
             Vector sum{};
             for (const auto &of_W : sums_of) sum += load(&of_W[i]);
-            store(to_W + i, sum);
+            store(i < O * C ? to_W + i : to_b + i - O * C, sum);
         }
     }
 }
@@ -161,9 +167,12 @@ EXPORT void backward_input(SHAPE, MAPS(grad), MAPS(which), MAPS(to_x), int64_t w
     ));
 }
 
-// The gradient of the weight, (channels, in).
-EXPORT void backward_taps(SHAPE, MAPS(grad), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, void *to_weight) {
+// The gradients of the weight, (channels, in), and of the bias.
+EXPORT void backward_taps(
+    SHAPE, MAPS(grad), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, void *to_weight, void *to_bias
+) {
     FOR_MAPS(to_taps<T>(
-        squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), in, relu, static_cast<T *>(to_weight), threads
+        squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), in, relu, static_cast<T *>(to_weight),
+        static_cast<T *>(to_bias), threads
     ));
 }
