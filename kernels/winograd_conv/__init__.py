@@ -71,6 +71,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: referenc
 
 
 class _WinogradConv(_ConvNd):
+    _dimensions: int
     impl: Impl | None = None
 
     def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
@@ -80,7 +81,7 @@ class _WinogradConv(_ConvNd):
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
-        others = torch.compiler.is_compiling() or transformed() or input.dim() != len(self.kernel_size) + 2
+        others = torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions
         if others or input.numel() * self.out_channels < MANY or why_no_winograd_conv(self) is not None:
             return super().forward(input)
         padding = _padding(self)
@@ -98,6 +99,8 @@ class WinogradConv2d(_WinogradConv, nn.Conv2d):
     Arguments, parameters and state dict are torch's.
     """
 
+    _dimensions = 2
+
 
 class WinogradConv3d(_WinogradConv, nn.Conv3d):
     """`torch.nn.Conv3d`, 3x3x3 and 1x3x3 convolutions of stride 1 as `winograd_conv3d`, others by torch's own.
@@ -108,13 +111,15 @@ class WinogradConv3d(_WinogradConv, nn.Conv3d):
     Arguments, parameters and state dict are torch's.
     """
 
+    _dimensions = 3
+
 
 def why_no_winograd_conv(conv: _ConvNd) -> str | None:
     """Why a convolution cannot be Winograd's, whatever the input; None if it can."""
     if "_conv_forward" in vars(conv):
         return "was changed"
-    ones = (1,) * len(conv.kernel_size)
-    if conv.kernel_size not in fused.TAPS or (conv.stride, conv.dilation, conv.groups) != (ones, ones, 1):
+    steps = conv.stride, conv.dilation
+    if conv.kernel_size not in fused.TAPS or conv.groups > 1 or any(by != (1,) * len(conv.kernel_size) for by in steps):
         return "not 3x3, 3x3x3 or 1x3x3 with stride 1, without dilation and groups"
     if isinstance(conv.padding, int) or not fused.pads(_padding(conv), conv.kernel_size):
         return "padded by more than 2 on a side, or not alike in height and width, or in depth more than the taps reach"

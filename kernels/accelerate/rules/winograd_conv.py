@@ -9,6 +9,7 @@ from lorbms_fast.kernels.accelerate.rules.devices import no_loops, not_the_cpu
 from lorbms_fast.kernels.accelerate.swapping import become
 from lorbms_fast.kernels.densenet_block import DenseNetBlock
 from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, why_no_winograd_conv
+from lorbms_fast.kernels.winograd_conv.fused import TAPS
 
 _FASTER = {nn.Conv2d: WinogradConv2d, nn.Conv3d: WinogradConv3d}
 
@@ -26,8 +27,8 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Conv3d) or module in computed_by_blocks:
             continue
-        square = module.kernel_size[-2:] == (3, 3) and module.stride in ((1, 1), (1, 1, 1))
-        if not square or type(module).__module__.startswith("lorbms_fast."):
+        known = module.kernel_size in TAPS and module.stride in ((1, 1), (1, 1, 1))
+        if not known or type(module).__module__.startswith("lorbms_fast."):
             continue
         kind = type(module).__name__
         reason = _why_not(module) or why_not_here

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lorbms_fast.kernels import (
     WinogradConv2d,
     WinogradConv3d,
+    accelerate,
     use_impl,
     winograd_conv,
     winograd_conv2d,
@@ -327,14 +328,16 @@ def test_a_parametrization_is_computed_once_a_forward(dimensions):
 
 
 @dimensions
-@pytest.mark.parametrize("name", ["padding", "stride", "dilation"])
+@pytest.mark.parametrize("name", ["padding", "stride", "dilation", "kernel_size"])
 def test_sizes_may_be_assigned_as_torch_takes_them(dimensions, name):
     x = image(dimensions)
     for value in (1, (1,), [1] * dimensions):
         ours, theirs = layer(dimensions)
         for conv in (ours, theirs):
             setattr(conv, name, value)
-        assert close(ours(x), theirs(x), 1e-5)
+        accelerate(theirs_too := copy.deepcopy(theirs))
+        for conv in (ours, theirs_too):
+            assert close(conv(x), theirs(x), 1e-5)
 
 
 @dimensions
