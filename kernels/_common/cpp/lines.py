@@ -69,7 +69,8 @@ def _alike(first: Tensor, *others: Tensor) -> bool:
 
 def plain(maps: Tensor) -> bool:
     """Is a tensor what lies in the CPU's memory?"""
-    return type(maps) in (Tensor, Parameter) and maps.is_cpu and not maps.is_neg()
+    own = type(maps) in (Tensor, Parameter) and maps.is_cpu and maps.layout is torch.strided
+    return own and not (maps.is_neg() or maps._is_zerotensor())
 
 
 def empty_channels_last(x: Tensor) -> Tensor:

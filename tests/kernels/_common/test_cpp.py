@@ -46,3 +46,5 @@ def test_what_loops_cannot_go_through():
     assert not same_lines(maps.to("meta"))
     assert not same_lines(maps[:, :, 0, 0])
     assert not same_lines(torch._neg_view(maps))
+    assert not same_lines(torch._efficientzerotensor(maps.shape))
+    assert not same_lines(torch.empty(maps.shape).to_mkldnn())
