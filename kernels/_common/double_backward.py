@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels._common.dispatch import transformed
 
 # Of torch's two ways to send many through at once; that for gradients is the older one in torch 2.13.
 _IS_BATCHED = [
@@ -18,12 +19,13 @@ _IS_BATCHED = [
 def asked_for(*grads: Tensor | None) -> bool:
     """Say whether the backward that is running is differentiated itself, or takes many gradients at once.
 
-    So asks `create_graph=True`, and `is_grads_batched=True`, as a vectorized Jacobian does. `grads` are what comes in.
+    So asks `create_graph=True`, and `is_grads_batched=True`, as a vectorized Jacobian does, and whoever sends a dual
+    gradient, of forward-mode differentiation. `grads` are what comes in.
     """
     if torch.compiler.is_compiling():
         return False
     batched = (is_batched(grad) for grad in grads if grad is not None for is_batched in _IS_BATCHED)
-    return torch.is_grad_enabled() or any(batched)
+    return torch.is_grad_enabled() or transformed() or any(batched)
 
 
 def by_definition(
