@@ -1,16 +1,25 @@
 """Instance norm as C++ loops over channels_last or contiguous maps, registered as operations of torch's."""
 
 from ctypes import c_double, c_int, c_void_p
+from functools import lru_cache
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
-from lorbms_fast.kernels._common.cpp.lines import empty_channels_last
+from lorbms_fast.kernels._common.cpp.lines import (
+    DTYPES,
+    channels_last_strides,
+    empty_channels_last,
+    known_line_stride,
+    lie_in_rows,
+)
 
-_FORWARD = (2, [*[c_void_p] * 4, c_int, c_double, c_double])
-_BACKWARD = (3, [*[c_void_p] * 6, c_int, c_double])
+_FORWARD = (2, [*[c_void_p] * 3, c_int, c_double, c_double])
+_BACKWARD = (3, [*[c_void_p] * 4, c_int, c_double])
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {"forward": _FORWARD, "backward": _BACKWARD, "rows_forward": _FORWARD, "rows_backward": _BACKWARD},
@@ -30,15 +39,14 @@ def forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float
 ) -> tuple[Tensor, Tensor]:
     """Result; of each map, mean of the differences from the first position, and 1 / deviation: (2, N, C)."""
-    statistics = _empty_statistics(x)
-    parameters = _parameters(weight, bias, statistics)
-    addresses = [*_halves(statistics), *map(_address, parameters)]
-    if x.is_contiguous():
-        y = torch.empty_like(x)
-        LOOPS.run("rows_forward", (x, y), *addresses, activation, slope, eps)
-    else:
-        y = empty_channels_last(x)
-        LOOPS.run("forward", (x, y), *addresses, activation, slope, eps)
+    lie = known(x.shape, x.stride(), x.dtype)
+    statistics = torch.empty(2, *x.shape[:2], dtype=lie.exact)
+    y = torch.empty_like(x) if lie.dense else empty_channels_last(x)
+    weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
+    LOOPS.function("rows_forward" if lie.rows else "forward")(
+        lie.dtype, torch.get_num_threads(), *lie.sizes, x.data_ptr(), *lie.strides, y.data_ptr(), *lie.of_new,
+        statistics.data_ptr(), _address(weight), _address(bias), activation, slope, eps,
+    )  # fmt: skip
     return y, statistics
 
 
@@ -54,31 +62,48 @@ def backward(
 
     The gradient of the result lies as x does.
     """
-    sums = torch.empty_like(statistics)
-    parameters = _parameters(weight, bias, statistics)
-    addresses = [*_halves(statistics), *map(_address, parameters), *_halves(sums)]
-    if x.is_contiguous():
-        dx = torch.empty_like(x)
-        LOOPS.run("rows_backward", (grad, x, dx), *addresses, activation, slope)
-    else:
-        dx = empty_channels_last(x)
-        LOOPS.run("backward", (grad, x, dx), *addresses, activation, slope)
+    lie, sums = known(x.shape, x.stride(), x.dtype), torch.empty_like(statistics)
+    dx = torch.empty_like(x) if lie.dense else empty_channels_last(x)
+    weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
+    of_grad = lie.strides if grad.stride() == x.stride() else known(grad.shape, grad.stride(), grad.dtype).strides
+    LOOPS.function("rows_backward" if lie.rows else "backward")(
+        lie.dtype, torch.get_num_threads(), *lie.sizes, grad.data_ptr(), *of_grad, x.data_ptr(), *lie.strides,
+        dx.data_ptr(), *lie.of_new, statistics.data_ptr(), _address(weight), _address(bias), sums.data_ptr(),
+        activation, slope,
+    )  # fmt: skip
     return dx, sums
 
 
-def _empty_statistics(x: Tensor) -> Tensor:
-    n, channels = x.shape[:2]
-    return torch.empty(2, n, channels, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+class Lie(NamedTuple):
+    """How maps lie that loops go through, as C++ reads it."""
+
+    rows: bool
+    """Contiguous, a row of positions after another."""
+    dense: bool
+    """A new tensor like them lies as loops write it."""
+    dtype: int
+    exact: torch.dtype
+    """What statistics are computed in."""
+    sizes: tuple[int, int, int]
+    """Samples, positions, channels."""
+    strides: tuple[int, int]
+    """From a sample to the next, and from a line of channels to the next."""
+    of_new: tuple[int, int]
+    """Those of new maps."""
 
 
-def _parameters(weight: Tensor | None, bias: Tensor | None, statistics: Tensor) -> list[Tensor | None]:
-    return [None if p is None else p.to(statistics.dtype).contiguous() for p in (weight, bias)]
+@lru_cache(4096)
+def known(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Lie:
+    """Find out once how maps of a shape lie: small ones take as long as the questions."""
+    n, channels, *positions = shape
+    size, exact = prod(positions), torch.float64 if dtype == torch.float64 else torch.float32
+    rows, line = lie_in_rows(shape, strides), known_line_stride(shape, strides) or 0
+    dense = rows or strides == channels_last_strides(shape)
+    return Lie(rows, dense, DTYPES[dtype], exact, (n, size, channels), (strides[0], line), (channels * size, channels))
 
 
-def _halves(statistics: Tensor) -> tuple[int, int]:
-    """Addresses of the first and second of each map."""
-    address = statistics.data_ptr()
-    return address, address + statistics.stride(0) * statistics.element_size()
+def _exact(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if parameter is None else parameter.to(dtype).contiguous()
 
 
 def _address(parameter: Tensor | None) -> int | None:

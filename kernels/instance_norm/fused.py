@@ -5,7 +5,9 @@ difference of two large numbers when a map lies far from zero. Ours reads differ
 It keeps x and each map's statistics for the backward and not the result, which others may change in place.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,15 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation
-from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, line_stride
+from lorbms_fast.kernels._common.cpp.lines import (
+    DTYPES,
+    empty_channels_last,
+    known_line_stride,
+    lie_in_rows,
+    line_stride,
+    lines,
+    plain,
+)
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
 FEW_VALUES, FEW_POSITIONS = 1 << 15, 128
@@ -40,10 +50,12 @@ def instance_norm(
     """
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
-    trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    trains = torch.is_grad_enabled() and (
+        x.requires_grad or any(p is not None and p.requires_grad for p in (weight, bias))
+    )
     form = _form(x, weight, bias, activation, trains)
-    if form is None:
-        y = _torchs(x, eps, weight, bias)
+    if not isinstance(form, ModuleType):
+        y = form(x, eps, weight, bias)
         if activation == IDENTITY:
             return y
         return activation(y) if trains else aten.activated(y, activation)
@@ -56,32 +68,41 @@ def instance_norm(
 
 def _form(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: Activation, trains: bool
-) -> ModuleType | None:
-    """What runs on these: the loops, operations of torch's, or, None, its own norm."""
+) -> ModuleType | Callable[..., Tensor]:
+    """What runs on these: the loops, operations of torch's, or a norm of its own."""
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype and p.dtype != torch.promote_types(x.dtype, torch.float32):
-            return None
+            return _instance_norm
         if p is not None and p.device != x.device:
-            return None
-    if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0 or _torchs_is_quicker(x, activation, trains):
-        return None
-    if cpp.take(x):
-        return cpp
-    if x.is_contiguous():
-        return None if activation == IDENTITY else aten
-    return None if line_stride(x) is None else aten
-
-
-def _torchs_is_quicker(x: Tensor, activation: Activation, trains: bool) -> bool:
-    """Say whether torch's own norm is, of contiguous maps: it has vector instructions for 16 bits alone."""
+            return _instance_norm
     alone = activation == IDENTITY
-    if not x.is_contiguous() or (trains and not alone):  # torch keeps two tensors of a norm and an activation
-        return False
-    maps, values, few_values = x.shape[0] * x.shape[1], x.numel(), FEW_VALUES if trains else FEW_VALUES // 2
-    if x.element_size() > 2:
-        return values < few_values or values < FEW_POSITIONS * maps
-    few = maps < MANY_MAPS
-    return few or values > MANY_POSITIONS * maps if alone else few and values < few_values
+    if plain(x):
+        form = _quickest(x.shape, x.stride(), x.dtype, alone, trains)
+        if form is not cpp or cpp.LOOPS.built():
+            return form
+    if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0:
+        return _instance_norm
+    if x.is_contiguous():
+        return _instance_norm if alone else aten
+    return _instance_norm if line_stride(x) is None else aten
+
+
+@lru_cache(4096)
+def _quickest(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, alone: bool, trains: bool
+) -> ModuleType | Callable[..., Tensor]:
+    """What is the quickest on a CPU: asked once, as small maps take as long as the questions."""
+    values, maps, few_values = prod(shape), prod(shape[:2]), FEW_VALUES if trains else FEW_VALUES // 2
+    if len(shape) < 3 or not values or dtype not in DTYPES:
+        return _instance_norm
+    if not lie_in_rows(shape, strides):
+        return _instance_norm if known_line_stride(shape, strides) is None else cpp
+    if trains and not alone:  # torch keeps two tensors of a norm and an activation
+        return cpp
+    if dtype not in (torch.bfloat16, torch.float16):
+        return _instance_norm if values < few_values or values < FEW_POSITIONS * maps else cpp
+    few = maps < MANY_MAPS  # torch's own has vector instructions for 16 bits alone
+    return _instance_norm if (few or values > MANY_POSITIONS * maps if alone else few and values < few_values) else cpp
 
 
 class _Norm(torch.autograd.Function):
@@ -102,9 +123,11 @@ class _Norm(torch.autograd.Function):
         if double_backward.asked_for(grad):
             definition = partial(_defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), None, None, None
-        grad = _lying_as(x, grad.to(x.dtype).resolve_neg())
-        how = activation.number, activation.slope
-        dx, sums = ctx.form.backward(grad, x, statistics, weight, bias, *how)
+        if grad.stride() != x.stride() or grad.dtype != x.dtype or grad.is_neg():
+            grad = _lying_as(x, grad.to(x.dtype).resolve_neg())
+        dx, sums = ctx.form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
+        if weight is None and bias is None:
+            return dx, None, None, None, None, None
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         to_weight = sums[1].sum(0).to(weight.dtype) if needs_weight else None
         return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None, None, None
@@ -118,10 +141,10 @@ def _lying_as(x: Tensor, grad: Tensor) -> Tensor:
     """A gradient as loops over x read it."""
     if x.is_contiguous():
         return grad.contiguous()
-    return grad if line_stride(grad) is not None else empty_channels_last(x).copy_(grad)
+    return grad if lines(grad) is not None else empty_channels_last(x).copy_(grad)
 
 
-def _torchs(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _instance_norm(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Torch's own norm; of one sample its batch norm, as the gradient of 2.13's is wrong there in channels_last."""
     one = len(x) == 1 and x.dim() >= 3
     norm = torch.batch_norm if one else torch.instance_norm

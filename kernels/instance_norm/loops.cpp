@@ -14,11 +14,12 @@ int64_t span_of(Shape shape) { return std::clamp<int64_t>((1 << 15) / shape.chan
 // Lines of a block, and values of a row, that are worked on together: few enough to stay in the nearest cache.
 constexpr int64_t LINES = 8, ROW = 1 << 10;
 
+// Of each map, mean and 1 / deviation, (2, N, C); scale and shift of channels.
 template <class R> struct Parameters {
     const R *mean, *rstd, *weight, *bias;
 
-    Parameters(const void *mean, const void *rstd, const void *weight, const void *bias)
-        : mean(static_cast<const R *>(mean)), rstd(static_cast<const R *>(rstd)),
+    Parameters(Shape shape, const void *statistics, const void *weight, const void *bias)
+        : mean(static_cast<const R *>(statistics)), rstd(mean + shape.samples * shape.channels),
           weight(static_cast<const R *>(weight)), bias(static_cast<const R *>(bias)) {}
 
     R scale(int64_t c) const { return weight ? weight[c] : R(1); }
@@ -285,18 +286,19 @@ void rows_backward(
 } // namespace
 
 #define FORWARD                                                                                                        \
-    SHAPE, MAPS(x), MAPS(y), void *mean, void *rstd, const void *weight, const void *bias, int kind, double slope,     \
+    SHAPE, MAPS(x), MAPS(y), void *statistics_of_maps, const void *weight, const void *bias, int kind, double slope,   \
         double eps
 #define BACKWARD                                                                                                       \
-    SHAPE, MAPS(grad), MAPS(x), MAPS(dx), const void *mean, const void *rstd, const void *weight, const void *bias,    \
-        void *sum_g, void *sum_along, int kind, double slope
+    SHAPE, MAPS(grad), MAPS(x), MAPS(dx), const void *statistics_of_maps, const void *weight, const void *bias,        \
+        void *sums, int kind, double slope
 
 EXPORT void forward(FORWARD) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
-        statistics<T>(shape, AS(T, x), static_cast<R *>(mean), static_cast<R *>(rstd), eps, threads);
-        const Parameters<R> of(mean, rstd, weight, bias);
+        R *const mean = static_cast<R *>(statistics_of_maps);
+        statistics<T>(shape, AS(T, x), mean, mean + samples * channels, eps, threads);
+        const Parameters<R> of(shape, mean, weight, bias);
         apply<T>(shape, AS(T, x), AS(T, y), of, Activation{kind, slope}, threads);
     })
 }
@@ -306,8 +308,8 @@ EXPORT void backward(BACKWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         backward<T>(
-            shape, AS(T, grad), AS(T, x), AS(T, dx), Parameters<R>(mean, rstd, weight, bias),
-            static_cast<R *>(sum_g), static_cast<R *>(sum_along), Activation{kind, slope}, threads
+            shape, AS(T, grad), AS(T, x), AS(T, dx), Parameters<R>(shape, statistics_of_maps, weight, bias),
+            static_cast<R *>(sums), static_cast<R *>(sums) + samples * channels, Activation{kind, slope}, threads
         );
     })
 }
@@ -317,8 +319,9 @@ EXPORT void rows_forward(FORWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         rows_forward<T>(
-            shape, AS(T, x).data, AS(T, y).data, static_cast<R *>(mean), static_cast<R *>(rstd),
-            Parameters<R>(mean, rstd, weight, bias), Activation{kind, slope}, eps, threads
+            shape, AS(T, x).data, AS(T, y).data, static_cast<R *>(statistics_of_maps),
+            static_cast<R *>(statistics_of_maps) + samples * channels,
+            Parameters<R>(shape, statistics_of_maps, weight, bias), Activation{kind, slope}, eps, threads
         );
     })
 }
@@ -328,8 +331,9 @@ EXPORT void rows_backward(BACKWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         rows_backward<T>(
-            shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, Parameters<R>(mean, rstd, weight, bias),
-            static_cast<R *>(sum_g), static_cast<R *>(sum_along), Activation{kind, slope}, threads
+            shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data,
+            Parameters<R>(shape, statistics_of_maps, weight, bias), static_cast<R *>(sums),
+            static_cast<R *>(sums) + samples * channels, Activation{kind, slope}, threads
         );
     })
 }

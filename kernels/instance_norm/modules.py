@@ -44,7 +44,11 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         else:
             return self._recorded(input)
 
-    _recorded = leaf(nn.modules.instancenorm._InstanceNorm.forward)
+    @leaf
+    def _recorded(self, input: Tensor) -> Tensor:
+        if input.dim() == self._get_no_batch_dim() + 1 and input.shape[1] == self.num_features:
+            return self._in_some_form(input)
+        return nn.modules.instancenorm._InstanceNorm.forward(self, input)  # errors, warnings, and maps without a batch
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -56,15 +60,23 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             return self._in_some_form(input)
 
     def _in_some_form(self, input: Tensor) -> Tensor:
-        empty = not torch.compiler.is_compiling() and not input.numel()
         activation = self._activation()
-        if self.track_running_stats or transformed() or empty or not input.is_floating_point():
+        empty = not torch.compiler.is_compiling() and not input.numel()
+        others = self.track_running_stats or empty or not input.is_floating_point()
+        form = "reference" if others else select_impl(self.impl, input)
+        changes = form == "reference" and transformed()
+        if others or changes:
             y = super()._apply_instance_norm(input)
-            if y.requires_grad and not transformed():
+            if y.requires_grad and not changes:
                 y.register_hook(lambda g: g if g is None else g.contiguous())  # torch 2.13 misreads others on a CPU
             return activation(y)
         F._verify_spatial_size(input.size())  # type: ignore[attr-defined]
-        return run(select_impl(self.impl, input), input, self.eps, self.weight, self.bias, activation)
+        return run(form, input, self.eps, self._found("weight"), self._found("bias"), activation)
+
+    def _found(self, name: str) -> Any:
+        """A parameter, where it is found quickly, unless somebody computes it."""
+        own = self._parameters
+        return own[name] if name in own else getattr(self, name)
 
 
 class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):

@@ -40,19 +40,29 @@ def _line_stride(shape: tuple[int, ...], of_dimensions: tuple[int, ...]) -> int 
     return strides[-1] if line is None else line
 
 
-_known_line_stride = lru_cache(4096)(_line_stride)
+known_line_stride = lru_cache(4096)(_line_stride)
 """A training step asks thousands of times, of maps of a few hundred shapes. Not for what torch traces."""
+
+
+def lie_in_rows(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Say whether maps are contiguous, which have a row of positions after another."""
+    following = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != following:
+            return False
+        following *= size
+    return True
 
 
 def lines(maps: Tensor) -> Lines | None:
     """The lines of channels_last maps, or of some channels of them; None where the maps lie in another way."""
-    line = _known_line_stride(maps.shape, maps.stride())
+    line = known_line_stride(maps.shape, maps.stride())
     return None if line is None else Lines(maps.data_ptr(), maps.stride(0), line)
 
 
 def same_lines(*maps: Tensor) -> bool:
     """Can one loop go through all of these, on the CPU? Not while torch traces: its compiler makes loops of its own."""
-    return _alike(*maps) and all(_known_line_stride(m.shape, m.stride()) is not None for m in maps)
+    return _alike(*maps) and all(known_line_stride(m.shape, m.stride()) is not None for m in maps)
 
 
 def same_rows(*maps: Tensor) -> bool:
@@ -77,8 +87,13 @@ def empty_channels_last(x: Tensor) -> Tensor:
     """A new tensor of x's shape, (N, C, *positions), and dtype whose channels are neighbours in memory."""
     if x.dim() in CHANNELS_LAST:
         return torch.empty_like(x, memory_format=CHANNELS_LAST[x.dim()])
-    _, C, *positions = x.shape
+    return x.new_empty_strided(x.shape, channels_last_strides(x.shape))
+
+
+def channels_last_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of maps of a shape whose channels are neighbours in memory, without gaps."""
+    _, C, *positions = shape
     strides = [C]
     for size in reversed(positions):
         strides.insert(0, size * strides[0])
-    return x.new_empty_strided(x.shape, (strides[0], 1, *strides[1:]))
+    return strides[0], 1, *strides[1:]

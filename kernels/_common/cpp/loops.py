@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from ctypes import CDLL, c_int, c_int64, c_void_p
-from functools import cached_property, wraps
+from functools import cached_property, lru_cache, wraps
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lorbms_fast.cpp import library
-from lorbms_fast.kernels._common.cpp.lines import DTYPES, Lines, lines, same_lines, same_rows
+from lorbms_fast.kernels._common.cpp.lines import DTYPES, known_line_stride, same_lines, same_rows
 
 _HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
@@ -44,9 +44,11 @@ class Loops:
 
     def run(self, name: str, maps: Sequence[Tensor], *others: Any) -> None:
         """Call a function; the first maps' shape and dtype count, and no strides of contiguous maps taken as rows."""
-        n, channels, *positions = maps[0].shape
-        where = [number for each in maps for number in lines(each) or Lines(each.data_ptr(), each.stride(0), 0)]
-        head = DTYPES[maps[0].dtype], torch.get_num_threads(), n, prod(positions), channels
+        where: list[int] = []
+        for each in maps:
+            strides = each.stride()
+            where += each.data_ptr(), strides[0], known_line_stride(each.shape, strides) or 0
+        head = DTYPES[maps[0].dtype], torch.get_num_threads(), *_sizes(maps[0].shape)
         getattr(self._library, name)(*head, *where, *others)
 
     def function(self, name: str) -> Any:
@@ -61,6 +63,13 @@ class Loops:
             function = getattr(loops, name)
             function.restype, function.argtypes = None, [*_HEAD, *_MAPS * maps, *others]
         return loops
+
+
+@lru_cache(4096)
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Samples, positions and channels."""
+    n, channels, *positions = shape
+    return n, prod(positions), channels
 
 
 def cpp_op(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

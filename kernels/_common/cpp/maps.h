@@ -139,6 +139,12 @@ constexpr int64_t FEW = 1 << 13;
 // Channels that are worked on together: two vectors of 16 floats, a line of a processor's cache of bfloat16.
 constexpr int64_t BLOCK = 32;
 
+// Fewer channels than half a block.
+struct Few {
+    int64_t width;
+    operator int64_t() const { return width; }
+};
+
 // body(n, begin, end, c, width): `width` channels from c on of a sample's positions begin .. end - 1, at most `span` of
 // them. Full blocks have a constant width, so that the compiler makes vectors of them.
 template <class Body> void of_spans(Shape shape, int64_t span, int threads, Body body) {
@@ -154,6 +160,8 @@ template <class Body> void of_spans(Shape shape, int64_t span, int threads, Body
                     body(n, begin, end, c, std::integral_constant<int64_t, BLOCK>());
                 else if (width == BLOCK / 2)
                     body(n, begin, end, c, std::integral_constant<int64_t, BLOCK / 2>());
+                else if (width < BLOCK / 2)
+                    body(n, begin, end, c, Few{width});
                 else
                     body(n, begin, end, c, width);
             }

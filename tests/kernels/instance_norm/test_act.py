@@ -81,6 +81,7 @@ def test_forms_and_dtypes(activation, layout, native):
     with native_loops(native):
         for dtype in TOLERANCES:
             assert_as_torchs((2, 37, 5, 9), activation, True, dtype, layout, shift=1.0)
+            assert_as_torchs((2, 24, 5, 9), activation, True, dtype, layout, shift=1.0)
         assert_as_torchs((1, 33, 3, 5, 4), activation, False, torch.float32, layout)
         assert_as_torchs((2, 3, 70, 91), activation, True, torch.float32, layout)
 
@@ -96,6 +97,18 @@ def test_far_out_values(activation):
     )
     x[0, 0, 0, 0] = torch.nan
     assert layer(x).isnan().all()
+
+
+@pytest.mark.parametrize("channels", [3, 16, 24, 32])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_a_map_of_no_numbers_is_alone(channels, dtype):
+    x = LAYOUTS["channels last"](torch.randn(1, channels, 4, 4).to(dtype))
+    x[0, 2, 1, 1] = torch.nan
+    y = InstanceNormAct2d(channels)(x.requires_grad_())
+    (to_x,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    for maps in (y, to_x):
+        assert maps[0, 2].isnan().all()
+        assert maps.isnan().sum() == 16
 
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "identity"])

@@ -68,22 +68,24 @@ def test_scale_shift_and_relu(layout, shifted):
 
 @pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler")
 def test_which_form_runs():
-    """Torch's own norm where it is quicker, and nothing of autograd's around loops that nobody differentiates."""
+    """Torch's own norms where they are quicker, and nothing of autograd's around loops that nobody differentiates."""
 
     def form(shape, dtype=torch.float32, activation=IDENTITY, trains=True, layout=torch.contiguous_format):
-        return fused._form(
-            torch.ones(shape, dtype=dtype).contiguous(memory_format=layout), None, None, activation, trains
-        )
+        x = torch.ones(shape, dtype=dtype).contiguous(memory_format=layout)
+        return fused._form(x, None, None, activation, trains)
 
+    torchs = fused._instance_norm
     assert form((2, 32, 64, 64)) is form((1, 3, 4, 4), layout=torch.channels_last) is cpp
-    assert form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 256, 2, 2), torch.float16) is None
+    assert (
+        form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 256, 2, 2), torch.float16) is torchs
+    )
     assert form((4, 256, 16, 16), torch.bfloat16) is cpp
     # Of a norm and an activation torch keeps two tensors, and the second must not be changed in place.
     assert form((1, 3, 4, 4), activation=RELU) is cpp
-    assert form((1, 3, 4, 4), activation=RELU, trains=False) is None
-    assert form((1, 3, 4, 4), torch.float16, RELU, trains=False) is None
+    assert form((1, 3, 4, 4), activation=RELU, trains=False) is torchs
+    assert form((1, 3, 4, 4), torch.float16, RELU, trains=False) is torchs
     assert form((1, 3, 199, 199), torch.float16, RELU, trains=False) is cpp
-    assert form((1, 3, 0, 4), activation=RELU) is None
+    assert form((1, 3, 0, 4), activation=RELU) is torchs
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
