@@ -12,14 +12,14 @@ from lorbms_fast.kernels.lorbms.pooled_conv import cpp, reference
 from lorbms_fast.kernels.max_pool.fused import pooled, unpooled
 
 SMALL = 8 * 8
-"""Positions of maps that are so little to keep that torch's own operations are as good, and a little faster."""
+"""Positions of maps so small that torch's own operations are as good, but for loops in float32."""
 
 
 def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(N, C, H, W), (O, C, 1, 1), (O,) -> (N, O, H // 2, W // 2). Differentiable once, where maps are not small."""
-    if x.shape[2] * x.shape[3] <= SMALL:
-        return reference.pooled_conv2d(x, weight, bias)
     dtype = compute_dtype(x)
+    if x.shape[2] * x.shape[3] <= SMALL and not (dtype == torch.float32 and cpp.LOOPS.take(x)):
+        return reference.pooled_conv2d(x, weight, bias)
     with no_autocast(x):
         result: Tensor = _PooledConv.apply(x.to(dtype), weight.to(dtype), bias.to(dtype))
     return result

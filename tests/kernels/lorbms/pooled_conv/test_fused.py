@@ -2,12 +2,13 @@
 
 from unittest.mock import patch
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lorbms_fast.kernels import lorbms
-from lorbms_fast.kernels.lorbms.pooled_conv import fused
+from lorbms_fast.kernels.lorbms.pooled_conv import cpp, fused
 from tests.kernels.forms import draw, fast, results, size
 
 
@@ -25,3 +26,13 @@ def test_pooled_conv(n, channels, out, height, width, channels_last, ties, small
         )
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e, rtol=1e-12, atol=1e-12)
+
+
+def test_small_maps_go_to_the_loops_where_these_multiply_less_by_more_than_they_cost():
+    if not cpp.LOOPS.built():
+        pytest.skip("no C++ compiler")
+    weight, bias = draw(16, 16, 1, 1), draw(16, seed=1)
+    for dtype, loops in ((torch.float32, True), (torch.bfloat16, False)):
+        x = draw(2, 16, 8, 8, seed=2).contiguous(memory_format=torch.channels_last)
+        y = lorbms.pooled_conv2d(x.to(dtype), weight.to(dtype), bias.to(dtype), "fused")
+        assert (type(y.grad_fn).__name__ == "_PooledConvBackward") == loops
