@@ -8,24 +8,28 @@ from torch import Tensor
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.dispatch import transformed
 
-# Of torch's two ways to send many through at once; that for gradients is the older one in torch 2.13.
-_IS_BATCHED = [
+# Gradients that are no memory that loops could read: many sent through at once, in one of torch's two ways (that for
+# gradients is the older one in torch 2.13), and zeros of forward-mode differentiation.
+_WITHOUT_MEMORY = [
     getattr(torch._C._functorch, name)
     for name in ("is_legacy_batchedtensor", "is_batchedtensor")
     if hasattr(torch._C._functorch, name)
-]
+] + [Tensor._is_zerotensor]
 
 
 def asked_for(*grads: Tensor | None) -> bool:
-    """Say whether the backward that is running is differentiated itself, or takes many gradients at once.
+    """Say whether the backward that is running is differentiated itself, or takes what loops cannot read.
 
     So asks `create_graph=True`, and `is_grads_batched=True`, as a vectorized Jacobian does, and whoever sends a dual
     gradient, of forward-mode differentiation. `grads` are what comes in.
     """
     if torch.compiler.is_compiling():
         return False
-    batched = (is_batched(grad) for grad in grads if grad is not None for is_batched in _IS_BATCHED)
-    return torch.is_grad_enabled() or transformed() or any(batched)
+    return (
+        torch.is_grad_enabled()
+        or transformed()
+        or any(has_none(grad) for grad in grads if grad is not None for has_none in _WITHOUT_MEMORY)
+    )
 
 
 def by_definition(

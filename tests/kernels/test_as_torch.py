@@ -175,6 +175,15 @@ def test_a_dual_gradient(name, channels_last):
 
 @layers
 @layouts
+def test_a_gradient_of_zeros_without_memory(name, channels_last):
+    layer, x = made(name, channels_last)
+    y = layer(x.requires_grad_())
+    (found,) = torch.autograd.grad(y, x, torch._efficientzerotensor(y.shape, dtype=y.dtype))
+    assert not found.any()
+
+
+@layers
+@layouts
 def test_compiled_in_one_graph_with_gradients(name, channels_last):
     layer, x = made(name, channels_last)
     expected = gradients(layer, x)
