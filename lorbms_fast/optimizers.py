@@ -79,7 +79,7 @@ class Adam(torch.optim.Optimizer):
         """Take one step; parameters without a gradient stay, no closure is called; note a loss that is not finite."""
         (group,) = self.param_groups
         moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in moved]
+        gradients = [_lying_as(parameter, parameter.grad) for parameter in moved]
         of_scaler: Tensor | None = getattr(self, "found_inf", None)
         overflow = self._one_if_not_finite(gradients) if of_scaler is None else of_scaler
         rate = step_size(
@@ -113,6 +113,11 @@ class Adam(torch.optim.Optimizer):
         if self.scaler.is_enabled():
             self.scaler._per_optimizer_states.clear()
             self.scaler.load_state_dict(scaler or self.scaler.state_dict())
+
+
+def _lying_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Lay a gradient as its parameter lies, as autograd's do: torch's kernel goes through both as through memory."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def _as_rows(tensors: list[Tensor]) -> list[Tensor]:

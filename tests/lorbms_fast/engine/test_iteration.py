@@ -139,6 +139,18 @@ def test_adam_reads_channels_last_gradients_where_they_lie():
     assert torch.equal(beside, plain)
 
 
+@pytest.mark.parametrize("of_parameter", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("of_gradient", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_adam_takes_gradients_that_lie_in_another_way(of_parameter, of_gradient):
+    values, gradient = torch.randn(2, 4, 3, 3, 3)
+    found = torch.nn.Parameter(values.contiguous(memory_format=of_parameter))
+    expected = torch.nn.Parameter(values.clone())
+    found.grad, expected.grad = gradient.contiguous(memory_format=of_gradient), gradient.clone()
+    for x in (found, expected):
+        Adam([x], lr=0.1).step()
+    assert torch.equal(found, expected)
+
+
 def test_adam_goes_on_from_its_state():
     x, y = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     first, second = (Adam([p], lr, (0.5, 0.999)) for p, lr in ((x, 0.1), (y, 0.7)))
