@@ -205,7 +205,7 @@ class TrainConfig:
     batch_size: Count = 12
     """Reference images an iteration."""
     epochs: Rate = 50
-    """Passes over the store; a fraction ends inside a pass."""
+    """Passes over the store; a fraction ends inside a pass. Given alone, instead of iterations that were set before."""
     iterations: Count | None = None
     """Length in iterations, instead of epochs."""
     seed: Natural = 0
@@ -284,7 +284,7 @@ def to_json(config: TrainConfig) -> str:
 
 
 def read_config(path: Path, base: TrainConfig) -> TrainConfig:
-    """Read a TOML or JSON file of settings; what it does not name stays as in `base`.
+    """Read a TOML or JSON file of settings; what it does not name stays as in `base`, but iterations beside epochs.
 
     Raises UserError if it is missing or malformed, or names a field that does not exist or a value it cannot have.
     """
@@ -295,6 +295,8 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
         settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         if not isinstance(settings, dict):
             raise ValueError("it holds no table of settings")
+        if "epochs" in settings:
+            settings = {"iterations": None} | settings
         return TypeAdapter(TrainConfig).validate_python(_merged(dataclasses.asdict(base), settings))
     except OSError as error:
         raise UserError(f"cannot read the settings {path}: {error.strerror}") from error

@@ -25,6 +25,8 @@ class Beginning:
     variant: str | None = None
     config: Path | None = None
     resume: Path | None = None
+    epochs: str | None = None
+    iterations: str | None = None
 
 
 def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
@@ -41,6 +43,8 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         base = read_config(named.config, base)
     if named.variant is not None:
         base = with_variant(base, named.variant)
+    if named.epochs is not None and named.iterations is None:
+        base = replace(base, iterations=None)
     preset_name, variant_name = named.preset or "thesis", named.variant or "thesis"
 
     def train(

@@ -50,7 +50,7 @@ def iterations(run: Path) -> list[int]:
 )
 def test_a_pass_ends_when_its_images_do(batch_size, epochs, expected, run, capsys):
     """6 of 24 images have been seen: (24 - 6) // batch_size more batches are in the first pass."""
-    train("--resume", run, "--iterations", "None", "--epochs", epochs, "--batch-size", batch_size)
+    train("--resume", run, "--epochs", epochs, "--batch-size", batch_size)
     assert iterations(run)[-1] == expected
     assert ("nothing to do" in capsys.readouterr().out) == (expected == 2)
 
@@ -115,6 +115,16 @@ def test_few_iterations_log_nothing_as_the_page_says(run, store):
     assert Path("few/metrics.jsonl").read_text() == ""
     page = " ".join((Path(__file__).parents[2] / "docs/cli.md").read_text().split())
     assert "`metrics.jsonl` (a line every `--log-every` iterations, empty after fewer)" in page
+
+
+def test_epochs_are_counted_where_iterations_were_set_before_and_not_beside_iterations(run, store):
+    Path("pass.toml").write_text("epochs = 1")
+    Path("both.json").write_text(json.dumps({"epochs": 1, "iterations": 3}))
+    train(store.path, "--out", "whole", "--config", "tiny.json", "--epochs", 1)
+    train("--resume", run, "--out", "by_file", "--config", "pass.toml")
+    train("--resume", run, "--out", "by_both", "--config", "both.json")
+    train("--resume", run, "--epochs", 1, "--iterations", 3)
+    assert [iterations(Path(name))[-1] for name in ("whole", "by_file", "by_both", "run")] == [8, 8, 3, 3]
 
 
 @pytest.mark.parametrize("option", ["--preset demo", "--preset=thesis", "--variant hinge"])
