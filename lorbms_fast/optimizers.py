@@ -80,6 +80,10 @@ class Adam(torch.optim.Optimizer):
         (group,) = self.param_groups
         moved = [parameter for parameter in group["params"] if parameter.grad is not None]
         gradients = [_lying_as(parameter, parameter.grad) for parameter in moved]
+        for parameter in moved:
+            for moment in self.state[parameter].values():
+                if moment.stride() != parameter.stride():  # the network was given another memory format since
+                    moment.data = _lying_as(parameter, moment)
         of_scaler: Tensor | None = getattr(self, "found_inf", None)
         overflow = self._one_if_not_finite(gradients) if of_scaler is None else of_scaler
         rate = step_size(
@@ -115,9 +119,9 @@ class Adam(torch.optim.Optimizer):
             self.scaler.load_state_dict(scaler or self.scaler.state_dict())
 
 
-def _lying_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Lay a gradient as its parameter lies, as autograd's do: torch's kernel goes through both as through memory."""
-    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+def _lying_as(parameter: Tensor, beside: Tensor) -> Tensor:
+    """Lay a gradient or a moment as its parameter lies: torch's kernel goes through all of them as through memory."""
+    return beside if beside.stride() == parameter.stride() else torch.empty_like(parameter).copy_(beside)
 
 
 def _as_rows(tensors: list[Tensor]) -> list[Tensor]:

@@ -151,6 +151,20 @@ def test_adam_takes_gradients_that_lie_in_another_way(of_parameter, of_gradient)
     assert torch.equal(found, expected)
 
 
+def test_adam_goes_on_where_a_network_is_given_another_memory_format():
+    values, *gradients = torch.randn(5, 4, 3, 3, 3)
+    expected, layer = torch.nn.Parameter(values.clone()), torch.nn.Conv2d(3, 4, 3, bias=False)
+    layer.weight.data.copy_(values)
+    optimizers = Adam([expected], lr=0.1), Adam(layer.parameters(), lr=0.1)
+    formats = (torch.contiguous_format, torch.channels_last) * 2
+    for gradient, memory_format in zip(gradients, formats, strict=True):
+        layer.to(memory_format=memory_format)
+        expected.grad, layer.weight.grad = gradient, gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+        assert torch.equal(layer.weight, expected)
+
+
 def test_adam_goes_on_from_its_state():
     x, y = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     first, second = (Adam([p], lr, (0.5, 0.999)) for p, lr in ((x, 0.1), (y, 0.7)))
