@@ -1,7 +1,7 @@
 """The convolution by Winograd's algorithm where that is faster, and torch's own elsewhere.
 
-Loops read channels_last maps. Contiguous ones are copied, and copied back, as oneDNN does it with a layout of its own;
-the backward copies x again, so that it keeps no more than torch's.
+Loops read channels_last maps, and rearrange contiguous ones in the cache. Volumes are copied, and copied back, and the
+backward copies x again, so that it keeps no more than torch's.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> b
         and cpp.pays(torch.Size((len(x), len(weight), *size)), weight.shape, dtype, True, copied)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
-        and (cpp.LOOPS.take(x) or cpp.LOOPS.take_rows(x))
+        and _taken(x)
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST[weight.dim()]))
     )
 
@@ -75,32 +75,46 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, padding: Padding, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.padding = padding
-        y = new_maps(x, len(weight), *_size(x, weight, padding))
-        cpp.conv(_lines(x), _taps(weight), bias, y, padding, False, False)
+        y = _new(x, _layout(x, weight), len(weight), *_size(x, weight, padding))
+        cpp.conv(_readable(x), _taps(weight), bias, y, padding, False, False)
         return arranged(y, _layout(x, weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
-        if double_backward.asked_for(grad) or not cpp.LOOPS.take(g := _lines(grad)):
+        if double_backward.asked_for(grad) or not _taken(g := _readable(grad)):
             definition = partial(_defined, ctx.padding)
             return None, *double_backward.by_definition(definition, (x, weight, bias), grad)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[1:]
         to_x = to_weight = None
         if needs_weight:
             to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST[weight.dim()])
-            cpp.backward_taps(g, _lines(x), to_weight, ctx.padding, False)
+            cpp.backward_taps(g, _readable(x), to_weight, ctx.padding, False)
             to_weight = to_weight.contiguous(memory_format=_layout(weight))
         if needs_x:
-            cpp.backward_input(g, _taps(weight), to_x := new_maps(x, *x.shape[1:]), ctx.padding)
+            to_x = _new(x, _layout(x, weight), *x.shape[1:])
+            cpp.backward_input(g, _taps(weight), to_x, ctx.padding)
             del g  # one of the copies less at a time
             to_x = arranged(to_x, _layout(x, weight))
         return None, to_x, to_weight, grad.sum((0, *range(2, grad.dim()))) if needs_bias else None
 
 
-def _lines(maps: Tensor) -> Tensor:
-    """Maps in which channels are neighbours."""
-    return maps if _in_lines(maps) else arranged(maps, CHANNELS_LAST[maps.dim()])
+def _taken(maps: Tensor) -> bool:
+    return cpp.LOOPS.take(maps) or cpp.LOOPS.take_rows(maps)
+
+
+def _readable(maps: Tensor) -> Tensor:
+    """Maps in which channels are neighbours, or those of images that lie in rows."""
+    as_they_are = _in_lines(maps) or (cpp.in_rows(maps.shape) and maps.is_contiguous())
+    return maps if as_they_are else arranged(maps, CHANNELS_LAST[maps.dim()])
+
+
+def _new(like: Tensor, layout: torch.memory_format, channels: int, *size: int) -> Tensor:
+    """Maps to write, in this layout where loops can."""
+    shape = torch.Size((len(like), channels, *size))
+    if layout is torch.contiguous_format and cpp.in_rows(shape):
+        return like.new_empty(shape)
+    return new_maps(like, channels, *size)
 
 
 def _taps(weight: Tensor) -> Tensor:

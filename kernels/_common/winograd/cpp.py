@@ -57,6 +57,11 @@ def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fals
     return theirs >= least * ours and (dtype == torch.float32 or not has_amx())
 
 
+def in_rows(maps: Sequence[int]) -> bool:
+    """Do loops go through contiguous maps of this size? They take whole rows of tiles: long ones leave the cache."""
+    return len(maps) == 4 and maps[-1] <= 512
+
+
 def runs() -> bool:
     """Are there vectors, and a C++ compiler?"""
     return _has_vectors() and LOOPS.take(torch.ones(1, 1, 2, 2))

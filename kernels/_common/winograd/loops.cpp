@@ -28,10 +28,14 @@
 //
 // Tiles are taken so few at a time that what belongs to them stays in a core's own cache. No result depends on how many
 // threads there are. Maps and taps are float or bfloat16, all that is between them is float.
+//
+// Contiguous maps of images are made channels_last, or made of such, a band of rows at a time, in the cache.
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "transpose.h"
 #include "vectors.h"
 
 namespace {
@@ -211,7 +215,7 @@ struct Free {
 };
 
 // Memory that a thread keeps for its next convolution: to get fresh pages takes longer than to fill them.
-enum Use { TAPS_IN_POINTS, X_IN_POINTS, Y_IN_POINTS, USES };
+enum Use { TAPS_IN_POINTS, X_IN_POINTS, Y_IN_POINTS, X_IN_LINES, Y_IN_LINES, USES };
 inline float *kept(Use use, int64_t size) {
     thread_local struct {
         std::unique_ptr<float[], Free> memory;
@@ -300,8 +304,44 @@ void product(
 
 // Maps whose positions are slices of rows and columns; of an image there is one slice.
 template <class T> struct Image {
-    Maps<T> maps;
+    Maps<T> maps; // without lines where they are contiguous
     int64_t depth, height, width;
+    bool in_rows() const { return maps.line == 0; }
+};
+
+// Rows of an image, of all samples, numbered through.
+struct Rows {
+    int64_t begin, end;
+};
+
+// Rows of contiguous maps as lines, in memory that a thread keeps.
+template <class T> struct Band {
+    Image<T> image;
+    int64_t channels;
+    Rows rows;
+    T *memory;
+
+    Band(Use use, Image<T> image, int64_t channels, Rows rows)
+        : image(image), channels(channels), rows(rows),
+          memory(reinterpret_cast<T *>(kept(use, (rows.end - rows.begin) * image.width * channels))) {}
+
+    // Its lines where those of the whole image would be.
+    Image<T> lines() const {
+        const int64_t row = image.width * channels;
+        return {{memory - rows.begin * row, image.height * row, channels}, 1, image.height, image.width};
+    }
+
+    void copy(bool to_lines) const {
+        const auto [data, sample, _] = image.maps;
+        const int64_t height = image.height, width = image.width, row = width * channels;
+        for (int64_t n = rows.begin / height; n * height < rows.end; n++) {
+            const int64_t begin = std::max(rows.begin, n * height), end = std::min(rows.end, (n + 1) * height);
+            transpose_maps(
+                channels, (end - begin) * width, data + n * sample + (begin - n * height) * width, height * width,
+                memory + (begin - rows.begin) * row, channels, to_lines
+            );
+        }
+    }
 };
 
 // Taps of a convolution, 3x3 in each of `depth` slices, and zeros that surround what it reads, in depth and in a slice.
@@ -333,6 +373,23 @@ template <int TILE> struct Tiles {
         }
     }
 
+    // Rows of an image in which `count` tiles have SIDE x SIDE positions, as `find` finds them.
+    template <int SIDE, class T> Rows rows(Image<T> in, int64_t column, int64_t count, int64_t around) const {
+        const int64_t last = column + count - 1, tall = in.height;
+        const auto top = [=](int64_t t) { return t / across % down * TILE - around; };
+        const auto before = [=](int64_t t) { return t / (down * across) * tall; };
+        return {before(column) + std::max<int64_t>(top(column), 0), before(last) + std::min(top(last) + SIDE, tall)};
+    }
+
+    // The image as lines, as far as `count` tiles read SIDE x SIDE positions of it.
+    template <int SIDE, class T>
+    Image<T> read(Use use, Image<T> in, int64_t channels, int64_t column, int64_t count, int64_t around) const {
+        if (!in.in_rows()) return in;
+        const Band<T> band(use, in, channels, rows<SIDE>(in, column, count, around));
+        band.copy(true);
+        return band.lines();
+    }
+
     // Elements from a tile to the one after it.
     template <class T> int64_t next(Image<T> in) const {
         return (depth > 1 ? in.height * in.width : TILE) * in.maps.line;
@@ -340,14 +397,15 @@ template <int TILE> struct Tiles {
 };
 
 // Tiles that are worked on together, about `most`: slices of a column, as those that are read twice are between two runs,
-// and as many columns for each thread, or all would wait for one of them.
+// and as many columns for each thread, or all would wait for one of them. With maps in rows, whole rows of tiles.
 struct Together {
     int64_t run, columns, runs, blocks;
-    template <int TILE> Together(Tiles<TILE> tiles, int64_t most, int threads) {
+    template <int TILE> Together(Tiles<TILE> tiles, int64_t most, int threads, bool in_rows) {
         runs = divided(tiles.depth, most);
         run = divided(tiles.depth, runs);
-        const int64_t rounds = divided(divided(tiles.columns(), std::max<int64_t>(most / run, 1)), threads);
-        columns = divided(tiles.columns(), rounds * threads);
+        const int64_t unit = in_rows ? tiles.across : 1, units = tiles.columns() / unit;
+        const int64_t rounds = divided(divided(units, std::max<int64_t>(most / run / unit, 1)), threads);
+        columns = unit * divided(units, rounds * threads);
         blocks = divided(tiles.columns(), columns) * runs;
     }
 };
@@ -406,7 +464,7 @@ void convolution(
     const int64_t depth = shape.depth, C = TURNED ? out : in, O = TURNED ? in : out;
     // Fewer tiles together where all their points would leave the cache, unless the taps', read anew each time, are more.
     const int64_t most = std::min(F::TOGETHER, std::max<int64_t>((1 << 18) / F::POINTS, depth * in * out) / (in + out));
-    const Together together(tiles, most, threads);
+    const Together together(tiles, most, threads, x.in_rows() || y.in_rows());
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * in, out};
 #pragma omp parallel num_threads(threads) if (tiles.positions() * in > FEW)
     {
@@ -424,13 +482,14 @@ void convolution(
             const int64_t column = block / together.runs * together.columns, slice = block % together.runs * together.run;
             const int64_t count = std::min(together.columns, tiles.columns() - column);
             const int64_t run = std::min(together.run, y.depth - slice);
+            const Image<T> from = tiles.template read<F::PATCH>(X_IN_LINES, x, in, column, count, shape.around);
             for (int64_t t = 0; t < count; t++)
                 for (int64_t s = 0; s < run + depth - 1; s++) {
                     tiles.template find<F::PATCH>(
-                        places, x, column + t, slice + s - shape.before, shape.around, zeros.data()
+                        places, from, column + t, slice + s - shape.before, shape.around, zeros.data()
                     );
                     (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(
-                        places, tiles.next(x), of_x, t * (run + depth - 1) + s
+                        places, tiles.next(from), of_x, t * (run + depth - 1) + s
                     );
                 }
             // Channels of as many slices as taps have are neighbours, as if they were those of one.
@@ -441,9 +500,12 @@ void convolution(
                         rows, out, depth * in, of_x.at(i, row / rows * (run + depth - 1)), in, 1, of_taps.at(i, 0),
                         of_y.at(i, row)
                     );
+            std::optional<Band<T>> band;
+            if (y.in_rows()) band.emplace(Y_IN_LINES, y, out, tiles.template rows<F::TILE>(y, column, count, 0));
+            const Image<T> to = band ? band->lines() : y;
             for (int64_t t = 0; t < count; t++)
                 for (int64_t s = 0; s < run; s++) {
-                    tiles.template find<F::TILE>(places, y, column + t, slice + s, 0, unread.data());
+                    tiles.template find<F::TILE>(places, to, column + t, slice + s, 0, unread.data());
                     for (int64_t c = 0; c < out; c += LANES) {
                         const float *const points = of_y.at(0, t * run + s, c);
                         const int64_t apart = of_y.apart;
@@ -457,6 +519,7 @@ void convolution(
                         );
                     }
                 }
+            if (band) band->copy(false);
         }
     }
 }
@@ -470,7 +533,8 @@ void taps_gradient(
     using B_T = typename F::B_T;
     const int64_t depth = shape.depth;
     // More tiles together where there are many taps, which are read and written anew each time.
-    const Together together(tiles, std::max(F::TOGETHER, 2 * depth * C * O / (C + O)), 1);
+    const bool in_rows = x.in_rows() || grad_y.in_rows();
+    const Together together(tiles, std::max(F::TOGETHER, 2 * depth * C * O / (C + O)), 1, in_rows);
     const Points of_x{X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, C};
     const Points of_y{Y_IN_POINTS, F::POINTS, together.run * together.columns, O};
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * O, C};
@@ -483,14 +547,21 @@ void taps_gradient(
             const int64_t column = block / together.runs * together.columns, slice = block % together.runs * together.run;
             const int64_t count = std::min(together.columns, tiles.columns() - column);
             const int64_t run = std::min(together.run, grad_y.depth - slice);
+            const int64_t rows = (run + depth - 1) * count;
 #pragma omp for schedule(static)
-            for (int64_t row = 0; row < (run + depth - 1) * count; row++) {
-                const int64_t t = column + row % count, s = slice + row / count;
-                tiles.template find<F::PATCH>(places, x, t, s - shape.before, shape.around, zeros.data());
-                (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, tiles.next(x), of_x, row);
-                if (row >= run * count) continue;
-                tiles.template find<F::TILE>(places, grad_y, t, s, 0, zeros.data());
-                to_points<typename F::A, false>(places, tiles.next(grad_y), of_y, row);
+            for (int part = 0; part < threads; part++) {
+                const int64_t begin = rows * part / threads, end = rows * (part + 1) / threads, t = column + begin;
+                if (begin == end) continue;
+                const auto from = tiles.template read<F::PATCH>(X_IN_LINES, x, C, t, end - begin, shape.around);
+                const auto to = tiles.template read<F::TILE>(Y_IN_LINES, grad_y, O, t, end - begin, 0);
+                for (int64_t row = begin; row < end; row++) {
+                    const int64_t t = column + row % count, s = slice + row / count;
+                    tiles.template find<F::PATCH>(places, from, t, s - shape.before, shape.around, zeros.data());
+                    (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, tiles.next(from), of_x, row);
+                    if (row >= run * count) continue;
+                    tiles.template find<F::TILE>(places, to, t, s, 0, zeros.data());
+                    to_points<typename F::A, false>(places, tiles.next(to), of_y, row);
+                }
             }
 #pragma omp for collapse(2) schedule(static)
             for (int i = 0; i < F::POINTS; i++)

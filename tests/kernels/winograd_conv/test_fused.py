@@ -104,6 +104,42 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, n, C, O, height, width, pad
 @both
 @settings(deadline=None, max_examples=20)
 @given(
+    n=st.integers(1, 4), height=st.integers(1, 70) | st.integers(100, 140), width=st.integers(1, 40) | st.just(300),
+    padding=st.sampled_from([0, 1, 2]), threads=st.integers(1, 3), side=st.sampled_from([4, 8]),
+)  # fmt: skip
+def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, width, padding, threads, side):
+    assume(min(height, width) + 2 * padding >= 3)
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(threads)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpp, "tile", lambda y, taps, dtype: 4 if dtype == torch.float32 else side)
+            for last in (False, True):
+                x = drawn(n, 16, height, width, dtype=dtype, channels_last=last).requires_grad_()
+                W = drawn(32, 16, 3, 3, dtype=dtype, channels_last=last).requires_grad_()
+                y = winograd_conv2d(x, W, padding=padding)
+                g = drawn(*y.shape, seed=1, dtype=dtype)
+                found.append((y, *torch.autograd.grad(y, (x, W), g)))
+    finally:
+        torch.set_num_threads(before)
+    assert is_winograds(y) or y.numel() <= y.shape[1]
+    for rows, lines in zip(*(results[:2] for results in found), strict=True):  # a tile is of the same operations
+        assert torch.equal(rows, lines)
+    assert close(found[0][2], found[1][2], TOLERANCE[dtype])
+
+
+def test_no_image_is_copied_to_another_layout():
+    x, W = drawn(2, 16, 20, 20).requires_grad_(), drawn(32, 16, 3, 3).requires_grad_()
+    with torch.profiler.profile() as profile:
+        winograd_conv2d(x, W, padding=1).sin().sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "lorbms_fast::winograd_backward_taps" in names
+    assert "lorbms_fast::arrange" not in names
+
+
+@both
+@settings(deadline=None, max_examples=20)
+@given(
     n=st.integers(1, 2), C=st.sampled_from([16, 48]), O=st.sampled_from([16, 32]),
     size=st.tuples(st.integers(1, 6) | st.integers(49, 101), st.integers(4, 11), st.integers(4, 11)),
     deep=st.booleans(), padding=st.sampled_from([(0, 0), (1, 1), (0, 1), (2, 2), (2, 0)]),
