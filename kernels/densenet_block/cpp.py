@@ -3,7 +3,7 @@
 They are called straight, and not as operations of torch's: some hundred times a step, for matrices that may be small.
 """
 
-from ctypes import c_double, c_int, c_void_p
+from ctypes import c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops
 from lorbms_fast.kernels._common.cpp.lines import DTYPES
+from lorbms_fast.kernels._common.cpp.vectors import has_amx
 from lorbms_fast.kernels.densenet_block.passes import Norm
+from lorbms_fast.kernels.densenet_block.reference import Statistics
 
 _NORM = [*[c_void_p] * 4, c_double]
 LOOPS = Loops(
@@ -24,6 +26,8 @@ LOOPS = Loops(
         "norm_relu_backward": (3, [*_NORM, *[c_void_p] * 2]),
         "less_line": (3, [c_void_p] * 3),
         "add_line": (0, [*_NORM, *[c_void_p] * 4, c_int]),
+        "convolution": (1, [*_NORM, c_void_p, c_int64, *[c_void_p] * 3]),
+        "convolution_backward": (2, [*_NORM, *[c_void_p] * 2, c_int64, *[c_void_p] * 3]),
     },
 )
 
@@ -31,6 +35,30 @@ LOOPS = Loops(
 def take(matrix: Tensor) -> bool:
     """Can the loops go through matrices like this?"""
     return LOOPS.take(matrix.t().unsqueeze(0))
+
+
+def multiplies(x: Tensor, W: Tensor) -> bool:
+    """Does `convolution` compute this here, and faster than torch's products? Those of bfloat16 with AMX are faster."""
+    return (
+        (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and len(W) % 2 == 0 and not has_amx()))
+        and x.dtype == W.dtype
+        and take(x)
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    )
+
+
+def convolution(x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:
+    """Write into `out` and `of_out`; documented in `products.py`."""
+    _run("convolution", (x,), *norm, W.contiguous(), len(W), out, *(of_out or (None, None)))
+
+
+def convolution_backward(
+    grad: Tensor, x: Tensor, norm: Norm, W: Tensor, wanted: bool, sum_g: Tensor, sum_along: Tensor, add_to: Tensor
+) -> Tensor | None:
+    """Add to the sums and to `add_to`; the gradient of W is float32."""
+    to_W = W.new_empty(W.shape, dtype=torch.float32) if wanted else None
+    _run("convolution_backward", (x, add_to), *norm, W.contiguous(), grad, len(W), to_W, sum_g, sum_along)
+    return to_W
 
 
 def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
@@ -70,7 +98,7 @@ def add_line(
     LOOPS.function("add_line")(DTYPES[sum_g.dtype], 1, 1, rows, len(sum_g), *where, *others, of_batch)
 
 
-def _run(name: str, matrices: tuple[Tensor, ...], *columns: Tensor | float) -> None:
+def _run(name: str, matrices: tuple[Tensor, ...], *columns: Tensor | float | None) -> None:
     where = [number for matrix in matrices for number in (matrix.data_ptr(), 0, matrix.stride(0))]
     others = [value.data_ptr() if isinstance(value, Tensor) else value for value in columns]
     head = DTYPES[matrices[0].dtype], torch.get_num_threads(), 1, *matrices[0].shape

@@ -19,8 +19,7 @@ map's turn comes.
 Maps are columns of matrices (M, C) with M = N H W rows: channels_last, in which convolutions need no conversions.
 """
 
-from collections.abc import Iterator, Sequence
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,12 +30,8 @@ from lorbms_fast.kernels._common.arrange import arranged, copy_
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.winograd import relu_conv2d, relu_conv2d_backward
-from lorbms_fast.kernels.densenet_block import cpp, passes, reference
+from lorbms_fast.kernels.densenet_block import passes, products, reference
 from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
-
-# Bytes of what a layer reads that each thread makes at once: about a core's own cache. With half of it a step takes as
-# long in float32 and 2% longer in bfloat16, for more calls.
-_CHUNK = 1 << 20
 
 
 def densenet_block(x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[tuple[Statistics, Statistics]]]:
@@ -74,7 +69,7 @@ def _stack(
     positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
     stack = x.new_empty(positions.rows, parts.before(len(layers)).stop)
     copy_(positions.maps(stack[:, parts.before(0)]), x)
-    does = _passes(stack)
+    does = products.passes_for(stack)
     mean, var = x.new_zeros(2, stack.shape[1], dtype=_exact(x.dtype))
     of_batch = any(layer.norm1.statistics is None for layer in layers)
     for number, layer in enumerate(layers):
@@ -83,15 +78,13 @@ def _stack(
         if of_batch:
             does.statistics(stack[:, new], mean[new], var[new])
         of_stack = layer.norm1.statistics or (mean[read], var[read])
-        norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype).t()
-        bottleneck = stack.new_empty(positions.rows, W1.shape[1])
-        for rows, a1 in _chunks(stack[:, read]):
-            does.norm_relu(stack[rows, read], norm1, a1)
-            torch.mm(a1, W1, out=bottleneck[rows])
-        of_bottleneck = layer.norm2.statistics
-        if of_bottleneck is None:
-            mean2, var2 = of_bottleneck = tuple(mean.new_empty(2, bottleneck.shape[1]))
-            does.statistics(bottleneck, mean2, var2)
+        norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
+        bottleneck = stack.new_empty(positions.rows, len(W1))
+        mean2, var2 = layer.norm2.statistics or mean.new_empty(2, len(W1))
+        of_bottleneck = mean2, var2
+        products.convolution(
+            stack[:, read], norm1, W1, bottleneck, of_bottleneck if layer.norm2.statistics is None else None
+        )
         a2 = torch.empty_like(bottleneck)
         does.norm_relu(bottleneck, _norm(layer.norm2, of_bottleneck), a2)
         y = relu_conv2d(positions.maps(a2), _beside(layer.conv2, x), activated=True)
@@ -135,7 +128,7 @@ class _Block(torch.autograd.Function):
         if double_backward.asked_for(grad):
             return _by_definition(x, layers, grad)
         positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
-        does = _passes(stack)
+        does = products.passes_for(stack)
         to_stack = torch.empty_like(stack)
         copy_(positions.maps(to_stack), grad)
         mean, constant, slope = x.new_zeros(3, stack.shape[1], dtype=_exact(x.dtype))
@@ -173,15 +166,10 @@ class _Block(torch.autograd.Function):
 
             norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
             to_bias1, to_weight1 = mean.new_zeros(2, read.stop)
-            grad_W1 = None
-            for rows, a1 in _chunks(stack[:, read]):
-                reads, to_bottleneck = stack[rows, read], to_a2[rows]
-                does.norm_relu_backward(to_bottleneck, bottleneck[rows], norm2, constant2, slope2, to_bottleneck)
-                if wanted[2]:
-                    does.norm_relu(reads, norm1, a1)
-                    grad_W1 = _plus_product(grad_W1, to_bottleneck.t(), a1)
-                torch.mm(to_bottleneck, W1, out=a1)
-                does.sums(a1, reads, norm1, to_bias1, to_weight1, to_stack[rows, read])
+            does.norm_relu_backward(to_a2, bottleneck, norm2, constant2, slope2, to_a2)
+            grad_W1 = products.convolution_backward(
+                to_a2, stack[:, read], norm1, W1, wanted[2], to_bias1, to_weight1, to_stack[:, read]
+            )
             does.add_line(
                 positions.rows, norm1, to_bias1, to_weight1, constant[read], slope[read], layer.norm1.statistics is None
             )
@@ -272,35 +260,11 @@ class _Parts(NamedTuple):
         return slice(self.C + layer * self.growth, self.C + (layer + 1) * self.growth)
 
 
-def _chunks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of a matrix, some at a time, and a matrix of their shape that is used again for each."""
-    count, width = matrix.shape
-    most = count
-    if matrix.is_cpu:
-        most = min(count, max(256, torch.get_num_threads() * _CHUNK // (width * matrix.element_size())))
-    space = matrix.new_empty(most, width)
-    for begin in range(0, count, most):
-        rows = slice(begin, min(begin + most, count))
-        yield rows, space[: rows.stop - begin]
-
-
 def _norm(norm: Norm, statistics: Statistics) -> passes.Norm:
     """The norm with what it normalizes with, as the passes take it."""
     mean, var = statistics
     weight, bias = norm.weight.to(mean.dtype).contiguous(), norm.bias.to(mean.dtype).contiguous()
     return passes.Norm(mean, var, weight, bias, norm.eps)
-
-
-def _plus_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """`total + a b`, whose sum of several is of float32 where a and b have 16 bits."""
-    if total is None:
-        return a @ b
-    exact = _exact(a.dtype)
-    return total.addmm_(a, b) if a.dtype == exact else total.to(exact).add_(a @ b)
-
-
-def _passes(stack: Tensor) -> ModuleType:
-    return cpp if cpp.take(stack) else passes
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

@@ -2,9 +2,10 @@
 //
 // Every loop runs along rows, so that memory is read as it lies, and keeps sums of all columns beside it. Rows are
 // divided into equal spans, and spans between threads: no result depends on how many threads there are.
+#include <memory>
 #include <vector>
 
-#include "maps.h"
+#include "product.h"
 
 namespace {
 
@@ -14,13 +15,16 @@ constexpr int64_t SPAN = 64;
 // Rows whose sums are taken before they join those of the span: few enough to stay in the nearest cache.
 constexpr int64_t PART = 32;
 
-// A batch norm: y = (x - mean) scale + shift of each column.
-template <class R> struct Norm {
-    std::vector<R> scale, rstd;
-    const R *mean, *shift;
+inline int64_t in_vectors(int64_t columns) { return divided(columns, LANES) * LANES; }
 
-    Norm(int64_t C, const void *mean, const void *var, const void *weight, const void *bias, double eps)
-        : scale(C), rstd(C), mean(static_cast<const R *>(mean)), shift(static_cast<const R *>(bias)) {
+// A batch norm: y = (x - mean) scale + shift of each column, and zeros that fill the last vector.
+template <class R> struct Norm {
+    std::vector<R> mean, scale, shift, rstd;
+
+    Norm(int64_t C, const void *mean_, const void *var, const void *weight, const void *bias, double eps)
+        : mean(in_vectors(C)), scale(mean), shift(mean), rstd(mean) {
+        std::copy_n(static_cast<const R *>(mean_), C, mean.data());
+        std::copy_n(static_cast<const R *>(bias), C, shift.data());
         for (int64_t c = 0; c < C; c++) {
             rstd[c] = 1 / std::sqrt(static_cast<const R *>(var)[c] + R(eps));
             scale[c] = static_cast<const R *>(weight)[c] * rstd[c];
@@ -54,54 +58,70 @@ void join(R *mean, R *squares, R before, const R *other_mean, const R *other_squ
     }
 }
 
-// Means are taken from the first row on, so that joining them rounds little where columns are far from zero.
-template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *var, int threads) {
+// Of rows begin .. end - 1, mean and squares, from the first of them on: joining means rounds little where columns are
+// far from zero.
+template <class T>
+void statistics_of(Maps<T> x, int64_t C, int64_t begin, int64_t end, Real<T> *mean, Real<T> *squares) {
+    using R = Real<T>;
+    const T *const origin = x.at(0, begin);
+    std::vector<R> part(2 * C);
+    R *const part_mean = part.data(), *const part_squares = part_mean + C;
+    for (int64_t from = begin; from < end; from += PART) {
+        const int64_t to = std::min(from + PART, end);
+        const T *const first = x.at(0, from);
+        std::fill(part.begin(), part.end(), R(0));
+        for (int64_t p = from; p < to; p++) {
+            const T *const row = x.at(0, p);
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) part_mean[c] += read(row[c]) - read(first[c]);
+        }
+#pragma omp simd
+        for (int64_t c = 0; c < C; c++) part_mean[c] /= R(to - from);
+        for (int64_t p = from; p < to; p++) {
+            const T *const row = x.at(0, p);
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) {
+                const R centred = read(row[c]) - read(first[c]) - part_mean[c];
+                part_squares[c] += centred * centred;
+            }
+        }
+#pragma omp simd
+        for (int64_t c = 0; c < C; c++) part_mean[c] += read(first[c]) - read(origin[c]);
+        join(mean, squares, R(from - begin), part_mean, part_squares, R(to - from), C);
+    }
+}
+
+// Mean and variance of all spans, of each of which `of_spans` has mean and squares.
+template <class T> void join_spans(Shape shape, Maps<T> x, Real<T> *of_spans, Real<T> *mean, Real<T> *var) {
     using R = Real<T>;
     const int64_t C = shape.channels;
-    std::vector<R> of_spans(2 * spans(shape) * C);
-    R *const all = of_spans.data();
     const T *const origin = x.at(0, 0);
-    of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
-        R *const span_mean = all + 2 * number * C, *const span_squares = span_mean + C;
-        std::vector<R> part(2 * C);
-        R *const part_mean = part.data(), *const part_squares = part_mean + C;
-        for (int64_t from = begin; from < end; from += PART) {
-            const int64_t to = std::min(from + PART, end);
-            const T *const first = x.at(0, from);
-            std::fill(part.begin(), part.end(), R(0));
-            for (int64_t p = from; p < to; p++) {
-                const T *const row = x.at(0, p);
-#pragma omp simd
-                for (int64_t c = 0; c < C; c++) part_mean[c] += read(row[c]) - read(first[c]);
-            }
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) part_mean[c] /= R(to - from);
-            for (int64_t p = from; p < to; p++) {
-                const T *const row = x.at(0, p);
-#pragma omp simd
-                for (int64_t c = 0; c < C; c++) {
-                    const R centred = read(row[c]) - read(first[c]) - part_mean[c];
-                    part_squares[c] += centred * centred;
-                }
-            }
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) part_mean[c] += read(first[c]) - read(origin[c]);
-            join(span_mean, span_squares, R(from - begin), part_mean, part_squares, R(to - from), C);
-        }
-    });
     std::fill_n(mean, C, R(0));
     std::fill_n(var, C, R(0));
-    for (int64_t number = 0; number < spans(shape); number++) {
+    for (int64_t number = 0; number < spans(shape); number++, of_spans += 2 * C) {
         const int64_t begin = first_of(shape, number), end = first_of(shape, number + 1);
-        join(mean, var, R(begin), all + 2 * number * C, all + (2 * number + 1) * C, R(end - begin), C);
+        const T *const first = x.at(0, begin);
+#pragma omp simd
+        for (int64_t c = 0; c < C; c++) of_spans[c] += read(first[c]) - read(origin[c]);
+        join(mean, var, R(begin), of_spans, of_spans + C, R(end - begin), C);
     }
     for (int64_t c = 0; c < C; c++) mean[c] += read(origin[c]), var[c] /= R(shape.positions);
+}
+
+template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *var, int threads) {
+    const int64_t C = shape.channels;
+    std::vector<Real<T>> of_spans(2 * spans(shape) * C);
+    Real<T> *const all = of_spans.data();
+    of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
+        statistics_of(x, C, begin, end, all + 2 * number * C, all + (2 * number + 1) * C);
+    });
+    join_spans(shape, x, all, mean, var);
 }
 
 // out = ReLU(norm(x)).
 template <class T> void norm_relu(Shape shape, Maps<T> x, Maps<T> out, const Norm<Real<T>> &norm, int threads) {
     using R = Real<T>;
-    const R *const mean = norm.mean, *const scale = norm.scale.data(), *const shift = norm.shift;
+    const R *const mean = norm.mean.data(), *const scale = norm.scale.data(), *const shift = norm.shift.data();
     of_rows(shape, threads, [=](int64_t, int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; p++) {
             const T *const row = x.at(0, p);
@@ -124,7 +144,7 @@ void sums(
 ) {
     using R = Real<T>;
     const int64_t C = shape.channels;
-    const R *const mean = norm.mean, *const scale = norm.scale.data(), *const shift = norm.shift;
+    const R *const mean = norm.mean.data(), *const scale = norm.scale.data(), *const shift = norm.shift.data();
     std::vector<R> of_spans(2 * spans(shape) * C);
     R *const all = of_spans.data();
     of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
@@ -175,6 +195,191 @@ void less_line(
     });
 }
 
+// Memory of a thread, unwritten.
+template <class Value> std::unique_ptr<Value[]> unwritten(int64_t size) {
+    return std::unique_ptr<Value[]>(new Value[size]);
+}
+
+// body(c, x): vectors of a row, of which the last may be filled up with zeros.
+template <class T, class Body> void of_vectors(int64_t columns, const T *x, Body body) {
+    int64_t c = 0;
+    for (; c + LANES <= columns; c += LANES) body(c, load(x + c));
+    if (c < columns) {
+        T last[LANES] = {};
+        std::copy_n(x + c, columns - c, last);
+        body(c, load(last));
+    }
+}
+
+// Add to as many neighbours as there are `lanes`.
+template <class T> void add(T *to, Vector x, int64_t lanes) {
+    if (lanes == LANES)
+        store(to, load(to) + x);
+    else
+        for (int64_t i = 0; i < lanes; i++) write(to[i], read(to[i]) + x[i]);
+}
+
+// W^T as words, `in_vectors` of its columns wide, for W of some rows and columns. For the threads of a region together.
+template <class T>
+void turn(const T *W, int64_t rows, int64_t columns, typename Factor<T>::Word *to) {
+    constexpr int64_t DEEP = Factor<T>::DEEP;
+    const int64_t width = in_vectors(rows);
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t column = 0; column < columns; column += LANES)
+        for (int64_t row = 0; row < width; row += LANES)
+            for (int64_t c = column; c < std::min(column + LANES, columns); c += DEEP)
+                for (int64_t r = row; r < row + LANES; r++) {
+                    typename Factor<T>::Value word[DEEP] = {};
+                    for (int64_t i = 0; i < DEEP; i++)
+                        if (r < rows && c + i < columns) write(word[i], read(W[r * columns + c + i]));
+                    std::memcpy(to + c / DEEP * width + r, word, sizeof word);
+                }
+}
+
+// out = ReLU(norm(x)) W^T for W of (B, channels), with the columns' means and variances if they are wanted.
+template <class T>
+void convolution(
+    Shape shape, Maps<T> x, const Norm<float> &norm, const T *W, int64_t B, T *out, float *mean_of, float *var_of,
+    int threads
+) {
+    using Word = typename Factor<T>::Word;
+    using Value = typename Factor<T>::Value;
+    constexpr int64_t DEEP = Factor<T>::DEEP;
+    const int64_t C = shape.channels, depth = divided(C, DEEP), width = in_vectors(B), row = in_vectors(C);
+    const float *const mean = norm.mean.data(), *const scale = norm.scale.data(), *const shift = norm.shift.data();
+    const auto of_W = unwritten<Word>(depth * width);
+    std::vector<float> of_spans(mean_of ? 2 * spans(shape) * B : 0);
+    const Maps<T> result{out, 0, B};
+#pragma omp parallel num_threads(threads) if (shape.size() > FEW)
+    {
+        turn(W, B, C, of_W.get());
+        const auto a = unwritten<Value>(SPAN * row);
+        const auto y = unwritten<float>(SPAN * width);
+#pragma omp for schedule(static)
+        for (int64_t number = 0; number < spans(shape); number++) {
+            const int64_t begin = first_of(shape, number), end = first_of(shape, number + 1);
+            for (int64_t p = begin; p < end; p++)
+                of_vectors(C, x.at(0, p), [&](int64_t c, Vector x) {
+                    const Vector y = (x - load(mean + c)) * load(scale + c) + load(shift + c);
+                    store(a.get() + (p - begin) * row + c, y < 0.f ? Vector{} : y);
+                });
+            const Word *const words = reinterpret_cast<const Word *>(a.get());
+            product<false>(end - begin, width, depth, words, row / DEEP, 1, of_W.get(), y.get());
+            for (int64_t p = begin; p < end; p++) put(result.at(0, p), y.get() + (p - begin) * width, B);
+            if (mean_of) {
+                float *const of_span = of_spans.data() + 2 * number * B;
+                statistics_of(result, B, begin, end, of_span, of_span + B);
+            }
+        }
+    }
+    if (mean_of) join_spans({1, shape.positions, B}, result, of_spans.data(), mean_of, var_of);
+}
+
+// Rows, and columns, that the gradients of a convolution are taken of at once: what belongs to them stays in a core's own
+// cache. Groups of rows, which come in twos, have gradients of W of their own, few enough to be added up in no time.
+constexpr int64_t ROWS = 48, COLUMNS = 64, GROUP = 1024;
+
+// Words of columns: neighbours in depth are rows.
+template <class T> void rows_to_words(const T *x, int64_t rows, int64_t columns, uint32_t *to) {
+    for (int64_t r = 0; r < rows; r += 2, x += 2 * columns, to += columns)
+#pragma omp simd
+        for (int64_t c = 0; c < columns; c++) to[c] = x[c].bits | (r + 1 < rows ? uint32_t(x[c + columns].bits) << 16 : 0);
+}
+
+// From g, the gradient of `convolution`'s result, that of W, if it is wanted, what `sums` adds to sum_g and sum_along, and
+// to `out`.
+template <class T>
+void convolution_backward(
+    Shape shape, Maps<T> x, Maps<T> out, const Norm<float> &norm, const T *W, const T *g, int64_t B, float *grad_W,
+    float *sum_g, float *sum_along, int threads
+) {
+    using Word = typename Factor<T>::Word;
+    constexpr int64_t DEEP = Factor<T>::DEEP;
+    const int64_t C = shape.channels, depth = B / DEEP;
+    const int64_t groups = std::min(shape.positions, 2 * divided(shape.positions, 2 * GROUP));
+    const auto of_groups = unwritten<float>(grad_W ? groups * B * C : 0);
+    std::vector<float> sums(2 * groups * C);
+#pragma omp parallel num_threads(threads) if (shape.size() > FEW)
+    {
+        const auto of_W = unwritten<Word>(depth * COLUMNS), a = unwritten<Word>(ROWS * COLUMNS);
+        const auto to_W = unwritten<float>(B * COLUMNS), to_a = unwritten<float>(ROWS * COLUMNS);
+        const auto words = unwritten<Word>(ROWS * B);
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t group = 0; group < groups; group++)
+            for (int64_t column = 0; column < C; column += COLUMNS) {
+                const int64_t columns = std::min(COLUMNS, C - column), width = in_vectors(columns);
+                const int64_t begin = shape.positions * group / groups, end = shape.positions * (group + 1) / groups;
+                for (int64_t k = 0; k < depth; k++)
+                    for (int64_t c = 0; c < width; c += LANES) {
+                        Vector of[DEEP] = {};
+                        for (int64_t i = 0; i < DEEP; i++)
+                            of_vectors(
+                                std::min(LANES, columns - c), W + (k * DEEP + i) * C + column + c,
+                                [&](int64_t, Vector w) { of[i] = w; }
+                            );
+                        store_words(of_W.get() + k * width + c, of);
+                    }
+                std::fill_n(to_W.get(), B * width, 0.f);
+                for (int64_t from = begin; from < end; from += ROWS) {
+                    const int64_t rows = std::min(ROWS, end - from);
+                    const T *const g_rows = g + from * B;
+                    const Word *by_row, *by_column;
+                    if constexpr (DEEP == 2) {
+                        by_row = reinterpret_cast<const Word *>(g_rows);
+                        by_column = words.get();
+                        rows_to_words(g_rows, rows, B, words.get());
+                    } else
+                        by_row = by_column = real(g_rows, words.get(), rows * B);
+                    product<false>(rows, width, depth, by_row, depth, 1, of_W.get(), to_a.get());
+                    for (int64_t c = 0; c < width; c += LANES) {
+                        const int64_t lanes = std::min(LANES, columns - c);
+                        const Vector mean = load(norm.mean.data() + column + c);
+                        const Vector scale = load(norm.scale.data() + column + c);
+                        const Vector shift = load(norm.shift.data() + column + c);
+                        Vector of_g{}, along{};
+                        for (int64_t r = 0; r < rows; r += DEEP) {
+                            Vector of_a[DEEP] = {};
+                            for (int64_t i = 0; i < std::min(DEEP, rows - r); i++) {
+                                const T *const from_x = x.at(0, from + r + i) + column + c;
+                                T *const to = out.at(0, from + r + i) + column + c;
+                                of_vectors(lanes, from_x, [&](int64_t, Vector x) {
+                                    const Vector centred = x - mean, y = centred * scale + shift;
+                                    const Vector through = y <= 0.f ? Vector{} : load(to_a.get() + (r + i) * width + c);
+                                    of_a[i] = y < 0.f ? Vector{} : y;
+                                    of_g += through;
+                                    along += through * centred;
+                                    add(to, scale * through, lanes);
+                                });
+                            }
+                            store_words(a.get() + r / DEEP * width + c, of_a);
+                        }
+                        float *const total = sums.data() + 2 * group * C + column + c;
+                        for (int64_t i = 0; i < lanes; i++) total[i] += of_g[i], total[C + i] += along[i];
+                    }
+                    if (grad_W) product<true>(B, width, divided(rows, DEEP), by_column, 1, B, a.get(), to_W.get());
+                }
+                if (grad_W)
+                    for (int64_t b = 0; b < B; b++)
+                        std::copy_n(to_W.get() + b * width, columns, of_groups.get() + (group * B + b) * C + column);
+            }
+        if (grad_W) {
+#pragma omp for schedule(static)
+            for (int64_t b = 0; b < B; b++)
+                for (int64_t group = 0; group < groups; group++)
+#pragma omp simd
+                    for (int64_t c = 0; c < C; c++) {
+                        const float of_group = of_groups[(group * B + b) * C + c];
+                        grad_W[b * C + c] = group ? grad_W[b * C + c] + of_group : of_group;
+                    }
+        }
+    }
+    for (int64_t group = 0; group < groups; group++)
+        for (int64_t c = 0; c < C; c++) {
+            sum_g[c] += sums[2 * group * C + c];
+            sum_along[c] += sums[(2 * group + 1) * C + c];
+        }
+}
+
 } // namespace
 
 #define NORM const void *mean, const void *var, const void *weight, const void *bias, double eps
@@ -219,9 +424,9 @@ EXPORT void norm_relu_backward(
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         const auto norm = AS_NORM(R);
-        const R *const scale = norm.scale.data(), *const shift = norm.shift;
+        const R *const scale = norm.scale.data(), *const shift = norm.shift.data();
         less_line<T>(
-            shape, AS(T, grad), AS(T, x), AS(T, out), norm.mean, static_cast<const R *>(constant),
+            shape, AS(T, grad), AS(T, x), AS(T, out), norm.mean.data(), static_cast<const R *>(constant),
             static_cast<const R *>(slope), threads,
             [=](R g, R centred, int64_t c) { return centred * scale[c] + shift[c] <= 0 ? R(0) : scale[c] * g; }
         );
@@ -259,4 +464,32 @@ EXPORT void add_line(
             of_along[c] *= norm.rstd[c];
         }
     })
+}
+
+// Compute with the dtype's T, float or bfloat16.
+#define FOR_FACTORS(...)                                                                                               \
+    if (dtype == 0) {                                                                                                  \
+        using T = float;                                                                                               \
+        __VA_ARGS__;                                                                                                   \
+    } else {                                                                                                           \
+        using T = BFloat16;                                                                                            \
+        __VA_ARGS__;                                                                                                   \
+    }
+
+EXPORT void convolution(SHAPE, MAPS(x), NORM, void *W, int64_t B, void *out, void *mean_of, void *var_of) {
+    const Shape shape{samples, positions, channels};
+    FOR_FACTORS(convolution<T>(
+        shape, AS(T, x), AS_NORM(float), static_cast<T *>(W), B, static_cast<T *>(out), static_cast<float *>(mean_of),
+        static_cast<float *>(var_of), threads
+    ))
+}
+
+EXPORT void convolution_backward(
+    SHAPE, MAPS(x), MAPS(out), NORM, void *W, void *g, int64_t B, void *grad_W, void *sum_g, void *sum_along
+) {
+    const Shape shape{samples, positions, channels};
+    FOR_FACTORS(convolution_backward<T>(
+        shape, AS(T, x), AS(T, out), AS_NORM(float), static_cast<T *>(W), static_cast<T *>(g), B,
+        static_cast<float *>(grad_W), static_cast<float *>(sum_g), static_cast<float *>(sum_along), threads
+    ))
 }

@@ -25,8 +25,11 @@ inline Vector load(const BFloat16 *from) {
     return Vector(__builtin_convertvector(halves, Bits) << 16);
 #endif
 }
-inline void store(BFloat16 *to, Vector x) {
+// In the lower half of each lane.
+inline Bits as_bfloat16(Vector x) {
     const Bits bits = Bits(x), nearest_even = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    const Bits result = x != x ? Bits{} + 0x7fc0u : nearest_even;
-    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(result, Halves);
+    return x != x ? Bits{} + 0x7fc0u : nearest_even;
+}
+inline void store(BFloat16 *to, Vector x) {
+    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(as_bfloat16(x), Halves);
 }

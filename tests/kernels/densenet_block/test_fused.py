@@ -117,7 +117,7 @@ def test_any_shape(seed):
 
 
 def test_several_spans_of_rows_and_chunks(monkeypatch):
-    monkeypatch.setattr("lorbms_fast.kernels.densenet_block.fused._CHUNK", 1)
+    monkeypatch.setattr("lorbms_fast.kernels.densenet_block.products._CHUNK", 1)
     theirs, ours = pair(layers=2)
     x = maps(2, 5, 23, 17)
     assert_close(outcome(ours, x), outcome(theirs, x))

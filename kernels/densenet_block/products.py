@@ -1,0 +1,91 @@
+"""The 1x1 convolution of `ReLU(norm(x))` and its gradients: as one loop, or as products of some rows at a time.
+
+Maps are columns of matrices (M, C). Nothing of what is normalized is kept. There is no autograd here.
+"""
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels.densenet_block import cpp, passes
+from lorbms_fast.kernels.densenet_block.passes import Norm
+from lorbms_fast.kernels.densenet_block.reference import Statistics
+
+# Bytes of what a layer reads that each thread makes at once: about a core's own cache. With half of it a step takes as
+# long in float32 and 2% longer in bfloat16, for more calls.
+_CHUNK = 1 << 20
+
+
+def passes_for(matrix: Tensor) -> ModuleType:
+    """Choose the passes: `cpp`'s loops, or torch's operations."""
+    return cpp if cpp.take(matrix) else passes
+
+
+def convolution(x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:
+    """Write `out = ReLU(norm(x)) W^T`, and its columns' statistics into `of_out`.
+
+    Args:
+        x: (M, C).
+        norm: of its columns.
+        W: (B, C).
+        out: (M, B), without gaps.
+        of_out: means and variances, (B,) each; None leaves them out.
+    """
+    if cpp.multiplies(x, W):
+        cpp.convolution(x, norm, W, out, of_out)
+        return
+    does = passes_for(x)
+    for rows, a in _chunks(x):
+        does.norm_relu(x[rows], norm, a)
+        torch.mm(a, W.t(), out=out[rows])
+    if of_out is not None:
+        does.statistics(out, *of_out)
+
+
+def convolution_backward(
+    grad: Tensor, x: Tensor, norm: Norm, W: Tensor, wanted: bool, sum_g: Tensor, sum_along: Tensor, add_to: Tensor
+) -> Tensor | None:
+    """Return the gradient of W, if it is wanted, and add the rest as `passes.sums` does.
+
+    Args:
+        grad: (M, B), of `convolution`'s result, without gaps.
+        x: (M, C).
+        norm: of its columns.
+        W: (B, C).
+        wanted: whether its gradient is.
+        sum_g: (C,).
+        sum_along: (C,).
+        add_to: (M, C).
+    """
+    if cpp.multiplies(x, W):
+        return cpp.convolution_backward(grad, x, norm, W, wanted, sum_g, sum_along, add_to)
+    does, to_W = passes_for(x), None
+    for rows, a in _chunks(x):
+        if wanted:
+            does.norm_relu(x[rows], norm, a)
+            to_W = _plus_product(to_W, grad[rows].t(), a)
+        torch.mm(grad[rows], W, out=a)
+        does.sums(a, x[rows], norm, sum_g, sum_along, add_to[rows])
+    return to_W
+
+
+def _chunks(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of a matrix, some at a time, and a matrix of their shape that is used again for each."""
+    count, width = matrix.shape
+    most = count
+    if matrix.is_cpu:
+        most = min(count, max(256, torch.get_num_threads() * _CHUNK // (width * matrix.element_size())))
+    space = matrix.new_empty(most, width)
+    for begin in range(0, count, most):
+        rows = slice(begin, min(begin + most, count))
+        yield rows, space[: rows.stop - begin]
+
+
+def _plus_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """`total + a b`, whose sum of several is of float32 where a and b have 16 bits."""
+    if total is None:
+        return a @ b
+    exact = torch.promote_types(a.dtype, torch.float32)
+    return total.addmm_(a, b) if a.dtype == exact else total.to(exact).add_(a @ b)
