@@ -44,7 +44,7 @@ def pads(padding: Padding, taps: Sequence[int]) -> bool:
 def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> bool:
     """Say whether these are what loops read, and read fast."""
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
-    copied = x.dim() > 3 and x.stride(1) != 1
+    contiguous = x.dim() > 3 and x.stride(1) != 1
     dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
     return (
         x.dim() == weight.dim() == 2 + len(padding)
@@ -52,7 +52,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> b
         and weight.shape[2:] in TAPS
         and pads(padding, weight.shape[2:])
         and min(size := _size(x, weight, padding)) > 0
-        and cpp.pays(torch.Size((len(x), len(weight), *size)), weight.shape, dtype, True, copied)
+        and cpp.pays(torch.Size((len(x), len(weight), *size)), weight.shape, dtype, True, contiguous)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
         and _taken(x)

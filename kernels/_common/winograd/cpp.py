@@ -37,12 +37,12 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
 
 
 @cache
-def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, copied: bool = False) -> bool:
+def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, contiguous: bool = False) -> bool:
     """Does it save enough multiplications for maps of y's size, (N, _, [D,] H, W), and taps, (O, C, [k,] 3, 3)?
 
     oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX. `alone`: a layer by
     itself, among others that leave nothing of its own in the caches, for which turning a value of maps into points, or
-    back, costs as much as to multiply 8 times more, where it is `copied` from and to contiguous maps 22 times, and
+    back, costs as much as to multiply 8 times more, of `contiguous` maps 18 times, or 22 where they are copied, and
     turning a tap into a point 25 times (AMD EPYC).
     """
     (O, C), depth = taps[:2], prod(taps[2:-2])
@@ -53,7 +53,8 @@ def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fals
     ours = depth * min(_work(y, C * O, dtype).values())
     least = 1.7 if dtype == torch.float32 else 2.6
     if alone:
-        ours += 25 * depth * (tile(y, taps, dtype) + 2) ** 2 + (8 + 14 * copied) * positions * (C + O) / (C * O)
+        of_value = 8 if not contiguous else 18 if in_rows(y) else 22
+        ours += 25 * depth * (tile(y, taps, dtype) + 2) ** 2 + of_value * positions * (C + O) / (C * O)
     return theirs >= least * ours and (dtype == torch.float32 or not has_amx())
 
 

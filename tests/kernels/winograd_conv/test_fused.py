@@ -38,7 +38,7 @@ def everywhere(monkeypatch):
     if not cpp.runs():
         pytest.skip("no AVX2, or no C++ compiler")
 
-    def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool, copied: bool) -> bool:
+    def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool, contiguous: bool) -> bool:
         return dtype in TOLERANCE and taps[0] % 16 == taps[1] % 16 == 0 and y.numel() > y[1]
 
     monkeypatch.setattr(cpp, "pays", pays)
@@ -309,7 +309,7 @@ def test_only_where_it_pays(monkeypatch):
     many = WinogradConv2d(368, 16, 3, padding=1)
     with torch.autocast("cpu", torch.bfloat16):
         wide = [drawn(1, 368, 64, 64, channels_last=last) for last in (False, True)]
-        assert [is_winograds(many(x)) for x in wide] == [False, not cpp.has_amx()]  # one of them is copied
+        assert [is_winograds(many(x)) for x in wide] == [False, not cpp.has_amx()]  # one of them is rearranged
     conv = WinogradConv3d(32, 32, 3, padding=1)
     assert [is_winograds(conv(drawn(2, 32, *size))) for size in ((8, 16, 16), (1, 32, 32))] == [True, False]
 
