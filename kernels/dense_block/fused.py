@@ -26,7 +26,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward, norm_relu
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.winograd import add_relu_conv2d_, relu_conv2d, relu_conv2d_backward
-from lorbms_fast.kernels.dense_block import reference
+from lorbms_fast.kernels.dense_block import cpp, reference
 
 CHANNELS_LAST = torch.channels_last
 
@@ -276,6 +276,8 @@ def _solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) -
     Normalized they go to y_hat, which is y itself where only that is wanted, or where there is no norm. Returns 1 /
     deviations of each layer's maps, with a norm.
     """
+    if cpp.take(system.blocks[1:], y, y_hat):
+        return cpp.solve(y, y_hat, system.blocks[1:], normed, eps)
     rstd = []
     blocks = iter(system.blocks[1:])
     for first, middle, last in _steps(0, system.layers):
@@ -319,23 +321,8 @@ def _solve_transposed(
     gradient of x's activation from outside, if any; rstd is empty without a norm.
     """
     needs_x, needs_b, needs_W = needs
-    first_block, *blocks = system.blocks
-    to_blocks: list[Tensor | None] = []  # from the last on
-
-    for first, middle, last in reversed(_steps(0, system.layers)):
-        if first == middle:  # all layers behind have sent back to this one
-            if rstd:
-                maps = system.maps(first, last)
-                to_y_hat, own_y_hat = g_hat[:, maps], y_hat[:, maps]
-                to_y = norm_relu.normalize_backward(to_y_hat, own_y_hat, rstd[1 + first], out=to_y_hat)
-                if g_hat is not g:
-                    norm_relu.add_(g[:, maps], to_y)
-        else:
-            to_pushed, read = g[:, system.maps(middle, last)], system.maps(first, middle)
-            to_a, to_W, _ = relu_conv2d_backward(to_pushed, y_hat[:, read], blocks.pop(), (True, needs_W, False))
-            norm_relu.add_relu_backward_(g_hat[:, read], to_a, y_hat[:, read])
-            to_blocks.append(to_W)
-    to_read, to_W, grad_b = relu_conv2d_backward(g, x_hat, first_block, (needs_x, needs_W, needs_b))
+    to_pushes = _send_back(system, needs_W, g, g_hat, y_hat, rstd[1:])
+    to_read, to_W, grad_b = relu_conv2d_backward(g, x_hat, system.blocks[0], (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
         if to_a0 is None:
@@ -346,4 +333,28 @@ def _solve_transposed(
             grad_x = norm_relu.relu_normalize_backward(to_read, to_a0, x_hat, rstd[0], out=to_read)
         else:
             grad_x = norm_relu.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
-    return grad_x, grad_b, [to_W, *reversed(to_blocks)]
+    return grad_x, grad_b, [to_W, *to_pushes]
+
+
+def _send_back(
+    system: System, needs_W: bool, g: Tensor, g_hat: Tensor, y_hat: Tensor, rstd: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """Complete g and g_hat from the last layer on; returns the gradients of the blocks behind the first, if needed."""
+    blocks = [*system.blocks[1:]]
+    if cpp.take(blocks, g, g_hat, y_hat):
+        return cpp.solve_transposed(g, g_hat, y_hat, blocks, rstd, needs_W) or [None] * len(blocks)
+    to_blocks: list[Tensor | None] = []  # from the last on
+    for first, middle, last in reversed(_steps(0, system.layers)):
+        if first == middle:  # all layers behind have sent back to this one
+            if rstd:
+                maps = system.maps(first, last)
+                to_y_hat, own_y_hat = g_hat[:, maps], y_hat[:, maps]
+                to_y = norm_relu.normalize_backward(to_y_hat, own_y_hat, rstd[first], out=to_y_hat)
+                if g_hat is not g:
+                    norm_relu.add_(g[:, maps], to_y)
+        else:
+            to_pushed, read = g[:, system.maps(middle, last)], system.maps(first, middle)
+            to_a, to_W, _ = relu_conv2d_backward(to_pushed, y_hat[:, read], blocks.pop(), (True, needs_W, False))
+            norm_relu.add_relu_backward_(g_hat[:, read], to_a, y_hat[:, read])
+            to_blocks.append(to_W)
+    return to_blocks[::-1]

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorbms_fast.kernels._common.winograd import cpp as winograd
-from lorbms_fast.kernels.lorbms.pooled_conv import cpp as _registered  # noqa: F401
+from lorbms_fast.kernels.dense_block import cpp as _dense_block  # noqa: F401
+from lorbms_fast.kernels.lorbms.pooled_conv import cpp as _pooled_conv  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,17 @@ def _winograd(of_result: int, of_taps: int) -> Callable[..., int]:
     return operations
 
 
+def _pushes(of_blocks: int, times: Callable[..., int]) -> Callable[..., int]:
+    """Operations of the convolutions in a dense block's system, which are at one argument, `times` over."""
+
+    def operations(y: torch.Tensor, *args: Any, **_: Any) -> int:
+        each = _winograd(0, 1)
+        return times(*args) * sum(each(y, W) for W in args[of_blocks - 1])
+
+    operations._get_raw = True  # type: ignore[attr-defined]
+    return operations
+
+
 def _to_one_of_four(grad: Sequence[int], W: Sequence[int]) -> int:
     """Operations of a gradient of a pooled 1x1 convolution by (O, C, 1, 1), given that of its result."""
     return 2 * prod(grad) * W[1]
@@ -67,6 +79,8 @@ _OURS = {
     torch.ops.lorbms_fast.winograd: _winograd(3, 1),
     torch.ops.lorbms_fast.winograd_backward_input: _winograd(2, 1),
     torch.ops.lorbms_fast.winograd_backward_taps: _winograd(0, 2),
+    torch.ops.lorbms_fast.dense_block_solve: _pushes(2, lambda *_: 1),
+    torch.ops.lorbms_fast.dense_block_solve_transposed: _pushes(3, lambda *args: 1 + args[-1]),
     torch.ops.lorbms_fast.pooled_conv_backward_input: lambda grad, _, W, *__, **___: _to_one_of_four(grad, W),
     torch.ops.lorbms_fast.pooled_conv_backward_taps: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
 }

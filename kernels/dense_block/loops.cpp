@@ -1,0 +1,107 @@
+// The triangular system of a dense block, and the transposed one, in one call: the loops that other libraries export, one
+// after another. Some 2 L calls from Python take longer than the loops themselves where maps are small, and threads that
+// wait for so long fall asleep.
+#include "maps.h"
+
+namespace {
+
+// A convolution of maps of one slice, as it is asked for: see `_common/winograd`.
+#define CONVOLUTION                                                                                                    \
+    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around
+
+struct Loops {
+    void (*normalize)(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps);
+    void (*normalize_backward)(SHAPE, MAPS(grad), MAPS(x_hat), MAPS(out), const void *rstd);
+    void (*add)(SHAPE, MAPS(values), MAPS(out));
+    void (*add_relu_backward)(SHAPE, MAPS(grad), MAPS(x), MAPS(out));
+    void (*conv)(SHAPE, MAPS(x), MAPS(y), CONVOLUTION, int relu, void *taps, void *bias, int add);
+    void (*conv_backward_input)(SHAPE, MAPS(grad_x), MAPS(grad_y), CONVOLUTION, void *taps);
+    void (*conv_backward_taps)(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int relu, void *grad);
+};
+
+// Of the convolution by which layers push their maps into later ones: its taps, their gradient or null, Winograd's tiles.
+struct Push {
+    void *taps, *gradient;
+    int64_t tile;
+};
+
+// The maps of layers, or of those from one on.
+struct OfLayers {
+    char *data;
+    int64_t sample, line, bytes; // of a layer's maps in a line
+    OfLayers from(int64_t layer) const { return {data + layer * bytes, sample, line, bytes}; }
+};
+
+#define OF(maps) maps.data, maps.sample, maps.line
+#define OF_LAYERS(name) OfLayers{static_cast<char *>(name##_data), name##_sample, name##_line, bytes}
+#define HEAD(layers) dtype, threads, samples, positions, (layers) * growth
+#define BY(push, layers) push.tile, 1, width, (layers) * growth, 1, 0, 1
+
+struct System {
+    int dtype, threads;
+    int64_t samples, positions, width, growth;
+    const Loops &loops;
+    void *const *rstd; // of each layer's maps, or null: no norm
+    const Push *push;  // before the next one of the solve, behind that of the transposed
+
+    // y from what layers received from x, y_hat normalized; documented at `fused._solve`.
+    void solve(int64_t first, int64_t last, OfLayers y, OfLayers y_hat, double eps) {
+        if (last - first == 1) {
+            if (rstd) loops.normalize(HEAD(1), OF(y.from(first)), OF(y_hat.from(first)), rstd[first], eps);
+            return;
+        }
+        const int64_t middle = (first + last) / 2;
+        solve(first, middle, y, y_hat, eps);
+        const Push &next = *push++;
+        loops.conv(
+            HEAD(middle - first), OF(y_hat.from(first)), OF(y.from(middle)), BY(next, last - middle), true, next.taps,
+            nullptr, true
+        );
+        solve(middle, last, y, y_hat, eps);
+    }
+
+    // The gradients g of y and g_hat of y_hat, which may be one, made complete; `to_a` has room for those of ReLU(y_hat)
+    // of half of the layers. Documented at `fused._solve_transposed`.
+    void transposed(int64_t first, int64_t last, OfLayers g, OfLayers g_hat, OfLayers y_hat, void *to_a) {
+        if (last - first == 1) {
+            if (!rstd) return;
+            const OfLayers own = g_hat.from(first);
+            loops.normalize_backward(HEAD(1), OF(own), OF(y_hat.from(first)), OF(own), rstd[first]);
+            if (g.data != g_hat.data) loops.add(HEAD(1), OF(own), OF(g.from(first)));
+            return;
+        }
+        const int64_t middle = (first + last) / 2;
+        transposed(middle, last, g, g_hat, y_hat, to_a);
+        const Push &next = *--push;
+        const OfLayers pushed = g.from(middle), read = y_hat.from(first);
+        const int64_t channels = (middle - first) * growth;
+        const OfLayers back{static_cast<char *>(to_a), positions * channels, channels, 0};
+        loops.conv_backward_input(
+            HEAD(middle - first), OF(back), OF(pushed), BY(next, last - middle), next.taps
+        );
+        if (next.gradient)
+            loops.conv_backward_taps(
+                HEAD(middle - first), OF(read), OF(pushed), BY(next, last - middle), true, next.gradient
+            );
+        loops.add_relu_backward(HEAD(middle - first), OF(back), OF(read), OF(g_hat.from(first)));
+        transposed(first, middle, g, g_hat, y_hat, to_a);
+    }
+};
+
+} // namespace
+
+// `channels` are those of all layers.
+#define SYSTEM const Loops *loops, int64_t width, int64_t layers, const Push *pushes, void *const *rstd
+#define MADE_SYSTEM(push)                                                                                              \
+    const int64_t growth = channels / layers, bytes = growth * (dtype ? sizeof(BFloat16) : sizeof(float));             \
+    System system{dtype, threads, samples, positions, width, growth, *loops, rstd, push}
+
+EXPORT void solve(SHAPE, MAPS(y), MAPS(y_hat), SYSTEM, double eps) {
+    MADE_SYSTEM(pushes);
+    system.solve(0, layers, OF_LAYERS(y), OF_LAYERS(y_hat), eps);
+}
+
+EXPORT void solve_transposed(SHAPE, MAPS(g), MAPS(g_hat), MAPS(y_hat), SYSTEM, void *to_a) {
+    MADE_SYSTEM(pushes + layers - 1);
+    system.transposed(0, layers, OF_LAYERS(g), OF_LAYERS(g_hat), OF_LAYERS(y_hat), to_a);
+}

@@ -1,0 +1,127 @@
+"""The triangular system as one loop, against the loops one by one and the definition in float64."""
+
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorbms_fast.kernels import dense_block_activated, dense_block_maps
+from lorbms_fast.kernels._common import norm_relu, winograd
+from lorbms_fast.kernels.dense_block import cpp
+from lorbms_fast.measurement.counts import count
+
+DTYPES = (torch.float32, torch.bfloat16)
+pytestmark = pytest.mark.skipif(not winograd.cpp.runs(), reason="loops need vectors and a compiler")
+
+
+def inputs(n, layers, height, width, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 32, height, width, generator=generator)
+    weights = [0.1 * torch.randn(16, 32 + 16 * i, 3, 3, generator=generator) for i in range(layers)]
+    biases = [torch.randn(16, generator=generator) for _ in range(layers)]
+    return [t.to(dtype).requires_grad_() for t in (x, *weights, *biases)]
+
+
+def results(form, activation, parameters, impl="fused", wanted=lambda _: True):
+    """Result, and gradients of the parameters that are wanted, by their index."""
+    for i, tensor in enumerate(parameters):
+        tensor.requires_grad_(wanted(i))
+    x, *others = parameters
+    y = form(x, others[: len(others) // 2], others[len(others) // 2 :], activation, impl=impl)
+    probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    return [y, *torch.autograd.grad(y, [tensor for i, tensor in enumerate(parameters) if wanted(i)], probe)]
+
+
+@pytest.fixture
+def solved(monkeypatch):
+    """The systems solved in one loop."""
+    names = []
+    run = cpp.LOOPS.run
+    monkeypatch.setattr(cpp.LOOPS, "run", lambda name, *args: (names.append(name), run(name, *args)))
+    return names
+
+
+@pytest.mark.parametrize("form", [dense_block_maps, dense_block_activated])
+@pytest.mark.parametrize("activation", ["relu", "instance_norm_relu"])
+def test_results_are_those_of_loops_one_by_one(form, activation, solved, monkeypatch):
+    for dtype, n, layers, (height, width) in product(DTYPES, (1, 3), (2, 5, 7), ((16, 16), (21, 26))):
+        parameters = inputs(n, layers, height, width, dtype)
+        solved.clear()
+        found = results(form, activation, parameters)
+        assert solved == ["solve", "solve_transposed"]
+        with monkeypatch.context() as patch:
+            patch.setattr(cpp, "take", lambda *_: False)
+            expected = results(form, activation, parameters)
+        assert all(map(torch.equal, found, expected)), (dtype, n, layers, height, width)
+
+
+@pytest.mark.parametrize("form", [dense_block_maps, dense_block_activated])
+@pytest.mark.parametrize("activation", ["relu", "instance_norm_relu"])
+def test_results_are_the_definitions(form, activation, solved):
+    parameters = inputs(2, 6, 18, 17, torch.float32)
+    exact = results(form, activation, [p.detach().double() for p in parameters], "reference")
+    for found, expected in zip(results(form, activation, parameters), exact, strict=True):
+        assert (found - expected).abs().max() < 1e-4 * max(1, expected.abs().max())
+    assert solved == ["solve", "solve_transposed"]
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 6], ids=["x", "first weight", "last bias"])
+def test_only_what_is_asked_for_gets_gradients(wanted):
+    parameters = inputs(1, 5, 16, 16, torch.float32)
+    _, expected = results(dense_block_maps, "instance_norm_relu", parameters, "reference", lambda i: i == wanted)
+    _, found = results(dense_block_maps, "instance_norm_relu", parameters, wanted=lambda i: i == wanted)
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("moved", [(0,), (0, 1, 2, 3, 4, 5)])
+def test_work_is_counted_as_that_of_loops_one_by_one(moved, monkeypatch):
+    parameters = inputs(2, 5, 16, 16, torch.float32)
+
+    def run():
+        results(dense_block_maps, "instance_norm_relu", parameters, wanted=lambda i: i in moved)
+
+    found = count(run)
+    monkeypatch.setattr(cpp, "take", lambda *_: False)
+    expected = count(run)
+    assert found.gflop == expected.gflop
+    assert found.operations < expected.operations
+
+
+@pytest.mark.parametrize("change", ["growth", "kernel", "small maps", "dtype", "one layer"])
+def test_other_systems_go_loop_by_loop(change):
+    y = torch.empty(2, 48, 16, 16).contiguous(memory_format=torch.channels_last)
+    pushes = [torch.empty(16, 16, 3, 3).contiguous(memory_format=torch.channels_last) for _ in range(2)]
+    assert cpp.take(pushes, y, y)
+    if change == "growth":
+        y, pushes = y[:, :24], [W[:8, :8].contiguous(memory_format=torch.channels_last) for W in pushes]
+    elif change == "kernel":
+        pushes[1] = torch.empty(16, 16, 5, 5).contiguous(memory_format=torch.channels_last)
+    elif change == "small maps":
+        y = y[:1, :, :1, :1]
+    elif change == "dtype":
+        pushes = [W.bfloat16() for W in pushes]
+    else:
+        pushes = []
+    assert not cpp.take(pushes, y, y)
+
+
+def test_loops_of_others_are_declared_as_they_are():
+    """A call through another declaration would read anything."""
+    text = " ".join(Path(cpp.__file__).with_name("loops.cpp").read_text().split())
+    others = {
+        package: " ".join(Path(package.cpp.__file__).with_name("loops.cpp").read_text().split())
+        for package in (norm_relu, winograd)
+    }
+    declared = re.findall(r"void \(\*(\w+)\)\((.*?)\);", text.replace("MAPS(", "MAPS["))
+    assert len(declared) == 7
+    defined = dict(
+        found
+        for other in others.values()
+        for found in re.findall(r"EXPORT void (\w+)\( ?(.*?) ?\) {", other.replace("MAPS(", "MAPS["))
+    )
+    for name, arguments in declared:
+        assert defined[name] == arguments
+    convolution = r"#define CONVOLUTION \\ (.*?around) "
+    assert re.search(convolution, text)[1] == re.search(convolution, others[winograd])[1]
