@@ -4,6 +4,7 @@ They are called straight, and not as operations of torch's: some hundred times a
 """
 
 from ctypes import c_double, c_int, c_int64, c_void_p
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -21,9 +22,8 @@ LOOPS = Loops(
     {
         "statistics": (1, [c_void_p] * 2),
         "norm_relu": (2, _NORM),
-        "sums": (2, [*_NORM, *[c_void_p] * 2]),
-        "sums_add": (3, [*_NORM, *[c_void_p] * 2]),
-        "norm_relu_backward": (3, [*_NORM, *[c_void_p] * 2]),
+        "sums": (3, [*_NORM, *[c_void_p] * 2]),
+        "norm_relu_backward": (2, [*_NORM, *[c_void_p] * 2, c_int]),
         "less_line": (3, [c_void_p] * 3),
         "add_line": (0, [*_NORM, *[c_void_p] * 4, c_int]),
         "convolution": (1, [*_NORM, c_void_p, c_int64, *[c_void_p] * 3]),
@@ -37,19 +37,19 @@ def take(matrix: Tensor) -> bool:
     return LOOPS.take(matrix.t().unsqueeze(0))
 
 
-def multiplies(x: Tensor, W: Tensor) -> bool:
-    """Does `convolution` compute this here, and faster than torch's products? Those of bfloat16 with AMX are faster."""
-    return (
-        (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and len(W) % 2 == 0 and not has_amx()))
-        and x.dtype == W.dtype
-        and take(x)
-        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    )
+@cache
+def multiplies(dtype: torch.dtype, B: int) -> bool:
+    """Does `convolution` compute it for a bottleneck of B maps, and faster than torch's products?
+
+    bfloat16 comes in pairs, and a processor with AMX multiplies it faster.
+    """
+    taken = dtype == torch.float32 or (dtype == torch.bfloat16 and B % 2 == 0 and not has_amx())
+    return taken and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def convolution(x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:
     """Write into `out` and `of_out`; documented in `products.py`."""
-    _run("convolution", (x,), *norm, W.contiguous(), len(W), out, *(of_out or (None, None)))
+    _run("convolution", (x,), *norm, _floats(W), len(W), out, *(of_out or (None, None)))
 
 
 def convolution_backward(
@@ -57,8 +57,13 @@ def convolution_backward(
 ) -> Tensor | None:
     """Add to the sums and to `add_to`; the gradient of W is float32."""
     to_W = W.new_empty(W.shape, dtype=torch.float32) if wanted else None
-    _run("convolution_backward", (x, add_to), *norm, W.contiguous(), grad, len(W), to_W, sum_g, sum_along)
+    _run("convolution_backward", (x, add_to), *norm, _floats(W), grad, len(W), to_W, sum_g, sum_along)
     return to_W
+
+
+def _floats(W: Tensor) -> Tensor:
+    """Rounded where it is read."""
+    return W.to(torch.float32).contiguous()
 
 
 def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
@@ -71,17 +76,14 @@ def norm_relu(x: Tensor, norm: Norm, out: Tensor) -> None:
     _run("norm_relu", (x, out), *norm)
 
 
-def sums(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, add_to: Tensor | None = None) -> None:
+def sums(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, add_to: Tensor) -> None:
     """Add to the sums, and to `add_to`."""
-    if add_to is None:
-        _run("sums", (grad, x), *norm, sum_g, sum_along)
-    else:
-        _run("sums_add", (grad, x, add_to), *norm, sum_g, sum_along)
+    _run("sums", (grad, x, add_to), *norm, sum_g, sum_along)
 
 
-def norm_relu_backward(grad: Tensor, x: Tensor, norm: Norm, constant: Tensor, slope: Tensor, out: Tensor) -> None:
-    """Write into `out`."""
-    _run("norm_relu_backward", (grad, x, out), *norm, constant, slope)
+def norm_relu_backward_(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, of_batch: bool) -> None:
+    """Change `grad`, and write into the sums."""
+    _run("norm_relu_backward", (grad, x), *norm, sum_g, sum_along, of_batch)
 
 
 def less_line(grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Tensor, out: Tensor) -> None:

@@ -78,12 +78,12 @@ def _stack(
         if of_batch:
             does.statistics(stack[:, new], mean[new], var[new])
         of_stack = layer.norm1.statistics or (mean[read], var[read])
-        norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
+        norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1)
         bottleneck = stack.new_empty(positions.rows, len(W1))
         mean2, var2 = layer.norm2.statistics or mean.new_empty(2, len(W1))
         of_bottleneck = mean2, var2
         products.convolution(
-            stack[:, read], norm1, W1, bottleneck, of_bottleneck if layer.norm2.statistics is None else None
+            does, stack[:, read], norm1, W1, bottleneck, of_bottleneck if layer.norm2.statistics is None else None
         )
         a2 = torch.empty_like(bottleneck)
         does.norm_relu(bottleneck, _norm(layer.norm2, of_bottleneck), a2)
@@ -132,9 +132,9 @@ class _Block(torch.autograd.Function):
         to_stack = torch.empty_like(stack)
         copy_(positions.maps(to_stack), grad)
         mean, constant, slope = x.new_zeros(3, stack.shape[1], dtype=_exact(x.dtype))
-        for number, of in enumerate(kept):
-            if layers[number].norm1.statistics is None:
-                mean[parts.before(number)] = of.of_stack[0]
+        of_batch = [number for number, layer in enumerate(layers) if layer.norm1.statistics is None]
+        if of_batch:
+            mean[parts.before(of_batch[-1])] = kept[of_batch[-1]].of_stack[0]
 
         def completed(maps: slice) -> Tensor:
             """Gradient of maps that all layers have sent back to."""
@@ -158,17 +158,13 @@ class _Block(torch.autograd.Function):
             )
             del a2
             to_a2 = positions.matrix(to_a2)
-            to_bias2, to_weight2, constant2, slope2 = mean.new_zeros(4, bottleneck.shape[1])
-            does.sums(to_a2, bottleneck, norm2, to_bias2, to_weight2)
-            does.add_line(
-                positions.rows, norm2, to_bias2, to_weight2, constant2, slope2, layer.norm2.statistics is None
-            )
+            to_bias2, to_weight2 = mean.new_empty(2, bottleneck.shape[1])
+            does.norm_relu_backward_(to_a2, bottleneck, norm2, to_bias2, to_weight2, layer.norm2.statistics is None)
 
-            norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1).to(x.dtype)
+            norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1)
             to_bias1, to_weight1 = mean.new_zeros(2, read.stop)
-            does.norm_relu_backward(to_a2, bottleneck, norm2, constant2, slope2, to_a2)
             grad_W1 = products.convolution_backward(
-                to_a2, stack[:, read], norm1, W1, wanted[2], to_bias1, to_weight1, to_stack[:, read]
+                does, to_a2, stack[:, read], norm1, W1, wanted[2], to_bias1, to_weight1, to_stack[:, read]
             )
             does.add_line(
                 positions.rows, norm1, to_bias1, to_weight1, constant[read], slope[read], layer.norm1.statistics is None
@@ -234,7 +230,7 @@ class _Positions(NamedTuple):
 
     def maps(self, matrix: Tensor) -> Tensor:
         """(M, C) as maps (N, C, H, W) in the same memory."""
-        return matrix.unflatten(0, self).permute(0, 3, 1, 2)
+        return matrix.view(*self, -1).permute(0, 3, 1, 2)
 
     def arranged(self, matrix: Tensor, layout: torch.memory_format) -> Tensor:
         """The maps in a layout: in the same memory if it is channels_last, else copied."""

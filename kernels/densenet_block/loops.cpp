@@ -195,6 +195,19 @@ void less_line(
     });
 }
 
+// Makes of the sum of g (x - mean) the gradient of the weight; before, adds what a batch's own statistics send back.
+template <class R>
+void add_line(Shape shape, const Norm<R> &norm, const R *sum_g, R *sum_along, R *constant, R *slope, bool of_batch) {
+    for (int64_t c = 0; c < shape.channels; c++) {
+        if (of_batch) {
+            const R share = norm.scale[c] / R(shape.positions);
+            constant[c] += share * sum_g[c];
+            slope[c] += share * norm.rstd[c] * norm.rstd[c] * sum_along[c];
+        }
+        sum_along[c] *= norm.rstd[c];
+    }
+}
+
 // Memory of a thread, unwritten.
 template <class Value> std::unique_ptr<Value[]> unwritten(int64_t size) {
     return std::unique_ptr<Value[]>(new Value[size]);
@@ -220,8 +233,7 @@ template <class T> void add(T *to, Vector x, int64_t lanes) {
 }
 
 // W^T as words, `in_vectors` of its columns wide, for W of some rows and columns. For the threads of a region together.
-template <class T>
-void turn(const T *W, int64_t rows, int64_t columns, typename Factor<T>::Word *to) {
+template <class T> void turn(const float *W, int64_t rows, int64_t columns, typename Factor<T>::Word *to) {
     constexpr int64_t DEEP = Factor<T>::DEEP;
     const int64_t width = in_vectors(rows);
 #pragma omp for collapse(2) schedule(static)
@@ -231,7 +243,7 @@ void turn(const T *W, int64_t rows, int64_t columns, typename Factor<T>::Word *t
                 for (int64_t r = row; r < row + LANES; r++) {
                     typename Factor<T>::Value word[DEEP] = {};
                     for (int64_t i = 0; i < DEEP; i++)
-                        if (r < rows && c + i < columns) write(word[i], read(W[r * columns + c + i]));
+                        if (r < rows && c + i < columns) write(word[i], W[r * columns + c + i]);
                     std::memcpy(to + c / DEEP * width + r, word, sizeof word);
                 }
 }
@@ -239,7 +251,7 @@ void turn(const T *W, int64_t rows, int64_t columns, typename Factor<T>::Word *t
 // out = ReLU(norm(x)) W^T for W of (B, channels), with the columns' means and variances if they are wanted.
 template <class T>
 void convolution(
-    Shape shape, Maps<T> x, const Norm<float> &norm, const T *W, int64_t B, T *out, float *mean_of, float *var_of,
+    Shape shape, Maps<T> x, const Norm<float> &norm, const float *W, int64_t B, T *out, float *mean_of, float *var_of,
     int threads
 ) {
     using Word = typename Factor<T>::Word;
@@ -252,7 +264,7 @@ void convolution(
     const Maps<T> result{out, 0, B};
 #pragma omp parallel num_threads(threads) if (shape.size() > FEW)
     {
-        turn(W, B, C, of_W.get());
+        turn<T>(W, B, C, of_W.get());
         const auto a = unwritten<Value>(SPAN * row);
         const auto y = unwritten<float>(SPAN * width);
 #pragma omp for schedule(static)
@@ -290,7 +302,7 @@ template <class T> void rows_to_words(const T *x, int64_t rows, int64_t columns,
 // to `out`.
 template <class T>
 void convolution_backward(
-    Shape shape, Maps<T> x, Maps<T> out, const Norm<float> &norm, const T *W, const T *g, int64_t B, float *grad_W,
+    Shape shape, Maps<T> x, Maps<T> out, const Norm<float> &norm, const float *W, const T *g, int64_t B, float *grad_W,
     float *sum_g, float *sum_along, int threads
 ) {
     using Word = typename Factor<T>::Word;
@@ -398,17 +410,7 @@ EXPORT void norm_relu(SHAPE, MAPS(x), MAPS(out), NORM) {
     FOR_DTYPE(dtype, T, norm_relu<T>(shape, AS(T, x), AS(T, out), AS_NORM(Real<T>), threads))
 }
 
-EXPORT void sums(SHAPE, MAPS(grad), MAPS(x), NORM, void *sum_g, void *sum_along) {
-    const Shape shape{samples, positions, channels};
-    FOR_DTYPE(dtype, T, {
-        using R = Real<T>;
-        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
-        const Maps<T> none{nullptr, 0, 0};
-        sums<T>(shape, AS(T, grad), AS(T, x), none, AS_NORM(R), of_g, of_along, threads, std::false_type());
-    })
-}
-
-EXPORT void sums_add(SHAPE, MAPS(grad), MAPS(x), MAPS(out), NORM, void *sum_g, void *sum_along) {
+EXPORT void sums(SHAPE, MAPS(grad), MAPS(x), MAPS(out), NORM, void *sum_g, void *sum_along) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
@@ -417,17 +419,22 @@ EXPORT void sums_add(SHAPE, MAPS(grad), MAPS(x), MAPS(out), NORM, void *sum_g, v
     })
 }
 
-EXPORT void norm_relu_backward(
-    SHAPE, MAPS(grad), MAPS(x), MAPS(out), NORM, const void *constant, const void *slope
-) {
+// Makes of the gradient of ReLU(norm(x)) that of x, and writes those of the norm's bias and weight.
+EXPORT void norm_relu_backward(SHAPE, MAPS(grad), MAPS(x), NORM, void *sum_g, void *sum_along, int of_batch) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         const auto norm = AS_NORM(R);
+        R *const of_g = static_cast<R *>(sum_g), *const of_along = static_cast<R *>(sum_along);
+        std::fill_n(of_g, channels, R(0));
+        std::fill_n(of_along, channels, R(0));
+        const Maps<T> none{nullptr, 0, 0};
+        sums<T>(shape, AS(T, grad), AS(T, x), none, norm, of_g, of_along, threads, std::false_type());
+        std::vector<R> constant(channels), slope(channels);
+        add_line(shape, norm, of_g, of_along, constant.data(), slope.data(), of_batch);
         const R *const scale = norm.scale.data(), *const shift = norm.shift.data();
         less_line<T>(
-            shape, AS(T, grad), AS(T, x), AS(T, out), norm.mean.data(), static_cast<const R *>(constant),
-            static_cast<const R *>(slope), threads,
+            shape, AS(T, grad), AS(T, x), AS(T, grad), norm.mean.data(), constant.data(), slope.data(), threads,
             [=](R g, R centred, int64_t c) { return centred * scale[c] + shift[c] <= 0 ? R(0) : scale[c] * g; }
         );
     })
@@ -446,23 +453,16 @@ EXPORT void less_line(
     })
 }
 
-// Makes of the sum of g (x - mean) the gradient of the weight; before, adds what a batch's own statistics send back.
 EXPORT void add_line(
     SHAPE, NORM, const void *sum_g, void *sum_along, void *constant, void *slope, int of_batch
 ) {
+    const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
-        const auto norm = AS_NORM(R);
-        const R *const of_g = static_cast<const R *>(sum_g);
-        R *const of_along = static_cast<R *>(sum_along);
-        for (int64_t c = 0; c < channels; c++) {
-            if (of_batch) {
-                const R share = norm.scale[c] / R(positions);
-                static_cast<R *>(constant)[c] += share * of_g[c];
-                static_cast<R *>(slope)[c] += share * norm.rstd[c] * norm.rstd[c] * of_along[c];
-            }
-            of_along[c] *= norm.rstd[c];
-        }
+        add_line<R>(
+            shape, AS_NORM(R), static_cast<const R *>(sum_g), static_cast<R *>(sum_along), static_cast<R *>(constant),
+            static_cast<R *>(slope), of_batch
+        );
     })
 }
 
@@ -479,7 +479,7 @@ EXPORT void add_line(
 EXPORT void convolution(SHAPE, MAPS(x), NORM, void *W, int64_t B, void *out, void *mean_of, void *var_of) {
     const Shape shape{samples, positions, channels};
     FOR_FACTORS(convolution<T>(
-        shape, AS(T, x), AS_NORM(float), static_cast<T *>(W), B, static_cast<T *>(out), static_cast<float *>(mean_of),
+        shape, AS(T, x), AS_NORM(float), static_cast<float *>(W), B, static_cast<T *>(out), static_cast<float *>(mean_of),
         static_cast<float *>(var_of), threads
     ))
 }
@@ -489,7 +489,7 @@ EXPORT void convolution_backward(
 ) {
     const Shape shape{samples, positions, channels};
     FOR_FACTORS(convolution_backward<T>(
-        shape, AS(T, x), AS(T, out), AS_NORM(float), static_cast<T *>(W), static_cast<T *>(g), B,
+        shape, AS(T, x), AS(T, out), AS_NORM(float), static_cast<float *>(W), static_cast<T *>(g), B,
         static_cast<float *>(grad_W), static_cast<float *>(sum_g), static_cast<float *>(sum_along), threads
     ))
 }

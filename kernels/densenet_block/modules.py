@@ -1,5 +1,6 @@
 """Torchvision's dense block as a layer, and the rule that makes one of a block of torchvision's."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -137,9 +138,8 @@ class DenseNetBlock(nn.ModuleDict):
                 features.append(layer(features))
             return torch.cat(features, 1)
         stack, used = fused.densenet_block(x, [_read(layer, x) for layer in layers])
-        for layer, (of_stack, of_bottleneck) in zip(layers, used, strict=True):
-            _track(layer.norm1, of_stack, x.numel() // x.shape[1])
-            _track(layer.norm2, of_bottleneck, x.numel() // x.shape[1])
+        norms = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
+        _track(norms, [statistics for of_layer in used for statistics in of_layer], x.numel() // x.shape[1])
         return stack
 
 
@@ -164,6 +164,7 @@ def _name(cls: type) -> str:
 def _changed(layers: Iterable[tuple[str, Any]]) -> str | None:
     """Say in what the layers differ from what torchvision makes; None if in nothing."""
     C = growth = None
+    norms: set[nn.Module] = set()
     for name, layer in layers:
         parts: dict[str, Any] = {part: layer._modules.get(part) for part in _TYPES}
         for part, module in parts.items():
@@ -177,6 +178,9 @@ def _changed(layers: Iterable[tuple[str, Any]]) -> str | None:
         if getattr(layer, "memory_efficient", False):
             return f"{name} is memory_efficient: it moves norm1's running statistics twice a step; set that to False"
         norm1, _, conv1, norm2, _, conv2 = parts.values()
+        if norm1 in norms or norm2 in norms or norm1 is norm2:
+            return f"{name}: a norm is another layer's, or both of its own: it moves twice a step"
+        norms |= {norm1, norm2}
         if not (norm1.affine and norm2.affine):
             return f"{name}: a norm has no weight and bias"
         for conv, size in ((conv1, 1), (conv2, 3)):
@@ -233,17 +237,23 @@ def _norm(norm: nn.BatchNorm2d, dtype: torch.dtype) -> Norm:
 
 
 @torch.no_grad()
-def _track(norm: nn.BatchNorm2d, statistics: Statistics, count: int) -> None:
-    """Move running statistics as torch does, towards those of a batch of so many positions."""
-    if not (norm.training and norm.track_running_stats):
-        return
-    momentum = 0.0 if norm.momentum is None else norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if norm.momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
-    if norm.running_mean is None or norm.running_var is None:
-        return
-    mean, var = statistics
-    norm.running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
-    norm.running_var.mul_(1 - momentum).add_(var, alpha=momentum * count / (count - 1))
+def _track(norms: list[nn.BatchNorm2d], statistics: list[Statistics], count: int) -> None:
+    """Move running statistics as torch does, towards those of a batch of so many positions; many in one operation."""
+    counted, moved = [], defaultdict(list)
+    for norm, (mean, var) in zip(norms, statistics, strict=True):
+        if not (norm.training and norm.track_running_stats):
+            continue
+        momentum = 0.0 if norm.momentum is None else norm.momentum
+        if norm.num_batches_tracked is not None:
+            counted.append(norm.num_batches_tracked)
+            if norm.momentum is None:
+                momentum = 1.0 / (float(norm.num_batches_tracked) + 1)
+        if norm.running_mean is not None and norm.running_var is not None:
+            moved[momentum].append((norm.running_mean, norm.running_var, mean, var))
+    if counted:
+        torch._foreach_add_(counted, 1)
+    for momentum, of_norms in moved.items():
+        means, variances, new_means, new_variances = map(list, zip(*of_norms, strict=True))
+        torch._foreach_mul_(means + variances, 1 - momentum)
+        torch._foreach_add_(means, new_means, alpha=momentum)
+        torch._foreach_add_(variances, new_variances, alpha=momentum * count / (count - 1))

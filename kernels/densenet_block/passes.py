@@ -31,7 +31,7 @@ def norm_relu(x: Tensor, norm: Norm, out: Tensor) -> None:
     out.copy_(torch.addcmul(norm.bias, _exact(x) - norm.mean, _scale(norm)).relu_())
 
 
-def sums(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, add_to: Tensor | None = None) -> None:
+def sums(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, add_to: Tensor) -> None:
     """Add columns' sums of g to `sum_g`, of `g (x - mean)` to `sum_along`, and `scale g` to `add_to`.
 
     g is the part of `grad` that the ReLU of `norm_relu` lets through; scale is `weight / sqrt(var + eps)`.
@@ -39,14 +39,17 @@ def sums(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, 
     g, centred = _through(grad, x, norm)
     sum_g += g.sum(0)
     sum_along += (g * centred).sum(0)
-    if add_to is not None:
-        add_to += (g * _scale(norm)).to(add_to.dtype)
+    add_to += (g * _scale(norm)).to(add_to.dtype)
 
 
-def norm_relu_backward(grad: Tensor, x: Tensor, norm: Norm, constant: Tensor, slope: Tensor, out: Tensor) -> None:
-    """`out = scale g - constant - (x - mean) slope`, with g as in `sums`; out may be grad."""
+def norm_relu_backward_(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_along: Tensor, of_batch: bool) -> None:
+    """Make of the gradient of `ReLU(norm(x))` that of x, and write those of the norm's bias and weight."""
     g, centred = _through(grad, x, norm)
-    out.copy_((g * _scale(norm)).sub_(constant).addcmul_(centred, slope, value=-1))
+    sum_g.copy_(g.sum(0))
+    sum_along.copy_((g * centred).sum(0))
+    constant, slope = torch.zeros_like(sum_g), torch.zeros_like(sum_g)
+    add_line(len(x), norm, sum_g, sum_along, constant, slope, of_batch)
+    grad.copy_((g * _scale(norm)).sub_(constant).addcmul_(centred, slope, value=-1))
 
 
 def less_line(grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Tensor, out: Tensor) -> None:

@@ -23,20 +23,21 @@ def passes_for(matrix: Tensor) -> ModuleType:
     return cpp if cpp.take(matrix) else passes
 
 
-def convolution(x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:
+def convolution(does: ModuleType, x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:
     """Write `out = ReLU(norm(x)) W^T`, and its columns' statistics into `of_out`.
 
     Args:
+        does: passes that take x.
         x: (M, C).
         norm: of its columns.
-        W: (B, C).
+        W: (B, C), in float32 or x's dtype, which it is rounded to.
         out: (M, B), without gaps.
         of_out: means and variances, (B,) each; None leaves them out.
     """
-    if cpp.multiplies(x, W):
+    if does is cpp and cpp.multiplies(x.dtype, len(W)):
         cpp.convolution(x, norm, W, out, of_out)
         return
-    does = passes_for(x)
+    W = W.to(x.dtype)
     for rows, a in _chunks(x):
         does.norm_relu(x[rows], norm, a)
         torch.mm(a, W.t(), out=out[rows])
@@ -45,23 +46,32 @@ def convolution(x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistic
 
 
 def convolution_backward(
-    grad: Tensor, x: Tensor, norm: Norm, W: Tensor, wanted: bool, sum_g: Tensor, sum_along: Tensor, add_to: Tensor
+    does: ModuleType,
+    grad: Tensor,
+    x: Tensor,
+    norm: Norm,
+    W: Tensor,
+    wanted: bool,
+    sum_g: Tensor,
+    sum_along: Tensor,
+    add_to: Tensor,
 ) -> Tensor | None:
     """Return the gradient of W, if it is wanted, and add the rest as `passes.sums` does.
 
     Args:
+        does: passes that take x.
         grad: (M, B), of `convolution`'s result, without gaps.
         x: (M, C).
         norm: of its columns.
-        W: (B, C).
+        W: (B, C), in float32 or x's dtype, which it is rounded to.
         wanted: whether its gradient is.
         sum_g: (C,).
         sum_along: (C,).
         add_to: (M, C).
     """
-    if cpp.multiplies(x, W):
+    if does is cpp and cpp.multiplies(x.dtype, len(W)):
         return cpp.convolution_backward(grad, x, norm, W, wanted, sum_g, sum_along, add_to)
-    does, to_W = passes_for(x), None
+    W, to_W = W.to(x.dtype), None
     for rows, a in _chunks(x):
         if wanted:
             does.norm_relu(x[rows], norm, a)

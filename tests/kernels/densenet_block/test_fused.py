@@ -163,6 +163,27 @@ def test_some_norms_and_weights_frozen():
     assert_close(outcome(ours, x), outcome(theirs, x))
 
 
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_a_norm_of_two_layers_moves_twice(momentum):
+    theirs, ours = pair(momentum=momentum)
+    for block in (theirs, ours):
+        block.denselayer2.norm2 = block.denselayer1.norm2
+    x = maps(2, 5, 6, 6)
+    assert_close(outcome(ours, x), outcome(theirs, x))
+
+
+def test_norms_with_momenta_of_their_own():
+    theirs, ours = pair()
+    for block in (theirs, ours):
+        for norm, momentum in zip(norms(block), [0.1, 0.5, None, 0.5, None, 0.2], strict=True):
+            norm.momentum = momentum
+        norms(block)[3].num_batches_tracked.fill_(3)
+        norms(block)[4].num_batches_tracked.fill_(7)
+    x = maps(2, 5, 6, 6)
+    for _ in range(2):
+        assert_close(outcome(ours, x), outcome(theirs, x))
+
+
 def test_norms_that_track_nothing():
     theirs, ours = pair(track_running_stats=False, running_mean=None, running_var=None, num_batches_tracked=None)
     for block in (theirs, ours):

@@ -28,7 +28,7 @@ def form(request, monkeypatch):
         assert cpp.LOOPS._library  # compiled here, and what `take` asks for is there
     elif request.param == "chunks":
         monkeypatch.setattr(products, "_CHUNK", 1)
-        monkeypatch.setattr(cpp, "multiplies", lambda x, W: False)
+        monkeypatch.setattr(cpp, "multiplies", lambda dtype, B: False)
     with native_loops(request.param != "torch"):
         yield request.param
 
@@ -56,14 +56,15 @@ def check(dtype, M, C, B, wide, threads=2, far=0.0):
 
 def _check(dtype, M, C, B, wide, far):
     x, g = (drawn(M, wide) + far).to(dtype)[:, :C], drawn(M, B, seed=1).to(dtype)
-    W, to_stack = (drawn(B, C, seed=2) / C**0.5).to(dtype), drawn(M, wide, seed=3).to(dtype)
+    W, to_stack = (drawn(B, C, seed=2) / C**0.5).float(), drawn(M, wide, seed=3).to(dtype)
     mean, var = x.double().mean(0), x.double().var(0, correction=0)
     weight, bias = (t.float() for t in drawn(2, C, seed=4))
     norm = passes.Norm(mean.float(), var.float(), weight, bias, 1e-3)
 
     y, of_y = torch.full((M, B), torch.nan, dtype=dtype), torch.full((2, B), torch.nan).unbind()
-    products.convolution(x, norm, W, y, of_y)
-    W_exact = W.double().requires_grad_()
+    products.convolution(products.passes_for(x), x, norm, W, y, of_y)
+    W_exact = W.to(dtype).double().requires_grad_()  # rounded as autocast does it
+
     # With what the norm rounds to, as ReLU's bend is where it is.
     centred = x.double() - norm.mean.double()
     scale = weight.double() * (norm.var.double() + norm.eps).rsqrt()
@@ -73,11 +74,11 @@ def _check(dtype, M, C, B, wide, far):
     close(of_y[0], y.double().mean(0), torch.float32)
     close(of_y[1], y.double().var(0, correction=0), torch.float32)
     none = torch.empty_like(y)
-    products.convolution(x, norm, W, none, None)
+    products.convolution(products.passes_for(x), x, norm, W, none, None)
     assert torch.equal(none, y)
 
     sums, kept = torch.ones(2, C), to_stack.clone()
-    to_W = products.convolution_backward(g, x, norm, W, True, *sums, to_stack[:, :C])
+    to_W = products.convolution_backward(products.passes_for(x), g, x, norm, W, True, *sums, to_stack[:, :C])
     to_a, expected_to_W = torch.autograd.grad(expected, [a, W_exact], g.double())
     through = torch.where(a > 0, to_a, 0).detach()
     close(to_W, expected_to_W, dtype, g.double().abs().T @ a.detach())
@@ -86,7 +87,7 @@ def _check(dtype, M, C, B, wide, far):
     close(to_stack[:, :C], kept[:, :C] + scale * through, dtype)
     assert torch.equal(to_stack[:, C:], kept[:, C:])
     again, others = kept.clone(), torch.ones(2, C)
-    assert products.convolution_backward(g, x, norm, W, False, *others, again[:, :C]) is None
+    assert products.convolution_backward(products.passes_for(x), g, x, norm, W, False, *others, again[:, :C]) is None
     close(again, to_stack.double(), dtype)
     close(others[1], sums[1].double(), dtype, (through * centred).abs().sum(0))
 
@@ -116,15 +117,15 @@ def test_no_result_depends_on_threads(dtype):
     M, C, B = 2500, 100, 32
     x, g, W = (drawn(*shape).to(dtype) for shape in ((M, C), (M, B), (B, C)))
     norm = passes.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 1e-5)
-    if not cpp.multiplies(x, W):
+    if products.passes_for(x) is not cpp or not cpp.multiplies(dtype, B):
         pytest.skip("torch multiplies")
     results = []
     before = torch.get_num_threads()
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         y, of_y, sums, to_x = x.new_empty(M, B), torch.empty(2, B), torch.zeros(2, C), torch.zeros_like(x)
-        products.convolution(x, norm, W, y, tuple(of_y))
-        to_W = products.convolution_backward(g, x, norm, W, True, *sums, to_x)
+        products.convolution(products.passes_for(x), x, norm, W, y, tuple(of_y))
+        to_W = products.convolution_backward(products.passes_for(x), g, x, norm, W, True, *sums, to_x)
         results.append((y, of_y, sums, to_x, to_W))
     torch.set_num_threads(before)
     for other in results[1:]:
@@ -140,7 +141,7 @@ def test_statistics_far_from_zero(dtype):
     W[4:] = 0.25
     norm = passes.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 0.0)
     y, of_y = x.new_empty(M, B), (torch.empty(B), torch.empty(B))
-    products.convolution(x, norm, W, y, of_y)
+    products.convolution(products.passes_for(x), x, norm, W, y, of_y)
     close(of_y[0], y.double().mean(0), torch.float32)
     close(of_y[1], y.double().var(0, correction=0), torch.float32)
 
@@ -153,10 +154,10 @@ def test_what_is_not_a_number_stays_so(dtype):
     x[7, 3] = torch.nan
     norm = passes.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 1e-5)
     y = x.new_empty(M, B)
-    products.convolution(x, norm, W, y, None)
+    products.convolution(products.passes_for(x), x, norm, W, y, None)
     assert y[7].isnan().all()
     assert not y[torch.arange(M) != 7].isnan().any()
     sums, to_x = torch.zeros(2, C), torch.zeros_like(x)
-    to_W = products.convolution_backward(torch.ones_like(y), x, norm, W, True, *sums, to_x)
+    to_W = products.convolution_backward(products.passes_for(x), torch.ones_like(y), x, norm, W, True, *sums, to_x)
     assert to_W[:, 3].isnan().all()
     assert not to_W[:, torch.arange(C) != 3].isnan().any()
