@@ -7,6 +7,7 @@ Every folder holds one operation: `reference.py` defines it, the others compute 
 from lorbms_fast.kernels._common.dispatch import Impl, use_impl
 from lorbms_fast.kernels._common.grad_fanout import fan_out
 from lorbms_fast.kernels.accelerate import accelerate, restore
+from lorbms_fast.kernels.batch_norm import BatchNormAct, BatchNormAct2d, BatchNormAct3d, batch_norm_act
 from lorbms_fast.kernels.coord_conv import CoordConv2d, coord_conv2d
 from lorbms_fast.kernels.dense_block import (
     DenseBlock,
@@ -45,12 +46,12 @@ from lorbms_fast.kernels.upsample_conv import UpsampleConv2d, upsample_conv
 from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, winograd_conv2d, winograd_conv3d
 
 __all__ = [
-    "CoordConv2d", "DenseBlock", "DenseNetBlock", "FoldedTaps", "GroupedBatchNorm2d", "Impl", "InstanceNorm2d",
-    "InstanceNorm3d", "InstanceNormAct", "InstanceNormAct2d", "InstanceNormAct3d", "InstanceNormReLU", "MaxPool2x2",
-    "PackedLayers", "Pass", "ResizeConv2d", "SpectralConv2d", "SpectralNorm", "UpsampleConv2d", "WinogradConv2d",
-    "WinogradConv3d", "accelerate", "advance_all_u", "advance_u", "coord_conv2d", "dense_block",
-    "dense_block_activated", "dense_block_maps", "fan_out", "fold_taps", "grouped_batch_norm", "instance_norm",
-    "instance_norm_act", "instance_norm_relu", "max_pool2x2", "pack_layers", "passes", "relu_grouped_batch_norm",
-    "resize_conv", "restore", "spectral_norm", "spectral_norm_all", "spectral_norm_through", "upsample_conv",
-    "use_impl", "winograd_conv2d", "winograd_conv3d",
+    "BatchNormAct", "BatchNormAct2d", "BatchNormAct3d", "CoordConv2d", "DenseBlock", "DenseNetBlock", "FoldedTaps",
+    "GroupedBatchNorm2d", "Impl", "InstanceNorm2d", "InstanceNorm3d", "InstanceNormAct", "InstanceNormAct2d",
+    "InstanceNormAct3d", "InstanceNormReLU", "MaxPool2x2", "PackedLayers", "Pass", "ResizeConv2d", "SpectralConv2d",
+    "SpectralNorm", "UpsampleConv2d", "WinogradConv2d", "WinogradConv3d", "accelerate", "advance_all_u", "advance_u",
+    "batch_norm_act", "coord_conv2d", "dense_block", "dense_block_activated", "dense_block_maps", "fan_out",
+    "fold_taps", "grouped_batch_norm", "instance_norm", "instance_norm_act", "instance_norm_relu", "max_pool2x2",
+    "pack_layers", "passes", "relu_grouped_batch_norm", "resize_conv", "restore", "spectral_norm", "spectral_norm_all",
+    "spectral_norm_through", "upsample_conv", "use_impl", "winograd_conv2d", "winograd_conv3d",
 ]  # fmt: skip

@@ -18,8 +18,8 @@ from lorbms_fast.kernels._common.cpp.lines import (
     lie_in_rows,
 )
 
-_FORWARD = (2, [*[c_void_p] * 3, c_int, c_double, c_double])
-_BACKWARD = (3, [*[c_void_p] * 4, c_int, c_double])
+_FORWARD = (2, [*[c_void_p] * 3, c_int, c_double, c_double, c_int, *[c_void_p] * 2, c_double])
+_BACKWARD = (3, [*[c_void_p] * 4, c_int, c_double, c_int])
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {"forward": _FORWARD, "backward": _BACKWARD, "rows_forward": _FORWARD, "rows_backward": _BACKWARD},
@@ -39,13 +39,42 @@ def forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float
 ) -> tuple[Tensor, Tensor]:
     """Result; of each map, mean of the differences from the first position, and 1 / deviation: (2, N, C)."""
+    return _forward(x, weight, bias, eps, activation, slope, x.shape[0], (None, None), 0.0)
+
+
+@cpp_op(
+    "batch_norm_maps(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor? weight, Tensor? bias, "
+    "float momentum, float eps, int activation, float slope) -> (Tensor, Tensor)"
+)
+def batch_forward(
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    momentum: float, eps: float, activation: int, slope: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The same with the maps of all samples as one, (2, 1, C); moves the averages.
+
+    Lines of all samples are evenly spaced.
+    """
+    exact = known(x.shape, x.stride(), x.dtype).exact
+    running = _exact(running_mean, exact), _exact(running_var, exact)
+    found = _forward(x, weight, bias, eps, activation, slope, 1, running, momentum)
+    for average, moved in zip((running_mean, running_var), running, strict=True):
+        if average is not None and moved is not None and moved is not average:
+            average.copy_(moved)
+    return found
+
+
+def _forward(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float, batches: int,
+    running: tuple[Tensor | None, Tensor | None], momentum: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     lie = known(x.shape, x.stride(), x.dtype)
-    statistics = torch.empty(2, *x.shape[:2], dtype=lie.exact)
+    statistics = torch.empty(2, batches, x.shape[1], dtype=lie.exact)
     y = torch.empty_like(x) if lie.dense else empty_channels_last(x)
     weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
     LOOPS.function("rows_forward" if lie.rows else "forward")(
         lie.dtype, torch.get_num_threads(), *lie.sizes, x.data_ptr(), *lie.strides, y.data_ptr(), *lie.of_new,
-        statistics.data_ptr(), _address(weight), _address(bias), activation, slope, eps,
+        statistics.data_ptr(), _address(weight), _address(bias), activation, slope, eps, batches < x.shape[0],
+        *map(_address, running), momentum,
     )  # fmt: skip
     return y, statistics
 
@@ -60,7 +89,7 @@ def backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradient of x; of each map, the sum of the gradients of the result, and that of their products with x_hat.
 
-    The gradient of the result lies as x does.
+    The gradient of the result lies as x does. Of a batch's statistics it is that of the batch.
     """
     lie, sums = known(x.shape, x.stride(), x.dtype), torch.empty_like(statistics)
     dx = torch.empty_like(x) if lie.dense else empty_channels_last(x)
@@ -69,7 +98,7 @@ def backward(
     LOOPS.function("rows_backward" if lie.rows else "backward")(
         lie.dtype, torch.get_num_threads(), *lie.sizes, grad.data_ptr(), *of_grad, x.data_ptr(), *lie.strides,
         dx.data_ptr(), *lie.of_new, statistics.data_ptr(), _address(weight), _address(bias), sums.data_ptr(),
-        activation, slope,
+        activation, slope, statistics.shape[1] < x.shape[0],
     )  # fmt: skip
     return dx, sums
 
@@ -103,7 +132,9 @@ def known(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) 
 
 
 def _exact(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if parameter is None else parameter.to(dtype).contiguous()
+    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
+        return parameter
+    return parameter.to(dtype).contiguous()
 
 
 def _address(parameter: Tensor | None) -> int | None:

@@ -123,8 +123,7 @@ class _Norm(torch.autograd.Function):
         if double_backward.asked_for(grad):
             definition = partial(_defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), None, None, None
-        if grad.stride() != x.stride() or grad.dtype != x.dtype or grad.is_neg():
-            grad = _lying_as(x, grad.to(x.dtype).resolve_neg())
+        grad = lying_as(x, grad)
         dx, sums = ctx.form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
         if weight is None and bias is None:
             return dx, None, None, None, None, None
@@ -137,8 +136,11 @@ def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | Non
     return reference.instance_norm(x, eps, weight, bias, activation)
 
 
-def _lying_as(x: Tensor, grad: Tensor) -> Tensor:
-    """A gradient as loops over x read it."""
+def lying_as(x: Tensor, grad: Tensor) -> Tensor:
+    """Return a gradient as loops over x read it."""
+    if grad.stride() == x.stride() and grad.dtype == x.dtype and not grad.is_neg():
+        return grad
+    grad = grad.to(x.dtype).resolve_neg()
     if x.is_contiguous():
         return grad.contiguous()
     return grad if lines(grad) is not None else empty_channels_last(x).copy_(grad)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from lorbms_fast import kernels
 from lorbms_fast.cpp import native_loops
 from lorbms_fast.kernels import (
+    BatchNormAct2d,
     CoordConv2d,
     DenseBlock,
     GroupedBatchNorm2d,
@@ -41,6 +42,7 @@ def activated_block(activation):
 
 
 LAYERS = {
+    "BatchNormAct2d": lambda: BatchNormAct2d(3, "leaky_relu", track_running_stats=False),
     "InstanceNorm2d": lambda: InstanceNorm2d(3),
     "InstanceNorm2d affine": lambda: InstanceNorm2d(3, affine=True),
     "InstanceNorm2d tracking": lambda: InstanceNorm2d(3, track_running_stats=True),

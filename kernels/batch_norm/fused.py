@@ -1,0 +1,115 @@
+"""Batch norm and its activation in one: by C++ loops where they are faster, else by torch's own operations.
+
+Torch goes through contiguous float32 maps without vector instructions, reads and writes all maps once more for the
+activation, forward and backward, and keeps two tensors, the input and what the activation needs. The loops, those of
+instance norms with the maps of all samples as one, keep the input and each map's statistics.
+"""
+
+from functools import lru_cache, partial
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.activation import Activation
+from lorbms_fast.kernels._common.cpp.lines import DTYPES, known_line_stride, lie_in_rows, plain
+from lorbms_fast.kernels.batch_norm import reference
+from lorbms_fast.kernels.instance_norm import cpp
+from lorbms_fast.kernels.instance_norm.fused import lying_as
+
+FEW_VALUES, FEW_OF_A_MAP = 1 << 16, 256
+"""Below which contiguous maps in float32 take no longer with torch's own, whose call is shorter."""
+NARROW = 16
+"""Channels in float32, channels_last, beyond which torch's own is as quick."""
+FEW, MUCH, MANY = 1 << 18, 1 << 19, 128
+"""The same in 16 bits: loops are quicker between these numbers of values, and beyond with at most so many channels."""
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    eps: float,
+    activation: Activation,
+) -> Tensor:
+    """(N, C, *positions) -> the same, in x's memory layout; documented in `reference.py`."""
+    running = running_mean, running_var
+    if not _loops_are_faster(x, activation, weight, bias, *running):
+        return activated(F.batch_norm(x, *running, weight, bias, True, momentum, eps), activation)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        y: Tensor = _Norm.apply(x, weight, bias, *running, momentum, eps, activation)
+        return y
+    return cpp.batch_forward(x, *running, weight, bias, momentum, eps, activation.number, activation.slope)[0]
+
+
+def activated(y: Tensor, activation: Activation) -> Tensor:
+    """The activation of what a batch norm gave, in place where what follows may change the result as before."""
+    return F.relu_(y) if activation.name == "relu" else activation(y)
+
+
+def _loops_are_faster(x: Tensor, activation: Activation, *others: Tensor | None) -> bool:
+    if not _faster(x.shape, x.stride(), x.dtype, activation.name, torch.get_num_threads()) or not plain(x):
+        return False
+    kinds = x.dtype, torch.promote_types(x.dtype, torch.float32)
+    fit = all(t is None or (t.dtype in kinds and t.shape == x.shape[1:2] and plain(t)) for t in others)
+    return fit and cpp.LOOPS.built()
+
+
+def go_through(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Say whether loops go through maps that lie so."""
+    if len(shape) < 3 or dtype not in DTYPES or prod(shape) <= shape[1]:
+        return False
+    line = known_line_stride(shape, strides)
+    evenly = line is not None and (shape[0] == 1 or strides[0] == prod(shape[2:]) * line)
+    return evenly or lie_in_rows(shape, strides)
+
+
+@lru_cache(4096)
+def _faster(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, name: str, threads: int) -> bool:
+    """Say whether loops are, asked once, as small maps take as long as the questions."""
+    if name == "identity" or not go_through(shape, strides, dtype):
+        return False
+    values, channels, short = prod(shape), shape[1], dtype in (torch.bfloat16, torch.float16)
+    if lie_in_rows(shape, strides):  # a map is one thread's
+        balanced = channels % threads == 0 or channels > 4 * threads
+        return balanced and not short and values >= FEW_VALUES and values >= FEW_OF_A_MAP * channels
+    if not short:
+        return channels <= NARROW
+    return name in ("relu", "leaky_relu") and values >= FEW and (values <= MUCH or channels <= MANY)
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+        running_var: Tensor | None, momentum: float, eps: float, activation: Activation,
+    ) -> Tensor:  # fmt: skip
+        running = running_mean, running_var
+        y, statistics = cpp.batch_forward(x, *running, weight, bias, momentum, eps, activation.number, activation.slope)
+        ctx.save_for_backward(x, weight, bias, statistics)
+        ctx.options = eps, activation
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, bias, statistics = ctx.saved_tensors
+        eps, activation = ctx.options
+        none = (None,) * 5
+        if double_backward.asked_for(grad):
+            definition = partial(_defined, eps, activation)
+            return *double_backward.by_definition(definition, (x, weight, bias), grad), *none
+        grad = lying_as(x, grad)
+        dx, sums = cpp.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
+        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        to_weight = sums[1, 0].to(weight.dtype) if needs_weight else None
+        return dx, to_weight, sums[0, 0].to(bias.dtype) if needs_bias else None, *none
+
+
+def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    return reference.batch_norm(x, weight, bias, None, None, 0.0, eps, activation)

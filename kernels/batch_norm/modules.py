@@ -1,0 +1,131 @@
+"""Drop-in batch norms with an activation behind them."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorbms_fast.kernels._common.activation import Activation, activate, named
+from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
+from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels.batch_norm.functional import run
+from lorbms_fast.kernels.batch_norm.fused import activated
+
+
+class BatchNormAct(nn.modules.batchnorm._BatchNorm):
+    """Batch norm and the activation behind it in one, which keeps x for the backward; torch's two keep two tensors.
+
+    >>> layer = BatchNormAct(3, "leaky_relu", negative_slope=0.2)
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> torch.testing.assert_close(layer(x), F.leaky_relu(F.batch_norm(x, None, None, training=True), 0.2))
+
+    Takes maps of any number of dimensions; `BatchNormAct2d` and `BatchNormAct3d` take what torch's norms of their names
+    take. Parameters, buffers, state dict, running statistics and layouts are those of torch's batch norms; with running
+    statistics, in evaluation, torch's own norm runs.
+
+    Args:
+        num_features: C, maps of the input.
+        activation: `relu`, `leaky_relu`, `silu`, `gelu`, `gelu_tanh` or `identity`; or a layer of torch's that is one.
+        negative_slope: of `leaky_relu`.
+        eps: added to the variance.
+        momentum: of the running statistics; None averages all batches.
+        affine: scale and shift each map by parameters.
+        track_running_stats: as torch's.
+        device: of the parameters.
+        dtype: of the parameters.
+        bias: shift each map as well, if `affine`; False needs a torch whose own norm knows it.
+        impl: form to run; None takes the one in force.
+
+    Raises:
+        ValueError: there is no such activation, or form.
+    """
+
+    impl: Impl | None = None
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_features: int,
+        activation: str | nn.Module = "relu",
+        *,
+        negative_slope: float = 0.01,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        bias: bool = True,
+        impl: Impl | None = None,
+    ) -> None:
+        kwargs: dict[str, Any] = {"device": device, "dtype": dtype} | ({} if bias else {"bias": False})
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, **kwargs)
+        self.activation, self.negative_slope = named(activation, negative_slope)
+        self.impl = checked_impl(impl)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, *positions) -> the same, in its memory layout."""
+        # TorchScript reads the first branch alone, and knows torch's kernel alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            self._check_input_dim(input)
+            momentum, of_batch = self._counted(), self.training or self.running_mean is None
+            tracked = not self.training or self.track_running_stats
+            mean, var = self.running_mean if tracked else None, self.running_var if tracked else None
+            y = F.batch_norm(input, mean, var, self.weight, self.bias, of_batch, momentum, self.eps)
+            return activate(y, self.activation, self.negative_slope)
+        else:
+            return self._recorded(input)
+
+    @leaf
+    def _recorded(self, input: Tensor) -> Tensor:
+        activation = Activation(self.activation, self.negative_slope)
+        form = select_impl(self.impl, input)
+        tracks = self.track_running_stats and self.training
+        of_torch = torch.compiler.is_compiling() or transformed() or not input.numel()
+        if of_torch or not (self.training or (self.running_mean is None and self.running_var is None)):
+            y = super().forward(input)
+            return activation(y) if of_torch else activated(y, activation)
+        self._check_input_dim(input)
+        mean, var = (self.running_mean, self.running_var) if tracks else (None, None)
+        return run(form, input, self.weight, self.bias, mean, var, self._counted(), self.eps, activation)
+
+    def _counted(self) -> float:
+        """Count a batch; its share in the running statistics."""
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        return momentum
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 3:
+            raise ValueError(f"expected 3D input or more (got {input.dim()}D input)")
+
+    def extra_repr(self) -> str:
+        """Torch's, and the activation."""
+        slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        return f"{super().extra_repr()}, activation={self.activation}{slope}"
+
+
+class BatchNormAct2d(BatchNormAct, nn.BatchNorm2d):
+    """`BatchNormAct` of (N, C, H, W).
+
+    >>> layer = BatchNormAct2d(3, "silu")
+    >>> layer(torch.randn(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    _check_input_dim = nn.BatchNorm2d._check_input_dim
+
+
+class BatchNormAct3d(BatchNormAct, nn.BatchNorm3d):
+    """`BatchNormAct` of (N, C, D, H, W).
+
+    >>> layer = BatchNormAct3d(3, "leaky_relu")
+    >>> layer(torch.randn(2, 3, 4, 4, 4)).shape
+    torch.Size([2, 3, 4, 4, 4])
+    """
+
+    _check_input_dim = nn.BatchNorm3d._check_input_dim

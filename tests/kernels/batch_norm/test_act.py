@@ -1,0 +1,297 @@
+"""Batch norm with an activation behind it, against torch's layers in float64: results, gradients, statistics."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lorbms_fast.kernels import BatchNormAct, BatchNormAct2d, BatchNormAct3d, batch_norm_act, use_impl
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.batch_norm import fused
+from lorbms_fast.kernels.instance_norm import cpp
+from tests.kernels.forms import fast
+
+ACTIVATIONS = {
+    "identity": nn.Identity(),
+    "relu": nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "silu": nn.SiLU(),
+    "gelu": nn.GELU(),
+    "gelu_tanh": nn.GELU(approximate="tanh"),
+}
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    "part of channels": lambda x: torch.cat([x, x], 1).movedim(1, -1).contiguous().movedim(-1, 1)[:, x.shape[1] :],
+    "part of rows": lambda x: torch.cat([x, x], 2).movedim(1, -1).contiguous().movedim(-1, 1)[:, :, x.shape[2] :],
+    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+}
+TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+compiled = pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def loops_wherever_they_go(monkeypatch):
+    """Also where torch's own are known to be quicker."""
+    monkeypatch.setattr(fused, "_faster", lambda shape, strides, dtype, *_: fused.go_through(shape, strides, dtype))
+
+
+def results(layers, x, probe):
+    """Output, gradients, and what the layers hold afterwards."""
+    x = x.detach().requires_grad_()
+    y = layers(x)
+    return [y, *torch.autograd.grad((y * probe.to(y.dtype)).sum(), [x, *layers.parameters()]), *layers.buffers()]
+
+
+def pair(shape, activation, dtype=torch.float64, **options):
+    """Torch's in float64 and ours with the same parameters."""
+    norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[len(shape) - 2]
+    act = {1: BatchNormAct, 2: BatchNormAct2d, 3: BatchNormAct3d}[len(shape) - 2]
+    theirs = nn.Sequential(norm(shape[1], **options), copy.deepcopy(ACTIVATIONS[activation])).double()
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter)
+    ours = act(shape[1], activation, negative_slope=0.2, **options).double()
+    ours.load_state_dict(theirs[0].state_dict())
+    return theirs, ours.to(dtype)
+
+
+def assert_as_torchs(shape, activation, dtype, layout, shift=0.0, seed=0, **options):
+    torch.manual_seed(seed)
+    theirs, ours = pair(shape, activation, torch.promote_types(dtype, torch.float32), **options)
+    x, probe = LAYOUTS[layout]((torch.randn(shape) + shift).to(dtype)), torch.randn(shape).to(dtype)
+    found, expected = results(ours, x, probe), results(theirs, x.double(), probe)
+    assert found[0].dtype == dtype
+    if layout in ("contiguous", "channels last"):
+        assert found[0].stride() == found[1].stride() == x.stride()
+    for f, e in zip(found, expected, strict=True):
+        scale = max(1.0, e.abs().max().item())
+        assert (f.double() - e).abs().max() <= TOLERANCES[dtype] * scale
+
+
+@fast
+@given(
+    st.lists(st.integers(1, 9), min_size=3, max_size=4),
+    st.integers(2, 70),
+    st.sampled_from(list(ACTIVATIONS)),
+    st.booleans(),
+    st.sampled_from([torch.float64, torch.float32]),
+    st.sampled_from(list(LAYOUTS)),
+)
+def test_of_any_shape(sizes, width, activation, affine, dtype, layout):
+    if dtype == torch.float32 and sizes[0] * sizes[-1] * width < 32:  # few values may be nearly one
+        dtype = torch.float64
+    assert_as_torchs((*sizes, width), activation, dtype, layout, affine=affine)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_forms_and_dtypes(activation, layout, native):
+    with native_loops(native):
+        for dtype in TOLERANCES:
+            assert_as_torchs((2, 37, 5, 9), activation, dtype, layout, shift=1.0)
+            assert_as_torchs((3, 24, 5, 9), activation, dtype, layout, shift=1.0)
+        assert_as_torchs((1, 33, 3, 5, 4), activation, torch.float32, layout, affine=False)
+        assert_as_torchs((2, 3, 70, 91), activation, torch.float32, layout)  # rows of several lines, and a rest
+        assert_as_torchs((3, 70, 40, 41), activation, torch.float32, layout)  # several spans
+
+
+@pytest.mark.parametrize("options", [{"momentum": None}, {"momentum": 0.3}, {"track_running_stats": False}], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_running_statistics(layout, options):
+    theirs, ours = pair((2, 5, 4, 6), "relu", **options)
+    for _ in range(3):
+        x, probe = LAYOUTS[layout](torch.randn(2, 5, 4, 6).double()), torch.randn(2, 5, 4, 6)
+        for f, e in zip(results(ours, x, probe), results(theirs, x, probe), strict=True):
+            torch.testing.assert_close(f, e)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+    torch.testing.assert_close(ours.state_dict(), theirs[0].state_dict())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_a_layer_of_16_bits(layout):
+    """Whose running statistics and parameters have them as well."""
+    theirs, ours = pair((4, 6, 8, 8), "silu", torch.bfloat16)
+    x, probe = LAYOUTS[layout](torch.randn(4, 6, 8, 8).bfloat16()), torch.randn(4, 6, 8, 8)
+    for f, e in zip(results(ours, x, probe), results(theirs, x.double(), probe), strict=True):
+        torch.testing.assert_close(f.double(), e.double(), rtol=3e-2, atol=3e-2)
+    assert ours.running_mean.dtype == torch.bfloat16
+
+
+def test_autocast():
+    theirs, ours = pair((2, 6, 8, 8), "relu", torch.float32)
+    x = torch.randn(2, 6, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16):
+            found, expected = ours(x.to(dtype)), theirs.float()(x.to(dtype))
+            assert found.dtype == expected.dtype
+            torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_far_from_zero_as_exact_as_torch(layout):
+    x = LAYOUTS[layout](torch.randn(2, 3, 32, 32) + torch.tensor([1e4, 100.0, -3e5]).view(3, 1, 1))
+    x[:, :, 0, 0] = 0  # also where the first value is unlike others
+    exact = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()).double()(x.double())
+    theirs = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())(x)
+    ours = BatchNormAct2d(3)(x)
+    assert (ours - exact).abs().max() <= (theirs - exact).abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("channels", [3, 16, 24, 32])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_a_map_of_no_numbers_is_alone(channels, layout):
+    x = LAYOUTS[layout](torch.randn(2, channels, 4, 4))
+    x[1, 2, 1, 1] = torch.nan
+    y = BatchNormAct2d(channels)(x.requires_grad_())
+    (to_x,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    for maps in (y, to_x):
+        assert maps[:, 2].isnan().all()
+        assert maps.isnan().sum() == 32
+
+
+@compiled
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_results_do_not_depend_on_the_number_of_threads(layout):
+    _, ours = pair((3, 40, 33, 35), "leaky_relu", torch.float32)
+    x, probe = LAYOUTS[layout](torch.randn(3, 40, 33, 35)), torch.randn(3, 40, 33, 35)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(results(copy.deepcopy(ours), x, probe))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for f, e in zip(other, found[0], strict=True):
+            assert torch.equal(f, e)
+
+
+@compiled
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "identity"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_one_tensor_is_kept(activation, layout):
+    def kept(layers):
+        x, saved = LAYOUTS[layout](torch.randn(2, 8, 16, 16)).requires_grad_(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):
+            layers(x * 1)
+        return len({t.untyped_storage().data_ptr() for t in saved if t.numel() == x.numel()})
+
+    theirs, ours = pair((2, 8, 16, 16), activation, torch.float32)
+    assert kept(ours) == 1
+    assert kept(theirs.float()) >= 2
+
+
+@compiled
+def test_profilers_see_one_operation_that_does_what_a_call_does():
+    layer, x = BatchNormAct2d(3), torch.randn(2, 3, 4, 4)
+    other = copy.deepcopy(layer)
+    with torch.profiler.profile() as profiled:
+        seen = results(layer, x, torch.ones_like(x))
+    names = [event.key for event in profiled.key_averages() if event.key.startswith("lorbms_fast::")]
+    assert sorted(names) == ["lorbms_fast::batch_norm_maps", "lorbms_fast::instance_norm_maps_backward"]
+    for f, e in zip(results(other, x, torch.ones_like(x)), seen, strict=True):
+        assert torch.equal(f, e)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_maps_and_gradients_that_are_to_be_negated(layout):
+    layer, x, probe = BatchNormAct2d(3), LAYOUTS[layout](torch.randn(2, 3, 4, 4)), torch.randn(2, 3, 4, 4)
+    negated = [torch._neg_view(-t).detach().requires_grad_() for t in (x, LAYOUTS[layout](probe))]
+    expected = torch.autograd.grad(layer(x.requires_grad_()), x, probe)
+    found = torch.autograd.grad(layer(negated[0]), negated[0], negated[1].detach())
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_derivatives(activation, layout):
+    """Of first and second order, and many gradients at once."""
+    layer = BatchNormAct2d(2, activation, negative_slope=0.2, track_running_stats=False).double()
+    x = LAYOUTS[layout](torch.randn(2, 2, 3, 3, dtype=torch.float64)).requires_grad_()
+    inputs = x, *layer.parameters()
+
+    def function(x, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
+
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_transforms_of_torch():
+    layer = BatchNormAct2d(3, "silu", track_running_stats=False).double()
+    x = torch.randn(4, 2, 3, 5, 5).double()
+    torch.testing.assert_close(torch.vmap(layer)(x), torch.stack([layer(part) for part in x]))
+    _, tangent = torch.func.jvp(layer, (x[0],), (x[1],))
+    (expected,) = torch.autograd.functional.jvp(layer, x[0], x[1])[1:]
+    torch.testing.assert_close(tangent, expected)
+    traced = torch.jit.trace(layer, x[0])
+    torch.testing.assert_close(traced(x[1]), layer(x[1]))
+    for scripted in (torch.jit.script(BatchNormAct2d(3, "leaky_relu")), torch.jit.script(BatchNormAct2d(3).eval())):
+        module = BatchNormAct2d(3, "leaky_relu" if scripted.training else "relu").train(scripted.training)
+        torch.testing.assert_close(scripted(x[0].float()), module(x[0].float()))
+        torch.testing.assert_close(dict(scripted.named_buffers()), dict(module.named_buffers()))
+    graph = torch.fx.symbolic_trace(nn.Sequential(layer, nn.Identity())).graph
+    assert [node.target for node in graph.nodes if node.op == "call_module"] == ["0", "1"]
+
+
+def test_compiled_exported_and_in_the_other_forms():
+    layer = BatchNormAct2d(3, "leaky_relu")
+    x = torch.randn(2, 3, 4, 5)
+    torch._dynamo.reset()
+    expected = copy.deepcopy(layer)
+    y = expected(x)
+    other = copy.deepcopy(layer)
+    torch.testing.assert_close(torch.compile(other, fullgraph=True, backend="aot_eager")(x), y)
+    torch.testing.assert_close(other.state_dict(), expected.state_dict())
+    for form in ("reference", "fused"):
+        other = copy.deepcopy(layer)
+        with use_impl(form):
+            torch.testing.assert_close(other(x), y)
+        torch.testing.assert_close(other.state_dict(), expected.state_dict())
+    torch.testing.assert_close(batch_norm_act(x, "leaky_relu"), y)
+
+
+def test_errors_and_empty_batches_are_torchs():
+    for kind, shape in ((BatchNormAct2d, (3, 4, 5)), (BatchNormAct3d, (3, 2, 4, 5))):
+        layer, dimensions = kind(3), len(shape)
+        with pytest.raises(ValueError, match=f"expected {dimensions + 1}D input"):
+            layer(torch.randn(shape))
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            layer(torch.randn(1, 3, *[1] * (dimensions - 1)))
+        with pytest.raises(RuntimeError, match="running_mean should contain 4 elements"):
+            layer(torch.randn(2, 4, *shape[1:]))
+        with pytest.raises(RuntimeError, match="weight should contain 4 elements"):
+            batch_norm_act(torch.randn(2, 4, *shape[1:]), weight=layer.weight, bias=layer.bias)
+        assert layer(torch.randn(0, *shape)).shape == (0, *shape)
+        assert layer.to("meta")(torch.randn(2, *shape, device="meta")).shape == (2, *shape)
+    with pytest.raises(ValueError, match="3D input or more"):
+        BatchNormAct(3)(torch.randn(2, 3))
+    with pytest.raises(ValueError, match="choose one of"):
+        BatchNormAct2d(3, "tanh")
+
+
+@pytest.mark.parametrize("activation", [pytest.param("relu", marks=compiled), "leaky_relu", "silu"])
+def test_in_place_behind_it(activation):
+    theirs, ours = pair((2, 4, 5, 5), activation)
+    x, probe = torch.randn(2, 4, 5, 5).double(), torch.randn(2, 4, 5, 5)
+    layers = [
+        nn.Sequential(layer, nn.ReLU6(place), nn.Dropout(0.5, place))
+        for layer, place in ((theirs, False), (ours, True))
+    ]
+    torch.manual_seed(0)
+    expected = results(layers[0], x, probe)
+    torch.manual_seed(0)
+    for f, e in zip(results(layers[1], x, probe), expected, strict=True):
+        torch.testing.assert_close(f, e)
+
+
+def test_a_layer_names_its_activation():
+    layer = BatchNormAct2d(3, nn.LeakyReLU(0.2))
+    assert repr(layer) == f"BatchNormAct2d({nn.BatchNorm2d(3).extra_repr()}, activation=leaky_relu, negative_slope=0.2)"
+    assert list(layer.state_dict()) == list(nn.BatchNorm2d(3).state_dict())
