@@ -36,21 +36,38 @@ template <class Body> void of_vectors(int64_t channels, Body body) {
     }
 }
 
-// The gradients of a square's maps that go to one of its corners, and of which maps they are.
-struct Corner {
-    std::vector<int32_t> maps;
-    std::vector<float> gradients;
-    int64_t count;
-    explicit Corner(int64_t most) : maps(most + LANES), gradients(most + LANES) {}
-    template <class T> void find(const T *grad, const uint8_t *which, int number, int64_t O) {
+#ifdef __AVX512F__
+const __m512i COUNTED = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#endif
+#ifdef __AVX512BF16__
+// Add to each lane the products of two neighbours with the two halves of `pair`; subnormal ones count as zero.
+template <int V> void add_pairs(Vector (&sums)[V], int32_t pair, const uint32_t *neighbours) {
+    const auto both = __m512bh(_mm512_set1_epi32(pair));
+    for (int v = 0; v < V; v++) {
+        const auto two = __m512bh(_mm512_loadu_si512(neighbours + v * LANES));
+        sums[v] = Vector(_mm512_dpbf16_ps(__m512(sums[v]), both, two));
+    }
+}
+#endif
+
+// The gradients of a square's maps that go to one of its corners, and of which maps they are, times a weight (O, C).
+template <class T> struct Corner {
+    const T *const weight;
+    const int64_t O, C;
+    std::vector<int32_t> maps = std::vector<int32_t>(O + LANES);
+    std::vector<float> gradients = std::vector<float>(O + LANES);
+    int64_t count = 0;
+
+    static std::vector<T> arranged(const T *weight, int64_t O, int64_t C) { return {weight, weight + O * C}; }
+
+    void find(const T *grad, const uint8_t *which, int number) {
         count = 0;
         int64_t o = 0;
 #ifdef __AVX512F__
         for (; o + LANES <= O; o += LANES) {
             const auto place = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(which + o)));
             const auto here = _mm512_cmpeq_epi32_mask(place, _mm512_set1_epi32(number));
-            const auto from_o = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-            const auto map = _mm512_add_epi32(from_o, _mm512_set1_epi32(int32_t(o)));
+            const auto map = _mm512_add_epi32(COUNTED, _mm512_set1_epi32(int32_t(o)));
             _mm512_storeu_si512(&maps[count], _mm512_maskz_compress_epi32(here, map));
             _mm512_storeu_ps(&gradients[count], _mm512_maskz_compress_ps(here, __m512(load(grad + o))));
             count += __builtin_popcount(here);
@@ -62,27 +79,70 @@ struct Corner {
             count += which[o] == number;
         }
     }
+
+    template <int V> void add(Vector (&sums)[V], int64_t c) const {
+        for (int64_t i = 0; i < count; i++) {
+            const T *const row = weight + maps[i] * C + c;
+            for (int v = 0; v < V; v++) sums[v] += gradients[i] * load(row + v * LANES);
+        }
+    }
 };
+
+#ifdef __AVX512BF16__
+// Products of two neighbours in a lane, which this processor adds to a sum at once, are two maps' here: those of which
+// one at least sends its gradient, less than half.
+template <> struct Corner<BFloat16> {
+    const uint32_t *const weight; // (O / 2, C) pairs
+    const int64_t O, C;
+    std::vector<int32_t> maps = std::vector<int32_t>(O / 2 + LANES), gradients = maps;
+    int64_t count = 0;
+
+    static std::vector<uint32_t> arranged(const BFloat16 *weight, int64_t O, int64_t C) {
+        std::vector<uint32_t> pairs(O / 2 * C);
+        for (int64_t o = 0; o < O / 2; o++)
+            for (int64_t c = 0; c < C; c++)
+                pairs[o * C + c] = weight[2 * o * C + c].bits | uint32_t(weight[(2 * o + 1) * C + c].bits) << 16;
+        return pairs;
+    }
+
+    void find(const BFloat16 *grad, const uint8_t *which, int number) {
+        count = 0;
+        for (int64_t o = 0; o < O; o += 2 * LANES) {
+            const __mmask32 there = O - o < 2 * LANES ? 0xffff : 0xffffffff;
+            const auto place = _mm256_maskz_loadu_epi8(there, which + o);
+            const __mmask32 here = _mm256_mask_cmpeq_epi8_mask(there, place, _mm256_set1_epi8(int8_t(number)));
+            const auto pairs = _mm512_maskz_loadu_epi16(here, grad + o);
+            const __mmask16 some = _mm512_test_epi32_mask(pairs, pairs);
+            const auto pair = _mm512_add_epi32(COUNTED, _mm512_set1_epi32(int32_t(o / 2)));
+            _mm512_storeu_si512(&maps[count], _mm512_maskz_compress_epi32(some, pair));
+            _mm512_storeu_si512(&gradients[count], _mm512_maskz_compress_epi32(some, pairs));
+            count += __builtin_popcount(some);
+        }
+    }
+
+    template <int V> void add(Vector (&sums)[V], int64_t c) const {
+        for (int64_t i = 0; i < count; i++) add_pairs(sums, gradients[i], weight + maps[i] * C + c);
+    }
+};
+#endif
 
 // The gradient of x, of a weight (O, C).
 template <class T>
 void to_input(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> to_x, int64_t C, const T *weight, int threads
 ) {
+    const auto arranged = Corner<T>::arranged(weight, O, C);
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
-        Corner corner(O);
+        Corner<T> corner{arranged.data(), O, C};
 #pragma omp for schedule(static)
         for (int64_t square = 0; square < squares.count(); square++)
             for (int number = 0; number < 4; number++) {
-                corner.find(squares.line(grad, square), squares.line(which, square), number, O);
+                corner.find(squares.line(grad, square), squares.line(which, square), number);
                 T *const to = squares.corner(to_x, square, number);
                 of_vectors(C, [&](auto V, int64_t c) {
                     Vector sums[V] = {};
-                    for (int64_t i = 0; i < corner.count; i++) {
-                        const T *const row = weight + corner.maps[i] * C + c;
-                        for (int v = 0; v < V; v++) sums[v] += corner.gradients[i] * load(row + v * LANES);
-                    }
+                    corner.add(sums, c);
                     for (int v = 0; v < V; v++) store(to + c + v * LANES, sums[v]);
                 });
             }
@@ -91,6 +151,92 @@ void to_input(
 
 // Squares that are read together, and of how many, at least, there are sums of their own.
 constexpr int64_t TOGETHER = 8, MANY = 32;
+
+template <class T> Vector activated(const T *from, bool relu) {
+    const Vector value = load(from);
+    return relu ? (value < 0.f ? Vector{} : value) : value;
+}
+
+// Squares read together: the products of their gradients with x at the corners that these go to.
+template <class T> struct Group {
+    const int64_t O, C;
+    std::vector<float> of_x = std::vector<float>(TOGETHER * 4 * C), of_grad = std::vector<float>(TOGETHER * O);
+    const uint8_t *places[TOGETHER] = {};
+    int64_t count = 0;
+
+    // One more; `corner(number)` is where x lies.
+    template <class At> void read(const T *grad, const uint8_t *which, At corner, bool relu) {
+        const int64_t t = count++;
+        places[t] = which;
+        for (int64_t o = 0; o < O; o += LANES) store(&of_grad[t * O + o], load(grad + o));
+        for (int number = 0; number < 4; number++)
+            for (int64_t c = 0; c < C; c += LANES)
+                store(&of_x[(4 * t + number) * C + c], activated(corner(number) + c, relu));
+    }
+
+    void finish() {}
+
+    template <int V> void add(Vector (&sums)[V], int64_t o, int64_t c) const {
+        for (int64_t t = 0; t < count; t++) {
+            const float *const row = &of_x[(4 * t + places[t][o]) * C + c];
+            for (int v = 0; v < V; v++) sums[v] += of_grad[t * O + o] * load(row + v * LANES);
+        }
+    }
+};
+
+#ifdef __AVX512BF16__
+// Two squares at a time, of which x lies beside each other for each two of their corners.
+template <> struct Group<BFloat16> {
+    const int64_t O, C;
+    std::vector<uint32_t> of_x = std::vector<uint32_t>(TOGETHER / 2 * 16 * C), waiting = std::vector<uint32_t>(4 * C);
+    std::vector<int32_t> of_grad = std::vector<int32_t>(TOGETHER / 2 * O);
+    std::vector<uint8_t> places = std::vector<uint8_t>(TOGETHER / 2 * O);
+    const std::vector<BFloat16> zeros = std::vector<BFloat16>(std::max(O, C));
+    int64_t count = 0;
+
+    template <class At> void read(const BFloat16 *grad, const uint8_t *which, At corner, bool relu) {
+        const int64_t t = count++, pair = t / 2;
+        const auto bits = [](Vector x) { return __m512i(x); };
+        for (int64_t o = 0; o < O; o += LANES) {
+            auto both = bits(load(grad + o));
+            auto place = _mm_loadu_si128(reinterpret_cast<const __m128i *>(which + o));
+            void *const to = &of_grad[pair * O + o], *const to_place = &places[pair * O + o];
+            if (t % 2 == 0) {
+                both = _mm512_srli_epi32(both, 16);
+                place = _mm_slli_epi16(place, 2);
+            } else {
+                both = _mm512_or_si512(both, _mm512_loadu_si512(to));
+                place = _mm_or_si128(place, _mm_loadu_si128(static_cast<__m128i *>(to_place)));
+            }
+            _mm512_storeu_si512(to, both);
+            _mm_storeu_si128(static_cast<__m128i *>(to_place), place);
+        }
+        for (int number = 0; number < 4; number++)
+            for (int64_t c = 0; c < C; c += LANES) {
+                const auto x = bits(activated(corner(number) + c, relu));
+                if (t % 2 == 0)
+                    _mm512_storeu_si512(&waiting[number * C + c], _mm512_srli_epi32(x, 16));
+                else
+                    for (int before = 0; before < 4; before++)
+                        _mm512_storeu_si512(
+                            &of_x[((pair * 4 + before) * 4 + number) * C + c],
+                            _mm512_or_si512(x, _mm512_loadu_si512(&waiting[before * C + c]))
+                        );
+            }
+    }
+
+    // An odd one goes with zeros.
+    void finish() {
+        const BFloat16 *const none = zeros.data();
+        if (count % 2) read(none, reinterpret_cast<const uint8_t *>(none), [=](int) { return none; }, false);
+    }
+
+    template <int V> void add(Vector (&sums)[V], int64_t o, int64_t c) const {
+        for (int64_t pair = 0; pair < count / 2; pair++)
+            add_pairs(sums, of_grad[pair * O + o], &of_x[(pair * 16 + places[pair * O + o]) * C + c]);
+    }
+};
+#endif
 
 // The gradients of W, of x or of ReLU(x), and of the bias.
 template <class T>
@@ -102,8 +248,7 @@ void to_taps(
     std::vector<std::vector<float>> sums_of(parts); // of W, and behind it of the bias
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
-        std::vector<float> of_x(TOGETHER * 4 * C), of_grad(TOGETHER * O);
-        const uint8_t *places[TOGETHER];
+        Group<T> group{O, C};
 #pragma omp for schedule(static)
         for (int64_t part = 0; part < parts; part++) {
             std::vector<float> &of_W = sums_of[part];
@@ -111,32 +256,20 @@ void to_taps(
             float *const of_b = &of_W[O * C];
             const int64_t end = std::min((part + 1) * of_part, squares.count());
             for (int64_t first = part * of_part; first < end; first += TOGETHER) {
-                const int64_t count = std::min(TOGETHER, end - first);
-                for (int64_t t = 0; t < count; t++) {
-                    places[t] = squares.line(which, first + t);
-                    const T *const of_square = squares.line(grad, first + t);
-                    for (int64_t o = 0; o < O; o += LANES) {
-                        const Vector value = load(of_square + o);
-                        store(&of_grad[t * O + o], value);
-                        store(of_b + o, load(of_b + o) + value);
-                    }
-                    for (int number = 0; number < 4; number++) {
-                        const T *const from = squares.corner(x, first + t, number);
-                        for (int64_t c = 0; c < C; c += LANES) {
-                            const Vector value = load(from + c);
-                            store(&of_x[(4 * t + number) * C + c], relu ? (value < 0.f ? Vector{} : value) : value);
-                        }
-                    }
+                group.count = 0;
+                for (int64_t square = first; square < std::min(first + TOGETHER, end); square++) {
+                    const T *const of_square = squares.line(grad, square);
+                    for (int64_t o = 0; o < O; o += LANES) store(of_b + o, load(of_b + o) + load(of_square + o));
+                    const auto corner = [&](int number) { return squares.corner(x, square, number); };
+                    group.read(of_square, squares.line(which, square), corner, relu);
                 }
+                group.finish();
                 for (int64_t o = 0; o < O; o++)
                     of_vectors(C, [&](auto V, int64_t c) {
                         Vector sums[V];
                         float *const to = &of_W[o * C + c];
                         for (int v = 0; v < V; v++) sums[v] = load(to + v * LANES);
-                        for (int64_t t = 0; t < count; t++) {
-                            const float *const row = &of_x[(4 * t + places[t][o]) * C + c];
-                            for (int v = 0; v < V; v++) sums[v] += of_grad[t * O + o] * load(row + v * LANES);
-                        }
+                        group.add(sums, o, c);
                         for (int v = 0; v < V; v++) store(to + v * LANES, sums[v]);
                     });
             }
