@@ -20,3 +20,7 @@ def test_examples_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
+    if arguments:
+        monkeypatch.setattr(sys, "argv", [program])
+        with pytest.raises(SystemExit, match=re.escape(command)):
+            runpy.run_path(str(path), run_name="__main__")

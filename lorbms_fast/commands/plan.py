@@ -77,9 +77,10 @@ def _predict(chosen: list["Gpu"], present: str, settings: dict[str, Any], iterat
     from lorbms_fast.measurement.plan import OF_PEAK, REPLAYED, count_iteration, predict
 
     model, batch_size, precision = preset_named(settings["preset"]).model, settings["batch_size"], settings["precision"]
-    iteration = count_iteration(model, batch_size, precision)
-    # With few images parameters and their gradients are most of the peak, and what an image adds does not show.
-    two = [(n, count_iteration(model, n, precision).peak_bytes) for n in (24, 36)]
+    with Console(stderr=True).status("counting what an iteration does: half a minute"):
+        iteration = count_iteration(model, batch_size, precision)
+        # With few images parameters and their gradients are most of the peak, and what an image adds does not show.
+        two = [(n, count_iteration(model, n, precision).peak_bytes) for n in (24, 36)]
     of_host = host.measured()
     counts = {
         "launches_ours": len(iteration.ours),

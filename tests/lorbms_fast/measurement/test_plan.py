@@ -211,9 +211,11 @@ def test_the_command_prints_predictions(monkeypatch, capsys):
     assert h100["milliseconds_captured"] == pytest.approx([1e3 * expected.least, 1e3 * expected.most])
     assert h100["hours_captured"][1] == pytest.approx(expected.most * 50 * 28_238 / 3600)
     assert h100["largest_batch"] == 720
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     main(["plan"])
-    shown = capsys.readouterr().out
+    shown, waiting = capsys.readouterr()
     assert "predicted, not measured" in shown
+    assert "half a minute" in waiting
     assert all(gpu.name in shown for gpu in GPUS)
     with pytest.raises(SystemExit) as exit_:
         main(["plan", "--gpu", "TITAN"])
