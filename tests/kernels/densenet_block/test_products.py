@@ -9,7 +9,7 @@ from lorbms_fast import cpp as libraries
 from lorbms_fast.kernels._common.cpp import Loops, native_loops
 from lorbms_fast.kernels.densenet_block import cpp, passes, products
 
-# A float of its own on every processor; pairs of bfloat16 where it multiplies these.
+# What is compiled for other processors has no pairs of bfloat16, or vectors half as wide.
 FORMS = ["loops", "chunks", "torch", "x86-64", "x86-64-v3", "x86-64-v4"]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -161,3 +161,15 @@ def test_what_is_not_a_number_stays_so(dtype):
     to_W = products.convolution_backward(products.passes_for(x), torch.ones_like(y), x, norm, W, True, *sums, to_x)
     assert to_W[:, 3].isnan().all()
     assert not to_W[:, torch.arange(C) != 3].isnan().any()
+
+
+def test_who_multiplies(monkeypatch):
+    for amx, vectors, taken in (
+        (False, "AVX512", {(torch.float32, 7), (torch.float32, 8), (torch.bfloat16, 8)}),
+        (True, "AVX2", {(torch.float32, 7), (torch.float32, 8)}),
+        (False, "DEFAULT", set()),
+    ):
+        monkeypatch.setattr(cpp, "has_amx", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda vectors=vectors: vectors)
+        dtypes = torch.float32, torch.bfloat16, torch.float16, torch.float64
+        assert {(dtype, B) for dtype in dtypes for B in (7, 8) if cpp.multiplies.__wrapped__(dtype, B)} == taken
