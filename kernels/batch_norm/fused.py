@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.activation import Activation
-from lorbms_fast.kernels._common.cpp.lines import DTYPES, known_line_stride, lie_in_rows, plain
+from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, known_line_stride, lie_in_rows, plain
 from lorbms_fast.kernels.batch_norm import reference
 from lorbms_fast.kernels.instance_norm import cpp
 from lorbms_fast.kernels.instance_norm.fused import lying_as
@@ -104,11 +104,17 @@ class _Norm(torch.autograd.Function):
         if double_backward.asked_for(grad):
             definition = partial(_defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), *none
-        grad = lying_as(x, grad)
+        grad = _evenly(x, grad)
         dx, sums = cpp.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         to_weight = sums[1, 0].to(weight.dtype) if needs_weight else None
         return dx, to_weight, sums[0, 0].to(bias.dtype) if needs_bias else None, *none
+
+
+def _evenly(x: Tensor, grad: Tensor) -> Tensor:
+    """Return a gradient as loops over x read it, which go from a sample's lines on to the next one's."""
+    grad = lying_as(x, grad)
+    return grad if go_through(grad.shape, grad.stride(), grad.dtype) else empty_channels_last(x).copy_(grad)
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -207,6 +207,35 @@ def test_maps_and_gradients_that_are_to_be_negated(layout):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(
+    "behind",
+    {
+        "beside other rows": lambda y: torch.cat([y, y.detach()], 2),
+        "beside other maps": lambda y: torch.cat([y, y.detach()], 1),
+        "sum of samples": lambda y: y.sum(0),
+        "sum of positions": lambda y: y.sum((2, 3)),
+        "between others": lambda y: torch.stack([y, y.detach()], 3),
+    }.items(),
+    ids=lambda behind: behind[0],
+)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_gradients_lie_in_any_way(layout, behind):
+    theirs, ours = pair((3, 5, 6, 4), "leaky_relu")
+    x = LAYOUTS[layout](torch.randn(3, 5, 6, 4).double())
+    probe = torch.randn_like(behind[1](x))
+    found, expected = (results(nn.Sequential(layers, Behind(behind[1])), x, probe) for layers in (ours, theirs))
+    torch.testing.assert_close(found, expected)
+
+
+class Behind(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, y):
+        return self.function(y)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 def test_derivatives(activation, layout):
