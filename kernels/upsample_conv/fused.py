@@ -1,12 +1,13 @@
-"""The convolution of an enlarged map as four of 2x2 taps on the map itself.
+"""The convolution of an enlarged map by Winograd's algorithm, which sees it in the map itself, or four of 2x2 taps.
 
-Along one axis, output 2 r reads rows 2 r - 1, 2 r and 2 r + 1 of the enlarged map, which are rows r - 1, r and r of the
-map, and output 2 r + 1 reads rows r, r and r + 1. So with taps w0, w1, w2
+The first is for CPUs, and where Winograd's algorithm pays. As for the others: along one axis, output 2 r reads rows
+2 r - 1, 2 r and 2 r + 1 of the enlarged map, which are rows r - 1, r and r of the map, and output 2 r + 1 reads rows r,
+r and r + 1. So with taps w0, w1, w2
 
     y[2 r] = w0 x[r - 1] + (w1 + w2) x[r],    y[2 r + 1] = (w0 + w1) x[r] + w2 x[r + 1],
 
-and in two dimensions an output takes 4 products instead of 9, and the enlarged map is never made. All is made of
-torch's operations, so that it has every derivative.
+and in two dimensions an output takes 4 products instead of 9, and the enlarged map is never made. All of that is made
+of torch's operations, so that it has every derivative.
 """
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.constants import beside
 from lorbms_fast.kernels._common.layout import is_channels_last
+from lorbms_fast.kernels.winograd_conv.fused import by_loops
 
 # What each of two taps along one axis sums up of w0, w1, w2: for even outputs, and for odd ones.
 _EVEN, _ODD = ((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1))
@@ -32,6 +34,8 @@ _OF_MAP = {"zeros": "constant", "reflect": "replicate", "replicate": "replicate"
 
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: str) -> Tensor:
     """(N, C, H, W) -> (N, O, 2 H, 2 W), channels_last if x is; documented in `reference.py`."""
+    if (result := by_loops(x, weight, bias, (1, 1), padding_mode, doubled=True)) is not None:
+        return result
     N, _, H, W = x.shape
     channels_last = is_channels_last(x)
     padded = F.pad(x, (1, 1, 1, 1), mode=_OF_MAP[padding_mode])

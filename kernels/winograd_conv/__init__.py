@@ -65,14 +65,18 @@ def winograd_conv3d(
     return _convolved(x, weight, bias, (padding,) * 3, impl)
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: reference.Padding, impl: Impl | None) -> Tensor:
+def _convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: reference.Padding, impl: Impl | None, edges: str = "zeros"
+) -> Tensor:
     form = reference if select_impl(impl, x) == "reference" else fused
-    return form.winograd_conv(x, weight, bias, padding)
+    return form.winograd_conv(x, weight, bias, padding, edges)
 
 
 class _WinogradConv(_ConvNd):
     _dimensions: int
     impl: Impl | None = None
+    around: str | None = None
+    """`reflect` or `replicate`, where another layer padded by one and the convolution pads nothing."""
 
     def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,11 +87,9 @@ class _WinogradConv(_ConvNd):
         """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
         others = torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions
         if others or input.numel() * self.out_channels < MANY or why_no_winograd_conv(self) is not None:
-            return super().forward(input)
-        padding = _padding(self)
-        if any(padding) and self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._reversed_padding_repeated_twice, self.padding_mode), (0,) * len(padding)
-        return _convolved(input, self.weight, self.bias, padding, self.impl)
+            return super().forward(input if self.around is None else F.pad(input, [1] * 4, self.around))
+        padding, edges = (_padding(self), self.padding_mode) if self.around is None else ((1, 1), self.around)
+        return _convolved(input, self.weight, self.bias, padding, self.impl, edges if any(padding) else "zeros")
 
 
 class WinogradConv2d(_WinogradConv, nn.Conv2d):

@@ -24,14 +24,27 @@ TAPS = (3, 3), (3, 3, 3), (1, 3, 3)
 """Sizes of those that loops know."""
 
 
-def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> Tensor:
+def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, edges: str = "zeros") -> Tensor:
     """Compute what `reference.py` defines, in the layout that torch's own has."""
-    if torch.compiler.is_compiling() or not _pays(x, weight, bias, padding):
-        return reference.winograd_conv(x, weight, bias, padding)
+    if edges not in cpp.EDGES or (edges != "zeros" and padding != (1, 1)):  # those loops do not see
+        x, padding, edges = reference.padded(x, padding, edges), (0,) * len(padding), "zeros"
+    result = by_loops(x, weight, bias, padding, edges)
+    return reference.winograd_conv(x, weight, bias, padding, edges) if result is None else result
+
+
+def by_loops(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, edges: str = "zeros", doubled: bool = False
+) -> Tensor | None:
+    """Compute it where loops do, and faster than torch; None elsewhere."""
+    if torch.compiler.is_compiling() or edges not in cpp.EDGES:
+        return None
+    sight = cpp.Sight(cpp.EDGES.index(edges), int(doubled))
+    if not _pays(x, weight, bias, padding, sight):
+        return None
     dtype = compute_dtype(x)
     with no_autocast(x):
         inputs = (None if t is None else t.to(dtype) for t in (x, weight, bias))
-        result: Tensor = _Convolution.apply(padding, *inputs)
+        result: Tensor = _Convolution.apply(padding, sight, *inputs)
     return result
 
 
@@ -41,7 +54,7 @@ def pads(padding: Padding, taps: Sequence[int]) -> bool:
     return alike and all(0 <= zeros < size for zeros, size in zip(padding, taps, strict=True))
 
 
-def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> bool:
+def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, sight: cpp.Sight) -> bool:
     """Say whether these are what loops read, and read fast."""
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
     contiguous = x.dim() > 3 and x.stride(1) != 1
@@ -51,7 +64,8 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> b
         and x.shape[1] == weight.shape[1]
         and weight.shape[2:] in TAPS
         and pads(padding, weight.shape[2:])
-        and min(size := _size(x, weight, padding)) > 0
+        and (sight == cpp.PLAIN or (padding == (1, 1) and min(sight.size(x)) > 1))
+        and min(size := _size(x, weight, padding, sight)) > 0
         and cpp.pays(torch.Size((len(x), len(weight), *size)), weight.shape, dtype, True, contiguous)
         and all(plain(t) and t.dtype in dtypes for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
@@ -60,9 +74,9 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding) -> b
     )
 
 
-def _size(x: Tensor, weight: Tensor, padding: Padding) -> list[int]:
+def _size(x: Tensor, weight: Tensor, padding: Padding, sight: cpp.Sight) -> list[int]:
     """Of the result, without samples and channels."""
-    return [size + 2 * zeros - k + 1 for size, zeros, k in zip(x.shape[2:], padding, weight.shape[2:], strict=True)]
+    return [size + 2 * more - k + 1 for size, more, k in zip(sight.size(x), padding, weight.shape[2:], strict=True)]
 
 
 def _in_lines(maps: Tensor) -> bool:
@@ -72,31 +86,41 @@ def _in_lines(maps: Tensor) -> bool:
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, padding: Padding, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, padding: Padding, sight: cpp.Sight, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
-        ctx.padding = padding
-        y = _new(x, _layout(x, weight), len(weight), *_size(x, weight, padding))
-        cpp.conv(_readable(x), _taps(weight), bias, y, padding, False, False)
+        ctx.padding, ctx.sight = padding, sight
+        y = _new(x, _layout(x, weight), len(weight), *_size(x, weight, padding, sight))
+        cpp.conv(_readable(x), _taps(weight), bias, y, padding, False, False, sight)
         return arranged(y, _layout(x, weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
         if double_backward.asked_for(grad) or not _taken(g := _readable(grad)):
-            definition = partial(_defined, ctx.padding)
-            return None, *double_backward.by_definition(definition, (x, weight, bias), grad)
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[1:]
+            definition = partial(_defined, ctx.padding, ctx.sight)
+            return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:]
         to_x = to_weight = None
         if needs_weight:
             to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST[weight.dim()])
-            cpp.backward_taps(g, _readable(x), to_weight, ctx.padding, False)
+            cpp.backward_taps(g, _readable(x), to_weight, ctx.padding, False, ctx.sight)
             to_weight = to_weight.contiguous(memory_format=_layout(weight))
         if needs_x:
             to_x = _new(x, _layout(x, weight), *x.shape[1:])
-            cpp.backward_input(g, _taps(weight), to_x, ctx.padding)
+            _backward_input(g, _taps(weight), to_x, ctx.padding, ctx.sight)
             del g  # one of the copies less at a time
             to_x = arranged(to_x, _layout(x, weight))
-        return None, to_x, to_weight, grad.sum((0, *range(2, grad.dim()))) if needs_bias else None
+        return None, None, to_x, to_weight, grad.sum((0, *range(2, grad.dim()))) if needs_bias else None
+
+
+def _backward_input(grad: Tensor, taps: Tensor, to_x: Tensor, padding: Padding, sight: cpp.Sight) -> None:
+    """Write into `to_x`, by way of all that was seen of it."""
+    if sight == cpp.PLAIN:
+        return cpp.backward_input(grad, taps, to_x, padding)
+    around = min(sight.edges, 1)  # zeros have no gradient
+    seen = new_maps(to_x, to_x.shape[1], *(size + 2 * around for size in sight.size(to_x)))
+    cpp.backward_input(grad, taps, seen, (0, 0) if around else padding)
+    cpp.backward_sight(seen, to_x, around, sight)
 
 
 def _taken(maps: Tensor) -> bool:
@@ -126,5 +150,5 @@ def _layout(*tensors: Tensor) -> torch.memory_format:
     return CHANNELS_LAST[tensors[0].dim()] if any(map(_in_lines, tensors)) else torch.contiguous_format
 
 
-def _defined(padding: Padding, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return reference.winograd_conv(x, weight, bias, padding)
+def _defined(padding: Padding, sight: cpp.Sight, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return reference.winograd_conv(x, weight, bias, padding, cpp.EDGES[sight.edges], bool(sight.doubled))

@@ -5,7 +5,7 @@ from ctypes import c_int, c_int64, c_void_p
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,13 +13,14 @@ from torch import Tensor
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
 
-_CONVOLUTION = [c_int64] * 7
+_CONVOLUTION = [c_int64] * 9
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
         "conv": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p, c_int]),
         "conv_backward_input": (2, [*_CONVOLUTION, c_void_p]),
         "conv_backward_taps": (2, [*_CONVOLUTION, c_int, c_void_p]),
+        "conv_backward_sight": (2, [c_int64] * 4),
     },
 )
 
@@ -95,27 +96,64 @@ def _has_vectors() -> bool:
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
-def _run(name: str, x: Tensor, y: Tensor, of: Tensor, W: Tensor, padding: Sequence[int], *others: Any) -> None:
+class Sight(NamedTuple):
+    """How a convolution sees what it reads: beyond the edges as `EDGES[edges]`, and each value as 2x2 if `doubled`.
+
+    Other edges than zeros are for a padding of one.
+    """
+
+    edges: int = 0
+    doubled: int = 0
+
+    def size(self, x: Tensor) -> list[int]:
+        """What is seen of an image (N, C, H, W): height and width."""
+        return [side << self.doubled for side in x.shape[2:]]
+
+
+EDGES = "zeros", "reflect", "replicate"
+PLAIN = Sight()
+
+
+def _run(
+    name: str, x: Tensor, y: Tensor, of: Tensor, W: Tensor, padding: Sequence[int], sight: Sequence[int], *others: Any
+) -> None:
     """Call a loop of x, y and W; `of` decides the tiles, `padding` is for each of x's dimensions."""
     side, slices, depth = tile(of.shape, W.shape, of.dtype), prod(x.shape[2:-2]), prod(W.shape[2:-2])
-    LOOPS.run(name, (x, y), side, slices, x.shape[-1], len(W), depth, sum(padding[:-2]), padding[-1], *others)
+    LOOPS.run(name, (x, y), side, slices, x.shape[-1], len(W), depth, sum(padding[:-2]), padding[-1], *sight, *others)
 
 
-@cpp_op("winograd(Tensor x, Tensor W, Tensor? b, Tensor(a!) y, int[] padding, bool relu, bool add) -> ()")
-def conv(x: Tensor, W: Tensor, b: Tensor | None, y: Tensor, padding: Sequence[int], relu: bool, add: bool) -> None:
+@cpp_op(
+    "winograd(Tensor x, Tensor W, Tensor? b, Tensor(a!) y, int[] padding, bool relu, bool add, int[2] sight=[0, 0])"
+    " -> ()"
+)
+def conv(
+    x: Tensor, W: Tensor, b: Tensor | None, y: Tensor, padding: Sequence[int], relu: bool, add: bool,
+    sight: Sequence[int] = PLAIN,
+) -> None:  # fmt: skip
     """Write into y, or add to it."""
     bias = None if b is None else b.to(x.dtype).contiguous()
     of_bias = None if bias is None else bias.data_ptr()
-    _run("conv", x, y, y, W, padding, relu, W.data_ptr(), of_bias, add)
+    _run("conv", x, y, y, W, padding, sight, relu, W.data_ptr(), of_bias, add)
 
 
 @cpp_op("winograd_backward_input(Tensor grad, Tensor W, Tensor(a!) to_x, int[] padding) -> ()")
 def backward_input(grad: Tensor, W: Tensor, to_x: Tensor, padding: Sequence[int]) -> None:
     """Write into `to_x`."""
-    _run("conv_backward_input", to_x, grad, to_x, W, padding, W.data_ptr())
+    _run("conv_backward_input", to_x, grad, to_x, W, padding, PLAIN, W.data_ptr())
 
 
-@cpp_op("winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int[] padding, bool relu) -> ()")
-def backward_taps(grad: Tensor, x: Tensor, to_W: Tensor, padding: Sequence[int], relu: bool) -> None:
+@cpp_op(
+    "winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int[] padding, bool relu, int[2] sight=[0, 0])"
+    " -> ()"
+)
+def backward_taps(
+    grad: Tensor, x: Tensor, to_W: Tensor, padding: Sequence[int], relu: bool, sight: Sequence[int] = PLAIN
+) -> None:
     """Write into `to_W`."""
-    _run("conv_backward_taps", x, grad, grad, to_W, padding, relu, to_W.data_ptr())
+    _run("conv_backward_taps", x, grad, grad, to_W, padding, sight, relu, to_W.data_ptr())
+
+
+@cpp_op("winograd_backward_sight(Tensor seen, Tensor(a!) to_x, int around, int[2] sight) -> ()")
+def backward_sight(seen: Tensor, to_x: Tensor, around: int, sight: Sequence[int]) -> None:
+    """Write into `to_x` the sums of a gradient of what was seen of it, channels_last, `around` more on each side."""
+    LOOPS.run("conv_backward_sight", (to_x, seen), to_x.shape[-1], around, *sight)

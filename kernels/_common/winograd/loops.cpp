@@ -302,10 +302,27 @@ void product(
     }
 }
 
+// How a convolution sees what it reads: what is beyond its edges, and whether each value stands for 2x2.
+enum Edges { ZEROS, REFLECTED, REPLICATED };
+struct Sight {
+    int64_t edges = ZEROS, doubled = 0;
+
+    int64_t seen(int64_t size) const { return size << doubled; }
+
+    // The row or column of so many that is seen at i, where `around` more on each side are seen; -1: zeros.
+    int64_t source(int64_t i, int64_t size, int64_t around) const {
+        const int64_t last = seen(size) - 1, inside = std::min(std::max<int64_t>(i, 0), last);
+        if (i == inside) return i >> doubled;
+        if (edges == ZEROS || i < -around || i > last + around) return -1;
+        return (edges == REFLECTED ? 2 * inside - i : inside) >> doubled;
+    }
+};
+
 // Maps whose positions are slices of rows and columns; of an image there is one slice.
 template <class T> struct Image {
     Maps<T> maps; // without lines where they are contiguous
     int64_t depth, height, width;
+    Sight sight = {};
     bool in_rows() const { return maps.line == 0; }
 };
 
@@ -313,6 +330,9 @@ template <class T> struct Image {
 struct Rows {
     int64_t begin, end;
 };
+
+// Positions whose lines are copied together where nothing asks for more.
+constexpr int64_t SPAN = 128;
 
 // Rows of contiguous maps as lines, in memory that a thread keeps.
 template <class T> struct Band {
@@ -328,7 +348,7 @@ template <class T> struct Band {
     // Its lines where those of the whole image would be.
     Image<T> lines() const {
         const int64_t row = image.width * channels;
-        return {{memory - rows.begin * row, image.height * row, channels}, 1, image.height, image.width};
+        return {{memory - rows.begin * row, image.height * row, channels}, 1, image.height, image.width, image.sight};
     }
 
     void copy(bool to_lines) const {
@@ -363,11 +383,15 @@ template <int TILE> struct Tiles {
         const int64_t n = column / (down * across);
         const int64_t top = column / across % down * TILE - around, left = column % across * TILE - around;
         const int64_t after = next(in);
+        int64_t columns[SIDE];
+        for (int j = 0; j < SIDE; j++) columns[j] = in.sight.source(left + j, in.width, around);
         for (int64_t i = top; i < top + SIDE; i++) {
-            const bool inside = slice >= 0 && slice < in.depth && i >= 0 && i < in.height;
-            T *place = in.maps.at(n, (slice * in.height + i) * in.width + left);
-            for (int64_t j = left; j < left + SIDE; j++, place += in.maps.line) {
-                *places++ = inside && j >= 0 && j < in.width ? place : outside;
+            const int64_t row = in.sight.source(i, in.height, around);
+            const bool inside = slice >= 0 && slice < in.depth && row >= 0;
+            T *const first = in.maps.at(n, (slice * in.height + row) * in.width);
+            for (int j = 0; j < SIDE; j++) {
+                T *const place = inside && columns[j] >= 0 ? first + columns[j] * in.maps.line : outside;
+                *places++ = place;
                 __builtin_prefetch(place + after); // of the next tile: no processor foresees it in a stack
             }
         }
@@ -375,10 +399,12 @@ template <int TILE> struct Tiles {
 
     // Rows of an image in which `count` tiles have SIDE x SIDE positions, as `find` finds them.
     template <int SIDE, class T> Rows rows(Image<T> in, int64_t column, int64_t count, int64_t around) const {
-        const int64_t last = column + count - 1, tall = in.height;
-        const auto top = [=](int64_t t) { return t / across % down * TILE - around; };
-        const auto before = [=](int64_t t) { return t / (down * across) * tall; };
-        return {before(column) + std::max<int64_t>(top(column), 0), before(last) + std::min(top(last) + SIDE, tall)};
+        const int64_t end = column + count - 1, tall = in.sight.seen(in.height);
+        const auto row = [=](int64_t t, int64_t below) {
+            const int64_t i = std::max<int64_t>(t / across % down * TILE - around + below, 0);
+            return t / (down * across) * in.height + in.sight.source(std::min(i, tall - 1), in.height, 0);
+        };
+        return {row(column, 0), row(end, SIDE - 1) + 1};
     }
 
     // The image as lines, as far as `count` tiles read SIDE x SIDE positions of it.
@@ -392,7 +418,7 @@ template <int TILE> struct Tiles {
 
     // Elements from a tile to the one after it.
     template <class T> int64_t next(Image<T> in) const {
-        return (depth > 1 ? in.height * in.width : TILE) * in.maps.line;
+        return (depth > 1 ? in.height * in.width : TILE >> in.sight.doubled) * in.maps.line;
     }
 };
 
@@ -581,12 +607,45 @@ void taps_gradient(
     }
 }
 
+// The gradient of an image from that of what was seen of it, lines, `around` more on each side.
+template <class T> void unseen(int threads, int64_t samples, Image<T> seen, Image<T> x, int64_t channels, int64_t around) {
+    // Where each row or column is seen, of as many.
+    const auto places = [=](int64_t size) {
+        std::vector<std::vector<int64_t>> at(size);
+        for (int64_t i = -around; i < x.sight.seen(size) + around; i++)
+            if (const int64_t from = x.sight.source(i, size, around); from >= 0) at[from].push_back(i + around);
+        return at;
+    };
+    const auto rows = places(x.height), columns = places(x.width);
+    const int64_t all = samples * x.height, together = divided(SPAN, x.width);
+#pragma omp parallel for schedule(static) num_threads(threads) if (all * x.width * channels > FEW)
+    for (int64_t begin = 0; begin < all; begin += together) {
+        std::optional<Band<T>> band;
+        const Rows of{begin, std::min(begin + together, all)};
+        if (x.in_rows()) band.emplace(X_IN_LINES, x, channels, of);
+        const Image<T> to = band ? band->lines() : x;
+        for (int64_t row = of.begin; row < of.end; row++)
+            for (int64_t j = 0; j < x.width; j++) {
+                const int64_t n = row / x.height, i = row % x.height;
+                T *const sum = to.maps.at(n, i * x.width + j);
+                for (int64_t c = 0; c < channels; c += LANES) {
+                    Vector total{};
+                    for (const int64_t k : rows[i])
+                        for (const int64_t l : columns[j]) total += load(seen.maps.at(n, k * seen.width + l) + c);
+                    store(sum + c, total);
+                }
+            }
+        if (band) band->copy(false);
+    }
+}
+
 } // namespace
 
 // What a convolution is, after the maps: tiles of 4x4 or for bfloat16 also 8x8, slices and columns of x, maps of y, and the taps'
-// depth and what pads x on each side, in depth and in a slice.
+// depth and what is around x on each side, in depth and in a slice, and how x is seen.
 #define CONVOLUTION                                                                                                    \
-    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around
+    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around,           \
+        int64_t edges, int64_t doubled
 
 // Compute with the dtype's T, float or bfloat16, tiles of F::TILE x F::TILE, the image x and the image y that its
 // convolution by taps of this shape gives.
@@ -595,8 +654,11 @@ void taps_gradient(
         using T = decltype(zero);                                                                                      \
         using F = decltype(f);                                                                                         \
         const int64_t height = positions / slices / width, more = 2 * around - (TAPS - 1);                             \
-        const Image<T> x{AS(T, of_x), slices, height, width};                                                          \
-        const Image<T> y{AS(T, of_y), slices + 2 * before - (depth - 1), height + more, width + more};                 \
+        const Sight sight{edges, doubled};                                                                             \
+        const Image<T> x{AS(T, of_x), slices, height, width, sight};                                                   \
+        const Image<T> y{                                                                                              \
+            AS(T, of_y), slices + 2 * before - (depth - 1), sight.seen(height) + more, sight.seen(width) + more        \
+        };                                                                                                             \
         const Taps shape{depth, before, around};                                                                       \
         __VA_ARGS__;                                                                                                   \
     };                                                                                                                 \
@@ -627,4 +689,17 @@ EXPORT void conv_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int re
     FOR_IMAGES(x, grad_y, taps_gradient<F, T>(
         threads, samples, x, channels, shape, relu, y, out, static_cast<T *>(grad)
     ));
+}
+
+// The gradient of x from that of what was seen of it, lines, (.., channels).
+EXPORT void conv_backward_sight(SHAPE, MAPS(x), MAPS(seen), int64_t width, int64_t around, int64_t edges, int64_t doubled) {
+    const int64_t height = positions / width;
+    const auto compute = [=](auto zero) {
+        using T = decltype(zero);
+        const Sight sight{edges, doubled};
+        const Image<T> of_x{AS(T, x), 1, height, width, sight};
+        const Image<T> of_seen{AS(T, seen), 1, sight.seen(height) + 2 * around, sight.seen(width) + 2 * around};
+        unseen(threads, samples, of_seen, of_x, channels, around);
+    };
+    dtype ? compute(BFloat16{}) : compute(float{});
 }

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lorbms_fast import kernels
+from lorbms_fast.kernels._common.winograd import cpp as winograd
 from tests.kernels.forms import assert_forms_agree, draw, fast, size
 
 MODES = ("zeros", "reflect", "replicate", "circular")
@@ -40,6 +41,31 @@ def test_the_layer_is_torchs_two(mode, dtype):
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     with torch.autocast("cpu", torch.bfloat16):
         assert ours(x).dtype == theirs(x).dtype
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("mode", MODES)
+def test_large_maps_are_winograds(mode, channels_last):
+    if not winograd.runs():
+        pytest.skip("no AVX2, or no C++ compiler")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x = torch.randn(2, 32, 24, 20).to(memory_format=layout).requires_grad_()
+    weight, bias = torch.randn(48, 32, 3, 3).to(memory_format=layout).requires_grad_(), torch.randn(48).requires_grad_()
+    found, expected = (kernels.upsample_conv(x, weight, bias, mode, impl) for impl in ("fused", "reference"))
+    if mode != "circular":  # which loops do not see
+        assert type(found.grad_fn).__name__ == "_ConvolutionBackward"
+        assert found.stride() == expected.stride()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    by = [torch.autograd.grad(y.sin().sum(), (x, weight, bias), create_graph=True) for y in (found, expected)]
+    for ours, theirs in zip(*by, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-2)
+    changed = [torch.autograd.grad(sum(g.square().sum() for g in gradients), x)[0] for gradients in by]
+    torch.testing.assert_close(*changed, rtol=1e-3, atol=1e-3 * changed[1].abs().max().item())
+    for ours, theirs in zip(
+        *(torch.func.jvp(lambda x, impl=impl: kernels.upsample_conv(x, weight, bias, mode, impl), (x,), (x.cos(),))
+          for impl in ("fused", "reference")), strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
 def test_an_unknown_padding_is_refused():

@@ -128,6 +128,54 @@ def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, w
     assert close(found[0][2], found[1][2], TOLERANCE[dtype])
 
 
+@both
+@settings(deadline=None, max_examples=30)
+@given(
+    n=st.integers(1, 3), height=st.integers(2, 40), width=st.integers(2, 40), edges=st.sampled_from(cpp.EDGES),
+    doubled=st.booleans(), layouts=st.tuples(*[st.booleans()] * 3), threads=st.integers(1, 3),
+    side=st.sampled_from([4, 8]),
+)  # fmt: skip
+def test_what_is_beyond_edges_or_enlarged_is_seen(dtype, n, height, width, edges, doubled, layouts, threads, side):
+    shapes = (n, 16, height, width), (32, 16, 3, 3), (n, 32, height << doubled, width << doubled)
+    x, W, g = (
+        drawn(*shape, seed=seed, dtype=dtype, channels_last=last).requires_grad_()
+        for seed, (shape, last) in enumerate(zip(shapes, layouts, strict=True))
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpp, "tile", lambda y, taps, dtype: 4 if dtype == torch.float32 else side)
+            y = winograd_conv.fused.by_loops(x, W, None, (1, 1), edges, doubled)
+            found = torch.autograd.grad(y, (x, W), g)
+    finally:
+        torch.set_num_threads(before)
+    exact = [t.detach().double().requires_grad_() for t in (x, W)]
+    true = winograd_conv.reference.winograd_conv(*exact, None, (1, 1), edges, doubled)
+    for f, e in zip((y, *found), (true, *torch.autograd.grad(true, exact, g.double())), strict=True):
+        assert close(f, e, TOLERANCE[dtype])
+    assert found[0].is_contiguous(memory_format=CHANNELS_LAST[4] if any(layouts[:2]) else torch.contiguous_format)
+
+
+@pytest.mark.parametrize("edges", ["reflect", "replicate"])
+@layouts
+def test_padding_modes_are_torchs(edges, channels_last):
+    ours = WinogradConv2d(16, 32, 3, padding=1, padding_mode=edges)
+    theirs = nn.Conv2d(16, 32, 3, padding=1, padding_mode=edges)
+    theirs.load_state_dict(ours.state_dict())
+    x = image(2, channels_last=channels_last).requires_grad_()
+    with torch.profiler.profile() as profile:
+        y = ours(x)
+    assert is_winograds(y)
+    assert not any("pad" in event.key for event in profile.key_averages())
+    assert y.stride() == theirs(x).stride()
+    for f, e in zip(*(torch.autograd.grad(z.sin().sum(), x, create_graph=True) for z in (y, theirs(x))), strict=True):
+        assert close(f, e, 1e-5)
+        assert f.stride() == e.stride()
+    with pytest.raises(RuntimeError, match="Padding size"):
+        WinogradConv2d(16, 32, 3, padding=1, padding_mode="reflect")(x[..., :1])
+
+
 def test_no_image_is_copied_to_another_layout():
     x, W = drawn(2, 16, 20, 20).requires_grad_(), drawn(32, 16, 3, 3).requires_grad_()
     with torch.profiler.profile() as profile:
