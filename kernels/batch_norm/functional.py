@@ -45,7 +45,7 @@ def batch_norm_act(
     """
     return run(
         select_impl(impl, x), x, weight, bias, running_mean, running_var, momentum, eps,
-        named(activation, negative_slope),
+        named(activation, negative_slope), False,
     )  # fmt: skip
 
 
@@ -59,7 +59,9 @@ def run(
     momentum: float,
     eps: float,
     activation: Activation,
+    inplace: bool,
 ) -> Tensor:
     """Normalize and activate in one form; `triton` is torch's own operations, which call cuDNN."""
-    norm = reference.batch_norm if form == "reference" else fused.batch_norm
-    return norm(x, weight, bias, running_mean, running_var, momentum, eps, activation)
+    if form == "reference":
+        return reference.batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, activation)
+    return fused.batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, activation, inplace)

@@ -37,20 +37,32 @@ def batch_norm(
     momentum: float,
     eps: float,
     activation: Activation,
+    inplace: bool = False,
 ) -> Tensor:
-    """(N, C, *positions) -> the same, in x's memory layout; documented in `reference.py`."""
+    """(N, C, *positions) -> the same, in x's memory layout; documented in `reference.py`.
+
+    `inplace`: as of `activated`.
+    """
     running = running_mean, running_var
     if not _loops_are_faster(x, activation, weight, bias, *running):
-        return activated(F.batch_norm(x, *running, weight, bias, True, momentum, eps), activation)
+        return activated(F.batch_norm(x, *running, weight, bias, True, momentum, eps), activation, inplace)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         y: Tensor = _Norm.apply(x, weight, bias, *running, momentum, eps, activation)
         return y
     return cpp.batch_forward(x, *running, weight, bias, momentum, eps, activation.number, activation.slope)[0]
 
 
-def activated(y: Tensor, activation: Activation) -> Tensor:
-    """The activation of what a batch norm gave, in place where what follows may change the result as before."""
-    return F.relu_(y) if activation.name == "relu" else activation(y)
+def activated(y: Tensor, activation: Activation, inplace: bool) -> Tensor:
+    """The activation of what a batch norm gave, in place where nobody can tell.
+
+    LeakyReLU in place keeps its result for the backward: only where that was asked for (`inplace`) may what follows not
+    change it. ReLU keeps it in any way.
+    """
+    if activation.name == "relu":
+        return F.relu_(y)
+    if activation.name == "leaky_relu" and (inplace or not y.requires_grad) and activation.slope >= 0:
+        return F.leaky_relu_(y, activation.slope)
+    return activation(y)
 
 
 def _loops_are_faster(x: Tensor, activation: Activation, *others: Tensor | None) -> bool:

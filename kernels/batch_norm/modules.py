@@ -42,6 +42,8 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
     """
 
     impl: Impl | None = None
+    inplace = False
+    """The activation may keep its result, which then nobody may change before the backward."""
     __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
 
     def __init__(
@@ -85,10 +87,10 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
         of_torch = torch.compiler.is_compiling() or transformed() or not input.numel()
         if of_torch or not (self.training or (self.running_mean is None and self.running_var is None)):
             y = super().forward(input)
-            return activation(y) if of_torch else activated(y, activation)
+            return activation(y) if of_torch else activated(y, activation, self.inplace)
         self._check_input_dim(input)
         mean, var = (self.running_mean, self.running_var) if tracks else (None, None)
-        return run(form, input, self.weight, self.bias, mean, var, self._counted(), self.eps, activation)
+        return run(form, input, self.weight, self.bias, mean, var, self._counted(), self.eps, activation, self.inplace)
 
     def _counted(self) -> float:
         """Count a batch; its share in the running statistics."""

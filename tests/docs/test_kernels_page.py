@@ -41,7 +41,7 @@ def test_one_call_for_models_of_others(number):
 @pytest.mark.parametrize("impl", FORMS)
 def test_the_examples(impl):
     found = snippets(OF_LAYERS)
-    assert len(found) == 7
+    assert len(found) == 8
     torch.manual_seed(0)
     names: dict = {}
     with interpreted(seed=0) if impl == "triton" else nullcontext(), use_impl(impl):

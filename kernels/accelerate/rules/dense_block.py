@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Finding
-from lorbms_fast.kernels.accelerate.swapping import become
+from lorbms_fast.kernels.accelerate.swapping import become, restored, with_partners
+from lorbms_fast.kernels.batch_norm import BatchNormAct2d
 from lorbms_fast.kernels.densenet_block import DenseNetBlock, why_no_densenet_block
 
 
@@ -18,6 +19,8 @@ def dense_blocks(model: nn.Module) -> Iterator[Finding]:
     for name, module in model.named_modules():
         kind = type(module)
         if f"{kind.__module__}.{kind.__qualname__}" == "torchvision.models.densenet._DenseBlock":
+            for part in with_partners(m for m in module.modules() if isinstance(m, BatchNormAct2d)):
+                restored(part)  # which the next rule joins again, if the block stays
             reason = why_no_densenet_block(module)
             if reason is None:
                 become(module, DenseNetBlock)

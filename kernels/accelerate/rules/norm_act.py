@@ -1,4 +1,4 @@
-"""Instance norms and the activations behind them in one: a tensor less is kept, and two passes less are made."""
+"""Norms and the activations behind them in one: a tensor less is kept, and two passes less are made."""
 
 from collections.abc import Iterator
 
@@ -6,15 +6,19 @@ from torch import nn
 
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation, of_layer
 from lorbms_fast.kernels.accelerate.report import Finding
-from lorbms_fast.kernels.accelerate.rules.devices import no_quick_norm
-from lorbms_fast.kernels.accelerate.rules.instance_norm import OURS, why_not
+from lorbms_fast.kernels.accelerate.rules.devices import no_quick_norm, not_the_cpu
+from lorbms_fast.kernels.accelerate.rules.instance_norm import why_not
 from lorbms_fast.kernels.accelerate.swapping import PASSED, become, has_hooks, pair
 from lorbms_fast.kernels.accelerate.uses import Uses, uses
+from lorbms_fast.kernels.batch_norm import BatchNormAct2d, BatchNormAct3d
+from lorbms_fast.kernels.densenet_block import DenseNetBlock
 from lorbms_fast.kernels.instance_norm import InstanceNormAct2d, InstanceNormAct3d
 
 JOINED: dict[type[nn.Module], type[nn.Module]] = {
     nn.InstanceNorm2d: InstanceNormAct2d,
     nn.InstanceNorm3d: InstanceNormAct3d,
+    nn.BatchNorm2d: BatchNormAct2d,
+    nn.BatchNorm3d: BatchNormAct3d,
 }
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
@@ -31,7 +35,8 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
         return
     found = _without_dropouts(uses(model))
     names = {module: name for name, module in model.named_modules()}
-    norms = {m for m in model.modules() if type(m) in OURS and why_not(m) is None and not has_hooks(m)}
+    norms = {m for m in model.modules() if type(m) in JOINED and _may_be_joined(m, model) and not has_hooks(m)}
+    norms -= {m for block in model.modules() if isinstance(block, DenseNetBlock) for m in block.modules()}
     activations = {m for m in model.modules() if of_layer(m) not in (None, IDENTITY) and not has_hooks(m)}
     wanted = {norm: found[norm].after & activations for norm in norms}
     while True:
@@ -43,8 +48,7 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
     kinds = {module: type(module).__name__ for module in norms | activations}
     for module, name in names.items():
         if module in norms:
-            (activation,) = _functions(found[module])
-            become(module, JOINED[type(module)], activation=activation.name, negative_slope=activation.slope)
+            become(module, JOINED[type(module)], **_attributes(module, found[module]))
             yield Finding(name, f"{kinds[module]} -> {type(module).__name__}")
         elif wanted.get(module):
             opaque = found[module].opaque
@@ -60,18 +64,28 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
             yield Finding(name, f"{kinds[module]} -> computed by {by}")
 
 
+def _may_be_joined(norm: nn.Module, model: nn.Module) -> bool:
+    """Say whether a norm computes what ours does; a batch norm on a CPU, and no frozen one."""
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return not_the_cpu(model) is None and norm.training == model.training
+    return why_not(norm) is None
+
+
 def _without_dropouts(found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
     """Uses as if there were no dropout between a norm and a ReLU or LeakyReLU, which may as well be in front of it.
 
-    Dropout multiplies by numbers that are not negative, `f(m y) = m f(y)`.
+    Dropout multiplies by numbers that are not negative, `f(m y) = m f(y)`. Behind one in place an activation, which may
+    need its result for the backward, would not have it.
     """
     for dropout, of in found.items():
         once = len(of.before) == len(of.after) == 1
         if type(dropout) not in _DROPOUTS or has_hooks(dropout) or of.opaque is not None or not once:
             continue
+        if dropout.inplace:
+            continue
         (before,), (after,) = of.before, of.after
         activation = None if after is None else of_layer(after)
-        if before is None or after is None or type(before) not in OURS or activation is None:
+        if before is None or after is None or type(before) not in JOINED or activation is None:
             continue
         if activation.name in ("relu", "leaky_relu"):
             found[before].after = found[before].after - {dropout} | {after}
@@ -82,6 +96,15 @@ def _without_dropouts(found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
 def _follow(of_norm: Uses, activations: set[nn.Module]) -> bool:
     """Say whether every call of a norm is followed by the same function."""
     return of_norm.opaque is None and of_norm.after <= activations and len(_functions(of_norm)) == 1
+
+
+def _attributes(norm: nn.Module, of_norm: Uses) -> dict[str, object]:
+    """What the joined layer must know of the activations."""
+    (activation,) = _functions(of_norm)
+    found: dict[str, object] = {"activation": activation.name, "negative_slope": activation.slope}
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        found["inplace"] = all(getattr(module, "inplace", False) for module in of_norm.after)
+    return found
 
 
 def _functions(of_norm: Uses) -> set[Activation]:

@@ -101,3 +101,27 @@ def patch_discriminator(normalize, channels: int = 4) -> nn.Sequential:
     for before, after, stride in ((3, channels, 2), (channels, 2 * channels, 2), (2 * channels, 4 * channels, 1)):
         layers += [normalize(nn.Conv2d(before, after, 4, stride, 1)), nn.LeakyReLU(0.2, True)]
     return nn.Sequential(*layers, normalize(nn.Conv2d(4 * channels, 1, 4, 1, 1)))
+
+
+class BasicBlock(nn.Module):
+    """ResNet's (He et al., 2016): one activation behind a norm, and one behind the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.conv2, self.bn2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + x)
+
+
+def resnet(channels: int = 4) -> nn.Sequential:
+    """Batch norms in front of several activations, with a dropout between, and alone."""
+    return nn.Sequential(
+        nn.Conv2d(3, channels, 3, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True), BasicBlock(channels),
+        nn.BatchNorm2d(channels, momentum=None), nn.Dropout(0.0), nn.LeakyReLU(0.2, True), nn.Conv2d(channels, 2, 1),
+        nn.BatchNorm2d(2, affine=False), nn.SiLU(), nn.BatchNorm2d(2),
+    )  # fmt: skip

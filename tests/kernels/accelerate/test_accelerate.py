@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, spectral_norm
 from torch.utils.checkpoint import checkpoint
 
 from lorbms_fast.kernels import (
+    BatchNormAct2d,
     InstanceNorm2d,
     InstanceNormAct2d,
     InstanceNormAct3d,
@@ -28,11 +29,12 @@ from lorbms_fast.kernels.accelerate import source
 from lorbms_fast.kernels.accelerate.swapping import Passed
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
-from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet_generator
+from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet, resnet_generator
 
 MODELS = {
     "CycleGAN's generator": (resnet_generator, (2, 3, 16, 20)),
     "U-Net of volumes": (UNet, (1, 1, 8, 12, 8)),
+    "ResNet": (resnet, (2, 3, 12, 16)),
     "U-Net with pools": (PoolingUNet, (2, 3, 9, 12)),
     "PatchGAN, parametrized": (lambda: patch_discriminator(parametrizations.spectral_norm), (2, 3, 32, 32)),
     "PatchGAN, with hooks": (lambda: patch_discriminator(spectral_norm), (2, 3, 32, 32)),
@@ -142,7 +144,7 @@ def test_second_derivatives_and_compiling(name):
     for f, e in zip(*penalties, strict=True):
         if e is not None:
             torch.testing.assert_close(f, e, rtol=1e-6, atol=1e-9)
-    if name in ("U-Net with pools", "PatchGAN, parametrized"):
+    if name in ("ResNet", "U-Net with pools", "PatchGAN, parametrized"):
         torch._dynamo.reset()
         compiled = torch.compile(model.eval(), fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(x), plain.eval()(x))
@@ -166,6 +168,52 @@ def test_what_becomes_of_layers():
     assert isinstance(pooling.norm2, InstanceNormAct2d)
     assert isinstance(pooling.act, Passed)
     assert isinstance(pooling.pool, MaxPool2x2)
+    batches = resnet()
+    accelerate(batches)
+    kinds = {i: type(batches[i]) for i in (1, 4, 8, 10)}
+    assert kinds == {1: BatchNormAct2d, 4: BatchNormAct2d, 8: BatchNormAct2d, 10: nn.BatchNorm2d}
+    assert (batches[4].activation, batches[4].negative_slope) == ("leaky_relu", 0.2)
+    assert type(batches[3].bn1) is type(batches[3].bn2) is nn.BatchNorm2d  # one ReLU is behind a sum as well
+
+
+def test_batch_norms_that_stay():
+    class Own(nn.BatchNorm2d):
+        pass
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.relu = nn.BatchNorm2d(3), nn.ReLU(True)
+
+        def forward(self, x):
+            y = self.norm(x)
+            return self.relu(y) + y
+
+    class CallsFunction(Reads):
+        def forward(self, x):
+            return torch.relu(self.norm(x))
+
+    parametrized = parametrizations.weight_norm(nn.BatchNorm2d(3), dim=None)
+    frozen, hooked = nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3)
+    hooked.register_forward_hook(lambda *_: None)
+    for norm in (Own(3), nn.SyncBatchNorm(3), frozen, parametrized, hooked, Reads(), CallsFunction()):
+        model, x = nn.Sequential(norm, nn.ReLU(True)), torch.randn(2, 3, 4, 4, requires_grad=True)
+        kinds = [type(module) for module in model.modules()]
+        accelerate(model)
+        assert [type(module) for module in model.modules()] == kinds
+    dropout = nn.Dropout(0.5, inplace=True)  # may change what an activation in front of it needs for its backward
+    model = nn.Sequential(nn.BatchNorm2d(3), dropout, nn.ReLU())
+    assert not accelerate(model).swapped
+    model(x).sum().backward()
+
+
+def test_batch_norms_of_models_in_evaluation():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()).eval()
+    x, plain = torch.randn(2, 3, 4, 4), copy.deepcopy(model)
+    accelerate(model)
+    assert isinstance(model[0], BatchNormAct2d)
+    torch.testing.assert_close(model(x), plain(x))
+    torch.testing.assert_close(model.train()(x), plain.train()(x))
 
 
 class Residual(nn.Module):

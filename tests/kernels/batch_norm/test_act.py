@@ -186,6 +186,23 @@ def test_one_tensor_is_kept(activation, layout):
     assert kept(theirs.float()) >= 2
 
 
+@pytest.mark.parametrize("native", [pytest.param(True, marks=compiled), False])
+def test_leaky_relu_in_place_keeps_no_more(native):
+    """Whichever runs; in place behind the norm nothing is kept that was not asked for."""
+
+    def kept(layers):
+        x, saved = torch.randn(2, 8, 16, 16).requires_grad_(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+            y = layers(x * 1) * 1.5
+        y.sum().backward()
+        return len({t.untyped_storage().data_ptr() for t in saved if t.numel() == x.numel()})
+
+    layer = BatchNormAct2d(8, "leaky_relu")
+    layer.inplace = True
+    with native_loops(native):
+        assert kept(layer) <= kept(nn.Sequential(nn.BatchNorm2d(8), nn.LeakyReLU(inplace=True)))
+
+
 @compiled
 def test_profilers_see_one_operation_that_does_what_a_call_does():
     layer, x = BatchNormAct2d(3), torch.randn(2, 3, 4, 4)
