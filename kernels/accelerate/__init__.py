@@ -43,9 +43,9 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     faster there decides, and compile it afterwards. Whole models that are pickled
     then need this package to be loaded; state dicts do not.
 
-    Norms are joined with the activations behind them, and enlarging with convolutions, where a module's forward can be
-    followed (by torch.fx) or is nn.Sequential's, nobody else reads what is between, and no hooks are on them. What
-    lies between the two is then not computed any more: hooks made later see the activated values.
+    Norms are joined with the activations behind them, and enlarging and pads with convolutions, where a module's
+    forward can be followed (by torch.fx) or is nn.Sequential's, nobody else reads what is between, and no hooks are on
+    them. What lies between the two is then not computed any more: hooks made later see the activated values.
 
     What is known is how the model is now: before you change a layer (an activation's slope, another layer in its
     place), or a flag that decides what a forward reads, call `restore`, and `accelerate` after it.

@@ -1,4 +1,7 @@
-"""3x3 and 3x3x3 convolutions of stride 1 with a quarter of the multiplications, for maps where that pays."""
+"""3x3 and 3x3x3 convolutions of stride 1 with a quarter of the multiplications, for maps where that pays.
+
+They see what a pad in front of them would put around an image.
+"""
 
 from collections.abc import Iterator
 
@@ -6,7 +9,9 @@ from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import no_loops, not_the_cpu
-from lorbms_fast.kernels.accelerate.swapping import become
+from lorbms_fast.kernels.accelerate.rules.pads import edges, only_reader, pass_to
+from lorbms_fast.kernels.accelerate.swapping import become, has_hooks
+from lorbms_fast.kernels.accelerate.uses import uses
 from lorbms_fast.kernels.densenet_block import DenseNetBlock
 from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, why_no_winograd_conv
 from lorbms_fast.kernels.winograd_conv.fused import TAPS
@@ -15,16 +20,18 @@ _FASTER = {nn.Conv2d: WinogradConv2d, nn.Conv3d: WinogradConv3d}
 
 
 def convolutions(model: nn.Module) -> Iterator[Finding]:
-    """Swap those that no other rule has taken.
+    """Swap those that no other rule has taken, with pads that they alone read.
 
-    >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3))
+    >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReflectionPad2d(1), nn.Conv2d(16, 16, 3))
     >>> [finding.where for finding in convolutions(model) if finding.why_not is None]
-    ['1']
+    ['1', '2']
     """
     why_not_here = not_the_cpu(model) or no_loops()
     blocks = (module for module in model.modules() if isinstance(module, DenseNetBlock))
     computed_by_blocks = {module for block in blocks for module in block.modules()}
-    for name, module in model.named_modules():
+    names = {module: name for name, module in model.named_modules()}
+    pads = {} if why_not_here else _pads(model)
+    for module, name in names.items():
         if not isinstance(module, nn.Conv2d | nn.Conv3d) or module in computed_by_blocks:
             continue
         known = module.kernel_size in TAPS and module.stride in ((1, 1), (1, 1, 1))
@@ -32,7 +39,10 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
             continue
         kind = type(module).__name__
         reason = _why_not(module) or why_not_here
-        if reason is None:
+        if reason is None and module in pads:
+            become(module, WinogradConv2d, around=edges(pads[module]))
+            yield from pass_to(module, names, pads[module])
+        elif reason is None:
             become(module, _FASTER[type(module)])
         yield Finding(name, f"{kind} -> {type(module).__name__}" if reason is None else kind, reason)
 
@@ -41,3 +51,11 @@ def _why_not(module: nn.Conv2d | nn.Conv3d) -> str | None:
     if type(module) not in _FASTER or "forward" in module.__dict__:
         return "is another class than torch's Conv2d or Conv3d, or was changed"
     return why_no_winograd_conv(module)
+
+
+def _pads(model: nn.Module) -> dict[nn.Module, nn.Module]:
+    """Layers that pad by one what a convolution, which pads nothing, alone reads: by the convolution."""
+    pads = [module for module in model.modules() if edges(module) is not None and not has_hooks(module)]
+    found = uses(model) if pads else {}
+    readers = {only_reader(pad, found): pad for pad in pads if found[pad].opaque is None}
+    return {conv: pad for conv, pad in readers.items() if getattr(conv, "padding", None) in ((0, 0), "valid")}

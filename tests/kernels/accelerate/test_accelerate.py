@@ -158,6 +158,7 @@ def test_what_becomes_of_layers():
     assert type(generator[10].conv_block[6]) is InstanceNorm2d  # no activation is behind it
     assert isinstance(generator[13], UpsampleConv2d)
     assert isinstance(generator[12], Passed)
+    assert type(generator[0]) is nn.ReflectionPad2d  # by three
     assert [f.what for f in report if f.where == "13"] == ["Conv2d -> UpsampleConv2d"]
     assert not report.left
     accelerate(volumes)
@@ -857,6 +858,70 @@ def test_a_pad_between_enlarging_and_convolution_is_computed_too(pad, channels_l
     restore(model[1])
     assert type(model[1]) is pad
     assert [vars(module).keys() for module in model] == keys
+
+
+@layouts
+@pytest.mark.parametrize("pad", [nn.ReflectionPad2d, nn.ReplicationPad2d])
+def test_a_pad_that_one_convolution_reads_is_computed_too(pad, channels_last, monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda y, taps, dtype, *_: dtype == torch.float32 and y[0] > 0)
+    monkeypatch.setattr(winograd_conv, "MANY", 0)
+    model, x = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), pad(1), nn.Conv2d(16, 16, 3)), torch.randn(2, 3, 9, 7)
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    plain, keys = copy.deepcopy(model), [vars(module).keys() for module in copy.deepcopy(model)]
+    report = accelerate(model)
+    assert [(f.where, f.what) for f in report] == [
+        ("2", f"{pad.__name__} -> computed by 3"), ("3", "Conv2d -> WinogradConv2d"),
+    ]  # fmt: skip
+    assert isinstance(model[2], pad)
+    y = model(x)
+    assert type(y.grad_fn).__name__ == "_ConvolutionBackward"
+    assert y.stride() == plain(x).stride()
+    for few in (x[0], x[:0], x.double()):
+        torch.testing.assert_close(model.to(few.dtype)(few), plain.to(few.dtype)(few), rtol=1e-4, atol=1e-5)
+    found, expected = (trained(network.float(), x) for network in (model, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), plain(x), rtol=1e-4, atol=1e-5)
+    for part in (2, 3):
+        restore(model[part])
+        assert [type(module) for module in model] == [type(module) for module in plain]
+        assert [vars(module).keys() for module in model] == keys
+        accelerate(model)
+
+
+class PaddedTwiceRead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pad, self.conv = nn.ReflectionPad2d(1), nn.Conv2d(16, 16, 3)
+
+    def forward(self, x):
+        padded = self.pad(x)
+        return self.conv(padded) + padded[..., 1:-1, 1:-1]
+
+
+class PaddedInTurns(PaddedTwiceRead):
+    def forward(self, x):
+        return self.conv(self.pad(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        PaddedTwiceRead,
+        PaddedInTurns,
+        lambda: nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(16, 16, 3)),
+        lambda: nn.Sequential(nn.ReflectionPad2d((1, 1, 1, 0)), nn.Conv2d(16, 16, 3)),
+        lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(16, 16, 3, padding=1)),
+        lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.ReLU(), nn.Conv2d(16, 16, 3)),
+        lambda: nn.Sequential(nn.ReflectionPad2d(1), spectral_norm(nn.Conv2d(16, 16, 3))),
+    ],
+)
+def test_pads_of_which_more_is_known_or_read_stay(make):
+    model, x = make().eval(), torch.randn(1, 16, 6, 6)
+    expected = model(x)
+    assert not any("Pad" in finding.what for finding in accelerate(model))
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("between", [(nn.ReflectionPad2d(2),), (nn.ReflectionPad2d(1), nn.ReLU()), (nn.ZeroPad2d(1),)])
