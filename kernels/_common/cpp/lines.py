@@ -22,7 +22,10 @@ class Lines(NamedTuple):
 
 
 def line_stride(maps: Tensor) -> int | None:
-    """Elements from one position's channels to the next's, if channels are neighbours and positions evenly spaced."""
+    """Elements from one position's channels to the next's, if channels are neighbours and positions evenly spaced.
+
+    Not of expanded maps, all of whose positions lie at one place: loops mean rows where they are told of no stride.
+    """
     return _line_stride(maps.shape, maps.stride())
 
 
@@ -37,6 +40,8 @@ def _line_stride(shape: tuple[int, ...], of_dimensions: tuple[int, ...]) -> int 
                 return None
             line = stride if line is None else line
             following = stride * size
+    if line == 0:
+        return None
     return strides[-1] if line is None else line
 
 

@@ -319,6 +319,8 @@ def test_what_torch_transforms_and_what_is_done_behind_it(dimensions, channels_l
 
     agree(lambda conv, wanted: torch.autograd.grad(conv(x).mul_(2).relu_().sum(), [x, *wanted]))
     agree(lambda conv, wanted: torch.autograd.grad(conv(x).sum(), [x, *wanted]))  # one value, of no memory of its own
+    agree(lambda conv, wanted: torch.autograd.grad(conv(x).flatten(2).sum(2).sin().sum(), [x, *wanted]))  # one a map
+    agree(lambda conv, _: [conv(x.detach().flatten(2)[..., 0].view(*x.shape[:2], *[1] * dimensions).expand_as(x))])
     agree(penalty)
     agree(many)
     agree(lambda conv, _: [torch.func.vmap(conv)(torch.stack([x, 2 * x]))])
