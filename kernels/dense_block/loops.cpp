@@ -7,7 +7,8 @@ namespace {
 
 // A convolution of maps of one slice, as it is asked for: see `_common/winograd`.
 #define CONVOLUTION                                                                                                    \
-    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around
+    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around,           \
+        int64_t edges, int64_t doubled
 
 struct Loops {
     void (*normalize)(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps);
@@ -35,7 +36,7 @@ struct OfLayers {
 #define OF(maps) maps.data, maps.sample, maps.line
 #define OF_LAYERS(name) OfLayers{static_cast<char *>(name##_data), name##_sample, name##_line, bytes}
 #define HEAD(layers) dtype, threads, samples, positions, (layers) * growth
-#define BY(push, layers) push.tile, 1, width, (layers) * growth, 1, 0, 1
+#define BY(push, layers) push.tile, 1, width, (layers) * growth, 1, 0, 1, 0, 0
 
 struct System {
     int dtype, threads;
