@@ -162,7 +162,8 @@ def test_adam_goes_on_where_a_network_is_given_another_memory_format():
         expected.grad, layer.weight.grad = gradient, gradient.clone()
         for optimizer in optimizers:
             optimizer.step()
-        assert torch.equal(layer.weight, expected)
+        # Vectors of torch's kernel round otherwise than the values behind the last of them.
+        torch.testing.assert_close(layer.weight, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_adam_goes_on_from_its_state():
