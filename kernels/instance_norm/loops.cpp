@@ -56,10 +56,10 @@ constexpr int64_t SPAN = 1 << 15;
 
 // Rows whose sums are taken before they join those of all others: the first is their origin, so that squares lose at
 // most a factor of so many of the accuracy, in whatever way maps lie.
-constexpr int64_t PART = 32;
+constexpr int64_t PART = 33;
 
-// Narrow lines without gaps are put together to a row, of at most so many columns.
-constexpr int64_t WIDE = 64, WIDEST = 1024;
+// Lines without gaps that are narrower are put together to a row of whole blocks, of at most so many columns.
+constexpr int64_t WIDE = 2 * BLOCK, WIDEST = 1024;
 
 // Rows of a sample; the last may be shorter.
 struct Rows {
@@ -69,11 +69,10 @@ struct Rows {
         const int64_t channels = shape.channels;
         if (!gaps && channels < WIDE) {
             while (lines * channels % BLOCK) lines *= 2;
-            while (lines * channels < WIDE) lines *= 2;
             while (lines > 1 && (lines * channels > WIDEST || lines * 8 > shape.positions)) lines /= 2;
         }
         width = lines * channels, count = shape.positions / lines, rest = shape.positions % lines * channels;
-        span = std::clamp<int64_t>(SPAN / width, PART, SPAN / WIDE);
+        span = std::clamp<int64_t>(SPAN / width, PART, SPAN / BLOCK);
     }
     int64_t spans() const { return std::max<int64_t>(divided(count, span), 1); }
 };
@@ -103,17 +102,21 @@ template <class Body> void of_columns(int64_t columns, Body body) {
     if (c < columns) body(c, Few{columns - c});
 }
 
-// Rows that share what is kept for each column. Reading and writing them side by side is slow where all of it is in no
-// cache and they are wider than a few of its lines; conversions of 16 bits take longer than that.
-constexpr int64_t TOGETHER = 8, CACHE = 1 << 20, NARROW = 1 << 8;
+// Rows that share what is kept for each column: many of one block, which so lie one after the other; else fewer, as
+// reading and writing them side by side is slow where all of it is in no cache and they are wider than a few of its
+// lines, unless conversions of 16 bits take longer than that.
+constexpr int64_t MANY = PART - 1, TOGETHER = 8, CACHE = 1 << 20, NARROW = 1 << 8;
 
-// body(p, rows): rows together, or single ones, whose number the compiler knows; `stride` is from one to the next.
-template <class T, class Body> void of_rows(const Rows &rows, int64_t stride, int64_t begin, int64_t count, Body body) {
-    const int64_t bytes = stride * int64_t(sizeof(T));
+// body(p, rows): rows together, at most `MOST`, or single ones, whose number the compiler knows; `stride` is from one to
+// the next.
+template <class T, int64_t MOST = MANY, class Body>
+void of_rows(const Rows &rows, int64_t stride, int64_t begin, int64_t count, Body body) {
+    const int64_t bytes = stride * int64_t(sizeof(T)), end = begin + count;
     const bool close = sizeof(T) == 2 || bytes <= NARROW || rows.count * bytes <= CACHE;
     int64_t p = begin;
-    for (; close && p + TOGETHER <= begin + count; p += TOGETHER) body(p, std::integral_constant<int64_t, TOGETHER>());
-    for (; p < begin + count; p++) body(p, std::integral_constant<int64_t, 1>());
+    for (; rows.width <= BLOCK && p + MOST <= end; p += MOST) body(p, std::integral_constant<int64_t, MOST>());
+    for (; close && p + TOGETHER <= end; p += TOGETHER) body(p, std::integral_constant<int64_t, TOGETHER>());
+    for (; p < end; p++) body(p, std::integral_constant<int64_t, 1>());
 }
 
 // One row's numbers for each column, of which there are several kinds.
@@ -146,7 +149,8 @@ void lines_statistics(Shape shape, const Rows &rows, Maps<T> x, int64_t n, Found
                 using Part = Channels<R, decltype(width)>;
                 Part(start + c, width).to(first + c), Part().to(sum + c), Part().to(squared + c);
             });
-            of_rows<T>(rows, stride, 1, size - 1, [=](int64_t p, auto many) {
+            constexpr int64_t most = std::is_same_v<T, BFloat16> ? TOGETHER : MANY; // sums of more take a third longer
+            of_rows<T, most>(rows, stride, 1, size - 1, [=](int64_t p, auto many) {
                 const T *const at = start + p * stride;
                 of_columns(columns, [=](int64_t c, auto width) {
                     using Part = Channels<R, decltype(width)>;
@@ -425,8 +429,12 @@ void rows_backward(
     const R bend = activation.kind == LEAKY_RELU ? R(activation.slope) : R(1);
     of_maps(shape, batch, threads, [=](int64_t map, int64_t c, int64_t where, Pieces pieces) {
         const R first = read(x[where]), mean = of.mean[map], rstd = of.rstd[map];
-        const R factor = of.scale(c) * rstd, shift = of.shift(c), flat = relu ? R(0) : bend;
+        const R factor = of.scale(c) * rstd, shift = of.shift(c);
         const bool at_once = pieces.size() <= ROW;
+        const auto let_through = [=](R g, R centred) {
+            const R below = relu ? R(0) : g * bend;
+            return centred * factor + shift <= 0 ? below : g;
+        };
         R y[ROW], of_x[ROW], of_g[ROW], through_it[ROW], total_g = 0, total_along = 0;
         const R *values = nullptr, *grads = nullptr;
         pieces.each([&](int64_t at, int64_t many, int64_t length) {
@@ -448,7 +456,7 @@ void rows_backward(
             } else {
                 total<R>(count, total_g, total_along, [=](int64_t i, R &sum, R &along) {
                     const R centred = v[i] - first - mean;
-                    const R sent = centred * factor + shift <= 0 ? (relu ? R(0) : g[i] * flat) : g[i];
+                    const R sent = let_through(g[i], centred);
                     sum += sent, along += sent * centred;
                 });
             }
@@ -469,7 +477,7 @@ void rows_backward(
 #pragma omp simd
                 for (int64_t i = 0; i < count; i++) {
                     const R centred = v[i] - first - mean;
-                    const R sent = centred * factor + shift <= 0 ? (relu ? R(0) : g[i] * flat) : g[i];
+                    const R sent = let_through(g[i], centred);
                     y[i] = factor * (sent - mean_g - centred * slope);
                 }
             }
