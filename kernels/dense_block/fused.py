@@ -173,7 +173,8 @@ class _Activated(torch.autograd.Function):
         W, rstd = others[: ctx.layers], others[ctx.layers :]
         if double_backward.asked_for(grad):
             return _by_definition(_activated_defined, ctx.options, x, b, W, grad)
-        to_x, to_b, to_W = from_activated(System(W), needed(ctx.needs_input_grad, 4), grad, stack, rstd)
+        to_stack = norm_relu.relu_backward(grad, stack)
+        to_x, to_b, to_W = from_stack(System(W), needed(ctx.needs_input_grad, 4), to_stack, stack, rstd)
         return to_x, to_b, None, None, *to_W
 
 
@@ -198,14 +199,13 @@ Gradients = tuple[Tensor | None, Tensor | None, Sequence[Tensor | None]]
 """Of x, biases and blocks, as far as they are wanted."""
 
 
-def from_activated(
+def from_stack(
     system: "System", needs: tuple[bool, bool, bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
 ) -> Gradients:
-    """Gradients from that of the activated stack."""
+    """Gradients from that of the normalized stack, behind whose ReLU there is another reader; it is overwritten."""
     C = system.in_channels
-    x_hat, y_hat = stack[:, :C], stack[:, C:]
-    g = norm_relu.relu_backward(grad[:, C:], y_hat)
-    return _solve_transposed(system, needs, g, g, grad[:, :C], x_hat, y_hat, rstd)
+    g = grad[:, C:]
+    return _solve_transposed(system, needs, g, g, grad[:, :C], stack[:, :C], stack[:, C:], rstd)
 
 
 class System(NamedTuple):
@@ -322,7 +322,8 @@ def _solve_transposed(
     """
     needs_x, needs_b, needs_W = needs
     to_pushes = _send_back(system, needs_W, g, g_hat, y_hat, rstd[1:])
-    to_read, to_W, grad_b = relu_conv2d_backward(g, x_hat, system.blocks[0], (needs_x, needs_W, needs_b))
+    to_read, to_W, _ = relu_conv2d_backward(g, x_hat, system.blocks[0], (needs_x, needs_W, False))
+    grad_b = _sums(g) if needs_b else None
     grad_x = None
     if needs_x:
         if to_a0 is None:
@@ -334,6 +335,10 @@ def _solve_transposed(
         else:
             grad_x = norm_relu.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
     return grad_x, grad_b, [to_W, *to_pushes]
+
+
+def _sums(maps: Tensor) -> Tensor:
+    return cpp.sums(maps) if cpp.LOOPS.take(maps) else maps.sum((0, 2, 3))
 
 
 def _send_back(

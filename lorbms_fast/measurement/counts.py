@@ -81,7 +81,8 @@ _OURS = {
     torch.ops.lorbms_fast.winograd_backward_taps: _winograd(0, 2),
     torch.ops.lorbms_fast.dense_block_solve: _pushes(2, lambda *_: 1),
     torch.ops.lorbms_fast.dense_block_solve_transposed: _pushes(3, lambda *args: 1 + args[-1]),
-    torch.ops.lorbms_fast.pooled_conv_backward_input: lambda grad, _, W, *__, **___: _to_one_of_four(grad, W),
+    torch.ops.lorbms_fast.pooled_conv_forward: lambda x, W, *_, **__: 2 * prod(x) * W[0],
+    torch.ops.lorbms_fast.pooled_conv_backward_input: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
     torch.ops.lorbms_fast.pooled_conv_backward_taps: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block.fused import System, apply, from_activated, needed, normalized_stack
+from lorbms_fast.kernels.dense_block.fused import System, apply, from_stack, needed, normalized_stack
 from lorbms_fast.kernels.lorbms.pooled_conv.fused import convolved_and_pooled, unpooled_backward
 
 
@@ -29,7 +29,7 @@ class _Pooled(torch.autograd.Function):
         ctx: Any, x: Tensor, b: Tensor, weight: Tensor, bias: Tensor, normed: bool, eps: float, *W: Tensor
     ) -> Tensor:
         stack, rstd = normalized_stack(System(W), x, b, normed, eps)
-        y, places = convolved_and_pooled(torch.relu(stack), weight, bias)
+        y, places = convolved_and_pooled(stack, weight, bias, relu=True)
         ctx.save_for_backward(weight, stack, places, *W, *rstd)
         ctx.layers = len(W)
         return y
@@ -40,8 +40,8 @@ class _Pooled(torch.autograd.Function):
         weight, stack, places, *others = ctx.saved_tensors
         W, rstd = others[: ctx.layers], others[ctx.layers :]
         of_block, of_down = needed(ctx.needs_input_grad, 6), ctx.needs_input_grad[2:4]
-        to_a, *grads_down = unpooled_backward(grad, stack, weight, places, (any(of_block), *of_down), relu=True)
-        if to_a is None:
+        to_stack, *grads_down = unpooled_backward(grad, stack, weight, places, (any(of_block), *of_down), relu=True)
+        if to_stack is None:
             return None, None, *grads_down, *[None] * (2 + len(W))
-        to_x, to_b, to_W = from_activated(System(W), of_block, to_a, stack, rstd)
+        to_x, to_b, to_W = from_stack(System(W), of_block, to_stack, stack, rstd)
         return to_x, to_b, *grads_down, None, None, *to_W

@@ -1,4 +1,4 @@
-"""Gradients of a pooled 1x1 convolution as C++ loops, registered as operations of torch's. Documented at `fused`."""
+"""A pooled 1x1 convolution with its gradients as C++ loops, registered as operations of torch's; see `fused`."""
 
 from ctypes import c_int, c_int64, c_void_p
 from pathlib import Path
@@ -7,41 +7,56 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.cpp.lines import known_line_stride
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
-from lorbms_fast.kernels._common.layout import is_channels_last, new_maps
+from lorbms_fast.kernels._common.layout import new_maps
 
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
-        "backward_input": (3, [c_int64, c_int64, c_void_p]),
+        "forward": (3, [c_int64, c_int64, c_int, c_void_p, c_void_p]),
+        "backward_input": (4, [c_int64, c_int64, c_int, c_void_p]),
         "backward_taps": (3, [c_int64, c_int64, c_int, c_void_p, c_void_p]),
     },
 )
 
 
-def take(x: Tensor, weight: Tensor, places: Tensor) -> bool:
-    """Are gradients computed here, of maps x, whose greatest were at these places, and of a weight?
-
-    Not where AMX multiplies bfloat16 many times faster.
-    """
+def take(x: Tensor, weight: Tensor) -> bool:
+    """Are maps x convolved here by a weight? Not where AMX multiplies bfloat16 many times faster."""
     return (
-        places.dtype == torch.uint8
-        and x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
+        x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
         and not (x.dtype == torch.bfloat16 and has_amx())
         and not (x.shape[1] % LANES or len(weight) % LANES)
         and weight.is_contiguous()
-        and is_channels_last(places)
         and LOOPS.take(x)
     )
 
 
-@cpp_op("pooled_conv_backward_input(Tensor grad, Tensor places, Tensor weight, int height, int width) -> Tensor")
-def backward_input(grad: Tensor, places: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
-    """Gradient of x."""
-    to_x = new_maps(grad, weight.shape[1], height, width)
+def take_back(x: Tensor, weight: Tensor, places: Tensor) -> bool:
+    """Are gradients computed here, where the greatest were at these places?"""
+    in_lines = known_line_stride(places.shape, places.stride()) is not None
+    return places.dtype == torch.uint8 and in_lines and take(x, weight)
+
+
+@cpp_op("pooled_conv_forward(Tensor x, Tensor weight, Tensor bias, bool relu) -> (Tensor, Tensor)")
+def forward(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
+    """The result of x, or of ReLU(x), and which of the four it was."""
+    _, channels, height, width = x.shape
+    y = new_maps(x, len(weight), height // 2, width // 2)
+    places = torch.empty_like(y, dtype=torch.uint8)
+    of_taps = weight.data_ptr(), bias.contiguous().data_ptr()
+    LOOPS.run("forward", (y, places, x), width, channels, relu, *of_taps)
+    return y, places
+
+
+@cpp_op("pooled_conv_backward_input(Tensor grad, Tensor places, Tensor x, Tensor weight, bool relu) -> Tensor")
+def backward_input(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu: bool) -> Tensor:
+    """Gradient of x, where x was convolved, or ReLU(x)."""
+    _, channels, height, width = x.shape
+    to_x = new_maps(grad, channels, height, width)
     if height % 2 or width % 2:
         to_x.zero_()
-    LOOPS.run("backward_input", (grad, places, to_x), width, weight.shape[1], weight.data_ptr())
+    LOOPS.run("backward_input", (grad, places, x, to_x), width, channels, relu, weight.data_ptr())
     return to_x
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorbms_fast.kernels._common import norm_relu
 from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels.lorbms.pooled_conv import cpp, reference
 from lorbms_fast.kernels.max_pool.fused import pooled, unpooled
@@ -39,26 +40,29 @@ class _PooledConv(torch.autograd.Function):
         return unpooled_backward(grad, x, weight, places, ctx.needs_input_grad)
 
 
-def convolved_and_pooled(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The result, and where the greatest of each window was."""
-    return pooled(F.conv2d(x, weight, bias))
+def convolved_and_pooled(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> tuple[Tensor, Tensor]:
+    """The result of x, or of ReLU(x), and where the greatest of each window was."""
+    if cpp.take(x, weight):
+        y, places = cpp.forward(x, weight, bias, relu)
+        return y, places
+    return pooled(F.conv2d(torch.relu(x) if relu else x, weight, bias))
 
 
 def unpooled_backward(
     grad: Tensor, x: Tensor, weight: Tensor, places: Tensor, needs: Sequence[bool], relu: bool = False
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, weight and bias, as far as they are wanted; `relu`: of ReLU(x), which was convolved, and not x.
+    """Gradients of x, weight and bias, as far as they are wanted; `relu`: ReLU(x) was convolved, and not x.
 
     A gradient goes to one position of four, so that loops take a quarter of the products (`loops.cpp`).
     """
-    if cpp.take(x, weight, places):
+    if cpp.take_back(x, weight, places):
         grad = grad.contiguous(memory_format=torch.channels_last)
-        to_x = cpp.backward_input(grad, places, weight, *x.shape[2:]) if needs[0] else None
+        to_x = cpp.backward_input(grad, places, x, weight, relu) if needs[0] else None
         of_taps = cpp.backward_taps(grad, places, x, weight, relu) if needs[1] or needs[2] else (None, None)
         return to_x, *of_taps
     g = unpooled(grad, places, *x.shape[2:])
-    ones, zeros = [1, 1], [0, 0]
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
-        g, torch.relu(x) if relu else x, weight, [len(weight)], ones, zeros, ones, False, zeros, 1, list(needs)
+    a, ones, zeros = torch.relu(x) if relu else x, [1, 1], [0, 0]
+    to_a, *of_taps = torch.ops.aten.convolution_backward(
+        g, a, weight, [len(weight)], ones, zeros, ones, False, zeros, 1, list(needs)
     )
-    return grads
+    return norm_relu.relu_backward(to_a, x) if relu and needs[0] else to_a, *of_taps

@@ -1,10 +1,13 @@
-// Gradients of a 1x1 convolution with 2x2 max pooling behind it.
+// A 1x1 convolution with 2x2 max pooling behind it, and its gradients.
 //
-// Of the four positions of a square, a map's gradient goes to one: a quarter of the products of the convolution's own
-// gradients, and nothing is written that is mostly zeros. No result depends on how many threads there are.
+// What is convolved is pooled in the cache. Of the four positions of a square, a map's gradient goes to one: a quarter of
+// the products of the convolution's own gradients, and nothing is written that is mostly zeros. No result depends on how
+// many threads there are.
+#include <memory>
 #include <vector>
 
-#include "vectors.h"
+#include "product.h"
+#include "transpose.h"
 
 namespace {
 
@@ -20,6 +23,78 @@ struct Squares {
         return maps.at(square / of_sample, (top + number / 2) * width + left + number % 2);
     }
 };
+
+// Memory, unwritten.
+template <class Value> std::unique_ptr<Value[]> unwritten(int64_t size) {
+    return std::unique_ptr<Value[]>(new Value[size]);
+}
+
+inline float through_relu(float x) { return x < 0 ? 0 : x; }
+// A value less than zero is one with a sign up to infinity's.
+inline BFloat16 through_relu(BFloat16 x) { return {x.bits > 0x8000 && x.bits <= 0xff80 ? uint16_t(0) : x.bits}; }
+
+inline void as_factor(float &to, float x) { to = x; }
+inline void as_factor(float &to, BFloat16 x) { to = read(x); }
+inline void as_factor(BFloat16 &to, BFloat16 x) { to = x; }
+
+template <class T> void as_factors(const T *from, bool relu, typename Factor<T>::Value *to, int64_t count) {
+    if (relu)
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) as_factor(to[i], through_relu(from[i]));
+    else
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) as_factor(to[i], from[i]);
+}
+
+// The greatest of four rows of sums, and which it is: what is not a number wins, as in torch's own pool, else the first.
+template <class T> void pool(const float *sums, int64_t O, const T *bias, T *y, uint8_t *which) {
+    for (int64_t o = 0; o < O; o += LANES) {
+        Vector greatest = load(sums + o);
+        decltype(greatest < greatest) place{};
+        for (int number = 1; number < 4; number++) {
+            const Vector other = load(sums + number * O + o);
+            const auto greater = (other > greatest) | (other != other);
+            greatest = greater ? other : greatest;
+            place = greater ? decltype(place){} + number : place;
+        }
+        store(y + o, greatest + load(bias + o));
+        typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+        *reinterpret_cast<Bytes *>(which + o) = __builtin_convertvector(place, Bytes);
+    }
+}
+
+// The result, and which of each square's positions it comes from, of x, or of ReLU(x), and of a weight (O, C).
+template <class T>
+void convolved(
+    Squares squares, int64_t O, Maps<T> y, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, const T *weight,
+    const T *bias, int threads
+) {
+    using Word = typename Factor<T>::Word;
+    using Value = typename Factor<T>::Value;
+    constexpr int64_t TOGETHER = 24, ROWS = 4 * TOGETHER; // squares
+    const int64_t depth = C / Factor<T>::DEEP;
+    const auto turned = unwritten<Word>(depth * O); // the weight
+#pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
+    {
+        const auto rows = unwritten<Word>(ROWS * depth);
+        const auto sums = unwritten<float>(ROWS * O);
+        Value *const values = reinterpret_cast<Value *>(rows.get());
+#pragma omp for schedule(static)
+        for (int64_t o = 0; o < O; o += LANES) {
+            as_factors(weight + o * C, false, values, LANES * C);
+            transpose_maps(LANES, depth, rows.get(), depth, turned.get() + o, O, true);
+        }
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < squares.count(); first += TOGETHER) {
+            const int64_t count = std::min(TOGETHER, squares.count() - first);
+            for (int64_t i = 0; i < 4 * count; i++)
+                as_factors(squares.corner(x, first + i / 4, i % 4), relu, values + i * C, C);
+            product<false>(4 * count, O, depth, rows.get(), depth, 1, turned.get(), sums.get());
+            for (int64_t i = 0; i < count; i++)
+                pool(sums.get() + 4 * i * O, O, bias, squares.line(y, first + i), squares.line(which, first + i));
+        }
+    }
+}
 
 // body(V, c): V vectors of channels from c on, as few times as registers hold sums of them.
 template <class Body> void of_vectors(int64_t channels, Body body) {
@@ -126,10 +201,11 @@ template <> struct Corner<BFloat16> {
 };
 #endif
 
-// The gradient of x, of a weight (O, C).
+// The gradient of x, which goes through ReLU or not, of a weight (O, C).
 template <class T>
 void to_input(
-    Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> to_x, int64_t C, const T *weight, int threads
+    Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, Maps<T> to_x, int64_t C, bool relu,
+    const T *weight, int threads
 ) {
     const auto arranged = Corner<T>::arranged(weight, O, C);
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
@@ -140,10 +216,14 @@ void to_input(
             for (int number = 0; number < 4; number++) {
                 corner.find(squares.line(grad, square), squares.line(which, square), number);
                 T *const to = squares.corner(to_x, square, number);
+                const T *const from = squares.corner(x, square, number);
                 of_vectors(C, [&](auto V, int64_t c) {
                     Vector sums[V] = {};
                     corner.add(sums, c);
-                    for (int v = 0; v < V; v++) store(to + c + v * LANES, sums[v]);
+                    for (int v = 0; v < V; v++) {
+                        const int64_t at = c + v * LANES;
+                        store(to + at, relu ? (load(from + at) <= 0.f ? Vector{} : sums[v]) : sums[v]);
+                    }
                 });
             }
     }
@@ -293,10 +373,23 @@ void to_taps(
     };                                                                                                                 \
     dtype ? compute(BFloat16{}) : compute(float{})
 
+// The result, and which of each square's positions it comes from.
+EXPORT void forward(
+    SHAPE, MAPS(y), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, const void *weight, const void *bias
+) {
+    FOR_MAPS(convolved<T>(
+        squares, channels, AS(T, y), AS(uint8_t, which), AS(T, x), in, relu, static_cast<const T *>(weight),
+        static_cast<const T *>(bias), threads
+    ));
+}
+
 // The gradient of x, (.., in), in squares; a last odd row or column is not written.
-EXPORT void backward_input(SHAPE, MAPS(grad), MAPS(which), MAPS(to_x), int64_t width, int64_t in, void *weight) {
+EXPORT void backward_input(
+    SHAPE, MAPS(grad), MAPS(which), MAPS(x), MAPS(to_x), int64_t width, int64_t in, int relu, const void *weight
+) {
     FOR_MAPS(to_input<T>(
-        squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, to_x), in, static_cast<const T *>(weight), threads
+        squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), AS(T, to_x), in, relu,
+        static_cast<const T *>(weight), threads
     ));
 }
 
