@@ -51,9 +51,9 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     for name, module in model.named_modules():
         children = [child for child in module._modules.values() if child is not None]
         unknown: set[nn.Module] = set()
-        if _runs_in_turn(module):
+        if runs_in_turn(module):
             _in_turn(found, children)
-        elif graphs := _graphs(module):
+        elif graphs := graphs_of(module):
             for graph in graphs:
                 _in_graph(found, module, graph)
         elif type(module) not in _CONTAINERS and not _is_known(module):
@@ -73,8 +73,8 @@ def flows(model: nn.Module) -> dict[nn.Module, list[str]]:
     """Write down what each module does, nothing if it cannot be traced, to see whether it is the same with others."""
     found = {}
     for module in model.modules():
-        if module._modules and type(module) not in _CONTAINERS and not _runs_in_turn(module):
-            graphs = _graphs(module)
+        if module._modules and type(module) not in _CONTAINERS and not runs_in_turn(module):
+            graphs = graphs_of(module)
             nodes = (node for graph in graphs for node in graph.nodes)
             found[module] = [f"{n.op} {n.name} {_written(n.target)} {n.args} {n.kwargs}" for n in nodes]
     return found
@@ -98,7 +98,8 @@ def _is_known(module: nn.Module) -> bool:
     return known and not module._modules and "forward" not in vars(module)
 
 
-def _runs_in_turn(module: nn.Module) -> bool:
+def runs_in_turn(module: nn.Module) -> bool:
+    """Say whether a module's children are called as nn.Sequential's."""
     kind = type(module)
     ours = kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__  # type: ignore[attr-defined]
     return ours and calls_as_torch(module)
@@ -114,18 +115,18 @@ def _in_graph(found: dict[nn.Module, Uses], module: nn.Module, graph: fx.Graph) 
     called = {node: module.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     for node, callee in called.items():
         alone = len(node.args) == 1 and not node.kwargs and node.args[0] in called
-        found[callee].before.add(called[node.args[0]] if alone and _in_one_mode(node.args[0], node) else None)
+        found[callee].before.add(called[node.args[0]] if alone and in_one_mode(node.args[0], node) else None)
         users = list(node.users)
         follower = users[0] if len(users) == 1 and users[0].args == (node,) and not users[0].kwargs else None
-        found[callee].after.add(called.get(follower) if _in_one_mode(node, follower) else None)
+        found[callee].after.add(called.get(follower) if in_one_mode(node, follower) else None)
 
 
-def _in_one_mode(node: fx.Node, follower: fx.Node | None) -> bool:
+def in_one_mode(node: fx.Node, follower: fx.Node | None) -> bool:
     """Say whether there is no border of `no_grad`, `autocast` or the like between two calls."""
     return follower is not None and node.meta[_MODES] == follower.meta[_MODES]
 
 
-def _graphs(module: nn.Module) -> list[fx.Graph]:
+def graphs_of(module: nn.Module) -> list[fx.Graph]:
     """What a module's forward does, in all ways that fx can follow; empty if one of them it cannot, or no children."""
     if not any(child is not None for child in module._modules.values()) or type(module) in _CONTAINERS:
         return []

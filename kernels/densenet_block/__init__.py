@@ -5,5 +5,9 @@ Its norms have parameters of each layer's own, so that an activation is not the 
 """
 
 from lorbms_fast.kernels.densenet_block.modules import DenseNetBlock, DenseNetLayer, why_no_densenet_block
+from lorbms_fast.kernels.densenet_block.stacked import Plan, StackedBlock, stacked_kind, why_not_stacked
 
-__all__ = ["DenseNetBlock", "DenseNetLayer", "why_no_densenet_block"]
+__all__ = [
+    "DenseNetBlock", "DenseNetLayer", "Plan", "StackedBlock", "stacked_kind", "why_no_densenet_block",
+    "why_not_stacked",
+]  # fmt: skip

@@ -20,6 +20,7 @@ Maps are columns of matrices (M, C) with M = N H W rows: channels_last, in which
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -31,33 +32,45 @@ from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.winograd import relu_conv2d, relu_conv2d_backward
 from lorbms_fast.kernels.densenet_block import passes, products, reference
-from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
+from lorbms_fast.kernels.densenet_block.reference import Bottleneck, Layer, Norm, Statistics
 
 
-def densenet_block(x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[tuple[Statistics, Statistics]]]:
-    """Return the stack, and what each layer's two norms normalized with; documented in `reference.py`.
+def densenet_block(
+    x: Tensor, layers: Sequence[Layer], new_alone: bool = False
+) -> tuple[Tensor, list[list[Statistics]]]:
+    """Return the stack, and what each layer's norms normalized with; documented in `reference.py`.
 
     Args:
         x: (N, C, H, W), not empty, of the dtype that is computed in.
         layers: L of them, in order; their parameters may have another dtype.
+        new_alone: leave x out of the result.
     """
-    used: list[tuple[Statistics, Statistics]] = []
+    used: list[list[Statistics]] = []
     inputs = [x, *(p for layer in layers for p in _parameters(layer))]
     with no_autocast(x):
-        if torch.is_grad_enabled() and any(p.requires_grad for p in inputs):
-            maps: Tensor = _Block.apply(layers, used, *inputs)
+        if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in inputs):
+            maps: Tensor = _Block.apply(layers, used, new_alone, *inputs)
         else:
-            maps = _Positions.of(x).arranged(_stack(x, layers, used), memory_format(x))
+            maps = _result(x, _stack(x, layers, used), new_alone)
     return maps, used
 
 
-def _parameters(layer: Layer) -> tuple[Tensor, ...]:
-    return *layer.norm1[:2], layer.conv1, *layer.norm2[:2], layer.conv2
+def _parameters(layer: Layer) -> tuple[Tensor | None, ...]:
+    """Those of a layer, `_COUNT` of them."""
+    conv, norm = layer.bottleneck or (None, None)
+    return *layer.norm[:2], conv, *(norm[:2] if norm else (None, None)), layer.conv, layer.bias
 
 
-def _stack(
-    x: Tensor, layers: Sequence[Layer], used: list[tuple[Statistics, Statistics]], saved: list[Any] | None = None
-) -> Tensor:
+_COUNT = 7
+
+
+def _result(x: Tensor, stack: Tensor, new_alone: bool) -> Tensor:
+    """What the block gives, in x's layout."""
+    maps = _Positions.of(x).maps(stack[:, x.shape[1] :] if new_alone else stack)
+    return arranged(maps, memory_format(x))
+
+
+def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], saved: list[Any] | None = None) -> Tensor:
     """Compute the stack as a matrix.
 
     Args:
@@ -66,33 +79,53 @@ def _stack(
         used: is appended what each layer's norms normalize with.
         saved: is appended what the backward reads of each layer.
     """
-    positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
+    positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv))
     stack = x.new_empty(positions.rows, parts.before(len(layers)).stop)
     copy_(positions.maps(stack[:, parts.before(0)]), x)
     does = products.passes_for(stack)
     mean, var = x.new_zeros(2, stack.shape[1], dtype=_exact(x.dtype))
-    of_batch = any(layer.norm1.statistics is None for layer in layers)
+    of_batch = any(layer.norm.statistics is None for layer in layers)
     for number, layer in enumerate(layers):
         read, own = parts.before(number), parts.own(number)
         new = parts.own(number - 1) if number else read
         if of_batch:
             does.statistics(stack[:, new], mean[new], var[new])
-        of_stack = layer.norm1.statistics or (mean[read], var[read])
-        norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1)
-        bottleneck = stack.new_empty(positions.rows, len(W1))
-        mean2, var2 = layer.norm2.statistics or mean.new_empty(2, len(W1))
-        of_bottleneck = mean2, var2
-        products.convolution(
-            does, stack[:, read], norm1, W1, bottleneck, of_bottleneck if layer.norm2.statistics is None else None
-        )
-        a2 = torch.empty_like(bottleneck)
-        does.norm_relu(bottleneck, _norm(layer.norm2, of_bottleneck), a2)
-        y = relu_conv2d(positions.maps(a2), _beside(layer.conv2, x), activated=True)
-        positions.maps(stack[:, own]).copy_(y if layer.dropout is None else y.mul_(layer.dropout))
-        used.append((of_stack, of_bottleneck))
+        of_stack = layer.norm.statistics or (mean[read], var[read])
+        used.append([of_stack])
+        maps, norm = stack[:, read], _norm(layer.norm, of_stack)
+        bottleneck = of_bottleneck = None
+        if layer.bottleneck is not None:
+            bottleneck, of_bottleneck = _narrowed(does, maps, norm, layer.bottleneck)
+            used[-1].append(of_bottleneck)
+            maps, norm = bottleneck, _norm(layer.bottleneck.norm, of_bottleneck)
+        a = positions.maps(_activated(does, maps, norm))
+        bias = None if layer.bias is None else layer.bias.to(x.dtype)
+        y = relu_conv2d(a, _beside(layer.conv, x), bias, activated=True)
+        del a
+        to = positions.maps(stack[:, own])
+        if layer.dropout is None:
+            to.copy_(y)
+        else:
+            torch.mul(y, layer.dropout, out=to)
         if saved is not None:
-            saved += [bottleneck, *of_stack, *of_bottleneck, layer.dropout]
+            saved += [bottleneck, *of_stack, *(of_bottleneck or (None, None)), layer.dropout]
     return stack
+
+
+def _narrowed(does: ModuleType, maps: Tensor, norm: passes.Norm, by: Bottleneck) -> tuple[Tensor, Statistics]:
+    """Compute the maps of a bottleneck, and what its norm normalizes with."""
+    W = by.conv.flatten(1)
+    bottleneck = maps.new_empty(len(maps), len(W))
+    mean, var = by.norm.statistics or norm.mean.new_empty(2, len(W))
+    products.convolution(does, maps, norm, W, bottleneck, (mean, var) if by.norm.statistics is None else None)
+    return bottleneck, (mean, var)
+
+
+def _activated(does: ModuleType, maps: Tensor, norm: passes.Norm) -> Tensor:
+    """Compute `ReLU(norm(maps))`."""
+    a = maps.new_empty(maps.shape)
+    does.norm_relu(maps, norm, a)
+    return a
 
 
 def _beside(weight: Tensor, maps: Tensor) -> Tensor:
@@ -102,37 +135,44 @@ def _beside(weight: Tensor, maps: Tensor) -> Tensor:
 class _Kept(NamedTuple):
     """What the backward reads of a layer, beside its parameters."""
 
-    bottleneck: Tensor
     of_stack: Statistics
-    of_bottleneck: Statistics
+    narrowed: tuple[Tensor, Statistics] | None
+    """Maps of its bottleneck, and what their norm normalized with."""
 
 
 class _Block(torch.autograd.Function):
-    """Layers, x, their parameters -> stack; appends to `used`."""
+    """Layers, whether x is left out, x, their parameters -> stack; appends to `used`."""
 
     @staticmethod
-    def forward(ctx: Any, layers: Sequence[Layer], used: list[Any], x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, layers: Sequence[Layer], used: list[Any], new_alone: bool, x: Tensor, *parameters: Tensor | None
+    ) -> Tensor:
         saved: list[Any] = []
         stack = _stack(x, layers, used, saved)
         ctx.save_for_backward(x, stack, *saved, *parameters)
-        ctx.norms = [[(norm.eps, norm.statistics is None) for norm in (layer.norm1, layer.norm2)] for layer in layers]
+        ctx.norms = [
+            [(norm.eps, norm.statistics is None) for norm in (layer.norm, *(layer.bottleneck or ())[1:])]
+            for layer in layers
+        ]
+        ctx.new_alone = new_alone
+        maps = _result(x, stack, new_alone)
         # A copy: operations in place that follow must not change what the backward reads.
-        layout = memory_format(x)
-        maps = _Positions.of(x).arranged(stack, layout)
-        return maps.clone() if layout == torch.channels_last else maps
+        return maps.clone() if maps.data_ptr() == stack.data_ptr() else maps
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, stack, *saved = ctx.saved_tensors
         layers, kept = _restored(saved, ctx.norms)
         if double_backward.asked_for(grad):
-            return _by_definition(x, layers, grad)
-        positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv2))
+            return _by_definition(x, layers, ctx.new_alone, grad)
+        positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv))
         does = products.passes_for(stack)
         to_stack = torch.empty_like(stack)
-        copy_(positions.maps(to_stack), grad)
+        if ctx.new_alone:
+            to_stack[:, parts.before(0)] = 0
+        copy_(positions.maps(to_stack[:, x.shape[1] :] if ctx.new_alone else to_stack), grad)
         mean, constant, slope = x.new_zeros(3, stack.shape[1], dtype=_exact(x.dtype))
-        of_batch = [number for number, layer in enumerate(layers) if layer.norm1.statistics is None]
+        of_batch = [number for number, layer in enumerate(layers) if layer.norm.statistics is None]
         if of_batch:
             mean[parts.before(of_batch[-1])] = kept[of_batch[-1]].of_stack[0]
 
@@ -144,73 +184,82 @@ class _Block(torch.autograd.Function):
 
         gradients: list[Tensor | None] = []
         for number in reversed(range(len(layers))):
-            layer, (bottleneck, of_stack, of_bottleneck) = layers[number], kept[number]
+            layer, (of_stack, narrowed) = layers[number], kept[number]
             read, own = parts.before(number), parts.own(number)
-            wanted = ctx.needs_input_grad[3 + 6 * number :]
+            wanted = ctx.needs_input_grad[4 + _COUNT * number :][:_COUNT]
 
             grad_y = positions.maps(completed(own))
             if layer.dropout is not None:
                 grad_y = grad_y.mul_(layer.dropout)
-            norm2, a2 = _norm(layer.norm2, of_bottleneck), torch.empty_like(bottleneck)
-            does.norm_relu(bottleneck, norm2, a2)
-            to_a2, grad_W2, _ = relu_conv2d_backward(
-                grad_y, positions.maps(a2), _beside(layer.conv2, x), (True, wanted[5], False), activated=True
+            maps, norm = stack[:, read], _norm(layer.norm, of_stack)
+            seen, norm_of_it = maps, norm
+            if layer.bottleneck is not None and narrowed is not None:
+                seen, norm_of_it = narrowed[0], _norm(layer.bottleneck.norm, narrowed[1])
+            a = _activated(does, seen, norm_of_it)
+            to_a, grad_conv, grad_bias = relu_conv2d_backward(
+                grad_y, positions.maps(a), _beside(layer.conv, x), (True, *wanted[5:]), activated=True
             )
-            del a2
-            to_a2 = positions.matrix(to_a2)
-            to_bias2, to_weight2 = mean.new_empty(2, bottleneck.shape[1])
-            does.norm_relu_backward_(to_a2, bottleneck, norm2, to_bias2, to_weight2, layer.norm2.statistics is None)
+            del a
+            to_a = positions.matrix(to_a)
 
-            norm1, W1 = _norm(layer.norm1, of_stack), layer.conv1.flatten(1)
-            to_bias1, to_weight1 = mean.new_zeros(2, read.stop)
-            grad_W1 = products.convolution_backward(
-                does, to_a2, stack[:, read], norm1, W1, wanted[2], to_bias1, to_weight1, to_stack[:, read]
-            )
+            to_bias, to_weight = mean.new_zeros(2, read.stop)
+            of_maps = to_bias, to_weight, to_stack[:, read]
+            grad_narrow = to_weight2 = to_bias2 = None
+            if layer.bottleneck is None:
+                does.sums(to_a, maps, norm, *of_maps)
+            else:
+                W, (_, _, _, statistics) = layer.bottleneck
+                to_bias2, to_weight2 = mean.new_empty(2, len(W))
+                does.norm_relu_backward_(to_a, seen, norm_of_it, to_bias2, to_weight2, statistics is None)
+                grad_narrow = products.convolution_backward(does, to_a, maps, norm, W.flatten(1), wanted[2], *of_maps)
+                grad_narrow = None if grad_narrow is None else grad_narrow.view(W.shape)
             does.add_line(
-                positions.rows, norm1, to_bias1, to_weight1, constant[read], slope[read], layer.norm1.statistics is None
+                positions.rows, norm, to_bias, to_weight, constant[read], slope[read], layer.norm.statistics is None
             )
 
-            grad_W1 = None if grad_W1 is None else grad_W1.view(layer.conv1.shape)
-            found = (to_weight1, to_bias1, grad_W1, to_weight2, to_bias2, grad_W2)
-            pairs = zip(found, _parameters(layer), wanted, strict=False)
-            gradients[:0] = [g.to(p.dtype) if needed else None for g, p, needed in pairs]
+            found = (to_weight, to_bias, grad_narrow, to_weight2, to_bias2, grad_conv, grad_bias)
+            pairs = zip(found, _parameters(layer), wanted, strict=True)
+            gradients[:0] = [g.to(p.dtype) if needed and p is not None else None for g, p, needed in pairs]
         to_x = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[3]:
             to_x = positions.arranged(completed(parts.before(0)), memory_format(x))
-        return None, None, to_x, *gradients
+        return None, None, None, to_x, *gradients
 
 
 def _restored(saved: Sequence[Any], norms: Sequence[Sequence[tuple[float, bool]]]) -> tuple[list[Layer], list[_Kept]]:
-    """The layers and what was kept of them; `norms`: eps of each layer's two, and whether they take the batch's."""
+    """The layers and what was kept of them; `norms`: eps of each layer's, and whether they take the batch's."""
     layers, kept = [], []
     of_layers, parameters = saved[: 6 * len(norms)], saved[6 * len(norms) :]
-    for number, ((eps1, batch1), (eps2, batch2)) in enumerate(norms):
-        bottleneck, mean1, var1, mean2, var2, dropout = of_layers[6 * number : 6 * number + 6]
-        weight1, bias1, W1, weight2, bias2, W2 = parameters[6 * number : 6 * number + 6]
-        norm1 = Norm(weight1, bias1, eps1, None if batch1 else (mean1, var1))
-        norm2 = Norm(weight2, bias2, eps2, None if batch2 else (mean2, var2))
-        layers.append(Layer(norm1, W1, norm2, W2, dropout))
-        kept.append(_Kept(bottleneck, (mean1, var1), (mean2, var2)))
+    for number, ((eps, batch), *narrow) in enumerate(norms):
+        maps, mean, var, mean2, var2, dropout = of_layers[6 * number : 6 * number + 6]
+        weight, bias, *between, conv, conv_bias = parameters[_COUNT * number : _COUNT * (number + 1)]
+        bottleneck = None
+        for eps2, batch2 in narrow:
+            norm2 = Norm(between[1], between[2], eps2, None if batch2 else (mean2, var2))
+            bottleneck = Bottleneck(between[0], norm2)
+        norm = Norm(weight, bias, eps, None if batch else (mean, var))
+        layers.append(Layer(norm, bottleneck, conv, conv_bias, dropout))
+        kept.append(_Kept((mean, var), (maps, (mean2, var2)) if bottleneck else None))
     return layers, kept
 
 
-def _by_definition(x: Tensor, layers: Sequence[Layer], grad: Tensor) -> Any:
+def _by_definition(x: Tensor, layers: Sequence[Layer], new_alone: bool, grad: Tensor) -> Any:
     """Gradients that can be differentiated again."""
 
-    def definition(x: Tensor, *parameters: Tensor) -> Tensor:
+    def definition(x: Tensor, *parameters: Any) -> Tensor:
         new = []
         for number, layer in enumerate(layers):
-            weight1, bias1, W1, weight2, bias2, W2 = parameters[6 * number : 6 * number + 6]
-            norm1, norm2 = (
-                layer.norm1._replace(weight=weight1, bias=bias1),
-                layer.norm2._replace(weight=weight2, bias=bias2),
-            )
-            new.append(layer._replace(norm1=norm1, conv1=W1, norm2=norm2, conv2=W2))
-        return reference.densenet_block(x, new)
+            weight, bias, conv1, weight2, bias2, conv, conv_bias = parameters[_COUNT * number : _COUNT * (number + 1)]
+            between = layer.bottleneck
+            if between is not None:
+                between = Bottleneck(conv1, between.norm._replace(weight=weight2, bias=bias2))
+            norm = layer.norm._replace(weight=weight, bias=bias)
+            new.append(Layer(norm, between, conv, conv_bias, layer.dropout))
+        return reference.densenet_block(x, new, new_alone)
 
     inputs = [x, *(p for layer in layers for p in _parameters(layer))]
     to_x, *gradients = double_backward.by_definition(definition, inputs, grad)
-    return None, None, to_x, *gradients
+    return None, None, None, to_x, *gradients
 
 
 class _Positions(NamedTuple):

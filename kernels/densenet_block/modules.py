@@ -1,6 +1,5 @@
 """Torchvision's dense block as a layer, and the rule that makes one of a block of torchvision's."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,11 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels.densenet_block import fused
-from lorbms_fast.kernels.densenet_block.reference import Layer, Norm, Statistics
+from lorbms_fast.kernels.densenet_block.layers import Modules, fit, stacked, watched, why_not
 from lorbms_fast.kernels.winograd_conv import WinogradConv2d
 
 _TYPES: dict[str, tuple[type[nn.Module], ...]] = {
@@ -130,17 +127,13 @@ class DenseNetBlock(nn.ModuleDict):
 
     @leaf
     def _recorded(self, x: Tensor) -> Tensor:
-        layers: list[Any] = list(self.values())
-        form = select_impl(self.impl, x)
-        if form == "reference" or torch.compiler.is_compiling() or _changed(self.items()) or not _fits(x, layers):
+        by_definition = select_impl(self.impl, x) == "reference" or torch.compiler.is_compiling()
+        if by_definition or _changed(self.items()) or not fit(x, layers := [*map(_modules, self.values())]):
             features = [x]
-            for layer in layers:
+            for layer in self.values():
                 features.append(layer(features))
             return torch.cat(features, 1)
-        stack, used = fused.densenet_block(x, [_read(layer, x) for layer in layers])
-        norms = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
-        _track(norms, [statistics for of_layer in used for statistics in of_layer], x.numel() // x.shape[1])
-        return stack
+        return stacked(x, layers)
 
 
 def why_no_densenet_block(module: nn.Module) -> str | None:
@@ -162,98 +155,22 @@ def _name(cls: type) -> str:
 
 
 def _changed(layers: Iterable[tuple[str, Any]]) -> str | None:
-    """Say in what the layers differ from what torchvision makes; None if in nothing."""
-    C = growth = None
-    norms: set[nn.Module] = set()
+    """Say in what the layers differ from what torchvision makes; None if in nothing that matters."""
+    found = []
     for name, layer in layers:
         parts: dict[str, Any] = {part: layer._modules.get(part) for part in _TYPES}
         for part, module in parts.items():
             if type(module) not in _TYPES[part]:
                 return f"{name}.{part} is a {type(module).__name__}, not a {_TYPES[part][0].__name__}"
         for part, module in {"": layer, **parts}.items():
-            # Asked at every step, and of hundreds of modules.
-            hooks = module._forward_hooks or module._forward_pre_hooks
-            if hooks or module._backward_hooks or module._backward_pre_hooks or "forward" in module.__dict__:
+            if watched(module):
                 return f"{name}.{part} has a hook or a forward of its own".replace(". ", " ")
         if getattr(layer, "memory_efficient", False):
             return f"{name} is memory_efficient: it moves norm1's running statistics twice a step; set that to False"
-        norm1, _, conv1, norm2, _, conv2 = parts.values()
-        if norm1 in norms or norm2 in norms or norm1 is norm2:
-            return f"{name}: a norm is another layer's, or both of its own: it moves twice a step"
-        norms |= {norm1, norm2}
-        if not (norm1.affine and norm2.affine):
-            return f"{name}: a norm has no weight and bias"
-        for conv, size in ((conv1, 1), (conv2, 3)):
-            moves = conv.kernel_size, conv.stride, conv.padding, conv.dilation
-            others = conv.groups, conv.padding_mode, conv.bias
-            if (moves, others) != (((size, size), (1, 1), (size // 2, size // 2), (1, 1)), (1, "zeros", None)):
-                return f"{name}: {conv} is another convolution than torchvision's"
-        C, growth = C or norm1.num_features, growth or conv2.out_channels
-        between = norm2.num_features
-        numbers = [norm1.num_features, *conv1.weight.shape[:2], *conv2.weight.shape[:2]]
-        if numbers != [C, between, C, growth, between]:
-            return f"{name}: its numbers of maps do not follow from those of the layers before"
-        C += growth
-    return None
+        found.append((name, _modules(layer)))
+    return why_not(found)
 
 
-def _fits(x: Tensor, layers: list[Any]) -> bool:
-    """Say whether the fused form computes what the layers would of this input."""
-    plain = type(x) in (Tensor, nn.Parameter) and x.dim() == 4 and x.is_floating_point() and not x.is_meta
-    if not plain or not layers or compute_dtype(x) != x.dtype or x.shape[1] != layers[0].norm1.num_features:
-        return False
-    # Of one position there is no variance, of none nothing: torch knows what to say.
-    if x.numel() <= x.shape[1]:
-        return False
-    exact = torch.promote_types(x.dtype, torch.float32)
-    of_convs = {x.dtype, exact} if torch.is_autocast_enabled(x.device.type) else {x.dtype}
-    return all(
-        part.weight.device == x.device and part.weight.dtype in dtypes
-        for layer in layers
-        for parts, dtypes in (((layer.norm1, layer.norm2), {x.dtype, exact}), ((layer.conv1, layer.conv2), of_convs))
-        for part in parts
-    )
-
-
-def _read(layer: Any, x: Tensor) -> Layer:
-    """What the layer computes with, dropout drawn."""
-    dropout, p = None, layer.drop_rate
-    if p > 0 and layer.training:
-        shape = (len(x), layer.conv2.out_channels, *x.shape[2:])
-        empty = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=fused.memory_format(x))
-        kept = empty.bernoulli_(1 - p)
-        dropout = kept.div_(1 - p) if p < 1 else kept
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return Layer(_norm(layer.norm1, dtype), layer.conv1.weight, _norm(layer.norm2, dtype), layer.conv2.weight, dropout)
-
-
-def _norm(norm: nn.BatchNorm2d, dtype: torch.dtype) -> Norm:
-    mean, var = norm.running_mean, norm.running_var
-    statistics = None
-    if not norm.training and mean is not None and var is not None:
-        # Copies: running statistics may change before the backward.
-        statistics = mean.to(dtype, copy=True), var.to(dtype, copy=True)
-    return Norm(norm.weight, norm.bias, norm.eps, statistics)
-
-
-@torch.no_grad()
-def _track(norms: list[nn.BatchNorm2d], statistics: list[Statistics], count: int) -> None:
-    """Move running statistics as torch does, towards those of a batch of so many positions; many in one operation."""
-    counted, moved = [], defaultdict(list)
-    for norm, (mean, var) in zip(norms, statistics, strict=True):
-        if not (norm.training and norm.track_running_stats):
-            continue
-        momentum = 0.0 if norm.momentum is None else norm.momentum
-        if norm.num_batches_tracked is not None:
-            counted.append(norm.num_batches_tracked)
-            if norm.momentum is None:
-                momentum = 1.0 / (float(norm.num_batches_tracked) + 1)
-        if norm.running_mean is not None and norm.running_var is not None:
-            moved[momentum].append((norm.running_mean, norm.running_var, mean, var))
-    if counted:
-        torch._foreach_add_(counted, 1)
-    for momentum, of_norms in moved.items():
-        means, variances, new_means, new_variances = map(list, zip(*of_norms, strict=True))
-        torch._foreach_mul_(means + variances, 1 - momentum)
-        torch._foreach_add_(means, new_means, alpha=momentum)
-        torch._foreach_add_(variances, new_variances, alpha=momentum * count / (count - 1))
+def _modules(layer: Any) -> Modules:
+    drop_rate = layer.drop_rate if layer.training else 0.0
+    return Modules(layer.norm1, (layer.conv1, layer.norm2), layer.conv2, drop_rate, False)

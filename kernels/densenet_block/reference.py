@@ -1,4 +1,4 @@
-"""A block of torchvision's DenseNet: every layer normalizes and reads the concatenation of all that came before."""
+"""A block of a DenseNet: every layer normalizes and reads the concatenation of all that came before."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,35 +21,46 @@ class Norm(NamedTuple):
     """That it normalizes with; None takes the batch's own, with biased variances."""
 
 
-class Layer(NamedTuple):
-    """One layer: `dropout(conv2(ReLU(norm2(conv1(ReLU(norm1(stack)))))))`."""
+class Bottleneck(NamedTuple):
+    """What narrows the maps that a layer's 3x3 convolution reads: `ReLU(norm(conv(maps)))`."""
 
-    norm1: Norm
-    conv1: Tensor
+    conv: Tensor
     """(bottleneck, C + l * growth, 1, 1)."""
-    norm2: Norm
-    conv2: Tensor
-    """(growth, bottleneck, 3, 3)."""
+    norm: Norm
+
+
+class Layer(NamedTuple):
+    """One layer: `dropout(conv(bottleneck(ReLU(norm(stack)))) + bias)`."""
+
+    norm: Norm
+    bottleneck: Bottleneck | None
+    """None: the convolution reads all."""
+    conv: Tensor
+    """(growth, bottleneck or C + l * growth, 3, 3)."""
+    bias: Tensor | None
     dropout: Tensor | None
-    """What the maps are multiplied with, (N, growth, H, W)."""
+    """What the maps are multiplied with, (N, growth, H, W) or (N, growth, 1, 1)."""
 
 
-def densenet_block(x: Tensor, layers: Sequence[Layer]) -> Tensor:
+def densenet_block(x: Tensor, layers: Sequence[Layer], new_alone: bool = False) -> Tensor:
     """Append the maps of L layers to x (Huang et al., 2017).
 
     Args:
         x: (N, C, H, W).
         layers: L of them, in order.
+        new_alone: leave x out of the result.
 
     Returns:
         (N, C + L * growth, H, W): x itself, then each layer's maps in order.
     """
     stack = x
     for layer in layers:
-        bottleneck = F.conv2d(_norm_relu(stack, layer.norm1), layer.conv1.to(x.dtype))
-        y = F.conv2d(_norm_relu(bottleneck, layer.norm2), layer.conv2.to(x.dtype), padding=1)
+        a = _norm_relu(stack, layer.norm)
+        if layer.bottleneck is not None:
+            a = _norm_relu(F.conv2d(a, layer.bottleneck.conv.to(x.dtype)), layer.bottleneck.norm)
+        y = F.conv2d(a, layer.conv.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype), padding=1)
         stack = torch.cat([stack, y if layer.dropout is None else y * layer.dropout], 1)
-    return stack
+    return stack[:, x.shape[1] :] if new_alone else stack
 
 
 def _norm_relu(x: Tensor, norm: Norm) -> Tensor:

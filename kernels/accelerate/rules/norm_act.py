@@ -6,12 +6,12 @@ from torch import nn
 
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation, of_layer
 from lorbms_fast.kernels.accelerate.report import Finding
+from lorbms_fast.kernels.accelerate.rules.dense_block import computed_by_blocks
 from lorbms_fast.kernels.accelerate.rules.devices import no_quick_norm, not_the_cpu
 from lorbms_fast.kernels.accelerate.rules.instance_norm import why_not
 from lorbms_fast.kernels.accelerate.swapping import PASSED, become, has_hooks, pair
 from lorbms_fast.kernels.accelerate.uses import Uses, uses
 from lorbms_fast.kernels.batch_norm import BatchNormAct2d, BatchNormAct3d
-from lorbms_fast.kernels.densenet_block import DenseNetBlock
 from lorbms_fast.kernels.instance_norm import InstanceNormAct2d, InstanceNormAct3d
 
 JOINED: dict[type[nn.Module], type[nn.Module]] = {
@@ -36,7 +36,7 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
     found = _without_dropouts(uses(model))
     names = {module: name for name, module in model.named_modules()}
     norms = {m for m in model.modules() if type(m) in JOINED and _may_be_joined(m, model) and not has_hooks(m)}
-    norms -= {m for block in model.modules() if isinstance(block, DenseNetBlock) for m in block.modules()}
+    norms -= computed_by_blocks(model)
     activations = {m for m in model.modules() if of_layer(m) not in (None, IDENTITY) and not has_hooks(m)}
     wanted = {norm: found[norm].after & activations for norm in norms}
     while True:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Finding
+from lorbms_fast.kernels.accelerate.rules.dense_block import computed_by_blocks
 from lorbms_fast.kernels.accelerate.rules.devices import no_loops, not_the_cpu
 from lorbms_fast.kernels.accelerate.rules.pads import edges, only_reader, pass_to
 from lorbms_fast.kernels.accelerate.swapping import become, has_hooks
 from lorbms_fast.kernels.accelerate.uses import uses
-from lorbms_fast.kernels.densenet_block import DenseNetBlock
 from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, why_no_winograd_conv
 from lorbms_fast.kernels.winograd_conv.fused import TAPS
 
@@ -27,12 +27,11 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
     ['1', '2']
     """
     why_not_here = not_the_cpu(model) or no_loops()
-    blocks = (module for module in model.modules() if isinstance(module, DenseNetBlock))
-    computed_by_blocks = {module for block in blocks for module in block.modules()}
+    of_blocks = computed_by_blocks(model)
     names = {module: name for name, module in model.named_modules()}
     pads = {} if why_not_here else _pads(model)
     for module, name in names.items():
-        if not isinstance(module, nn.Conv2d | nn.Conv3d) or module in computed_by_blocks:
+        if not isinstance(module, nn.Conv2d | nn.Conv3d) or module in of_blocks:
             continue
         known = module.kernel_size in TAPS and module.stride in ((1, 1), (1, 1, 1))
         if not known or type(module).__module__.startswith("lorbms_fast."):

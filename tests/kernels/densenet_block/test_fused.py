@@ -253,6 +253,13 @@ def test_hooks_of_layers_are_called():
     assert seen == [(2, 8, 6, 6)]
 
 
+def test_a_convolution_with_a_bias():
+    theirs, ours = pair()
+    theirs.denselayer2.conv2 = nn.Conv2d(8, 4, 3, padding=1).double()
+    ours.denselayer2.conv2 = copy.deepcopy(theirs.denselayer2.conv2)
+    assert_close(outcome(ours, maps(2, 5, 6, 6)), outcome(theirs, maps(2, 5, 6, 6)))
+
+
 def test_weights_computed_by_others():
     theirs, ours = pair()
     for block in (theirs, ours):
@@ -334,15 +341,17 @@ def test_what_the_rule_refuses(densenet):
     def block():
         return densenet._DenseBlock(2, 5, 2, 4, 0.0)
 
-    hooked, grouped, swapped, plain, checkpointed = (block() for _ in range(5))
+    hooked, grouped, biased, swapped, plain, checkpointed = (block() for _ in range(6))
     checkpointed.denselayer1.memory_efficient = True
     hooked.denselayer1.register_forward_hook(lambda *args: None)
-    grouped.denselayer2.conv2 = nn.Conv2d(8, 4, 3, padding=1, bias=True)
+    grouped.denselayer2.conv2 = nn.Conv2d(8, 4, 3, padding=1, groups=2)
+    biased.denselayer2.conv1 = nn.Conv2d(9, 8, 1)
     swapped.denselayer2.norm1 = nn.SyncBatchNorm(9)
     plain.denselayer1.norm1 = nn.BatchNorm2d(5, affine=False)
     for changed, reason in (
         (hooked, "denselayer1 has a hook"),
-        (grouped, "denselayer2: Conv2d.* is another convolution"),
+        (grouped, "denselayer2: Conv2d.*groups=2.* is another convolution"),
+        (biased, "denselayer2: Conv2d.* is another convolution"),
         (swapped, "denselayer2.norm1 is a SyncBatchNorm, not a BatchNorm2d"),
         (plain, "denselayer1: a norm has no weight"),
         (checkpointed, "denselayer1 is memory_efficient"),
