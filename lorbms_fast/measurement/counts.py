@@ -75,6 +75,14 @@ def _to_one_of_four(grad: Sequence[int], W: Sequence[int]) -> int:
     return 2 * prod(grad) * W[1]
 
 
+def _to_input(grad: torch.Tensor, *args: Any, **_: Any) -> int:
+    """The same of its input: bfloat16 is multiplied by zeros, too."""
+    return (4 if grad.dtype == torch.bfloat16 else 1) * _to_one_of_four(grad.shape, args[2].shape)
+
+
+_to_input._get_raw = True  # type: ignore[attr-defined]
+
+
 _OURS = {
     torch.ops.lorbms_fast.winograd: _winograd(3, 1),
     torch.ops.lorbms_fast.winograd_backward_input: _winograd(2, 1),
@@ -82,7 +90,7 @@ _OURS = {
     torch.ops.lorbms_fast.dense_block_solve: _pushes(2, lambda *_: 1),
     torch.ops.lorbms_fast.dense_block_solve_transposed: _pushes(3, lambda *args: 1 + args[-1]),
     torch.ops.lorbms_fast.pooled_conv_forward: lambda x, W, *_, **__: 2 * prod(x) * W[0],
-    torch.ops.lorbms_fast.pooled_conv_backward_input: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
+    torch.ops.lorbms_fast.pooled_conv_backward_input: _to_input,
     torch.ops.lorbms_fast.pooled_conv_backward_taps: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
 }
 

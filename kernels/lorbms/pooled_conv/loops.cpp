@@ -1,8 +1,8 @@
 // A 1x1 convolution with 2x2 max pooling behind it, and its gradients.
 //
-// What is convolved is pooled in the cache. Of the four positions of a square, a map's gradient goes to one: a quarter of
-// the products of the convolution's own gradients, and nothing is written that is mostly zeros. No result depends on how
-// many threads there are.
+// What is convolved is pooled in the cache. Of the four positions of a square, a map's gradient goes to one: gradients take a
+// quarter of the products, or where a processor adds two at once that of x takes all, which is no slower, and nothing is
+// written that is mostly zeros. No result depends on how many threads there are.
 #include <memory>
 #include <vector>
 
@@ -37,6 +37,9 @@ inline void as_factor(float &to, float x) { to = x; }
 inline void as_factor(float &to, BFloat16 x) { to = read(x); }
 inline void as_factor(BFloat16 &to, BFloat16 x) { to = x; }
 
+inline float where(bool here, float x) { return here ? x : 0; }
+inline BFloat16 where(bool here, BFloat16 x) { return {uint16_t(x.bits & -here)}; }
+
 template <class T> void as_factors(const T *from, bool relu, typename Factor<T>::Value *to, int64_t count) {
     if (relu)
 #pragma omp simd
@@ -63,6 +66,9 @@ template <class T> void pool(const float *sums, int64_t O, const T *bias, T *y, 
     }
 }
 
+// Squares whose positions are multiplied at once.
+constexpr int64_t TOGETHER = 24, ROWS = 4 * TOGETHER;
+
 // The result, and which of each square's positions it comes from, of x, or of ReLU(x), and of a weight (O, C).
 template <class T>
 void convolved(
@@ -71,7 +77,6 @@ void convolved(
 ) {
     using Word = typename Factor<T>::Word;
     using Value = typename Factor<T>::Value;
-    constexpr int64_t TOGETHER = 24, ROWS = 4 * TOGETHER; // squares
     const int64_t depth = C / Factor<T>::DEEP;
     const auto turned = unwritten<Word>(depth * O); // the weight
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
@@ -114,16 +119,6 @@ template <class Body> void of_vectors(int64_t channels, Body body) {
 #ifdef __AVX512F__
 const __m512i COUNTED = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 #endif
-#ifdef __AVX512BF16__
-// Add to each lane the products of two neighbours with the two halves of `pair`; subnormal ones count as zero.
-template <int V> void add_pairs(Vector (&sums)[V], int32_t pair, const uint32_t *neighbours) {
-    const auto both = __m512bh(_mm512_set1_epi32(pair));
-    for (int v = 0; v < V; v++) {
-        const auto two = __m512bh(_mm512_loadu_si512(neighbours + v * LANES));
-        sums[v] = Vector(_mm512_dpbf16_ps(__m512(sums[v]), both, two));
-    }
-}
-#endif
 
 // The gradients of a square's maps that go to one of its corners, and of which maps they are, times a weight (O, C).
 template <class T> struct Corner {
@@ -132,8 +127,6 @@ template <class T> struct Corner {
     std::vector<int32_t> maps = std::vector<int32_t>(O + LANES);
     std::vector<float> gradients = std::vector<float>(O + LANES);
     int64_t count = 0;
-
-    static std::vector<T> arranged(const T *weight, int64_t O, int64_t C) { return {weight, weight + O * C}; }
 
     void find(const T *grad, const uint8_t *which, int number) {
         count = 0;
@@ -163,54 +156,15 @@ template <class T> struct Corner {
     }
 };
 
-#ifdef __AVX512BF16__
-// Products of two neighbours in a lane, which this processor adds to a sum at once, are two maps' here: those of which
-// one at least sends its gradient, less than half.
-template <> struct Corner<BFloat16> {
-    const uint32_t *const weight; // (O / 2, C) pairs
-    const int64_t O, C;
-    std::vector<int32_t> maps = std::vector<int32_t>(O / 2 + LANES), gradients = maps;
-    int64_t count = 0;
-
-    static std::vector<uint32_t> arranged(const BFloat16 *weight, int64_t O, int64_t C) {
-        std::vector<uint32_t> pairs(O / 2 * C);
-        for (int64_t o = 0; o < O / 2; o++)
-            for (int64_t c = 0; c < C; c++)
-                pairs[o * C + c] = weight[2 * o * C + c].bits | uint32_t(weight[(2 * o + 1) * C + c].bits) << 16;
-        return pairs;
-    }
-
-    void find(const BFloat16 *grad, const uint8_t *which, int number) {
-        count = 0;
-        for (int64_t o = 0; o < O; o += 2 * LANES) {
-            const __mmask32 there = O - o < 2 * LANES ? 0xffff : 0xffffffff;
-            const auto place = _mm256_maskz_loadu_epi8(there, which + o);
-            const __mmask32 here = _mm256_mask_cmpeq_epi8_mask(there, place, _mm256_set1_epi8(int8_t(number)));
-            const auto pairs = _mm512_maskz_loadu_epi16(here, grad + o);
-            const __mmask16 some = _mm512_test_epi32_mask(pairs, pairs);
-            const auto pair = _mm512_add_epi32(COUNTED, _mm512_set1_epi32(int32_t(o / 2)));
-            _mm512_storeu_si512(&maps[count], _mm512_maskz_compress_epi32(some, pair));
-            _mm512_storeu_si512(&gradients[count], _mm512_maskz_compress_epi32(some, pairs));
-            count += __builtin_popcount(some);
-        }
-    }
-
-    template <int V> void add(Vector (&sums)[V], int64_t c) const {
-        for (int64_t i = 0; i < count; i++) add_pairs(sums, gradients[i], weight + maps[i] * C + c);
-    }
-};
-#endif
-
-// The gradient of x, which goes through ReLU or not, of a weight (O, C).
+// The gradient of x, which goes through ReLU or not, of a weight (O, C): a quarter of the products.
 template <class T>
-void to_input(
+void to_input_by_corners(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, Maps<T> to_x, int64_t C, bool relu,
     const T *weight, int threads
 ) {
-    const auto arranged = Corner<T>::arranged(weight, O, C);
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
-        Corner<T> corner{arranged.data(), O, C};
+        Corner<T> corner{weight, O, C};
 #pragma omp for schedule(static)
         for (int64_t square = 0; square < squares.count(); square++)
             for (int number = 0; number < 4; number++) {
@@ -229,8 +183,66 @@ void to_input(
     }
 }
 
-// Squares that are read together, and of how many, at least, there are sums of their own.
-constexpr int64_t TOGETHER = 8, MANY = 32;
+// The same with all products, most of them with zeros.
+template <class T>
+void to_input_by_squares(
+    Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, Maps<T> to_x, int64_t C, bool relu,
+    const T *weight, int threads
+) {
+    using Word = typename Factor<T>::Word;
+    using Value = typename Factor<T>::Value;
+    constexpr int64_t DEEP = Factor<T>::DEEP;
+    const int64_t depth = O / DEEP;
+    const auto words = unwritten<Word>(depth * C); // the weight
+#pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
+    {
+        const auto rows = unwritten<Word>(ROWS * depth);
+        const auto sums = unwritten<float>(ROWS * C);
+        Value *const values = reinterpret_cast<Value *>(rows.get());
+#pragma omp for schedule(static)
+        for (int64_t k = 0; k < depth; k++)
+            for (int64_t c = 0; c < C; c += LANES) {
+                Vector of[DEEP];
+                for (int64_t i = 0; i < DEEP; i++) of[i] = load(weight + (k * DEEP + i) * C + c);
+                store_words(words.get() + k * C + c, of);
+            }
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < squares.count(); first += TOGETHER) {
+            const int64_t count = std::min(TOGETHER, squares.count() - first);
+            for (int64_t i = 0; i < 4 * count; i++) {
+                const T *const g = squares.line(grad, first + i / 4);
+                const uint8_t *const place = squares.line(which, first + i / 4);
+                const uint8_t number = i % 4;
+                Value *const row = values + i * O;
+#pragma omp simd
+                for (int64_t o = 0; o < O; o++) as_factor(row[o], where(place[o] == number, g[o]));
+            }
+            product<false>(4 * count, C, depth, rows.get(), depth, 1, words.get(), sums.get());
+            for (int64_t i = 0; i < 4 * count; i++) {
+                const T *const from = squares.corner(x, first + i / 4, i % 4);
+                T *const to = squares.corner(to_x, first + i / 4, i % 4);
+                for (int64_t c = 0; c < C; c += LANES) {
+                    const Vector sum = load(sums.get() + i * C + c);
+                    store(to + c, relu ? (load(from + c) <= 0.f ? Vector{} : sum) : sum);
+                }
+            }
+        }
+    }
+}
+
+#ifdef __AVX512BF16__
+// Add to each lane the products of two neighbours with the two halves of `pair`; subnormal ones count as zero.
+template <int V> void add_pairs(Vector (&sums)[V], int32_t pair, const uint32_t *neighbours) {
+    const auto both = __m512bh(_mm512_set1_epi32(pair));
+    for (int v = 0; v < V; v++) {
+        const auto two = __m512bh(_mm512_loadu_si512(neighbours + v * LANES));
+        sums[v] = Vector(_mm512_dpbf16_ps(__m512(sums[v]), both, two));
+    }
+}
+#endif
+
+// Squares that are read together, and for whose sums there is memory.
+constexpr int64_t MANY = 32;
 
 template <class T> Vector activated(const T *from, bool relu) {
     const Vector value = load(from);
@@ -240,8 +252,8 @@ template <class T> Vector activated(const T *from, bool relu) {
 // Squares read together: the products of their gradients with x at the corners that these go to.
 template <class T> struct Group {
     const int64_t O, C;
-    std::vector<float> of_x = std::vector<float>(TOGETHER * 4 * C), of_grad = std::vector<float>(TOGETHER * O);
-    const uint8_t *places[TOGETHER] = {};
+    std::vector<float> of_x = std::vector<float>(MANY * 4 * C), of_grad = std::vector<float>(MANY * O);
+    const uint8_t *places[MANY] = {};
     int64_t count = 0;
 
     // One more; `corner(number)` is where x lies.
@@ -268,9 +280,9 @@ template <class T> struct Group {
 // Two squares at a time, of which x lies beside each other for each two of their corners.
 template <> struct Group<BFloat16> {
     const int64_t O, C;
-    std::vector<uint32_t> of_x = std::vector<uint32_t>(TOGETHER / 2 * 16 * C), waiting = std::vector<uint32_t>(4 * C);
-    std::vector<int32_t> of_grad = std::vector<int32_t>(TOGETHER / 2 * O);
-    std::vector<uint8_t> places = std::vector<uint8_t>(TOGETHER / 2 * O);
+    std::vector<uint32_t> of_x = std::vector<uint32_t>(MANY / 2 * 16 * C), waiting = std::vector<uint32_t>(4 * C);
+    std::vector<int32_t> of_grad = std::vector<int32_t>(MANY / 2 * O);
+    std::vector<uint8_t> places = std::vector<uint8_t>(MANY / 2 * O);
     const std::vector<BFloat16> zeros = std::vector<BFloat16>(std::max(O, C));
     int64_t count = 0;
 
@@ -335,9 +347,9 @@ void to_taps(
             of_W.resize(O * C + O);
             float *const of_b = &of_W[O * C];
             const int64_t end = std::min((part + 1) * of_part, squares.count());
-            for (int64_t first = part * of_part; first < end; first += TOGETHER) {
+            for (int64_t first = part * of_part; first < end; first += MANY) {
                 group.count = 0;
-                for (int64_t square = first; square < std::min(first + TOGETHER, end); square++) {
+                for (int64_t square = first; square < std::min(first + MANY, end); square++) {
                     const T *const of_square = squares.line(grad, square);
                     for (int64_t o = 0; o < O; o += LANES) store(of_b + o, load(of_b + o) + load(of_square + o));
                     const auto corner = [&](int number) { return squares.corner(x, square, number); };
@@ -387,10 +399,13 @@ EXPORT void forward(
 EXPORT void backward_input(
     SHAPE, MAPS(grad), MAPS(which), MAPS(x), MAPS(to_x), int64_t width, int64_t in, int relu, const void *weight
 ) {
-    FOR_MAPS(to_input<T>(
-        squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), AS(T, to_x), in, relu,
-        static_cast<const T *>(weight), threads
-    ));
+    FOR_MAPS(
+        const auto to_input = Factor<T>::DEEP > 1 ? to_input_by_squares<T> : to_input_by_corners<T>;
+        to_input(
+            squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), AS(T, to_x), in, relu,
+            static_cast<const T *>(weight), threads
+        )
+    );
 }
 
 // The gradients of the weight, (channels, in), and of the bias.
