@@ -10,7 +10,7 @@ namespace {
 // A convolution of maps of one slice, as it is asked for: see `_common/winograd`.
 #define CONVOLUTION                                                                                                    \
     int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around,           \
-        int64_t edges, int64_t doubled
+        int64_t edges, int64_t doubled, int64_t lie
 
 struct Loops {
     void (*normalize)(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps);
@@ -19,7 +19,7 @@ struct Loops {
     void (*add_relu_backward)(SHAPE, MAPS(grad), MAPS(x), MAPS(out));
     void (*conv)(SHAPE, MAPS(x), MAPS(y), CONVOLUTION, int relu, void *taps, void *bias, int add);
     void (*conv_backward_input)(SHAPE, MAPS(grad_x), MAPS(grad_y), CONVOLUTION, void *taps);
-    void (*conv_backward_taps)(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int relu, void *grad);
+    void (*conv_backward_taps)(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int relu, void *grad, float *sums);
 };
 
 // Of the convolution by which layers push their maps into later ones: its taps, their gradient or null, Winograd's tiles.
@@ -38,7 +38,7 @@ struct OfLayers {
 #define OF(maps) maps.data, maps.sample, maps.line
 #define OF_LAYERS(name) OfLayers{static_cast<char *>(name##_data), name##_sample, name##_line, bytes}
 #define HEAD(layers) dtype, threads, samples, positions, (layers) * growth
-#define BY(push, layers) push.tile, 1, width, (layers) * growth, 1, 0, 1, 0, 0
+#define BY(push, layers) push.tile, 1, width, (layers) * growth, 1, 0, 1, 0, 0, 0
 
 struct System {
     int dtype, threads;
@@ -84,7 +84,7 @@ struct System {
         );
         if (next.gradient)
             loops.conv_backward_taps(
-                HEAD(middle - first), OF(read), OF(pushed), BY(next, last - middle), true, next.gradient
+                HEAD(middle - first), OF(read), OF(pushed), BY(next, last - middle), true, next.gradient, nullptr
             );
         loops.add_relu_backward(HEAD(middle - first), OF(back), OF(read), OF(g_hat.from(first)));
         transposed(first, middle, g, g_hat, y_hat, to_a);

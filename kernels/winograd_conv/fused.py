@@ -43,8 +43,7 @@ def by_loops(
         return None
     dtype = compute_dtype(x)
     with no_autocast(x):
-        inputs = (None if t is None else t.to(dtype) for t in (x, weight, bias))
-        result: Tensor = _Convolution.apply(padding, sight, *inputs)
+        result: Tensor = _Convolution.apply(padding, sight, x.to(dtype), weight, bias)
     return result
 
 
@@ -90,7 +89,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias)
         ctx.padding, ctx.sight = padding, sight
         y = _new(x, _layout(x, weight), len(weight), *_size(x, weight, padding, sight))
-        cpp.conv(_readable(x), _taps(weight), bias, y, padding, False, False, sight)
+        cpp.conv(_readable(x), weight, bias, y, padding, False, False, sight)
         return arranged(y, _layout(x, weight))
 
     @staticmethod
@@ -100,26 +99,29 @@ class _Convolution(torch.autograd.Function):
             definition = partial(_defined, ctx.padding, ctx.sight)
             return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:]
-        to_x = to_weight = None
+        to_x = to_weight = to_bias = None
         if needs_weight:
-            to_weight = torch.empty_like(weight, memory_format=CHANNELS_LAST[weight.dim()])
-            cpp.backward_taps(g, _readable(x), to_weight, ctx.padding, False, ctx.sight)
-            to_weight = to_weight.contiguous(memory_format=_layout(weight))
+            to_weight = torch.empty_like(weight)
+            sums = x.new_empty(len(weight), dtype=torch.float32) if needs_bias else None
+            cpp.backward_taps(g, _readable(x), to_weight, ctx.padding, False, ctx.sight, sums)
+            to_bias = sums if sums is None else sums.to(bias.dtype)
+        elif needs_bias:
+            to_bias = grad.sum((0, *range(2, grad.dim())), dtype=bias.dtype)
         if needs_x:
             to_x = _new(x, _layout(x, weight), *x.shape[1:])
-            _backward_input(g, _taps(weight), to_x, ctx.padding, ctx.sight)
+            _backward_input(g, weight, to_x, ctx.padding, ctx.sight)
             del g  # one of the copies less at a time
             to_x = arranged(to_x, _layout(x, weight))
-        return None, None, to_x, to_weight, grad.sum((0, *range(2, grad.dim()))) if needs_bias else None
+        return None, None, to_x, to_weight, to_bias
 
 
-def _backward_input(grad: Tensor, taps: Tensor, to_x: Tensor, padding: Padding, sight: cpp.Sight) -> None:
+def _backward_input(grad: Tensor, weight: Tensor, to_x: Tensor, padding: Padding, sight: cpp.Sight) -> None:
     """Write into `to_x`, by way of all that was seen of it."""
     if sight == cpp.PLAIN:
-        return cpp.backward_input(grad, taps, to_x, padding)
+        return cpp.backward_input(grad, weight, to_x, padding)
     around = min(sight.edges, 1)  # zeros have no gradient
     seen = new_maps(to_x, to_x.shape[1], *(size + 2 * around for size in sight.size(to_x)))
-    cpp.backward_input(grad, taps, seen, (0, 0) if around else padding)
+    cpp.backward_input(grad, weight, seen, (0, 0) if around else padding)
     cpp.backward_sight(seen, to_x, around, sight)
 
 
@@ -141,14 +143,11 @@ def _new(like: Tensor, layout: torch.memory_format, channels: int, *size: int) -
     return new_maps(like, channels, *size)
 
 
-def _taps(weight: Tensor) -> Tensor:
-    return weight.contiguous(memory_format=CHANNELS_LAST[weight.dim()])
-
-
 def _layout(*tensors: Tensor) -> torch.memory_format:
     """The layout that torch gives to what it computes of these."""
     return CHANNELS_LAST[tensors[0].dim()] if any(map(_in_lines, tensors)) else torch.contiguous_format
 
 
 def _defined(padding: Padding, sight: cpp.Sight, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     return reference.winograd_conv(x, weight, bias, padding, cpp.EDGES[sight.edges], bool(sight.doubled))

@@ -13,13 +13,13 @@ from torch import Tensor
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
 
-_CONVOLUTION = [c_int64] * 9
+_CONVOLUTION = [c_int64] * 10
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
         "conv": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p, c_int]),
         "conv_backward_input": (2, [*_CONVOLUTION, c_void_p]),
-        "conv_backward_taps": (2, [*_CONVOLUTION, c_int, c_void_p]),
+        "conv_backward_taps": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p]),
         "conv_backward_sight": (2, [c_int64] * 4),
     },
 )
@@ -117,9 +117,13 @@ PLAIN = Sight()
 def _run(
     name: str, x: Tensor, y: Tensor, of: Tensor, W: Tensor, padding: Sequence[int], sight: Sequence[int], *others: Any
 ) -> None:
-    """Call a loop of x, y and W; `of` decides the tiles, `padding` is for each of x's dimensions."""
+    """Call a loop of x, y and W; `of` decides the tiles, `padding` is for each of x's dimensions.
+
+    W is contiguous or channels_last, of x's dtype or float32.
+    """
     side, slices, depth = tile(of.shape, W.shape, of.dtype), prod(x.shape[2:-2]), prod(W.shape[2:-2])
-    LOOPS.run(name, (x, y), side, slices, x.shape[-1], len(W), depth, sum(padding[:-2]), padding[-1], *sight, *others)
+    before, around, lie = sum(padding[:-2]), padding[-1], (W.stride(1) != 1) + 2 * (W.dtype == torch.float32)
+    LOOPS.run(name, (x, y), side, slices, x.shape[-1], len(W), depth, before, around, *sight, lie, *others)
 
 
 @cpp_op(
@@ -143,14 +147,16 @@ def backward_input(grad: Tensor, W: Tensor, to_x: Tensor, padding: Sequence[int]
 
 
 @cpp_op(
-    "winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int[] padding, bool relu, int[2] sight=[0, 0])"
-    " -> ()"
+    "winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int[] padding, bool relu, int[2] sight=[0, 0],"
+    " Tensor(b!)? sums=None) -> ()"
 )
 def backward_taps(
-    grad: Tensor, x: Tensor, to_W: Tensor, padding: Sequence[int], relu: bool, sight: Sequence[int] = PLAIN
-) -> None:
-    """Write into `to_W`."""
-    _run("conv_backward_taps", x, grad, grad, to_W, padding, sight, relu, to_W.data_ptr())
+    grad: Tensor, x: Tensor, to_W: Tensor, padding: Sequence[int], relu: bool, sight: Sequence[int] = PLAIN,
+    sums: Tensor | None = None,
+) -> None:  # fmt: skip
+    """Write into `to_W`, and grad's sums, for a bias, into `sums`, (O,) in float32."""
+    of_sums = None if sums is None else sums.data_ptr()
+    _run("conv_backward_taps", x, grad, grad, to_W, padding, sight, relu, to_W.data_ptr(), of_sums)
 
 
 @cpp_op("winograd_backward_sight(Tensor seen, Tensor(a!) to_x, int around, int[2] sight) -> ()")

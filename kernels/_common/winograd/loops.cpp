@@ -370,6 +370,30 @@ struct Taps {
     Taps turned() const { return {depth, depth - 1 - before, TAPS - 1 - around}; }
 };
 
+// Taps (out, depth, 3, 3, channels), or in rows (out, channels, depth, 3, 3), of the maps' type T or of float.
+enum Lie { IN_ROWS = 1, IN_FLOAT = 2 };
+template <class T> struct TapMaps {
+    void *data;
+    int64_t lie, depth, channels;
+
+    // of(i, k, tap) for each tap i in a slice of the channels c + k, of `LANES`.
+    template <class Of> void each(int64_t o, int64_t slice, int64_t c, Of of) const {
+        lie & IN_FLOAT ? each(static_cast<float *>(data), o, slice, c, of) : each(static_cast<T *>(data), o, slice, c, of);
+    }
+
+    template <class W, class Of> void each(W *taps, int64_t o, int64_t slice, int64_t c, Of of) const {
+        constexpr int64_t SLICE = TAPS * TAPS;
+        taps += o * depth * SLICE * channels;
+        W *const row = taps + (c * depth + slice) * SLICE, *const line = taps + slice * SLICE * channels + c;
+        if (lie & IN_ROWS)
+            for (int k = 0; k < LANES; k++)
+                for (int i = 0; i < SLICE; i++) of(i, k, row[k * depth * SLICE + i]);
+        else
+            for (int i = 0; i < SLICE; i++)
+                for (int k = 0; k < LANES; k++) of(i, k, line[i * channels + k]);
+    }
+};
+
 // Columns of tiles, TILE x TILE positions of each slice, which cover maps; some columns, and slices, are worked on together.
 template <int TILE> struct Tiles {
     int64_t samples, depth, height, width, down = divided(height, TILE), across = divided(width, TILE);
@@ -436,41 +460,38 @@ struct Together {
     }
 };
 
-// Transform the channels at all places into a row of the points; at the next tile's they are `next` elements further.
-template <class Matrix, bool RELU, class T>
+// Transform the channels at all places into a row of the points, and where asked their sums into one behind these; at the
+// next tile's they are `next` elements further.
+template <class Matrix, bool RELU, bool SUMS, class T>
 void to_points(T *const *places, int64_t next, const Points &to, int64_t row) {
     const int64_t apart = to.apart;
     for (int64_t c = 0; c < to.columns; c += LANES) {
         float *const points = to.at(0, row, c);
+        Vector sum{};
         transform<Matrix>(
-            [=](int i) {
+            [&](int i) {
                 __builtin_prefetch(places[i] + c + next);
                 const Vector x = load(places[i] + c);
+                if constexpr (SUMS) sum += x;
                 return RELU ? (x < 0.f ? Vector{} : x) : x; // what is not a number stays so
             },
             [=](int i, Vector x) { store(points + i * apart, x); }
         );
+        if constexpr (SUMS) store(points + Matrix::to * Matrix::to * apart, sum);
     }
 }
 
-// G w G^T for a slice of taps (O, depth, 3, 3, C) of a convolution of `to.rows / depth` maps into `to.columns`, for `LANES` of
-// C and of O.
+// G w G^T for a slice of taps of a convolution of `to.rows / depth` maps into `to.columns`, for `LANES` of C and of O.
 template <class F, class T>
-void taps_to_points(
-    const T *taps, int64_t depth, int64_t C, int64_t slice, int64_t o, int64_t c, bool turned, const Points &to
-) {
+void taps_to_points(TapMaps<T> taps, int64_t slice, int64_t o, int64_t c, bool turned, const Points &to) {
     float at[TAPS * TAPS][LANES][LANES];
     for (int l = 0; l < LANES; l++)
-        for (int i = 0; i < TAPS * TAPS; i++)
-            for (int k = 0; k < LANES; k++) {
-                const float tap = read(taps[(((o + l) * depth + slice) * TAPS * TAPS + i) * C + c + k]);
-                if (turned)
-                    at[TAPS * TAPS - 1 - i][l][k] = tap;
-                else
-                    at[i][k][l] = tap;
-            }
-    const int64_t row = turned ? (depth - 1 - slice) * (to.rows / depth) + o : slice * C + c, column = turned ? c : o;
-    const int64_t apart = to.apart;
+        if (turned)
+            taps.each(o + l, slice, c, [&](int i, int k, auto tap) { at[TAPS * TAPS - 1 - i][l][k] = read(tap); });
+        else
+            taps.each(o + l, slice, c, [&](int i, int k, auto tap) { at[i][k][l] = read(tap); });
+    const int64_t depth = taps.depth, column = turned ? c : o, apart = to.apart;
+    const int64_t row = turned ? (depth - 1 - slice) * (to.rows / depth) + o : slice * taps.channels + c;
     for (int k = 0; k < LANES; k++) {
         float *const points = to.at(0, row + k, column);
         transform<typename F::G>(
@@ -482,7 +503,7 @@ void taps_to_points(
 // y = w * x + bias, or y += w * x + bias, where w is `taps`, turned round or not, and x is padded, and ReLU(x) or not.
 template <class F, bool TURNED, class T>
 void convolution(
-    int threads, int64_t samples, Image<T> x, int64_t in, Taps shape, bool relu, const T *taps, const T *bias, bool add,
+    int threads, int64_t samples, Image<T> x, int64_t in, Taps shape, bool relu, TapMaps<T> taps, const T *bias, bool add,
     Image<T> y, int64_t out
 ) {
     using B_T = typename F::B_T;
@@ -498,7 +519,7 @@ void convolution(
         for (int64_t slice = 0; slice < depth; slice++)
             for (int64_t o = 0; o < O; o += LANES)
                 for (int64_t c = 0; c < C; c += LANES)
-                    taps_to_points<F>(taps, depth, C, slice, o, c, TURNED, of_taps);
+                    taps_to_points<F>(taps, slice, o, c, TURNED, of_taps);
         const Points of_x{X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, in};
         const Points of_y{Y_IN_POINTS, F::POINTS, together.run * together.columns, out};
         std::vector<T> zeros(in), unread(out);
@@ -514,7 +535,7 @@ void convolution(
                     tiles.template find<F::PATCH>(
                         places, from, column + t, slice + s - shape.before, shape.around, zeros.data()
                     );
-                    (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(
+                    (relu ? to_points<B_T, true, false, T> : to_points<B_T, false, false, T>)(
                         places, tiles.next(from), of_x, t * (run + depth - 1) + s
                     );
                 }
@@ -550,21 +571,24 @@ void convolution(
     }
 }
 
-// The gradient of taps, (O, depth, 3, 3, C).
+// The gradient of taps, and the sums of that of y, for a bias, if they are not null.
 template <class F, class T>
 void taps_gradient(
-    int threads, int64_t samples, Image<T> x, int64_t C, Taps shape, bool relu, Image<T> grad_y, int64_t O, T *grad
+    int threads, int64_t samples, Image<T> x, int64_t C, Taps shape, bool relu, Image<T> grad_y, int64_t O,
+    TapMaps<T> grad, float *sums
 ) {
     const Tiles<F::TILE> tiles{samples, grad_y.depth, grad_y.height, grad_y.width};
+    using A = typename F::A;
     using B_T = typename F::B_T;
     const int64_t depth = shape.depth;
     // More tiles together where there are many taps, which are read and written anew each time.
     const bool in_rows = x.in_rows() || grad_y.in_rows();
     const Together together(tiles, std::max(F::TOGETHER, 2 * depth * C * O / (C + O)), 1, in_rows);
     const Points of_x{X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, C};
-    const Points of_y{Y_IN_POINTS, F::POINTS, together.run * together.columns, O};
+    const Points of_y{Y_IN_POINTS, F::POINTS + 1, together.run * together.columns, O}; // after points, tiles' sums
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * O, C};
     std::fill_n(of_taps.at(0, 0), F::POINTS * of_taps.apart, 0.f);
+    if (sums) std::fill_n(sums, O, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.positions() * C > FEW)
     {
         std::vector<T> zeros(std::max(C, O));
@@ -583,10 +607,20 @@ void taps_gradient(
                 for (int64_t row = begin; row < end; row++) {
                     const int64_t t = column + row % count, s = slice + row / count;
                     tiles.template find<F::PATCH>(places, from, t, s - shape.before, shape.around, zeros.data());
-                    (relu ? to_points<B_T, true, T> : to_points<B_T, false, T>)(places, tiles.next(from), of_x, row);
+                    (relu ? to_points<B_T, true, false, T> : to_points<B_T, false, false, T>)(
+                        places, tiles.next(from), of_x, row
+                    );
                     if (row >= run * count) continue;
                     tiles.template find<F::TILE>(places, to, t, s, 0, zeros.data());
-                    to_points<typename F::A, false>(places, tiles.next(to), of_y, row);
+                    (sums ? to_points<A, false, true, T> : to_points<A, false, false, T>)(places, tiles.next(to), of_y, row);
+                }
+            }
+            if (sums) {
+#pragma omp for schedule(static) nowait
+                for (int64_t o = 0; o < O; o += LANES) {
+                    Vector sum{}; // of few, so that it is exact
+                    for (int64_t row = 0; row < count * run; row++) sum += load(of_y.at(F::POINTS, row, o));
+                    store(sums + o, load(sums + o) + sum);
                 }
             }
 #pragma omp for collapse(2) schedule(static)
@@ -599,16 +633,20 @@ void taps_gradient(
 #pragma omp for collapse(3) schedule(static)
         for (int64_t o = 0; o < O; o++)
             for (int64_t k = 0; k < depth; k++)
-                for (int64_t c = 0; c < C; c += LANES)
+                for (int64_t c = 0; c < C; c += LANES) {
+                    Vector values[TAPS * TAPS];
                     transform<typename F::G_T>(
                         [&](int i) { return load(of_taps.at(i, k * O + o, c)); },
-                        [&](int i, Vector x) { store(grad + ((o * depth + k) * TAPS * TAPS + i) * C + c, x); }
+                        [&](int i, Vector x) { values[i] = x; }
                     );
+                    grad.each(o, k, c, [&](int i, int l, auto &tap) { write(tap, values[i][l]); });
+                }
     }
 }
 
 // The gradient of an image from that of what was seen of it, lines, `around` more on each side.
-template <class T> void unseen(int threads, int64_t samples, Image<T> seen, Image<T> x, int64_t channels, int64_t around) {
+template <class T>
+void unseen(int threads, int64_t samples, Image<T> seen, Image<T> x, int64_t channels, int64_t around) {
     // Where each row or column is seen, of as many.
     const auto places = [=](int64_t size) {
         std::vector<std::vector<int64_t>> at(size);
@@ -628,6 +666,10 @@ template <class T> void unseen(int threads, int64_t samples, Image<T> seen, Imag
             for (int64_t j = 0; j < x.width; j++) {
                 const int64_t n = row / x.height, i = row % x.height;
                 T *const sum = to.maps.at(n, i * x.width + j);
+                if (rows[i].size() * columns[j].size() == 1) {
+                    std::copy_n(seen.maps.at(n, rows[i][0] * seen.width + columns[j][0]), channels, sum);
+                    continue;
+                }
                 for (int64_t c = 0; c < channels; c += LANES) {
                     Vector total{};
                     for (const int64_t k : rows[i])
@@ -642,10 +684,10 @@ template <class T> void unseen(int threads, int64_t samples, Image<T> seen, Imag
 } // namespace
 
 // What a convolution is, after the maps: tiles of 4x4 or for bfloat16 also 8x8, slices and columns of x, maps of y, and the taps'
-// depth and what is around x on each side, in depth and in a slice, and how x is seen.
+// depth and what is around x on each side, in depth and in a slice, how x is seen, and how taps lie.
 #define CONVOLUTION                                                                                                    \
     int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around,           \
-        int64_t edges, int64_t doubled
+        int64_t edges, int64_t doubled, int64_t lie
 
 // Compute with the dtype's T, float or bfloat16, tiles of F::TILE x F::TILE, the image x and the image y that its
 // convolution by taps of this shape gives.
@@ -669,30 +711,31 @@ template <class T> void unseen(int threads, int64_t samples, Image<T> seen, Imag
     else                                                                                                               \
         compute(BFloat16{}, Winograd<8>{})
 
-// y = taps * x + bias, or y += taps * x + bias, where x may go through ReLU; bias may be null, taps are (out, depth, 3, 3,
-// channels).
+// y = taps * x + bias, or y += taps * x + bias, where x may go through ReLU; bias may be null.
 EXPORT void conv(SHAPE, MAPS(x), MAPS(y), CONVOLUTION, int relu, void *taps, void *bias, int add) {
     FOR_IMAGES(x, y, convolution<F, false, T>(
-        threads, samples, x, channels, shape, relu, static_cast<T *>(taps), static_cast<T *>(bias), add, y, out
+        threads, samples, x, channels, shape, relu, {taps, lie, depth, channels}, static_cast<T *>(bias), add, y, out
     ));
 }
 
 // The gradient of x, or of ReLU(x), (.., channels), from that of y, (.., out).
 EXPORT void conv_backward_input(SHAPE, MAPS(grad_x), MAPS(grad_y), CONVOLUTION, void *taps) {
     FOR_IMAGES(grad_x, grad_y, convolution<F, true, T>(
-        threads, samples, y, out, shape.turned(), false, static_cast<T *>(taps), nullptr, false, x, channels
+        threads, samples, y, out, shape.turned(), false, {taps, lie, depth, channels}, nullptr, false, x, channels
     ));
 }
 
-// The gradient of taps, (out, depth, 3, 3, channels), where x may go through ReLU.
-EXPORT void conv_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int relu, void *grad) {
+// The gradient of taps, where x may go through ReLU, and if they are not null the sums of that of y.
+EXPORT void conv_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int relu, void *grad, float *sums) {
     FOR_IMAGES(x, grad_y, taps_gradient<F, T>(
-        threads, samples, x, channels, shape, relu, y, out, static_cast<T *>(grad)
+        threads, samples, x, channels, shape, relu, y, out, {grad, lie, depth, channels}, sums
     ));
 }
 
 // The gradient of x from that of what was seen of it, lines, (.., channels).
-EXPORT void conv_backward_sight(SHAPE, MAPS(x), MAPS(seen), int64_t width, int64_t around, int64_t edges, int64_t doubled) {
+EXPORT void conv_backward_sight(
+    SHAPE, MAPS(x), MAPS(seen), int64_t width, int64_t around, int64_t edges, int64_t doubled
+) {
     const int64_t height = positions / width;
     const auto compute = [=](auto zero) {
         using T = decltype(zero);

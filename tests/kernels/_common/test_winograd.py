@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import winograd
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST as LAYOUTS
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.measurement.counts import count
 
@@ -69,6 +70,34 @@ def test_as_in_float64(dtype, n, C, O, height, width, around, threads):
         assert all(map(close, found, torch.autograd.grad(y, exact, g.double())))
     finally:
         torch.set_num_threads(before)
+
+
+@all_tiles
+@pytest.mark.usefixtures("everywhere")
+@settings(deadline=None, max_examples=10)
+@given(n=st.integers(1, 2), C=channels, O=channels, deep=st.booleans(), threads=st.integers(1, 3))
+def test_taps_are_read_and_written_as_they_lie(dtype, n, C, O, deep, threads):
+    """Contiguous ones, and those in float32 of bfloat16 maps, to the bits; a bias's gradient with them."""
+    depth, size = (3,) if deep else (), (5, 9, 13) if deep else (9, 13)
+    layout, generator = LAYOUTS[2 + len(size)], torch.Generator().manual_seed(0)
+    x, g = (torch.randn(n, k, *size, generator=generator).to(dtype).contiguous(memory_format=layout) for k in (C, O))
+    W, padding = torch.randn(O, C, *depth, 3, 3, generator=generator).to(dtype), (1,) * len(size)
+    results = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for taps in (W.contiguous(memory_format=layout), W, W.float(), W.float().contiguous(memory_format=layout)):
+            y, to_x, to_W, sums = torch.empty_like(g), torch.empty_like(x), torch.empty_like(taps), torch.empty(O)
+            cpp.conv(x, taps, None, y, padding, False, False)
+            cpp.backward_input(g, taps, to_x, padding)
+            cpp.backward_taps(g, x, to_W, padding, False, cpp.PLAIN, sums)
+            results.append((y, to_x, to_W.to(dtype), sums))
+    finally:
+        torch.set_num_threads(before)
+    for others in results[1:]:
+        assert all(map(torch.equal, results[0], others))
+    exact = g.double().sum((0, *range(2, g.dim())))
+    assert (results[0][3] - exact).abs().max() <= 1e-6 * exact.abs().max()
 
 
 @pytest.mark.parametrize("side", [4, 8])

@@ -284,6 +284,20 @@ def test_under_autocast(dimensions, channels_last):
 
 
 @layouts
+def test_under_autocast_weights_are_neither_copied_nor_their_gradients_rounded(channels_last):
+    conv, _ = layer(2, channels_last)
+    x = image(2, channels_last=channels_last).bfloat16().requires_grad_()
+    with torch.profiler.profile(record_shapes=True) as profile, torch.autocast("cpu", torch.bfloat16):
+        conv(x).backward(g := drawn(2, 32, 9, 7).bfloat16())
+    events = {(event.name, str(event.input_shapes[:1])) for event in profile.events()}
+    assert not events & {("aten::copy_", "[[32, 16, 3, 3]]"), ("aten::sum", "[[2, 32, 9, 7]]")}
+    exact = [t.detach().double().requires_grad_() for t in (x, conv.weight, conv.bias)]
+    F.conv2d(*exact, padding=1).backward(g.double())
+    assert close(conv.weight.grad, exact[1].grad, 1e-5)
+    assert close(conv.bias.grad, exact[2].grad, 1e-5)
+
+
+@layouts
 @pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias"), ("x",), ("x", "weight")], ids=str)
 def test_what_needs_no_gradient(frozen, channels_last):
     results = []
