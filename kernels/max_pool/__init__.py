@@ -40,9 +40,9 @@ class MaxPool2x2(nn.MaxPool2d):
     >>> torch.equal(MaxPool2x2()(x), nn.MaxPool2d(2)(x))
     True
 
-    Known so are contiguous maps on the CPU of 131,072 values or more in float32 and float16, without gradients of
-    65,536 or more in any dtype; and, with gradients, large channels_last ones of float32 and bfloat16 where there is a
-    C++ compiler.
+    Known so are, on the CPU and with a C++ compiler, contiguous maps of float32 and bfloat16 that are 32 wide or wider,
+    of 32,768 values or more (without gradients half of that), and, with gradients, large channels_last ones; other
+    contiguous maps of 131,072 values or more in float32 and float16, without gradients of 65,536 or more in any dtype.
     """
 
     def __init__(self) -> None:
@@ -60,6 +60,8 @@ def _quicker(x: Tensor) -> bool:
     """Say whether ours is, of maps on the CPU."""
     trains = torch.is_grad_enabled() and x.requires_grad
     if x.is_contiguous():
+        if fused.by_loops(x):
+            return x.numel() >= (fused.FEW_TRAINED if trains else fused.FEW)
         exact = x.dtype in (torch.float32, torch.float16) or not trains
         return x.is_floating_point() and exact and x.numel() >= (fused.SOME_TRAINED if trains else fused.SOME)
     large = x.dtype in (torch.float32, torch.bfloat16) and x.numel() >= fused.MANY and x.shape[1] >= 64

@@ -12,6 +12,8 @@ from lorbms_fast.kernels.max_pool import cpp, reference
 
 MANY = 1 << 19
 """Values of channels_last maps from which on loops are quicker than torch's own, one after the other."""
+FEW, FEW_TRAINED = 1 << 14, 1 << 15
+"""Values of contiguous maps from which on loops are quicker than torch's own, without and with gradients."""
 SOME, SOME_TRAINED = 1 << 16, 1 << 17
 """Values of contiguous maps from which on passes over corners are quicker than torch's own, without and with gradients.
 
@@ -20,8 +22,10 @@ Each pass is a call or several of torch's.
 
 
 def by_loops(x: Tensor) -> bool:
-    """Say whether C++ loops pool these maps."""
-    return is_channels_last(x) and x.dtype != torch.float16 and cpp.LOOPS.take(x)  # whose values take long to convert
+    """Say whether C++ loops pool these maps: not float16, whose values take long to convert."""
+    if is_channels_last(x):
+        return x.dtype != torch.float16 and cpp.LOOPS.take(x)
+    return cpp.take_rows(x, x.shape[-1] // 2)
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
@@ -87,12 +91,12 @@ def unpooled(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
         maps = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
         squares: tuple[Any, ...] = [2, 2], [2, 2], [0, 0], [1, 1], False
         return torch.ops.aten.max_pool2d_with_indices_backward(grad, maps, *squares, places.long())
-    if is_channels_last(places):
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        if cpp.LOOPS.take(grad):
-            to_x: Tensor = cpp.unpooled(grad, places, height, width)
-            return to_x
-    to_x = torch.zeros(shape, dtype=grad.dtype, device=grad.device)
+    in_lines = is_channels_last(places)
+    grad = grad.contiguous(memory_format=torch.channels_last if in_lines else torch.contiguous_format)
+    if cpp.LOOPS.take(grad) if in_lines else cpp.take_rows(grad, grad.shape[-1]):
+        to_x: Tensor = cpp.unpooled(grad, places, height, width)
+        return to_x
+    to_x = torch.zeros(shape, dtype=grad.dtype, device=grad.device)  # both are contiguous
     for i, corner in enumerate(_corners(to_x)):
         torch.mul(grad, places == i, out=corner)
     return to_x

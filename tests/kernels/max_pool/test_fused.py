@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lorbms_fast import kernels
+from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels.max_pool import fused
 from tests.kernels.forms import draw, fast, results, size
 
@@ -47,3 +48,33 @@ def test_small_maps_go_through_torchs_own(values, trained, ours, monkeypatch):
     x = torch.zeros(1, values // 256, 16, 16, requires_grad=trained)
     y = kernels.MaxPool2x2()(x)
     assert bool(taken) == ours == (y is None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 32), (1, 2, 5, 33), (2, 1, 7, 51), (1, 3, 2, 94)])
+def test_rows_of_contiguous_maps(dtype, shape):
+    """Full vectors, and last ones that begin before the one before them ends; odd rows and columns; ties; no number."""
+    torch.manual_seed(0)
+    ties, no_numbers = torch.randint(-2, 3, shape), torch.randn(shape)
+    no_numbers[..., ::2, 1::2] = no_numbers[..., ::2, 1::2].masked_fill(
+        torch.rand_like(no_numbers[..., ::2, 1::2]) < 0.2, torch.nan
+    )
+    for x in (torch.randn(shape), ties, no_numbers):
+        x = x.to(dtype).requires_grad_()
+        with native_loops(True):
+            y = kernels.max_pool2x2(x, "fused")
+            found = results(y, [x])
+        assert y.is_contiguous()
+        for f, e in zip(found, results(nn.MaxPool2d(2)(x), [x]), strict=True):
+            torch.testing.assert_close(f, e, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("maps", "trained", "ours"), [(3, False, False), (4, False, True), (7, True, False), (8, True, True)]
+)
+def test_loops_pool_smaller_maps(maps, trained, ours, monkeypatch):
+    taken = []
+    monkeypatch.setattr(kernels.max_pool, "max_pool2x2", lambda x: taken.append(x))
+    x = torch.zeros(1, maps, 64, 64, requires_grad=trained)
+    kernels.MaxPool2x2()(x)
+    assert bool(taken) == ours == fused.by_loops(x) * ours
