@@ -22,10 +22,11 @@ from lorbms_fast.kernels.instance_norm.fused import lying_as
 
 FEW_VALUES, FEW_OF_A_MAP = 1 << 16, 256
 """Below which contiguous maps in float32 take no longer with torch's own, whose call is shorter."""
-NARROW = 16
-"""Channels in float32, channels_last, beyond which torch's own is as quick."""
+NARROW, FEW_POSITIONS = 16, 512
+"""Up to so many channels of channels_last maps loops are quicker, once each has so many positions for each of them."""
 FEW, MUCH, MANY = 1 << 18, 1 << 19, 128
-"""The same in 16 bits: loops are quicker between these numbers of values, and beyond with at most so many channels."""
+"""Of more channels, in 16 bits, loops are quicker between these numbers of values, and beyond with at most so many
+channels; of at most twice as many from half the values on."""
 
 
 def batch_norm(
@@ -91,9 +92,11 @@ def _faster(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
     if lie_in_rows(shape, strides):  # a map is one thread's
         balanced = channels % threads == 0 or channels > 4 * threads
         return balanced and not short and values >= FEW_VALUES and values >= FEW_OF_A_MAP * channels
-    if not short:
-        return channels <= NARROW
-    return name in ("relu", "leaky_relu") and values >= FEW and (values <= MUCH or channels <= MANY)
+    if channels <= NARROW:
+        return values >= FEW_POSITIONS * channels * channels
+    if not short or name not in ("relu", "leaky_relu"):
+        return False
+    return values >= (FEW // 2 if channels <= 2 * NARROW else FEW) and (values <= MUCH or channels <= MANY)
 
 
 class _Norm(torch.autograd.Function):

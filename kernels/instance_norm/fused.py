@@ -18,6 +18,7 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation
 from lorbms_fast.kernels._common.cpp.lines import (
     DTYPES,
+    channels_last_strides,
     empty_channels_last,
     known_line_stride,
     lie_in_rows,
@@ -25,6 +26,7 @@ from lorbms_fast.kernels._common.cpp.lines import (
     lines,
     plain,
 )
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
 FEW_VALUES, FEW_POSITIONS = 1 << 15, 128
@@ -32,6 +34,8 @@ FEW_VALUES, FEW_POSITIONS = 1 << 15, 128
 
 Half as many values without gradients, where the call is shorter.
 """
+FEW_OF_ONE = 1 << 13
+"""Values of one sample, channels_last, up to which torch's batch norm, which keeps the layout, takes half as long."""
 MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
 
@@ -51,7 +55,7 @@ def instance_norm(
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
     trains = torch.is_grad_enabled() and (
-        x.requires_grad or any(p is not None and p.requires_grad for p in (weight, bias))
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     )
     form = _form(x, weight, bias, activation, trains)
     if not isinstance(form, ModuleType):
@@ -70,11 +74,8 @@ def _form(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: Activation, trains: bool
 ) -> ModuleType | Callable[..., Tensor]:
     """What runs on these: the loops, operations of torch's, or a norm of its own."""
-    for p in (weight, bias):
-        if p is not None and p.dtype != x.dtype and p.dtype != torch.promote_types(x.dtype, torch.float32):
-            return _instance_norm
-        if p is not None and p.device != x.device:
-            return _instance_norm
+    if not (_fits(weight, x) and _fits(bias, x)):
+        return _instance_norm
     alone = activation == IDENTITY
     if plain(x):
         form = _quickest(x.shape, x.stride(), x.dtype, alone, trains)
@@ -87,6 +88,14 @@ def _form(
     return _instance_norm if line_stride(x) is None else aten
 
 
+def _fits(parameter: Tensor | None, x: Tensor) -> bool:
+    if parameter is None:
+        return True
+    if parameter.dtype != x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
+        return False
+    return parameter.device == x.device
+
+
 @lru_cache(4096)
 def _quickest(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, alone: bool, trains: bool
@@ -96,7 +105,10 @@ def _quickest(
     if len(shape) < 3 or not values or dtype not in DTYPES:
         return _instance_norm
     if not lie_in_rows(shape, strides):
-        return _instance_norm if known_line_stride(shape, strides) is None else cpp
+        # Another stride of the one sample, as without a batch, and torch misreads contiguous gradients.
+        dense = len(shape) in CHANNELS_LAST and strides == channels_last_strides(shape)
+        few = alone and shape[0] == 1 and dense and values <= FEW_OF_ONE
+        return _instance_norm if few or known_line_stride(shape, strides) is None else cpp
     if trains and not alone:  # torch keeps two tensors of a norm and an activation
         return cpp
     if dtype not in (torch.bfloat16, torch.float16):

@@ -70,7 +70,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             if y.requires_grad and not changes:
                 y.register_hook(lambda g: g if g is None else g.contiguous())  # torch 2.13 misreads others on a CPU
             return activation(y)
-        F._verify_spatial_size(input.size())  # type: ignore[attr-defined]
+        if input.numel() == input.shape[0] * input.shape[1]:
+            F._verify_spatial_size(input.size())  # type: ignore[attr-defined]
         return run(form, input, self.eps, self._found("weight"), self._found("bias"), activation)
 
     def _found(self, name: str) -> Any:

@@ -75,7 +75,10 @@ def test_which_form_runs():
         return fused._form(x, None, None, activation, trains)
 
     torchs = fused._instance_norm
-    assert form((2, 32, 64, 64)) is form((1, 3, 4, 4), layout=torch.channels_last) is cpp
+    assert form((2, 32, 64, 64)) is form((2, 3, 4, 4), layout=torch.channels_last) is cpp
+    assert form((1, 3, 64, 64), layout=torch.channels_last) is cpp
+    assert form((1, 3, 4, 4), layout=torch.channels_last) is torchs
+    assert form((1, 3, 4, 4), activation=RELU, layout=torch.channels_last) is cpp
     assert (
         form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 256, 2, 2), torch.float16) is torchs
     )
@@ -86,6 +89,27 @@ def test_which_form_runs():
     assert form((1, 3, 4, 4), torch.float16, RELU, trains=False) is torchs
     assert form((1, 3, 199, 199), torch.float16, RELU, trains=False) is cpp
     assert form((1, 3, 0, 4), activation=RELU) is torchs
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6), (3, 1, 7), (4, 7, 1), (2, 2, 3, 4)], ids=str)
+def test_gradients_of_one_small_sample(shape):
+    """Which torch's batch norm takes, with the right gradient if maps and gradients lie as these do."""
+    lying = {
+        "contiguous": lambda t: t[None],
+        "channels last": lambda t: t[None].movedim(1, -1).contiguous().movedim(-1, 1),
+        "without a batch": lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0)[None],
+        "transposed": lambda t: t[None].transpose(-1, -2).contiguous().transpose(-1, -2),
+        "expanded": lambda t: t[None, :, :1].expand(1, *t.shape),
+    }
+    values, probe = draw(2, *shape).detach()
+    for of_x in ("channels last", "without a batch"):
+        x = lying[of_x](values).requires_grad_()
+        for of_grad in lying.values():
+            grad = of_grad(probe)
+            found, expected = (
+                torch.autograd.grad(form(x, 1e-5), x, grad) for form in (fused.instance_norm, reference.instance_norm)
+            )
+            torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
