@@ -587,7 +587,6 @@ void taps_gradient(
     const Points of_x{X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, C};
     const Points of_y{Y_IN_POINTS, F::POINTS + 1, together.run * together.columns, O}; // after points, tiles' sums
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * O, C};
-    std::fill_n(of_taps.at(0, 0), F::POINTS * of_taps.apart, 0.f);
     if (sums) std::fill_n(sums, O, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.positions() * C > FEW)
     {
@@ -626,7 +625,7 @@ void taps_gradient(
 #pragma omp for collapse(2) schedule(static)
             for (int i = 0; i < F::POINTS; i++)
                 for (int64_t k = 0; k < depth; k++)
-                    product<true>(
+                    (block ? product<true> : product<false>)(
                         O, C, count * run, of_y.at(i, 0), 1, O, of_x.at(i, k * count), of_taps.at(i, k * O)
                     );
         }
