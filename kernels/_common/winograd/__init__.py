@@ -50,9 +50,13 @@ def relu_conv2d_backward(
             grad, a, W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
         )
         return result
-    to_x = to_W = None
+    to_x = to_W = to_b = None
     if mask[0]:
         cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), _PADDING)
     if mask[1]:
-        cpp.backward_taps(grad, x, to_W := torch.empty_like(W), _PADDING, True)
-    return to_x, to_W, grad.sum((0, 2, 3)) if mask[2] else None
+        sums = grad.new_empty(len(W), dtype=torch.float32) if mask[2] else None
+        cpp.backward_taps(grad, x, to_W := torch.empty_like(W), _PADDING, True, cpp.PLAIN, sums)
+        to_b = None if sums is None else sums.to(grad.dtype)
+    elif mask[2]:
+        to_b = grad.sum((0, 2, 3))
+    return to_x, to_W, to_b
