@@ -30,8 +30,8 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.arrange import arranged, copy_
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import is_channels_last
-from lorbms_fast.kernels._common.winograd import relu_conv2d, relu_conv2d_backward
 from lorbms_fast.kernels.densenet_block import passes, products, reference
+from lorbms_fast.kernels.densenet_block.convolution import convolution, convolution_backward
 from lorbms_fast.kernels.densenet_block.reference import Bottleneck, Layer, Norm, Statistics
 
 
@@ -99,8 +99,7 @@ def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], sav
             used[-1].append(of_bottleneck)
             maps, norm = bottleneck, _norm(layer.bottleneck.norm, of_bottleneck)
         a = positions.maps(_activated(does, maps, norm))
-        bias = None if layer.bias is None else layer.bias.to(x.dtype)
-        y = relu_conv2d(a, _beside(layer.conv, x), bias, activated=True)
+        y = convolution(a, layer.conv, layer.bias)
         del a
         to = positions.maps(stack[:, own])
         if layer.dropout is None:
@@ -126,10 +125,6 @@ def _activated(does: ModuleType, maps: Tensor, norm: passes.Norm) -> Tensor:
     a = maps.new_empty(maps.shape)
     does.norm_relu(maps, norm, a)
     return a
-
-
-def _beside(weight: Tensor, maps: Tensor) -> Tensor:
-    return weight.to(maps.dtype, memory_format=torch.channels_last)
 
 
 class _Kept(NamedTuple):
@@ -196,9 +191,7 @@ class _Block(torch.autograd.Function):
             if layer.bottleneck is not None and narrowed is not None:
                 seen, norm_of_it = narrowed[0], _norm(layer.bottleneck.norm, narrowed[1])
             a = _activated(does, seen, norm_of_it)
-            to_a, grad_conv, grad_bias = relu_conv2d_backward(
-                grad_y, positions.maps(a), _beside(layer.conv, x), (True, *wanted[5:]), activated=True
-            )
+            to_a, grad_conv, grad_bias = convolution_backward(grad_y, positions.maps(a), layer.conv, *wanted[5:])
             del a
             to_a = positions.matrix(to_a)
 
