@@ -46,9 +46,12 @@ def batch_norm(
     """
     running = running_mean, running_var
     if not _loops_are_faster(x, activation, weight, bias, *running):
-        return activated(F.batch_norm(x, *running, weight, bias, True, momentum, eps), activation, inplace)
+        if x.numel() == x.shape[1]:
+            F._verify_batch_size(x.size())  # type: ignore[attr-defined]
+        y: Tensor = torch.batch_norm(x, weight, bias, *running, True, momentum, eps, torch.backends.cudnn.enabled)
+        return activated(y, activation, inplace)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        y: Tensor = _Norm.apply(x, weight, bias, *running, momentum, eps, activation)
+        y = _Norm.apply(x, weight, bias, *running, momentum, eps, activation)
         return y
     return cpp.batch_forward(x, *running, weight, bias, momentum, eps, activation.number, activation.slope)[0]
 

@@ -81,15 +81,14 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
 
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
-        activation = Activation(self.activation, self.negative_slope)
-        form = select_impl(self.impl, input)
-        tracks = self.track_running_stats and self.training
+        activation, training = Activation(self.activation, self.negative_slope), self.training
         of_torch = torch.compiler.is_compiling() or transformed() or not input.numel()
-        if of_torch or not (self.training or (self.running_mean is None and self.running_var is None)):
+        if of_torch or not (training or (self.running_mean is None and self.running_var is None)):
             y = super().forward(input)
             return activation(y) if of_torch else activated(y, activation, self.inplace)
         self._check_input_dim(input)
-        mean, var = (self.running_mean, self.running_var) if tracks else (None, None)
+        mean, var = (self.running_mean, self.running_var) if training and self.track_running_stats else (None, None)
+        form = select_impl(self.impl, input)
         return run(form, input, self.weight, self.bias, mean, var, self._counted(), self.eps, activation, self.inplace)
 
     def _counted(self) -> float:
