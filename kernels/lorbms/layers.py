@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.kernels.dense_block import DenseBlock
 from lorbms_fast.kernels.lorbms.dense_block_pooled import dense_block_pooled
+from lorbms_fast.kernels.lorbms.linear import linear
 from lorbms_fast.kernels.lorbms.output_conv import output_conv2d
 from lorbms_fast.kernels.lorbms.paired_conv import paired_conv2d
 from lorbms_fast.kernels.resize_conv import ResizeConv2d
@@ -57,6 +58,18 @@ class PairedConv2d(nn.Conv2d):
     def forward(self, shared: Tensor, each: Tensor) -> Tensor:  # type: ignore[override]
         """(N, C, H, W) and (G * N, D, H, W) -> (G * N, out_channels, H', W')."""
         return paired_conv2d(shared, each, self.weight, self.bias, self.stride[0])
+
+
+class Linear(nn.Linear):
+    """A fully connected layer of few samples.
+
+    >>> Linear(32, 16)(torch.randn(2, 32)).shape
+    torch.Size([2, 16])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_features) -> (N, out_features)."""
+        return linear(input, self.weight, self.bias)
 
 
 class SpectralOutputConv2d(SpectralNorm, _Pointwise):

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.dense_block import cpp as _dense_block  # noqa: F401
+from lorbms_fast.kernels.lorbms.linear import cpp as _linear  # noqa: F401
 from lorbms_fast.kernels.lorbms.pooled_conv import cpp as _pooled_conv  # noqa: F401
 
 
@@ -89,6 +90,9 @@ _OURS = {
     torch.ops.lorbms_fast.winograd_backward_taps: _winograd(0, 2),
     torch.ops.lorbms_fast.dense_block_solve: _pushes(2, lambda *_: 1),
     torch.ops.lorbms_fast.dense_block_solve_transposed: _pushes(3, lambda *args: 1 + args[-1]),
+    torch.ops.lorbms_fast.linear: lambda x, W, *_, **__: 2 * prod(x) * W[0],
+    torch.ops.lorbms_fast.linear_backward_input: lambda grad, W, **_: 2 * prod(grad) * W[1],
+    torch.ops.lorbms_fast.linear_backward_weight: lambda grad, x, **_: 2 * prod(grad) * x[1],
     torch.ops.lorbms_fast.pooled_conv_forward: lambda x, W, *_, **__: 2 * prod(x) * W[0],
     torch.ops.lorbms_fast.pooled_conv_backward_input: _to_input,
     torch.ops.lorbms_fast.pooled_conv_backward_taps: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),

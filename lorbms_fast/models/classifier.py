@@ -9,7 +9,7 @@ from lorbms_fast import reference
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import GroupedBatchNorm2d
 from lorbms_fast.kernels.grouped_batch_norm import Statistics, follow
-from lorbms_fast.kernels.lorbms import PairedConv2d
+from lorbms_fast.kernels.lorbms import Linear, PairedConv2d
 
 
 class Classifier(reference.Classifier):
@@ -24,6 +24,7 @@ class Classifier(reference.Classifier):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, partial(GroupedBatchNorm2d, relu_first=True))
         self.conv1 = PairedConv2d(3 + 3, config.classifier_widths[0], 8, stride=2)
+        self.fc6, self.fc7 = (Linear(fc.in_features, fc.out_features) for fc in (self.fc6, self.fc7))
 
     def forward(self, I_mix: Tensor, I_q: Tensor) -> Tensor:
         """Compute (G, N, 4) logits, one a quadrant, from (N, 3, S, S) and (G, N, 3, S, S) images."""
