@@ -9,6 +9,7 @@ children but call them, and no attribute may lead to modules by another way (`so
 
 import copy
 import inspect
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,8 +127,11 @@ def in_one_mode(node: fx.Node, follower: fx.Node | None) -> bool:
     return follower is not None and node.meta[_MODES] == follower.meta[_MODES]
 
 
-def graphs_of(module: nn.Module) -> list[fx.Graph]:
-    """What a module's forward does, in all ways that fx can follow; empty if one of them it cannot, or no children."""
+def graphs_of(module: nn.Module, nothing_else: bool = False) -> list[fx.Graph]:
+    """What a module's forward does, in all ways that fx can follow; empty if one of them it cannot, or no children.
+
+    `nothing_else`: also if it leaves something in the module, which another one in its place would not.
+    """
     if not any(child is not None for child in module._modules.values()) or type(module) in _CONTAINERS:
         return []
     if not calls_as_torch(module):
@@ -137,12 +141,31 @@ def graphs_of(module: nn.Module) -> list[fx.Graph]:
     graphs = []
     for arguments in ({}, optional) if optional else ({},):
         for training in (False, True):
+            other = _stand_in(module, training)
+            before = _contents(other)
             try:
                 with torch.random.fork_rng(devices=[]):
-                    graphs.append(_ChildrenAreLeaves().trace(_stand_in(module, training), dict(arguments)))
+                    graphs.append(_ChildrenAreLeaves().trace(other, dict(arguments)))
             except Exception:  # whatever a forward does with what is not a tensor
                 return []
+            after = _contents(other)
+            if nothing_else and not (len(before) == len(after) and all(map(operator.is_, before, after))):
+                return []
     return graphs
+
+
+def _contents(module: nn.Module) -> list[Any]:
+    """All that is in a module's attributes, and in collections there."""
+    found: list[Any] = []
+    for name, value in vars(module).items():
+        found += name, value
+        if isinstance(value, dict):
+            found += *value.keys(), *value.values()
+        elif isinstance(value, list | set):
+            found += value
+        elif isinstance(value, Tensor):
+            found.append(value._version)  # a small number, always the same object
+    return found
 
 
 def _stand_in(module: nn.Module, training: bool) -> nn.Module:

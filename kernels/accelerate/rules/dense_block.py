@@ -116,7 +116,7 @@ def _called(module: nn.Module, x: tuple[_Part, ...], chains: list[_Chain]) -> tu
             x = _called(child, x, chains)
         return x
     ways = []
-    for graph in graphs_of(module):
+    for graph in graphs_of(module, nothing_else=True):
         longer = [_Chain(chain.reads, [*chain.modules]) for chain in chains]
         ways.append((_followed(graph, module, x, longer), longer))
     if not ways or ways.count(ways[0]) < len(ways):

@@ -297,8 +297,25 @@ class Skipping(Tiramisu):
         return x
 
 
+class Keeping(Tiramisu):
+    def forward(self, x):
+        self.result = super().forward(x)
+        return self.result
+
+
+class Collecting(Tiramisu):
+    def __init__(self):
+        super().__init__()
+        self.results = []
+
+    def forward(self, x):
+        self.results.append(super().forward(x))
+        return self.results[-1]
+
+
 @pytest.mark.parametrize(
-    "kind", [Halved, Backwards, Plus, Sparse, Rows, Peeking, Graphless, Skipping, partial(Tiramisu, 1)]
+    "kind",
+    [Halved, Backwards, Plus, Sparse, Rows, Peeking, Graphless, Skipping, Keeping, Collecting, partial(Tiramisu, 1)],
 )
 def test_what_is_something_else(kind):
     report = accelerate(nn.Sequential(kind()), save_memory=True)
