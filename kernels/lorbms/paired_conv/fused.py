@@ -1,5 +1,9 @@
 """A convolution of image pairs: linear in its input, so the shared half is computed once."""
 
+from functools import reduce
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,6 +13,20 @@ def paired_conv2d(shared: Tensor, each: Tensor, weight: Tensor, bias: Tensor | N
     channels = shared.shape[1]
     of_shared = F.conv2d(shared, weight[:, :channels], bias, stride).movedim(1, -1)
     of_each = F.conv2d(each, weight[:, channels:], None, stride).movedim(1, -1)
-    # A row a group, as it lies: torch would sum the gradient of five dimensions in one value at a time.
-    pairs = of_each.reshape(-1, of_shared.numel()) + of_shared.flatten()
+    pairs: Tensor = _AddToEach.apply(of_each.reshape(-1, of_shared.numel()), of_shared.flatten())
     return pairs.view_as(of_each).movedim(-1, 1)
+
+
+class _AddToEach(torch.autograd.Function):
+    """A row added to every row."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, row: Tensor) -> Tensor:
+        return rows + row
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        if not ctx.needs_input_grad[1]:
+            return grad, None
+        # A CPU sums a few rows one value at a time.
+        return grad, grad.sum(0) if grad.is_cuda else reduce(torch.add, grad.unbind())
