@@ -15,6 +15,8 @@ _NORM, _ACTIVATION = (nn.BatchNorm2d,), (nn.ReLU,)
 _CONV, _DROPOUT = (nn.Conv2d, WinogradConv2d), (nn.Dropout, nn.Dropout2d)
 _KINDS = (_NORM, _ACTIVATION, _CONV)
 """What follows each other in a layer, once or, with a bottleneck, twice."""
+FEW = 128
+"""Positions, fewer than which torch's layers go through one by one in less time: calls take most of it."""
 
 
 class Plan(NamedTuple):
@@ -62,8 +64,8 @@ def _modules(members: Sequence[nn.Module]) -> Modules | None:
 class StackedBlock(nn.Module):
     """A dense block whose class, made by `stacked_kind`, is also the one it was written as.
 
-    Where a layer was replaced or a hook is on a part of it, where torch compiles or transforms what runs, and inside
-    `use_impl("reference")`, the forward of that class runs.
+    Where a layer was replaced or a hook is on a part of it, where torch compiles or transforms what runs, inside
+    `use_impl("reference")`, and for maps of few positions, the forward of that class runs.
     """
 
     plan: Plan
@@ -75,7 +77,7 @@ class StackedBlock(nn.Module):
             (x,) = args
             if select_impl(None, x) != "reference":
                 layers, reason = _read(self, self.plan)
-                if reason is None and fit(x, layers):
+                if reason is None and fit(x, layers) and x.numel() >= FEW * x.shape[1]:
                     return stacked(x, layers, self.plan.new_alone)
         return super().forward(*args, **kwargs)
 

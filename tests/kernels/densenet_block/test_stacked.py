@@ -11,7 +11,8 @@ from torch import nn
 from bench.others.written_here import FCDenseBlock
 from lorbms_fast.kernels import accelerate, restore, use_impl
 from lorbms_fast.kernels._common.cpp import native_loops
-from lorbms_fast.kernels.densenet_block import StackedBlock, stacked_kind
+from lorbms_fast.kernels.densenet_block import StackedBlock, stacked, stacked_kind
+from lorbms_fast.kernels.densenet_block import layers as of_blocks
 
 C, GROWTH = 5, 4
 
@@ -76,6 +77,11 @@ BLOCKS = {
 @pytest.fixture(params=BLOCKS)
 def kind(request):
     return BLOCKS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def however_few(monkeypatch):
+    monkeypatch.setattr(stacked, "FEW", 1)
 
 
 def pair(kind, dtype=torch.float64, dropout=0.0):
@@ -355,3 +361,13 @@ def test_norms_joined_before():
     assert type(block) is Tiramisu
     assert [f.what for f in accelerate(block, save_memory=True)] == ["Tiramisu -> StackedTiramisu"]
     assert_close(outcome(block, maps(2, C, 6, 6)), outcome(theirs, maps(2, C, 6, 6)))
+
+
+def test_few_positions_go_through_its_own_layers(monkeypatch):
+    monkeypatch.setattr(stacked, "FEW", 100)
+    _, ours = pair(Tiramisu)
+    seen = []
+    monkeypatch.setattr(stacked, "stacked", lambda x, *others: seen.append(len(x)) or of_blocks.stacked(x, *others))
+    for samples in (1, 3, 4, 5):
+        ours(maps(samples, C, 5, 5))
+    assert seen == [4, 5]
