@@ -141,12 +141,12 @@ def graphs_of(module: nn.Module, nothing_else: bool = False) -> list[fx.Graph]:
     graphs = []
     for arguments in ({}, optional) if optional else ({},):
         for training in (False, True):
-            other = _stand_in(module, training)
-            before = _contents(other)
             try:
+                other = _stand_in(module, training)
+                before = _contents(other)
                 with torch.random.fork_rng(devices=[]):
                     graphs.append(_ChildrenAreLeaves().trace(other, dict(arguments)))
-            except Exception:  # whatever a forward does with what is not a tensor
+            except Exception:  # whatever a forward does with what is not a tensor; parametrized modules are not copied
                 return []
             after = _contents(other)
             if nothing_else and not (len(before) == len(after) and all(map(operator.is_, before, after))):
