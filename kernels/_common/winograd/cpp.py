@@ -28,7 +28,7 @@ LOOPS = Loops(
 def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
     """Is a convolution of x by W, (O, C, k, k), into y, or into new maps, done here, and faster than elsewhere?"""
     return (
-        W.shape[2:] == (3, 3)
+        W.shape[1:] == (x.shape[1], 3, 3)  # if not, torch says so
         and x.dtype == W.dtype
         and LOOPS.take(x)  # before `pays`: not while torch.compile traces, which warns of functools.cache
         and pays(x.shape, W.shape, x.dtype)

@@ -27,6 +27,7 @@ def take(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and all(plain(t) and t.dtype == torch.float32 for t in (x, weight, bias))
         and x.dim() == 2
+        and weight.shape == (*bias.shape, x.shape[1])  # if not, torch says so
         and len(x) <= MOST
         and not any(size % LANES for size in weight.shape)
         and weight.is_contiguous()

@@ -24,7 +24,8 @@ LOOPS = Loops(
 def take(x: Tensor, weight: Tensor) -> bool:
     """Are maps x convolved here by a weight? Not where AMX multiplies bfloat16 many times faster."""
     return (
-        x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
+        weight.shape[1:] == (x.shape[1], 1, 1)  # if not, torch says so
+        and x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
         and not (x.dtype == torch.bfloat16 and has_amx())
         and not (x.shape[1] % LANES or len(weight) % LANES)
         and weight.is_contiguous()
@@ -44,8 +45,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> tuple[Tensor
     _, channels, height, width = x.shape
     y = new_maps(x, len(weight), height // 2, width // 2)
     places = torch.empty_like(y, dtype=torch.uint8)
-    of_taps = weight.data_ptr(), bias.contiguous().data_ptr()
-    LOOPS.run("forward", (y, places, x), width, channels, relu, *of_taps)
+    bias = bias.contiguous()
+    LOOPS.run("forward", (y, places, x), width, channels, relu, weight.data_ptr(), bias.data_ptr())
     return y, places
 
 

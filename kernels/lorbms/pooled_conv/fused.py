@@ -42,7 +42,7 @@ class _PooledConv(torch.autograd.Function):
 
 def convolved_and_pooled(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> tuple[Tensor, Tensor]:
     """The result of x, or of ReLU(x), and where the greatest of each window was."""
-    if cpp.take(x, weight):
+    if cpp.take(x, weight) and bias.shape == weight.shape[:1] and min(x.shape[2:]) > 1:
         y, places = cpp.forward(x, weight, bias, relu)
         return y, places
     return pooled(F.conv2d(torch.relu(x) if relu else x, weight, bias))

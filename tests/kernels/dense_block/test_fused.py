@@ -158,6 +158,9 @@ def test_sizes_that_cannot_be_are_refused():
             DenseBlock(3, **sizes)
     with pytest.raises(ValueError, match="kernel_size 2"):
         DenseBlock(3, 2, kernel_size=2)
+    for channels, layout in ((48, torch.channels_last), (16, torch.contiguous_format)):
+        with pytest.raises(RuntimeError, match=f"to have 32 channels, but got {channels}"):
+            DenseBlock(32, num_layers=3, growth_rate=16)(torch.randn(2, channels, 32, 32).to(memory_format=layout))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

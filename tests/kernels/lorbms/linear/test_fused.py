@@ -94,3 +94,10 @@ def test_layer_in_one_graph():
     x = drawn(2, 32, seed=0)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("shapes", [((2, 48), (16, 32), (16,)), ((2, 32), (16, 32), (32,))], ids=str)
+def test_sizes_that_do_not_fit_are_torchs_errors(shapes):
+    tensors = [torch.randn(shape) for shape in shapes]
+    with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied|must match the existing size"):
+        lorbms.linear(*tensors)

@@ -36,3 +36,11 @@ def test_small_maps_go_to_the_loops_where_these_multiply_less_by_more_than_they_
         x = draw(2, 16, 8, 8, seed=2).contiguous(memory_format=torch.channels_last)
         y = lorbms.pooled_conv2d(x.to(dtype), weight.to(dtype), bias.to(dtype), "fused")
         assert (type(y.grad_fn).__name__ == "_PooledConvBackward") == loops
+
+
+@pytest.mark.parametrize("shapes", [((32, 32, 1, 1), (32,)), ((32, 64, 1, 1), (32,)), ((32, 48, 1, 1), (16,))], ids=str)
+def test_sizes_that_do_not_fit_are_torchs_errors(shapes):
+    x = torch.randn(2, 48, 16, 16).contiguous(memory_format=torch.channels_last)
+    weight, bias = (torch.randn(shape) for shape in shapes)
+    with pytest.raises(RuntimeError, match=r"channels|elements"):
+        lorbms.pooled_conv2d(x, weight, bias)
