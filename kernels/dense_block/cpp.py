@@ -19,7 +19,7 @@ from lorbms_fast.kernels._common.winograd import cpp as winograd
 _SYSTEM = [c_void_p, c_int64, c_int64, c_void_p, c_void_p]
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
-    {"solve": (2, [*_SYSTEM, c_double]), "solve_transposed": (3, [*_SYSTEM, c_void_p]), "sums": (1, [c_void_p])},
+    {"solve": (2, [*_SYSTEM, c_double]), "solve_transposed": (3, [*_SYSTEM, c_void_p])},
 )
 
 
@@ -64,14 +64,6 @@ def solve_transposed(
     to_a = g.new_empty(g.numel() // (len(pushes) + 1) * ((len(pushes) + 1) // 2))
     LOOPS.run("solve_transposed", (g, g_hat, y_hat), *_system(g, pushes, rstd, gradients), to_a.data_ptr())
     return gradients
-
-
-@cpp_op("sum_maps(Tensor x) -> Tensor")
-def sums(x: Tensor) -> Tensor:
-    """Sums of each map over samples and positions, (C,)."""
-    result = x.new_empty(x.shape[1])
-    LOOPS.run("sums", (x,), result.data_ptr())
-    return result
 
 
 def _system(y: Tensor, pushes: Sequence[Tensor], rstd: Sequence[Tensor], gradients: Sequence[Tensor] = ()) -> list[Any]:

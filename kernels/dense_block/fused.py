@@ -322,8 +322,7 @@ def _solve_transposed(
     """
     needs_x, needs_b, needs_W = needs
     to_pushes = _send_back(system, needs_W, g, g_hat, y_hat, rstd[1:])
-    to_read, to_W, _ = relu_conv2d_backward(g, x_hat, system.blocks[0], (needs_x, needs_W, False))
-    grad_b = _sums(g) if needs_b else None
+    to_read, to_W, grad_b = relu_conv2d_backward(g, x_hat, system.blocks[0], (needs_x, needs_W, needs_b))
     grad_x = None
     if needs_x:
         if to_a0 is None:
@@ -335,10 +334,6 @@ def _solve_transposed(
         else:
             grad_x = norm_relu.relu_backward(to_read.add_(to_a0), x_hat, out=to_read)
     return grad_x, grad_b, [to_W, *to_pushes]
-
-
-def _sums(maps: Tensor) -> Tensor:
-    return cpp.sums(maps) if cpp.LOOPS.take(maps) else maps.sum((0, 2, 3))
 
 
 def _send_back(

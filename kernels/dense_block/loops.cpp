@@ -1,8 +1,6 @@
 // The triangular system of a dense block, and the transposed one, in one call: the loops that other libraries export, one
 // after another. Some 2 L calls from Python take longer than the loops themselves where maps are small, and threads that
-// wait for so long fall asleep. And sums of maps, for which torch has no vectors where they are some of a wider stack.
-#include <vector>
-
+// wait for so long fall asleep.
 #include "maps.h"
 
 namespace {
@@ -91,37 +89,7 @@ struct System {
     }
 };
 
-// Sums of each map over positions and samples: of some positions, of a sample, of all.
-template <class T> void sums(Shape shape, Maps<T> x, T *out, int threads) {
-    using R = Real<T>;
-    constexpr int64_t PART = 64;
-    const int64_t C = shape.channels;
-    std::vector<R> of_samples(shape.samples * C);
-#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
-    for (int64_t n = 0; n < shape.samples; n++) {
-        std::vector<R> of_part(C);
-        R *const part = of_part.data(), *const total = &of_samples[n * C];
-        for (int64_t begin = 0; begin < shape.positions; begin += PART) {
-            std::fill_n(part, C, R(0));
-            for (int64_t p = begin; p < std::min(begin + PART, shape.positions); p++)
-#pragma omp simd
-                for (int64_t c = 0; c < C; c++) part[c] += read(x.at(n, p)[c]);
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) total[c] += part[c];
-        }
-    }
-    std::vector<R> of_all(C);
-    for (int64_t n = 0; n < shape.samples; n++)
-        for (int64_t c = 0; c < C; c++) of_all[c] += of_samples[n * C + c];
-    for (int64_t c = 0; c < C; c++) write(out[c], of_all[c]);
-}
-
 } // namespace
-
-EXPORT void sums(SHAPE, MAPS(x), void *out) {
-    const Shape shape{samples, positions, channels};
-    FOR_DTYPE(dtype, T, sums<T>(shape, AS(T, x), static_cast<T *>(out), threads))
-}
 
 // `channels` are those of all layers.
 #define SYSTEM const Loops *loops, int64_t width, int64_t layers, const Push *pushes, void *const *rstd

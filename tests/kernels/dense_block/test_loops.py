@@ -50,7 +50,7 @@ def test_results_are_those_of_loops_one_by_one(form, activation, solved, monkeyp
         parameters = inputs(n, layers, height, width, dtype)
         solved.clear()
         found = results(form, activation, parameters)
-        assert solved == ["solve", "solve_transposed", "sums"]
+        assert solved == ["solve", "solve_transposed"]
         with monkeypatch.context() as patch:
             patch.setattr(cpp, "take", lambda *_: False)
             expected = results(form, activation, parameters)
@@ -64,22 +64,7 @@ def test_results_are_the_definitions(form, activation, solved):
     exact = results(form, activation, [p.detach().double() for p in parameters], "reference")
     for found, expected in zip(results(form, activation, parameters), exact, strict=True):
         assert (found - expected).abs().max() < 1e-4 * max(1, expected.abs().max())
-    assert solved == ["solve", "solve_transposed", "sums"]
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8)], ids=str)
-def test_sums_of_some_maps_of_a_stack(dtype, tolerance):
-    stack = torch.rand(3, 70, 13, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
-    maps = stack.contiguous(memory_format=torch.channels_last)[:, 5:64]
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            found.append(cpp.sums(maps))
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(*found)
-    torch.testing.assert_close(found[0].double(), maps.double().sum((0, 2, 3)), rtol=tolerance, atol=0)
+    assert solved == ["solve", "solve_transposed"]
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 6], ids=["x", "first weight", "last bias"])
