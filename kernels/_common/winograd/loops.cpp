@@ -35,8 +35,8 @@
 #include <optional>
 #include <vector>
 
+#include "product.h"
 #include "transpose.h"
-#include "vectors.h"
 
 namespace {
 
@@ -239,68 +239,6 @@ struct Points {
         return memory + point * apart + row * columns + column;
     }
 };
-
-// c = x y, or c += x y, of `R` rows and V vectors; y has `depth` rows.
-template <int R, int V, bool ADD>
-void few_rows(
-    int64_t depth, const float *x, int64_t row, int64_t step, const float *y, int64_t y_row, float *c, int64_t c_row
-) {
-    Vector sums[R][V];
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sums[r][v] = ADD ? load(c + r * c_row + v * LANES) : Vector{};
-    for (int64_t k = 0; k < depth; k++) {
-        Vector of_y[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) of_y[v] = load(y + k * y_row + v * LANES);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sums[r][v] += x[r * row + k * step] * of_y[v];
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) store(c + r * c_row + v * LANES, sums[r][v]);
-}
-
-template <int R, int V, bool ADD>
-void all_rows(
-    int64_t rows, int64_t depth, const float *x, int64_t row, int64_t step, const float *y, int64_t y_row, float *c,
-    int64_t c_row
-) {
-    for (; rows >= R; rows -= R, x += R * row, c += R * c_row)
-        few_rows<R, V, ADD>(depth, x, row, step, y, y_row, c, c_row);
-    if constexpr (R > 1)
-        if (rows) all_rows<(R + 1) / 2, V, ADD>(rows, depth, x, row, step, y, y_row, c, c_row);
-}
-
-// c = x y, or c += x y; x[i, k] is at x[i * row + k * step]. As many sums at once as registers hold: 24 of AVX-512's 32, 12 of AVX2's 16.
-template <bool ADD>
-void product(
-    int64_t rows, int64_t columns, int64_t depth, const float *x, int64_t row, int64_t step, const float *y, float *c
-) {
-    for (int64_t column = 0; column < columns;) {
-        const int64_t left = (columns - column) / LANES, most = LANES == 16 ? 4 : 2;
-        const int64_t vectors = left == most + 1 ? (most + 2) / 2 : std::min(left, most);
-        const auto with = [&](auto some_rows) {
-            some_rows(rows, depth, x, row, step, y + column, columns, c + column, columns);
-        };
-        if constexpr (LANES == 16)
-            switch (vectors) {
-            case 1: with(all_rows<14, 1, ADD>); break;
-            case 2: with(all_rows<12, 2, ADD>); break;
-            case 3: with(all_rows<8, 3, ADD>); break;
-            case 4: with(all_rows<6, 4, ADD>); break;
-            }
-        else if (vectors == 1)
-            with(all_rows<10, 1, ADD>);
-        else
-            with(all_rows<6, 2, ADD>);
-        column += vectors * LANES;
-    }
-}
 
 // How a convolution sees what it reads: what is beyond its edges, and whether each value stands for 2x2.
 enum Edges { ZEROS, REFLECTED, REPLICATED };
@@ -625,7 +563,7 @@ void taps_gradient(
 #pragma omp for collapse(2) schedule(static)
             for (int i = 0; i < F::POINTS; i++)
                 for (int64_t k = 0; k < depth; k++)
-                    (block ? product<true> : product<false>)(
+                    (block ? product<true, float> : product<false, float>)(
                         O, C, count * run, of_y.at(i, 0), 1, O, of_x.at(i, k * count), of_taps.at(i, k * O)
                     );
         }
