@@ -292,10 +292,10 @@ void convolution(
 constexpr int64_t ROWS = 48, COLUMNS = 64, GROUP = 1024;
 
 // Words of columns: neighbours in depth are rows.
-template <class T> void rows_to_words(const T *x, int64_t rows, int64_t columns, uint32_t *to) {
+template <class T> void rows_to_words(const T *x, int64_t rows, int64_t columns, Pair *to) {
     for (int64_t r = 0; r < rows; r += 2, x += 2 * columns, to += columns)
 #pragma omp simd
-        for (int64_t c = 0; c < columns; c++) to[c] = x[c].bits | (r + 1 < rows ? uint32_t(x[c + columns].bits) << 16 : 0);
+        for (int64_t c = 0; c < columns; c++) to[c].bits = x[c].bits | (r + 1 < rows ? uint32_t(x[c + columns].bits) << 16 : 0);
 }
 
 // From g, the gradient of `convolution`'s result, that of W, if it is wanted, what `sums` adds to sum_g and sum_along, and

@@ -3,8 +3,12 @@
 
 #include "vectors.h"
 
-// What matrices of T are multiplied as: words of one float or, where the processor multiplies these, of two bfloat16 that
-// are neighbours in depth.
+// Two of bfloat16 that are neighbours in depth; they may have been written one at a time.
+struct __attribute__((may_alias)) Pair {
+    uint32_t bits;
+};
+
+// What matrices of T are multiplied as: words of one float or, where the processor multiplies these, a pair.
 template <class T> struct Factor {
     using Value = float;
     using Word = float;
@@ -13,15 +17,15 @@ template <class T> struct Factor {
 #ifdef __AVX512BF16__
 template <> struct Factor<BFloat16> {
     using Value = BFloat16;
-    using Word = uint32_t;
+    using Word = Pair;
     static constexpr int64_t DEEP = 2;
 };
-inline void store_words(uint32_t *to, const Vector (&x)[2]) {
+inline void store_words(Pair *to, const Vector (&x)[2]) {
     *reinterpret_cast<Unaligned *>(to) = Vector(as_bfloat16(x[0]) | as_bfloat16(x[1]) << 16);
 }
-inline Vector load(const uint32_t *from) { return *reinterpret_cast<const Unaligned *>(from); }
-inline Vector plus_product(Vector sum, uint32_t x, Vector y) {
-    return Vector(_mm512_dpbf16_ps(__m512(sum), __m512bh(_mm512_set1_epi32(int(x))), __m512bh(y)));
+inline Vector load(const Pair *from) { return *reinterpret_cast<const Unaligned *>(from); }
+inline Vector plus_product(Vector sum, Pair x, Vector y) {
+    return Vector(_mm512_dpbf16_ps(__m512(sum), __m512bh(_mm512_set1_epi32(int(x.bits))), __m512bh(y)));
 }
 #endif
 inline void store_words(float *to, const Vector (&x)[1]) { store(to, x[0]); }
