@@ -40,7 +40,7 @@ void few_rows(
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sums[r][v] = ADD ? load(c + r * c_row + v * LANES) : Vector{};
+        for (int v = 0; v < V; v++) sums[r][v] = Vector{};
     for (int64_t k = 0; k < depth; k++) {
         Vector of_y[V];
 #pragma GCC unroll 4
@@ -53,7 +53,10 @@ void few_rows(
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) store(c + r * c_row + v * LANES, sums[r][v]);
+        for (int v = 0; v < V; v++) {
+            float *const to = c + r * c_row + v * LANES;
+            store(to, ADD ? load(to) + sums[r][v] : sums[r][v]); // at last: sums of parts are off by less
+        }
 }
 
 template <int R, int V, bool ADD, class Word>

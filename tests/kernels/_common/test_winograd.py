@@ -187,3 +187,14 @@ def test_operations_of_its_products_are_counted():
         x, W = stack(2, 16, 16, 16, dtype=dtype), stack(32, 16, 3, 3, dtype=dtype)
         if cpp.take(x, W):
             assert count(lambda x=x, W=W: winograd.relu_conv2d(x, W)).gflop == 2 * 2 * multiplications * 16 * 32 / 1e9
+
+
+def test_gradients_of_taps_over_many_tiles_are_sums_of_sums():
+    """Each tile added to what has grown large, they were off by three millionths here, and more of larger images."""
+    if not cpp.runs():
+        pytest.skip("no AVX2, or no C++ compiler")
+    x, g = (1 + stack(1, 16, 384, 384, seed=seed).abs() for seed in (0, 1))
+    to_W = stack(16, 16, 3, 3)
+    cpp.backward_taps(g, x, to_W, (1, 1), False)
+    exact = torch.nn.grad.conv2d_weight(x.double(), to_W.shape, g.double(), padding=1)
+    assert (to_W - exact).abs().max() <= 1.2e-6 * exact.abs().max()
