@@ -77,11 +77,16 @@ struct Rows {
     int64_t spans() const { return std::max<int64_t>(divided(count, span), 1); }
 };
 
-// body(n, threads) for each sample, which work on it together: one, if there are samples for all.
+// body(n, threads) for each sample, which work on it together: one, if there are samples for all. A loop of one thread around
+// parallel ones would have these start new threads each time.
 template <class Body> void of_samples(Shape shape, int threads, Body body) {
     const bool apart = shape.samples % threads == 0 || shape.samples > 4 * threads;
-#pragma omp parallel for schedule(static) num_threads(threads) if (apart && shape.size() > FEW)
-    for (int64_t n = 0; n < shape.samples; n++) body(n, apart || shape.size() <= FEW ? 1 : threads);
+    if (shape.size() > FEW && !apart) {
+        for (int64_t n = 0; n < shape.samples; n++) body(n, threads);
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
+    for (int64_t n = 0; n < shape.samples; n++) body(n, 1);
 }
 
 // body(number, begin, count, width): for each span's rows, and in the last span for the rest, a row that is shorter.
