@@ -22,8 +22,8 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
 
     Takes maps of any number of dimensions; `BatchNormAct2d` and `BatchNormAct3d` take what torch's norms of their names
     take. Parameters, buffers, state dict, running statistics and layouts are those of torch's batch norms; with running
-    statistics, in evaluation, torch's own norm runs. `SyncBatchNorm.convert_sync_batchnorm` takes it for a norm alone, and
-    drops the activation.
+    statistics, in evaluation, torch's own norm runs. `SyncBatchNorm.convert_sync_batchnorm` takes it for a norm alone,
+    and drops the activation.
 
     Args:
         num_features: C, maps of the input.
