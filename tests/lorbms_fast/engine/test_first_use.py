@@ -456,7 +456,9 @@ def test_a_kernel_that_hangs_is_told_of(monkeypatch):
     found = [next(judging)]
     monkeypatch.setattr(workers, "DEADLINE", 0.1)
     found.append(next(judging))
-    assert list(workers._compiled([bad, bad], CPU, 2)) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "launch", hangs)
+        assert list(workers._compiled([bad, bad], CPU, 2)) == []
     monkeypatch.setattr(workers, "DEADLINE", None)
     found += judging
     assert [verdict.failures for verdict in found] == [{}, {"triton": "did not come to an end in 0 s"}, {}]
