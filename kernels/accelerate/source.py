@@ -68,8 +68,10 @@ def asks_for_types(module: nn.Module) -> bool:
         code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
         codes = [] if code is None else [*_codes(code)]
         steps = [step for inner in codes for step in dis.get_instructions(inner)]
-        if any(step.argval in _TYPES or (step.argval == "type" and step.opname == "LOAD_GLOBAL") for step in steps):
-            return True  # x.type(dtype) is another thing
+        # x.type(dtype) is another thing, and so is super(), to which Python 3.12 and later hand a __class__.
+        named = [step.argval for step in steps if step.opname != "LOAD_DEREF" and step.argval in _TYPES]
+        if named or any(step.argval == "type" and step.opname == "LOAD_GLOBAL" for step in steps):
+            return True
         names = {name for inner in codes for name in inner.co_names}
         waiting += [name for name in names - seen if not hasattr(nn.Module, name)]
         seen |= names
