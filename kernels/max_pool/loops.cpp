@@ -61,10 +61,17 @@ template <class Body> void of_rows(Shape shape, int64_t height, int64_t width, i
 
 typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
+// Lanes of two vectors, numbered through.
 template <class Index> inline Vector shuffled(Vector first, Vector second, Index index) {
+#ifdef __clang__ // has no such function
+    Vector result;
+    for (int i = 0; i < LANES; i++) result[i] = index(i) < LANES ? first[index(i)] : second[index(i) - LANES];
+    return result;
+#else
     Bits from;
     for (int i = 0; i < LANES; i++) from[i] = index(i);
     return __builtin_shuffle(first, second, from);
+#endif
 }
 inline Vector every_second(Vector first, Vector second, int from) {
     return shuffled(first, second, [=](int i) { return 2 * i + from; });
