@@ -22,10 +22,10 @@ Gradients = tuple[Any, Any, Any]
 _PADDING = 1, 1
 
 
-def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None, activated: bool = False) -> Tensor:
-    """`b + W * ReLU(x)`, (N, O, H, W), channels_last where x is; `activated`: x is ReLU(x) already."""
+def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
+    """`b + W * ReLU(x)`, (N, O, H, W), channels_last where x is."""
     if not cpp.take(x, W):
-        return F.conv2d(x if activated else torch.relu(x), W, b, padding=W.shape[-1] // 2)
+        return F.conv2d(torch.relu(x), W, b, padding=W.shape[-1] // 2)
     y = new_maps(x, len(W), *x.shape[2:])
     cpp.conv(x, W, b, y, _PADDING, True, False)
     return y
@@ -39,15 +39,12 @@ def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
         norm_relu.add_(out, relu_conv2d(x, W))
 
 
-def relu_conv2d_backward(
-    grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool], activated: bool = False
-) -> Gradients:
+def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> Gradients:
     """Gradients of `b + W * ReLU(x)` for the masked ones of ReLU(x), W and b, given that of the result."""
     if not cpp.take(x, W, grad):
         ones, padding = [1, 1], [W.shape[-1] // 2] * 2
-        a = x if activated else torch.relu(x)
         result: Gradients = torch.ops.aten.convolution_backward(
-            grad, a, W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
+            grad, torch.relu(x), W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
         )
         return result
     to_x = to_W = to_b = None

@@ -159,8 +159,8 @@ def test_what_went_through_relu_already(native):
     x, g, W = stack(2, 48, 16, 16), stack(2, 64, 16, 16, seed=1), stack(64, 48, 3, 3, seed=2)
     a, mask = torch.relu(x), (True, True, False)
     with native_loops(native):
-        assert torch.equal(winograd.relu_conv2d(a, W, activated=True), winograd.relu_conv2d(x, W))
-        found = winograd.relu_conv2d_backward(g, a, W, mask, activated=True)
+        assert torch.equal(winograd.relu_conv2d(a, W), winograd.relu_conv2d(x, W))
+        found = winograd.relu_conv2d_backward(g, a, W, mask)
         expected = winograd.relu_conv2d_backward(g, x, W, mask)
     assert all(torch.equal(f, e) for f, e in zip(found[:2], expected[:2], strict=True))
 
