@@ -4,32 +4,18 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from lorbms_fast.kernels import BatchNormAct, BatchNormAct2d, BatchNormAct3d, batch_norm_act, use_impl
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels.batch_norm import fused
 from lorbms_fast.kernels.instance_norm import cpp
-from tests.kernels.forms import fast
+from tests.kernels import norms
+from tests.kernels.norms import ACTIVATIONS, TOLERANCES, assert_same_results, kept, of_any_shape, results
 
-ACTIVATIONS = {
-    "identity": nn.Identity(),
-    "relu": nn.ReLU(),
-    "leaky_relu": nn.LeakyReLU(0.2),
-    "silu": nn.SiLU(),
-    "gelu": nn.GELU(),
-    "gelu_tanh": nn.GELU(approximate="tanh"),
-}
-LAYOUTS = {
-    "contiguous": lambda x: x,
-    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
-    "part of channels": lambda x: torch.cat([x, x], 1).movedim(1, -1).contiguous().movedim(-1, 1)[:, x.shape[1] :],
+LAYOUTS = norms.LAYOUTS | {
     "part of rows": lambda x: torch.cat([x, x], 2).movedim(1, -1).contiguous().movedim(-1, 1)[:, :, x.shape[2] :],
-    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
 }
-TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 compiled = pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler")
 
 
@@ -37,13 +23,6 @@ compiled = pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C
 def loops_wherever_they_go(monkeypatch):
     """Also where torch's own are known to be quicker."""
     monkeypatch.setattr(fused, "_faster", lambda shape, strides, dtype, *_: fused.go_through(shape, strides, dtype))
-
-
-def results(layers, x, probe):
-    """Output, gradients, and what the layers hold afterwards."""
-    x = x.detach().requires_grad_()
-    y = layers(x)
-    return [y, *torch.autograd.grad((y * probe.to(y.dtype)).sum(), [x, *layers.parameters()]), *layers.buffers()]
 
 
 def pair(shape, activation, dtype=torch.float64, **options):
@@ -62,24 +41,10 @@ def assert_as_torchs(shape, activation, dtype, layout, shift=0.0, seed=0, **opti
     torch.manual_seed(seed)
     theirs, ours = pair(shape, activation, torch.promote_types(dtype, torch.float32), **options)
     x, probe = LAYOUTS[layout]((torch.randn(shape) + shift).to(dtype)), torch.randn(shape).to(dtype)
-    found, expected = results(ours, x, probe), results(theirs, x.double(), probe)
-    assert found[0].dtype == dtype
-    if layout in ("contiguous", "channels last"):
-        assert found[0].stride() == found[1].stride() == x.stride()
-    for f, e in zip(found, expected, strict=True):
-        scale = max(1.0, e.abs().max().item())
-        assert (f.double() - e).abs().max() <= TOLERANCES[dtype] * scale
+    assert_same_results(ours, theirs, x, probe, layout)
 
 
-@fast
-@given(
-    st.lists(st.integers(1, 9), min_size=3, max_size=4),
-    st.integers(2, 70),
-    st.sampled_from(list(ACTIVATIONS)),
-    st.booleans(),
-    st.sampled_from([torch.float64, torch.float32]),
-    st.sampled_from(list(LAYOUTS)),
-)
+@of_any_shape(LAYOUTS)
 def test_of_any_shape(sizes, width, activation, affine, dtype, layout):
     if dtype == torch.float32 and sizes[0] * sizes[-1] * width < 32:  # few values may be nearly one
         dtype = torch.float64
@@ -175,15 +140,9 @@ def test_results_do_not_depend_on_the_number_of_threads(layout):
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "identity"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 def test_one_tensor_is_kept(activation, layout):
-    def kept(layers):
-        x, saved = LAYOUTS[layout](torch.randn(2, 8, 16, 16)).requires_grad_(), []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):
-            layers(x * 1)
-        return len({t.untyped_storage().data_ptr() for t in saved if t.numel() == x.numel()})
-
     theirs, ours = pair((2, 8, 16, 16), activation, torch.float32)
-    assert kept(ours) == 1
-    assert kept(theirs.float()) >= 2
+    assert kept(ours, layout) == 1
+    assert kept(theirs.float(), layout) >= 2
 
 
 @pytest.mark.parametrize("native", [pytest.param(True, marks=compiled), False])

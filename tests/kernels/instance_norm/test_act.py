@@ -4,8 +4,6 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from lorbms_fast.kernels import InstanceNormAct, InstanceNormAct2d, InstanceNormAct3d, use_impl
@@ -13,31 +11,7 @@ from lorbms_fast.kernels._common.activation import named
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels.instance_norm import cpp
 from lorbms_fast.measurement.peak import Alive
-from tests.kernels.forms import fast
-
-ACTIVATIONS = {
-    "identity": nn.Identity(),
-    "relu": nn.ReLU(),
-    "leaky_relu": nn.LeakyReLU(0.2),
-    "silu": nn.SiLU(),
-    "gelu": nn.GELU(),
-    "gelu_tanh": nn.GELU(approximate="tanh"),
-}
-LAYOUTS = {
-    "contiguous": lambda x: x,
-    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
-    "part of channels": lambda x: torch.cat([x, x], 1).movedim(1, -1).contiguous().movedim(-1, 1)[:, x.shape[1] :],
-    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
-}
-# Of values about 1; what is written in 16 bits is rounded to 8 or 11.
-TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-
-
-def results(layers, x, probe):
-    """Output and gradients."""
-    x = x.detach().requires_grad_()
-    y = layers(x)
-    return [y, *torch.autograd.grad((y * probe.to(y.dtype)).sum(), [x, *layers.parameters()])]
+from tests.kernels.norms import ACTIVATIONS, LAYOUTS, TOLERANCES, assert_same_results, kept, of_any_shape, results
 
 
 def assert_as_torchs(shape, activation, affine, dtype, layout, shift=0.0):
@@ -52,24 +26,10 @@ def assert_as_torchs(shape, activation, affine, dtype, layout, shift=0.0):
     ours.double().load_state_dict(theirs[0].state_dict())
     ours.to(torch.promote_types(dtype, torch.float32))
     x, probe = LAYOUTS[layout]((torch.randn(shape) + shift).to(dtype)), torch.randn(shape)
-    found, expected = results(ours, x, probe), results(theirs, x.double(), probe)
-    assert found[0].dtype == dtype
-    if layout in ("contiguous", "channels last"):
-        assert found[0].stride() == found[1].stride() == x.stride()
-    for f, e in zip(found, expected, strict=True):
-        scale = max(1.0, e.abs().max().item())
-        assert (f.double() - e).abs().max() <= TOLERANCES[dtype] * scale
+    assert_same_results(ours, theirs, x, probe, layout)
 
 
-@fast
-@given(
-    st.lists(st.integers(1, 9), min_size=3, max_size=4),
-    st.integers(2, 70),
-    st.sampled_from(list(ACTIVATIONS)),
-    st.booleans(),
-    st.sampled_from([torch.float64, torch.float32]),
-    st.sampled_from(list(LAYOUTS)),
-)
+@of_any_shape(LAYOUTS)
 def test_of_any_shape(sizes, width, activation, affine, dtype, layout):
     assert_as_torchs((*sizes, width), activation, affine, dtype, layout)
 
@@ -114,14 +74,8 @@ def test_a_map_of_no_numbers_is_alone(channels, dtype):
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "identity"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 def test_one_tensor_is_kept(activation, layout):
-    def kept(layers):
-        x, saved = LAYOUTS[layout](torch.randn(2, 8, 16, 16)).requires_grad_(), []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):
-            layers(x * 1)
-        return len({t.untyped_storage().data_ptr() for t in saved if t.numel() == x.numel()})
-
-    assert kept(InstanceNormAct2d(8, activation, affine=True)) == 1
-    assert kept(nn.Sequential(nn.InstanceNorm2d(8, affine=True), ACTIVATIONS[activation])) >= 2
+    assert kept(InstanceNormAct2d(8, activation, affine=True), layout) == 1
+    assert kept(nn.Sequential(nn.InstanceNorm2d(8, affine=True), ACTIVATIONS[activation]), layout) >= 2
 
 
 @pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler: passes of torch's take memory")

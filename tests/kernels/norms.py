@@ -1,0 +1,64 @@
+"""What norms with an activation are tested with, and how they are compared with torch's layers in float64."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.kernels.forms import fast
+
+ACTIVATIONS = {
+    "identity": nn.Identity(),
+    "relu": nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "silu": nn.SiLU(),
+    "gelu": nn.GELU(),
+    "gelu_tanh": nn.GELU(approximate="tanh"),
+}
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    "part of channels": lambda x: torch.cat([x, x], 1).movedim(1, -1).contiguous().movedim(-1, 1)[:, x.shape[1] :],
+    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+}
+# Of values about 1; what is written in 16 bits is rounded to 8 or 11.
+TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+
+
+def results(layers, x, probe):
+    """Output, gradients, and what the layers hold afterwards."""
+    x = x.detach().requires_grad_()
+    y = layers(x)
+    return [y, *torch.autograd.grad((y * probe.to(y.dtype)).sum(), [x, *layers.parameters()]), *layers.buffers()]
+
+
+def assert_same_results(ours, theirs, x, probe, layout):
+    """Within the rounding of x's dtype, in which ours are, beside theirs in float64."""
+    found, expected = results(ours, x, probe), results(theirs, x.double(), probe)
+    assert found[0].dtype == x.dtype
+    if layout in ("contiguous", "channels last"):
+        assert found[0].stride() == found[1].stride() == x.stride()
+    for f, e in zip(found, expected, strict=True):
+        scale = max(1.0, e.abs().max().item())
+        assert (f.double() - e).abs().max() <= TOLERANCES[x.dtype] * scale
+
+
+def of_any_shape(layouts):
+    """Draw sizes but the last, the last, an activation, whether there are parameters, a dtype and a layout."""
+    drawn = given(
+        st.lists(st.integers(1, 9), min_size=3, max_size=4),
+        st.integers(2, 70),
+        st.sampled_from(list(ACTIVATIONS)),
+        st.booleans(),
+        st.sampled_from([torch.float64, torch.float32]),
+        st.sampled_from(list(layouts)),
+    )
+    return lambda test: fast(drawn(test))
+
+
+def kept(layers, layout):
+    """How many tensors of the input's size a forward keeps for the backward."""
+    x, saved = LAYOUTS[layout](torch.randn(2, 8, 16, 16)).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):
+        layers(x * 1)
+    return len({t.untyped_storage().data_ptr() for t in saved if t.numel() == x.numel()})
