@@ -26,6 +26,10 @@ class Activation(NamedTuple):
         """Apply it, by operations of torch's."""
         return activate(x, self.name, self.slope)
 
+    def described(self) -> str:
+        """As a layer names it behind its other options."""
+        return f"activation={self.name}" + (f", negative_slope={self.slope}" if self.name == "leaky_relu" else "")
+
 
 IDENTITY, RELU = Activation("identity"), Activation("relu")
 

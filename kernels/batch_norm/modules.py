@@ -107,8 +107,7 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
 
     def extra_repr(self) -> str:
         """Torch's, and the activation."""
-        slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
-        return f"{super().extra_repr()}, activation={self.activation}{slope}"
+        return f"{super().extra_repr()}, {Activation(self.activation, self.negative_slope).described()}"
 
 
 class BatchNormAct2d(BatchNormAct, nn.BatchNorm2d):

@@ -2,9 +2,9 @@
 //
 // Every loop runs along rows, so that memory is read as it lies, and keeps sums of all columns beside it. Rows are
 // divided into equal spans, and spans between threads: no result depends on how many threads there are.
-#include <memory>
 #include <vector>
 
+#include "join.h"
 #include "product.h"
 
 namespace {
@@ -44,18 +44,6 @@ template <class Body> void of_rows(Shape shape, int threads, Body body) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
     for (int64_t number = 0; number < spans(shape); number++)
         body(number, first_of(shape, number), first_of(shape, number + 1));
-}
-
-// Mean and squares about it: of each part on its own, then joined (Chan, Golub and LeVeque, 1979).
-template <class R>
-void join(R *mean, R *squares, R before, const R *other_mean, const R *other_squares, R count, int64_t C) {
-    const R share = count / (before + count);
-#pragma omp simd
-    for (int64_t c = 0; c < C; c++) {
-        const R apart = other_mean[c] - mean[c], moved = apart * share;
-        mean[c] += moved;
-        squares[c] += other_squares[c] + moved * before * apart;
-    }
 }
 
 // Of rows begin .. end - 1, mean and squares, from the first of them on: joining means rounds little where columns are
@@ -206,11 +194,6 @@ void add_line(Shape shape, const Norm<R> &norm, const R *sum_g, R *sum_along, R 
         }
         sum_along[c] *= norm.rstd[c];
     }
-}
-
-// Memory of a thread, unwritten.
-template <class Value> std::unique_ptr<Value[]> unwritten(int64_t size) {
-    return std::unique_ptr<Value[]>(new Value[size]);
 }
 
 // body(c, x): vectors of a row, of which the last may be filled up with zeros.

@@ -5,6 +5,7 @@
 
 #include "activation.h"
 #include "channels.h"
+#include "join.h"
 
 namespace {
 
@@ -35,18 +36,6 @@ template <class R> struct Found {
         follow(running_mean, first + mean_of_map), follow(running_var, squares / R(count - 1));
     }
 };
-
-// Join mean and squares about it of other values, of several columns (Chan, Golub and LeVeque, 1979).
-template <class R>
-void join(R *mean, R *squares, R before, const R *other_mean, const R *other_squares, R count, int64_t columns) {
-    const R share = count / (before + count);
-#pragma omp simd
-    for (int64_t c = 0; c < columns; c++) {
-        const R apart = other_mean[c] - mean[c], moved = apart * share;
-        mean[c] += moved;
-        squares[c] += other_squares[c] + moved * before * apart;
-    }
-}
 
 // ---- Lines: matrices of rows, which memory is read along, and sums of all columns beside them.
 

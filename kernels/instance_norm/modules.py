@@ -177,8 +177,7 @@ class InstanceNormAct(_InstanceNorm):
 
     def extra_repr(self) -> str:
         """Torch's, and the activation."""
-        slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
-        return f"{super().extra_repr()}, activation={self.activation}{slope}"
+        return f"{super().extra_repr()}, {self._activation().described()}"
 
 
 class InstanceNormAct2d(InstanceNormAct, InstanceNorm2d):

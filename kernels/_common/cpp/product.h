@@ -1,7 +1,14 @@
 // Products of matrices that lie in a core's own cache, of floats or of pairs of bfloat16, summed in float.
 #pragma once
 
+#include <memory>
+
 #include "vectors.h"
+
+// Memory, unwritten.
+template <class Value> std::unique_ptr<Value[]> unwritten(int64_t size) {
+    return std::unique_ptr<Value[]>(new Value[size]);
+}
 
 // Two of bfloat16 that are neighbours in depth; they may have been written one at a time.
 struct __attribute__((may_alias)) Pair {

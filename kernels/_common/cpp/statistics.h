@@ -2,6 +2,7 @@
 #pragma once
 
 #include "channels.h"
+#include "join.h"
 
 // Positions whose sums are taken before they join those of all others: few enough to stay in the nearest cache.
 constexpr int64_t PART = 64;
@@ -17,17 +18,9 @@ template <class T> struct Statistics {
         for (int64_t i = 0; i < width; i++) first[i] = read(x.at(n, 0)[c + i]);
     }
 
-    // Join mean and squares of other positions (Chan, Golub and LeVeque, 1979).
     template <class Width> void join(const R *other_mean, const R *other_squares, R other_count, Width width) {
-        const R before = count;
+        ::join(mean, squares, count, other_mean, other_squares, other_count, width);
         count += other_count;
-        const R share = other_count / count;
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) {
-            const R apart = other_mean[i] - mean[i], moved = apart * share;
-            mean[i] += moved;
-            squares[i] += other_squares[i] + moved * before * apart;
-        }
     }
 
     // Take positions begin .. end - 1 in.

@@ -2,15 +2,10 @@
 //
 // W is read where it lies, once, and its gradient written once; what is multiplied with a piece of it lies in a core's own
 // cache. No result depends on how many threads there are.
-#include <memory>
-
 #include "product.h"
 #include "transpose.h"
 
 namespace {
-
-// Memory, unwritten.
-std::unique_ptr<float[]> unwritten(int64_t size) { return std::unique_ptr<float[]>(new float[size]); }
 
 // Add to sums: sums of parts of them are off by less than sums of all one after another.
 void add(float *sums, const float *part, int64_t size) {
@@ -28,14 +23,14 @@ void add(float *sums, const float *part, int64_t size) {
 EXPORT void forward(LINEAR, const float *x, const float *W, const float *b, float *y) {
     constexpr int64_t ROWS = 64, DEPTH = 256; // of W at once
     const int64_t width = divided(samples, LANES) * LANES;
-    const auto turned = unwritten(in * width); // x
+    const auto turned = unwritten<float>(in * width); // x
     IN_THREADS {
         DIVIDED for (int64_t k = 0; k < in; k += LANES) {
             // Nothing becomes of columns behind the last sample, but what lies in memory may take long to multiply.
             if (samples < width) std::fill_n(turned.get() + k * width, LANES * width, 0.f);
             transpose_maps(samples, LANES, const_cast<float *>(x) + k, in, turned.get() + k * width, width, true);
         }
-        const auto sums = unwritten(ROWS * width), part = unwritten(ROWS * width);
+        const auto sums = unwritten<float>(ROWS * width), part = unwritten<float>(ROWS * width);
         DIVIDED for (int64_t o = 0; o < out; o += ROWS) {
             const int64_t rows = std::min(ROWS, out - o);
             std::fill_n(sums.get(), rows * width, 0.f);
@@ -54,8 +49,8 @@ EXPORT void forward(LINEAR, const float *x, const float *W, const float *b, floa
 EXPORT void backward_input(LINEAR, const float *g, const float *W, float *to_x) {
     constexpr int64_t ROWS = 128, COLUMNS = 256; // of W at once
     IN_THREADS {
-        const auto piece = unwritten(ROWS * COLUMNS);
-        const auto sums = unwritten(samples * COLUMNS), part = unwritten(samples * COLUMNS);
+        const auto piece = unwritten<float>(ROWS * COLUMNS);
+        const auto sums = unwritten<float>(samples * COLUMNS), part = unwritten<float>(samples * COLUMNS);
         DIVIDED for (int64_t column = 0; column < in; column += COLUMNS) {
             const int64_t columns = std::min(COLUMNS, in - column);
             std::fill_n(sums.get(), samples * columns, 0.f);

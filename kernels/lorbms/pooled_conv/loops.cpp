@@ -3,7 +3,6 @@
 // What is convolved is pooled in the cache. Of the four positions of a square, a map's gradient goes to one: gradients take a
 // quarter of the products, or where a processor adds two at once that of x takes all, which is no slower, and nothing is
 // written that is mostly zeros. No result depends on how many threads there are.
-#include <memory>
 #include <vector>
 
 #include "product.h"
@@ -23,11 +22,6 @@ struct Squares {
         return maps.at(square / of_sample, (top + number / 2) * width + left + number % 2);
     }
 };
-
-// Memory, unwritten.
-template <class Value> std::unique_ptr<Value[]> unwritten(int64_t size) {
-    return std::unique_ptr<Value[]>(new Value[size]);
-}
 
 inline float through_relu(float x) { return x < 0 ? 0 : x; }
 // A value less than zero is one with a sign up to infinity's.
@@ -230,17 +224,6 @@ void to_input_by_squares(
     }
 }
 
-#ifdef __AVX512BF16__
-// Add to each lane the products of two neighbours with the two halves of `pair`; subnormal ones count as zero.
-template <int V> void add_pairs(Vector (&sums)[V], int32_t pair, const uint32_t *neighbours) {
-    const auto both = __m512bh(_mm512_set1_epi32(pair));
-    for (int v = 0; v < V; v++) {
-        const auto two = __m512bh(_mm512_loadu_si512(neighbours + v * LANES));
-        sums[v] = Vector(_mm512_dpbf16_ps(__m512(sums[v]), both, two));
-    }
-}
-#endif
-
 // Squares that are read together, and for whose sums there is memory.
 constexpr int64_t MANY = 32;
 
@@ -280,8 +263,8 @@ template <class T> struct Group {
 // Two squares at a time, of which x lies beside each other for each two of their corners.
 template <> struct Group<BFloat16> {
     const int64_t O, C;
-    std::vector<uint32_t> of_x = std::vector<uint32_t>(MANY / 2 * 16 * C), waiting = std::vector<uint32_t>(4 * C);
-    std::vector<int32_t> of_grad = std::vector<int32_t>(MANY / 2 * O);
+    std::vector<Pair> of_x = std::vector<Pair>(MANY / 2 * 16 * C), waiting = std::vector<Pair>(4 * C);
+    std::vector<Pair> of_grad = std::vector<Pair>(MANY / 2 * O);
     std::vector<uint8_t> places = std::vector<uint8_t>(MANY / 2 * O);
     const std::vector<BFloat16> zeros = std::vector<BFloat16>(std::max(O, C));
     int64_t count = 0;
@@ -324,8 +307,10 @@ template <> struct Group<BFloat16> {
     }
 
     template <int V> void add(Vector (&sums)[V], int64_t o, int64_t c) const {
-        for (int64_t pair = 0; pair < count / 2; pair++)
-            add_pairs(sums, of_grad[pair * O + o], &of_x[(pair * 16 + places[pair * O + o]) * C + c]);
+        for (int64_t pair = 0; pair < count / 2; pair++) {
+            const Pair *const row = &of_x[(pair * 16 + places[pair * O + o]) * C + c];
+            for (int v = 0; v < V; v++) sums[v] = plus_product(sums[v], of_grad[pair * O + o], load(row + v * LANES));
+        }
     }
 };
 #endif
