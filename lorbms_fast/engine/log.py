@@ -43,8 +43,7 @@ class Log:
         self._told = not first
 
     def _begin(self, metrics: Path, start: int) -> None:
-        both = zip(read_lines(metrics), read_entries(metrics), strict=True)
-        kept = [(line, entry) for line, entry in both if entry.get("iteration", math.inf) <= start]
+        kept = [(line, entry) for line, entry in _read(metrics) if entry.get("iteration", math.inf) <= start]
         with atomic_write(metrics) as partial:
             partial.write_text("".join(f"{line}\n" for line, _ in kept))
         self._recent = deque((entry for _, entry in kept), RECENT)
@@ -60,12 +59,11 @@ class Log:
     def note(self, iteration: int, metrics: StepMetrics, logged: bool) -> None:
         """Count an iteration as done, and send its metrics off where they are to be logged."""
         self._bar.update()
-        self._tell_once(iteration)
         if logged and self._first:
             self._on_their_way.send(iteration, metrics.stacked())
 
-    def _tell_once(self, iteration: int) -> None:
-        """Say after the first minute how long the rest will take."""
+    def tell_duration(self, iteration: int) -> None:
+        """Say after the first minute, once, how long the rest will take."""
         elapsed, total = self._bar.format_dict["elapsed"], self._bar.total
         if self._told or elapsed < FIRST_MINUTE or iteration >= total:
             return
@@ -112,8 +110,13 @@ class Log:
 
 def read_entries(metrics: Path) -> list[dict[str, float]]:
     """Read the numbers of a metrics file, an entry a line; UserError where a line is something else."""
+    return [entry for _, entry in _read(metrics)]
+
+
+def _read(metrics: Path) -> list[tuple[str, dict[str, float]]]:
     try:
-        return [{str(name): float(n) for name, n in json.loads(line).items()} for line in read_lines(metrics)]
+        lines = read_lines(metrics)
+        return [(line, {str(name): float(n) for name, n in json.loads(line).items()}) for line in lines]
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{metrics} is damaged ({error}): remove it, the run goes on without") from error
 

@@ -155,12 +155,13 @@ class Training:
                 if due.question:
                     guard.look(due.left)
                 log.read(due.left)
-                if due.look:
-                    try:
+                try:
+                    log.tell_duration(done)
+                    if due.look:
                         self._look(log, done, draw if due.sheet else None, done == last)
-                    except BrokenPipeError:  # nobody reads what a run says: it ends, and loses nothing
-                        self._keep(log, now)
-                        raise
+                except BrokenPipeError:  # nobody reads what a run says: it ends, and loses nothing
+                    self._keep(log, now)
+                    raise
                 if due.save:
                     self._keep(log, now)
                 if due.measure and measure is not None:

@@ -17,7 +17,8 @@ def test_means_are_over_the_entries_since(tmp_path):
     assert [entry["iteration"] for entry in read_entries(tmp_path / "metrics.jsonl")] == [1, 2, 3]
 
 
-def test_a_damaged_log_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"iteration": 1}\nnoise\n')
+@pytest.mark.parametrize("line", [b"noise", b"\xff"])
+def test_a_damaged_log_is_named(line, tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"iteration": 1}\n' + line + b"\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged .* remove it, the run goes on without"):
         Log(tmp_path, 1, 2, first=True)

@@ -51,14 +51,16 @@ def test_a_run_leaves_everything_to_look_at(finished):
     assert list((finished / "tensorboard").iterdir())
 
 
-def test_a_run_that_nobody_reads_any_more_is_kept(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("first_minute", "kept"), [(60, ["00000002", "00000003"]), (0, ["00000001"])])
+def test_a_run_that_nobody_reads_any_more_is_kept(first_minute, kept, store, tmp_path, monkeypatch):
     def closed(message: str) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("lorbms_fast.engine.trainer.tqdm.write", closed)
+    monkeypatch.setattr("lorbms_fast.engine.log.FIRST_MINUTE", first_minute)
+    monkeypatch.setattr("lorbms_fast.progress.tqdm.write", closed)
     with pytest.raises(BrokenPipeError):
         run_training(Run.create(tmp_path / "run", TINY, store.path), store)
-    assert [path.name for path in Run.open(tmp_path / "run").checkpoints()] == ["00000002", "00000003"]
+    assert [path.name for path in Run.open(tmp_path / "run").checkpoints()] == kept
 
 
 def test_a_run_says_how_long_it_takes_and_what_it_learned(store, tmp_path, capsys, monkeypatch):
