@@ -42,7 +42,8 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     content = _read(annotations)
     images, unusable = _usable(content["images"])
     _check_some(images, unusable, annotations)
-    places, several = _places(root, annotations, [image["file_name"] for image in images.values()])
+    names_in = cache(_names_in)
+    places, several = _places(root, annotations, [image["file_name"] for image in images.values()], names_in)
     unusable += several.values()
     images = {identity: image for identity, image in images.items() if image["file_name"] not in several}
     _check_some(images, unusable, annotations)
@@ -60,7 +61,7 @@ def of_coco(root: Path, annotations: Path) -> Listing:
         )
         for identity, image in sorted(images.items())
     ]
-    notes = [f"annotations: {annotations}", *notes, *_unnamed(root, {one.place.path for one in photographs})]
+    notes = [f"annotations: {annotations}", *notes, *_unnamed(root, {one.place.path for one in photographs}, names_in)]
     return Listing(photographs, unusable, notes, annotations)
 
 
@@ -167,7 +168,20 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
     return (width, height) if width and height and min(width, height) > 0 else None
 
 
-def _places(root: Path, annotations: Path, names: list[str]) -> tuple[dict[str, str], dict[str, Skipped]]:
+NamesIn = Callable[[Path], frozenset[str]]
+"""Function of a folder that gives the names in it."""
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in folder.iterdir())
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _places(
+    root: Path, annotations: Path, names: list[str], names_in: NamesIn
+) -> tuple[dict[str, str], dict[str, Skipped]]:
     """Find each named file, as a path relative to `root`, and names that several files have.
 
     A missing file is placed in the folder that has most.
@@ -177,7 +191,7 @@ def _places(root: Path, annotations: Path, names: list[str]) -> tuple[dict[str, 
     usual = [Path(), Path(split), Path("images"), Path("images", split), Path(split, "images")]
     usual += [] if ".." in beside.parts else [beside]
     usual = [folder for folder in usual if (root / folder).is_dir()]
-    find = _finder(root)
+    find = _finder(root, names_in)
     folders = _with_most(usual, names, find)
     several: dict[str, Skipped] = {}
     if not folders:
@@ -195,11 +209,16 @@ def _places(root: Path, annotations: Path, names: list[str]) -> tuple[dict[str, 
     return places, several
 
 
-def _unnamed(root: Path, named: set[str]) -> list[str]:
+def _unnamed(root: Path, named: set[str], names_in: NamesIn) -> list[str]:
     """Note the pictures that no entry names, in the folders of those that are named."""
     folders = sorted({Path(path).parent for path in named})
-    found = [path.relative_to(root).as_posix() for folder in folders for path in sorted((root / folder).glob("[!.]*"))]
-    others = [path for path in found if path not in named and path.lower().endswith(tuple(SUFFIXES))]
+    pictures = (
+        (folder / name).as_posix()
+        for folder in folders
+        for name in sorted(names_in(root / folder))
+        if name.lower().endswith(tuple(SUFFIXES)) and not name.startswith(".")
+    )
+    others = [path for path in pictures if path not in named]
     return [f"left out, as no usable entry names them: {counted_names(others, 'picture')}"] if others else []
 
 
@@ -207,22 +226,17 @@ Find = Callable[[Path, str], str | None]
 """Function of a folder and a file's name in it that gives the file's path, relative to the root, or None."""
 
 
-def _finder(root: Path) -> Find:
-    """Make a function that finds files by folder listings, each read once, and else by name regardless of case."""
+def _finder(root: Path, names_in: NamesIn) -> Find:
+    """Make a function that finds files by folder listings, and else by name regardless of case."""
 
     @cache
-    def names_in(folder: Path) -> tuple[frozenset[str], dict[str, str]]:
-        try:
-            names = frozenset(path.name for path in folder.iterdir())
-        except (OSError, ValueError):
-            return frozenset(), {}
-        counts = Counter(name.lower() for name in names)
-        return names, {name.lower(): name for name in names if counts[name.lower()] == 1}
+    def in_any_case(folder: Path) -> dict[str, str]:
+        counts = Counter(name.lower() for name in names_in(folder))
+        return {name.lower(): name for name in names_in(folder) if counts[name.lower()] == 1}
 
     def find(folder: Path, name: str) -> str | None:
         parent, _, last = str(folder / name).rpartition("/")
-        exact, other_case = names_in(root / parent)
-        there = last if last in exact else other_case.get(last.lower())
+        there = last if last in names_in(root / parent) else in_any_case(root / parent).get(last.lower())
         return None if there is None else f"{parent}/{there}".removeprefix("/")
 
     return find
