@@ -73,6 +73,24 @@ def store_of(photographs: Path, path: Path, side: int = 64) -> ImageStore:
     return store
 
 
+@pytest.fixture(scope="session")
+def trained(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six iterations, never disturbed, that all tests share."""
+    folder = tmp_path_factory.mktemp("trained")
+    store = store_of(photographs, folder / "store")
+    run_training(Run.create(folder / "run", TINY, store.path), store)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained: Path, store: ImageStore, tmp_path: Path) -> Path:
+    """A copy of that run, on a store like its own."""
+    copied = shutil.copytree(trained, tmp_path / "run")
+    facts = (copied / "run.json").read_text()
+    (copied / "run.json").write_text(facts.replace(str(trained.with_name("store")), str(store.path)))
+    return copied
+
+
 def run_of(photographs: Path, folder: Path, name: str = "run") -> Path:
     """Make a run of six iterations beside its store.
 

@@ -14,7 +14,6 @@ from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
 from lorbms_fast.dataloader.batches import NeighbourBatches
-from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Training
@@ -35,20 +34,13 @@ def size(picture: Path) -> tuple[int, int]:
         return image.size
 
 
-@pytest.fixture
-def finished(store: ImageStore, tmp_path: Path) -> Path:
-    """A run of six iterations, never disturbed."""
-    run_training(Run.create(tmp_path / "run", TINY, store.path), store)
-    return tmp_path / "run"
-
-
-def test_a_run_leaves_everything_to_look_at(finished):
-    assert [entry["iteration"] for entry in entries(finished)] == [1, 2, 3, 4, 5, 6]
-    assert all(np.isfinite(list(entry.values())).all() for entry in entries(finished))
-    assert [path.name for path in Run.open(finished).checkpoints()] == ["00000002", "00000004", "00000006"]
-    assert sorted(path.name for path in (finished / "sheets").iterdir()) == ["00000003.png", "00000006.png"]
-    assert size(finished / "curves.png")[0] > 500
-    assert list((finished / "tensorboard").iterdir())
+def test_a_run_leaves_everything_to_look_at(run):
+    assert [entry["iteration"] for entry in entries(run)] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(list(entry.values())).all() for entry in entries(run))
+    assert [path.name for path in Run.open(run).checkpoints()] == ["00000002", "00000004", "00000006"]
+    assert sorted(path.name for path in (run / "sheets").iterdir()) == ["00000003.png", "00000006.png"]
+    assert size(run / "curves.png")[0] > 500
+    assert list((run / "tensorboard").iterdir())
 
 
 @pytest.mark.parametrize(("first_minute", "kept"), [(60, ["00000002", "00000003"]), (0, ["00000001"])])
@@ -146,16 +138,12 @@ def test_a_later_process_does_not_wait_for_the_firsts_checkpoint(store, tmp_path
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("impl", ["reference", "fast"])
-def test_both_forms_train_to_the_same_losses(impl, store, finished, tmp_path):
-    if impl == "fast":
-        other = entries(finished)
-    else:
-        config = replace(TINY, impl="reference")
-        run_training(Run.create(tmp_path / "other", config, store.path), store)
-        other = entries(tmp_path / "other")
+def test_the_reference_trains_to_the_same_losses(store, run, tmp_path):
+    run_training(Run.create(tmp_path / "other", replace(TINY, impl="reference"), store.path), store)
     for name in ("L_rec_hat", "L_adv", "L_cls", "L_D"):
-        assert [e[name] for e in other] == pytest.approx([e[name] for e in entries(finished)], rel=0.02)
+        assert [e[name] for e in entries(tmp_path / "other")] == pytest.approx(
+            [e[name] for e in entries(run)], rel=0.02
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,10 +162,10 @@ def test_options_train(change, store, tmp_path):
     assert all(np.isfinite(list(entry.values())).all() for entry in entries(tmp_path / "run"))
 
 
-def test_iterations_on_fixed_memory_train_to_the_same_losses(store, finished, tmp_path):
+def test_iterations_on_fixed_memory_train_to_the_same_losses(store, run, tmp_path):
     config = replace(TINY, graphs="on", images="resident")
     run_training(Run.create(tmp_path / "fixed", config, store.path), store)
-    for entry, expected in zip(entries(tmp_path / "fixed"), entries(finished), strict=True):
+    for entry, expected in zip(entries(tmp_path / "fixed"), entries(run), strict=True):
         assert entry == pytest.approx(expected, rel=1e-3)
     with pytest.raises(UserError, match="--graphs on needs --images resident"):
         run_training(Run.create(tmp_path / "mapped", replace(config, images="mapped"), store.path), store)
@@ -227,17 +215,17 @@ def test_a_store_is_no_runs_folder_and_stays_as_it_is(store, capsys):
     assert sorted(store.path.iterdir()) == before
 
 
-def test_rendering_a_run(finished, photographs, capsys):
-    main(["render", str(finished), "--samples", "3"])
-    assert size(finished / "mixed_scenes.png")[1] > 3 * 128
-    main(["render", str(finished), "--samples", "2", "--interpolate"])
-    main(["render", str(finished), "--samples", "2", "--film"])
-    assert size(finished / "film.png")[0] > 4 * 132, "the aim and three checkpoints"
-    assert size(finished / "interpolation.png")[0] > 11 * 128
+def test_rendering_a_run(run, photographs, capsys):
+    main(["render", str(run), "--samples", "3"])
+    assert size(run / "mixed_scenes.png")[1] > 3 * 128
+    main(["render", str(run), "--samples", "2", "--interpolate"])
+    main(["render", str(run), "--samples", "2", "--film"])
+    assert size(run / "film.png")[0] > 4 * 132, "the aim and three checkpoints"
+    assert size(run / "interpolation.png")[0] > 11 * 128
     pictures = [str(photographs / f"photo0{i}.jpg") for i in (1, 2)]
-    main(["transfer", str(finished), "--object", pictures[0], "--scene", pictures[1], "--mask", "0110"])
-    assert size(finished / "transfer.png")[0] > 4 * 192
+    main(["transfer", str(run), "--object", pictures[0], "--scene", pictures[1], "--mask", "0110"])
+    assert size(run / "transfer.png")[0] > 4 * 192
     with pytest.raises(SystemExit) as exit_:
-        main(["transfer", str(finished), "--object", pictures[0], "--scene", pictures[1], "--mask", "0021"])
+        main(["transfer", str(run), "--object", pictures[0], "--scene", pictures[1], "--mask", "0021"])
     assert exit_.value.code == 2
     assert "'0021'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A trained tiny run, and composed pictures in STL-10's format."""
+"""Composed pictures: scenes, and STL-10's format."""
 
 from pathlib import Path
 
@@ -13,9 +13,6 @@ from lorbms_fast.evaluation.datasets.stl10 import Stl10, read_stl10
 from lorbms_fast.photos.coco import ANNOTATIONS
 from lorbms_fast.photos.composed import COCO, write_composed
 from lorbms_fast.photos.stl10 import write_stl10
-from lorbms_fast.run import Run
-from lorbms_fast.training.session import run_training
-from tests.conftest import TINY
 
 CPU = torch.device("cpu")
 
@@ -41,10 +38,3 @@ def composed_store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     photographs = of_coco(root, root / ANNOTATIONS)
     prepare_store(folder / "store", root, photographs, Recipe(versions=(1, 2)))
     return ImageStore.open(folder / "store")
-
-
-@pytest.fixture
-def run(store: ImageStore, tmp_path: Path) -> Path:
-    """Six iterations of a tiny model."""
-    run_training(Run.create(tmp_path / "run", TINY, store.path), store)
-    return tmp_path / "run"
