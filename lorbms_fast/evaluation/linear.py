@@ -81,17 +81,23 @@ class Row:
     finetuned: bool = False
 
 
+def check_needed(name: str, s: Sources) -> None:
+    """Raise UserError where a row needs pictures that are not named."""
+    if name == "pascal-encoder" and s.voc is None:
+        raise UserError(f"row '{name}' needs --voc: the folder of PASCAL VOC, such as VOCdevkit/VOC2007")
+    if name == "imagenet-alexnet" and s.imagenet is None and s.alexnet is None:
+        raise UserError(f"row '{name}' needs --imagenet, a folder of class folders, or --alexnet, its weights")
+
+
 def _pascal_encoder(s: Sources) -> nn.Module:
-    if s.voc is None:
-        raise UserError("row 'pascal-encoder' needs --voc: the folder of PASCAL VOC, such as VOCdevkit/VOC2007")
+    assert s.voc is not None
     return s.pretraining.pascal_encoder(s.fresh_encoder(s.config.large_side), read_voc(s.voc))
 
 
 def _imagenet_alexnet(s: Sources) -> nn.Module:
     if s.alexnet is not None:
         return s.pretraining.alexnet_from_file(s.alexnet)
-    if s.imagenet is None:
-        raise UserError("row 'imagenet-alexnet' needs --imagenet, a folder of class folders, or --alexnet, its weights")
+    assert s.imagenet is not None
     return s.pretraining.large_alexnet("imagenet-alexnet", read_class_folders(s.imagenet))
 
 
@@ -133,6 +139,7 @@ ROWS = {
 
 def evaluate_row(name: str, sources: Sources, *, keep_features: bool = False) -> Result:
     """Measure the accuracy of one of `ROWS` over ten folds, or read it; UserError where the row needs more."""
+    check_needed(name, sources)
     row, config, stl10 = ROWS[name], sources.config, sources.stl10
     backbone = row.backbone(sources).to(sources.device).eval()
     setting = {

@@ -69,8 +69,9 @@ def ablation(
     base = replace(preset_named(preset, config), epochs=epochs, iterations=iterations, device=device)
     asked = [None if path is None else str(path.resolve()) for path in (inception, weights)]
     measured = replace(base.evaluation, inception=asked[0], features=features, weights=asked[1])
-    for name in variants:
-        run = _trained(out / name, variant_config(base, name, measured), images)
+    configs = {name: variant_config(base, name, measured) for name in variants}  # before the first is trained
+    for name, settings in configs.items():
+        run = _trained(out / name, settings, images)
         evaluate_row("encoder", Sources(run.folder, pictures, linear, where))
         networks = load_networks(run.folder, where)
         source = neighbour_batches(run.config, images)

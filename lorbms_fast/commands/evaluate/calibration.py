@@ -10,6 +10,7 @@ from rich.table import Table
 from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
+from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.calibration.autoencoder import calibrate, draw_calibration
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 
@@ -43,6 +44,8 @@ def calibration(
         variants: Variants to train.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
     """
+    if unknown := [name for name in variants if name not in DECODERS]:
+        raise UserError(f"there is no variant '{unknown[0]}': choose of {', '.join(DECODERS)}")
     settings = preset_named(preset, config)
     settings = settings if batch_size is None else replace(settings, batch_size=batch_size)
     images, where = ImageStore.open(store), device_named(device)

@@ -65,10 +65,11 @@ def generation(
     networks = build(opened.config.model, opened.config.impl)
     columns = ["iteration", "store", described.distance, "two halves of the real", "kernel distance x 1000"]
     table = Table(*columns, *([described.score] if described.score else []))
+    opened_stores = [opened.open_store(store) for store in stores or (None,)]
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
         load_weights(networks, checkpoint / MODEL)
-        for store in stores or (None,):
-            source = scene_batches(replace(opened.config, device=device), opened.open_store(store))
+        for store in opened_stores:
+            source = scene_batches(replace(opened.config, device=device), store)
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)
             table.add_row(
                 f"{result['iteration']:,}",

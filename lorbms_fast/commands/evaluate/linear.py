@@ -10,7 +10,7 @@ from rich.table import Table
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
-from lorbms_fast.evaluation.linear import ROWS, Sources, evaluate_row, in_columns
+from lorbms_fast.evaluation.linear import ROWS, Sources, check_needed, evaluate_row, in_columns
 from lorbms_fast.evaluation.probe import LinearConfig
 
 
@@ -53,6 +53,8 @@ def linear(
         raise UserError(f"there is no row '{unknown[0]}': choose of {', '.join(ROWS)}, or all")
     data = read_stl10(stl10)
     sources = Sources(run, data, settings, device_named(device), voc, imagenet, alexnet)
+    for name in names:
+        check_needed(name, sources)  # all before the first, which takes hours
     title = f"Test accuracy, %. Pictures: {data.test.source}"
     table = Table("row", "here", "thesis", "classifier", "setting", title=title)
     for name in names:

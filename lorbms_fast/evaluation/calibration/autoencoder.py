@@ -45,11 +45,9 @@ def calibrate(
     """Train one of `DECODERS` and measure it on a tenth of the photographs along the way; kept in OUT/<name>.json.
 
     L = lambda_rec |I - I_hat| + lambda_adv bce(D(I_hat), 1), then L_D as in the thesis; batches and optimizers of the
-    config. The discriminator keeps its spectral norm in all variants. Raises UserError if there is no such variant, or
-    the store does not fit the config.
+    config. The discriminator keeps its spectral norm in all variants. Raises UserError if the store does not fit the
+    config.
     """
-    if name not in DECODERS:
-        raise UserError(f"there is no variant '{name}': choose of {', '.join(DECODERS)}")
     if store.side != config.model.image_size:
         raise UserError(f"{store.path} has images of {store.side} px, the model takes {config.model.image_size}")
     split = split_photographs(store, LEARNED, config.seed)

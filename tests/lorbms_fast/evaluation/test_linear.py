@@ -128,10 +128,15 @@ def test_rows_say_what_they_need(sources):
         evaluate_row("knowledge-transfer-encoder", replace(sources, config=replace(SHORT, clusters=2000)))
 
 
-def test_the_command_refuses_a_row_that_is_none(run, stl10_folder, capsys):
+@pytest.mark.parametrize(
+    ("rows", "refusal"),
+    [(["alexnet"], "choose of random, "), (["encoder", "pascal-encoder"], "needs --voc"), (["all"], "needs --voc")],
+)
+def test_the_command_refuses_rows_that_cannot_be_made_before_it_makes_others(rows, refusal, run, stl10_folder, capsys):
     with pytest.raises(SystemExit):
-        main(["evaluate", "linear", str(run), "--stl10", str(stl10_folder), "--rows", "alexnet"])
-    assert "choose of random, " in capsys.readouterr().err
+        main(["evaluate", "linear", str(run), "--stl10", str(stl10_folder), "--rows", *rows])
+    assert refusal in capsys.readouterr().err
+    assert not (run / "evaluation" / "linear").exists()
 
 
 def test_the_command_prints_the_table(run, stl10_folder, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorbms_fast.cli import main
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.errors import UserError
@@ -88,8 +89,11 @@ def test_quality_is_l1_and_psnr(store):
     assert found["psnr"] == pytest.approx(np.mean(psnr), rel=1e-4)
 
 
-def test_mistakes(store, tmp_path):
-    with pytest.raises(UserError, match="choose of resize-sn"):
-        calibrate("bilinear", CONFIG, store, 1, tmp_path, CPU)
+def test_mistakes(store, tmp_path, capsys):
+    asked = f"evaluate calibration {store.path} --out {tmp_path / 'out'} --variants resize bilinear"
+    with pytest.raises(SystemExit):
+        main(asked.split())
+    assert "'bilinear': choose of resize-sn" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists(), "nothing was trained before"
     with pytest.raises(UserError, match="lower --batch-size"):
         calibrate("resize", replace(CONFIG, batch_size=24), store, 1, tmp_path, CPU)
