@@ -304,10 +304,11 @@ class Training:
         for message in collapsed(iteration, states):
             tqdm.write(message)
         if ended and levels["PSNR of I_hat"] < levels["one color"]:
+            other_betas = "" if config.optim.betas == (0.9, 0.999) else "--optim.betas 0.9 0.999 or "
             tqdm.write(
                 f"warning: it ends with reconstructions of {levels['PSNR of I_hat']:.1f} dB, worse than one color each "
-                f"({levels['one color']:.1f} dB): go on with more --iterations, or begin anew with --optim.betas 0.9 "
-                "0.999 or a lower --optim.generator-lr"
+                f"({levels['one color']:.1f} dB): go on with more --iterations, or begin anew with {other_betas}a "
+                "lower --optim.generator-lr"
             )
 
 
