@@ -5,11 +5,10 @@ from typing import Any, Literal
 
 import tyro
 
-from lorbms_fast.config import Kernels, Precision, preset_named
+from lorbms_fast.config import Count, Kernels, Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.first_use import tried
 from lorbms_fast.engine.precision import chosen_precision
-from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.apart import compare_steps
 from lorbms_fast.measurement.machine import machine
 
@@ -18,8 +17,8 @@ def bench(
     what: tyro.conf.Positional[Literal["step"]] = "step",
     /,
     *,
-    batch_size: int = 12,
-    rounds: int = 5,
+    batch_size: Count = 12,
+    rounds: Count = 5,
     device: str = "cpu",
     graphs: Literal["on", "off"] = "on",
     kernels: Kernels = "auto",
@@ -50,8 +49,6 @@ def bench(
         json: Print JSON.
     """
     model = preset_named(preset).model
-    if batch_size < 1 or rounds < 1:
-        raise UserError(f"--batch-size {batch_size} --rounds {rounds}: use 1 or more of each")
     where = device_named(device)
     precision = chosen_precision(precision, where)
     on_gpu = where.type == "cuda"

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import Precision, preset_named
+from lorbms_fast.config import Count, Precision, Rate, preset_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import TRITON
 
@@ -25,10 +25,10 @@ def plan(
     *,
     gpu: str = "",
     preset: str = "thesis",
-    batch_size: int = 12,
+    batch_size: Count = 12,
     precision: Precision = "bfloat16",
-    images: int = IMAGES,
-    epochs: float = 50,
+    images: Count = IMAGES,
+    epochs: Rate = 50,
     measured: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -62,10 +62,8 @@ def plan(
     if measured is not None:
         _compare(measured, chosen[0] if gpu else None, json)
         return
-    if min(batch_size, images // max(batch_size, 1), epochs) <= 0:
-        raise UserError(
-            f"--batch-size {batch_size} --images {images} --epochs {epochs}: give more than nothing of each"
-        )
+    if images < batch_size:
+        raise UserError(f"--images {images} are too few for a batch of {batch_size}: lower --batch-size")
     chosen.sort(key=lambda one: one.name not in present)
     settings = {"preset": preset, "batch_size": batch_size, "precision": precision}
     _predict(chosen, present, settings, round(epochs * (images // batch_size)), json)

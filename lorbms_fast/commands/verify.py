@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import Impl, preset_named
+from lorbms_fast.config import Count, Impl, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.first_use import Tried
 from lorbms_fast.engine.precision import chosen_precision
@@ -28,7 +28,7 @@ def verify(
     dtype: Literal["float64", "float32"] = "float64",
     device: str = "cpu",
     preset: str = "thesis",
-    batch_size: int = 12,
+    batch_size: Count = 12,
     kernels: Tried = "auto",
     retune: bool = False,
 ) -> None:

@@ -67,6 +67,9 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
         ("compose Y", "--scenes", "-1"),
         ("demo", "--scenes", "-1"),
         ("profile", "--top", "0"),
+        ("bench", "--rounds", "0"),
+        ("plan", "--epochs", "nan"),
+        ("verify", "--batch-size", "0"),
     ],
 )
 def test_numbers_that_cannot_be_are_told_before_anything_is_looked_for(command, option, value, capsys):
