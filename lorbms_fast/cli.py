@@ -130,6 +130,7 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _call(name: str, arguments: Sequence[str]) -> None:
+    os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # which tyro would show in its boxes
     import tyro  # here, not above: where only the layers are installed, neither of the two is
     from pydantic import ValidationError
 

@@ -310,7 +310,14 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
 
 def describe(error: ValidationError, as_options: bool = False) -> str:
     """Say on one line which settings, or options of the command line, cannot be, and why."""
-    faults = [(".".join(map(str, one["loc"])), _shown(one["input"]), one["msg"]) for one in error.errors()]
+    faults = [
+        (
+            ".".join(str(part) for part in one["loc"] if not (as_options and isinstance(part, int))),
+            _shown(one["input"]),
+            one["msg"].removeprefix("Value error, "),
+        )
+        for one in error.errors()
+    ]
     if as_options:
         return "; ".join(f"--{name.replace('_', '-')} {value}: {why}" for name, value, why in faults)
     return "; ".join(f"{name} = {value}: {why}" for name, value, why in faults)

@@ -3,13 +3,20 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
-from lorbms_fast.config import TrainConfig
+from lorbms_fast.config import Rate, TrainConfig
 from lorbms_fast.models.variants import changed
 
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("name the lowest value first")
+    return ends
+
+
+Range = Annotated[tuple[Rate, Rate], AfterValidator(_in_order)]
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
         ("train X --out Y", "--seed", "-1"),
         ("train X --out Y", "--epochs", "nan"),
         ("search X --out Y", "--slices", "0"),
+        ("search X --out Y", "--adv", "inf 1"),
         ("render X", "--samples", "-1"),
         ("render X", "--draw", "-1"),
         ("export X --out Y", "--examples", "-1"),
@@ -73,8 +74,22 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
     ],
 )
 def test_numbers_that_cannot_be_are_told_before_anything_is_looked_for(command, option, value, capsys):
-    assert run(*command.split(), option, value) == 2
-    assert re.fullmatch(rf"lorbms-fast: {option} {value}: Input should be .*\n", capsys.readouterr().err)
+    assert run(*command.split(), option, *value.split()) == 2
+    wrong = rf"{float(value.split()[0])}" if " " in value else value
+    assert re.fullmatch(rf"lorbms-fast: {option} {wrong}: Input should be .*\n", capsys.readouterr().err)
+
+
+def test_a_range_from_its_end_to_its_beginning_is_refused(capsys):
+    assert run("search", "X", "--out", "Y", "--adv", "0.2", "0.1") == 2
+    assert capsys.readouterr().err == "lorbms-fast: --adv (0.2, 0.1): name the lowest value first\n"
+
+
+def test_a_box_about_a_setting_names_no_page_of_a_library():
+    command = [sys.executable, "-m", "lorbms_fast", "train", "X", "--out", "Y", "--optim.betas", "2", "0.9"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False, text=True)
+    assert done.returncode == 2
+    assert "Input should be less than 1" in done.stderr
+    assert "http" not in done.stderr
 
 
 def test_the_version_is_told(capsys):
