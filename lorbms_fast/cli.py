@@ -173,7 +173,8 @@ def _load(name: str, arguments: Sequence[str]) -> Any:
     module = importlib.import_module(f"lorbms_fast.commands.{name}")
     if hasattr(module, "for_arguments"):
         return module.for_arguments(arguments)
-    return importlib.import_module("pydantic").validate_call(getattr(module, name))
+    flowing = importlib.import_module("lorbms_fast.commands.options").flowing
+    return importlib.import_module("pydantic").validate_call(flowing(getattr(module, name)))
 
 
 def _help() -> str:

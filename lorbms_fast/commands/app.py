@@ -1,15 +1,13 @@
 """`lorbms-fast app`: look at a run and try transfers in the browser."""
 
 import webbrowser
-from pathlib import Path
-
-import tyro
 
 from lorbms_fast.app.server import HOST, serve
 from lorbms_fast.app.view import RunView
+from lorbms_fast.commands.options import RunFolder
 
 
-def app(run: tyro.conf.Positional[Path], /, *, port: int = 8000, open: bool = False) -> None:
+def app(run: RunFolder, /, *, port: int = 8000, open: bool = False) -> None:
     """Serve a page on this machine: transfers by drag and click, neighbours, curves and sheets.
 
     The page can be reached from this machine only. For a run on another machine, forward the port, e.g.

@@ -1,10 +1,8 @@
 """`lorbms-fast check`: compare a store with its checksums."""
 
 import sys
-from pathlib import Path
 
-import tyro
-
+from lorbms_fast.commands.options import StoreFolder
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import FILE, NeighbourTable
 from lorbms_fast.dataloader.places import url_of
@@ -12,7 +10,7 @@ from lorbms_fast.dataloader.store import ImageStore, damaged
 from lorbms_fast.progress import tqdm
 
 
-def check(store: tyro.conf.Positional[Path], /) -> None:
+def check(store: StoreFolder, /) -> None:
     """Read a whole store and compare every file with the checksum noted when it was written.
 
     Exit status 0: everything is as it was written; 1: the damaged files are named; 2: it cannot be opened at all.

@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import save_file
 
 from lorbms_fast.atomic_io import atomic_folder
+from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Natural
 from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.errors import UserError
@@ -25,7 +25,7 @@ from lorbms_fast.tiles import is_grid
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(run: tyro.conf.Positional[Path], /, *, out: Path, web: Path | None = None, examples: Natural = 12) -> None:
+def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: Natural = 12) -> None:
     """Write a run's encoder and decoder for use without this program.
 
     OUT gets generator.safetensors (weights, spectral normalization done), encoder.onnx and decoder.onnx (any batch

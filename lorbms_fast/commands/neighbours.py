@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import exclusive_lock, full_disk_named
+from lorbms_fast.commands.options import StoreFolder
 from lorbms_fast.config import Count, Natural, Weight
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, NeighbourTable
@@ -39,7 +39,7 @@ REPORTED = 1_000_000
 
 
 def neighbours(
-    store: tyro.conf.Positional[Path],
+    store: StoreFolder,
     /,
     *,
     features: str = "efficientnet-lite0",

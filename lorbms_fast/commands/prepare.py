@@ -28,7 +28,7 @@ REASONS = 5
 
 
 def prepare(
-    source: tyro.conf.Positional[Path],
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")],
     /,
     *,
     out: Path,

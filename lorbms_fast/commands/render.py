@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import tyro
 
 from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Count, Natural
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.errors import UserError
@@ -21,7 +21,7 @@ STEPS = 9
 
 
 def render(
-    run: tyro.conf.Positional[Path],
+    run: RunFolder,
     /,
     *,
     samples: Count = 8,

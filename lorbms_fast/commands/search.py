@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.commands.options import StoreFolder
 from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.models.variants import with_variant
@@ -17,7 +18,7 @@ from lorbms_fast.search.space import Space
 
 
 def search(
-    store: tyro.conf.Positional[Path],
+    store: StoreFolder,
     /,
     *,
     out: Path,

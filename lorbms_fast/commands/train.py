@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from lorbms_fast.commands.options import flowing
 from lorbms_fast.config import TrainConfig, preset_named, read_config
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.differences import differences
@@ -48,7 +49,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
     preset_name, variant_name = named.preset or "thesis", named.variant or "thesis"
 
     def train(
-        store: tyro.conf.Positional[Path | None] = None,
+        store: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[STORE]")] = None,
         /,
         *,
         out: Path | None = None,
@@ -104,7 +105,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
                 run = _new(out, world, lambda folder: Run.create(folder, settings, images.path))
             run_training(replace(run, config=settings), images, world, other_images, retune)
 
-    return train
+    return flowing(train)
 
 
 def _new(out: Path, world: World, make: Callable[[Path], Run]) -> Run:

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import tyro
-
+from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.dataloader.decoders import read_rgb
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.resize import center_crop
@@ -14,9 +13,7 @@ from lorbms_fast.rendering.transfer import transfer as transfer_objects
 from lorbms_fast.run import Run, load_networks
 
 
-def transfer(
-    run: tyro.conf.Positional[Path], /, *, object: Path, scene: Path, mask: str = "0010", out: Path | None = None
-) -> None:
+def transfer(run: RunFolder, /, *, object: Path, scene: Path, mask: str = "0010", out: Path | None = None) -> None:
     """Decode a scene in which chosen quadrants come from another photo (Figure 4.3).
 
     Draws four images side by side: the object's photo, the scene, their pixel collage, the mixed scene.

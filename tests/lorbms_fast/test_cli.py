@@ -30,6 +30,20 @@ def test_every_command_explains_itself(command, capsys):
     assert f"usage: lorbms-fast {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["prepare"], "are left out. What is transparent becomes white;"),
+        (["train"], "for a run that is resumed"),
+        (["evaluate", "generation"], "Image stores with neighbours; the run's own by default."),
+    ],
+)
+def test_help_is_broken_where_lines_are_full(command, line, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(*command, "--help") == 0
+    assert line in capsys.readouterr().out
+
+
 def test_unknown_command(capsys):
     assert run("trian") == 2
     assert "'trian' is not a command" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from lorbms_fast.commands.evaluate.generation import generation
 from lorbms_fast.commands.evaluate.linear import linear
 from lorbms_fast.commands.evaluate.report import report
 from lorbms_fast.commands.evaluate.scenes import scenes
+from lorbms_fast.commands.options import flowing
 
 SUBCOMMANDS = (generation, linear, ablation, calibration, scenes, report)
 
@@ -20,6 +21,7 @@ def for_arguments(arguments: Sequence[str]) -> Any:
     """Make one type of all subcommands, which tyro reads a command line for."""
     return Union[  # noqa: UP007  # of as many as there are
         tuple(
-            Annotated[Any, tyro.conf.subcommand(made.__name__, constructor=validate_call(made))] for made in SUBCOMMANDS
+            Annotated[Any, tyro.conf.subcommand(made.__name__, constructor=validate_call(flowing(made)))]
+            for made in SUBCOMMANDS
         )
     ]

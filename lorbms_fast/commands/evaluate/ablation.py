@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lorbms_fast.commands.options import StoreFolder
 from lorbms_fast.config import Count, Rate, TrainConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -25,7 +26,7 @@ from lorbms_fast.training.setup import neighbour_batches
 
 
 def ablation(
-    store: tyro.conf.Positional[Path],
+    store: StoreFolder,
     /,
     *,
     out: Path,

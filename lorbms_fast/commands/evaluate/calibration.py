@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lorbms_fast.commands.options import StoreFolder
 from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -16,7 +16,7 @@ from lorbms_fast.evaluation.calibration.decoders import DECODERS
 
 
 def calibration(
-    store: tyro.conf.Positional[Path],
+    store: StoreFolder,
     /,
     *,
     out: Path,

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Natural
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -28,7 +28,7 @@ from lorbms_fast.training.setup import scene_batches
 
 
 def generation(
-    run: tyro.conf.Positional[Path],
+    run: RunFolder,
     /,
     *,
     stores: tuple[Path, ...] = (),

@@ -7,6 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
@@ -15,7 +16,7 @@ from lorbms_fast.evaluation.probe import LinearConfig
 
 
 def linear(
-    run: tyro.conf.Positional[Path],
+    run: RunFolder,
     /,
     *,
     stl10: Path,

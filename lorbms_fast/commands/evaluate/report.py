@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import tyro
-
+from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.evaluation.report import write_report
 
 
 def report(
-    run: tyro.conf.Positional[Path],
+    run: RunFolder,
     /,
     *,
     ablation: Path | None = None,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Count, Natural
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -18,7 +18,7 @@ from lorbms_fast.similarity.partial_search import digest_of_weights
 
 
 def scenes(
-    run: tyro.conf.Positional[Path],
+    run: RunFolder,
     /,
     *,
     store: Path | None = None,
