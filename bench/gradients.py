@@ -7,13 +7,10 @@ averages) on I_mix, on I_mix averaged over 4x4 pixels and on pasted pixels; how 
 I_hat and I_ref.
 """
 
-import sys
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from bench.moments import mixed, table
+from bench.moments import asked, mixed, table
 from lorbms_fast import losses
 from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.engine.collapse import gain
@@ -66,4 +63,4 @@ def _fine(images: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    table(Path(sys.argv[1]), [Path(store) for store in sys.argv[2:]], COLUMNS, measured)
+    table(*asked(__doc__), COLUMNS, measured)

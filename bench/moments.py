@@ -5,7 +5,7 @@ A row for each checkpoint and store: PSNR of I_hat in dB, over up to 100 images;
 normalizes with the batch's own averages).
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -30,6 +30,15 @@ COLUMNS = ("PSNR", "classifier: spread", "gain", "discriminator: spread", "gap")
 
 Measured = Callable[[Networks, Run, NeighbourBatches], Iterable[float]]
 """Function that measures the networks of a run, the classifier in training mode, on a store's images."""
+
+
+def asked(about: str) -> tuple[Path, list[Path]]:
+    """Read a run and stores from the command line, whose help says what the program is about."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("stores", type=Path, nargs="+")
+    found = parser.parse_args()
+    return found.run, found.stores
 
 
 def table(folder: Path, stores: Sequence[Path], columns: Sequence[str], measured: Measured) -> None:
@@ -64,4 +73,4 @@ def _measured(networks: Networks, run: Run, source: NeighbourBatches) -> list[fl
 
 
 if __name__ == "__main__":
-    table(Path(sys.argv[1]), [Path(store) for store in sys.argv[2:]], COLUMNS, _measured)
+    table(*asked(__doc__), COLUMNS, _measured)

@@ -41,6 +41,16 @@ def tables(found: list[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def replaced(page: str, name: str, content: str) -> str:
+    """The page with other content between the marks of a part; ValueError where it has no such part."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, there, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (there and ended):
+        raise ValueError(f"put the lines {begin} and {end} where the table belongs")
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
 def _bounded(found: list[Row]) -> str:
     lines = ["| what | the ceiling | its ms | ours, ms | part of its rate |", "|---|---|---:|---:|---:|"]
     for row in found:

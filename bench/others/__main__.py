@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from bench.others.models import CASES, channels_last, loss
+from bench.report import replaced
 from lorbms_fast.kernels import accelerate
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.measurement.machine import machine
@@ -29,7 +30,6 @@ from lorbms_fast.measurement.pairs import Pair, seconds
 from lorbms_fast.measurement.peak import Alive
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
-BEGIN, END = "<!-- models of others: begin -->", "<!-- models of others: end -->"
 LAYOUTS = ("contiguous", "channels_last")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -117,15 +117,6 @@ def rows(names: list[str], device: torch.device, rounds: int) -> Iterator[Row]:
         yield row
 
 
-def written(text: str, table: str) -> str:
-    """The page with another table; ValueError where it has no place for one."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{PAGE}: put the lines {BEGIN} and {END} where the table belongs")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
 def main() -> None:
     """Parse the command line, measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m bench.others", description=__doc__.partition("\n")[0])
@@ -141,7 +132,7 @@ def main() -> None:
     table = "\n".join([f"{date}, {machine()}.\n", HEAD, *map(str, found)])
     print(table)
     if device.type == "cpu" and not options.only:
-        PAGE.write_text(written(PAGE.read_text(), table))
+        PAGE.write_text(replaced(PAGE.read_text(), "models of others", table))
         print(f"{PAGE} is new", file=sys.stderr)
 
 

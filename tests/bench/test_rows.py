@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.report import Row, rows, tables
+import pytest
+
+from bench.report import Row, replaced, rows, tables
 from lorbms_fast.measurement.pairs import Pair
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +42,10 @@ def test_what_cannot_be_beaten_is_in_a_table_of_its_own():
     assert "| batches | 4000.0 | 2000.0 | **2.00** |" in compared
     assert "reading" not in compared
     assert "| reading | a plain copy | 1000.0 | 2000.0 | 0.50 |" in bounded
+
+
+def test_a_page_without_the_marks_of_a_part_stays_as_it_is():
+    page = "before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n"
+    assert replaced(page, "measured", "new") == page.replace("old", "new")
+    with pytest.raises(ValueError, match="<!-- measured: end -->"):
+        replaced(page.replace("measured: end", ""), "measured", "new")
