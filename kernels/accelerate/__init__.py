@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from torch import nn
 
 from lorbms_fast.kernels.accelerate.report import Report
-from lorbms_fast.kernels.accelerate.rules import MEMORY_RULES, RULES
+from lorbms_fast.kernels.accelerate.rules import MEMORY_RULES, RULES, Rule
 from lorbms_fast.kernels.accelerate.rules.spectral_norm import forget
 from lorbms_fast.kernels.accelerate.source import asks_for_types
 from lorbms_fast.kernels.accelerate.swapping import restored, with_partners
-from lorbms_fast.kernels.accelerate.uses import flows
+from lorbms_fast.kernels.accelerate.uses import flows, traced_once
 
 _WRAPPED = ("module", "_orig_mod")
 """What torch's own wrappers (DistributedDataParallel, torch.compile) call the model that they run."""
@@ -64,7 +64,11 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     for name in _WRAPPED:
         if type(model).__module__.startswith("torch.") and [*model._modules] == [name]:
             return Report([finding.below(name) for finding in accelerate(model.get_submodule(name), save_memory)])
-    rules = [*MEMORY_RULES, *RULES] if save_memory else RULES
+    with traced_once():
+        return _accelerated(model, [*MEMORY_RULES, *RULES] if save_memory else RULES)
+
+
+def _accelerated(model: nn.Module, rules: Iterable[Rule]) -> Report:
     kinds, before = {module: type(module) for module in model.modules()}, flows(model)
     report = Report([finding for rule in rules for finding in rule(model)])
     if not report.swapped:

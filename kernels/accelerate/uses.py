@@ -10,6 +10,8 @@ children but call them, and no attribute may lead to modules by another way (`so
 import copy
 import inspect
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +19,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from lorbms_fast.kernels.accelerate.source import calls_as_torch, held, only_calls_children
+from lorbms_fast.kernels.accelerate.swapping import Passed
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 _MODES = "modes"
+_traced: dict[tuple[nn.Module, bool], tuple[list[type], list[fx.Graph]]] | None = None
+"""Modules and what they are followed for, their classes and what was found, inside `traced_once`."""
 
 
 @dataclass
@@ -96,7 +101,8 @@ def _modes() -> tuple[object, ...]:
 def _is_known(module: nn.Module) -> bool:
     """Say whether it is a layer of torch's or of this package, which leads to no other module."""
     known = type(module).__module__.startswith(("torch.", "lorbms_fast."))
-    return known and not module._modules and "forward" not in vars(module)
+    leaf = all(type(child) is nn.Identity or isinstance(child, Passed) for child in module._modules.values())
+    return known and leaf and "forward" not in vars(module)
 
 
 def runs_in_turn(module: nn.Module) -> bool:
@@ -132,6 +138,28 @@ def graphs_of(module: nn.Module, nothing_else: bool = False) -> list[fx.Graph]:
 
     `nothing_else`: also if it leaves something in the module, which another one in its place would not.
     """
+    if _traced is None:
+        return _graphs_of(module, nothing_else)
+    kinds = [type(below) for below in module.modules()]
+    before, graphs = _traced.get((module, nothing_else), (None, []))
+    if before != kinds:
+        graphs = _graphs_of(module, nothing_else)
+        _traced[module, nothing_else] = kinds, graphs
+    return graphs
+
+
+@contextmanager
+def traced_once() -> Iterator[None]:
+    """Trace a module once inside, as long as it and all below it keep their classes, all that may change there."""
+    global _traced
+    outer, _traced = _traced, {}
+    try:
+        yield
+    finally:
+        _traced = outer
+
+
+def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
     if not any(child is not None for child in module._modules.values()) or type(module) in _CONTAINERS:
         return []
     if not calls_as_torch(module):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation, of_layer
+from lorbms_fast.kernels.accelerate.own_activation import own_activation, with_activation
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.dense_block import computed_by_blocks
 from lorbms_fast.kernels.accelerate.rules.devices import no_quick_norm, not_the_cpu
@@ -33,10 +34,11 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
     """
     if no_quick_norm(model) is not None:
         return
-    found = _without_dropouts(uses(model))
+    own = {m: activation for m in model.modules() if (activation := own_activation(m)) is not None}
+    found = _one_behind_the_other(own, _without_dropouts(_without_identities(uses(model))))
     names = {module: name for name, module in model.named_modules()}
-    norms = {m for m in model.modules() if type(m) in JOINED and _may_be_joined(m, model) and not has_hooks(m)}
-    norms -= computed_by_blocks(model)
+    norms = {m for m in model.modules() if type(m) in JOINED or m in own}
+    norms = {m for m in norms - computed_by_blocks(model) if _may_be_joined(m, model) and not has_hooks(m)}
     activations = {m for m in model.modules() if of_layer(m) not in (None, IDENTITY) and not has_hooks(m)}
     wanted = {norm: found[norm].after & activations for norm in norms}
     while True:
@@ -48,8 +50,10 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
     kinds = {module: type(module).__name__ for module in norms | activations}
     for module, name in names.items():
         if module in norms:
-            become(module, JOINED[type(module)], **_attributes(module, found[module]))
-            yield Finding(name, f"{kinds[module]} -> {type(module).__name__}")
+            kind = with_activation(type(module)) if module in own else JOINED[type(module)]
+            become(module, kind, **_attributes(module, found[module]))
+            ours = type(module).__name__ + (" of lorbms_fast" if module in own else "")
+            yield Finding(name, f"{kinds[module]} -> {ours}")
         elif wanted.get(module):
             opaque = found[module].opaque
             reason = "not each call is followed by one" if opaque is None else f"{opaque} cannot be followed"
@@ -71,6 +75,23 @@ def _may_be_joined(norm: nn.Module, model: nn.Module) -> bool:
     return why_not(norm) is None
 
 
+def _without_identities(found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
+    """Uses as if what hands its input on, as dropouts and blurs do that were not asked for, were not there."""
+    for module, of in found.items():
+        once = len(of.before) == len(of.after) == 1
+        if type(module) is nn.Identity and not has_hooks(module) and of.opaque is None and once:
+            _without(module, found)
+    return found
+
+
+def _without(module: nn.Module, found: dict[nn.Module, Uses]) -> None:
+    """Let what takes a module's result be what takes that of the one in front of it."""
+    (before,), (after,) = found[module].before, found[module].after
+    if before is not None and after is not None:
+        found[before].after = found[before].after - {module} | {after}
+        found[after].before = found[after].before - {module} | {before}
+
+
 def _without_dropouts(found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
     """Uses as if there were no dropout between a norm and a ReLU or LeakyReLU, which may as well be in front of it.
 
@@ -88,8 +109,18 @@ def _without_dropouts(found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
         if before is None or after is None or type(before) not in JOINED or activation is None:
             continue
         if activation.name in ("relu", "leaky_relu"):
-            found[before].after = found[before].after - {dropout} | {after}
-            found[after].before = found[after].before - {dropout} | {before}
+            _without(dropout, found)
+    return found
+
+
+def _one_behind_the_other(own: dict[nn.Module, nn.Module], found: dict[nn.Module, Uses]) -> dict[nn.Module, Uses]:
+    """Uses as if activations that norms themselves call were called behind them, and the result were theirs."""
+    for norm, activation in own.items():
+        if found[activation].before == {norm.drop}:
+            for reader in found[norm].after:
+                if reader is not None:
+                    found[reader].before = found[reader].before - {norm} | {None}
+            found[norm].after, found[activation].before = {activation}, {norm}
     return found
 
 

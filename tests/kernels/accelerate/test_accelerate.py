@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
 from torch.utils.checkpoint import checkpoint
@@ -348,6 +349,86 @@ def test_dropout_between_a_norm_and_its_activation(activation):
         torch.manual_seed(0)
         results.append(network(x))
     torch.testing.assert_close(*results)
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d, which is not needed here."""
+
+    __module__, __qualname__ = "timm.layers.norm_act", "BatchNormAct2d"
+
+    def __init__(self, channels, act, drop=nn.Identity):
+        super().__init__(channels)
+        self.drop, self.act = drop(), act
+
+    def forward(self, x):
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        running = self.running_mean, self.running_var
+        x = F.batch_norm(x, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
+        return self.act(self.drop(x))
+
+
+class BatchNormActOtherwise(BatchNormAct):
+    __qualname__ = "BatchNormAct2d"
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def timms(*kinds, act=nn.SiLU, drop=nn.Identity):
+    """With one more activation behind the norm's, as timm has an Identity and what attends to channels."""
+    kind, *more = kinds
+    norm = kind(4, act(), drop)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Identity(), *(layer() for layer in more), nn.Conv2d(4, 4, 1))
+
+
+@layouts
+def test_batch_norms_that_call_their_activation(channels_last):
+    model, x = timms(BatchNormAct, nn.SiLU).double(), torch.randn(2, 3, 6, 5).double()
+    if channels_last:
+        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    plain = copy.deepcopy(model)
+    report = accelerate(model)
+    assert [(f.where, f.what) for f in report.swapped] == [
+        ("1", "BatchNormAct -> BatchNormAct2d of lorbms_fast"), ("1.act", "SiLU -> computed by 1"),
+    ]  # fmt: skip
+    assert isinstance(model[1], BatchNormAct)
+    assert isinstance(model[1], BatchNormAct2d)
+    assert isinstance(model[1].act, Passed)
+    assert type(model[3]) is nn.SiLU
+    assert not accelerate(model).swapped
+    assert_close(trained(copy.deepcopy(model), x), trained(copy.deepcopy(plain), x))
+    restore(model)
+    assert [type(module) for module in model.modules()] == [type(module) for module in plain.modules()]
+    assert_close(trained(model, x), trained(plain, x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: timms(BatchNormActOtherwise),
+        lambda: timms(BatchNormAct, drop=nn.Dropout),
+        lambda: timms(BatchNormAct, act=nn.Tanh),
+        lambda: timms(BatchNormAct, act=nn.Identity),
+    ],
+)
+def test_batch_norms_that_call_something_else_stay(make):
+    model = make()
+    kinds = [type(module) for module in model.modules()]
+    accelerate(model)
+    assert [type(module) for module in model.modules()] == kinds
+
+
+def test_identities_between_a_norm_and_its_activation():
+    """As timm and MONAI have them where a dropout or a blur was not asked for."""
+    model, x = nn.Sequential(nn.InstanceNorm2d(3), nn.Identity(), nn.Identity(), nn.SiLU()), torch.randn(2, 3, 4, 4)
+    expected = model(x)
+    assert [finding.where for finding in accelerate(model).swapped] == ["0", "3"]
+    torch.testing.assert_close(model(x), expected)
+    model[1].register_forward_hook(lambda *_: None)
+    restore(model)
+    assert [finding.where for finding in accelerate(model).swapped] == ["0"]
+    assert type(model[3]) is nn.SiLU
 
 
 def test_a_model_of_one_layer():
