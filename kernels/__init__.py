@@ -32,6 +32,14 @@ from lorbms_fast.kernels.instance_norm import (
 )
 from lorbms_fast.kernels.max_pool import MaxPool2x2, max_pool2x2
 from lorbms_fast.kernels.passes import Pass, passes
+from lorbms_fast.kernels.product_conv import (
+    ProductConv2d,
+    ProductConv3d,
+    ProductConvTranspose2d,
+    ProductConvTranspose3d,
+    product_conv,
+    product_conv_transposed,
+)
 from lorbms_fast.kernels.resize_conv import FoldedTaps, ResizeConv2d, fold_taps, resize_conv
 from lorbms_fast.kernels.spectral_norm import (
     SpectralConv2d,
@@ -48,10 +56,12 @@ from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, wi
 __all__ = [
     "BatchNormAct", "BatchNormAct2d", "BatchNormAct3d", "CoordConv2d", "DenseBlock", "DenseNetBlock", "FoldedTaps",
     "GroupedBatchNorm2d", "Impl", "InstanceNorm2d", "InstanceNorm3d", "InstanceNormAct", "InstanceNormAct2d",
-    "InstanceNormAct3d", "InstanceNormReLU", "MaxPool2x2", "PackedLayers", "Pass", "ResizeConv2d", "SpectralConv2d",
-    "SpectralNorm", "UpsampleConv2d", "WinogradConv2d", "WinogradConv3d", "accelerate", "advance_all_u", "advance_u",
-    "batch_norm_act", "coord_conv2d", "dense_block", "dense_block_activated", "dense_block_maps", "fan_out",
-    "fold_taps", "grouped_batch_norm", "instance_norm", "instance_norm_act", "instance_norm_relu", "max_pool2x2",
-    "pack_layers", "passes", "relu_grouped_batch_norm", "resize_conv", "restore", "spectral_norm", "spectral_norm_all",
-    "spectral_norm_through", "upsample_conv", "use_impl", "winograd_conv2d", "winograd_conv3d",
+    "InstanceNormAct3d", "InstanceNormReLU", "MaxPool2x2", "PackedLayers", "Pass", "ProductConv2d", "ProductConv3d",
+    "ProductConvTranspose2d", "ProductConvTranspose3d", "ResizeConv2d", "SpectralConv2d", "SpectralNorm",
+    "UpsampleConv2d", "WinogradConv2d", "WinogradConv3d", "accelerate", "advance_all_u", "advance_u", "batch_norm_act",
+    "coord_conv2d", "dense_block", "dense_block_activated", "dense_block_maps", "fan_out", "fold_taps",
+    "grouped_batch_norm", "instance_norm", "instance_norm_act", "instance_norm_relu", "max_pool2x2", "pack_layers",
+    "passes", "product_conv", "product_conv_transposed", "relu_grouped_batch_norm", "resize_conv", "restore",
+    "spectral_norm", "spectral_norm_all", "spectral_norm_through", "upsample_conv", "use_impl", "winograd_conv2d",
+    "winograd_conv3d",
 ]  # fmt: skip

@@ -1,0 +1,150 @@
+"""Convolutions of few positions and many channels, transposed ones too, as products with the weight as it lies."""
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from lorbms_fast.kernels._common.cpp.vectors import LANES
+from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
+from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels.product_conv import fused, reference
+from lorbms_fast.kernels.product_conv.reference import Sizes
+
+
+def product_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sizes = 1, padding: int | Sizes = 0,
+    impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
+    """Convolve, `F.conv2d` or `F.conv3d`, where it pays by one product with the weight as it lies in memory.
+
+    >>> x, weight = torch.randn(1, 256, 8, 8), torch.randn(256, 256, 4, 4)
+    >>> plain = torch.nn.functional.conv2d(x, weight, stride=2, padding=1)
+    >>> torch.testing.assert_close(product_conv(x, weight, stride=2, padding=1), plain, rtol=1e-4, atol=1e-3)
+
+    It pays for weights of 131,072 values and more that some dozen positions are multiplied with: torch brings a weight
+    into another order at every call, which takes longer than those products. That is for float32, and for maps of
+    bfloat16 (autocast's) beside a weight of float32, on a CPU with AVX2 or AVX-512, a C++ compiler and, for bfloat16,
+    without AMX, with channels in multiples of 16. Anything else is torch's own. All is multiplied and summed in
+    float32. For the backward it keeps x and the weight.
+
+    Args:
+        x: (N, C, H, W) or (N, C, D, H, W).
+        weight: (O, C, *taps).
+        bias: (O,) or None.
+        stride: of all dimensions of positions, or of each.
+        padding: zeros on each side, likewise.
+        impl: form to run, `reference` or `fused`; None takes the one in force. There is no Triton kernel.
+
+    Returns:
+        What torch's gives, in the layout that torch's own has.
+    """
+    stride, padding = (_of_each(value, x.dim() - 2) for value in (stride, padding))
+    form = reference if select_impl(impl, x) == "reference" else fused
+    return form.product_conv(x, weight, bias, stride, padding)
+
+
+def product_conv_transposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Sizes = 1, padding: int | Sizes = 0,
+    output_padding: int | Sizes = 0, impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
+    """Convolve the other way round, `F.conv_transpose2d` or `F.conv_transpose3d`; the rest as at `product_conv`.
+
+    >>> x, weight = torch.randn(1, 256, 4, 4), torch.randn(256, 256, 4, 4)
+    >>> plain = torch.nn.functional.conv_transpose2d(x, weight, stride=2, padding=1)
+    >>> torch.testing.assert_close(product_conv_transposed(x, weight, None, 2, 1), plain, rtol=1e-4, atol=1e-3)
+
+    The weight is (C, O, *taps); `output_padding` positions more come out at the end of each dimension.
+    """
+    sizes = (_of_each(value, x.dim() - 2) for value in (stride, padding, output_padding))
+    form = reference if select_impl(impl, x) == "reference" else fused
+    return form.product_conv_transposed(x, weight, bias, *sizes)
+
+
+def _of_each(value: int | Sizes, dimensions: int) -> Sizes:
+    return (value,) * dimensions if isinstance(value, int) else value
+
+
+class _ProductConv(_ConvNd):
+    _dimensions: int
+    impl: Impl | None = None
+
+    def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.impl = checked_impl(impl)
+
+    @leaf
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """As torch's; only what is transposed takes an `output_size`."""
+        if output_size is not None or not self._asks(input):
+            return super().forward(input, *(() if output_size is None else (output_size,)))
+        stride, padding, more = self.stride, self.padding, self.output_padding
+        assert not isinstance(padding, str)  # by a name, which is not asked about
+        if self.transposed:
+            return product_conv_transposed(input, self.weight, self.bias, stride, padding, more, self.impl)
+        return product_conv(input, self.weight, self.bias, stride, padding, self.impl)
+
+    def _asks(self, input: Tensor) -> bool:
+        """Say whether to ask if it pays, which takes a while."""
+        if torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions:
+            return False
+        few = fused.MOST * self.in_channels * (1 if self.transposed else prod(_of_each(self.stride, self._dimensions)))
+        return input.numel() <= few and why_no_product_conv(self) is None
+
+
+class ProductConv2d(_ProductConv, nn.Conv2d):
+    """`torch.nn.Conv2d`, by `product_conv` where that pays; arguments, parameters and state dict are torch's.
+
+    >>> ProductConv2d(256, 256, 4, stride=2, padding=1)(torch.randn(1, 256, 8, 8)).shape
+    torch.Size([1, 256, 4, 4])
+    """
+
+    _dimensions = 2
+
+
+class ProductConv3d(_ProductConv, nn.Conv3d):
+    """`torch.nn.Conv3d`, by `product_conv` where that pays; arguments, parameters and state dict are torch's.
+
+    >>> ProductConv3d(128, 128, 3, stride=2, padding=1)(torch.randn(1, 128, 4, 4, 4)).shape
+    torch.Size([1, 128, 2, 2, 2])
+    """
+
+    _dimensions = 3
+
+
+class ProductConvTranspose2d(_ProductConv, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d`, by `product_conv_transposed` where that pays; all else is torch's.
+
+    >>> ProductConvTranspose2d(256, 256, 4, stride=2, padding=1)(torch.randn(1, 256, 4, 4)).shape
+    torch.Size([1, 256, 8, 8])
+    """
+
+    _dimensions = 2
+
+
+class ProductConvTranspose3d(_ProductConv, nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d`, by `product_conv_transposed` where that pays; all else is torch's.
+
+    >>> ProductConvTranspose3d(256, 128, 2, stride=2)(torch.randn(1, 256, 2, 2, 2)).shape
+    torch.Size([1, 128, 4, 4, 4])
+    """
+
+    _dimensions = 3
+
+
+def why_no_product_conv(conv: _ConvNd) -> str | None:
+    """Why a convolution cannot be such a product, or never pays as one, whatever the input; None if it may."""
+    if "_conv_forward" in vars(conv):
+        return "was changed"
+    sizes = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.output_padding
+    if not all(isinstance(size, tuple) for size in sizes) or len({*map(len, sizes)}) > 1:
+        return "sizes are not a number for each dimension"
+    if conv.groups > 1 or conv.padding_mode != "zeros" or {*conv.dilation} != {1} or {*conv.kernel_size} == {1}:
+        return "with groups, dilation or other edges than zeros, or of one tap"
+    if conv.in_channels % LANES or conv.out_channels % LANES:
+        return "channels, in and out, are not multiples of 16"
+    if conv.in_channels * conv.out_channels * prod(conv.kernel_size) < fused.LEAST:
+        return f"fewer than {fused.LEAST} values in the weight"
+    return None

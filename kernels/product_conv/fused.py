@@ -1,0 +1,198 @@
+"""A convolution as one matrix product with the weight as it lies in memory, where that is faster than torch's own.
+
+Torch's own brings a weight into another order at every call, forward and backward: where positions are few and channels
+many that takes longer than the products, which read the weight once. Both kinds of convolution are between small maps
+and large ones. With a row of a matrix for what a small position sees of the large maps, they and their gradients are
+
+    convolution:    small = rows(large) W^T,    its gradient to large = added(small W),     to W: small^T rows(large)
+    transposed:     large = added(small W),     its gradient to small = rows(large) W^T,    to W: small^T rows(large)
+
+`added` adds rows up where they were seen: in 16 bits, rounded products in float32.
+"""
+
+from functools import cache, partial
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
+from lorbms_fast.kernels._common.cpp import line_stride, plain
+from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST
+from lorbms_fast.kernels.product_conv import cpp, reference
+from lorbms_fast.kernels.product_conv.reference import Sizes
+
+LEAST = 1 << 17
+"""Values of a weight, with fewer of which calls take the time."""
+MANY = 1 << 19
+"""Values of a weight which no core keeps in its own cache."""
+MOST = 96
+"""Positions, with more of which it never pays."""
+
+
+class Window(NamedTuple):
+    """Which positions of the large maps small ones see, along each axis: from `step * i - before` on, as taps are."""
+
+    step: Sizes
+    before: Sizes
+
+
+def product_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes) -> Tensor:
+    """Compute what `reference.py` defines, in the layout that torch's own has."""
+    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=False)
+    size = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in axes)
+    if not _takes(x, weight, bias, 1, size, size):
+        return reference.product_conv(x, weight, bias, stride, padding)
+    return _applied(_Convolution, Window(stride, padding), size, x, weight, bias)
+
+
+def product_conv_transposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes, output_padding: Sizes
+) -> Tensor:
+    """The same, transposed."""
+    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, output_padding, strict=False)
+    size = tuple((n - 1) * s - 2 * p + k + more for n, k, s, p, more in axes)
+    if not _takes(x, weight, bias, 0, size, x.shape[2:]):
+        return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
+    return _applied(_Transposed, Window(stride, padding), size, x, weight, bias)
+
+
+def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Sizes, small: Sizes) -> bool:
+    """Say whether x and a weight, whose dimension `read` are x's channels, are what loops read, and it pays."""
+    tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
+    dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
+    return (
+        x.dim() == weight.dim() == 2 + len(size)
+        and x.dim() in CHANNELS_LAST
+        and x.shape[1] == weight.shape[read]
+        and min(x.numel(), *weight.shape, *size) > 0
+        and all(plain(t) and t.dtype in dtypes for t in tensors)
+        and weight.dtype is torch.float32
+        and weight.shape[0] % LANES == weight.shape[1] % LANES == 0
+        and (bias is None or bias.shape == weight.shape[1 - read : 2 - read])
+        and pays(len(x) * prod(small), weight.shape, dtype, _multiplied(x, weight.shape[2:], dtype))
+        and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST[weight.dim()]))
+        and _taken(x)
+    )
+
+
+@cache
+def pays(positions: int, weight: Sizes, dtype: torch.dtype, multiplied: bool) -> bool:
+    """Say whether so many small positions are few beside a weight of this shape.
+
+    Where they are, torch's time goes into another order of the weight, and ours into reading it; `multiplied`: torch,
+    too, has a product for it. Measured on an AMD EPYC with AVX-512, where bfloat16 is multiplied twice as fast.
+    """
+    values = prod(weight)
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or values < LEAST:
+        return False
+    if dtype == torch.float32:
+        return (
+            (values >= MANY and 12 <= positions <= MOST)
+            if multiplied
+            else positions <= (MOST if values >= MANY else 48)
+        )
+    return dtype == torch.bfloat16 and not has_amx() and positions <= (64 if values >= MANY else 36)
+
+
+def _multiplied(x: Tensor, taps: Sizes, dtype: torch.dtype) -> bool:
+    """Say whether torch multiplies matrices for this: single small samples in float32, by few taps."""
+    return dtype == torch.float32 and len(x) == 1 and x.numel() <= 20480 and min(taps[-2:]) <= 3
+
+
+def _applied(function: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    dtype = compute_dtype(x)
+    with no_autocast(x):
+        result: Tensor = function.apply(window, size, x.to(dtype), weight, bias)
+    return result
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.window = window
+        y = _empty(x, (len(x), len(weight), *size), _layout(x, weight))
+        cpp.to_small(_readable(x), weight, bias, y, *window)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, bias = ctx.saved_tensors
+        if double_backward.asked_for(grad):
+            definition = partial(_convolved, ctx.window)
+            return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:]
+        g, to_x, to_weight = _readable(grad), None, None
+        if needs_x:
+            cpp.to_large(g, weight, None, to_x := _empty(x, x.shape, _layout(x, weight)), *ctx.window)
+        if needs_weight:
+            cpp.to_weight(_readable(x), g, to_weight := torch.empty_like(weight), *ctx.window)
+        return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None
+
+
+class _Transposed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.window, ctx.size = window, size
+        y = _empty(x, (len(x), weight.shape[1], *size), _layout(x, weight))
+        cpp.to_large(_readable(x), weight, bias, y, *window)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, bias = ctx.saved_tensors
+        if double_backward.asked_for(grad):
+            definition = partial(_transposed, ctx.window, ctx.size)
+            return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:]
+        g, to_x, to_weight = _readable(grad), None, None
+        if needs_x:
+            cpp.to_small(g, weight, None, to_x := _empty(x, x.shape, _layout(x, weight)), *ctx.window)
+        if needs_weight:
+            cpp.to_weight(g, _readable(x), to_weight := torch.empty_like(weight), *ctx.window)
+        return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None
+
+
+def _sums(grad: Tensor, bias: Tensor) -> Tensor:
+    return grad.sum((0, *range(2, grad.dim())), dtype=bias.dtype)
+
+
+def _empty(like: Tensor, shape: Sizes, layout: torch.memory_format) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, memory_format=layout)
+
+
+def _readable(maps: Tensor) -> Tensor:
+    return maps if _taken(maps) else maps.contiguous()
+
+
+def _taken(maps: Tensor) -> bool:
+    return cpp.LOOPS.take(maps) or cpp.LOOPS.take_rows(maps)
+
+
+def _layout(*tensors: Tensor) -> torch.memory_format:
+    """The layout that torch gives to what it computes of these."""
+    layout = CHANNELS_LAST[tensors[0].dim()]
+    return layout if any(map(_in_lines, tensors)) else torch.contiguous_format
+
+
+def _in_lines(maps: Tensor) -> bool:
+    return maps.stride(1) == 1 and line_stride(maps) is not None and not maps.is_contiguous()
+
+
+def _convolved(window: Window, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return reference.product_conv(x, *_cast(x, weight, bias), *window)
+
+
+def _transposed(window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    axes = zip(size, x.shape[2:], weight.shape[2:], *window, strict=True)
+    more = tuple(n - (m - 1) * s + 2 * p - k for n, m, k, s, p in axes)
+    return reference.product_conv_transposed(x, *_cast(x, weight, bias), *window, more)
+
+
+def _cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return weight.to(x.dtype), None if bias is None else bias.to(x.dtype)

@@ -1,0 +1,339 @@
+"""Convolutions as products with their weights as they lie: against torch's, in all that users see."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lorbms_fast.kernels import (
+    ProductConv2d,
+    ProductConv3d,
+    ProductConvTranspose2d,
+    ProductConvTranspose3d,
+    accelerate,
+    product_conv,
+    product_conv_transposed,
+    restore,
+    use_impl,
+)
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.cpp.vectors import has_amx
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST
+from lorbms_fast.kernels._common.winograd import cpp as winograd
+from lorbms_fast.kernels.product_conv import fused
+
+# Of the largest result: all is summed in float32, and results of bfloat16 are rounded once.
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
+OURS = {nn.Conv2d: ProductConv2d, nn.Conv3d: ProductConv3d}
+OURS |= {nn.ConvTranspose2d: ProductConvTranspose2d, nn.ConvTranspose3d: ProductConvTranspose3d}
+kinds = pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
+layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
+
+
+@pytest.fixture(autouse=True)
+def everywhere(monkeypatch):
+    """Take all shapes whose channels come in vectors, whether it pays or not."""
+    if not winograd.runs():
+        pytest.skip("no AVX2, or no C++ compiler")
+    monkeypatch.setattr(fused, "pays", lambda positions, weight, dtype, multiplied: dtype in TOLERANCE)
+    monkeypatch.setattr(fused, "LEAST", 0)
+    monkeypatch.setattr(fused, "MOST", 1 << 20)
+
+
+def drawn(*shape: int, seed: int = 0, channels_last: bool = False) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=CHANNELS_LAST[x.dim()]) if channels_last else x
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return (found.double() - expected.double()).abs().max().item() <= tolerance * expected.abs().max().item()
+
+
+def is_ours(y: Tensor) -> bool:
+    return type(y.grad_fn).__name__ in ("_ConvolutionBackward", "_TransposedBackward")
+
+
+def made(kind: type, channels_last: bool = False, **options: object) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Ours and torch's, with the same parameters, and what they read."""
+    torch.manual_seed(0)
+    theirs = kind(16, 32, **{"kernel_size": 4, "stride": 2, "padding": 1, **options})
+    dimensions = len(theirs.kernel_size)
+    if channels_last:
+        theirs = theirs.to(memory_format=CHANNELS_LAST[2 + dimensions])
+    ours = copy.deepcopy(theirs)
+    ours.__class__ = OURS[kind]
+    return ours, theirs, drawn(2, 16, *(5, 6, 4)[:dimensions], channels_last=channels_last)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("transposed", [False, True], ids=["convolution", "transposed"])
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(1, 3), C=st.sampled_from([16, 48]), O=st.sampled_from([16, 32]),
+    axes=st.lists(
+        st.tuples(st.integers(1, 5), st.integers(2, 4), st.integers(1, 3), st.integers(0, 1), st.integers(0, 1)),
+        min_size=2, max_size=3,
+    ),
+    layouts=st.tuples(*[st.booleans()] * 3), shifted=st.booleans(), threads=st.integers(1, 3),
+)  # fmt: skip
+def test_as_in_float64_and_laid_out_as_torchs(dtype, transposed, n, C, O, axes, layouts, shifted, threads):
+    if not transposed:
+        axes = [(max(size, k - 2 * p), k, s, p, 0) for size, k, s, p, _ in axes]
+    axes = [(size + (p if transposed else 0), k, s, p, min(more, s - 1)) for size, k, s, p, more in axes]
+    size, taps, stride, padding, more = (tuple(numbers) for numbers in zip(*axes, strict=True))
+    shapes = (n, C, *size), (C, O, *taps) if transposed else (O, C, *taps)
+    x, W = (drawn(*shape, seed=i, channels_last=layouts[i]) for i, shape in enumerate(shapes))
+    inputs = [x.to(dtype).requires_grad_(), W.requires_grad_(), *([drawn(O).requires_grad_()] if shifted else [])]
+    sizes = (stride, padding, more) if transposed else (stride, padding)
+
+    def of_torch(x, W, b=None):
+        kind = f"conv_transpose{len(size)}d" if transposed else f"conv{len(size)}d"
+        return getattr(F, kind)(x, W, b, *sizes)
+
+    cast = [t.detach().to(dtype).requires_grad_() for t in inputs]
+    theirs = of_torch(*cast)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.autocast("cpu", enabled=dtype == torch.bfloat16):
+            function = product_conv_transposed if transposed else product_conv
+            y = function(*inputs, *([] if shifted else [None]), *sizes)
+        g = drawn(*y.shape, seed=3, channels_last=layouts[2]).to(dtype)
+        found = torch.autograd.grad(y, inputs, g)
+    finally:
+        torch.set_num_threads(before)
+    assert is_ours(y)
+    assert y.dtype == dtype
+    if len(size) == 2 or n > 1:  # of small single volumes torch's older code makes contiguous ones
+        assert y.stride() == theirs.stride()
+        assert found[0].stride() == torch.autograd.grad(theirs, cast, g)[0].stride()
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    true = of_torch(*exact)
+    for f, e in zip((y, *found), (true, *torch.autograd.grad(true, exact, g.double())), strict=True):
+        assert close(f, e, TOLERANCE[f.dtype])
+    assert [f.stride() for f in found[1:]] == [t.stride() for t in inputs[1:]]
+
+
+@kinds
+def test_the_same_bits_whatever_the_threads(kind):
+    ours, _, x = made(kind)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            y = ours(x.requires_grad_())
+            found.append((y, *torch.autograd.grad(y.sin().sum(), [x, *ours.parameters()])))
+    finally:
+        torch.set_num_threads(before)
+    assert is_ours(found[0][0])
+    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(others, found[0], strict=True))
+
+
+@kinds
+@layouts
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": 0, "bias": False},
+        {"kernel_size": 2, "padding": 0},
+        {"kernel_size": (2, 3)},
+        {"padding": "valid", "stride": 1},
+        {"padding_mode": "circular"},
+        {"dilation": 2},
+        {"groups": 2},
+        {"kernel_size": 1, "padding": 0},
+        {"out_channels": 24},
+    ],
+    ids=str,
+)
+def test_the_layer_is_torchs(kind, options, channels_last):
+    transposed, dimensions = "Transpose" in kind.__name__, 3 if "3d" in kind.__name__ else 2
+    if transposed and ("padding_mode" in options or isinstance(options.get("padding"), str)):
+        pytest.skip("torch's has none")
+    options = {"kernel_size": 4, "stride": 2, "padding": 1, "out_channels": 32, **options}
+    if isinstance(options["kernel_size"], tuple):
+        options["kernel_size"] = (*options["kernel_size"], 2)[:dimensions]
+    torch.manual_seed(0)
+    ours, theirs = OURS[kind](16, **options), kind(16, **options)
+    theirs.load_state_dict(ours.state_dict())
+    if channels_last:
+        ours, theirs = (conv.to(memory_format=CHANNELS_LAST[2 + dimensions]) for conv in (ours, theirs))
+    x = drawn(2, 16, *(5, 6, 5)[:dimensions], channels_last=channels_last)
+    assert repr(ours) == repr(theirs).replace("Conv", "ProductConv", 1)
+    y, expected = ours(input=x), theirs(x)
+    plain = {"padding": "valid", "padding_mode": "circular", "dilation": 2, "groups": 2, "kernel_size": 1}
+    assert is_ours(y) != any(plain.get(n) == o for n, o in options.items()) or options["out_channels"] == 24
+    assert y.stride() == expected.stride()
+    assert close(y, expected, 1e-5)
+    assert close(ours(x[0]), theirs(x[0]), 1e-5)
+    assert ours(x[:0]).shape == theirs(x[:0]).shape
+    assert copy.deepcopy(ours).to("meta")(x.to("meta")).shape == expected.shape
+    if transposed and dimensions == 2:
+        size = [side + 1 for side in y.shape[2:]]
+        assert close(ours(x, output_size=size), theirs(x, output_size=size), 1e-5)
+
+
+@kinds
+@layouts
+def test_under_autocast_weights_are_neither_copied_nor_their_gradients_rounded(kind, channels_last):
+    ours, theirs, x = made(kind, channels_last)
+    x.requires_grad_()
+    with torch.profiler.profile(record_shapes=True) as profile, torch.autocast("cpu", torch.bfloat16):
+        y = ours(x)
+    assert is_ours(y)
+    assert y.dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert y.stride() == theirs(x).stride()
+    copied = {str(event.input_shapes[:1]) for event in profile.events() if event.name == "aten::copy_"}
+    assert str([list(ours.weight.shape)]) not in copied
+    g = drawn(*y.shape).bfloat16()
+    found = torch.autograd.grad(y, [x, *ours.parameters()], g)
+    exact = theirs.double()
+    of_x = x.detach().bfloat16().double().requires_grad_()
+    expected = torch.autograd.grad(exact(of_x), [of_x, *exact.parameters()], g.double())
+    for f, e, tolerance in zip(found, expected, (2**-8, 1e-5, 1e-5), strict=True):
+        assert f.dtype == torch.float32
+        assert close(f, e, tolerance)
+
+
+@kinds
+@pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias"), ("x",), ("x", "weight")], ids=str)
+def test_what_needs_no_gradient(kind, frozen):
+    results = []
+    *convs, x = made(kind)
+    for conv in convs:
+        x = x.detach().clone()
+        for name, tensor in {"x": x, **dict(conv.named_parameters())}.items():
+            tensor.requires_grad_(name not in frozen)
+        conv(x).sin().sum().backward()
+        results.append([tensor.grad for tensor in (x, conv.weight, conv.bias)])
+    for f, e in zip(*results, strict=True):
+        assert (f is None) == (e is None)
+        assert f is None or close(f, e, 1e-5)
+
+
+@kinds
+@layouts
+def test_what_torch_transforms_and_what_is_done_behind_it(kind, channels_last):
+    ours, theirs, x = made(kind, channels_last)
+    x.requires_grad_()
+    parameters = [list(conv.parameters()) for conv in (ours, theirs)]
+
+    def agree(of, changes=1e-4):
+        for f, e in zip(of(ours, parameters[0]), of(theirs, parameters[1]), strict=True):
+            assert close(f, e, changes)
+
+    def penalty(conv, wanted):
+        (slope,) = torch.autograd.grad(conv(x).pow(3).sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), [x, *wanted[:1]])
+
+    def many(conv, wanted):
+        y = conv(x)
+        return torch.autograd.grad(y, [x, *wanted], torch.stack([y.detach(), y.detach().cos()]), is_grads_batched=True)
+
+    assert is_ours(ours(x))
+    agree(lambda conv, wanted: torch.autograd.grad(conv(x).mul_(2).relu_().sum(), [x, *wanted]))
+    agree(lambda conv, wanted: torch.autograd.grad(conv(x).sum(), [x, *wanted]))  # one value, of no memory of its own
+    agree(lambda conv, _: [conv(x.detach()[:, :1].expand_as(x)), conv(x.detach()[..., ::2])])
+    agree(penalty)
+    agree(many)
+    agree(lambda conv, _: [torch.func.vmap(conv)(torch.stack([x, 2 * x]))])
+    agree(lambda conv, _: torch.func.jvp(conv, (x,), (x.cos(),)))
+    torch._dynamo.reset()
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for f, e in zip(*(torch.autograd.grad(f(x).sin().sum(), x) for f in (compiled, theirs)), strict=True):
+        assert close(f, e, 1e-5)
+    recorded = torch.fx.symbolic_trace(nn.Sequential(ours))
+    assert [node.target for node in recorded.graph.nodes if node.op == "call_module"] == ["0"]
+    assert close(torch.jit.trace(ours, x)(2 * x), theirs(2 * x), 1e-5)
+
+
+@kinds
+def test_it_keeps_for_the_backward_what_torchs_keeps(kind):
+    sizes = []
+    *convs, x = made(kind)
+    for conv in convs:
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
+            conv(x.requires_grad_())
+        sizes.append(sum(tensor.numel() for tensor in kept if tensor.dim() > 1))
+    assert sizes[0] == sizes[1]
+
+
+@kinds
+def test_errors_are_torchs(kind):
+    *convs, right = made(kind)
+    for x in (right[:, 1:], right.bfloat16(), right[0, 0], right.int(), right[..., :0]):
+        messages = []
+        for conv in convs:
+            with pytest.raises(RuntimeError) as raised:
+                conv(x)
+            messages.append(str(raised.value))
+        assert messages[0] == messages[1]
+
+
+def test_parametrized_weights_other_dtypes_forms_and_no_compiler():
+    *_, x = made(nn.Conv2d)
+    normalized = []
+    for conv in made(nn.Conv2d)[:2]:
+        torch.manual_seed(1)
+        normalized.append(nn.utils.parametrizations.spectral_norm(conv)(x))
+    assert is_ours(normalized[0])
+    assert close(*normalized, 1e-5)
+    ours, theirs, _ = made(nn.Conv2d)
+    assert torch.equal(ours.double()(x.double()), theirs.double()(x.double()))
+    ours, theirs, _ = made(nn.Conv2d)
+    y = ours(x)
+    with use_impl("reference"):
+        assert torch.equal(ours(x), theirs(x))
+    with native_loops(False):
+        assert torch.equal(ours(x), theirs(x))
+        y.sum().backward()
+    assert close(ours.weight.grad, torch.autograd.grad(theirs(x).sum(), theirs.weight)[0], 1e-5)
+    ours.stride = theirs.stride = 3  # as torch takes it
+    assert torch.equal(ours(x), theirs(x))
+    with pytest.raises(ValueError, match="impl"):
+        ProductConv2d(16, 16, 3, impl="fast")
+
+
+def test_only_where_it_pays(monkeypatch):
+    monkeypatch.undo()
+    conv, up = ProductConv2d(256, 256, 4, 2, 1), ProductConvTranspose2d(256, 128, 4, 2)
+    few, many = drawn(1, 256, 8, 8), drawn(1, 256, 32, 32)
+    assert [is_ours(layer(x)) for layer in (conv, up) for x in (few, many)] == [True, False, True, False]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert is_ours(conv(few)) != has_amx()
+    with torch.autocast("cpu", torch.float16):
+        assert not is_ours(conv(few))
+    assert not is_ours(ProductConv2d(64, 64, 3, 2)(drawn(1, 64, 9, 9)))  # calls take the time
+    assert not is_ours(ProductConv2d(256, 256, 3, 2)(drawn(1, 256, 5, 5)))  # torch, too, has a product for it
+
+
+def test_accelerate_takes_large_weights_and_restores(monkeypatch):
+    monkeypatch.undo()
+    model = nn.Sequential(
+        nn.Conv2d(3, 128, 4, 2, 1), nn.Conv2d(128, 256, 4, 2, 1), nn.Conv2d(256, 256, 4, 2, 1), nn.ReLU(),
+        nn.ConvTranspose2d(256, 128, 4, 2, 1),
+    )  # fmt: skip
+    x = drawn(1, 3, 32, 32).requires_grad_()
+    before = model(x)
+    expected = torch.autograd.grad(before.sin().sum(), [x, *model.parameters()])
+    report = accelerate(model)
+    assert [finding.where for finding in report] == ["1", "2", "4"]
+    assert all(finding.why_not is None and finding.what.startswith("Conv") for finding in report)
+    y = model(x)
+    assert is_ours(y)
+    assert close(y, before, 1e-5)
+    for f, e in zip(torch.autograd.grad(y.sin().sum(), [x, *model.parameters()]), expected, strict=True):
+        assert close(f, e, 1e-4)
+    torch.save(model, file := io.BytesIO())
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(x), y)
+    restore(model)
+    assert {type(module) for module in model} == {nn.Conv2d, nn.ReLU, nn.ConvTranspose2d}
