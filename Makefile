@@ -91,6 +91,6 @@ clean:
 	rm -rf $(VENV) .audit .moto build dist *.egg-info demo site
 
 $(READY): pyproject.toml constraints.txt
-	python3 -m venv $(VENV)
+	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -104,6 +104,7 @@ class Pretraining:
         loss = train_supervised(
             network, data, np.arange(len(data)), schedule, self.device, title=f"pretraining {name}", state=state
         )
+        facts.unlink(missing_ok=True)  # which are of the weights that were there
         with atomic_write(weights) as partial:
             save_file({key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}, partial)
         with atomic_write(facts) as partial:
