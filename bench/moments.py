@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.checkpoint import load
 from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.draws import generator
@@ -49,7 +49,7 @@ def table(folder: Path, stores: Sequence[Path], columns: Sequence[str], measured
     sources = [neighbour_batches(run.config, run.open_store(store)) for store in stores]
     print("iteration", "store", *columns, sep=" | ")
     for checkpoint in run.checkpoints():
-        load_weights(networks, checkpoint / MODEL)
+        load(networks, checkpoint)
         for source in sources:
             row = (f"{value:.2f}" for value in measured(networks, run, source))
             print(f"{int(checkpoint.name):,}", source.store.path.name, *row, sep=" | ", flush=True)

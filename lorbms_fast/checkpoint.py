@@ -100,6 +100,15 @@ def check(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def load(networks: nn.Module, folder: Path) -> None:
+    """Fill networks from a checkpoint, any of a run's; UserError where its files are not what was written."""
+    try:
+        _checked(folder)
+    except Damaged as error:
+        raise UserError(f"{error}: remove {folder} to do without") from error
+    load_weights(networks, folder / MODEL)
+
+
 def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
     """Fill networks and optimizers, in place; UserError where a file is missing, damaged, or of another model."""
     load_weights(networks, folder / MODEL)
@@ -120,8 +129,7 @@ def newest(folder: Path, model: ModelConfig) -> Path:
     damaged = []
     for path in reversed(finished(folder)):
         try:
-            files = ((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.iterdir())
-            facts = _checked(path, tuple(sorted(files)))  # names, sizes and times change when files do
+            facts = _checked(path)
         except Damaged as error:
             damaged.append(str(error))
             continue
@@ -235,9 +243,14 @@ def _L_rec_hat(path: Path) -> float | None:
     return found if isinstance(found, float) else None
 
 
-@lru_cache(maxsize=64)
-def _checked(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
+def _checked(path: Path) -> dict[str, Any]:
     """Run `check` once for files that stay as they are: a page asks for the newest checkpoint all the time."""
+    files = ((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.iterdir())
+    return _checked_once(path, tuple(sorted(files)))  # names, sizes and times change when files do
+
+
+@lru_cache(maxsize=64)
+def _checked_once(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
     return check(path)
 
 

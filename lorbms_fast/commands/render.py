@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.checkpoint import load
 from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Count, Natural
 from lorbms_fast.engine.implementations import implementation
@@ -60,7 +60,7 @@ def render(
     if film:
         moments = {}
         for checkpoint in opened.checkpoints():
-            load_weights(networks, checkpoint / MODEL)
+            load(networks, checkpoint)
             with torch.inference_mode():
                 moments[f"{int(checkpoint.name):,}"] = impl.scenes(networks, batch)
         target, sheet = run / "film.png", film_sheet(batch, moments)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.checkpoint import MODEL, load_weights
+from lorbms_fast.checkpoint import load
 from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Natural
 from lorbms_fast.devices import device_named
@@ -67,7 +67,7 @@ def generation(
     table = Table(*columns, *([described.score] if described.score else []))
     opened_stores = [opened.open_store(store) for store in stores or (None,)]
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
-        load_weights(networks, checkpoint / MODEL)
+        load(networks, checkpoint)
         for store in opened_stores:
             source = scene_batches(replace(opened.config, device=device), store)
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)

@@ -221,6 +221,11 @@ def test_rendering_a_run(run, photographs, capsys):
     main(["render", str(run), "--samples", "2", "--interpolate"])
     main(["render", str(run), "--samples", "2", "--film"])
     assert size(run / "film.png")[0] > 4 * 132, "the aim and three checkpoints"
+    older = run / "checkpoints" / "00000002" / "model.safetensors"
+    older.write_bytes(older.read_bytes()[:-1] + b"?")
+    with pytest.raises(SystemExit):
+        main(["render", str(run), "--samples", "2", "--film"])
+    assert f"{older} is damaged" in capsys.readouterr().err
     assert size(run / "interpolation.png")[0] > 11 * 128
     pictures = [str(photographs / f"photo0{i}.jpg") for i in (1, 2)]
     main(["transfer", str(run), "--object", pictures[0], "--scene", pictures[1], "--mask", "0110"])
