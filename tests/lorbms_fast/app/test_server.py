@@ -319,7 +319,8 @@ def test_requests_that_are_nested_too_deeply_are_refused(content, client):
 
 @pytest.mark.parametrize("body", [b"5\r\nhello\r\n0\r\n\r\n", b"zz", b"100000\r\n" + b"x" * 2**20 + b"\r\n", b""])
 @pytest.mark.parametrize("path", ["/square", "/transfer", "/neighbours", "/elsewhere"])
-def test_uploads_of_unsaid_length_are_refused_and_the_connection_closed(body, path, served):
+def test_uploads_of_unsaid_length_are_refused_and_the_connection_closed(body, path, served, monkeypatch):
+    monkeypatch.setattr(server._Quiet, "timeout", 1)
     with socket.create_connection(("127.0.0.1", served), timeout=20) as browser:
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{served}\r\nTransfer-Encoding: chunked\r\n\r\n"
         browser.sendall(head.encode() + body)
