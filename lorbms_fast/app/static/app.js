@@ -143,6 +143,7 @@ byId("neighbours").addEventListener("drop", ({ dataTransfer }) => {
 });
 for (const name of ["object", "scene"]) {
   byId(`as-${name}`).addEventListener("click", () => attempt(async () => {
+    if (!current) throw new Error("There is no picture here to use yet: show one first");
     if (current.startsWith("data:")) await set(name, current);
     else await set(name, await address(await ask(current)), Number(current.split("/").at(-1)));
     open("transfer");
