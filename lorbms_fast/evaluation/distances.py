@@ -67,7 +67,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     eigenvalues = np.linalg.eigvalsh(root @ C_2 @ root)
     trace = np.trace(C_1) + np.trace(C_2) - 2 * np.sqrt(eigenvalues.clip(0)).sum()
-    return float(((mu_1 - mu_2) ** 2).sum() + trace)
+    return max(0.0, float(((mu_1 - mu_2) ** 2).sum() + trace))  # of equal ones rounding leaves less
 
 
 def frechet(real: NDArray[np.floating], made: NDArray[np.floating]) -> Estimate:

@@ -79,11 +79,7 @@ def ablation(
         iteration = int(run.latest().name)
         measure_generation(networks, source, described, run.folder, iteration)
         measure_retrieval(networks, images, run.folder, iteration, pairs=PAIRS, seed=0, device=where)
-    measures = f"{described.distance} here", "FID, thesis", f"{described.score or 'IS'} here", "IS, thesis"
-    table = Table("variant", "STL-10 here", "thesis", *measures, *BEYOND)
-    for row in ablation_rows(out):
-        table.add_row(*row)
-    Console().print(table)
+    Console().print(_table(ablation_rows(out), described.distance, described.score or "IS"))
     print(f"STL-10 column: {pictures.test.source}")
     print(f"distance: {described.setting}; means over the last epochs that were measured, three in the thesis")
 
@@ -98,3 +94,13 @@ def _trained(folder: Path, config: TrainConfig, store: ImageStore) -> Run:
     run = replace(opened, config=config)
     run_training(run, store)
     return run
+
+
+def _table(rows: list[list[str]], distance: str, score: str) -> Table:
+    """Lay a column out for each variant: eleven for what is measured do not fit in a terminal."""
+    measures = "STL-10 here", "thesis", f"{distance} here", "FID, thesis", f"{score} here", "IS, thesis", *BEYOND
+    titles, *cells = zip(*rows, strict=True)
+    table = Table("", *titles)
+    for measure, of_each in zip(measures, cells, strict=True):
+        table.add_row(measure, *of_each)
+    return table
