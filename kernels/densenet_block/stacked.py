@@ -37,19 +37,26 @@ def why_not_stacked(block: nn.Module, plan: Plan) -> str | None:
 def _read(block: nn.Module, plan: Plan) -> tuple[list[Modules], str | None]:
     """The layers, up to the first that is none, and why a stack cannot hold what they compute."""
     layers: list[Modules] = []
+    hooked = False
     for names in plan.layers:
-        members = [block.get_submodule(name) for name in names]
+        members: list[nn.Module | None] = []
+        for name in names:
+            member: nn.Module | None = block
+            for part in name.split("."):  # as `get_submodule`, which takes longer than all else here
+                member = None if member is None else member._modules.get(part)
+                hooked = hooked or (member is not None and watched(member))
+            members.append(member)
         layer = _modules(members)
         if layer is None:
             kinds = ", ".join(type(member).__name__ for member in members)
             return layers, f"{kinds}: not a norm, ReLU and 3x3 convolution, or those behind a bottleneck's"
         layers.append(layer)
-    if any(watched(module) for module in block.modules() if module is not block):
+    if hooked:
         return layers, "there are hooks, or forwards of an object's own"
     return layers, why_not(zip((names[-1] for names in plan.layers), layers, strict=True))
 
 
-def _modules(members: Sequence[nn.Module]) -> Modules | None:
+def _modules(members: Sequence[Any]) -> Modules | None:
     """A layer's modules, if these make one in turn."""
     *others, last = members
     dropout = last if type(last) in _DROPOUT else None

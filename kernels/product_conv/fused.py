@@ -21,7 +21,7 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
-from lorbms_fast.kernels._common.layout import CHANNELS_LAST
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST, is_channels_last
 from lorbms_fast.kernels.product_conv import cpp, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
 
@@ -55,21 +55,22 @@ def product_conv_transposed(
     """The same, transposed."""
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, output_padding, strict=False)
     size = tuple((n - 1) * s - 2 * p + k + more for n, k, s, p, more in axes)
-    if not _takes(x, weight, bias, 0, size, x.shape[2:]):
-        return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
-    return _applied(_Transposed, Window(stride, padding), size, x, weight, bias)
+    if _takes(x, weight, bias, 0, size, x.shape[2:]):
+        return _applied(_Transposed, Window(stride, padding), size, x, weight, bias)
+    if bias is not None and _sum_pays(x, weight, bias):
+        return _applied(_OfTorch, Window(stride, padding), size, x, weight, bias)
+    return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
 
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Sizes, small: Sizes) -> bool:
     """Say whether x and a weight, whose dimension `read` are x's channels, are what loops read, and it pays."""
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
-    dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
     return (
         x.dim() == weight.dim() == 2 + len(size)
         and x.dim() in CHANNELS_LAST
         and x.shape[1] == weight.shape[read]
         and min(x.numel(), *weight.shape, *size) > 0
-        and all(plain(t) and t.dtype in dtypes for t in tensors)
+        and all(plain(t) and t.dtype in _dtypes(dtype) for t in tensors)
         and weight.dtype is torch.float32
         and weight.shape[0] % LANES == weight.shape[1] % LANES == 0
         and (bias is None or bias.shape == weight.shape[1 - read : 2 - read])
@@ -101,6 +102,22 @@ def pays(positions: int, weight: Sizes, dtype: torch.dtype, multiplied: bool) ->
 def _multiplied(x: Tensor, taps: Sizes, dtype: torch.dtype) -> bool:
     """Say whether torch multiplies matrices for this: single small samples in float32, by few taps."""
     return dtype == torch.float32 and len(x) == 1 and x.numel() <= 20480 and min(taps[-2:]) <= 3
+
+
+def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Say whether torch takes longer to sum a gradient for the bias along with the weight's than by itself.
+
+    So it does in 16 bits, up to three times as long as the rest of the backward, and for channels_last images.
+    """
+    dtype = compute_dtype(x)
+    slow = dtype == torch.bfloat16 or (dtype == torch.float32 and is_channels_last(x))
+    right = all(plain(t) and t.dtype in _dtypes(dtype) for t in (x, weight, bias)) and x.dim() == weight.dim()
+    return slow and right and bias.requires_grad and torch.is_grad_enabled()
+
+
+def _dtypes(computed: torch.dtype) -> set[torch.dtype]:
+    """Those that torch takes together where it computes in this one."""
+    return {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {computed}
 
 
 def _applied(function: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -158,6 +175,40 @@ class _Transposed(torch.autograd.Function):
         return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None
 
 
+class _OfTorch(torch.autograd.Function):
+    """Torch's transposed convolution, whose gradient for the bias is summed apart."""
+
+    @staticmethod
+    def forward(ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.window, ctx.size = window, size
+        return _transposed(window, size, x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, bias = ctx.saved_tensors
+        if double_backward.asked_for(grad):
+            definition = partial(_transposed, ctx.window, ctx.size)
+            return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
+        needs_x, needs_weight, _ = ctx.needs_input_grad[2:]
+        step, before = map(list, ctx.window)
+        more = list(_more(ctx.window, ctx.size, x, weight))
+        to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            weight.to(x.dtype),
+            None,
+            step,
+            before,
+            [1] * len(step),
+            True,
+            more,
+            1,
+            [needs_x, needs_weight, False],
+        )
+        return None, None, to_x, to_weight if to_weight is None else to_weight.to(weight.dtype), _sums(grad, bias)
+
+
 def _sums(grad: Tensor, bias: Tensor) -> Tensor:
     return grad.sum((0, *range(2, grad.dim())), dtype=bias.dtype)
 
@@ -189,9 +240,14 @@ def _convolved(window: Window, x: Tensor, weight: Tensor, bias: Tensor | None) -
 
 
 def _transposed(window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    axes = zip(size, x.shape[2:], weight.shape[2:], *window, strict=True)
-    more = tuple(n - (m - 1) * s + 2 * p - k for n, m, k, s, p in axes)
+    more = _more(window, size, x, weight)
     return reference.product_conv_transposed(x, *_cast(x, weight, bias), *window, more)
+
+
+def _more(window: Window, size: Sizes, x: Tensor, weight: Tensor) -> Sizes:
+    """Positions which a transposed convolution's result of this size has beyond the least."""
+    axes = zip(size, x.shape[2:], weight.shape[2:], *window, strict=True)
+    return tuple(n - (m - 1) * s + 2 * p - k for n, m, k, s, p in axes)
 
 
 def _cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

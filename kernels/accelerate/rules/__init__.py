@@ -9,7 +9,7 @@ from lorbms_fast.kernels.accelerate.rules.dense_block import dense_blocks
 from lorbms_fast.kernels.accelerate.rules.instance_norm import instance_norms
 from lorbms_fast.kernels.accelerate.rules.max_pool import max_pools
 from lorbms_fast.kernels.accelerate.rules.norm_act import norms_with_activations
-from lorbms_fast.kernels.accelerate.rules.product_conv import large_weights
+from lorbms_fast.kernels.accelerate.rules.product_conv import products_with_weights
 from lorbms_fast.kernels.accelerate.rules.spectral_norm import spectral_norms
 from lorbms_fast.kernels.accelerate.rules.upsample_conv import upsampled_convolutions
 from lorbms_fast.kernels.accelerate.rules.winograd_conv import convolutions
@@ -22,7 +22,7 @@ RULES: list[Rule] = [
     instance_norms,
     upsampled_convolutions,
     convolutions,
-    large_weights,
+    products_with_weights,
     max_pools,
     spectral_norms,
 ]

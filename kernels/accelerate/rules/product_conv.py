@@ -1,4 +1,7 @@
-"""Convolutions with many values in their weights, as products with these as they lie where positions are few."""
+"""Convolutions with large weights, as products with these as they lie where positions are few; all transposed ones.
+
+Torch's transposed ones take long for the gradients of their biases.
+"""
 
 from collections.abc import Iterator
 
@@ -24,11 +27,11 @@ _FASTER: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def large_weights(model: nn.Module) -> Iterator[Finding]:
+def products_with_weights(model: nn.Module) -> Iterator[Finding]:
     """Swap those that no other rule has taken; of others nothing is told, as they are most.
 
-    >>> model = nn.Sequential(nn.Conv2d(128, 256, 4, 2, 1), nn.Conv2d(256, 3, 4), nn.ConvTranspose2d(256, 128, 2, 2))
-    >>> [finding.where for finding in large_weights(model)]
+    >>> model = nn.Sequential(nn.Conv2d(128, 256, 4, 2, 1), nn.Conv2d(256, 3, 4), nn.ConvTranspose2d(3, 3, 2, 2))
+    >>> [finding.where for finding in products_with_weights(model)]
     ['0', '2']
     """
     why_not_here = not_the_cpu(model) or no_loops()

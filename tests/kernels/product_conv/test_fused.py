@@ -302,6 +302,32 @@ def test_parametrized_weights_other_dtypes_forms_and_no_compiler():
         ProductConv2d(16, 16, 3, impl="fast")
 
 
+@pytest.mark.parametrize("kind", [nn.ConvTranspose2d, nn.ConvTranspose3d], ids=lambda kind: kind.__name__)
+@layouts
+@pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
+def test_bias_gradients_of_torchs_transposed_ones_are_summed_apart(kind, channels_last, autocast, monkeypatch):
+    monkeypatch.undo()
+    ours, theirs, x = made(kind, channels_last, output_padding=1)
+    if not autocast:
+        ours, theirs, x = ours.bfloat16(), theirs.bfloat16(), x.bfloat16()
+    x.requires_grad_()
+    g, found = None, []
+    for conv in (ours, theirs):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = conv(x)
+        g = drawn(*y.shape).bfloat16() if g is None else g
+        found.append([y, *torch.autograd.grad(y, [x, *conv.parameters()], g, retain_graph=True)])
+        (slope,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+        found[-1] += torch.autograd.grad(slope.float().square().sum(), [x, conv.weight])
+    assert type(found[0][0].grad_fn).__name__ == "_OfTorchBackward"
+    for f, e in zip(*found, strict=True):
+        assert (f.dtype, f.stride()) == (e.dtype, e.stride())
+        assert close(f, e, 2**-7)
+    assert close(found[0][3], g.double().sum((0, *range(2, g.dim()))), 1e-6 if autocast else 2**-8)
+    ours.bias.requires_grad_(False)
+    assert type(ours(x).grad_fn).__name__ == "ConvolutionBackward0"
+
+
 def test_only_where_it_pays(monkeypatch):
     monkeypatch.undo()
     conv, up = ProductConv2d(256, 256, 4, 2, 1), ProductConvTranspose2d(256, 128, 4, 2)
