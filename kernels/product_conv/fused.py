@@ -46,7 +46,7 @@ def product_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, 
     size = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in axes)
     if not _takes(x, weight, bias, 1, size, size):
         return reference.product_conv(x, weight, bias, stride, padding)
-    return _applied(_Convolution, Window(stride, padding), size, x, weight, bias)
+    return _applied(_Product, Window(stride, padding), size, x, weight, bias)
 
 
 def product_conv_transposed(
@@ -56,7 +56,7 @@ def product_conv_transposed(
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, output_padding, strict=False)
     size = tuple((n - 1) * s - 2 * p + k + more for n, k, s, p, more in axes)
     if _takes(x, weight, bias, 0, size, x.shape[2:]):
-        return _applied(_Transposed, Window(stride, padding), size, x, weight, bias)
+        return _applied(_TransposedProduct, Window(stride, padding), size, x, weight, bias)
     if bias is not None and _sum_pays(x, weight, bias):
         return _applied(_OfTorch, Window(stride, padding), size, x, weight, bias)
     return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
@@ -66,7 +66,8 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Size
     """Say whether x and a weight, whose dimension `read` are x's channels, are what loops read, and it pays."""
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
     return (
-        x.dim() == weight.dim() == 2 + len(size)
+        not torch.compiler.is_compiling()  # `pays` is kept
+        and x.dim() == weight.dim() == 2 + len(size)
         and x.dim() in CHANNELS_LAST
         and x.shape[1] == weight.shape[read]
         and min(x.numel(), *weight.shape, *size) > 0
@@ -112,7 +113,7 @@ def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     dtype = compute_dtype(x)
     slow = dtype == torch.bfloat16 or (dtype == torch.float32 and is_channels_last(x))
     right = all(plain(t) and t.dtype in _dtypes(dtype) for t in (x, weight, bias)) and x.dim() == weight.dim()
-    return slow and right and bias.requires_grad and torch.is_grad_enabled()
+    return slow and right and bias.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _dtypes(computed: torch.dtype) -> set[torch.dtype]:
@@ -127,7 +128,7 @@ def _applied(function: Any, window: Window, size: Sizes, x: Tensor, weight: Tens
     return result
 
 
-class _Convolution(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
@@ -151,7 +152,7 @@ class _Convolution(torch.autograd.Function):
         return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None
 
 
-class _Transposed(torch.autograd.Function):
+class _TransposedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)

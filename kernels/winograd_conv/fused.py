@@ -1,4 +1,4 @@
-"""The convolution by Winograd's algorithm where that is faster, and torch's own elsewhere.
+"""The convolution by Winograd's algorithm where that is faster, and by `product_conv`, or torch's own, elsewhere.
 
 Loops read channels_last maps, and rearrange contiguous ones in the cache. Volumes are copied, and copied back, and the
 backward copies x again, so that it keeps no more than torch's.
@@ -17,6 +17,7 @@ from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST, new_maps
 from lorbms_fast.kernels._common.winograd import cpp
+from lorbms_fast.kernels.product_conv.fused import product_conv
 from lorbms_fast.kernels.winograd_conv import reference
 from lorbms_fast.kernels.winograd_conv.reference import Padding
 
@@ -29,6 +30,8 @@ def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Paddi
     if edges not in cpp.EDGES or (edges != "zeros" and padding != (1, 1)):  # those loops do not see
         x, padding, edges = reference.padded(x, padding, edges), (0,) * len(padding), "zeros"
     result = by_loops(x, weight, bias, padding, edges)
+    if result is None and edges == "zeros":
+        return product_conv(x, weight, bias, (1,) * len(padding), padding)  # which may pay where positions are few
     return reference.winograd_conv(x, weight, bias, padding, edges) if result is None else result
 
 

@@ -15,6 +15,7 @@ from lorbms_fast.kernels import (
     ProductConv3d,
     ProductConvTranspose2d,
     ProductConvTranspose3d,
+    WinogradConv2d,
     accelerate,
     product_conv,
     product_conv_transposed,
@@ -55,7 +56,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 def is_ours(y: Tensor) -> bool:
-    return type(y.grad_fn).__name__ in ("_ConvolutionBackward", "_TransposedBackward")
+    return type(y.grad_fn).__name__ in ("_ProductBackward", "_TransposedProductBackward")
 
 
 def made(kind: type, channels_last: bool = False, **options: object) -> tuple[nn.Module, nn.Module, Tensor]:
@@ -337,6 +338,12 @@ def test_only_where_it_pays(monkeypatch):
         assert is_ours(conv(few)) != has_amx()
     with torch.autocast("cpu", torch.float16):
         assert not is_ours(conv(few))
+    taps = drawn(256, 256, 4, 4)
+    compiled = torch.compile(lambda x: product_conv(x, taps, None, 2, 1), fullgraph=True, backend="eager")
+    assert close(compiled(few), product_conv(few, taps, None, 2, 1), 1e-5)
+    deep = WinogradConv2d(256, 256, 3, padding=1)
+    assert is_ours(deep(few))
+    assert close(deep(few), F.conv2d(few, deep.weight, deep.bias, padding=1), 1e-5)
     assert not is_ours(ProductConv2d(64, 64, 3, 2)(drawn(1, 64, 9, 9)))  # calls take the time
     assert not is_ours(ProductConv2d(256, 256, 3, 2)(drawn(1, 256, 5, 5)))  # torch, too, has a product for it
 
