@@ -7,6 +7,7 @@ import inspect
 import textwrap
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -16,6 +17,8 @@ _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 _ROUNDABOUT = {"super", "locals", "globals", "vars", "eval", "exec", "getattr", "sys", "gc", "inspect"}
 _TYPES = ("__class__", "__name__", "__qualname__")
 _MOST = 100_000
+CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+"""Which nobody calls: their modules are called one by one."""
 
 
 def calls_as_torch(module: nn.Module) -> bool:
@@ -26,7 +29,10 @@ def calls_as_torch(module: nn.Module) -> bool:
 
 
 def only_calls_children(module: nn.Module) -> bool:
-    """Say whether a forward, and methods that it calls, only call children of a module and read plain attributes."""
+    """Say whether a forward, and methods that it calls, only call children of a module and read plain attributes.
+
+    Children in a list or dictionary of modules count as the module's own, by an index or in a loop.
+    """
     return calls_as_torch(module) and _harmless(type(module).forward, module, set())
 
 
@@ -98,6 +104,7 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
         return False
     me, children = tree.args.args[0].arg, {name for name, child in module._modules.items() if child is not None}
     plain = ({*vars(module)} - _OF_TORCH) | {*module._parameters} | {*module._buffers}
+    of_class = partial(inspect.getattr_static, type(module))
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Name):
@@ -110,18 +117,93 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
         if not isinstance(attribute, ast.Attribute):
             return False
         name, user = attribute.attr, parents[attribute]
-        called = isinstance(user, ast.Call) and user.func is attribute
+        called = _is_called(attribute, parents)
         if name in children:
-            if not called and not _is_compared_with_none(user, attribute):
+            child = module._modules[name]
+            if type(child) in CONTAINERS:
+                if not _elements_are_called(attribute, parents, tree, function):
+                    return False
+            elif not called and not _is_compared_with_none(user, attribute) and not _reads_plain(user, child):
                 return False
-        elif name in plain or (name in module._modules and not called):
+        elif name in plain or (not called and (name in module._modules or _is_plain(of_class(name, module)))):
             continue
-        elif called and name not in seen and isinstance(inspect.getattr_static(type(module), name, None), FunctionType):
+        elif called and name not in seen and isinstance(of_class(name, None), FunctionType):
             if hasattr(nn.Module, name) or not _harmless(getattr(type(module), name), module, seen | {name}):
                 return False
         elif name not in seen:
             return False
     return True
+
+
+def _is_called(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    user = parents[node]
+    return isinstance(user, ast.Call) and user.func is node
+
+
+def _reads_plain(user: ast.AST, child: Any) -> bool:
+    """Say whether a child is asked for a number, a text or the like."""
+    if not isinstance(user, ast.Attribute) or not isinstance(user.ctx, ast.Load):
+        return False
+    try:
+        return _is_plain(getattr(child, user.attr))
+    except Exception:  # whatever a property does
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(each) for each in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _elements_are_called(
+    container: ast.AST, parents: dict[ast.AST, ast.AST], tree: ast.FunctionDef, function: FunctionType
+) -> bool:
+    """Say whether one mention of a list or dictionary of modules calls them, or counts them, and does nothing else."""
+    user = parents[container]
+    if isinstance(user, ast.Subscript) and user.value is container:
+        return _is_called(user, parents)
+    if _calls_builtin(user, ("len",), function):
+        return True
+    loop: ast.AST = container
+    while isinstance(loop, ast.expr) and not isinstance(parents[loop], ast.For | ast.comprehension):
+        loop = parents[loop]
+    if not isinstance(loop, ast.expr) or parents[loop].iter is not loop:  # type: ignore[attr-defined]
+        return False
+    bound = _bound(loop, parents[loop].target, container, function)  # type: ignore[attr-defined]
+    if not isinstance(bound, ast.Name):
+        return False
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == bound.id]
+    return all(isinstance(node.ctx, ast.Store) or _is_called(node, parents) for node in names)
+
+
+def _bound(loop: ast.AST, target: ast.AST, container: ast.AST, function: FunctionType) -> ast.AST | None:
+    """What is bound to each module of a container where `for target in loop`; None if that is not known."""
+    if loop is container:
+        return target
+    names = target.elts if isinstance(target, ast.Tuple) else []
+    if not isinstance(loop, ast.Call) or any(keyword.arg != "strict" for keyword in loop.keywords):
+        return None
+    if isinstance(loop.func, ast.Attribute) and loop.func.value is container and not loop.args:
+        if loop.func.attr == "items":
+            return names[1] if len(names) == 2 else None
+        return target if loop.func.attr == "values" else None
+    if _calls_builtin(loop, ("reversed",), function):
+        return _bound(loop.args[0], target, container, function)
+    if _calls_builtin(loop, ("enumerate",), function):
+        return _bound(loop.args[0], names[1], container, function) if len(names) == 2 else None
+    starred = any(isinstance(each, ast.Starred) for each in (*loop.args, *names))
+    if _calls_builtin(loop, ("zip",), function) and not starred:
+        found = [_bound(arg, to, container, function) for arg, to in zip(loop.args, names, strict=False)]
+        return next((to for to in found if to is not None), None)
+    return None
+
+
+def _calls_builtin(node: ast.AST, names: tuple[str, ...], function: FunctionType) -> bool:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not node.args:
+        return False
+    name = node.func.id
+    return name in names and name not in function.__globals__ and name not in function.__code__.co_varnames
 
 
 def _is_compared_with_none(user: ast.AST, attribute: ast.AST) -> bool:

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lorbms_fast.kernels.accelerate.source import calls_as_torch, held, only_calls_children
+from lorbms_fast.kernels.accelerate.source import CONTAINERS, calls_as_torch, held, only_calls_children
 from lorbms_fast.kernels.accelerate.swapping import Passed
 
-_CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 _MODES = "modes"
 _traced: dict[tuple[nn.Module, bool], tuple[list[type], list[fx.Graph]]] | None = None
 """Modules and what they are followed for, their classes and what was found, inside `traced_once`."""
@@ -55,14 +54,14 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     """Find how each module of a model is used."""
     found = {module: Uses() for module in model.modules()}
     for name, module in model.named_modules():
-        children = [child for child in module._modules.values() if child is not None]
+        children = [*_called(module)]
         unknown: set[nn.Module] = set()
         if runs_in_turn(module):
             _in_turn(found, children)
         elif graphs := graphs_of(module):
             for graph in graphs:
                 _in_graph(found, module, graph)
-        elif type(module) not in _CONTAINERS and not _is_known(module):
+        elif type(module) not in CONTAINERS and not _is_known(module):
             elsewhere = held(module)
             unknown = set(found) if elsewhere is None else elsewhere & found.keys()
             if unknown or not only_calls_children(module):
@@ -75,11 +74,20 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     return found
 
 
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """Children of a module, those in lists and dictionaries as well."""
+    for child in module._modules.values():
+        if child is not None and type(child) in CONTAINERS:
+            yield from _called(child)
+        elif child is not None:
+            yield child
+
+
 def flows(model: nn.Module) -> dict[nn.Module, list[str]]:
     """Write down what each module does, nothing if it cannot be traced, to see whether it is the same with others."""
     found = {}
     for module in model.modules():
-        if module._modules and type(module) not in _CONTAINERS and not runs_in_turn(module):
+        if module._modules and type(module) not in CONTAINERS and not runs_in_turn(module):
             graphs = graphs_of(module)
             nodes = (node for graph in graphs for node in graph.nodes)
             found[module] = [f"{n.op} {n.name} {_written(n.target)} {n.args} {n.kwargs}" for n in nodes]
@@ -160,7 +168,7 @@ def traced_once() -> Iterator[None]:
 
 
 def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
-    if not any(child is not None for child in module._modules.values()) or type(module) in _CONTAINERS:
+    if not any(child is not None for child in module._modules.values()) or type(module) in CONTAINERS:
         return []
     if not calls_as_torch(module):
         return []

@@ -858,6 +858,79 @@ class AsksTypesByValues(AsksTypes):
         return x
 
 
+class InLists(nn.Module):
+    """Layers in lists and dictionaries, as U-Nets of others have them, and more that only a source shows."""
+
+    stride = 2
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.ModuleList(sequence() for _ in range(2)), nn.ModuleList(sequence() for _ in range(2))
+        self.more = nn.ModuleDict({"first": sequence(), "second": sequence()})
+        self.norms = nn.ModuleList([self.more["second"][1]])
+        self.last = sequence()
+        self.last.stride = 2
+
+
+class CallsElements(InLists):
+    def forward(self, x):
+        if x.shape[-1] % self.stride or len(x) % self.last.stride or len(self.down) < 2:
+            raise ValueError
+        skips = [down(x) for down in reversed(self.down)]
+        for i, (up, skip) in enumerate(zip(self.up, skips, strict=True)):
+            x = up(x) + skips[i] * skip
+        for _, layer in self.more.items():
+            x = layer(x)
+        for layer in self.more.values():
+            x = layer(x)
+        return self.last(self.down[0](x)) + self.norms[0](x)
+
+
+class HandsElementsOn(InLists):
+    def forward(self, x):
+        for layer in self.down:
+            x = layer[:2](x) if x.mean() > -9 else x
+        return x
+
+
+class HandsNeighboursOn(InLists):
+    def forward(self, x):
+        for *others, layer in zip([0, 1], self.down, [torch.relu] * 2, strict=True):
+            x = others[1][:2](x) + layer(x) if x.mean() > -9 else x
+        return x
+
+
+class HandsListOn(InLists):
+    def forward(self, x):
+        return next(iter(self.down))[:2](x) if x.mean() > -9 else x
+
+
+class HandsElementOfDictionaryOn(InLists):
+    def forward(self, x):
+        for name in self.more:
+            x = self.more[name][1](x) if x.mean() > -9 else x
+        return x
+
+
+class ReadsLayer(InLists):
+    def forward(self, x):
+        return self.last.norm(x) if x.mean() > -9 else x
+
+    def __init__(self):
+        super().__init__()
+        self.last.add_module("norm", self.last[1])
+
+
+def test_layers_in_lists_whose_forward_only_calls_them_are_joined():
+    torch.manual_seed(0)
+    model, x = CallsElements().double(), torch.randn(2, 4, 6, 6).double()
+    plain = copy.deepcopy(model)
+    report = accelerate(model)
+    joined = {finding.where for finding in report.swapped if "Act" in finding.what}
+    assert joined == {"down.0.1", "down.1.1", "up.0.1", "up.1.1", "more.first.1", "last.1"}  # one norm is called alone
+    assert_close([model(x)], [plain(x)])
+
+
 HARD = [
     Reads,
     AnotherName,
@@ -872,6 +945,7 @@ HARD = [
     ByDict,
     ByGetattr,
 ]
+HARD += [HandsElementsOn, HandsNeighboursOn, HandsListOn, HandsElementOfDictionaryOn, ReadsLayer]
 HARD += [ByHelper, InAnother, ForwardAlone, CallOfItsOwn, OrderOfItsOwn, OfItsOwn, AsksTypes, AsksTypesByValues]
 
 
