@@ -10,7 +10,7 @@ from pathlib import Path
 from lorbms_fast.cluster.claims import check_claim, claim
 from lorbms_fast.cluster.tasks import Task, has_gpus, result, results
 from lorbms_fast.dataloader.decoders import fastest
-from lorbms_fast.dataloader.image_file import ByteRange, Photograph
+from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside
 from lorbms_fast.dataloader.places import Place, full_name, nearby, scratch, url_of
 from lorbms_fast.dataloader.prefetch import Prefetcher
 from lorbms_fast.dataloader.prepare import Counts, Finish, OnBad, as_asked, prepare_store
@@ -78,7 +78,7 @@ def _names_of(source: Path) -> Iterator[Path]:
         names = place.names()
         if not names:
             raise UserError(f"{url} is missing or empty: name a folder of photographs")
-        for name in names:
+        for name in filter(is_inside, names):  # a bucket's names may lead anywhere
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).touch()
         for path in annotation_files(root):

@@ -153,6 +153,15 @@ def test_lists_of_archives_elsewhere_are_kept(shards, tmp_path, monkeypatch):
         _list_archive((source, work), item)
 
 
+def test_names_elsewhere_lead_to_no_file_outside(monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'lorbms-fast[cluster]', or make test-cluster")
+    from lorbms_fast.cluster.prepare import _names_of
+
+    monkeypatch.setattr(Place, "names", lambda place: ["../outside.jpg", "a/inside.jpg"])
+    with _names_of(Path("memory://bucket/photographs")) as folder:
+        assert list(folder.parent.rglob("*.jpg")) == [folder / "a" / "inside.jpg"]
+
+
 def test_a_failure_names_machine_and_file(nodes, shards, tmp_path):
     from lorbms_fast.cluster.prepare import list_photographs, prepare_on_cluster
 
