@@ -12,8 +12,10 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.schedulers import PopulationBasedTraining
 
+from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.differences import differences
 from lorbms_fast.engine.first_use import IN_FORCE
 from lorbms_fast.engine.log import read_entries
 from lorbms_fast.engine.trainer import Training
@@ -77,7 +79,7 @@ def search(
     Each of the `trials` reports after `slices` slices of `every` iterations, and is judged by the mean over a slice of
     the log's number `metric`, which is minimized. By the method pbt, bad runs then continue from good ones, with
     perturbed settings. Returns the runs' last numbers, best first: `metric`, the drawn settings, and `folder`. Raises
-    UserError if nothing is searched, or no trial came to an end.
+    UserError if nothing is searched, the search in OUT was begun with other options, or no trial came to an end.
     """
     found = ranges(space)
     if not found:
@@ -90,7 +92,10 @@ def search(
     trainable = tune.with_resources(Trial, {"cpu": 1, "gpu": 1} if gpus else {"cpu": 1})
     fixed = {"base": json.dumps(asdict(base)), "store": str(store.resolve()), "every": every}
     path = out.resolve()
-    if tune.Tuner.can_restore(str(path)):
+    goes_on = tune.Tuner.can_restore(str(path))
+    asked = {"base": asdict(base), "space": asdict(space), "store": fixed["store"], "method": method}
+    _note(path / "asked.json", asked | {"trials": trials, "slices": slices, "every": every, "metric": metric}, goes_on)
+    if goes_on:
         tuner = tune.Tuner.restore(str(path), trainable=trainable, resume_errored=True)
     else:
         pbt = PopulationBasedTraining(
@@ -125,6 +130,14 @@ def search(
     if not rows:
         raise UserError(f"no trial of {out} came to an end: read error.txt in its folders")
     return sorted(rows, key=lambda row: float(row[metric]))
+
+
+def _note(path: Path, asked: dict[str, Any], goes_on: bool) -> None:
+    """Note what a search is asked for; UserError where one that goes on, which it does as it was, was asked otherwise."""
+    if goes_on and path.exists() and (changed := list(differences(asked, json.loads(path.read_text())))):
+        raise UserError(f"the search in {path.parent} was begun otherwise ({'; '.join(changed)}): choose another --out")
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(asked, indent=2) + "\n")
 
 
 def _connect() -> None:

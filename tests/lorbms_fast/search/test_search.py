@@ -9,6 +9,7 @@ import pytest
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
 from lorbms_fast.engine.trainer import Training
+from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.run import Run
 from lorbms_fast.search.space import Space, chosen, ranges
@@ -43,6 +44,18 @@ def test_what_cannot_be_searched_is_told_before_anything_starts(store, tmp_path,
         with pytest.raises(SystemExit):
             main(["search", str(store.path), "--out", str(tmp_path / "out"), "--preset", "demo", *options])
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_that_was_begun_otherwise_does_not_go_on(tmp_path):
+    _ray()
+    note = importlib.import_module("lorbms_fast.search.tuner")._note
+    asked = {"base": asdict(TINY), "space": asdict(Space()), "trials": 2, "metric": "L_G"}
+    note(tmp_path / "asked.json", asked | {"trials": 5}, False)
+    note(tmp_path / "asked.json", asked, False)  # nothing had begun
+    note(tmp_path / "asked.json", asked, True)
+    with pytest.raises(UserError, match=r"was begun otherwise \(base\.seed is 1, not 0; trials is 3, not 2\)"):
+        note(tmp_path / "asked.json", asked | {"base": asdict(replace(TINY, seed=1)), "trials": 3}, True)
 
 
 @pytest.mark.filterwarnings("ignore")
