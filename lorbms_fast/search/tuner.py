@@ -133,7 +133,7 @@ def search(
 
 
 def _note(path: Path, asked: dict[str, Any], goes_on: bool) -> None:
-    """Note what a search is asked for; UserError where one that goes on, which it does as it was, was asked otherwise."""
+    """Note what a search is asked for; UserError where it goes on, as it was begun, and was asked otherwise then."""
     if goes_on and path.exists() and (changed := list(differences(asked, json.loads(path.read_text())))):
         raise UserError(f"the search in {path.parent} was begun otherwise ({'; '.join(changed)}): choose another --out")
     with atomic_write(path) as partial:
