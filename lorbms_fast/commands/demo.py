@@ -18,6 +18,7 @@ from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.log import read_entries
+from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.results import percentage
 from lorbms_fast.photos import shipped
@@ -56,6 +57,11 @@ def demo(*, out: Path = Path("demo"), scenes: Natural = 0) -> None:
         else:
             _copy_photographs(data)
     images = data / COCO / IMAGES if (data / COCO).exists() else data / "photos"
+    found, wanted = len(list(images.glob("*.jpg"))), scenes + len(shipped.scenes()) if scenes else len(PHOTOGRAPHS)
+    if found != wanted:
+        raise UserError(
+            f"{images} holds {found} photographs and --scenes {scenes} takes {wanted}: choose another --out"
+        )
     if not store.exists():
         _title("2/6 preparing the image store")
         prepare(images, out=store)

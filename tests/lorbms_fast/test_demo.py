@@ -30,3 +30,10 @@ def test_the_demo_ends_with_pictures_and_numbers_and_does_nothing_twice(tmp_path
     assert "nothing to do" in again
     assert "1/6" not in again
     assert "2/6" not in again
+
+
+def test_a_demo_of_other_photographs_does_not_go_on(tmp_path, capsys):
+    demo._copy_photographs(tmp_path / "data")
+    with pytest.raises(SystemExit):
+        main(["demo", "--out", str(tmp_path), "--scenes", "10"])
+    assert "holds 12 photographs and --scenes 10 takes 342: choose another --out" in capsys.readouterr().err
