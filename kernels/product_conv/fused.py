@@ -85,19 +85,18 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Size
 def pays(positions: int, weight: Sizes, dtype: torch.dtype, multiplied: bool) -> bool:
     """Say whether so many small positions are few beside a weight of this shape.
 
-    Where they are, torch's time goes into another order of the weight, and ours into reading it; `multiplied`: torch,
-    too, has a product for it. Measured on an AMD EPYC with AVX-512, where bfloat16 is multiplied twice as fast.
+    Where they are, torch's time goes into another order of the weight, and ours into reading it. To copy what a position
+    sees, which is as long as a row of the weight, takes as long as two of these. `multiplied`: torch, too, has a product
+    for it. Measured on an AMD EPYC with AVX-512, where bfloat16 is multiplied twice as fast.
     """
     values = prod(weight)
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or values < LEAST:
+    known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    if not known or values < LEAST or 2 * positions > weight[0]:
         return False
+    many = values >= MANY
     if dtype == torch.float32:
-        return (
-            (values >= MANY and 12 <= positions <= MOST)
-            if multiplied
-            else positions <= (MOST if values >= MANY else 48)
-        )
-    return dtype == torch.bfloat16 and not has_amx() and positions <= (64 if values >= MANY else 36)
+        return positions <= (MOST if many else 48) and (not multiplied or (many and positions >= 12))
+    return dtype == torch.bfloat16 and not has_amx() and positions <= (64 if many else 36)
 
 
 def _multiplied(x: Tensor, taps: Sizes, dtype: torch.dtype) -> bool:

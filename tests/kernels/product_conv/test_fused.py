@@ -344,6 +344,7 @@ def test_only_where_it_pays(monkeypatch):
     deep = WinogradConv2d(256, 256, 3, padding=1)
     assert is_ours(deep(few))
     assert close(deep(few), F.conv2d(few, deep.weight, deep.bias, padding=1), 1e-5)
+    assert not is_ours(ProductConv2d(1024, 16, 4, 2, 1)(drawn(1, 1024, 8, 8)))  # to copy what is seen takes the time
     assert not is_ours(ProductConv2d(64, 64, 3, 2)(drawn(1, 64, 9, 9)))  # calls take the time
     assert not is_ours(ProductConv2d(256, 256, 3, 2)(drawn(1, 256, 5, 5)))  # torch, too, has a product for it
 
