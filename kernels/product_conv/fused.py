@@ -85,9 +85,9 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Size
 def pays(positions: int, weight: Sizes, dtype: torch.dtype, multiplied: bool) -> bool:
     """Say whether so many small positions are few beside a weight of this shape.
 
-    Where they are, torch's time goes into another order of the weight, and ours into reading it. To copy what a position
-    sees, which is as long as a row of the weight, takes as long as two of these. `multiplied`: torch, too, has a product
-    for it. Measured on an AMD EPYC with AVX-512, where bfloat16 is multiplied twice as fast.
+    Where they are, torch's time goes into another order of the weight, and ours into reading it. To copy what a
+    position sees, which is as long as a row of the weight, takes as long as two of these. `multiplied`: torch, too, has
+    a product for it. Measured on an AMD EPYC with AVX-512, where bfloat16 is multiplied twice as fast.
     """
     values = prod(weight)
     known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
