@@ -33,7 +33,8 @@ _wanted = True
 def library(source: Path, headers: Path | None = None) -> CDLL | None:
     """Load the library of one source file; None without a compiler, or inside `native_loops(False)`.
 
-    Warns once, and is None, without a compiler, or if it refuses the source, which may include headers of a folder.
+    Warns once, and is None, without a compiler, or if it refuses the source, which may include headers beside it and of
+    a folder.
     """
     return _library(source, headers) if _wanted else None
 
@@ -115,7 +116,7 @@ def _cache() -> Path:
 
 
 def _key(source: Path, headers: Path | None, version: bytes) -> str:
-    included = [] if headers is None else sorted(headers.glob("*.h"))
+    included = sorted(header for folder in (source.parent, headers) if folder for header in folder.glob("*.h"))
     parts = [source.read_bytes(), *(header.read_bytes() for header in included)]
     parts += [version, " ".join(FLAGS).encode(), _processor().encode()]
     return sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -1,5 +1,7 @@
 """What norms with an activation are tested with, and how they are compared with torch's layers in float64."""
 
+import copy
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +64,36 @@ def kept(layers, layout):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):
         layers(x * 1)
     return len({t.untyped_storage().data_ptr() for t in saved if t.numel() == x.numel()})
+
+
+def all_but_a_corner(x):
+    """Where the first value of a map is one of no other."""
+    x[:, :, 0, 0] = 0
+    return x
+
+
+FAR = torch.tensor([1e4, 100.0, -3e5]).view(3, 1, 1)
+EXACTLY = {
+    "around zero": (lambda x: x, 1.25),
+    "a deviation away": (lambda x: x + 1, 1.25),
+    "few values": (lambda x: x[:, :, :8, :8] + 1, 1.25),
+    "far away": (lambda x: x + FAR, 0.01),
+    "far away but for a corner": (lambda x: all_but_a_corner(x + FAR), 2.5),
+}
+"""Maps about zero -> other ones, and how many times as far from the exact result as torch's ours may be."""
+
+
+def assert_as_exact(ours, theirs, arranged, maps):
+    """Of the results and the gradients of float32 maps, on average."""
+    torch.manual_seed(0)
+    (of, at_most), errors = EXACTLY[maps], []
+    for _ in range(10):
+        x, probe = arranged(of(torch.randn(2, 3, 32, 32)).contiguous()), torch.randn(2, 3, 32, 32)
+        probe = arranged(probe[:, :, : x.shape[2], : x.shape[3]].contiguous())
+        exact = results(copy.deepcopy(theirs).double(), x.double(), probe)
+        for layers in (ours, theirs):
+            found = results(copy.deepcopy(layers), x, probe)
+            errors += [(f - e).abs().max() for f, e in zip(found[:2], exact[:2], strict=True)]
+    y, to_x, torchs_y, torchs_to_x = torch.stack(errors).view(-1, 4).mean(0)
+    assert y <= at_most * torchs_y
+    assert to_x <= max(at_most, 1.25) * torchs_to_x

@@ -36,6 +36,7 @@ inline void store(Float16 *to, __m512 x, uint32_t mask) {
 // As many as `Width` says, or a block, or half of one, of which fewer may be in use: what is beyond is zero, and not stored.
 template <class R, class Width> struct Channels {
     typedef R Vector __attribute__((vector_size(64)));
+    typedef R InMemory __attribute__((vector_size(64), aligned(sizeof(R)), may_alias));
     static constexpr int64_t LANES = 64 / sizeof(R), ROOM = std::is_same_v<Width, Few> ? BLOCK / 2 : BLOCK;
     static constexpr int64_t COUNT = Fixed<Width>::value ? Fixed<Width>::value : ROOM;
     static constexpr int64_t PARTS = COUNT / LANES;
@@ -59,10 +60,17 @@ template <class R, class Width> struct Channels {
         if (!Fixed<Width>::value) std::fill_n(buffer, COUNT, R(0));
         const R *const values = real(from, buffer, width);
         if (!Fixed<Width>::value && values != buffer) std::copy_n(values, int64_t(width), buffer);
-        std::memcpy(part, Fixed<Width>::value ? values : buffer, sizeof part);
+        from_memory(Fixed<Width>::value ? values : buffer);
     }
 
-    void to(R *values) const { std::memcpy(values, part, sizeof part); }
+    // Vector by vector: compilers keep in memory what is copied as a whole.
+    void from_memory(const R *values) {
+        for (int64_t i = 0; i < PARTS; i++) part[i] = reinterpret_cast<const InMemory *>(values)[i];
+    }
+
+    void to(R *values) const {
+        for (int64_t i = 0; i < PARTS; i++) reinterpret_cast<InMemory *>(values)[i] = part[i];
+    }
 
     template <class T> void to(T *where, Width width) const {
 #ifdef MASKED

@@ -13,7 +13,7 @@ constexpr int N = 16;
 constexpr int N = 8;
 #endif
 template <class T> struct Vectors {
-    using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, uint32_t>;
+    using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
     typedef Bits Vector __attribute__((vector_size(N * sizeof(T))));
     typedef Bits Unaligned __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
 };

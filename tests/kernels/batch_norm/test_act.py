@@ -11,7 +11,16 @@ from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels.batch_norm import fused
 from lorbms_fast.kernels.instance_norm import cpp
 from tests.kernels import norms
-from tests.kernels.norms import ACTIVATIONS, TOLERANCES, assert_same_results, kept, of_any_shape, results
+from tests.kernels.norms import (
+    ACTIVATIONS,
+    EXACTLY,
+    TOLERANCES,
+    assert_as_exact,
+    assert_same_results,
+    kept,
+    of_any_shape,
+    results,
+)
 
 LAYOUTS = norms.LAYOUTS | {
     "part of rows": lambda x: torch.cat([x, x], 2).movedim(1, -1).contiguous().movedim(-1, 1)[:, :, x.shape[2] :],
@@ -96,14 +105,11 @@ def test_autocast():
             torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("maps", EXACTLY)
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
-def test_far_from_zero_as_exact_as_torch(layout):
-    x = LAYOUTS[layout](torch.randn(2, 3, 32, 32) + torch.tensor([1e4, 100.0, -3e5]).view(3, 1, 1))
-    x[:, :, 0, 0] = 0  # also where the first value is unlike others
-    exact = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()).double()(x.double())
-    theirs = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())(x)
-    ours = BatchNormAct2d(3)(x)
-    assert (ours - exact).abs().max() <= (theirs - exact).abs().max() + 1e-6
+def test_as_exact_as_torch(layout, maps):
+    theirs = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
+    assert_as_exact(BatchNormAct2d(3), theirs, LAYOUTS[layout], maps)
 
 
 @pytest.mark.parametrize("channels", [3, 16, 24, 32])

@@ -9,9 +9,19 @@ from torch import nn
 from lorbms_fast.kernels import InstanceNormAct, InstanceNormAct2d, InstanceNormAct3d, use_impl
 from lorbms_fast.kernels._common.activation import named
 from lorbms_fast.kernels._common.cpp import native_loops
-from lorbms_fast.kernels.instance_norm import cpp
+from lorbms_fast.kernels.instance_norm import cpp, fused
 from lorbms_fast.measurement.peak import Alive
-from tests.kernels.norms import ACTIVATIONS, LAYOUTS, TOLERANCES, assert_same_results, kept, of_any_shape, results
+from tests.kernels.norms import (
+    ACTIVATIONS,
+    EXACTLY,
+    LAYOUTS,
+    TOLERANCES,
+    assert_as_exact,
+    assert_same_results,
+    kept,
+    of_any_shape,
+    results,
+)
 
 
 def assert_as_torchs(shape, activation, affine, dtype, layout, shift=0.0):
@@ -41,9 +51,18 @@ def test_forms_and_dtypes(activation, layout, native):
     with native_loops(native):
         for dtype in TOLERANCES:
             assert_as_torchs((2, 37, 5, 9), activation, True, dtype, layout, shift=1.0)
-            assert_as_torchs((2, 24, 5, 9), activation, True, dtype, layout, shift=1.0)
+            assert_as_torchs((2, 24, 5, 13), activation, True, dtype, layout, shift=1.0)
+            assert_as_torchs((3, 11, 8, 8), activation, True, dtype, layout, shift=-1.0)
         assert_as_torchs((1, 33, 3, 5, 4), activation, False, torch.float32, layout)
         assert_as_torchs((2, 3, 70, 91), activation, True, torch.float32, layout)
+
+
+@pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler")
+@pytest.mark.parametrize("maps", EXACTLY)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_as_exact_as_torch(layout, maps, monkeypatch):
+    monkeypatch.setattr(fused, "_quickest", lambda *_: cpp)  # also where torch's own would run
+    assert_as_exact(InstanceNormAct2d(3, "identity"), nn.InstanceNorm2d(3), LAYOUTS[layout], maps)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -1,0 +1,54 @@
+// What a norm does to each value of a map, and the statistics that it comes from.
+#pragma once
+
+#include <cmath>
+
+#include "maps.h"
+
+namespace {
+
+// A map's result is (x - origin) factor + offset, which is as exact as x: the origin is 0 where the mean is so near to it
+// that no product is much larger than what comes out, and else the mean, from which x is subtracted without rounding.
+template <class R> struct Affine {
+    R origin, mean, factor, offset; // mean of x - origin
+};
+
+// Deviations that a mean may be from zero and be near.
+constexpr double NEAR = 2;
+
+// Of each map, mean (of the differences from its first position) and 1 / deviation, (2, N, C), N being 1 for norms over
+// all samples; scale and shift of channels.
+template <class R> struct Parameters {
+    const R *mean, *rstd, *weight, *bias;
+
+    Parameters(Shape shape, const void *statistics, const void *weight, const void *bias)
+        : mean(static_cast<const R *>(statistics)), rstd(mean + shape.samples * shape.channels),
+          weight(static_cast<const R *>(weight)), bias(static_cast<const R *>(bias)) {}
+
+    Affine<R> affine(int64_t map, int64_t c, R first) const {
+        const double mean_of_x = double(first) + mean[map];
+        const bool near = mean[map] != 0 && std::abs(mean_of_x) * rstd[map] <= NEAR; // a flat map is exactly zero
+        const R origin = near ? R(0) : R(mean_of_x);
+        const double apart = mean_of_x - origin;
+        const R factor = rstd[map] * (weight ? weight[c] : R(1));
+        return {origin, R(apart), factor, R((bias ? double(bias[c]) : 0) - apart * factor)};
+    }
+};
+
+// Where statistics go, and averages of mean and unbiased variance that follow those of a batch, if there are any.
+template <class R> struct Found {
+    R *mean, *rstd, *running_mean, *running_var;
+    double eps, momentum;
+
+    void take(int64_t map, R first, R mean_of_map, double squares, int64_t count) const {
+        const double var = squares / count + eps;
+        mean[map] = mean_of_map;
+        rstd[map] = var == 0 ? R(0) : R(1 / std::sqrt(var)); // 0, as torch has it, of a flat map
+        const auto follow = [=](R *average, R value) {
+            if (average) average[map] = R(momentum * value + (1 - momentum) * average[map]);
+        };
+        follow(running_mean, first + mean_of_map), follow(running_var, R(squares / (count - 1)));
+    }
+};
+
+} // namespace
