@@ -16,6 +16,7 @@ from lorbms_fast.rendering.transfer import interpolation
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.tiles import is_grid
 from lorbms_fast.training.setup import batch_source
+from lorbms_fast.types import Scenes
 
 STEPS = 9
 
@@ -55,21 +56,23 @@ def render(
     source = batch_source(replace(opened.config, device="cpu"), opened.open_store(store))  # where the networks are
     batch = source.complete(source.sample(samples, draw), networks.enc).first(samples)
     impl = implementation(opened.config.model, opened.config.impl)
-    with torch.inference_mode():
-        scenes = impl.scenes(networks, batch)
+
+    @torch.inference_mode()
+    def made() -> Scenes:
+        return impl.scenes(networks, batch)
+
     if film:
         moments = {}
         for checkpoint in opened.checkpoints():
             load(networks, checkpoint)
-            with torch.inference_mode():
-                moments[f"{int(checkpoint.name):,}"] = impl.scenes(networks, batch)
+            moments[f"{int(checkpoint.name):,}"] = made()
         target, sheet = run / "film.png", film_sheet(batch, moments)
     elif interpolate:
-        amounts = torch.linspace(0, 1, STEPS)
+        scenes, amounts = made(), torch.linspace(0, 1, STEPS)
         images = interpolation(networks, scenes.f_ref, scenes.f_mix, amounts)
         target, sheet = run / "interpolation.png", interpolation_sheet(batch, images, amounts)
     else:
-        target, sheet = run / "mixed_scenes.png", scene_sheet(batch, scenes)
+        target, sheet = run / "mixed_scenes.png", scene_sheet(batch, made())
     target = out or target
     save_sheet(sheet, target)
     print(f"{target}: {len(batch.mask)} samples, {batch.mask.float().mean():.0%} of the tiles replaced")
