@@ -1,14 +1,9 @@
 // The triangular system of a dense block, and the transposed one, in one call: the loops that other libraries export, one
 // after another. Some 2 L calls from Python take longer than the loops themselves where maps are small, and threads that
 // wait for so long fall asleep.
-#include "maps.h"
+#include "convolution.h"
 
 namespace {
-
-// A convolution of maps of one slice, as it is asked for: see `_common/winograd`.
-#define CONVOLUTION                                                                                                    \
-    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around,           \
-        int64_t edges, int64_t doubled, int64_t lie
 
 struct Loops {
     void (*normalize)(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps);

@@ -35,6 +35,7 @@
 #include <optional>
 #include <vector>
 
+#include "convolution.h"
 #include "product.h"
 #include "transpose.h"
 
@@ -619,12 +620,6 @@ void unseen(int threads, int64_t samples, Image<T> seen, Image<T> x, int64_t cha
 }
 
 } // namespace
-
-// What a convolution is, after the maps: tiles of 4x4 or for bfloat16 also 8x8, slices and columns of x, maps of y, and the taps'
-// depth and what is around x on each side, in depth and in a slice, how x is seen, and how taps lie.
-#define CONVOLUTION                                                                                                    \
-    int64_t tile, int64_t slices, int64_t width, int64_t out, int64_t depth, int64_t before, int64_t around,           \
-        int64_t edges, int64_t doubled, int64_t lie
 
 // Compute with the dtype's T, float or bfloat16, tiles of F::TILE x F::TILE, the image x and the image y that its
 // convolution by taps of this shape gives.
