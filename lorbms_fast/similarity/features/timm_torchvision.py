@@ -15,10 +15,10 @@ LIBRARIES = ("timm", "torchvision")
 
 def load(library: str, model: str, weights: Path | None, device: torch.device) -> Extractor:
     """Load the penultimate features of a model (timm), or its outputs (torchvision)."""
+    assert weights is not None  # `load_extractor` has seen to it
     network = _network(library, model)
-    if weights is not None:
-        state = read_checkpoint(weights)
-        fill(network, state.get("state_dict", state) if isinstance(state, dict) else state, weights)
+    state = read_checkpoint(weights)
+    fill(network, state.get("state_dict", state) if isinstance(state, dict) else state, weights)
     network = network.to(device).eval()
 
     def features(x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Features of timm's and torchvision's models."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,5 +16,5 @@ def test_a_torchvision_of_another_torch_is_said_on_one_line(library, monkeypatch
 
     monkeypatch.setattr(timm_torchvision.importlib, "import_module", refuse)
     with pytest.raises(UserError, match="reinstall the two together: pip install") as refused:
-        timm_torchvision.load(library, "resnet18", None, torch.device("cpu"))
+        timm_torchvision.load(library, "resnet18", Path("weights.pth"), torch.device("cpu"))
     assert "\n" not in str(refused.value)
