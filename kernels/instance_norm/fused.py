@@ -29,15 +29,18 @@ from lorbms_fast.kernels._common.cpp.lines import (
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
-FEW_VALUES, FEW_POSITIONS = 1 << 15, 128
+FEW_VALUES, FEW_POSITIONS = 1 << 15, 192
 """Of all contiguous maps, and of one, below which torch's own norm is quicker than loops, whose call takes longer.
 
-Half as many values without gradients, where the call is shorter.
+A quarter of the values without gradients, where the call is shorter, and in maps of any size; none where torch repeats
+scale and shift for each sample.
 """
 FEW_OF_ONE = 1 << 13
 """Values of one sample, channels_last, up to which torch's batch norm, which keeps the layout, takes half as long."""
 MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
+MAPS_BESIDE, POSITIONS_BESIDE = 128, 64
+"""The same of maps that loops go through side by side."""
 
 
 def instance_norm(
@@ -78,7 +81,7 @@ def _form(
         return _instance_norm
     alone = activation == IDENTITY
     if plain(x):
-        form = _quickest(x.shape, x.stride(), x.dtype, alone, trains)
+        form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, weight is not None)
         if form is not cpp or cpp.LOOPS.built():
             return form
     if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0:
@@ -98,10 +101,10 @@ def _fits(parameter: Tensor | None, x: Tensor) -> bool:
 
 @lru_cache(4096)
 def _quickest(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, alone: bool, trains: bool
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, alone: bool, trains: bool, scales: bool
 ) -> ModuleType | Callable[..., Tensor]:
     """What is the quickest on a CPU: asked once, as small maps take as long as the questions."""
-    values, maps, few_values = prod(shape), prod(shape[:2]), FEW_VALUES if trains else FEW_VALUES // 2
+    values, maps = prod(shape), prod(shape[:2])
     if len(shape) < 3 or not values or dtype not in DTYPES:
         return _instance_norm
     if not lie_in_rows(shape, strides):
@@ -111,10 +114,17 @@ def _quickest(
         return _instance_norm if few or known_line_stride(shape, strides) is None else cpp
     if trains and not alone:  # torch keeps two tensors of a norm and an activation
         return cpp
+    if not trains and scales and shape[0] > 1:
+        return cpp
     if dtype not in (torch.bfloat16, torch.float16):
-        return _instance_norm if values < few_values or values < FEW_POSITIONS * maps else cpp
+        few_values = values < (FEW_VALUES if trains else FEW_VALUES // 4)
+        return _instance_norm if few_values or (trains and values < FEW_POSITIONS * maps) else cpp
+    if maps >= MAPS_BESIDE and values <= POSITIONS_BESIDE * maps:
+        return cpp
     few = maps < MANY_MAPS  # torch's own has vector instructions for 16 bits alone
-    return _instance_norm if (few or values > MANY_POSITIONS * maps if alone else few and values < few_values) else cpp
+    if alone:
+        return _instance_norm if few or values > MANY_POSITIONS * maps else cpp
+    return _instance_norm if few and values < FEW_VALUES // 2 else cpp
 
 
 class _Norm(torch.autograd.Function):
