@@ -70,9 +70,12 @@ def test_scale_shift_and_relu(layout, shifted):
 def test_which_form_runs():
     """Torch's own norms where they are quicker, and nothing of autograd's around loops that nobody differentiates."""
 
-    def form(shape, dtype=torch.float32, activation=IDENTITY, trains=True, layout=torch.contiguous_format):
+    def form(
+        shape, dtype=torch.float32, activation=IDENTITY, trains=True, layout=torch.contiguous_format, affine=False
+    ):
         x = torch.ones(shape, dtype=dtype).contiguous(memory_format=layout)
-        return fused._form(x, None, None, activation, trains)
+        parameter = torch.ones(shape[1]) if affine else None
+        return fused._form(x, parameter, parameter, activation, trains)
 
     torchs = fused._instance_norm
     assert form((2, 32, 64, 64)) is form((2, 3, 4, 4), layout=torch.channels_last) is cpp
@@ -80,9 +83,13 @@ def test_which_form_runs():
     assert form((1, 3, 4, 4), layout=torch.channels_last) is torchs
     assert form((1, 3, 4, 4), activation=RELU, layout=torch.channels_last) is cpp
     assert (
-        form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 256, 2, 2), torch.float16) is torchs
+        form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 32, 2, 2), torch.float16) is torchs
     )
-    assert form((4, 256, 16, 16), torch.bfloat16) is cpp
+    assert form((4, 256, 16, 16), torch.bfloat16) is form((2, 64, 8, 8), torch.float16) is cpp
+    # Of several samples torch repeats parameters.
+    assert form((2, 3, 4, 4), trains=False, affine=True) is form((2, 3, 90, 90), torch.half, trains=False, affine=True)
+    assert form((2, 3, 4, 4), trains=False, affine=True) is form((1, 3, 90, 90), trains=False) is cpp
+    assert form((2, 3, 4, 4), trains=False) is form((1, 3, 4, 4), trains=False, affine=True) is torchs
     # Of a norm and an activation torch keeps two tensors, and the second must not be changed in place.
     assert form((1, 3, 4, 4), activation=RELU) is cpp
     assert form((1, 3, 4, 4), activation=RELU, trains=False) is torchs
