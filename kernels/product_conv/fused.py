@@ -42,6 +42,8 @@ class Window(NamedTuple):
 
 def product_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes) -> Tensor:
     """Compute what `reference.py` defines, in the layout that torch's own has."""
+    if not _possible(stride, padding):
+        return reference.product_conv(x, weight, bias, stride, padding)
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=False)
     size = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in axes)
     if not _takes(x, weight, bias, 1, size, size):
@@ -53,6 +55,8 @@ def product_conv_transposed(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes, output_padding: Sizes
 ) -> Tensor:
     """The same, transposed."""
+    if not _possible(stride, padding, output_padding):
+        return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, output_padding, strict=False)
     size = tuple((n - 1) * s - 2 * p + k + more for n, k, s, p, more in axes)
     if _takes(x, weight, bias, 0, size, x.shape[2:]):
@@ -60,6 +64,12 @@ def product_conv_transposed(
     if bias is not None and _sum_pays(x, weight, bias):
         return _applied(_OfTorch, Window(stride, padding), size, x, weight, bias)
     return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
+
+
+def _possible(stride: Sizes, padding: Sizes, output_padding: Sizes = ()) -> bool:
+    """Say whether there is such a convolution; torch tells callers why there is none."""
+    more = zip(output_padding, stride, strict=False)
+    return min(stride) > 0 and min(padding) >= 0 and all(0 <= n < step for n, step in more)
 
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Sizes, small: Sizes) -> bool:

@@ -279,6 +279,19 @@ def test_errors_are_torchs(kind):
         assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize("sizes", [(0, 0), (-1, 0), (1, -1), (2, 1, 2), (2, 1, -1)], ids=str)
+def test_no_strides_and_edges_that_torch_refuses(sizes):
+    x, weight = drawn(1, 32, 4, 4), drawn(32, 32, 3, 3)
+    forms = [(F.conv_transpose2d, product_conv_transposed)] + [(F.conv2d, product_conv)] * (len(sizes) == 2)
+    for pair in forms:
+        messages = []
+        for convolve in pair:
+            with pytest.raises(RuntimeError) as raised:
+                convolve(x, weight, None, *sizes)
+            messages.append(str(raised.value))
+        assert messages[0] == messages[1]
+
+
 def test_parametrized_weights_other_dtypes_forms_and_no_compiler():
     *_, x = made(nn.Conv2d)
     normalized = []
