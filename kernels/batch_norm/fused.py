@@ -18,7 +18,7 @@ from lorbms_fast.kernels._common.activation import Activation
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, known_line_stride, lie_in_rows, plain
 from lorbms_fast.kernels.batch_norm import reference
 from lorbms_fast.kernels.instance_norm import cpp
-from lorbms_fast.kernels.instance_norm.fused import lying_as
+from lorbms_fast.kernels.instance_norm.fused import lying_as, with_readable_gradients
 
 FEW_VALUES, FEW_OF_A_MAP = 1 << 16, 256
 """Below which contiguous maps in float32 take no longer with torch's own, whose call is shorter."""
@@ -48,7 +48,10 @@ def batch_norm(
     if not _loops_are_faster(x, activation, weight, bias, *running):
         if x.numel() == x.shape[1]:
             F._verify_batch_size(x.size())  # type: ignore[attr-defined]
+        if len(x) == 1 and x.stride(0) != x.numel() and known_line_stride(x.shape, x.stride()) is not None:
+            x = empty_channels_last(x).copy_(x)
         y: Tensor = torch.batch_norm(x, weight, bias, *running, True, momentum, eps, torch.backends.cudnn.enabled)
+        with_readable_gradients(y)
         return activated(y, activation, inplace)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         y = _Norm.apply(x, weight, bias, *running, momentum, eps, activation)

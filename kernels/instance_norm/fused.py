@@ -96,7 +96,7 @@ def _fits(parameter: Tensor | None, x: Tensor) -> bool:
         return True
     if parameter.dtype != x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
         return False
-    return parameter.device == x.device
+    return parameter.device == x.device and parameter.shape == x.shape[1:2]
 
 
 @lru_cache(4096)
@@ -172,4 +172,22 @@ def _instance_norm(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | 
     """Torch's own norm; of one sample its batch norm, as the gradient of 2.13's is wrong there in channels_last."""
     one = len(x) == 1 and x.dim() >= 3
     norm = torch.batch_norm if one else torch.instance_norm
-    return norm(x, weight, bias, None, None, True, 0.0, eps, x.is_cuda and torch.backends.cudnn.enabled)
+    y = norm(x, weight, bias, None, None, True, 0.0, eps, x.is_cuda and torch.backends.cudnn.enabled)
+    with_readable_gradients(y)
+    return y
+
+
+def with_readable_gradients(y: Tensor) -> None:
+    """Let gradients of one sample that torch's batch norm gave lie as torch reads them.
+
+    2.13's misreads those whose channels are neighbours and whose stride of the sample is not its size, as it is behind
+    an `unsqueeze`: of an image without a batch that became (H, W, C).
+    """
+    if len(y) == 1 and y.requires_grad:
+        y.register_hook(_readable)
+
+
+def _readable(grad: Tensor | None) -> Tensor | None:
+    if grad is None or grad.is_contiguous() or lines(grad) is None or grad.stride(0) == grad.numel():
+        return grad
+    return grad.contiguous()

@@ -306,3 +306,16 @@ def test_a_layer_names_its_activation():
     layer = BatchNormAct2d(3, nn.LeakyReLU(0.2))
     assert repr(layer) == f"BatchNormAct2d({nn.BatchNorm2d(3).extra_repr()}, activation=leaky_relu, negative_slope=0.2)"
     assert list(layer.state_dict()) == list(nn.BatchNorm2d(3).state_dict())
+
+
+def test_one_image_that_is_lines_or_becomes_them(monkeypatch):
+    """Where torch 2.13's own misreads maps and gradients, whose one sample has another stride."""
+    monkeypatch.setattr(fused, "_faster", lambda *_: False)
+    layer, image, probe = BatchNormAct2d(24), torch.randn(8, 8, 24, requires_grad=True), torch.randn(8, 8, 24)
+    lines, rows, sent = image.permute(2, 0, 1)[None], image.permute(2, 0, 1).contiguous()[None], probe.permute(2, 0, 1)
+    (expected,) = torch.autograd.grad(layer(rows), image, sent[None].contiguous(), retain_graph=True)
+    for maps in (lines, rows):
+        (found,) = torch.autograd.grad(layer(maps), image, sent[None].contiguous(), retain_graph=True)
+        torch.testing.assert_close(found, expected)
+        (found,) = torch.autograd.grad(layer(maps).squeeze(0).permute(1, 2, 0), image, probe, retain_graph=True)
+        torch.testing.assert_close(found, expected)
