@@ -8,6 +8,7 @@ import textwrap
 import weakref
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -70,17 +71,32 @@ def asks_for_types(module: nn.Module) -> bool:
     """Say whether a module's forward, or a method that it names, may compare types: those of faster layers differ."""
     waiting, seen = ["forward"], {"forward"}
     while waiting:
-        method = getattr(type(module), waiting.pop(), None)
+        name = waiting.pop()
+        method = getattr(type(module), name, None)
         code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
         codes = [] if code is None else [*_codes(code)]
-        steps = [step for inner in codes for step in dis.get_instructions(inner)]
-        # x.type(dtype) is another thing, and so is super(), to which Python 3.12 and later hand a __class__.
-        named = [step.argval for step in steps if step.opname != "LOAD_DEREF" and step.argval in _TYPES]
-        if named or any(step.argval == "type" and step.opname == "LOAD_GLOBAL" for step in steps):
+        bound = isinstance(inspect.getattr_static(type(module), name, None), FunctionType)
+        me = codes[0].co_varnames[:1] if codes and bound else ()
+        if any(_asks_for_types(inner, me if inner is code else ()) for inner in codes):
             return True
         names = {name for inner in codes for name in inner.co_names}
         waiting += [name for name in names - seen if not hasattr(nn.Module, name)]
         seen |= names
+    return False
+
+
+def _asks_for_types(code: CodeType, me: tuple[str, ...]) -> bool:
+    """Say whether code asks for a type, or its name: not for the module's own, which messages name and which stays.
+
+    `x.type(dtype)` is another thing, and so is `super()`, to which Python 3.12 and later hand a `__class__`.
+    """
+    for before, step in pairwise([None, *dis.get_instructions(code)]):
+        own = before is not None and before.opname.startswith("LOAD_FAST") and before.argval in me
+        named = own or (before is not None and before.argval == "__class__")
+        if step is not None and step.argval in _TYPES and step.opname != "LOAD_DEREF" and not named:
+            return True
+        if step is not None and step.argval == "type" and step.opname == "LOAD_GLOBAL":
+            return True
     return False
 
 
@@ -127,6 +143,8 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
                 return False
         elif name in plain or (not called and (name in module._modules or _is_plain(of_class(name, module)))):
             continue
+        elif isinstance(of_class(name, None), staticmethod) if called else name == "__class__":
+            pass  # neither is handed the module, or leads to it
         elif called and name not in seen and isinstance(of_class(name, None), FunctionType):
             if hasattr(nn.Module, name) or not _harmless(getattr(type(module), name), module, seen | {name}):
                 return False
@@ -224,7 +242,7 @@ def _source(function: Any) -> ast.FunctionDef | None:
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
     (same, *_) = [*(inner for inner in compiled.co_consts if isinstance(inner, CodeType)), None]
-    if not isinstance(tree, ast.FunctionDef) or tree.decorator_list or same is None or same.co_name != code.co_name:
+    if not isinstance(tree, ast.FunctionDef) or same is None or same.co_name != code.co_name:
         return None
     parts = "co_names", "co_varnames", "co_freevars"  # a file may have been edited since; bytes depend on its imports
     return tree if all(getattr(same, part) == getattr(code, part) for part in parts) else None

@@ -9,7 +9,9 @@ children but call them, and no attribute may lead to modules by another way (`so
 
 import copy
 import inspect
+import logging
 import operator
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -180,7 +182,7 @@ def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
             try:
                 other = _stand_in(module, training)
                 before = _contents(other)
-                with torch.random.fork_rng(devices=[]):
+                with torch.random.fork_rng(devices=[]), _quietly():
                     graphs.append(_ChildrenAreLeaves().trace(other, dict(arguments)))
             except Exception:  # whatever a forward does with what is not a tensor; parametrized modules are not copied
                 return []
@@ -188,6 +190,18 @@ def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
             if nothing_else and not (len(before) == len(after) and all(map(operator.is_, before, after))):
                 return []
     return graphs
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """What a forward warns of when it gets no tensors is nobody's concern."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _contents(module: nn.Module) -> list[Any]:

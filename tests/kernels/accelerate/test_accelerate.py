@@ -3,6 +3,8 @@
 import copy
 import functools
 import io
+import logging
+import warnings
 
 import pytest
 import torch
@@ -444,16 +446,20 @@ class Counts(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, x):
+        if not isinstance(x, torch.Tensor):
+            logging.getLogger("models").warning("no tensor")
+            warnings.warn("no tensor", stacklevel=2)
         self.steps += 1
         self.calls += 1
         self.sum.add_(1)
         return self.act(self.norm(x)) * torch.rand(())
 
 
-def test_looking_at_a_forward_changes_nothing():
+def test_looking_at_a_forward_changes_and_says_nothing(caplog):
     torch.manual_seed(0)
     model, before = Counts(), torch.get_rng_state()
-    accelerate(model)
+    assert len(accelerate(model).swapped) == 2
+    assert not caplog.records
     assert (model.steps, model.calls, model.sum) == (0, 0, 0)
     assert torch.equal(torch.get_rng_state(), before)
     model(torch.randn(1, 3, 4, 4))
@@ -872,10 +878,20 @@ class InLists(nn.Module):
         self.last.stride = 2
 
 
+def as_it_is(function):
+    return function
+
+
 class CallsElements(InLists):
+    @staticmethod
+    def scaled(x):
+        return 2 * x
+
+    @as_it_is
     def forward(self, x):
         if x.shape[-1] % self.stride or len(x) % self.last.stride or len(self.down) < 2:
-            raise ValueError
+            raise ValueError(f"{self.__class__.__name__} wants even numbers")
+        x = self.scaled(x)
         skips = [down(x) for down in reversed(self.down)]
         for i, (up, skip) in enumerate(zip(self.up, skips, strict=True)):
             x = up(x) + skips[i] * skip
@@ -897,6 +913,13 @@ class HandsNeighboursOn(InLists):
     def forward(self, x):
         for *others, layer in zip([0, 1], self.down, [torch.relu] * 2, strict=True):
             x = others[1][:2](x) + layer(x) if x.mean() > -9 else x
+        return x
+
+
+class AsksElementsTypes(InLists):
+    def forward(self, x):
+        for layer in self.last:
+            x = layer(x) if layer.__class__.__name__ != "InstanceNorm2d" and x.mean() > -9 else x
         return x
 
 
@@ -945,7 +968,7 @@ HARD = [
     ByDict,
     ByGetattr,
 ]
-HARD += [HandsElementsOn, HandsNeighboursOn, HandsListOn, HandsElementOfDictionaryOn, ReadsLayer]
+HARD += [HandsElementsOn, HandsNeighboursOn, AsksElementsTypes, HandsListOn, HandsElementOfDictionaryOn, ReadsLayer]
 HARD += [ByHelper, InAnother, ForwardAlone, CallOfItsOwn, OrderOfItsOwn, OfItsOwn, AsksTypes, AsksTypesByValues]
 
 
