@@ -41,22 +41,19 @@ struct Rows {
 // parallel ones would have these start new threads each time.
 template <class Body> void of_samples(Shape shape, int threads, Body body) {
     const bool apart = shape.samples % threads == 0 || shape.samples > 4 * threads;
-    if (shape.size() > FEW && !apart) {
+    if (worth(shape, threads) > 1 && !apart)
         for (int64_t n = 0; n < shape.samples; n++) body(n, threads);
-        return;
-    }
-#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
-    for (int64_t n = 0; n < shape.samples; n++) body(n, 1);
+    else
+        in_parallel(shape.samples, worth(shape, threads), [&](int64_t n) { body(n, 1); });
 }
 
 // body(number, begin, count, width): for each span's rows, and in the last span for the rest, a row that is shorter.
 template <class Body> void of_spans(const Rows &rows, int threads, Body body) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t number = 0; number < rows.spans(); number++) {
+    in_parallel(rows.spans(), threads, [&](int64_t number) {
         const int64_t begin = number * rows.span, end = std::min(begin + rows.span, rows.count);
         body(number, begin, end - begin, rows.width);
         if (end == rows.count && rows.rest) body(number, end, 1, rows.rest);
-    }
+    });
 }
 
 // Half of a block, by masks where there are some, as what is left over: compilers make no vector instructions of 16 values

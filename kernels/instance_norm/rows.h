@@ -87,8 +87,9 @@ template <class R, class Add> void totals(int64_t count, double &a, double &b, A
 template <class Body> void of_maps(Shape shape, bool batch, int threads, Body body) {
     const int64_t maps = batch ? shape.channels : shape.samples * shape.channels;
     const Pieces pieces{batch ? shape.samples : 1, shape.positions, shape.channels * shape.positions};
-#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
-    for (int64_t map = 0; map < maps; map++) body(map, map % shape.channels, map * shape.positions, pieces);
+    in_parallel(maps, worth(shape, threads), [&](int64_t map) {
+        body(map, map % shape.channels, map * shape.positions, pieces);
+    });
 }
 
 template <class T>

@@ -35,8 +35,9 @@ template <class Body> void of_lanes(int64_t positions, Body body) {
 // body(map, maps): the first of a block, and how many there are.
 template <class Body> void of_blocks_of_maps(Shape shape, int threads, Body body) {
     const int64_t maps = shape.samples * shape.channels;
-#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
-    for (int64_t map = 0; map < maps; map += BLOCK) body(map, std::min(BLOCK, maps - map));
+    in_parallel(divided(maps, BLOCK), worth(shape, threads), [&](int64_t block) {
+        body(block * BLOCK, std::min(BLOCK, maps - block * BLOCK));
+    });
 }
 
 // What does not change from one position to the next.

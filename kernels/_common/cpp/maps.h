@@ -136,6 +136,19 @@ inline int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / 
 // Fewer elements than this are not worth a second thread.
 constexpr int64_t FEW = 1 << 13;
 
+// body(i), i < count, by so many threads, each of which takes neighbours. A team of one takes as long as a small map.
+template <class Body> void in_parallel(int64_t count, int threads, Body body) {
+    if (threads == 1) {
+        for (int64_t i = 0; i < count; i++) body(i);
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < count; i++) body(i);
+}
+
+// Threads for so much work.
+inline int worth(Shape shape, int threads) { return shape.size() > FEW ? threads : 1; }
+
 // Channels that are worked on together: two vectors of 16 floats, a line of a processor's cache of bfloat16.
 constexpr int64_t BLOCK = 32;
 
