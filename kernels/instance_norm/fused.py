@@ -18,7 +18,6 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation
 from lorbms_fast.kernels._common.cpp.lines import (
     DTYPES,
-    channels_last_strides,
     empty_channels_last,
     known_line_stride,
     lie_in_rows,
@@ -26,7 +25,6 @@ from lorbms_fast.kernels._common.cpp.lines import (
     lines,
     plain,
 )
-from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
 FEW_VALUES, FEW_POSITIONS = 1 << 15, 192
@@ -35,8 +33,6 @@ FEW_VALUES, FEW_POSITIONS = 1 << 15, 192
 A quarter of the values without gradients, where the call is shorter, and in maps of any size; none where torch repeats
 scale and shift for each sample.
 """
-FEW_OF_ONE = 1 << 13
-"""Values of one sample, channels_last, up to which torch's batch norm, which keeps the layout, takes half as long."""
 MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
 MAPS_BESIDE, POSITIONS_BESIDE = 128, 64
@@ -108,10 +104,7 @@ def _quickest(
     if len(shape) < 3 or not values or dtype not in DTYPES:
         return _instance_norm
     if not lie_in_rows(shape, strides):
-        # Another stride of the one sample, as without a batch, and torch misreads contiguous gradients.
-        dense = len(shape) in CHANNELS_LAST and strides == channels_last_strides(shape)
-        few = alone and shape[0] == 1 and dense and values <= FEW_OF_ONE
-        return _instance_norm if few or known_line_stride(shape, strides) is None else cpp
+        return _instance_norm if known_line_stride(shape, strides) is None else cpp
     if trains and not alone:  # torch keeps two tensors of a norm and an activation
         return cpp
     if not trains and scales and shape[0] > 1:

@@ -79,8 +79,7 @@ def test_which_form_runs():
 
     torchs = fused._instance_norm
     assert form((2, 32, 64, 64)) is form((2, 3, 4, 4), layout=torch.channels_last) is cpp
-    assert form((1, 3, 64, 64), layout=torch.channels_last) is cpp
-    assert form((1, 3, 4, 4), layout=torch.channels_last) is torchs
+    assert form((1, 3, 4, 4), layout=torch.channels_last) is cpp  # torch's batch norm is not as exact there
     assert form((1, 3, 4, 4), activation=RELU, layout=torch.channels_last) is cpp
     assert (
         form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 32, 2, 2), torch.float16) is torchs
@@ -100,7 +99,7 @@ def test_which_form_runs():
 
 @pytest.mark.parametrize("shape", [(5, 4, 6), (3, 1, 7), (4, 7, 1), (2, 2, 3, 4)], ids=str)
 def test_gradients_of_one_small_sample(shape):
-    """Which torch's batch norm takes, with the right gradient if maps and gradients lie as these do."""
+    """Of which torch's own makes another gradient in channels_last, however maps and gradients lie."""
     lying = {
         "contiguous": lambda t: t[None],
         "channels last": lambda t: t[None].movedim(1, -1).contiguous().movedim(-1, 1),
