@@ -228,7 +228,7 @@ def _empty(like: Tensor, shape: Sizes, layout: torch.memory_format) -> Tensor:
 
 
 def _readable(maps: Tensor) -> Tensor:
-    return maps if _taken(maps) else maps.contiguous()
+    return maps if _taken(maps) else maps.resolve_neg().contiguous()
 
 
 def _taken(maps: Tensor) -> bool:
@@ -242,7 +242,8 @@ def _layout(*tensors: Tensor) -> torch.memory_format:
 
 
 def _in_lines(maps: Tensor) -> bool:
-    return maps.stride(1) == 1 and line_stride(maps) is not None and not maps.is_contiguous()
+    follow = maps.stride(0) >= maps[0].numel()  # torch asks for that of one sample, too
+    return maps.stride(1) == 1 and follow and line_stride(maps) is not None and not maps.is_contiguous()
 
 
 def _convolved(window: Window, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -112,7 +112,7 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, transposed, n, C, O, axes, 
     assert y.dtype == dtype
     if len(size) == 2 or n > 1:  # of small single volumes torch's older code makes contiguous ones
         assert y.stride() == theirs.stride()
-        assert found[0].stride() == torch.autograd.grad(theirs, cast, g)[0].stride()
+        assert found[0].stride() == torch.autograd.grad(theirs, cast[:1], g)[0].stride()
     exact = [t.detach().double().requires_grad_() for t in inputs]
     true = of_torch(*exact)
     for f, e in zip((y, *found), (true, *torch.autograd.grad(true, exact, g.double())), strict=True):
@@ -242,6 +242,7 @@ def test_what_torch_transforms_and_what_is_done_behind_it(kind, channels_last):
     agree(lambda conv, wanted: torch.autograd.grad(conv(x).mul_(2).relu_().sum(), [x, *wanted]))
     agree(lambda conv, wanted: torch.autograd.grad(conv(x).sum(), [x, *wanted]))  # one value, of no memory of its own
     agree(lambda conv, _: [conv(x.detach()[:, :1].expand_as(x)), conv(x.detach()[..., ::2])])
+    agree(lambda conv, wanted: torch.autograd.grad(y := conv(x), [x, *wanted], torch._neg_view(y.detach())))
     agree(penalty)
     agree(many)
     agree(lambda conv, _: [torch.func.vmap(conv)(torch.stack([x, 2 * x]))])
@@ -253,6 +254,12 @@ def test_what_torch_transforms_and_what_is_done_behind_it(kind, channels_last):
     recorded = torch.fx.symbolic_trace(nn.Sequential(ours))
     assert [node.target for node in recorded.graph.nodes if node.op == "call_module"] == ["0"]
     assert close(torch.jit.trace(ours, x)(2 * x), theirs(2 * x), 1e-5)
+
+
+def test_one_image_of_another_stride_is_laid_out_as_torchs():
+    conv, x = ProductConv2d(16, 32, 3), drawn(5, 6, 16).permute(2, 0, 1)[None]
+    assert is_ours(conv(x))
+    assert conv(x).is_contiguous() == F.conv2d(x, conv.weight).is_contiguous()
 
 
 @kinds
