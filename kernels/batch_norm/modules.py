@@ -83,7 +83,7 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
         activation, training = Activation(self.activation, self.negative_slope), self.training
-        of_torch = torch.compiler.is_compiling() or transformed() or not input.numel()
+        of_torch = torch.compiler.is_compiling() or transformed() or not input.numel() or self.eps <= 0
         if of_torch or not (training or (self.running_mean is None and self.running_var is None)):
             y = super().forward(input)
             return activation(y) if of_torch else activated(y, activation, self.inplace)

@@ -43,7 +43,8 @@ template <class R> struct Found {
     void take(int64_t map, R first, R mean_of_map, double squares, int64_t count) const {
         const double var = squares / count + eps;
         mean[map] = mean_of_map;
-        rstd[map] = var == 0 ? R(0) : R(1 / std::sqrt(var)); // 0, as torch has it, of a flat map
+        // 0, as torch has it, of a flat map, and where squares were too small for R.
+        rstd[map] = R(var) <= 0 ? R(0) : R(1 / std::sqrt(var));
         const auto follow = [=](R *average, R value) {
             if (average) average[map] = R(momentum * value + (1 - momentum) * average[map]);
         };

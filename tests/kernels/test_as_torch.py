@@ -357,6 +357,8 @@ def test_a_flat_map_without_eps_is_zero(channels_last):
     x = torch.full((2, 3, 4, 4), 0.1)
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     assert torch.equal(InstanceNorm2d(3, eps=0)(x), torch.zeros_like(x))
+    tiny = torch.randn_like(x) * 1e-25  # whose squares are zero
+    assert torch.equal(InstanceNorm2d(3, eps=0)(tiny), torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("tracking", [False, True])

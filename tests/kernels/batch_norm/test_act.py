@@ -319,3 +319,13 @@ def test_one_image_that_is_lines_or_becomes_them(monkeypatch):
         torch.testing.assert_close(found, expected)
         (found,) = torch.autograd.grad(layer(maps).squeeze(0).permute(1, 2, 0), image, probe, retain_graph=True)
         torch.testing.assert_close(found, expected)
+
+
+def test_no_eps_is_what_torch_makes_of_it():
+    x, found = torch.randn(2, 3, 4, 4), []
+    for layers in (BatchNormAct2d(3, eps=0), nn.Sequential(nn.BatchNorm2d(3, eps=0), nn.ReLU())):
+        try:
+            found.append(layers(x).tolist())
+        except ValueError as refused:
+            found.append(str(refused))
+    assert found[0] == found[1]
