@@ -181,6 +181,6 @@ def with_readable_gradients(y: Tensor) -> None:
 
 
 def _readable(grad: Tensor | None) -> Tensor | None:
-    if grad is None or grad.is_contiguous() or lines(grad) is None or grad.stride(0) == grad.numel():
+    if grad is None or grad.is_contiguous() or grad.stride(0) == grad.numel():
         return grad
-    return grad.contiguous()
+    return grad if known_line_stride(grad.shape, grad.stride()) is None else grad.contiguous()

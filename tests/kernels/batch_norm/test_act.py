@@ -319,6 +319,9 @@ def test_one_image_that_is_lines_or_becomes_them(monkeypatch):
         torch.testing.assert_close(found, expected)
         (found,) = torch.autograd.grad(layer(maps).squeeze(0).permute(1, 2, 0), image, probe, retain_graph=True)
         torch.testing.assert_close(found, expected)
+        y, several = layer(maps).squeeze(0).permute(1, 2, 0), torch.stack([probe, 2 * probe])
+        (found,) = torch.autograd.grad(y, image, several, retain_graph=True, is_grads_batched=True)
+        torch.testing.assert_close(found, torch.stack([expected, 2 * expected]))
 
 
 def test_no_eps_is_what_torch_makes_of_it():
