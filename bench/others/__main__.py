@@ -74,7 +74,7 @@ def measure(name: str, layout: str, dtype: str, device: torch.device, rounds: in
     faster = copy.deepcopy(model)
     report = accelerate(faster, save_memory=True)
     steps = [_step(m, x, DTYPES[dtype]) for m in (model, faster)]
-    memory = [_peak(step, device) for step in steps]
+    memory = [_peak(step, m, device) for step, m in zip(steps, (model, faster), strict=True)]
     times = [[seconds(step, device) for step in steps] for _ in range(rounds + 1)][1:]
     before, after = map(list, zip(*times, strict=True))
     return Row(name, layout, dtype, len(report.swapped), Pair(before, after), Pair(memory[:1], memory[1:]))
@@ -90,7 +90,7 @@ def _step(model: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> Callable[[],
     return step
 
 
-def _peak(step: Callable[[], None], device: torch.device) -> float:
+def _peak(step: Callable[[], None], model: nn.Module, device: torch.device) -> float:
     step()
     gc.collect()
     if device.type == "cuda":
@@ -98,7 +98,8 @@ def _peak(step: Callable[[], None], device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         step()
         return float(torch.cuda.max_memory_allocated(device) - before)
-    with Alive() as alive:
+    own = [tensor for p in model.parameters() for tensor in (p, p.grad) if tensor is not None]
+    with Alive([*own, *model.buffers()]) as alive:
         step()
     return float(alive.peak)
 

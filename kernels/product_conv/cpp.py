@@ -61,7 +61,7 @@ def _run(
         not W.is_contiguous(),
     )
     positions = len(small) * prod(small.shape[2:])
-    space = W.new_empty(-(-positions // LANES) * LANES * (W[0].numel() + len(W)))
+    space = W.new_empty(-(-positions // LANES) * LANES * (W.numel() // len(W) + len(W)))
     exact = [None if bias is None else bias.to(torch.float32).contiguous() for bias in biases]
     of_exact = [None if bias is None else bias.data_ptr() for bias in exact]
     LOOPS.run(name, (large, small), addressof(window), len(W), W.data_ptr(), space.data_ptr(), *of_exact)

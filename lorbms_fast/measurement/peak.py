@@ -18,12 +18,12 @@ def largest_batch(counted: Iterable[tuple[int, int]], memory: float) -> int:
 
 
 class Alive(TorchDispatchMode):
-    """Bytes of all tensors made inside that are still there, and their greatest sum."""
+    """Bytes of all tensors made or written inside that are still there, and their greatest sum; not of those given."""
 
-    def __init__(self) -> None:
+    def __init__(self, besides: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.peak = self._now = 0
-        self._known: set[int] = set()
+        self._known = {tensor.untyped_storage().data_ptr() for tensor in besides}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

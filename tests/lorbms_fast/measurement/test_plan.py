@@ -145,6 +145,15 @@ def test_tensors_alive_are_summed():
     assert alive._now == 0
 
 
+def test_what_was_there_is_not_counted():
+    there, other = torch.zeros(1000), torch.zeros(10)
+    with Alive([there]) as alive:
+        there.add_(1)
+        view, written = there[:5], other.add_(1)
+    assert alive.peak == 4 * 10
+    del view, written
+
+
 def test_an_iteration_is_counted_whole():
     small, large = (plan.count_iteration(TINY.model, n, "bfloat16") for n in (2, 4))
     # Larger batches add up their weights' gradients from parts, with a launch more.
