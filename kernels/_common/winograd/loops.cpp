@@ -510,6 +510,27 @@ void convolution(
     }
 }
 
+// Channels in parts, each of which one thread does everything with that only these take part in.
+struct Parts {
+    int64_t channels;
+    int count;
+
+    // As many as threads, where they are equal or nearly, and large.
+    Parts(int64_t channels, int threads, bool one) : channels(channels), count(1) {
+        const int64_t units = channels / LANES;
+        if (!one && units >= 4 * threads && (units % threads == 0 || units >= 8 * threads)) count = threads;
+    }
+    int64_t begin(int part) const { return channels / LANES * part / count * LANES; }
+    int64_t size(int part) const { return begin(part + 1) - begin(part); }
+
+    // A part's of all points, which lie one behind the other.
+    Points of(const Points &all, int part) const {
+        const int64_t size = this->size(part), apart = all.rows * size + LANES;
+        float *const first = all.memory + all.points * (all.rows * begin(part) + LANES * part);
+        return {all.use, all.points, all.rows, size, apart, first};
+    }
+};
+
 // The gradient of taps, and the sums of that of y, for a bias, if they are not null.
 template <class F, class T>
 void taps_gradient(
@@ -523,9 +544,16 @@ void taps_gradient(
     // More tiles together where there are many taps, which are read and written anew each time.
     const bool in_rows = x.in_rows() || grad_y.in_rows();
     const Together together(tiles, std::max(F::TOGETHER, 2 * depth * C * O / (C + O)), 1, in_rows);
-    const Points of_x{X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, C};
+    // Threads share what y gives, and what x gives, too, unless it has many more channels: to find its places once for
+    // each part takes less than to read what another core has written, where cores are far from each other.
+    const Parts parts(C, threads, in_rows || C < 8 * O || tiles.positions() * C <= FEW);
+    const int64_t room = LANES * parts.count; // behind each part's points
+    const Points all_of_x{
+        X_IN_POINTS, F::POINTS, (together.run + depth - 1) * together.columns, C,
+        (together.run + depth - 1) * together.columns * C + room
+    };
     const Points of_y{Y_IN_POINTS, F::POINTS + 1, together.run * together.columns, O}; // after points, tiles' sums
-    const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * O, C};
+    const Points all_of_taps{TAPS_IN_POINTS, F::POINTS, depth * O, C, depth * O * C + room};
     if (sums) std::fill_n(sums, O, 0.f);
 #pragma omp parallel num_threads(threads) if (tiles.positions() * C > FEW)
     {
@@ -539,16 +567,21 @@ void taps_gradient(
 #pragma omp for schedule(static)
             for (int part = 0; part < threads; part++) {
                 const int64_t begin = rows * part / threads, end = rows * (part + 1) / threads, t = column + begin;
-                if (begin == end) continue;
+                if (begin == end && parts.count == 1) continue;
                 const auto from = tiles.template read<F::PATCH>(X_IN_LINES, x, C, t, end - begin, shape.around);
                 const auto to = tiles.template read<F::TILE>(Y_IN_LINES, grad_y, O, t, end - begin, 0);
-                for (int64_t row = begin; row < end; row++) {
+                const bool apart = parts.count > 1;
+                const int64_t first = apart ? parts.begin(part) : 0;
+                const Points of_x = parts.of(all_of_x, apart ? part : 0);
+                for (int64_t row = apart ? 0 : begin; row < (apart ? rows : end); row++) {
                     const int64_t t = column + row % count, s = slice + row / count;
                     tiles.template find<F::PATCH>(places, from, t, s - shape.before, shape.around, zeros.data());
+                    if (apart)
+                        for (T *&place : places) place += first;
                     (relu ? to_points<B_T, true, false, T> : to_points<B_T, false, false, T>)(
                         places, tiles.next(from), of_x, row
                     );
-                    if (row >= run * count) continue;
+                    if (row < begin || row >= std::min(end, run * count)) continue;
                     tiles.template find<F::TILE>(places, to, t, s, 0, zeros.data());
                     (sums ? to_points<A, false, true, T> : to_points<A, false, false, T>)(places, tiles.next(to), of_y, row);
                 }
@@ -561,24 +594,30 @@ void taps_gradient(
                     store(sums + o, load(sums + o) + sum);
                 }
             }
-#pragma omp for collapse(2) schedule(static)
-            for (int i = 0; i < F::POINTS; i++)
-                for (int64_t k = 0; k < depth; k++)
-                    (block ? product<true, float> : product<false, float>)(
-                        O, C, count * run, of_y.at(i, 0), 1, O, of_x.at(i, k * count), of_taps.at(i, k * O)
-                    );
-        }
 #pragma omp for collapse(3) schedule(static)
-        for (int64_t o = 0; o < O; o++)
-            for (int64_t k = 0; k < depth; k++)
-                for (int64_t c = 0; c < C; c += LANES) {
-                    Vector values[TAPS * TAPS];
-                    transform<typename F::G_T>(
-                        [&](int i) { return load(of_taps.at(i, k * O + o, c)); },
-                        [&](int i, Vector x) { values[i] = x; }
-                    );
-                    grad.each(o, k, c, [&](int i, int l, auto &tap) { write(tap, values[i][l]); });
-                }
+            for (int part = 0; part < parts.count; part++)
+                for (int i = 0; i < F::POINTS; i++)
+                    for (int64_t k = 0; k < depth; k++)
+                        (block ? product<true, float> : product<false, float>)(
+                            O, parts.size(part), count * run, of_y.at(i, 0), 1, O,
+                            parts.of(all_of_x, part).at(i, k * count), parts.of(all_of_taps, part).at(i, k * O)
+                        );
+        }
+#pragma omp for collapse(2) schedule(static)
+        for (int part = 0; part < parts.count; part++)
+            for (int64_t o = 0; o < O; o++) {
+                const Points of_taps = parts.of(all_of_taps, part);
+                for (int64_t k = 0; k < depth; k++)
+                    for (int64_t c = 0; c < of_taps.columns; c += LANES) {
+                        Vector values[TAPS * TAPS];
+                        const float *const points = of_taps.at(0, k * O + o, c);
+                        const int64_t apart = of_taps.apart;
+                        transform<typename F::G_T>(
+                            [=](int i) { return load(points + i * apart); }, [&](int i, Vector x) { values[i] = x; }
+                        );
+                        grad.each(o, k, parts.begin(part) + c, [&](int i, int l, auto &tap) { write(tap, values[i][l]); });
+                    }
+            }
     }
 }
 

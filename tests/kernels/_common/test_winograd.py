@@ -100,6 +100,30 @@ def test_taps_are_read_and_written_as_they_lie(dtype, n, C, O, deep, threads):
     assert (results[0][3] - exact).abs().max() <= 1e-6 * exact.abs().max()
 
 
+@all_tiles
+@pytest.mark.parametrize("sizes", [(2, 21, 18), (1, 4, 13, 9)], ids=["2D", "3D"])
+@pytest.mark.parametrize(("C", "O"), [(272, 16), (192, 16), (400, 32)])
+@pytest.mark.usefixtures("everywhere")
+def test_many_channels_are_threads_own(dtype, sizes, C, O):
+    """Whatever each of them takes, taps' gradients are the same to the bits."""
+    n, *positions = sizes
+    generator, padding = torch.Generator().manual_seed(0), (1,) * len(positions)
+    x, g = (torch.randn(n, k, *positions, generator=generator) for k in (C, O))
+    x, g = (t.to(dtype).contiguous(memory_format=LAYOUTS[t.dim()]) for t in (x, g))
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            found.append(torch.empty(O, C, *[3] * len(positions)))
+            cpp.backward_taps(g, x, found[-1], padding, True)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    W = torch.zeros(found[0].shape, dtype=torch.float64, requires_grad=True)
+    y = (F.conv2d if len(positions) == 2 else F.conv3d)(torch.relu(x.double()), W, padding=1)
+    assert close(found[0].to(dtype), *torch.autograd.grad(y, W, g.double()))
+
+
 @pytest.mark.parametrize("side", [4, 8])
 @pytest.mark.usefixtures("everywhere")
 def test_bfloat16_is_off_by_its_rounding_alone(side):
