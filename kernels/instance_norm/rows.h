@@ -161,9 +161,8 @@ void rows_backward(
                 through(activation, through_it, y, count);
                 g = grads = through_it;
                 if (!at_once) pieces.write(dx + where + at, through_it, many, length);
-                totals<R>(count, total_g, total_along, [=](int64_t i, R &sum, R &along) {
-                    sum += g[i], along += g[i] * (v[i] - origin - mean);
-                });
+                total_g += total<R>(count, [=](int64_t i) { return g[i]; });
+                total_along += total<R>(count, [=](int64_t i) { return g[i] * (v[i] - origin - mean); });
             } else {
                 totals<R>(count, total_g, total_along, [=](int64_t i, R &sum, R &along) {
                     const R apart = v[i] - origin, sent = let_through(g[i], apart);
