@@ -73,9 +73,9 @@ def _form(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: Activation, trains: bool
 ) -> ModuleType | Callable[..., Tensor]:
     """What runs on these: the loops, operations of torch's, or a norm of its own."""
-    if not (_fits(weight, x) and _fits(bias, x)):
+    if not ((weight is None or _fits(weight, x)) and (bias is None or _fits(bias, x))):
         return _instance_norm
-    alone = activation == IDENTITY
+    alone = activation is IDENTITY or activation == IDENTITY
     if plain(x):
         form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, weight is not None)
         if form is not cpp or cpp.LOOPS.built():
@@ -87,12 +87,11 @@ def _form(
     return _instance_norm if line_stride(x) is None else aten
 
 
-def _fits(parameter: Tensor | None, x: Tensor) -> bool:
-    if parameter is None:
-        return True
+def _fits(parameter: Tensor, x: Tensor) -> bool:
     if parameter.dtype != x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
         return False
-    return parameter.device == x.device and parameter.shape == x.shape[1:2]
+    beside = (parameter.is_cpu and x.is_cpu) or parameter.device == x.device
+    return beside and parameter.shape == x.shape[1:2]
 
 
 @lru_cache(4096)
@@ -163,9 +162,10 @@ def lying_as(x: Tensor, grad: Tensor) -> Tensor:
 
 def _instance_norm(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Torch's own norm; of one sample its batch norm, as the gradient of 2.13's is wrong there in channels_last."""
-    one = len(x) == 1 and x.dim() >= 3
-    norm = torch.batch_norm if one else torch.instance_norm
-    y = norm(x, weight, bias, None, None, True, 0.0, eps, x.is_cuda and torch.backends.cudnn.enabled)
+    cudnn = x.is_cuda and torch.backends.cudnn.enabled
+    if len(x) != 1 or x.dim() < 3:
+        return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
+    y: Tensor = torch.batch_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
     with_readable_gradients(y)
     return y
 
