@@ -27,13 +27,21 @@ from lorbms_fast.kernels._common.cpp.vectors import has_amx
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.product_conv import fused
+from tests.kernels.convolutions import (
+    assert_same_gradients_beside,
+    assert_same_whatever_is_done,
+    close,
+    drawn,
+    frozen_ones,
+    kept,
+    layouts,
+)
 
 # Of the largest result: all is summed in float32, and results of bfloat16 are rounded once.
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
 OURS = {nn.Conv2d: ProductConv2d, nn.Conv3d: ProductConv3d}
 OURS |= {nn.ConvTranspose2d: ProductConvTranspose2d, nn.ConvTranspose3d: ProductConvTranspose3d}
 kinds = pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
-layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
 
 
 @pytest.fixture(autouse=True)
@@ -44,15 +52,6 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(fused, "pays", lambda positions, weight, dtype, multiplied: dtype in TOLERANCE)
     monkeypatch.setattr(fused, "LEAST", 0)
     monkeypatch.setattr(fused, "MOST", 1 << 20)
-
-
-def drawn(*shape: int, seed: int = 0, channels_last: bool = False) -> Tensor:
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return x.contiguous(memory_format=CHANNELS_LAST[x.dim()]) if channels_last else x
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return (found.double() - expected.double()).abs().max().item() <= tolerance * expected.abs().max().item()
 
 
 def is_ours(y: Tensor) -> bool:
@@ -204,56 +203,17 @@ def test_under_autocast_weights_are_neither_copied_nor_their_gradients_rounded(k
 
 
 @kinds
-@pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias"), ("x",), ("x", "weight")], ids=str)
+@frozen_ones
 def test_what_needs_no_gradient(kind, frozen):
-    results = []
-    *convs, x = made(kind)
-    for conv in convs:
-        x = x.detach().clone()
-        for name, tensor in {"x": x, **dict(conv.named_parameters())}.items():
-            tensor.requires_grad_(name not in frozen)
-        conv(x).sin().sum().backward()
-        results.append([tensor.grad for tensor in (x, conv.weight, conv.bias)])
-    for f, e in zip(*results, strict=True):
-        assert (f is None) == (e is None)
-        assert f is None or close(f, e, 1e-5)
+    assert_same_gradients_beside(frozen, *made(kind))
 
 
 @kinds
 @layouts
 def test_what_torch_transforms_and_what_is_done_behind_it(kind, channels_last):
     ours, theirs, x = made(kind, channels_last)
-    x.requires_grad_()
-    parameters = [list(conv.parameters()) for conv in (ours, theirs)]
-
-    def agree(of, changes=1e-4):
-        for f, e in zip(of(ours, parameters[0]), of(theirs, parameters[1]), strict=True):
-            assert close(f, e, changes)
-
-    def penalty(conv, wanted):
-        (slope,) = torch.autograd.grad(conv(x).pow(3).sum(), x, create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), [x, *wanted[:1]])
-
-    def many(conv, wanted):
-        y = conv(x)
-        return torch.autograd.grad(y, [x, *wanted], torch.stack([y.detach(), y.detach().cos()]), is_grads_batched=True)
-
-    assert is_ours(ours(x))
-    agree(lambda conv, wanted: torch.autograd.grad(conv(x).mul_(2).relu_().sum(), [x, *wanted]))
-    agree(lambda conv, wanted: torch.autograd.grad(conv(x).sum(), [x, *wanted]))  # one value, of no memory of its own
-    agree(lambda conv, _: [conv(x.detach()[:, :1].expand_as(x)), conv(x.detach()[..., ::2])])
-    agree(lambda conv, wanted: torch.autograd.grad(y := conv(x), [x, *wanted], torch._neg_view(y.detach())))
-    agree(penalty)
-    agree(many)
-    agree(lambda conv, _: [torch.func.vmap(conv)(torch.stack([x, 2 * x]))])
-    agree(lambda conv, _: torch.func.jvp(conv, (x,), (x.cos(),)))
-    torch._dynamo.reset()
-    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
-    for f, e in zip(*(torch.autograd.grad(f(x).sin().sum(), x) for f in (compiled, theirs)), strict=True):
-        assert close(f, e, 1e-5)
-    recorded = torch.fx.symbolic_trace(nn.Sequential(ours))
-    assert [node.target for node in recorded.graph.nodes if node.op == "call_module"] == ["0"]
-    assert close(torch.jit.trace(ours, x)(2 * x), theirs(2 * x), 1e-5)
+    assert is_ours(ours(x.requires_grad_()))
+    assert_same_whatever_is_done(ours, theirs, x)
 
 
 def test_one_image_of_another_stride_is_laid_out_as_torchs():
@@ -264,14 +224,8 @@ def test_one_image_of_another_stride_is_laid_out_as_torchs():
 
 @kinds
 def test_it_keeps_for_the_backward_what_torchs_keeps(kind):
-    sizes = []
-    *convs, x = made(kind)
-    for conv in convs:
-        kept = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
-            conv(x.requires_grad_())
-        sizes.append(sum(tensor.numel() for tensor in kept if tensor.dim() > 1))
-    assert sizes[0] == sizes[1]
+    ours, theirs, x = made(kind)
+    assert kept(ours, x) == kept(theirs, x)
 
 
 @kinds

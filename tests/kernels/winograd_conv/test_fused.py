@@ -23,13 +23,21 @@ from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.measurement.counts import count
+from tests.kernels.convolutions import (
+    assert_same_gradients_beside,
+    assert_same_whatever_is_done,
+    close,
+    drawn,
+    frozen_ones,
+    kept,
+    layouts,
+)
 
 # Of the largest result.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
 both = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 LAYERS = {2: (WinogradConv2d, nn.Conv2d), 3: (WinogradConv3d, nn.Conv3d)}
 dimensions = pytest.mark.parametrize("dimensions", LAYERS, ids="{}D".format)
-layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
 
 
 @pytest.fixture(autouse=True)
@@ -43,15 +51,6 @@ def everywhere(monkeypatch):
 
     monkeypatch.setattr(cpp, "pays", pays)
     monkeypatch.setattr(winograd_conv, "MANY", 0)
-
-
-def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Tensor:
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    return x.contiguous(memory_format=CHANNELS_LAST[x.dim()]) if channels_last else x
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return (found.double() - expected.double()).abs().max().item() <= tolerance * expected.abs().max().item()
 
 
 def is_winograds(y: Tensor) -> bool:
@@ -298,67 +297,22 @@ def test_under_autocast_weights_are_neither_copied_nor_their_gradients_rounded(c
 
 
 @layouts
-@pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias"), ("x",), ("x", "weight")], ids=str)
+@frozen_ones
 def test_what_needs_no_gradient(frozen, channels_last):
-    results = []
-    for conv in layer(2, channels_last):
-        x = image(2, channels_last=channels_last)
-        for name, tensor in {"x": x, **dict(conv.named_parameters())}.items():
-            tensor.requires_grad_(name not in frozen)
-        conv(x).sin().sum().backward()
-        results.append([tensor.grad for tensor in (x, conv.weight, conv.bias)])
-    for f, e in zip(*results, strict=True):
-        assert (f is None) == (e is None)
-        assert f is None or close(f, e, 1e-5)
+    assert_same_gradients_beside(frozen, *layer(2, channels_last), image(2, channels_last=channels_last))
 
 
 @dimensions
 @layouts
 def test_what_torch_transforms_and_what_is_done_behind_it(dimensions, channels_last):
-    ours, theirs = layer(dimensions, channels_last)
     x = image(dimensions, channels_last=channels_last).requires_grad_()
-    parameters = [list(conv.parameters()) for conv in (ours, theirs)]
-
-    def agree(of, changes=1e-4):
-        for f, e in zip(of(ours, parameters[0]), of(theirs, parameters[1]), strict=True):
-            assert close(f, e, changes)
-
-    def penalty(conv, wanted):
-        (slope,) = torch.autograd.grad(conv(x).pow(3).sum(), x, create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), [x, *wanted])
-
-    def many(conv, wanted):
-        y = conv(x)
-        return torch.autograd.grad(y, [x, *wanted], torch.stack([y.detach(), y.detach().cos()]), is_grads_batched=True)
-
-    agree(lambda conv, wanted: torch.autograd.grad(conv(x).mul_(2).relu_().sum(), [x, *wanted]))
-    agree(lambda conv, wanted: torch.autograd.grad(conv(x).sum(), [x, *wanted]))  # one value, of no memory of its own
-    agree(lambda conv, wanted: torch.autograd.grad(conv(x).flatten(2).sum(2).sin().sum(), [x, *wanted]))  # one a map
-    agree(lambda conv, _: [conv(x.detach().flatten(2)[..., 0].view(*x.shape[:2], *[1] * dimensions).expand_as(x))])
-    agree(penalty)
-    agree(many)
-    agree(lambda conv, _: [torch.func.vmap(conv)(torch.stack([x, 2 * x]))])
-    agree(lambda conv, _: torch.func.jvp(conv, (x,), (x.cos(),)))
-    agree(lambda conv, _: [torch.func.grad(lambda z: conv(z).pow(3).sum())(x)])
-    torch._dynamo.reset()
-    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
-    assert compiled(x).stride() == theirs(x).stride()
-    for f, e in zip(*(torch.autograd.grad(f(x).sin().sum(), x) for f in (compiled, theirs)), strict=True):
-        assert close(f, e, 1e-5)
-    recorded = torch.fx.symbolic_trace(nn.Sequential(ours))
-    assert [node.target for node in recorded.graph.nodes if node.op == "call_module"] == ["0"]
-    assert close(torch.jit.trace(ours, x)(2 * x), theirs(2 * x), 1e-5)
+    assert_same_whatever_is_done(*layer(dimensions, channels_last), x)
 
 
 @dimensions
 def test_it_keeps_for_the_backward_what_torchs_keeps(dimensions):
-    sizes = []
-    for conv in layer(dimensions):
-        kept = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
-            conv(image(dimensions).requires_grad_())
-        sizes.append(sum(tensor.numel() for tensor in kept if tensor.dim() > 1))
-    assert sizes[0] == sizes[1]
+    ours, theirs = (kept(conv, image(dimensions)) for conv in layer(dimensions))
+    assert ours == theirs
 
 
 def test_only_where_it_pays(monkeypatch):
