@@ -153,14 +153,6 @@ inline void columns(
         all_rows<10, 1, false>(rows, depth, x, row, step, y + column, width, c + column, width);
 }
 
-// Units of `by` of so many, which are a thread's.
-struct Share {
-    int64_t begin, end;
-    Share(int64_t size, int64_t by, int64_t part, int64_t parts)
-        : begin(std::min(size, divided(size, by) * part / parts * by)),
-          end(std::min(size, divided(size, by) * (part + 1) / parts * by)) {}
-};
-
 // Rows of the weight whose gradient is written together, and products that are summed at once.
 constexpr int64_t ROWS = 6, DEPTH = 256;
 

@@ -133,6 +133,14 @@ struct Shape {
 
 inline int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; } // and rounded up
 
+// A thread's, or another part's, of so many, in units of `by`.
+struct Share {
+    int64_t begin, end;
+    Share(int64_t size, int64_t by, int64_t part, int64_t parts)
+        : begin(std::min(size, divided(size, by) * part / parts * by)),
+          end(std::min(size, divided(size, by) * (part + 1) / parts * by)) {}
+};
+
 // Fewer elements than this are not worth a second thread.
 constexpr int64_t FEW = 1 << 13;
 

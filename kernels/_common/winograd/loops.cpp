@@ -520,14 +520,13 @@ struct Parts {
         const int64_t units = channels / LANES;
         if (!one && units >= 4 * threads && (units % threads == 0 || units >= 8 * threads)) count = threads;
     }
-    int64_t begin(int part) const { return channels / LANES * part / count * LANES; }
-    int64_t size(int part) const { return begin(part + 1) - begin(part); }
+    Share share(int part) const { return {channels, LANES, part, count}; }
 
     // A part's of all points, which lie one behind the other.
     Points of(const Points &all, int part) const {
-        const int64_t size = this->size(part), apart = all.rows * size + LANES;
-        float *const first = all.memory + all.points * (all.rows * begin(part) + LANES * part);
-        return {all.use, all.points, all.rows, size, apart, first};
+        const auto [begin, end] = share(part);
+        float *const first = all.memory + all.points * (all.rows * begin + LANES * part);
+        return {all.use, all.points, all.rows, end - begin, all.rows * (end - begin) + LANES, first};
     }
 };
 
@@ -571,7 +570,7 @@ void taps_gradient(
                 const auto from = tiles.template read<F::PATCH>(X_IN_LINES, x, C, t, end - begin, shape.around);
                 const auto to = tiles.template read<F::TILE>(Y_IN_LINES, grad_y, O, t, end - begin, 0);
                 const bool apart = parts.count > 1;
-                const int64_t first = apart ? parts.begin(part) : 0;
+                const int64_t first = apart ? parts.share(part).begin : 0;
                 const Points of_x = parts.of(all_of_x, apart ? part : 0);
                 for (int64_t row = apart ? 0 : begin; row < (apart ? rows : end); row++) {
                     const int64_t t = column + row % count, s = slice + row / count;
@@ -597,11 +596,12 @@ void taps_gradient(
 #pragma omp for collapse(3) schedule(static)
             for (int part = 0; part < parts.count; part++)
                 for (int i = 0; i < F::POINTS; i++)
-                    for (int64_t k = 0; k < depth; k++)
+                    for (int64_t k = 0; k < depth; k++) {
+                        const Points of_x = parts.of(all_of_x, part), of_taps = parts.of(all_of_taps, part);
                         (block ? product<true, float> : product<false, float>)(
-                            O, parts.size(part), count * run, of_y.at(i, 0), 1, O,
-                            parts.of(all_of_x, part).at(i, k * count), parts.of(all_of_taps, part).at(i, k * O)
+                            O, of_x.columns, count * run, of_y.at(i, 0), 1, O, of_x.at(i, k * count), of_taps.at(i, k * O)
                         );
+                    }
         }
 #pragma omp for collapse(2) schedule(static)
         for (int part = 0; part < parts.count; part++)
@@ -615,7 +615,7 @@ void taps_gradient(
                         transform<typename F::G_T>(
                             [=](int i) { return load(points + i * apart); }, [&](int i, Vector x) { values[i] = x; }
                         );
-                        grad.each(o, k, parts.begin(part) + c, [&](int i, int l, auto &tap) { write(tap, values[i][l]); });
+                        grad.each(o, k, parts.share(part).begin + c, [&](int i, int l, auto &tap) { write(tap, values[i][l]); });
                     }
             }
     }
