@@ -48,7 +48,7 @@ def product_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, 
     size = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in axes)
     if not _takes(x, weight, bias, 1, size, size):
         return reference.product_conv(x, weight, bias, stride, padding)
-    return _applied(_Product, Window(stride, padding), size, x, weight, bias)
+    return _applied(_Product, Window(stride, padding), size, x, weight, bias, False)
 
 
 def product_conv_transposed(
@@ -60,7 +60,7 @@ def product_conv_transposed(
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, output_padding, strict=False)
     size = tuple((n - 1) * s - 2 * p + k + more for n, k, s, p, more in axes)
     if _takes(x, weight, bias, 0, size, x.shape[2:]):
-        return _applied(_TransposedProduct, Window(stride, padding), size, x, weight, bias)
+        return _applied(_Product, Window(stride, padding), size, x, weight, bias, True)
     if bias is not None and _sum_pays(x, weight, bias):
         return _applied(_OfTorch, Window(stride, padding), size, x, weight, bias)
     return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
@@ -130,59 +130,41 @@ def _dtypes(computed: torch.dtype) -> set[torch.dtype]:
     return {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {computed}
 
 
-def _applied(function: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _applied(
+    function: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None, *options: bool
+) -> Tensor:
     dtype = compute_dtype(x)
     with no_autocast(x):
-        result: Tensor = function.apply(window, size, x.to(dtype), weight, bias)
+        result: Tensor = function.apply(window, size, x.to(dtype), weight, bias, *options)
     return result
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
-        ctx.window = window
-        y = _empty(x, (len(x), len(weight), *size), _layout(x, weight))
-        cpp.to_small(_readable(x), weight, bias, y, *window)
+        ctx.window, ctx.transposed = window, transposed
+        ctx.definition = partial(_transposed, window, size) if transposed else partial(_convolved, window)
+        y = _empty(x, (len(x), weight.shape[1 if transposed else 0], *size), _layout(x, weight))
+        (cpp.to_large if transposed else cpp.to_small)(_readable(x), weight, bias, y, *window)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
         if double_backward.asked_for(grad):
-            definition = partial(_convolved, ctx.window)
-            return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:]
+            return None, None, *double_backward.by_definition(ctx.definition, (x, weight, bias), grad), None
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad[2:]
         g, to_x, to_weight = _readable(grad), None, None
         if needs_x:
-            cpp.to_large(g, weight, None, to_x := _empty(x, x.shape, _layout(x, weight)), *ctx.window)
+            to_x = _empty(x, x.shape, _layout(x, weight))
+            (cpp.to_small if ctx.transposed else cpp.to_large)(g, weight, None, to_x, *ctx.window)
         if needs_weight:
-            cpp.to_weight(_readable(x), g, to_weight := torch.empty_like(weight), *ctx.window)
-        return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None
-
-
-class _TransposedProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        ctx.window, ctx.size = window, size
-        y = _empty(x, (len(x), weight.shape[1], *size), _layout(x, weight))
-        cpp.to_large(_readable(x), weight, bias, y, *window)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight, bias = ctx.saved_tensors
-        if double_backward.asked_for(grad):
-            definition = partial(_transposed, ctx.window, ctx.size)
-            return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:]
-        g, to_x, to_weight = _readable(grad), None, None
-        if needs_x:
-            cpp.to_small(g, weight, None, to_x := _empty(x, x.shape, _layout(x, weight)), *ctx.window)
-        if needs_weight:
-            cpp.to_weight(g, _readable(x), to_weight := torch.empty_like(weight), *ctx.window)
-        return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None
+            small, large = (_readable(x), g) if ctx.transposed else (g, _readable(x))
+            cpp.to_weight(large, small, to_weight := torch.empty_like(weight), *ctx.window)
+        return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None, None
 
 
 class _OfTorch(torch.autograd.Function):
