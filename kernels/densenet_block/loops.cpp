@@ -41,9 +41,9 @@ int64_t first_of(Shape shape, int64_t number) { return shape.positions * number 
 
 // body(number, begin, end) for each span.
 template <class Body> void of_rows(Shape shape, int threads, Body body) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (shape.size() > FEW)
-    for (int64_t number = 0; number < spans(shape); number++)
+    in_parallel(spans(shape), worth(shape, threads), [=](int64_t number) {
         body(number, first_of(shape, number), first_of(shape, number + 1));
+    });
 }
 
 // Of rows begin .. end - 1, mean and squares, from the first of them on: joining means rounds little where columns are
