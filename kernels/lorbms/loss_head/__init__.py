@@ -1,4 +1,4 @@
-"""Losses of an iteration from images, patch logits and the classifier's, without intermediate tensors."""
+"""Losses of an iteration from images, patch logits and the classifier's; in Triton without intermediate tensors."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels.lorbms.loss_head import fused, reference
+from lorbms_fast.kernels.lorbms.loss_head import reference
 from lorbms_fast.kernels.lorbms.loss_head.reference import Gan
 
 if TRITON:
@@ -31,13 +31,11 @@ def loss_head(
     3, S, S), the discriminator's logits D_mix of any shape, the classifier's (C, N, C); the mask (N, C) bool is True
     where the quadrant was replaced; the weights are w_rec, w_adv and w_cls.
 
-    Returns L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton, otherwise of the images' and the
-    logits' dtype. Differentiable once.
+    The definition is the fused form. Returns L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton,
+    otherwise of the images' and the logits' dtype. The Triton form is differentiable once.
     """
-    form, inputs = select_impl(impl, I_hat), (I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
-    if form == "triton":
-        return triton_ops.loss_head(*inputs)
-    return reference.loss_head(*inputs, (reference if form == "reference" else fused).mean_difference)
+    form = triton_ops if select_impl(impl, I_hat) == "triton" else reference
+    return form.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
 
 
 @operation()

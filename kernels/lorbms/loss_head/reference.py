@@ -1,6 +1,6 @@
 """The losses that an iteration reads off images and logits, as the equations read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -13,18 +13,12 @@ Losses = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """L_G, L_rec_hat, L_rec_prime, L_adv, L_cls."""
 
 
-def mean_difference(image: Tensor, reconstructed: Tensor) -> Tensor:
-    """Compute the mean absolute difference."""
-    return (image - reconstructed).abs().mean()
-
-
 def loss_head(
     I_ref: Tensor, I_hat: Tensor, I_prime: Tensor, D_mix: Tensor, logits: Tensor, mask: Tensor,
     weights: tuple[float, float, float], lambdas: Sequence[float], gan: Gan,
-    difference: Callable[[Tensor, Tensor], Tensor] = mean_difference,
 ) -> Losses:  # fmt: skip
-    """L_G and its parts, `difference` being a form of `mean_difference`; documented at the package's function."""
-    L_rec_hat, L_rec_prime = difference(I_ref, I_hat), difference(I_ref, I_prime)
+    """L_G and its parts; documented at the package's function of this name."""
+    L_rec_hat, L_rec_prime = F.l1_loss(I_hat, I_ref), F.l1_loss(I_prime, I_ref)
     L_adv, L_cls = deception(D_mix, gan), classification_loss(logits, mask, lambdas)
     return total(L_rec_hat, L_rec_prime, L_adv, L_cls, weights), L_rec_hat, L_rec_prime, L_adv, L_cls
 
