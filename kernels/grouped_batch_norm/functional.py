@@ -27,11 +27,7 @@ def grouped_batch_norm(
     added to the variance. Returns the result, of x's shape, and means and variances, (groups, C), not for
     differentiation. Raises ValueError if the batch is not a multiple of `groups`.
     """
-    form = select_impl(impl, x)
-    if form == "triton":
-        return _normalise(x, gamma, beta, groups, eps, relu_before=False)
-    y, means, variances = (reference if form == "reference" else fused).grouped_batch_norm(x, gamma, beta, groups, eps)
-    return y, means.detach(), variances.detach()
+    return _normalized(x, gamma, beta, groups, eps, impl, relu_before=False)
 
 
 @operation(kernels="_common.normalization")
@@ -44,14 +40,17 @@ def relu_grouped_batch_norm(
     >>> y, _, _ = relu_grouped_batch_norm(x, torch.ones(3), torch.zeros(3), groups=2)
     >>> torch.testing.assert_close(y[4:], F.batch_norm(x[4:].relu(), None, None, training=True))
     """
-    if select_impl(impl, x) == "triton":
-        return _normalise(x, gamma, beta, groups, eps, relu_before=True)
-    return grouped_batch_norm(torch.relu(x), gamma, beta, groups, eps, impl)
+    return _normalized(x, gamma, beta, groups, eps, impl, relu_before=True)
 
 
-def _normalise(
-    x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float, relu_before: bool
+def _normalized(
+    x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float, impl: Impl | None, relu_before: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     if x.shape[0] % groups:
         raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
-    return normalize(x, gamma, beta, groups, eps, relu_before, "identity", 0.0)
+    form = select_impl(impl, x)
+    if form == "triton":
+        return normalize(x, gamma, beta, groups, eps, relu_before, "identity", 0.0)
+    x = torch.relu(x) if relu_before else x
+    y, means, variances = (reference if form == "reference" else fused).grouped_batch_norm(x, gamma, beta, groups, eps)
+    return y, means.detach(), variances.detach()
