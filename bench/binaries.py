@@ -18,6 +18,7 @@ from triton.runtime.jit import JITFunction
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.kernels._common.operation import said
+from lorbms_fast.measurement.gpus import MULTIPROCESSORS
 from lorbms_fast.measurement.launches import Launch
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -45,6 +46,14 @@ class Binary:
     """The first of those found, or nothing."""
     in_loops: bool = True
     """Registers are spilled or restored inside a loop; True where nobody has looked."""
+
+    def resident(self, architecture: int) -> int:
+        """Programs that fit on one multiprocessor at a time."""
+        return MULTIPROCESSORS[architecture].resident(self.warps, self.registers, self.shared)
+
+    def occupancy(self, architecture: int) -> float:
+        """Share of a multiprocessor's warps that can be in flight."""
+        return self.resident(architecture) * self.warps / MULTIPROCESSORS[architecture].warps
 
 
 def compiled_before(launch: Launch, architecture: int) -> Binary | str | None:

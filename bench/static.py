@@ -29,7 +29,6 @@ import torch
 import triton
 
 from bench.binaries import ARCHITECTURES, CACHE, Binary, binary, compiled_before, forget_lines
-from bench.gpus import occupancy, resident
 from bench.tritons import OLDEST, REQUIRED_BY, environment_of
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
@@ -289,7 +288,7 @@ def faults_of(launch: Launch, architecture: int, compiled: Binary | str) -> list
     faults = []
     if (compiled.spills or compiled.local) and _spilled(launch, compiled, architecture) > SPILLED:
         faults.append(f"{place}: {compiled.local} bytes of registers spilled per thread")
-    if not resident(compiled, architecture):
+    if not compiled.resident(architecture):
         faults.append(f"{place}: {compiled.shared} bytes of shared memory do not fit")
     if launch.name in MATRIX and not compiled.tensor and launch.arguments["PRECISION"] != "ieee":
         faults.append(f"{place}: no tensor cores")
@@ -380,7 +379,7 @@ def cell(compiled: Binary | None, architecture: int) -> str:
         return ""
     spilled = f", **{compiled.local} B spilled**" if compiled.local else ""
     tensor = f", {compiled.tensor} {compiled.kind}" if compiled.tensor else ""
-    share = occupancy(compiled, architecture)
+    share = compiled.occupancy(architecture)
     return f"{compiled.registers} r, {compiled.shared / 1024:.0f} KB, {share:.0%}{tensor}{spilled}"
 
 

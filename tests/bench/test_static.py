@@ -90,8 +90,7 @@ assert "no tensor cores" in static.faults_of(launches["solve"], 90, scalar)[0]
 assert static.faults_of(launches["activate"], 90, scalar) == []
 forward = takewhile(lambda launch: launch.name != "dense_block.solve_transposed", launched)
 print(sum(static.work(launch).flops for launch in forward))
-from bench.gpus import occupancy, resident
-assert resident(good, 80) == 4 and occupancy(good, 80) == 0.25  # 104 registers a thread: 19 warps fit, so 4 programs
+assert good.resident(80) == 4 and good.occupancy(80) == 0.25  # 104 registers a thread: 19 warps fit, so 4 programs
 """
 
 
