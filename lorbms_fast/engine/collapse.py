@@ -74,6 +74,6 @@ def spread(logits: Tensor) -> Tensor:
 def gain(logits: Tensor, targets: Tensor) -> Tensor:
     """Compute the best constant answer's cross entropy less that of the logits, both (G, N, tiles), in nats a logit."""
     logits, targets = logits.float(), targets.float()
-    rate = targets.mean(1, keepdim=True).expand_as(targets)
-    constant = torch.nn.functional.binary_cross_entropy(rate, targets)
+    rate = targets.mean(1)
+    constant = (torch.special.entr(rate) + torch.special.entr(1 - rate)).mean()  # autocast on CUDA refuses torch's
     return constant - torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.engine.collapse import (
@@ -36,6 +37,17 @@ def test_the_right_answer_has_both():
     right = 40 * targets - 20
     assert spread(right) == pytest.approx(0.5, abs=1e-6)
     assert gain(right, targets) == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_autocast_on_cuda_lets_the_gain_be_measured():
+    """It refuses some of torch's losses, where that on a CPU computes them in float32."""
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with FakeTensorMode():
+            logits = torch.zeros(4, 3, 4, device="cuda", dtype=torch.bfloat16)
+            assert gain(logits, logits).shape == ()
+    finally:
+        torch.set_autocast_enabled("cuda", False)
 
 
 @pytest.mark.parametrize("name", ["thesis", "squeezenet-classifier", "six-image-classifier"])
