@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from lorbms_fast.errors import UserError
 BATCH = 64
 THREADS = 2
 END_OF_IMAGE = b"\xff\xd9"
+_one_at_a_time = Lock()
+"""Batches are read ahead by several threads, and a pipeline is for one."""
 
 
 def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[Squares | None]:
@@ -87,10 +90,14 @@ def _halving(encoded: list[bytes], device: torch.device) -> list[Tensor | None]:
 
 
 def _run(encoded: list[bytes], device: torch.device) -> list[Tensor]:
-    pipeline = _pipeline(device)
-    pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in encoded])
-    (batch,) = pipeline.run()
-    return [from_dlpack(batch[i]).clone() for i in range(len(encoded))]  # DALI uses its memory again
+    with _one_at_a_time:
+        pipeline = _pipeline(device)
+        pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in encoded])
+        (batch,) = pipeline.run()
+        copies = [from_dlpack(batch[i]).clone() for i in range(len(encoded))]
+        if device.type == "cuda":  # DALI uses its memory again, and does not know who still reads it
+            torch.cuda.current_stream(device).synchronize()
+    return copies
 
 
 @cache

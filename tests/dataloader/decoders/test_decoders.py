@@ -3,8 +3,11 @@
 import importlib
 import importlib.util
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +163,41 @@ def test_a_dali_that_is_not_whole_is_told(monkeypatch):
     monkeypatch.setattr(dali, "_run", run)
     with pytest.raises(UserError, match=r"lacks a part of DALI: dlopen libnvimgcodec\.so failed"):
         dali.decode([scene()], [partial(versions, "a")], 64)
+
+
+class OnePipeline:
+    """A pipeline that gives the same memory every time, and mixes up what threads feed it side by side."""
+
+    def __init__(self):
+        self.memory, self.fed = torch.zeros(1, 1, 1, 3, dtype=torch.uint8), None
+
+    def feed_input(self, name, data):
+        self.fed = data
+        time.sleep(1e-3)
+
+    def run(self):
+        self.memory.fill_(int(self.fed[0][-1]))
+        time.sleep(1e-3)
+        return (self.memory,)
+
+
+def test_threads_that_read_ahead_share_a_pipeline_of_dalis(monkeypatch):
+    dali = importlib.import_module("lorbms_fast.dataloader.decoders.dali")
+    pipeline, numbers = OnePipeline(), range(20)
+    monkeypatch.setattr(dali, "_pipeline", lambda device: pipeline)
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda number: dali._run([bytes([number])], torch.device("cpu")), numbers)
+        assert [int(pixels[0, 0, 0]) for (pixels,) in found] == [*numbers]
+
+
+def test_what_dali_decoded_on_a_gpu_is_copied_before_it_decodes_again(monkeypatch):
+    dali = importlib.import_module("lorbms_fast.dataloader.decoders.dali")
+    waited = []
+    stream = SimpleNamespace(synchronize=lambda: waited.append(True))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(dali, "_pipeline", lambda device: OnePipeline())
+    dali._run([b"a"], torch.device("cuda", 1))
+    assert waited == [True]
 
 
 @pytest.mark.parametrize(
