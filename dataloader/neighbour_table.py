@@ -25,8 +25,8 @@ NEIGHBOURS = 10
 QUADRANTS = 4
 FILE = "neighbours.parquet"
 _METADATA = b"lorbms_fast"
-ROWS = 1 << 20
-"""Number of rows that are written at a time; Parquet's usual group of rows."""
+ROWS = 1 << 15
+"""Number of rows that are written at a time: ten of the longest names of each fit into an array of pyarrow's, 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class NeighbourTable:
             facts = json.loads((table.schema.metadata or {})[_METADATA])
             tau, features = float(facts.pop("tau")), str(facts.pop("features"))
             ids = pa.array(store.ids)
-            known = table["id"].combine_chunks().equals(ids)
+            known = table["id"].equals(pa.chunked_array([ids]))
             rows = [pc.index_in(_cells(table, name, ids.type), value_set=ids) for name in names]
             distances = [_cells(table, f"q{q}_distances", pa.float32()) for q in range(1, QUADRANTS + 1)]
             shape = (len(store), NEIGHBOURS)
@@ -100,11 +100,11 @@ def _lists(values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(np.arange(0, len(values) + 1, NEIGHBOURS, dtype=np.int32), values)
 
 
-def _cells(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+def _cells(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
     """The cells of a column of lists, ten a row; ValueError where they are of another kind, or not ten."""
-    column = table[name].combine_chunks()
+    column = table[name]
     if not pa.types.is_list(column.type) or column.type.value_type != kind:
         raise ValueError(f"{name} is {column.type}")
     if column.null_count or not pc.all(pc.equal(pc.list_value_length(column), NEIGHBOURS)).as_py():
         raise ValueError(f"{name} has not {NEIGHBOURS} in every row")
-    return column.flatten()
+    return pc.list_flatten(column)

@@ -17,20 +17,30 @@ def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
 
     What the file says of its sizes is looked at first, and text is read as a dictionary: a name that a few bytes
     repeat a million times is there once until its length is known. `names` are the columns of text, in Parquet's own
-    notation (`q1_ids.list.element`). Raises OSError or ArrowException where it cannot be read, ValueError where it has
-    another number of rows, or absurdly long ones.
+    notation (`q1_ids.list.element`). Columns have a chunk for each of the file's groups of rows. Raises OSError or
+    ArrowException where it cannot be read, ValueError where it has another number of rows, or absurdly long ones.
     """
-    # From an open file: pyarrow takes no path that is not UTF-8.
-    with path.open("rb") as opened, pq.ParquetFile(opened, read_dictionary=list(names)) as file:
+    # From an open file: pyarrow takes no path that is not UTF-8. By this thread alone: others would let go of the file
+    # when they like, and where Python ends meanwhile that aborts the process.
+    with (
+        path.open("rb") as opened,
+        pq.ParquetFile(opened, read_dictionary=list(names), pre_buffer=False) as file,
+    ):
         facts = file.metadata
         if facts.num_rows != rows:
             raise ValueError(f"it has {facts.num_rows:,} rows for {rows:,} images")
         size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
         if not 0 <= size <= rows * ROW + (1 << 20):
             raise ValueError(f"its {rows:,} rows would take {size:,} bytes")
-        table = file.read()
+        # One group after the other: lists of text that have several dictionaries cannot be read at once.
+        read = [file.read_row_group(i, use_threads=False) for i in range(facts.num_row_groups)]
+        table = pa.concat_tables([_plain_table(group) for group in read or [file.schema_arrow.empty_table()]])
     if len(table) != rows:
         raise ValueError(f"it has {len(table):,} rows for {rows:,} images")
+    return table
+
+
+def _plain_table(table: pa.Table) -> pa.Table:
     return pa.table({name: _plain(table[name]) for name in table.column_names}, metadata=table.schema.metadata)
 
 

@@ -105,7 +105,7 @@ class ImageStore:
             raise UserError(f"{path / FACTS} is of {found}, this program reads {FORMAT}: prepare the store again")
         images = Shards.open({path / name: (count, side, side, 3) for name, count in counts.items()}, again)
         try:
-            index = read_rows(path / INDEX, len(images), ("id", "source"))
+            index = read_rows(path / INDEX, len(images), ("id", "source")).combine_chunks()
             if not index.schema.equals(SCHEMA):
                 raise ValueError(f"it has columns {index.schema.names} of other kinds")
             _check(index)

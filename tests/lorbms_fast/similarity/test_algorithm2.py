@@ -1,8 +1,12 @@
 """Algorithm 2: features, neighbours, the threshold and their table."""
 
+import io
 import os
+import threading
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +15,9 @@ import torch
 from PIL import Image
 
 from lorbms_fast.cli import main
+from lorbms_fast.dataloader import neighbour_table
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
+from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import Listing, of_folder
@@ -250,6 +256,27 @@ def test_table_survives_being_written_and_is_readable_by_others(store):
     again = NeighbourTable.load(store)
     assert np.array_equal(again.rows, table.rows)
     assert (again.tau, again.features) == (50.0, "random")
+
+
+def test_a_table_of_several_groups_of_rows_is_read_by_one_thread(store, monkeypatch):
+    table = NeighbourTable.load(store)
+    monkeypatch.setattr(neighbour_table, "ROWS", 10)
+    path = table.save(store)
+    assert pq.ParquetFile(path).num_row_groups == 3
+    again = NeighbourTable.load(store)
+    assert np.array_equal(again.rows, table.rows)
+    assert np.array_equal(again.distances, table.distances)
+
+    class Opened(io.FileIO):
+        threads: ClassVar[set[int]] = set()
+
+        def read(self, *size: int) -> bytes:
+            self.threads.add(threading.get_ident())
+            return super().read(*size)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Opened(path, mode))
+    read_rows(path, len(store), ("id", "q1_ids.list.element"))
+    assert Opened.threads == {threading.get_ident()}  # another one may outlive Python, and then ends the process
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and noise"])
