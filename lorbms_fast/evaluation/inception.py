@@ -6,6 +6,7 @@ from the later Inception v3 of model libraries: average pooling does not count p
 maximum, and there are 1,008 classes.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,17 +23,10 @@ PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 Kernel = tuple[int, int]
 
 
-class Conv(nn.Module):
-    """Convolution without bias, batch norm, ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: Kernel = (0, 0)) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute (N, outputs, H', W') from (N, inputs, H, W)."""
-        return torch.relu(self.bn(self.conv(x)))
+def conv(inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: Kernel = (0, 0)) -> nn.Module:
+    """Make a convolution without bias, batch norm and ReLU, in a row."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+    return nn.Sequential(OrderedDict(conv=convolution, bn=nn.BatchNorm2d(outputs, eps=0.001), relu=nn.ReLU()))
 
 
 class Block(nn.Module):
@@ -52,10 +46,10 @@ class Block(nn.Module):
             width = inputs
             for name, outputs, kernel, stride in chain:
                 padding = (0, 0) if stride == 2 else (kernel[0] // 2, kernel[1] // 2)
-                self.add_module(name, Conv(width, outputs, kernel, stride, padding))
+                self.add_module(name, conv(width, outputs, kernel, stride, padding))
                 width = outputs
         if pool_outputs:
-            self.branch_pool = Conv(inputs, pool_outputs, (1, 1))
+            self.branch_pool = conv(inputs, pool_outputs, (1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (N, sum of the outputs, H', W') from (N, inputs, H, W)."""
@@ -131,11 +125,11 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = Conv(3, 32, (3, 3), stride=2)
-        self.Conv2d_2a_3x3 = Conv(32, 32, (3, 3))
-        self.Conv2d_2b_3x3 = Conv(32, 64, (3, 3), padding=(1, 1))
-        self.Conv2d_3b_1x1 = Conv(64, 80, (1, 1))
-        self.Conv2d_4a_3x3 = Conv(80, 192, (3, 3))
+        self.Conv2d_1a_3x3 = conv(3, 32, (3, 3), stride=2)
+        self.Conv2d_2a_3x3 = conv(32, 32, (3, 3))
+        self.Conv2d_2b_3x3 = conv(32, 64, (3, 3), padding=(1, 1))
+        self.Conv2d_3b_1x1 = conv(64, 80, (1, 1))
+        self.Conv2d_4a_3x3 = conv(80, 192, (3, 3))
         blocks = {
             "5b": _block_a(192, 32), "5c": _block_a(256, 64), "5d": _block_a(288, 64),
             "6a": _block_b(), "6b": _block_c(128), "6c": _block_c(160), "6d": _block_c(160), "6e": _block_c(192),
