@@ -2,12 +2,12 @@
 
 import base64
 import gzip
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
 from lorbms_fast.app.pictures import png_address
@@ -39,19 +39,14 @@ def write_page(
         "of_chunk": generator.of_chunk.tolist(),
         "pictures": [png_address(picture) for picture in pictures],
     }
-    parts = {
-        "style": page_part("style.css"),
-        "transfer": page_part("transfer.html"),
-        "facts": json.dumps(facts).replace("<", "\\u003c"),
-        "assets": "\n".join(
-            f'<script type="text/plain" data-asset="{name}">{packed(content)}</script>'
-            for name, content in contents.items()
-        ),
-        "script": (files("lorbms_fast.export") / "static" / "demo.js").read_text(),
-    }
-    page = (files("lorbms_fast.export") / "static" / "demo.html").read_text()
-    for name, part in parts.items():
-        page = page.replace(f"<!-- {name} -->", part, 1)
+    demo = Environment(loader=PackageLoader("lorbms_fast.export", "static"), trim_blocks=True).get_template("demo.html")
+    page = demo.render(
+        style=page_part("style.css"),
+        transfer=page_part("transfer.html"),
+        facts=facts,
+        assets={name: packed(content) for name, content in contents.items()},
+        script=(files("lorbms_fast.export") / "static" / "demo.js").read_text(),
+    )
     target.write_text(page)
 
 
