@@ -60,7 +60,6 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.static", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compile each kind of kernel once, write nothing")
     parser.add_argument("--sm", type=int, nargs="+", choices=ARCHITECTURES, help="architectures; all by default")
-    parser.add_argument("--iteration", action="store_true", help="leave out what the training iteration does not run")
     parser.add_argument("--cached", action="store_true", help="compile nothing, report what was compiled before")
     parser.add_argument(
         "--triton", nargs="*", choices=REQUIRED_BY, help="compile all arithmetics with these; all if none"
@@ -78,7 +77,7 @@ def main(arguments: list[str]) -> int:
         architectures = options.sm or OF_VERSIONS
     else:
         launches, architectures = of_an_iteration(), options.sm or ARCHITECTURES
-        others = [] if options.iteration else of_other_operations() + of_other_models()
+        others = of_other_operations() + of_other_models()
     kinds = {launch.variant: launch for launch in launches + others}
     forget_lines()
     ran = {launch.variant for launch in launches}
