@@ -25,6 +25,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward, norm_relu
 from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import add_relu_conv2d_, relu_conv2d, relu_conv2d_backward
 from lorbms_fast.kernels.dense_block import cpp, reference
 
@@ -180,9 +181,8 @@ class _Activated(torch.autograd.Function):
 
 def normalized_stack(system: "System", x: Tensor, b: Tensor, normed: bool, eps: float) -> tuple[Tensor, list[Tensor]]:
     """Solve the system in one stack, (N, C + L * growth, H, W): x and y, normalized; and 1 / deviations if they are."""
-    n, C, height, width = x.shape
-    shape = (n, C + system.layers * system.growth, height, width)
-    stack = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST)
+    C = x.shape[1]
+    stack = new_maps(x, C + system.layers * system.growth, *x.shape[2:])
     x_hat, y_hat = stack[:, :C], stack[:, C:]
     rstd = []
     if normed:
