@@ -4,70 +4,18 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from shutil import rmtree
-from typing import cast
 
 import torch
 from torch import nn
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, encoder_backbone
-from lorbms_fast.evaluation.datasets.labelled import read_class_folders
-from lorbms_fast.evaluation.datasets.stl10 import Stl10
-from lorbms_fast.evaluation.datasets.voc import read_voc
 from lorbms_fast.evaluation.features import cached_features, weights_fingerprint
-from lorbms_fast.evaluation.pretraining import Pretraining
+from lorbms_fast.evaluation.pretraining import Sources
 from lorbms_fast.evaluation.probe import LinearConfig, accuracies, train_folds
 from lorbms_fast.evaluation.results import Result, cached, mean_and_sd, spread
 from lorbms_fast.evaluation.supervised import Schedule, WithLinear, epochs, feature_size, predictions, train_supervised
-from lorbms_fast.models import build
-from lorbms_fast.models.discriminator import Discriminator
-from lorbms_fast.run import Run, load_networks
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Sources that rows are made from."""
-
-    run: Path
-    stl10: Stl10
-    config: LinearConfig
-    device: torch.device
-    voc: Path | None = None
-    imagenet: Path | None = None
-    alexnet: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The folder for results of the linear probes."""
-        return self.run / "evaluation" / "linear"
-
-    @cached_property
-    def pretraining(self) -> Pretraining:
-        """Pretrainings, kept beside the results."""
-        return Pretraining(self.run / "evaluation" / "pretrained", self.config, self.device)
-
-    def fresh_encoder(self, side: int) -> nn.Module:
-        """Build an encoder of the run's sizes with initial values, for pictures of some side."""
-        config = Run.open(self.run).config
-        return _reading(build(config.model, config.impl, self.config.probe.seed).enc, side)
-
-    def encoder(self) -> nn.Module:
-        """Load the run's encoder as a backbone."""
-        return encoder_backbone(_reading(load_networks(self.run).enc, self.config.side))
-
-    def discriminator(self) -> nn.Module:
-        """Load the run's discriminator as a backbone."""
-        return DiscriminatorBackbone(cast(Discriminator, load_networks(self.run).dsc))
-
-
-def _reading(encoder: nn.Module, side: int) -> nn.Module:
-    """Refuse an encoder with a fully connected layer for pictures of another side."""
-    if (own := getattr(encoder, "image_size", side)) != side:
-        raise UserError(f"this run's encoder reads pictures of {own} px, not of {side}: use --side {own}")
-    return encoder
 
 
 @dataclass(frozen=True)
@@ -89,39 +37,13 @@ def check_needed(name: str, s: Sources) -> None:
         raise UserError(f"row '{name}' needs --imagenet, a folder of class folders, or --alexnet, its weights")
 
 
-def _pascal_encoder(s: Sources) -> nn.Module:
-    assert s.voc is not None
-    return s.pretraining.pascal_encoder(s.fresh_encoder(s.config.large_side), read_voc(s.voc))
-
-
-def _imagenet_alexnet(s: Sources) -> nn.Module:
-    if s.alexnet is not None:
-        return s.pretraining.alexnet_from_file(s.alexnet)
-    assert s.imagenet is not None
-    return s.pretraining.large_alexnet("imagenet-alexnet", read_class_folders(s.imagenet))
-
-
-def _transferred(of: str, backbone: Callable[[Sources], nn.Module]) -> Callable[[Sources], nn.Module]:
-    return lambda s: s.pretraining.knowledge_transfer(
-        f"knowledge-transfer-{of}", backbone(s).to(s.device).eval(), Run.open(s.run).open_store()
-    )
-
-
-def _stl10_encoder(s: Sources) -> nn.Module:
-    return s.pretraining.stl10_encoder(s.fresh_encoder(s.config.side), s.stl10.train)
-
-
-def _random(s: Sources) -> nn.Module:
-    return encoder_backbone(s.fresh_encoder(s.config.side))
-
-
 ROWS = {
-    "random": Row("random encoder", (43.4, 0.4), _random),
-    "random-finetuned": Row("random encoder, finetuned", (56.5, 0.6), _random, finetuned=True),
-    "stl10-encoder": Row("STL-10 encoder", (78.7, 0.1), _stl10_encoder),
-    "pascal-encoder": Row("PASCAL encoder", (47.1, 0.2), _pascal_encoder),
-    "stl10-alexnet": Row("STL-10 AlexNet", (60.9, 0.1), lambda s: s.pretraining.stl10_alexnet(s.stl10.train)),
-    "imagenet-alexnet": Row("ImageNet AlexNet (conv1-5)", (62.4, 0.3), _imagenet_alexnet),
+    "random": Row("random encoder", (43.4, 0.4), Sources.random_encoder),
+    "random-finetuned": Row("random encoder, finetuned", (56.5, 0.6), Sources.random_encoder, finetuned=True),
+    "stl10-encoder": Row("STL-10 encoder", (78.7, 0.1), Sources.stl10_encoder),
+    "pascal-encoder": Row("PASCAL encoder", (47.1, 0.2), Sources.pascal_encoder),
+    "stl10-alexnet": Row("STL-10 AlexNet", (60.9, 0.1), Sources.stl10_alexnet),
+    "imagenet-alexnet": Row("ImageNet AlexNet (conv1-5)", (62.4, 0.3), Sources.imagenet_alexnet),
     "discriminator": Row("LORBMS discriminator", (62.8, 0.3), Sources.discriminator),
     "discriminator-finetuned": Row(
         "LORBMS discriminator, finetuned", (62.6, 0.2), Sources.discriminator, finetuned=True
@@ -129,10 +51,12 @@ ROWS = {
     "encoder": Row("LORBMS encoder", (36.5, 0.2), Sources.encoder),
     "encoder-finetuned": Row("LORBMS encoder, finetuned", (54.2, 0.2), Sources.encoder, finetuned=True),
     "knowledge-transfer-discriminator": Row(
-        "knowledge transfer, discriminator", (42.9, 0.3), _transferred("discriminator", Sources.discriminator)
+        "knowledge transfer, discriminator",
+        (42.9, 0.3),
+        lambda s: s.knowledge_transfer("discriminator", s.discriminator()),
     ),
     "knowledge-transfer-encoder": Row(
-        "knowledge transfer, encoder", (38.5, 0.1), _transferred("encoder", Sources.encoder)
+        "knowledge transfer, encoder", (38.5, 0.1), lambda s: s.knowledge_transfer("encoder", s.encoder())
     ),
 }
 

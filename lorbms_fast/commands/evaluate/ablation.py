@@ -18,7 +18,8 @@ from lorbms_fast.evaluation.datasets.stl10 import read_stl10
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.generation import measure_generation
 from lorbms_fast.evaluation.image_features import image_features
-from lorbms_fast.evaluation.linear import Sources, evaluate_row
+from lorbms_fast.evaluation.linear import evaluate_row
+from lorbms_fast.evaluation.pretraining import Sources
 from lorbms_fast.evaluation.probe import LinearConfig
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.training.session import run_training

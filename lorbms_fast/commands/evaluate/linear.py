@@ -11,7 +11,8 @@ from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
-from lorbms_fast.evaluation.linear import ROWS, Sources, check_needed, evaluate_row, in_columns
+from lorbms_fast.evaluation.linear import ROWS, check_needed, evaluate_row, in_columns
+from lorbms_fast.evaluation.pretraining import Sources
 from lorbms_fast.evaluation.probe import LinearConfig
 
 

@@ -15,7 +15,8 @@ from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation import linear
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
 from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, alexnet_backbone, encoder_backbone
-from lorbms_fast.evaluation.linear import ROWS, Sources, classifier_parameters, evaluate_row
+from lorbms_fast.evaluation.linear import ROWS, classifier_parameters, evaluate_row
+from lorbms_fast.evaluation.pretraining import Sources
 from lorbms_fast.evaluation.probe import LinearConfig, ProbeConfig
 from lorbms_fast.models import build
 from lorbms_fast.models.discriminator import Discriminator
