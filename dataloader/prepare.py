@@ -17,7 +17,7 @@ from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.decoders import decoder_named
 from lorbms_fast.dataloader.image_file import Photograph, shown
 from lorbms_fast.dataloader.places import full_name
-from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardPart, prepare_part
+from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, prepare_part
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped, first_of
 from lorbms_fast.dataloader.staging import StagingFolder
@@ -145,13 +145,11 @@ def _processes(out: Path, workers: int) -> Finish:
         missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
         size = sum(len(shards[number]) for number in missing) * settings.bytes_of_one
         check_room(out, size, "images", "make room")
-        tasks = {number: parts_of(number, shards[number]) for number in missing}
+        tasks = {n: [shards[n][i : i + TASK] for i in range(0, len(shards[n]), TASK)] for n in missing}
         in_one_row = [task for of_shard in tasks.values() for task in of_shard]
         make = partial(prepare_part, settings)
         # Closed on the way out, so that the progress bar ends before an error is printed.
-        with closing(
-            ordered_map(make, in_one_row, workers, "preparing", images=lambda task: len(task.photographs))
-        ) as results:
+        with closing(ordered_map(make, in_one_row, workers, "preparing", images=len)) as results:
             for number, of_shard in tasks.items():
                 made = islice(results, len(of_shard))
                 work.finish(number, shards[number], settings.image_size, as_asked(made, on_bad))
@@ -169,11 +167,6 @@ def as_asked(made: Iterable[PreparedPart], on_bad: OnBad) -> Iterator[PreparedPa
         if bad is not None:
             raise _stopped(bad)
         yield one
-
-
-def parts_of(number: int, photographs: Sequence[Photograph]) -> list[ShardPart]:
-    """Divide a shard's photographs into parts that are decoded at a time."""
-    return [ShardPart(number, photographs[i : i + TASK]) for i in range(0, len(photographs), TASK)]
 
 
 def _publish(

@@ -31,27 +31,8 @@ class Settings:
         return len(self.recipe.versions) * self.image_size**2 * 3
 
 
-class ShardPart(NamedTuple):
-    """Some photographs of one shard."""
-
-    shard: int
-    photographs: Sequence[Photograph]
-
-
-class Row(NamedTuple):
-    """The index's row of an image, in the order of the store's SCHEMA."""
-
-    id: str
-    source: str
-    offset: int
-    length: int | None
-    version: int
-    flip: bool
-    crop_x: int
-    crop_y: int
-    crop_side: int
-    width: int
-    height: int
+Row = tuple[str, str, int, int | None, int, bool, int, int, int, int, int]
+"""An image's row of the index, as the store's SCHEMA names and orders it."""
 
 
 class PreparedPart(NamedTuple):
@@ -64,15 +45,15 @@ class PreparedPart(NamedTuple):
     skipped: list[Skipped]
 
 
-def prepare_part(settings: Settings, task: ShardPart) -> PreparedPart:
+def prepare_part(settings: Settings, photographs: Sequence[Photograph]) -> PreparedPart:
     """Make the images of every photograph that can be read and is large enough."""
-    crops = [partial(_crops, settings)] * len(task.photographs)
-    places = [photograph.place for photograph in task.photographs]
+    crops = [partial(_crops, settings)] * len(photographs)
+    places = [photograph.place for photograph in photographs]
     found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))
     images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
     rows: list[Row] = []
     skipped = []
-    for photograph, squares in zip(task.photographs, found, strict=True):
+    for photograph, squares in zip(photographs, found, strict=True):
         source = f"{'' if photograph.place.length is None else f'{photograph.id} in '}{photograph.place}"
         if isinstance(squares, BadImage):
             skipped.append(Skipped(source, "bad", squares.reason))
@@ -100,4 +81,4 @@ def _rows(photograph: Photograph, squares: Squares, recipe: Recipe) -> Iterator[
     place, size = photograph.place, (squares.width, squares.height)
     for version, (x, y, side, flip) in zip(recipe.versions, squares.crops, strict=True):
         name = photograph.id if recipe.versions == (1,) else f"{photograph.id}_{version}"
-        yield Row(name, place.path, place.offset, place.length, version, flip, x, y, side, *size)
+        yield name, place.path, place.offset, place.length, version, flip, x, y, side, *size

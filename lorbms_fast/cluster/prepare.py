@@ -14,7 +14,7 @@ from lorbms_fast.dataloader.image_file import ByteRange, Photograph, is_inside
 from lorbms_fast.dataloader.places import Place, full_name, nearby, scratch, url_of
 from lorbms_fast.dataloader.prefetch import Prefetcher
 from lorbms_fast.dataloader.prepare import Counts, Finish, OnBad, as_asked, prepare_store
-from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, ShardPart, prepare_part
+from lorbms_fast.dataloader.prepare_worker import PreparedPart, Settings, prepare_part
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import Layout, Listing, Part, Skipped, layout_of, photographs_in
 from lorbms_fast.dataloader.sources.coco import annotation_files
@@ -258,12 +258,12 @@ def _finish(staging: StagingFolder, number: int, photographs: list[Photograph], 
     """Make a shard in a staging folder, if it is not there; tells whether it was not."""
     if staging.is_finished(number, photographs, with_bad=job.on_bad == "skip"):
         return False
-    parts = as_asked(_parts(job.settings, number, photographs), job.on_bad)
+    parts = as_asked(_parts(job.settings, photographs), job.on_bad)
     staging.finish(number, photographs, job.settings.image_size, parts)
     return True
 
 
-def _parts(settings: Settings, number: int, photographs: list[Photograph]) -> Iterator[PreparedPart]:
+def _parts(settings: Settings, photographs: list[Photograph]) -> Iterator[PreparedPart]:
     """Make the parts of a shard; photographs elsewhere are fetched while those before are decoded."""
     if url_of(settings.root) is None:
         _check_seen(settings.root)
@@ -279,7 +279,7 @@ def _parts(settings: Settings, number: int, photographs: list[Photograph]) -> It
     for part, of_part in enumerate(some):
         root, stack = ahead(part)
         with stack:
-            yield prepare_part(replace(settings, root=root), ShardPart(number, of_part))
+            yield prepare_part(replace(settings, root=root), of_part)
 
 
 def _check_seen(folder: Path) -> None:
