@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
+from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels.spectral_norm import cpp
 
 EPS = 1e-12
@@ -53,7 +54,8 @@ def power_iteration(
     of_side = {u_first: [a.flatten() for a in first]}
     for half in range(2 * iterations):
         is_u = u_first == (half % 2 == 0)
-        products = [torch.mv(W.T if is_u else W, a) for W, a in zip(matrices, of_side[is_u], strict=True)]
+        with no_autocast(weights[0]):  # which lowers these products on CUDA, and not on a CPU
+            products = [torch.mv(W.T if is_u else W, a) for W, a in zip(matrices, of_side[is_u], strict=True)]
         norms = torch._foreach_norm(products)
         divisors = torch._foreach_add(norms, eps) if added else torch._foreach_clamp_min(norms, eps)
         found = torch._foreach_div(products, divisors)
@@ -106,7 +108,8 @@ def _through_division(grads: Sequence[Tensor], weights: Sequence[Tensor], vector
     g = [_matrix(grad, W) for grad, W in zip(grads, weights, strict=True)]
     inner = [torch.dot(g_i.flatten(), _matrix(W).flatten()) for g_i, W in zip(g, weights, strict=True)]
     u_scaled = torch._foreach_mul(us, torch._foreach_div(inner, sigmas))
-    result = [torch.addr(g_i, u_i, v_i, alpha=-1) for g_i, u_i, v_i in zip(g, u_scaled, vs, strict=True)]
+    with no_autocast(weights[0]):
+        result = [torch.addr(g_i, u_i, v_i, alpha=-1) for g_i, u_i, v_i in zip(g, u_scaled, vs, strict=True)]
     torch._foreach_div_(result, sigmas)
     return [_restored(matrix, W) for matrix, W in zip(result, weights, strict=True)]
 

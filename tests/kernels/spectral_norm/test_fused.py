@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorbms_fast import kernels
@@ -28,6 +29,34 @@ def test_spectral_norm_of_all_weights(shapes, native):
     us = [draw(1, len(weight), seed=99 + i).detach() for i, weight in enumerate(weights)]
     with native_loops(native):
         assert_forms_agree(lambda impl: kernels.spectral_norm_all(weights, us, impl), weights)
+
+
+class ProductDtypes(TorchDispatchMode):
+    """Dtypes that products with vectors were computed in."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.mv, torch.ops.aten.addr, torch.ops.aten.dot):
+            self.seen.add((func.overloadpacket.__name__, args[0].dtype))
+        return func(*args, **(kwargs or {}))
+
+
+def test_autocast_on_cuda_lowers_no_product():
+    """It lowers some that autocast on a CPU leaves alone."""
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        with FakeTensorMode(), ProductDtypes() as dtypes:
+            weights = [torch.zeros(4, 3, 3, 3, device="cuda")]
+            vectors = fused.power_iteration(weights, [torch.zeros(1, 4, device="cuda")])
+            fused._through_division(weights, weights, vectors)
+    finally:
+        torch.set_autocast_dtype("cuda", torch.float16)
+        torch.set_autocast_enabled("cuda", False)
+    assert dtypes.seen == {(name, torch.float32) for name in ("mv", "addr", "dot")}
 
 
 # Rows and columns of several spans and threads, and as many as fill no vector.
