@@ -12,6 +12,14 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if _knows(device) and torch.is_autocast_enabled(device) else x.dtype
 
 
+def convolves_in_tf32() -> bool:
+    """Tell whether torch's own convolutions of float32 may use TF32.
+
+    `cudnn.allow_tf32`, which is older, cannot be read where somebody has set what came after it.
+    """
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
 def refuse_integers(x: Tensor) -> None:
     """Raise RuntimeError for x of whole numbers, which torch's convolutions refuse beside floating-point weights."""
     if not x.is_floating_point():

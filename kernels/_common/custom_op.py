@@ -9,6 +9,8 @@ import triton
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
+from lorbms_fast.kernels._common.autocast import convolves_in_tf32
+
 
 def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
     """Register a function of tensors, numbers and lists as `torch.ops.lorbms_fast.<name>`; it changes no argument.
@@ -36,7 +38,7 @@ def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
 
 def input_precision(dtype: torch.dtype) -> str:
     """Input precision of products of a dtype: of float32's, what torch's own convolutions are allowed."""
-    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
+    return "ieee" if dtype == torch.float32 and not convolves_in_tf32() else "tf32"
 
 
 def at_least_16(size: int, most: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common import dispatch
-from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.autocast import compute_dtype, convolves_in_tf32
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +109,7 @@ def key_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
     of_first = (tuple(first.shape[1:]), first.dtype) if isinstance(first, Tensor) else _described(first)
     named = tuple(sorted((word, _described(value)) for word, value in kwargs.items()))
     dtype = compute_dtype(x)
-    tf32 = dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    tf32 = dtype == torch.float32 and convolves_in_tf32()
     return name, of_first, *map(_described, others), *named, dtype, tf32
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorbms_fast import kernels
-from lorbms_fast.kernels._common import operation
+from lorbms_fast.kernels._common import custom_op, operation
 from tests.kernels.interpreter import interpreted
 
 OTHER = {"triton": "fused", "fused": "triton"}
@@ -42,6 +42,24 @@ def test_a_key_tells_shapes_options_and_packing_apart_but_not_samples():
     with torch.autocast("cpu", torch.bfloat16):
         others.append(key(x, fused))
     assert len({key(x, fused), *others}) == 6
+
+
+def test_tf32_is_told_however_somebody_allows_it():
+    cudnn, x = torch.backends.cudnn, torch.randn(3, 4, 8, 8)
+
+    def found():
+        return custom_op.input_precision(x.dtype), operation.key_of("max_pool2x2", (x,), {})[-1]
+
+    for allowed, told in ((True, ("tf32", True)), (False, ("ieee", False))):
+        with cudnn.flags(allow_tf32=allowed):
+            assert found() == told
+    try:
+        for newer, told in (("ieee", ("ieee", False)), ("tf32", ("tf32", True))):
+            cudnn.conv.fp32_precision = newer
+            assert found() == told
+    finally:
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32"
+    assert cudnn.allow_tf32
 
 
 def test_a_call_takes_the_form_that_was_installed_unless_it_names_one(monkeypatch):
