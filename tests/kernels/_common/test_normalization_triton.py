@@ -94,6 +94,39 @@ def test_no_samples():
     y.sum().backward()
 
 
+class Grids:
+    """Stands for the kernels' module, and notes how many programs each launch has along each axis."""
+
+    def __init__(self):
+        self.launched = []
+
+    def __getattr__(self, name):
+        return self
+
+    def __getitem__(self, grid):
+        self.launched.append(grid)
+        return lambda *args, **kwargs: None
+
+
+def test_large_maps_have_more_tiles_than_the_later_axes_of_a_grid_have_programs(monkeypatch):
+    grids = Grids()
+    monkeypatch.setattr(normalization, "kernels", grids)
+    monkeypatch.setattr(normalization, "TILE", 32)  # a position a tile: so maps need not be as large
+    x = torch.zeros(2, 32, 256, 257).contiguous(memory_format=CHANNELS_LAST)
+    _, mean, var = normalization.normalize(x, None, None, 2, 1e-5, False, "identity", 0.0)
+    normalization.normalize_backward(x, x, None, None, mean, var, 1e-5, False, "identity", 0.0)
+    assert len(grids.launched) == 4
+    assert max(grid[0] for grid in grids.launched) == 2 * 256 * 257
+    assert max(programs for grid in grids.launched for programs in grid[1:]) <= 65_535
+
+
+def test_values_too_far_apart_to_be_numbered_are_refused():
+    maps = torch.empty(4, 1 << 20, 1 << 10, device="meta")[:, :3]
+    assert normalization._Layout.of(4, maps).samples == 1
+    with pytest.raises(ValueError, match="share statistics"):
+        normalization._Layout.of(1, maps)
+
+
 def test_constant_maps_are_zero(tiling):
     assert kernels.instance_norm(torch.full((1, 2, 3, 3), 0.1), impl="triton").abs().max() == 0
 

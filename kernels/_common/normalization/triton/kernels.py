@@ -21,6 +21,17 @@ def _offsets(c, q, P, strides, ONE_SAMPLE: tl.constexpr):
 
 
 @triton.jit
+def _group_and_tile(positions, BLOCK_Q: tl.constexpr):
+    """This program's group, its tile of the group's positions, and how many groups there are.
+
+    Both are numbered along the grid's first axis: the others end at 65,535 programs, which large maps have tiles of.
+    """
+    tiles = tl.cdiv(positions, BLOCK_Q)
+    program = tl.program_id(0)
+    return program // tiles, program % tiles, tl.num_programs(0) // tiles
+
+
+@triton.jit
 def _rectified(x, RECTIFY: tl.constexpr):
     """ReLU if asked for; NaN stays."""
     if RECTIFY:
@@ -170,8 +181,8 @@ def normalize_by_parts(
     RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """Result of one tile from the parts' statistics. Grid (groups, channel blocks, tiles of positions)."""
-    g = tl.program_id(0)
+    """Result of one tile from the parts' statistics. Grid (groups and their tiles of positions, channel blocks)."""
+    g, tile, groups = _group_and_tile(S * P, BLOCK_Q)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     x_ptr += (g * S).to(tl.int64) * x_strides[0]
     y_ptr += (g * S).to(tl.int64) * y_strides[0]
@@ -179,7 +190,7 @@ def normalize_by_parts(
     squares = tl.zeros((BLOCK_C,), tl.float32)
     count = 0.0
     for part in range(parts):
-        row = (part * tl.num_programs(0) + g) * C
+        row = (part * groups + g) * C
         part_count = tl.minimum(S * P - part * positions_per_part, positions_per_part).to(tl.float32)
         mean, squares, count = _merge(
             mean, squares, count, _load_channels(means_ptr + row, c, C), _load_channels(squares_ptr + row, c, C),
@@ -187,11 +198,11 @@ def normalize_by_parts(
         )  # fmt: skip
     mean += _first_values(x_ptr, x_strides, c, C, RELU_BEFORE)
     var = squares / count
-    if tl.program_id(2) == 0:
+    if tile == 0:
         tl.store(mean_ptr + g * C + c, mean, mask=c < C)
         tl.store(var_ptr + g * C + c, var, mask=c < C)
 
-    q = tl.program_id(2) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    q = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     inside = (c < C)[:, None] & (q < S * P)[None, :]
     x = tl.load(x_ptr + _offsets(c, q, P, x_strides, ONE_SAMPLE), mask=inside, other=0).to(tl.float32)
     n = (_rectified(x, RELU_BEFORE) - mean[:, None]) / tl.sqrt(var + eps)[:, None]
@@ -294,8 +305,8 @@ def backward_by_parts(
     RELU_BEFORE: tl.constexpr, ACTIVATION: tl.constexpr, ONE_SAMPLE: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_Q: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of one tile of x from the parts' sums. Grid (groups, channel blocks, tiles of positions)."""
-    g = tl.program_id(0)
+    """Gradient of one tile of x from the parts' sums. Grid as of `normalize_by_parts`."""
+    g, tile, groups = _group_and_tile(S * P, BLOCK_Q)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     grad_ptr += (g * S).to(tl.int64) * grad_strides[0]
     x_ptr += (g * S).to(tl.int64) * x_strides[0]
@@ -303,14 +314,14 @@ def backward_by_parts(
     sum_grad = tl.zeros((BLOCK_C,), tl.float32)
     sum_grad_n = tl.zeros((BLOCK_C,), tl.float32)
     for part in range(parts):
-        row = (part * tl.num_programs(0) + g) * C
+        row = (part * groups + g) * C
         sum_grad += _load_channels(sums_grad_ptr + row, c, C)
         sum_grad_n += _load_channels(sums_grad_n_ptr + row, c, C)
-    if tl.program_id(2) == 0:
+    if tile == 0:
         tl.store(sum_grad_ptr + g * C + c, sum_grad, mask=c < C)
         tl.store(sum_grad_n_ptr + g * C + c, sum_grad_n, mask=c < C)
 
-    q = tl.program_id(2) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    q = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     inside = (c < C)[:, None] & (q < S * P)[None, :]
     mean = _load_channels(mean_ptr + g * C, c, C)
     rstd = 1 / tl.sqrt(_load_channels(var_ptr + g * C, c, C) + eps)

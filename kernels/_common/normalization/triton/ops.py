@@ -93,7 +93,7 @@ def normalize(
         maps, means, squares, x_strides, *layout.sizes, t.positions_per_part, *(relu_before, *flags[2:]),
         num_warps=t.num_warps,
     )  # fmt: skip
-    kernels.normalize_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
+    kernels.normalize_by_parts[(groups * triton.cdiv(layout.positions, t.block_q), columns)](
         maps, gamma, beta, means, squares, y, mean, var, x_strides, y_strides, *layout.sizes, t.parts,
         t.positions_per_part, eps, slope, *flags, num_warps=t.num_warps,
     )  # fmt: skip
@@ -128,7 +128,7 @@ def normalize_backward(
     kernels.partial_gradient_sums[(groups, columns, t.parts)](
         *saved, *sums, *strides[:2], *layout.sizes, t.positions_per_part, eps, slope, *flags, num_warps=t.num_warps
     )
-    kernels.backward_by_parts[(groups, columns, triton.cdiv(layout.positions, t.block_q))](
+    kernels.backward_by_parts[(groups * triton.cdiv(layout.positions, t.block_q), columns)](
         *saved, *sums, *results, *strides, *layout.sizes, t.parts, eps, slope, *flags, num_warps=t.num_warps
     )
     return dx.view(x.shape), sum_grad_n, sum_grad
@@ -159,9 +159,10 @@ class _Layout:
         """Describe the first tensor, which decides the tiles, and others."""
         N, C, P = first.shape
         S = N // groups
-        if S * C * P >= 2**31:
-            raise ValueError(f"{S} samples of shape {(C, P)} share statistics: 2^31 values or more are not supported")
         strides = [tensor.stride() for tensor in (first, *others)]
+        reach = [(S - 1) * s_n + (C - 1) * s_c + (P - 1) * s_p for s_n, s_c, s_p in strides]
+        if max(S * C * P, *reach) >= 2**31:  # also where they lie apart, as parts of something larger do
+            raise ValueError(f"{S} samples of shape {(C, P)} share statistics: 2^31 values or more are not supported")
         if all(s_n == P * s_p for s_n, _, s_p in strides):  # samples follow on one another: one long sample a group
             S, P, strides = 1, S * P, [(S * s_n, s_c, s_p) for s_n, s_c, s_p in strides]
         _, s_c, s_p = strides[0]
