@@ -17,7 +17,8 @@ def convolves_in_tf32() -> bool:
 
     `cudnn.allow_tf32`, which is older, cannot be read where somebody has set what came after it.
     """
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+    precision: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return precision == "tf32"
 
 
 def refuse_integers(x: Tensor) -> None:
