@@ -6,11 +6,9 @@ from typing import Any, Literal
 
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.errors import UserError
-from lorbms_fast.models import attention
 from lorbms_fast.models.initial_values import Rule
 from lorbms_fast.models.variants import (
-    attention_decoder,
-    attention_discriminator,
+    attention,
     broadcast_decoder,
     coordconv_discriminator,
     global_local_discriminator,
@@ -61,9 +59,9 @@ _VARIANTS: dict[str, Variant] = {
         {"Discriminator": coordconv_discriminator.Discriminator}, initial_values=attention.INITIAL_VALUES
     ),
     "attention-discriminator": Variant(
-        {"Discriminator": attention_discriminator.Discriminator}, initial_values=attention.INITIAL_VALUES
+        {"Discriminator": attention.Discriminator}, initial_values=attention.INITIAL_VALUES
     ),
-    "attention-decoder": Variant({"Decoder": attention_decoder.Decoder}, initial_values=attention.INITIAL_VALUES),
+    "attention-decoder": Variant({"Decoder": attention.Decoder}, initial_values=attention.INITIAL_VALUES),
     # The decoder and the discriminator of the two before.
     "attention": Variant(
         settings=changed(model={"decoder": "attention-decoder", "discriminator": "attention-discriminator"})

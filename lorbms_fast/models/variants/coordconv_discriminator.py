@@ -6,7 +6,7 @@ from lorbms_fast.config import ModelConfig
 from lorbms_fast.kernels import SpectralConv2d, spectral_norm
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
 from lorbms_fast.kernels.spectral_norm import Normalize
-from lorbms_fast.models.variants import attention_discriminator
+from lorbms_fast.models.variants import attention
 
 
 class CoordConv(nn.Module):
@@ -21,7 +21,7 @@ class CoordConv(nn.Module):
         return self.conv(append_coordinates(x))
 
 
-class Discriminator(attention_discriminator.Discriminator):
+class Discriminator(attention.Discriminator):
     """The PatchGAN of Table 3.5 with a CoordConv for each convolution and self-attention after the first."""
 
     def __init__(self, config: ModelConfig, normalize: Normalize = spectral_norm) -> None:

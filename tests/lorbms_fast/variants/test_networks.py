@@ -12,9 +12,9 @@ from lorbms_fast.kernels import SpectralConv2d
 from lorbms_fast.kernels.coord_conv.reference import append_coordinates
 from lorbms_fast.kernels.spectral_norm.modules import unnormalized
 from lorbms_fast.models import build
-from lorbms_fast.models.attention import SelfAttention
 from lorbms_fast.models.summary import describe, totals
 from lorbms_fast.models.variants import _VARIANTS, network, with_variant
+from lorbms_fast.models.variants.attention import SelfAttention
 from lorbms_fast.models.variants.broadcast_decoder import Decoder as BroadcastDecoder
 from lorbms_fast.models.variants.coordconv_discriminator import CoordConv
 from lorbms_fast.models.variants.squeezenet_classifier import Classifier as SqueezeNet
