@@ -1,6 +1,7 @@
-"""Every network forward, and forward with backward, reference against fast, at the sizes of the thesis."""
+"""Every network, forward and with backward, and the whole iteration, reference against fast, at the thesis's sizes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 
 from bench.conftest import Compare
 from lorbms_fast import kernels
-from lorbms_fast.config import Impl, ModelConfig
+from lorbms_fast.config import Impl, ModelConfig, Precision
 from lorbms_fast.engine.implementations import IMPLS
+from lorbms_fast.measurement.apart import apart
 from lorbms_fast.models import build
 from lorbms_fast.types import Batch, Networks
 
@@ -48,3 +50,16 @@ def test_network(networks: dict[Impl, Networks], network: str, passes: str, comp
         return run
 
     compare(work("reference"), work("fast"), ROUNDS)
+
+
+@pytest.mark.parametrize(
+    ("batch", "arithmetic"),
+    [(12, "float32"), (12, "bfloat16"), (4, "float32")],
+    ids=["batch 12, float32", "batch 12, bfloat16", "batch 4, float32"],
+)
+def test_iteration(batch: int, arithmetic: Precision, compare: Compare, benchmark: Any) -> None:
+    settings = ModelConfig(), batch
+    with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:
+        compare(reference, fast, 3)
+        benchmark.extra_info["reference_peak_gb"] = reference.peak_memory()
+        benchmark.extra_info["fast_peak_gb"] = fast.peak_memory()
