@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
@@ -51,7 +52,7 @@ class Row:
         low, high = self.times.middle_half
         return (
             f"| {self.name} | {self.layout} | {self.dtype} | {self.swapped} "
-            f"| {1e3 * self.times.median_a:.0f} | {1e3 * self.times.median_b:.0f} "
+            f"| {1e3 * median(self.times.a):.0f} | {1e3 * median(self.times.b):.0f} "
             f"| **{self.times.ratio:.2f}** ({low:.2f} to {high:.2f}) "
             f"| {a:.0f} | {b:.0f} | **{a / b:.2f}** |"
         )

@@ -21,16 +21,6 @@ class Pair:
     b: list[float]
 
     @property
-    def median_a(self) -> float:
-        """Median of A in seconds."""
-        return median(self.a)
-
-    @property
-    def median_b(self) -> float:
-        """Median of B in seconds."""
-        return median(self.b)
-
-    @property
     def ratio(self) -> float:
         """Times that B is faster: the median of the rounds' own ratios."""
         return median(self._ratios)
