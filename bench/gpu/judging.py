@@ -31,15 +31,18 @@ def results(case: Case, inputs: Sequence[Tensor], dtype: torch.dtype, impl: Impl
     moving = [y for y in outputs if y.requires_grad]
     if not moving:
         return found
-    probes = [_probe(y.shape, y.dtype, y.device, number) for number, y in enumerate(moving)]
+    probes = _probes(tuple((y.shape, y.dtype) for y in moving), moving[0].device)
     return [*found, *torch.autograd.grad(moving, leaves, probes)]
 
 
 @lru_cache(maxsize=8)
-def _probe(shape: torch.Size, dtype: torch.dtype, device: torch.device, number: int) -> Tensor:
-    """Draw an output's part in the linear function, once: a graph that is captured may not draw from a generator."""
-    generator = torch.Generator(device).manual_seed(1 + number)
-    return torch.randn(shape, generator=generator, device=device).bfloat16().to(dtype)
+def _probes(of: tuple[tuple[torch.Size, torch.dtype], ...], device: torch.device) -> list[Tensor]:
+    """Draw all outputs' parts in the linear function, once: a graph that is captured may not draw from a generator."""
+    found = []
+    for number, (shape, dtype) in enumerate(of):
+        generator = torch.Generator(device).manual_seed(1 + number)
+        found.append(torch.randn(shape, generator=generator, device=device).bfloat16().to(dtype))
+    return found
 
 
 def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:

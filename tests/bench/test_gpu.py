@@ -19,7 +19,7 @@ from bench.gpu.cases import Case, cases
 from bench.gpu.findings import Findings, read
 from bench.gpu.judging import poisoned, results
 from bench.gpu.page import write_page
-from bench.gpu.phases import operations
+from bench.gpu.phases import compilation, operations
 from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
@@ -99,6 +99,27 @@ def test_inputs_are_exact_in_half_precision():
         for x in case.inputs(CPU):
             assert torch.equal(x.half().float(), x)
             assert torch.equal(x.bfloat16().float(), x)
+
+
+def test_nothing_is_drawn_again_inside_a_graph(monkeypatch):
+    """Not even for an operation that returns many tensors, as a spectral norm of all weights does."""
+    case = Case("many", lambda x, impl: [x * i for i in range(20)], ((3,),))
+    results(case, case.inputs(CPU), torch.float32, None)
+    inputs = case.inputs(CPU)
+    monkeypatch.setattr(torch, "Generator", None)
+    results(case, inputs, torch.float32, None)
+
+
+def test_what_a_smaller_gpu_has_no_memory_for_is_not_measured(setting, monkeypatch):
+    def run(x, impl):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    operations.check(Case("large", run, ((2, 3, 4, 4),)), 128, Findings(setting.findings, "operations"), setting)
+    assert write_page(setting, ["operations"]) == (0, 1)
+    for free, processes in ((141, 16), (79, 9), (23, 2), (3, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free << 30, 0))
+        monkeypatch.setattr(compilation.os, "sched_getaffinity", lambda pid: range(32))
+        assert compilation.side_by_side(CPU) == processes
 
 
 def test_memory_is_poisoned_inside_only():

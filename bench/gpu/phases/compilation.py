@@ -24,11 +24,13 @@ from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels._common.operation import said
 
 Work = Callable[[], object]
+EACH = 8 << 30
+"""Bytes of a GPU's memory for each process: an iteration of 128 images, whose launches alone are not made."""
 
 
 def run(findings: Findings, setting: Setting) -> None:
     """Compile everything, and tell how much there was."""
-    processes = 1 if setting.rehearse else min(16, len(os.sched_getaffinity(0)))
+    processes = 1 if setting.rehearse else side_by_side(setting.device)
     began = time.monotonic()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         parts = [pool.submit(compiled, setting, part, processes) for part in range(processes)]
@@ -37,6 +39,12 @@ def run(findings: Findings, setting: Setting) -> None:
             findings.row("Compiled", process=str(parts.index(part)), kernels=kernels, seconds=time.monotonic() - began)
             for what, error in failed:
                 findings.row("Not compiled", error, kernel=what)
+
+
+def side_by_side(device: torch.device) -> int:
+    """Count the processes that the processors, and the GPU's free memory, have room for."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(16, len(os.sched_getaffinity(0)), free // EACH))
 
 
 def compiled(setting: Setting, part: int, parts: int) -> tuple[int, list[tuple[str, str]]]:
