@@ -45,10 +45,13 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
 
     Norms are joined with the activations behind them, and enlarging and pads with convolutions, where a module's
     forward can be followed (by torch.fx) or is nn.Sequential's, nobody else reads what is between, and no hooks are on
-    them. What lies between the two is then not computed any more: hooks made later see the activated values.
+    them. What lies between the two is then not computed any more, until somebody asks for it: a hook on one of them,
+    another layer in its place, or another value of an attribute that is not asked for at every call (an activation's
+    slope) makes both what they were. Call `accelerate` again once that is done.
 
-    What is known is how the model is now: before you change a layer (an activation's slope, another layer in its
-    place), or a flag that decides what a forward reads, call `restore`, and `accelerate` after it.
+    What is known is how the model is now: before you change its forward, a flag that decides what a forward reads, or
+    the order of a sequence (`insert`, `del`), and before what goes by exact types, as torch.ao's quantization, call
+    `restore`, and `accelerate` after it.
 
     Args:
         model: any; changed in place.

@@ -5,9 +5,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
+from lorbms_fast.kernels.accelerate.joined import BatchNormAct2d
 from lorbms_fast.kernels.accelerate.swapping import has_hooks
 from lorbms_fast.kernels.accelerate.uses import graphs_of
-from lorbms_fast.kernels.batch_norm import BatchNormAct2d
 
 _OF_TIMM = "timm.layers.norm_act.BatchNormAct2d"
 

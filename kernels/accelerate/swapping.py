@@ -1,17 +1,70 @@
-"""A module that does another's work and stays the same object."""
+"""A module that does another's work and stays the same object.
 
-from collections.abc import Iterable
-from typing import Any
+What was known of it when it was swapped may not hold for ever. It is of its own class again, and those that it works
+with are, once an attribute is set that it does not ask for at every call, and once somebody watches what goes in and
+out of one, or puts another in its place.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.utils.parametrize import is_parametrized
 
+from lorbms_fast.kernels._common.fx_leaf import leaf
+
 _BEFORE, _PARTNERS = "_before_acceleration", "_accelerated_with"
+_CALLED = "forward", "_conv_forward"
+"""What somebody may put into an object to be called in place of its class's."""
 
 
-class Passed(nn.Module):
+class Swapped(nn.Module):
+    """Is of its own class again once an attribute gets a value that it would not ask for."""
+
+    asked_for: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that its forward asks for at every call, or that make no difference."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own, asked_for = self.__dict__, name in self.asked_for or name == "training" or name.startswith("_")
+        changes = name in own and own[name] is not value and not asked_for
+        if _BEFORE in own and (changes or name in _CALLED):
+            part(self)
+            setattr(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def _parting(register: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(register)
+    def registered(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        part(module)
+        return register(module, *args, **kwargs)
+
+    return registered
+
+
+class Joined(Swapped):
+    """Works with others, and is of its own class again once a hook is on it."""
+
+    register_forward_hook = _parting(nn.Module.register_forward_hook)
+    register_forward_pre_hook = _parting(nn.Module.register_forward_pre_hook)
+    register_backward_hook = _parting(nn.Module.register_backward_hook)
+    register_full_backward_hook = _parting(nn.Module.register_full_backward_hook)
+    register_full_backward_pre_hook = _parting(nn.Module.register_full_backward_pre_hook)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        _watch_registrations()
+
+
+class Passed(Joined):
     """Stands where another module computes what was computed here; `isinstance` says what it stands for."""
 
+    asked_for = frozenset({"inplace"})
+
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         """Hand the input on."""
         return input
@@ -22,7 +75,9 @@ class PassedReLU(Passed, nn.ReLU):
 
 
 class PassedLeakyReLU(Passed, nn.LeakyReLU):
-    """For a LeakyReLU."""
+    """For a LeakyReLU: one in place may keep its result for the backward."""
+
+    asked_for = frozenset()
 
 
 class PassedSiLU(Passed, nn.SiLU):
@@ -64,6 +119,7 @@ def pair(one: nn.Module, other: nn.Module) -> None:
     """Remember that neither computes the right thing without the other."""
     for module, partner in ((one, other), (other, one)):
         module.__dict__.setdefault(_PARTNERS, []).append(partner)
+    _watch_registrations()
 
 
 def restored(module: Any) -> None:
@@ -88,7 +144,43 @@ def with_partners(modules: Iterable[nn.Module]) -> set[nn.Module]:
     return found
 
 
+def part(module: nn.Module) -> None:
+    """Give it, and those that work with it, their own classes again."""
+    for each in with_partners([module]):
+        restored(each)
+
+
+_watching = False
+
+
+def _watch_registrations() -> None:
+    global _watching
+    if not _watching:
+        register_module_module_registration_hook(_registered)
+        _watching = True
+
+
+def _registered(parent: nn.Module, name: str, module: nn.Module | None) -> None:
+    """Part those that do not stay together when a module gets a place, which may have been another's.
+
+    Copies that `DataParallel` makes of all modules, one by one, do.
+    """
+    before = vars(parent)["_modules"].get(name)
+    if before is module or "_is_replica" in vars(parent):
+        return
+    gone = {each for each in _below(before) if _PARTNERS in vars(each)}
+    stay = {*_below(module)} if gone else {module}
+    for each in gone if module is None else gone | {module}:
+        together = {each, *vars(each).get(_PARTNERS, ())}
+        if not (together <= stay or (together <= gone and together.isdisjoint(stay))):
+            part(each)
+
+
+def _below(module: nn.Module | None) -> Iterable[nn.Module]:
+    return () if module is None else module.modules()
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Say whether somebody watches, or changes, what goes in and out of a module."""
     kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return any(getattr(module, kind, None) for kind in kinds) or "forward" in module.__dict__
+    return any(getattr(module, kind, None) for kind in kinds) or any(name in module.__dict__ for name in _CALLED)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from lorbms_fast.kernels.accelerate.joined import MaxPool2x2
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import not_the_cpu
 from lorbms_fast.kernels.accelerate.swapping import become
-from lorbms_fast.kernels.max_pool import MaxPool2x2
 
 _TWO = (2, (2, 2), [2, 2])
 

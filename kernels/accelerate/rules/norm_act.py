@@ -5,6 +5,12 @@ from collections.abc import Iterator
 from torch import nn
 
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation, of_layer
+from lorbms_fast.kernels.accelerate.joined import (
+    BatchNormAct2d,
+    BatchNormAct3d,
+    InstanceNormAct2d,
+    InstanceNormAct3d,
+)
 from lorbms_fast.kernels.accelerate.own_activation import own_activation, with_activation
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.dense_block import computed_by_blocks
@@ -12,8 +18,6 @@ from lorbms_fast.kernels.accelerate.rules.devices import no_quick_norm, not_the_
 from lorbms_fast.kernels.accelerate.rules.instance_norm import why_not
 from lorbms_fast.kernels.accelerate.swapping import PASSED, become, has_hooks, pair
 from lorbms_fast.kernels.accelerate.uses import Uses, uses
-from lorbms_fast.kernels.batch_norm import BatchNormAct2d, BatchNormAct3d
-from lorbms_fast.kernels.instance_norm import InstanceNormAct2d, InstanceNormAct3d
 
 JOINED: dict[type[nn.Module], type[nn.Module]] = {
     nn.InstanceNorm2d: InstanceNormAct2d,

@@ -111,11 +111,14 @@ class _Member(NamedTuple):
     u_first: bool
 
 
-@torch.no_grad()
 def prepare(network: nn.Module, _arguments: Any) -> None:
     """Iterate for all spectral norms of a network before it runs."""
-    if torch.compiler.is_compiling():  # whose compiler joins what it can
-        return
+    if not torch.compiler.is_compiling():  # whose compiler joins what it can
+        _prepare(network)
+
+
+@torch.no_grad()
+def _prepare(network: nn.Module) -> None:
     all_members = list(_members(network))
     network.__dict__[_PREPARED] = [member.norm for member in all_members]
     groups: dict[Any, list[_Member]] = defaultdict(list)
@@ -163,8 +166,12 @@ def _members(network: nn.Module) -> Iterator[_Member]:
 
 
 def _takes(weight: Tensor, dim: int) -> bool:
-    """Say whether a weight can be read as a matrix as it lies, and torch leaves room for operations of ours."""
-    plain = dim == 0 and weight.ndim > 1 and weight.is_floating_point() and weight.numel() > 0
+    """Say whether a weight can be read as a matrix as it lies, and torch leaves room for operations of ours.
+
+    Not one that lies on several machines (DTensor), as those of layers that FSDP has not gathered yet.
+    """
+    plain = type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point() and weight.numel() > 0
+    plain = plain and dim == 0 and weight.ndim > 1
     ours = not torch.compiler.is_compiling() and not transformed()
     return plain and ours and (weight.is_contiguous() or weight.movedim(1, -1).is_contiguous())
 

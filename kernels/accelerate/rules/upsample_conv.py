@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from lorbms_fast.kernels.accelerate.joined import UpsampleConv2d
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.devices import not_the_cpu
 from lorbms_fast.kernels.accelerate.rules.pads import edges, only_reader, pass_to
 from lorbms_fast.kernels.accelerate.swapping import Passed, become, has_hooks
 from lorbms_fast.kernels.accelerate.uses import Uses, uses
-from lorbms_fast.kernels.upsample_conv import UpsampleConv2d
 
 
 def upsampled_convolutions(model: nn.Module) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from lorbms_fast.kernels.accelerate import joined
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.dense_block import computed_by_blocks
 from lorbms_fast.kernels.accelerate.rules.devices import no_loops, not_the_cpu
@@ -39,7 +40,7 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
         kind = type(module).__name__
         reason = _why_not(module) or why_not_here
         if reason is None and module in pads:
-            become(module, WinogradConv2d, around=edges(pads[module]))
+            become(module, joined.WinogradConv2d, around=edges(pads[module]))
             yield from pass_to(module, names, pads[module])
         elif reason is None:
             become(module, _FASTER[type(module)])

@@ -174,8 +174,7 @@ def test_what_becomes_of_layers():
     assert isinstance(pooling.pool, MaxPool2x2)
     batches = resnet()
     accelerate(batches)
-    kinds = {i: type(batches[i]) for i in (1, 4, 8, 10)}
-    assert kinds == {1: BatchNormAct2d, 4: BatchNormAct2d, 8: BatchNormAct2d, 10: nn.BatchNorm2d}
+    assert [isinstance(batches[i], BatchNormAct2d) for i in (1, 4, 8, 10)] == [True, True, True, False]
     assert (batches[4].activation, batches[4].negative_slope) == ("leaky_relu", 0.2)
     assert type(batches[3].bn1) is type(batches[3].bn2) is nn.BatchNorm2d  # one ReLU is behind a sum as well
 
@@ -436,7 +435,7 @@ def test_identities_between_a_norm_and_its_activation():
 def test_a_model_of_one_layer():
     for layer, kind in ((nn.InstanceNorm2d(3), InstanceNorm2d), (nn.MaxPool2d(2), MaxPool2x2), (nn.ReLU(), nn.ReLU)):
         accelerate(layer)
-        assert type(layer) is kind
+        assert isinstance(layer, kind)
 
 
 class Counts(nn.Module):
