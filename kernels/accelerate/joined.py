@@ -1,7 +1,11 @@
 """Layers that do others' work, or do not ask at every call what to do, as `accelerate` puts them into a model."""
 
-from lorbms_fast.kernels import batch_norm, instance_norm, max_pool, upsample_conv, winograd_conv
 from lorbms_fast.kernels.accelerate.swapping import Joined, Swapped
+from lorbms_fast.kernels.batch_norm import modules as batch_norm
+from lorbms_fast.kernels.instance_norm import modules as instance_norm
+from lorbms_fast.kernels.max_pool import MaxPool2x2 as _MaxPool2x2
+from lorbms_fast.kernels.upsample_conv import UpsampleConv2d as _UpsampleConv2d
+from lorbms_fast.kernels.winograd_conv import WinogradConv2d as _WinogradConv2d
 
 
 class _Norm(Joined):
@@ -24,13 +28,13 @@ class BatchNormAct3d(_Norm, batch_norm.BatchNormAct3d):
     """Computes the activations behind it."""
 
 
-class UpsampleConv2d(Joined, upsample_conv.UpsampleConv2d):
+class UpsampleConv2d(Joined, _UpsampleConv2d):
     """Enlarges what it reads, and pads it where another layer did."""
 
 
-class WinogradConv2d(Joined, winograd_conv.WinogradConv2d):
+class WinogradConv2d(Joined, _WinogradConv2d):
     """Pads what it reads, as another layer did."""
 
 
-class MaxPool2x2(Swapped, max_pool.MaxPool2x2):
+class MaxPool2x2(Swapped, _MaxPool2x2):
     """Of 2x2 squares as long as it is."""
