@@ -50,19 +50,19 @@ def power_iteration(
     """
     if cpp.take(weights, first):
         return Vectors(*cpp.power_iteration(list(weights), list(first), u_first, iterations, eps, added))
-    matrices = [_matrix(W) for W in weights]
-    of_side = {u_first: [a.flatten() for a in first]}
-    for half in range(2 * iterations):
-        is_u = u_first == (half % 2 == 0)
-        with no_autocast(weights[0]):  # which lowers these products on CUDA, and not on a CPU
+    with no_autocast(weights[0]):  # on CUDA it would lower products with a vector
+        matrices = [_matrix(W) for W in weights]
+        of_side = {u_first: [a.flatten() for a in first]}
+        for half in range(2 * iterations):
+            is_u = u_first == (half % 2 == 0)
             products = [torch.mv(W.T if is_u else W, a) for W, a in zip(matrices, of_side[is_u], strict=True)]
-        norms = torch._foreach_norm(products)
-        divisors = torch._foreach_add(norms, eps) if added else torch._foreach_clamp_min(norms, eps)
-        found = torch._foreach_div(products, divisors)
-        of_side[not is_u] = [a.to(kept.dtype) for a, kept in zip(found, first, strict=True)]
-    # sigma = a' . a with a' = a / divisor, of the last product a.
-    sigma = torch.stack(torch._foreach_div(torch._foreach_mul(norms, norms), divisors))
-    return Vectors(torch.cat(of_side[True]), torch.cat(of_side[False]), sigma)
+            norms = torch._foreach_norm(products)
+            divisors = torch._foreach_add(norms, eps) if added else torch._foreach_clamp_min(norms, eps)
+            found = torch._foreach_div(products, divisors)
+            of_side[not is_u] = [a.to(kept.dtype) for a, kept in zip(found, first, strict=True)]
+        # sigma = a' . a with a' = a / divisor, of the last product a.
+        sigma = torch.stack(torch._foreach_div(torch._foreach_mul(norms, norms), divisors))
+        return Vectors(torch.cat(of_side[True]), torch.cat(of_side[False]), sigma)
 
 
 def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
