@@ -1,6 +1,7 @@
 """Distributed training under torchrun: the group of processes, averaged gradients, synchronized batch norm."""
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -125,8 +126,18 @@ def joined() -> Iterator[World]:
         # Where networks are set up wrongly, the first exchange on GPUs hangs: not for as long as a later one may take.
         world.largest(torch.zeros(1, device="cuda" if gpus else "cpu"), START)
         yield world
+    except BaseException as error:
+        let_go(error)  # of graphs: NCCL does not end while there is one that has work of its own in it
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def let_go(error: BaseException | None) -> None:
+    """Clear what functions held that an error, and those before it, came through."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _met() -> tuple[Store, int, int]:

@@ -12,7 +12,7 @@ from bench.gpu.tape import Tape
 from lorbms_fast.config import Precision
 from lorbms_fast.dataloader import counter_rng
 from lorbms_fast.engine.cuda_graph import CudaGraphs
-from lorbms_fast.engine.distributed import average
+from lorbms_fast.engine.distributed import average, let_go
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.kernels._common.operation import said
 from lorbms_fast.measurement.step import Captured, captured, random_draws
@@ -68,16 +68,24 @@ def _one_process_of_nccl(setting: Setting) -> str:
     store = dist.HashStore()  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
-        one = captured(setting.model, setting.batch, _precision(setting), setting.device)
-        for optimizer in vars(one.optimizers).values():
-            optimizer.average = partial(average, processes=1)
-        if not setting.rehearse:  # a tape cannot wait for a collective operation
-            _recording(one, setting)
-        _iterate(one, 0, 2 if setting.rehearse else 5)
-        assert setting.rehearse or one.iteration.graphs, "nothing was captured: see log.txt"
+        _iterate_alone(setting)
+    except BaseException as error:
+        let_go(error)
+        raise
     finally:
         dist.destroy_process_group()
     return f"yes, {backend}"
+
+
+def _iterate_alone(setting: Setting) -> None:
+    """Iterate as a group's only process; there is no graph left at its end, which NCCL would wait for."""
+    one = captured(setting.model, setting.batch, _precision(setting), setting.device)
+    for optimizer in vars(one.optimizers).values():
+        optimizer.average = partial(average, processes=1)
+    if not setting.rehearse:  # a tape cannot wait for a collective operation
+        _recording(one, setting)
+    _iterate(one, 0, 2 if setting.rehearse else 5)
+    assert setting.rehearse or one.iteration.graphs, "nothing was captured: see log.txt"
 
 
 def _compiled_regions(setting: Setting) -> str:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -358,6 +359,39 @@ def met(monkeypatch, store, size, **variables):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(store, 0, size)]))
     return distributed._met()[0]
+
+
+class Graph:
+    """Stands for a CUDA graph in which gradients are exchanged."""
+
+
+def test_an_error_holds_no_graph_when_the_group_ends(monkeypatch):
+    """NCCL would wait for its end forever."""
+    alive = []
+    end = dist.destroy_process_group
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: (alive.append(graphs[0]()), end()))
+    monkeypatch.setattr(distributed, "_met", lambda: (dist.HashStore(), 0, 1))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    graphs = []
+
+    def replay(graph):
+        raise KeyError(str(graph))
+
+    def train():
+        graph = Graph()
+        graphs.append(weakref.ref(graph))
+        try:
+            replay(graph)
+        except KeyError as error:
+            raise UserError("it cannot be replayed") from error
+
+    def run():
+        with distributed.joined():
+            train()
+
+    with pytest.raises(UserError, match="replayed"):
+        run()
+    assert alive == [None]
 
 
 def test_a_group_that_is_started_again_sees_nothing_of_the_dead(monkeypatch):
