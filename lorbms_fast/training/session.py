@@ -1,6 +1,7 @@
 """A run from its newest checkpoint to its end: built, trained, drawn and measured."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
     world.wait()  # until all have read the checkpoint, which the first may soon replace
     if training.last_iteration(start) <= start.iteration:
         if world.first:
+            replace(run, config=Run.open(run.folder).config).keep()  # where the store is now, and no settings
             print(_nothing_to_do(training, start))
         return
     if world.first:

@@ -155,12 +155,14 @@ def test_a_fork_leaves_the_run_as_it_was(run):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_store_that_moved_is_asked_for_and_noted(run, store, tmp_path, capsys):
+@pytest.mark.parametrize("iterations_then", [3, 2])  # in a run at its end, too
+def test_a_store_that_moved_is_asked_for_and_noted(iterations_then, run, store, tmp_path, capsys):
     store.path.rename(tmp_path / "moved")
     assert "--resume" in (said := refused(capsys, "--resume", run, "--iterations", 3))
     assert f"is not at {store.path} any more" in said
-    train("moved", "--resume", run, "--iterations", 3)
+    train("moved", "--resume", run, "--iterations", iterations_then)
     assert f"the store is moved, not {store.path}" in capsys.readouterr().out
+    assert Run.open(run).config.iterations == iterations_then
     train("--resume", run, "--iterations", 4)
     assert iterations(run)[-1] == 4
 
