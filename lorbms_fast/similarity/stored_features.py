@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +14,6 @@ FILE = "features.npy"
 """File in a store's folder: float32 (4, N, D), the features of all quadrants."""
 LARGEST = 2**30
 """Max. size in bytes: larger ones would outgrow the store and take more than seconds to search."""
-BLOCK = 4096
-"""Number of images that are compared at a time."""
 
 
 def keep_features(store: ImageStore, features: Path) -> Path | None:
@@ -45,8 +44,6 @@ def nearest_to(
     Takes features (4, D) of the picture and (4, N, D), maybe mapped, of the store. Returns rows (4, 10), nearest
     first, and their squared L2 distances (4, 10).
     """
-    starts = range(0, features.shape[1], BLOCK)
-    squared = [((features[:, i : i + BLOCK] - picture[:, None]) ** 2).sum(2) for i in starts]
-    distances = np.concatenate(squared, axis=1)
-    rows = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
-    return rows, np.take_along_axis(distances, rows, 1)
+    found = [faiss.knn(one[None], of_store, NEIGHBOURS) for one, of_store in zip(picture, features, strict=True)]
+    distances, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return rows, distances

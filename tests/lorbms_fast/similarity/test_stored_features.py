@@ -12,8 +12,7 @@ def features() -> np.ndarray:
     return np.random.Generator(np.random.Philox(2)).normal(size=(4, 24, 7)).astype(np.float32)
 
 
-def test_the_nearest_of_all(features, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 5)
+def test_the_nearest_of_all(features):
     picture = features[:, 3] + np.float32(0.1)
     rows, distances = nearest_to(picture, features)
     assert rows.shape == distances.shape == (4, 10)
