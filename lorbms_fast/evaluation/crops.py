@@ -41,7 +41,7 @@ def training_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side
 
     The number of the view, such as the epoch's, makes new ones. Returns (len(rows), 3, side, side) float32 in [-1, 1].
     """
-    views, brightness, saturation, brighter_first = [], [], [], []
+    views = []
     for row in rows:
         draw = generator(seed, view, int(row))
         picture = data.pictures[row]
@@ -49,15 +49,10 @@ def training_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side
         patch = random_patch(height, width, draw)
         method = cv2.INTER_LINEAR if draw.random() < 0.5 else cv2.INTER_CUBIC
         resized = _resized(picture, patch, side, method)
-        views.append(resized[:, ::-1] if draw.random() < 0.5 else resized)
-        brightness.append(draw.uniform(-BRIGHTNESS, BRIGHTNESS))
-        saturation.append(draw.uniform(*SATURATION))
-        brighter_first.append(draw.random() < 0.5)
-    x = _planes(views)
-    delta, factor = (torch.tensor(values, dtype=x.dtype)[:, None, None, None] for values in (brightness, saturation))
-    first = torch.tensor(brighter_first)[:, None, None, None]
-    x = torch.where(first, saturated(x + delta, factor), saturated(x, factor) + delta)
-    return x.clamp(0, 1) * 2 - 1
+        x = resized[..., ::-1] if draw.random() < 0.5 else resized
+        brighter, factor = np.float32(draw.uniform(-BRIGHTNESS, BRIGHTNESS)), np.float32(draw.uniform(*SATURATION))
+        views.append(saturated(x + brighter, factor) if draw.random() < 0.5 else saturated(x, factor) + brighter)
+    return torch.from_numpy(np.stack(views)).clamp(0, 1) * 2 - 1
 
 
 def central_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side: int) -> Tensor:
@@ -68,7 +63,7 @@ def central_crops(data: Labelled, rows: Sequence[int] | NDArray[np.int64], side:
         height, width = picture.shape[:2]
         top, left = (int(length * (1 - CENTER) / 2) for length in (height, width))
         views.append(_resized(picture, Patch(top, left, height - 2 * top, width - 2 * left), side, cv2.INTER_LINEAR))
-    return _planes(views) * 2 - 1
+    return torch.from_numpy(np.stack(views)) * 2 - 1
 
 
 def random_patch(height: int, width: int, draw: np.random.Generator) -> Patch:
@@ -82,23 +77,19 @@ def random_patch(height: int, width: int, draw: np.random.Generator) -> Patch:
     return Patch(0, 0, height, width)
 
 
-def saturated(x: Tensor, factor: Tensor) -> Tensor:
-    """Scale the saturation of HSV by a factor, at most to 1; hue and value stay.
+def saturated(x: NDArray[np.floating], factor: np.floating | float) -> NDArray[np.floating]:
+    """Scale the saturation of HSV of RGB (3, ...) by a factor, at most to 1; hue and value stay.
 
     Value is V = max(R, G, B) and saturation S = (V - min) / V. With H and V fixed every channel is V (1 - S k), k
     depending on the hue alone, so scaling S scales each channel's distance from V.
 
-    Takes RGB (N, 3, H, W) and factors that broadcast to (N, 1, H, W).
-
-    >>> red_and_grey = torch.tensor([[0.8, 0.5], [0.4, 0.5], [0.4, 0.5]]).view(1, 3, 1, 2)
-    >>> saturated(red_and_grey, torch.tensor(2.0)).view(3, 2)
-    tensor([[0.8000, 0.5000],
-            [0.0000, 0.5000],
-            [0.0000, 0.5000]])
+    >>> red, grey = [0.8, 0.4, 0.4], [0.5, 0.5, 0.5]
+    >>> saturated(np.array([red, grey]).T, 2.0).T.round(6).tolist()
+    [[0.8, 0.0, 0.0], [0.5, 0.5, 0.5]]
     """
-    V, lowest = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
-    room = V.clamp_min(0) / (V - lowest).clamp_min(1e-12)  # 1 / S
-    return V - (V - x) * torch.minimum(factor, room)
+    V, lowest = x.max(0), x.min(0)
+    room = np.maximum(V, 0) / np.maximum(V - lowest, 1e-12)  # 1 / S
+    return V - (V - x) * np.minimum(factor, room)
 
 
 def row_batches(count: int, size: int) -> list[range]:
@@ -119,11 +110,7 @@ def shuffled_batch(
 
 
 def _resized(picture: NDArray[np.uint8], patch: Patch, side: int, method: int) -> NDArray[np.float32]:
-    """Resize the patch to side x side, float32 in 0..1; bicubic values beyond are clamped later."""
+    """Resize the patch to (3, side, side), float32 in 0..1; bicubic values beyond are clamped later."""
     part = picture[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
     resized = cv2.resize(np.ascontiguousarray(part, np.float32), (side, side), interpolation=method)
-    return np.asarray(resized / np.float32(255), dtype=np.float32)
-
-
-def _planes(views: list[NDArray[np.float32]]) -> Tensor:
-    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
+    return np.ascontiguousarray(resized.transpose(2, 0, 1)) / np.float32(255)
