@@ -11,6 +11,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
@@ -153,7 +154,7 @@ def launch_of(kernel: JITFunction, grid: Any, args: tuple[Any, ...], kwargs: dic
             signature[parameter.name] = _whole(value)
         else:
             signature[parameter.name] = typed(value, (i,))
-    arguments = {name: _kept(value) for name, value in bound.arguments.items()}
+    arguments = tree_map_only(Tensor, _kept, dict(bound.arguments))
     return Launch(kernel, tuple(grid), arguments, signature, constants, attributes, options)
 
 
@@ -161,9 +162,5 @@ def _whole(value: int) -> str:
     return "i32" if abs(value) < 2**31 else "i64"
 
 
-def _kept(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return Array(_NAMES[value.dtype], value.numel() * value.element_size())
-    if isinstance(value, tuple):
-        return tuple(_kept(part) for part in value)
-    return value
+def _kept(tensor: Tensor) -> Array:
+    return Array(_NAMES[tensor.dtype], tensor.nbytes)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch.utils._pytree import tree_leaves
+
 from lorbms_fast.measurement.launches import Array, Launch
 
 _BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "i32": 4, "i64": 8, "u8": 1, "i1": 1}
@@ -21,27 +23,21 @@ def work(launch: Launch) -> Work:
     """Work of one launch."""
     if launch.name in MATRIX:
         return MATRIX[launch.name](launch.arguments)
-    return Work(0, _size(tuple(launch.arguments.values())))
+    return Work(0, _size(launch.arguments))
 
 
 def arithmetic(launch: Launch) -> str:
     """Name of the dtype in which its first half-precision tensor lies, else fp32."""
-    found = [array.dtype for array in _arrays(tuple(launch.arguments.values()))]
+    found = [array.dtype for array in _arrays(launch.arguments)]
     return next((dtype for dtype in found if dtype in ("bf16", "fp16")), "fp32")
 
 
-def _arrays(values: tuple[Any, ...]) -> list[Array]:
-    found: list[Array] = []
-    for value in values:
-        if isinstance(value, Array):
-            found.append(value)
-        elif isinstance(value, tuple):
-            found += _arrays(value)
-    return found
+def _arrays(arguments: Any) -> list[Array]:
+    return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Array)]
 
 
-def _size(values: tuple[Any, ...]) -> float:
-    return sum(array.bytes for array in _arrays(values))
+def _size(arguments: Any) -> float:
+    return sum(array.bytes for array in _arrays(arguments))
 
 
 def _convolve(a: dict[str, Any]) -> Work:
@@ -83,7 +79,7 @@ def _gradients(a: dict[str, Any]) -> Work:
     C, MAPS, G = a["C"], a["MAPS"], a["G"]
     read = sum(C + layer * G for layer in range(MAPS // G)) * G
     of_x, of_weights = C * MAPS if a["of_x"] else 0, read if a["of_parameters"] else 0
-    moved = _size(tuple(a.values()))
+    moved = _size(a)
     return Work(2 * positions * taps * (of_x + of_weights), moved)
 
 
@@ -95,22 +91,21 @@ def _pooled_conv(a: dict[str, Any]) -> Work:
 
 def _pooled_conv_gradients(a: dict[str, Any]) -> Work:
     """Work on the gradients of all positions, and of parameters over them, as far as either is wanted."""
-    N, C, O = a["N"], a["C"], a["O"]
-    of_x = 2 * N * a["H"] * a["W"] * C * O if a["dx"].bytes else 0
-    of_parameters = 2 * N * a["H"] * a["W"] * C * O if a["partial"].bytes else 0
-    return Work(of_x + of_parameters, _size((a["grad"], a["which"], a["x"], a["weight"], a["dx"], a["partial"])))
+    wanted = sum(a[of].bytes > 0 for of in ("dx", "partial"))
+    moved = _size([a[of] for of in ("grad", "which", "x", "weight", "dx", "partial")])
+    return Work(wanted * 2 * a["N"] * a["H"] * a["W"] * a["C"] * a["O"], moved)
 
 
 def _output_conv(a: dict[str, Any]) -> Work:
     """Forward, or the gradients of the stack and of the weight."""
     times = 2 if "grad" in a else 1
-    return Work(times * 2 * a["positions"] * (a["C"] + a["D"]) * a["O"], _size(tuple(a.values())))
+    return Work(times * 2 * a["positions"] * (a["C"] + a["D"]) * a["O"], _size(a))
 
 
 def _resize(a: dict[str, Any]) -> Work:
     """Forward or both gradients: nine folded taps at every position of the smaller maps, each time."""
     times = a["of_x"] + (a["parts"] > 0) if "of_x" in a else 1
-    return Work(times * 2 * 9 * a["positions"] * a["C"] * a["O"], _size(tuple(a.values())))
+    return Work(times * 2 * 9 * a["positions"] * a["C"] * a["O"], _size(a))
 
 
 MATRIX: dict[str, Callable[[dict[str, Any]], Work]] = {
