@@ -8,6 +8,7 @@ import dataclasses
 import json
 import tomllib
 from dataclasses import field
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -100,10 +101,7 @@ class ModelConfig:
     @property
     def encoder_widths(self) -> tuple[int, ...]:
         """Maps after each dense block of the encoder: 112, 192, 304, 464, 656."""
-        widths = [self.stem]
-        for layers in self.layers:
-            widths.append(widths[-1] + layers * self.growth)
-        return tuple(widths[1:])
+        return tuple(accumulate((layers * self.growth for layers in self.layers), initial=self.stem))[1:]
 
     @property
     def decoder_widths(self) -> tuple[int, ...]:

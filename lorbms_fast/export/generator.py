@@ -28,11 +28,8 @@ class Generator:
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters by name, prefixed by `enc.` or `dec.`, without the u vectors."""
-        return {
-            f"{name}.{parameter}": values.detach()
-            for name, network in (("enc", self.enc), ("dec", self.dec))
-            for parameter, values in network.named_parameters()
-        }
+        networks = nn.ModuleDict({"enc": self.enc, "dec": self.dec})
+        return {name: values.detach() for name, values in networks.named_parameters()}
 
 
 class Transfer(nn.Module):
