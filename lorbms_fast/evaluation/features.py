@@ -119,12 +119,12 @@ def pseudo_labels(
 
 
 @torch.inference_mode()
-def store_features(backbone: nn.Module, store: ImageStore, device: torch.device) -> NDArray[np.float32]:
-    """Compute the features of all images of a store, (N, D), on its own side."""
+def store_features(network: nn.Module, store: ImageStore, device: torch.device) -> NDArray[np.float32]:
+    """Compute what a network makes of all images of a store, (N, ...), on its own side."""
     found = []
     with tqdm(total=len(store), desc="features", unit="images") as bar:
         for rows in row_batches(len(store), STORE_BATCH):
             images = to_float_nchw(np.array(store.images[rows.start : rows.stop])).to(device)
-            found.append(backbone(images).float().cpu().numpy())
+            found.append(network(images).float().cpu().numpy())
             bar.update(len(rows))
     return np.concatenate(found)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
+from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.evaluation.backbones import encoder_backbone
 from lorbms_fast.evaluation.datasets.quadrant_objects import NONE, QuadrantObjects
 from lorbms_fast.evaluation.disentangling.judge import Judge, train_judge
 from lorbms_fast.evaluation.disentangling.logistic import fit_logistic
@@ -43,9 +42,7 @@ def measure_scenes(
 
     def make() -> Result:
         split = split_photographs(store, 0.5, seed)
-        with torch.inference_mode():
-            chunks = networks.enc(to_float_nchw(store.images[:1]).to(device)).shape[1]
-        codes = store_features(encoder_backbone(networks.enc), store, device).reshape(len(store), chunks, -1)
+        codes = store_features(networks.enc, store, device)
         judge = train_judge(store, objects, extractor, split.train)
         tested = objects.labels[split.test]
         known = tested != NONE
