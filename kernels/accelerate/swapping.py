@@ -7,11 +7,12 @@ out of one, or puts another in its place.
 
 from collections.abc import Callable, Iterable
 from functools import wraps
+from types import MethodType
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from torch.nn.utils.parametrize import is_parametrized
 
 from lorbms_fast.kernels._common.fx_leaf import leaf
 
@@ -64,10 +65,19 @@ class Passed(Joined):
 
     asked_for = frozenset({"inplace"})
 
-    @leaf
     def forward(self, input: Tensor) -> Tensor:
         """Hand the input on."""
-        return input
+        # TorchScript reads the first branch alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return input
+        else:
+            return _handed_on(self, input)
+
+
+@leaf
+def _handed_on(module: nn.Module, input: Tensor) -> Any:
+    """Return the input, unless the module is what it was again: a wrapper may have kept the other forward."""
+    return input if isinstance(module, Passed) else type(module).forward(module, input)
 
 
 class PassedReLU(Passed, nn.ReLU):
@@ -125,13 +135,24 @@ def pair(one: nn.Module, other: nn.Module) -> None:
 def restored(module: Any) -> None:
     """Give it its own class again."""
     kind, attributes = module.__dict__.pop(_BEFORE, (None, ()))
-    if kind is not None:
-        if isinstance(module, nn.Module) and is_parametrized(module):  # since, by a class made for it
-            own = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
-            kind = type(f"Parametrized{kind.__name__}", (kind,), own)
-        module.__class__ = kind
-        for name in attributes:
-            del module.__dict__[name]
+    if kind is None:
+        return
+    ours = next(each for each in type(module).__mro__ if each.__module__.startswith("lorbms_fast."))
+    module.__class__ = _instead(type(module), ours, kind)
+    for name in attributes:
+        del module.__dict__[name]
+    for name, value in vars(module).items():  # what a wrapper keeps
+        if isinstance(value, MethodType) and value.__self__ is module:
+            module.__dict__[name] = MethodType(getattr(kind, value.__name__, value.__func__), module)
+
+
+def _instead(made: type, ours: type, kind: type) -> type:
+    """Make the class that was made of ours, by a parametrization or by FSDP, of another."""
+    if made is ours:
+        return kind
+    own = {name: value for name, value in vars(made).items() if name not in ("__dict__", "__weakref__")}
+    bases = tuple(_instead(base, ours, kind) if issubclass(base, ours) else base for base in made.__bases__)
+    return type(made.__name__.replace(ours.__name__, kind.__name__), bases, own)
 
 
 def with_partners(modules: Iterable[nn.Module]) -> set[nn.Module]:

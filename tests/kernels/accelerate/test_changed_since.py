@@ -2,13 +2,14 @@
 
 import copy
 import io
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.utils import parametrizations, spectral_norm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
@@ -73,6 +74,14 @@ def own_padding(model):
     return model
 
 
+def forward_kept_by_a_wrapper(model):
+    """As accelerate's (of Hugging Face) hooks keep it."""
+    for module in model:
+        module._old_forward = module.forward
+        module.forward = partial(lambda module, x: 2 * module._old_forward(x), module)
+    return model
+
+
 def folded(model):
     """A batch norm in the convolution in front of it."""
     model[0], model[1] = fuse_conv_bn_eval(model[0].eval(), model[1].eval()), nn.Identity()
@@ -105,6 +114,7 @@ CHANGES = {
     "padded by two": set_all(nn.ReflectionPad2d, padding=(2, 2, 2, 2)),
     "dilated": set_all(nn.Conv2d, dilation=(2, 2)),
     "a forward of an object's own": set_all(nn.GELU, forward=F.softplus),
+    "forwards kept by wrappers": forward_kept_by_a_wrapper,
     "a convolution's own padding": own_padding,
     "another activation": replace(2, nn.Softplus),
     "no activation": replace(7, nn.Identity),
@@ -187,6 +197,25 @@ def test_hooks_made_later_see_what_they_watch(i, kind):
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="no gloo")
+def test_layers_that_lie_on_several_machines_are_restored():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.ConvTranspose2d(3, 3, 2, 2), nn.BatchNorm2d(3), nn.ReLU())
+        plain, mesh, x = copy.deepcopy(model), init_device_mesh("cpu", (1,)), torch.randn(2, 3, 4, 4)
+        accelerate(model)
+        for each in (model, plain):
+            for layer in each[:2]:
+                fully_shard(layer, mesh=mesh)
+        torch.testing.assert_close(model(x), plain(x))
+        restore(model)
+        assert [type(module).__name__ for module in model] == [type(module).__name__ for module in plain]
+        assert isinstance(model[0], FSDPModule)
+        torch.testing.assert_close(model(x), plain(x))
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="no gloo")
 @pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
 def test_spectral_norms_of_layers_that_lie_on_several_machines(normalize):
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
@@ -199,6 +228,13 @@ def test_spectral_norms_of_layers_that_lie_on_several_machines(normalize):
         torch.testing.assert_close(model(x), plain(x))
     finally:
         distributed.destroy_process_group()
+
+
+def test_norms_with_activations_are_scripted():
+    model, x = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3), nn.GELU()), torch.randn(2, 3, 5, 5)
+    expected = model(x)
+    accelerate(model)
+    torch.testing.assert_close(torch.jit.script(model)(x), expected)
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # of torch's own hooks as well
