@@ -29,7 +29,8 @@ import torch
 import triton
 
 from bench.binaries import ARCHITECTURES, CACHE, Binary, binary, compiled_before, forget_lines
-from bench.tritons import OLDEST, REQUIRED_BY, environment_of
+from bench.report import replaced
+from bench.tritons import REQUIRED_BY, environment_of
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import ModelConfig, Precision
@@ -99,7 +100,8 @@ def main(arguments: list[str]) -> int:
         note(of, architectures, len(wanted), len(found), outcomes.count(None), faults)
     elif not options.check:
         with atomic_write(STATIC) as partial:
-            partial.write_text(report(launches, others, architectures, found, outcomes.count(None), faults))
+            page = STATIC.read_text()
+            partial.write_text(report(page, launches, others, architectures, found, outcomes.count(None), faults))
         print(f"{STATIC} is new: {len(found)} binaries")
     missing = f", {outcomes.count(None)} not compiled yet" if None in outcomes else ""
     summary = f"{len(found)} binaries by Triton {triton.__version__}: no spills that matter, tensor cores everywhere"
@@ -312,6 +314,7 @@ def _spilled(launch: Launch, compiled: Binary, architecture: int) -> float:
 
 
 def report(
+    page: str,
     launches: list[Launch],
     others: list[Launch],
     architectures: Sequence[int],
@@ -319,48 +322,19 @@ def report(
     missing: int,
     faults: list[str],
 ) -> str:
-    """The text of bench/STATIC.md."""
+    """The text of bench/STATIC.md, with its tables and counts anew."""
     kinds = {launch.variant: launch for launch in launches + others}
     times = Counter(launch.variant for launch in launches)
     spilled = [binary.local for binary in found.values() if binary.local and not binary.in_loops]
-    lines = [
-        "# Kernels without a GPU",
-        "",
-        "Written by `python -m bench.static`; nothing here was measured. One training iteration (batch 12, bfloat16)",
-        "ran with every Triton launch written down instead of made; each kernel was compiled for the shapes it had.",
-        "Operations that the iteration does not run follow, launched 0 times.",
-        "",
+    told = [
         f"{len(found)} binaries by Triton {triton.__version__} of {len(kinds)} specialised kernels; {missing} are not "
         "compiled yet.",
         f"Spilled registers that matter, or matrix products without tensor cores: {len(faults) or 'none'}.",
         *(f"- {fault}" for fault in faults),
         f"Registers spilled outside of all loops, on which a launch spends at most {SPILLED:.0%} of its time, are not",
         f"among them: {len(spilled)} binaries, up to {max(spilled, default=0)} bytes a thread.",
-        "",
-        "## Versions of Triton",
-        "",
-        "A CUDA build of torch requires one. `make static` compiles with each all kernels of an iteration in bfloat16,",
-        "float16, and float32 with and without TF32, and of blocks of growth 12 and 32. `--check` compiles each kind",
-        "of kernel once, in bfloat16 for sm_80 and sm_90; with Triton "
-        f"{triton.__version__} and {OLDEST} that is a test.",
-        "",
-        *version_table(),
-        "",
-        "## Launches",
-        "",
-        "Triton's are exact; torch's are operations dispatched that touch data, each one launch or a few on a GPU,",
-        "before `torch.compile` joins any.",
-        "",
-        *launch_table(),
-        "",
-        "## Binaries",
-        "",
-        "`times` are launches an iteration; then registers per thread, shared memory per program, share of a",
-        "multiprocessor's warps that can be in flight, matrix instructions in the code. The last ones are blocks of",
-        "other models: 56 x 56, growth 12 and 32, float32 with and without TF32 (which alone runs without tensor",
-        f"cores), float16. What the iteration does not run is compiled for sm_{OF_OTHERS[0]} and sm_{OF_OTHERS[1]}",
-        "only. An empty cell was not compiled. `lorbms-fast plan` predicts times.",
-        "",
+    ]
+    lines = [
         f"| kernel | shape | times | programs | warps | {' | '.join(f'sm_{each}' for each in architectures)} |",
         "|---|---|---:|---:|---:|" + "---|" * len(architectures),
     ]
@@ -369,7 +343,10 @@ def report(
         cells = " | ".join(cell(compiled, architecture) for architecture, compiled in binaries.items())
         warps = next((compiled.warps for compiled in binaries.values() if compiled), "")
         lines.append(f"| {launch.name} | {launch.shape} | {times[variant]} | {launch.programs} | {warps} | {cells} |")
-    return "\n".join(lines) + "\n"
+    parts = {"found": told, "versions": version_table(), "launches": launch_table(), "binaries": lines}
+    for name, part in parts.items():
+        page = replaced(page, name, "\n".join(["", *part, ""]))
+    return page
 
 
 def cell(compiled: Binary | None, architecture: int) -> str:
