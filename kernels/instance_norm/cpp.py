@@ -23,6 +23,7 @@ _BACKWARD = (3, [*[c_void_p] * 4, c_int, c_double, c_int])
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {"forward": _FORWARD, "backward": _BACKWARD, "rows_forward": _FORWARD, "rows_backward": _BACKWARD},
+    packed=True,
 )
 
 
@@ -137,5 +138,5 @@ def _exact(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return parameter.to(dtype).contiguous()
 
 
-def _address(parameter: Tensor | None) -> int | None:
-    return None if parameter is None else parameter.data_ptr()
+def _address(parameter: Tensor | None) -> int:
+    return 0 if parameter is None else parameter.data_ptr()

@@ -30,8 +30,8 @@ from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 FEW_VALUES, FEW_POSITIONS = 1 << 15, 192
 """Of all contiguous maps, and of one, below which torch's own norm is quicker than loops, whose call takes longer.
 
-A quarter of the values without gradients, where the call is shorter, and in maps of any size; none where torch repeats
-scale and shift for each sample.
+A quarter of the values without gradients, where the call is shorter, and in maps of any size. Where torch repeats scale
+and shift for each sample, loops are quicker for so few values, and without gradients for any.
 """
 MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
@@ -65,7 +65,7 @@ def instance_norm(
     if not trains:  # a call of a function of autograd's takes as long as a small map
         y, _ = form.forward(x, weight, bias, eps, activation.number, activation.slope)
         return y
-    result: Tensor = _Norm.apply(x, weight, bias, eps, activation, form)
+    result: Tensor = _Norm.apply(x, weight, bias, (eps, activation, form))
     return result
 
 
@@ -73,7 +73,8 @@ def _form(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: Activation, trains: bool
 ) -> ModuleType | Callable[..., Tensor]:
     """What runs on these: the loops, operations of torch's, or a norm of its own."""
-    if not ((weight is None or _fits(weight, x)) and (bias is None or _fits(bias, x))):
+    channels = x.shape[1:2]
+    if not ((weight is None or _fits(weight, x, channels)) and (bias is None or _fits(bias, x, channels))):
         return _instance_norm
     alone = activation is IDENTITY or activation == IDENTITY
     if plain(x):
@@ -87,11 +88,12 @@ def _form(
     return _instance_norm if line_stride(x) is None else aten
 
 
-def _fits(parameter: Tensor, x: Tensor) -> bool:
-    if parameter.dtype != x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
+def _fits(parameter: Tensor, x: Tensor, channels: tuple[int, ...]) -> bool:
+    if parameter.shape != channels:
         return False
-    beside = (parameter.is_cpu and x.is_cpu) or parameter.device == x.device
-    return beside and parameter.shape == x.shape[1:2]
+    if parameter.dtype is not x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
+        return False
+    return (parameter.is_cpu and x.is_cpu) or parameter.device == x.device
 
 
 @lru_cache(4096)
@@ -106,7 +108,7 @@ def _quickest(
         return _instance_norm if known_line_stride(shape, strides) is None else cpp
     if trains and not alone:  # torch keeps two tensors of a norm and an activation
         return cpp
-    if not trains and scales and shape[0] > 1:
+    if scales and shape[0] > 1 and (not trains or values < FEW_VALUES):
         return cpp
     if dtype not in (torch.bfloat16, torch.float16):
         few_values = values < (FEW_VALUES if trains else FEW_VALUES // 4)
@@ -122,28 +124,27 @@ def _quickest(
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: Activation,
-        form: ModuleType,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, how: tuple[float, Activation, ModuleType]
+    ) -> Tensor:
+        eps, activation, form = ctx.how = how
         y, statistics = form.forward(x, weight, bias, eps, activation.number, activation.slope)
         ctx.save_for_backward(x, weight, bias, statistics)
-        ctx.form, ctx.options = form, (eps, activation)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias, statistics = ctx.saved_tensors
-        eps, activation = ctx.options
+        eps, activation, form = ctx.how
         if double_backward.asked_for(grad):
             definition = partial(_defined, eps, activation)
-            return *double_backward.by_definition(definition, (x, weight, bias), grad), None, None, None
+            return *double_backward.by_definition(definition, (x, weight, bias), grad), None
         grad = lying_as(x, grad)
-        dx, sums = ctx.form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
+        dx, sums = form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
         if weight is None and bias is None:
-            return dx, None, None, None, None, None
-        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+            return dx, None, None, None
+        _, needs_weight, needs_bias, _ = ctx.needs_input_grad
         to_weight = sums[1].sum(0).to(weight.dtype) if needs_weight else None
-        return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None, None, None
+        return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -163,7 +164,7 @@ def lying_as(x: Tensor, grad: Tensor) -> Tensor:
 def _instance_norm(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Torch's own norm; of one sample its batch norm, as the gradient of 2.13's is wrong there in channels_last."""
     cudnn = x.is_cuda and torch.backends.cudnn.enabled
-    if len(x) != 1 or x.dim() < 3:
+    if x.dim() < 3 or x.shape[0] != 1:
         return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
     y: Tensor = torch.batch_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
     with_readable_gradients(y)

@@ -13,7 +13,7 @@
     SHAPE, MAPS(grad), MAPS(x), MAPS(dx), const void *statistics, const void *weight, const void *bias, void *sums,    \
         int kind, double slope, int batch
 
-EXPORT void forward(FORWARD) {
+static void forward(FORWARD) {
     const Shape shape = batch ? Shape{1, samples * positions, channels} : Shape{samples, positions, channels};
     const Rows rows(shape, x_line != channels || y_line != channels);
     FOR_DTYPE(dtype, T, {
@@ -31,7 +31,7 @@ EXPORT void forward(FORWARD) {
     })
 }
 
-EXPORT void backward(BACKWARD) {
+static void backward(BACKWARD) {
     const Shape shape = batch ? Shape{1, samples * positions, channels} : Shape{samples, positions, channels};
     const Rows rows(shape, x_line != channels || grad_line != channels || dx_line != channels);
     FOR_DTYPE(dtype, T, {
@@ -45,7 +45,7 @@ EXPORT void backward(BACKWARD) {
     })
 }
 
-EXPORT void rows_forward(FORWARD) {
+static void rows_forward(FORWARD) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
@@ -56,11 +56,11 @@ EXPORT void rows_forward(FORWARD) {
         };
         if (!batch && positions <= FEW_POSITIONS)
             return side_by_side_forward<T>(shape, AS(T, x).data, AS(T, y).data, found, of, Activation{kind, slope}, threads);
-        rows_forward<T>(shape, batch, AS(T, x).data, AS(T, y).data, found, of, Activation{kind, slope}, threads);
+        contiguous_forward<T>(shape, batch, AS(T, x).data, AS(T, y).data, found, of, Activation{kind, slope}, threads);
     })
 }
 
-EXPORT void rows_backward(BACKWARD) {
+static void rows_backward(BACKWARD) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
@@ -70,9 +70,14 @@ EXPORT void rows_backward(BACKWARD) {
             return side_by_side_backward<T>(
                 shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sum_g, sum_along, Activation{kind, slope}, threads
             );
-        rows_backward<T>(
+        contiguous_backward<T>(
             shape, batch, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sum_g, sum_along,
             Activation{kind, slope}, threads
         );
     })
 }
+
+EXPORT_PACKED(forward)
+EXPORT_PACKED(backward)
+EXPORT_PACKED(rows_forward)
+EXPORT_PACKED(rows_backward)

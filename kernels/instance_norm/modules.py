@@ -60,19 +60,23 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             return self._in_some_form(input)
 
     def _in_some_form(self, input: Tensor) -> Tensor:
-        activation = self._activation()
-        empty = not torch.compiler.is_compiling() and not input.numel()
-        others = self.track_running_stats or empty or not input.is_floating_point()
-        form = "reference" if others else select_impl(self.impl, input)
-        changes = form == "reference" and transformed()
-        if others or changes:
-            y = super()._apply_instance_norm(input)
-            if y.requires_grad and not changes:
-                y.register_hook(lambda g: g if g is None else g.contiguous())  # torch 2.13 misreads others on a CPU
-            return activation(y)
-        if input.numel() == input.shape[0] * input.shape[1]:
-            F._verify_spatial_size(input.size())  # type: ignore[attr-defined]
-        return run(form, input, self.eps, self._found("weight"), self._found("bias"), activation)
+        if self.track_running_stats or not input.is_floating_point():
+            return self._by_torch(input)
+        form = select_impl(self.impl, input)
+        if form == "reference" and transformed():
+            return self._by_torch(input)
+        shape = input.shape
+        if input.numel() <= shape[0] * shape[1]:  # one position, or none
+            if not torch.compiler.is_compiling() and not input.numel():
+                return self._by_torch(input)
+            F._verify_spatial_size(shape)  # type: ignore[attr-defined]
+        return run(form, input, self.eps, self._found("weight"), self._found("bias"), self._activation())
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        y = super()._apply_instance_norm(input)
+        if y.requires_grad and not transformed():
+            y.register_hook(lambda g: g if g is None else g.contiguous())  # torch 2.13 misreads others on a CPU
+        return self._activation()(y)
 
     def _found(self, name: str) -> Any:
         """A parameter, where it is found quickly, unless somebody computes it."""

@@ -93,7 +93,7 @@ template <class Body> void of_maps(Shape shape, bool batch, int threads, Body bo
 }
 
 template <class T>
-void rows_forward(
+void contiguous_forward(
     Shape shape, bool batch, const T *x, T *y, Found<Real<T>> found, Parameters<Real<T>> of, Activation activation,
     int threads
 ) {
@@ -128,7 +128,7 @@ void rows_forward(
 }
 
 template <class T>
-void rows_backward(
+void contiguous_backward(
     Shape shape, bool batch, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Real<T> *sum_g,
     Real<T> *sum_along, Activation activation, int threads
 ) {

@@ -1,10 +1,11 @@
 """The loops of a source as Python functions, and operations of torch's that call them."""
 
 from collections.abc import Callable, Sequence
-from ctypes import CDLL, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
 from functools import cached_property, lru_cache, wraps
 from math import prod
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import torch
@@ -18,17 +19,19 @@ _HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
 _HEAD = [c_int, c_int, *[c_int64] * 3]
 _MAPS = [c_void_p, c_int64, c_int64]
+_PLACES: dict[Any, str] = {c_int: "q", c_int64: "q", c_double: "d", c_void_p: "P"}
 
 
 class Loops:
     """The functions that a C++ source exports.
 
     Each takes a dtype's number, the threads to use, samples, positions, channels, the lines of some maps, and others:
-    `functions` says, by name, how many maps and of which C types the others are.
+    `functions` says, by name, how many maps and of which C types the others are. Those of a source that says
+    `EXPORT_PACKED` are `packed`: they take numbers alone, 0 for what is not there, and are called sooner.
     """
 
-    def __init__(self, source: Path, functions: dict[str, tuple[int, list[Any]]]) -> None:
-        self._source, self._functions = source, functions
+    def __init__(self, source: Path, functions: dict[str, tuple[int, list[Any]]], packed: bool = False) -> None:
+        self._source, self._types, self._packed = source, functions, packed
 
     def take(self, *maps: Tensor) -> bool:
         """Check that they go through maps like these, of one shape and dtype, on this machine."""
@@ -49,20 +52,32 @@ class Loops:
             strides = each.stride()
             where += each.data_ptr(), strides[0], known_line_stride(each.shape, strides) or 0
         head = DTYPES[maps[0].dtype], torch.get_num_threads(), *_sizes(maps[0].shape)
-        getattr(self._library, name)(*head, *where, *others)
+        self._functions[name](*head, *where, *others)
 
-    def function(self, name: str) -> Any:
+    def function(self, name: str) -> Callable[..., None]:
         """Return a function itself, for callers that know where their maps lie."""
-        return getattr(self._library, name)
+        return self._functions[name]
 
     @cached_property
-    def _library(self) -> CDLL:
+    def _functions(self) -> dict[str, Callable[..., None]]:
         loops = library(self._source, _HEADERS)
         assert loops is not None, "`take` is asked first"
-        for name, (maps, others) in self._functions.items():
-            function = getattr(loops, name)
-            function.restype, function.argtypes = None, [*_HEAD, *_MAPS * maps, *others]
-        return loops
+        made = _packing if self._packed else _taking
+        return {
+            name: made(getattr(loops, f"{name}_packed" if self._packed else name), [*_HEAD, *_MAPS * maps, *others])
+            for name, (maps, others) in self._types.items()
+        }
+
+
+def _taking(function: Any, types: list[Any]) -> Callable[..., None]:
+    function.restype, function.argtypes = None, types
+    called: Callable[..., None] = function
+    return called
+
+
+def _packing(function: Any, types: list[Any]) -> Callable[..., None]:
+    called, pack = _taking(function, [c_char_p]), Struct("".join(map(_PLACES.__getitem__, types))).pack
+    return lambda *arguments: called(pack(*arguments))
 
 
 @lru_cache(4096)
