@@ -54,12 +54,12 @@ class Loops:
         head = DTYPES[maps[0].dtype], torch.get_num_threads(), *_sizes(maps[0].shape)
         self._functions[name](*head, *where, *others)
 
-    def function(self, name: str) -> Callable[..., None]:
+    def function(self, name: str) -> Any:
         """Return a function itself, for callers that know where their maps lie."""
         return self._functions[name]
 
     @cached_property
-    def _functions(self) -> dict[str, Callable[..., None]]:
+    def _functions(self) -> dict[str, Any]:
         loops = library(self._source, _HEADERS)
         assert loops is not None, "`take` is asked first"
         made = _packing if self._packed else _taking
@@ -69,13 +69,12 @@ class Loops:
         }
 
 
-def _taking(function: Any, types: list[Any]) -> Callable[..., None]:
+def _taking(function: Any, types: list[Any]) -> Any:
     function.restype, function.argtypes = None, types
-    called: Callable[..., None] = function
-    return called
+    return function
 
 
-def _packing(function: Any, types: list[Any]) -> Callable[..., None]:
+def _packing(function: Any, types: list[Any]) -> Any:
     called, pack = _taking(function, [c_char_p]), Struct("".join(map(_PLACES.__getitem__, types))).pack
     return lambda *arguments: called(pack(*arguments))
 
