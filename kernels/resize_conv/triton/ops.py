@@ -68,10 +68,15 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
     return y
 
 
-def _launches(x: Tensor, O: int) -> list[slice]:
-    """The samples of each launch: all, unless x or its O maps of twice the size are too large; or ValueError."""
+def _launches(x: Tensor, O: int, *others: Tensor) -> list[slice]:
+    """The samples of each launch: all, unless x or its O maps of twice the size are too large; or ValueError.
+
+    Samples may lie apart in memory, as those of a part of larger maps do: then what is between them counts, in x and in
+    others that are read.
+    """
     N, C, H, W = x.shape
-    most = (INDEXABLE - 1) // (max(C, 4 * O) * H * W)
+    apart = (tensor.stride(0) for tensor in (x, *others) if N > 1)
+    most = (INDEXABLE - 1) // max(C * H * W, 4 * O * H * W, *apart)
     if not most:
         raise ValueError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more of one sample")
     return [slice(first, first + most) for first in range(0, N, most)]
@@ -83,7 +88,7 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
     N, C, H, W = x.shape
     O = grad.shape[1]
     dx, dtaps = _empty_gradients(grad, taps, x, of_x, of_taps)
-    launches = _launches(x, O)
+    launches = _launches(x, O, grad)
     parts = min(MAX_PARTS, triton.cdiv(N * H * W, POSITIONS_PER_PART)) if of_taps else 0
     partial = dtaps[None] if len(launches) * parts <= 1 else empty_partials(dtaps, len(launches) * parts)
     for i, of_launch in enumerate(launches):

@@ -40,6 +40,13 @@ def test_more_values_than_a_launch_can_number(agree, monkeypatch, parts_of):
         run(draw(5, 3, 2, 2), draw(2, 3, 3, 3))
 
 
+def test_samples_that_lie_apart_are_numbered_with_what_is_between_them():
+    x, grad = torch.empty(3, 4, 32, 32, device="meta"), torch.empty(3, 1 << 18, 64, 64, device="meta")[:, :4]
+    assert len(in_triton._launches(x, 4)) == 1
+    assert len(in_triton._launches(x, 4, grad)) == 3
+    assert len(in_triton._launches(x[:1], 4, grad[:1])) == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(agree, dtype):
     x, weight = draw(1, 3, 2, 2).to(dtype), draw(2, 3, 3, 3, seed=1).to(dtype)
