@@ -88,15 +88,20 @@ def asks_for_types(module: nn.Module) -> bool:
 def _asks_for_types(code: CodeType, me: tuple[str, ...]) -> bool:
     """Say whether code asks for a type, or its name: not for the module's own, which messages name and which stays.
 
-    `x.type(dtype)` is another thing, and so is `super()`, to which Python 3.12 and later hand a `__class__`.
+    `x.type(dtype)` is another thing, and so is `super()`, to which Python 3.12 and later hand a `__class__`. In
+    `f"{type(x)}"` a type is only written.
     """
-    for before, step in pairwise([None, *dis.get_instructions(code)]):
+    steps = [*dis.get_instructions(code)]
+    for number, (before, step) in enumerate(pairwise([None, *steps])):
         own = before is not None and before.opname.startswith("LOAD_FAST") and before.argval in me
         named = own or (before is not None and before.argval == "__class__")
         if step is not None and step.argval in _TYPES and step.opname != "LOAD_DEREF" and not named:
             return True
         if step is not None and step.argval == "type" and step.opname == "LOAD_GLOBAL":
-            return True
+            argument, *after = (each.opname for each in steps[number + 1 : number + 5] if each.opname != "PUSH_NULL")
+            written = next((name for name in after if name not in ("PRECALL", "CALL", "CALL_FUNCTION")), "")
+            if not argument.startswith("LOAD_FAST") or not written.startswith("FORMAT_"):
+                return True
     return False
 
 
@@ -139,7 +144,9 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
             if type(child) in CONTAINERS:
                 if not _elements_are_called(attribute, parents, tree, function):
                     return False
-            elif not called and not _is_compared_with_none(user, attribute) and not _reads_plain(user, child):
+            elif not (called or _is_compared_with_none(user, attribute) or _reads_plain(user, child)) and (
+                not _calls_method_of_leaf(user, child, parents)
+            ):
                 return False
         elif name in plain or (not called and (name in module._modules or _is_plain(of_class(name, module)))):
             continue
@@ -166,6 +173,14 @@ def _reads_plain(user: ast.AST, child: Any) -> bool:
         return _is_plain(getattr(child, user.attr))
     except Exception:  # whatever a property does
         return False
+
+
+def _calls_method_of_leaf(user: ast.AST, child: Any, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Say whether a child without children has a method of its class's own called: `held` tells where that leads."""
+    if not isinstance(user, ast.Attribute) or not _is_called(user, parents) or child._modules:
+        return False
+    method = inspect.getattr_static(type(child), user.attr, None)
+    return isinstance(method, FunctionType) and not hasattr(nn.Module, user.attr) and user.attr not in vars(child)
 
 
 def _is_plain(value: Any) -> bool:

@@ -29,6 +29,7 @@ from lorbms_fast.kernels import (
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.accelerate import source
+from lorbms_fast.kernels.accelerate.source import asks_for_types
 from lorbms_fast.kernels.accelerate.swapping import Passed
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
@@ -801,6 +802,9 @@ class Leaf(nn.Module):
     def forward(self, x):
         return self.layer[0](x)
 
+    def called(self, x):
+        return self.layer[0](x)
+
 
 class InAnother(HasSequence):
     def __init__(self):
@@ -809,6 +813,60 @@ class InAnother(HasSequence):
 
     def forward(self, x):
         return self.seq(x) + self.leaf(x)
+
+
+class MethodOfAnother(InAnother):
+    def forward(self, x):
+        return self.seq(x) + self.leaf.called(x) if x.mean() > -9 else x
+
+
+class MethodOfOneThatHasLayers(HasSequence):
+    def __init__(self):
+        super().__init__()
+        self.block = CallsLeaf()
+
+    def forward(self, x):
+        return self.block(x) + self.block.first(x) if x.mean() > -9 else x
+
+
+class CallsLeaf(HasSequence):
+    """As RAFT calls its correlations, and with a type in a message, as torchvision's R-CNNs have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.leaf = Keeps()
+
+    def forward(self, x):
+        if x.mean() < -9:
+            raise TypeError(f"did not expect such a {type(x)}")
+        self.leaf.keep(x)
+        return self.seq(x) + self.leaf.kept()
+
+    def first(self, x):
+        return self.seq[1](x)
+
+
+class Keeps(nn.Module):
+    def keep(self, x):
+        self.x = x
+
+    def kept(self):
+        return self.x
+
+
+def test_methods_of_leaves_and_types_in_messages_are_known():
+    model, x = CallsLeaf(), torch.randn(2, 4, 6, 6)
+    expected = model(x)
+    accelerate(model)
+    assert isinstance(model.seq[2], Passed)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["str(type(layer))", "f'{type(layer).__name__}'", "type(layer)", "f'{[type(layer)]}'"])
+def test_types_that_are_compared_are_known(kind):
+    source = f"def forward(self, x, layer):\n    return {kind} == 7"
+    exec(source, scope := {})
+    assert asks_for_types(type("Asks", (nn.Module,), {"forward": scope["forward"]})())
 
 
 class ForwardAlone(HasSequence):
@@ -968,6 +1026,7 @@ HARD = [
     ByGetattr,
 ]
 HARD += [HandsElementsOn, HandsNeighboursOn, AsksElementsTypes, HandsListOn, HandsElementOfDictionaryOn, ReadsLayer]
+HARD += [MethodOfAnother, MethodOfOneThatHasLayers]
 HARD += [ByHelper, InAnother, ForwardAlone, CallOfItsOwn, OrderOfItsOwn, OfItsOwn, AsksTypes, AsksTypesByValues]
 
 
