@@ -44,7 +44,7 @@ def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: N
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)} is not installed: pip install 'lorbms-fast[export]'")
     from lorbms_fast.export.onnx_files import TOLERANCE, quantize
-    from lorbms_fast.export.page import runtime_files, write_page
+    from lorbms_fast.export.page import runtime_files, write_explanation, write_page
 
     if web is not None:
         runtime_files(web)  # a mistake is told before the work, not after
@@ -64,7 +64,7 @@ def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: N
         if worst > TOLERANCE:
             print(f"ONNX Runtime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:.0e}", file=sys.stderr)
             sys.exit(1)
-        (partial / "README.txt").write_text(_explanation(generator))
+        write_explanation(generator, partial / "README.txt")
         if web is not None:
             with TemporaryDirectory() as folder:
                 encoder, decoder = (Path(folder) / name for name in ("encoder.onnx", "decoder.onnx"))
@@ -109,29 +109,3 @@ def _write_onnx(generator: Generator, folder: Path) -> float:
         for network, name, x in ((generator.enc, "encoder.onnx", images), (generator.dec, "decoder.onnx", codes))
         for count in (1, 3)
     )
-
-
-def _explanation(generator: Generator) -> str:
-    side, chunk, tiles = generator.config.image_size, generator.config.chunk, generator.config.tiles
-    chunks, of_chunk = len(generator.of_chunk), generator.of_chunk.tolist()
-    parts = "quadrants, top left, top right, bottom left, bottom right" if tiles == 4 else "tiles, row by row"
-    if chunks == tiles:
-        one_each, chosen = f"one for each of {tiles} {parts}", "mask"
-    else:
-        one_each, chosen = f"chunk i belongs to number {of_chunk}[i] of {tiles} {parts}", f"mask[{of_chunk}]"
-    return f"""LORBMS encoder and decoder after {generator.iteration:,} training iterations.
-
-Images are float32 (N, 3, {side}, {side}), red green blue, in [-1, 1]: x = u8 * 2/255 - 1.
-A code f is float32 (N, {chunks}, {chunk}), {chunks} chunks: {one_each}.
-
-encoder.onnx            images -> f
-decoder.onnx            f -> images
-transfer.pt2            torch.export.load("transfer.pt2").module()(I_obj, I_ref, mask) -> I_mix; mask (N, {tiles}) bool,
-                        True where a tile's chunks come from I_obj
-generator.safetensors   enc.* and dec.*; the decoder's weights are spectrally normalized already
-demo.html               (with --web) open it in a browser
-
-Object transfer with ONNX Runtime, mask ({tiles},) bool:
-    f_obj, f_ref = encoder.run(None, {{"images": numpy.stack([I_obj, I_ref])}})[0]
-    I_mix = decoder.run(None, {{"f": numpy.where({chosen}[:, None], f_obj, f_ref)[None]}})[0]
-"""

@@ -1,4 +1,4 @@
-"""One HTML file that transfers objects in the browser: networks, runtime and page in it, no server behind it."""
+"""What is written beside the networks: how to call them, and one HTML file that transfers objects without a server."""
 
 import base64
 import gzip
@@ -17,6 +17,16 @@ from lorbms_fast.export.generator import Generator
 
 RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm": "ort-wasm-simd-threaded.wasm"}
 """Names on the page of the files it needs from `dist` of the npm package onnxruntime-web."""
+
+TEMPLATES = Environment(
+    loader=PackageLoader("lorbms_fast.export", "static"), trim_blocks=True, keep_trailing_newline=True
+)
+
+
+def write_explanation(generator: Generator, target: Path) -> None:
+    """Write how the exported files are called."""
+    of_chunk = generator.of_chunk.tolist()
+    target.write_text(TEMPLATES.get_template("README.txt").render(vars(generator), of_chunk=of_chunk))
 
 
 def write_page(
@@ -39,8 +49,7 @@ def write_page(
         "of_chunk": generator.of_chunk.tolist(),
         "pictures": [png_address(picture) for picture in pictures],
     }
-    demo = Environment(loader=PackageLoader("lorbms_fast.export", "static"), trim_blocks=True).get_template("demo.html")
-    page = demo.render(
+    page = TEMPLATES.get_template("demo.html").render(
         style=page_part("style.css"),
         transfer=page_part("transfer.html"),
         facts=facts,
