@@ -33,6 +33,8 @@ from lorbms_fast.kernels.dense_block.triton import kernels
 _TILE = 256
 _ON_ONE_SM = 64
 _MANY = 264
+_WIDEST = 256
+"""Max. maps of a layer: one program makes all of them at a position."""
 _POSITIONS = 128
 """Max. positions of grad_x per program."""
 _PROGRAMS = 264
@@ -80,6 +82,8 @@ def dense_block(
     N, C, H, W = x.shape
     L, MAPS, NORM = layers, len(b), activation != "relu"
     G, STACK = MAPS // L, C + MAPS
+    if G > _WIDEST:
+        raise NotImplementedError(f"layers of {G} maps: there are kernels for {_WIDEST} at most")
     y, stack, mean, rstd = _results(x, w, b, layers, kernel_size, activation, eps)
     split = _split(N, H * W, C, MAPS, NORM)
     arrived = x.new_empty((L if split else 1, N), dtype=torch.int32)
@@ -265,7 +269,7 @@ def _tile(positions: int, growth: int, dtype: torch.dtype, split: bool, norm: bo
     small = 64 if positions <= 256 else _TILE if norm else 128
     block = at_least_16(positions, min(_TILE, small) if split else _TILE)
     deep = (256 if block == 16 else _deep(block, dtype)) if dtype.itemsize == 2 else 64 if block <= 64 else 32
-    return {"TILE_M": block, "TILE_G": at_least_16(growth, 256), "TILE_K": deep if growth <= 64 else 32}
+    return {"TILE_M": block, "TILE_G": at_least_16(growth, _WIDEST), "TILE_K": deep if growth <= 64 else 32}
 
 
 def _matrix(positions: int, maps: int, dtype: torch.dtype) -> dict[str, int]:

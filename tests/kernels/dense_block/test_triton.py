@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lorbms_fast.kernels import DenseBlock, dense_block, dense_block_activated, dense_block_maps
+from lorbms_fast.kernels._common.operation import failed_kernel
 from lorbms_fast.kernels.dense_block.triton import ops as form
 
 ACTIVATIONS = ("relu", "instance_norm_relu")
@@ -237,3 +238,11 @@ def test_export_keeps_the_operator():
     program = torch.export.export(block, (x,), strict=False)
     assert "lorbms_fast.dense_block" in program.graph_module.code
     torch.testing.assert_close(program.module()(x), block(x))
+
+
+def test_layers_of_more_maps_than_a_program_makes_are_left_to_the_fused_form():
+    """By the dispatcher, which knows that it was a kernel that could not."""
+    x, *parameters = inputs(1, 4, 2, form._WIDEST + 1, 2, 2, k=1)
+    with pytest.raises(NotImplementedError, match="for 256 at most") as error:
+        dense_block(x, parameters[:2], parameters[2:], impl="triton")
+    assert failed_kernel(error.value) == form.__name__
