@@ -89,7 +89,7 @@ def quadrant_features(store: ImageStore, extractor: Extractor, work: PartialSear
                 features.flush()  # type: ignore[attr-defined]
                 work.note_done(rows.stop)
             bar.update(len(rows))
-    return work.features(0, 0) if features is None else features
+    return work.features(len(store), 0) if features is None else features
 
 
 def find(

@@ -1,6 +1,8 @@
 """The folder of a neighbour search's finished parts, for resuming after an interruption."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write, check_room
+from lorbms_fast.dataloader.neighbour_table import QUADRANTS
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.errors import UserError
 
@@ -25,19 +28,28 @@ class PartialSearch:
     def begin(self, features_of: dict[str, str]) -> None:
         """Prepare the folder for features of this store, extractor and weights; UserError where it holds others."""
         path = self.folder / "features.json"
-        if path.is_file() and (found := json.loads(path.read_text())) != features_of:
+        with _damage_told(path, self.folder):  # without it, nobody knows whose features the others are
+            found = json.loads(path.read_text()) if path.is_file() else features_of
             changed = ", ".join(name for name in features_of if found.get(name) != features_of[name])
+        if changed:
             raise UserError(f"{self.folder} holds features of another {changed}: remove it, or go on with the same")
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(features_of))
 
     def features(self, n: int, d: int) -> NDArray[np.float32]:
-        """Map the features, float32 (4, n, d), in a file that is made if need be; UserError without room."""
+        """Map the features, float32 (4, n, d), in a file that is made if need be; UserError without room.
+
+        A file that is there has the d that it has; UserError where it is damaged.
+        """
         path = self.features_file
         if self.done == 0:
             path.unlink(missing_ok=True)
             check_room(path, 16 * n * d, "features", "make room")
             return np.lib.format.open_memmap(path, "w+", np.float32, (4, n, d))
+        with _damage_told(path):
+            found = np.load(path, mmap_mode="r", allow_pickle=False)  # "r+" would fill up a file cut short
+            if found.ndim != 3 or found.shape[:2] != (QUADRANTS, n) or found.dtype != np.float32:
+                raise ValueError(f"{found.dtype} {found.shape}")
         return np.lib.format.open_memmap(path, "r+")
 
     @property
@@ -47,9 +59,10 @@ class PartialSearch:
 
     @property
     def done(self) -> int:
-        """Number of images whose features are written."""
+        """Number of images whose features are written; UserError where the file that says so is damaged."""
         path = self.folder / "done"
-        return int(path.read_text()) if path.is_file() and self.features_file.is_file() else 0
+        with _damage_told(path):
+            return int(path.read_bytes()) if path.is_file() and self.features_file.is_file() else 0
 
     def note_done(self, images: int) -> None:
         """Note how many images' features are on the disk."""
@@ -57,11 +70,11 @@ class PartialSearch:
             partial.write_text(str(images))
 
     def load(self, name: str, settings: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
-        """Load a result that was saved under the same settings, if there is one."""
+        """Load a result that was saved under the same settings, if there is one; UserError where it is damaged."""
         path = self.folder / f"{name}.npz"
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as saved:
+        with _damage_told(path), path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             if str(saved["settings"]) != json.dumps(settings):
                 return None
             return {key: saved[key] for key in saved.files if key != "settings"}
@@ -70,6 +83,16 @@ class PartialSearch:
         """Save a result."""
         with atomic_write(self.folder / f"{name}.npz") as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, settings=np.array(json.dumps(settings)), **arrays)
+
+
+@contextmanager
+def _damage_told(path: Path, remedy: Path | None = None) -> Iterator[None]:
+    """Raise UserError where a part cannot be read, with what is to be removed: it alone, unless a remedy is named."""
+    try:
+        yield
+    except Exception as error:  # zip files have a dozen kinds of them
+        again = f"remove {remedy or path} and run the same command again"
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
 
 
 def digest_of_weights(path: Path | None) -> str:

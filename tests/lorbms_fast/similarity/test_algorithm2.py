@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import threading
 from itertools import product
 from pathlib import Path
@@ -196,6 +197,29 @@ def test_other_features_do_not_mix(work):
     work.begin({"store": "a", "features": "b", "weights": ""})
     with pytest.raises(UserError, match="holds features of another store, weights: remove it"):
         work.begin({"store": "c", "features": "b", "weights": "d"})
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: b"", lambda data: b"\xff" * len(data)])
+@pytest.mark.parametrize("name", ["features.json", "done", "features.npy", "quadrant-1.npz"])
+def test_damaged_parts_are_told_with_what_to_remove(name, damage, store, work):
+    settings = Settings(seed=3)
+    pictures = np.arange(len(store))
+
+    def searched() -> np.ndarray:
+        work.begin({"store": "a", "features": "b", "weights": ""})
+        found = find(quadrant_features(store, counted([0]), work), pictures, settings, work)
+        return np.stack([quadrant.rows for quadrant in found])
+
+    before = searched()
+    path = work.folder / name
+    path.write_bytes(damage(b"1" if name == "done" else path.read_bytes()))
+    with pytest.raises(UserError, match=r"is damaged \(.*\): remove \S+ and run the same command again") as told:
+        searched()
+    remedy = Path(str(told.value).split("remove ")[1].split()[0])
+    assert remedy == (work.folder if name == "features.json" else path)
+    shutil.rmtree(remedy) if remedy.is_dir() else remedy.unlink()
+    work.folder.mkdir(exist_ok=True)
+    assert np.array_equal(searched(), before)
 
 
 def test_no_room_for_features(work, monkeypatch):
