@@ -17,7 +17,7 @@ def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
 
     `torch.compile` and `torch.export` see one operator and break no graph. Kernels are launched on the device of the
     function's first argument, which need not be the current one. An error, but of memory or arguments, bears the module
-    it comes from, by which the dispatcher knows a kernel that failed.
+    it comes from, by which the dispatcher knows a kernel that failed. NotImplementedError is for sizes without one.
     """
 
     def decorate(function: Callable[..., Any]) -> CustomOpDef:

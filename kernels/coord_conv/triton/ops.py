@@ -18,7 +18,7 @@ def append_coordinates(x: Tensor, dtype: torch.dtype) -> Tensor:
     _, C, H, W = x.shape
     y = _empty_result(x, dtype)
     if y.numel() >= 2**31:
-        raise ValueError(f"{tuple(x.shape)}: 2^31 values or more are not supported")
+        raise NotImplementedError(f"{tuple(x.shape)}: 2^31 values or more are not supported")
     kernels.append[(triton.cdiv(y.numel(), BLOCK),)](x, y, x.stride(), y.numel(), C, H, W, BLOCK)
     return y
 

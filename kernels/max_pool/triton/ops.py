@@ -23,7 +23,7 @@ def max_pool2x2(x: Tensor) -> Tensor:
 def pool(x: Tensor) -> tuple[Tensor, Tensor]:
     """The greatest of each square; and which of its four it was, in reading order, uint8."""
     if x.numel() >= 2**31:
-        raise ValueError(f"{tuple(x.shape)}: 2^31 values or more are not supported")
+        raise NotImplementedError(f"{tuple(x.shape)}: 2^31 values or more are not supported")
     y, which = _empty_pooled(x)
     _, C, H, W = y.shape
     grid = (triton.cdiv(y.numel(), BLOCK),)

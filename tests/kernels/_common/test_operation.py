@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lorbms_fast import kernels
-from lorbms_fast.kernels._common import custom_op, operation
+from lorbms_fast.kernels._common import custom_op, dispatch, operation
+from lorbms_fast.kernels.resize_conv.triton import ops as in_triton
 from tests.kernels.interpreter import interpreted
 
 OTHER = {"triton": "fused", "fused": "triton"}
@@ -99,3 +100,17 @@ def test_the_variants_of_a_dense_block_give_the_same(monkeypatch):
             assert list(ops._splits.values()) == [name.endswith("layers")]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_maps_of_more_values_than_a_kernel_can_number_run_in_the_fused_form(monkeypatch):
+    x, weight = torch.randn(2, 3, 4, 4), torch.randn(4, 3, 3, 3)
+    monkeypatch.setattr(in_triton, "INDEXABLE", 1)
+    monkeypatch.setattr(dispatch, "_chosen", "auto")
+    folder = importlib.import_module("lorbms_fast.kernels.resize_conv")
+    monkeypatch.setattr(folder, "select_impl", lambda impl, *_, **__: impl or "triton")
+    try:
+        with interpreted(seed=0), pytest.warns(RuntimeWarning, match=r"kernel failed \(NotImplementedError: .* 2\^31"):
+            y = kernels.resize_conv(x, weight)
+    finally:
+        operation.install({}, set())
+    torch.testing.assert_close(y, kernels.resize_conv(x, weight, "reference"), rtol=1e-4, atol=1e-4)

@@ -162,7 +162,9 @@ class _Layout:
         strides = [tensor.stride() for tensor in (first, *others)]
         reach = [(S - 1) * s_n + (C - 1) * s_c + (P - 1) * s_p for s_n, s_c, s_p in strides]
         if max(S * C * P, *reach) >= 2**31:  # also where they lie apart, as parts of something larger do
-            raise ValueError(f"{S} samples of shape {(C, P)} share statistics: 2^31 values or more are not supported")
+            raise NotImplementedError(
+                f"{S} samples of shape {(C, P)} share statistics: 2^31 values or more are not supported"
+            )
         if all(s_n == P * s_p for s_n, _, s_p in strides):  # samples follow on one another: one long sample a group
             S, P, strides = 1, S * P, [(S * s_n, s_c, s_p) for s_n, s_c, s_p in strides]
         _, s_c, s_p = strides[0]

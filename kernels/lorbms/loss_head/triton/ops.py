@@ -39,7 +39,7 @@ def losses(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """L_G and its parts, () and (4,), of three dense image batches in one memory layout and contiguous logits."""
     if I_ref.numel() >= 2**31:
-        raise ValueError(f"{tuple(I_ref.shape)}: 2^31 values or more are not supported")
+        raise NotImplementedError(f"{tuple(I_ref.shape)}: 2^31 values or more are not supported")
     C, N, _ = logits.shape
     blocks = triton.cdiv(I_ref.numel(), BLOCK)
     partial = I_ref.new_empty(2 * blocks + 2, dtype=torch.float32)
