@@ -122,6 +122,23 @@ def test_what_a_smaller_gpu_has_no_memory_for_is_not_measured(setting, monkeypat
         assert compilation.side_by_side(CPU) == processes
 
 
+def test_a_competitor_that_does_not_run_here_keeps_nothing_from_being_timed(setting, monkeypatch):
+    def fails(device):
+        raise RuntimeError("libnvrtc.so.13 is missing")
+
+    def runs(device):
+        return (lambda: torch.ones(3)), (lambda: torch.ones(3))
+
+    monkeypatch.setattr(operations, "RAW", {"first": fails, "second": runs})
+    monkeypatch.setattr(operations, "APEX", {})
+    monkeypatch.setattr(operations.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(operations, "milliseconds", lambda work, device: 1.0)
+    findings = Findings(setting.findings, "operations")
+    operations.compare_with_others(findings, SimpleNamespace(rehearse=False, device=CPU))
+    assert [line["operation"] for line in lines(setting)] == ["second"]
+    assert "first: RuntimeError: libnvrtc.so.13 is missing" in setting.findings.read_text()
+
+
 def test_memory_is_poisoned_inside_only():
     with poisoned():
         assert torch.empty(5).isnan().all()
