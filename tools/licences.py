@@ -7,6 +7,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.photos import shipped
@@ -42,7 +43,7 @@ def dependencies() -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
 
     def add(requirement: Requirement) -> None:
-        name = normalised(requirement.name)
+        name = canonicalize_name(requirement.name)
         if name.startswith(OF_CUDA):
             return
         try:
@@ -60,11 +61,6 @@ def dependencies() -> dict[str, Distribution]:
 
     add(Requirement(f"lorbms-fast[{','.join(EXTRAS)}]"))
     return dict(sorted(found.items()))
-
-
-def normalised(name: str) -> str:
-    """A package's name as the index compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def licence(package: Distribution) -> str:
