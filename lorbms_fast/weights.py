@@ -23,7 +23,7 @@ def read_checkpoint(path: Path) -> Any:
             "a stranger's code): ask its author for a state_dict"
         ) from error
     except Exception as error:  # the little machine that unpickles fails in every way on a stranger's program
-        reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
+        reason = ": ".join(part for part in (type(error).__name__, one_line(str(error).partition("\n")[0])) if part)
         raise UserError(f"{path} cannot be loaded as weights ({reason}): check that it is the right file") from error
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import tyro
 
 from lorbms_fast.config import Count, Kernels, Precision, preset_named
+from lorbms_fast.counted import counted
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.first_use import tried
 from lorbms_fast.engine.precision import chosen_precision
@@ -65,7 +66,7 @@ def bench(
     if json:
         print(json_format.dumps(facts, indent=2))
         return
-    print(f"{facts['machine']}; {preset} model, batch {batch_size}, medians of {rounds} rounds in turns")
+    print(f"{facts['machine']}; {preset} model, batch {batch_size}, medians of {counted(rounds, 'round')} in turns")
     for name in ("reference", "fast"):
         form = result[name]
         print(

@@ -8,6 +8,7 @@ import torch
 from lorbms_fast.checkpoint import load
 from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Count, Natural
+from lorbms_fast.counted import counted
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.errors import UserError
 from lorbms_fast.rendering.scenes import film_sheet, interpolation_sheet, scene_sheet
@@ -75,4 +76,4 @@ def render(
         target, sheet = run / "mixed_scenes.png", scene_sheet(batch, made())
     target = out or target
     save_sheet(sheet, target)
-    print(f"{target}: {len(batch.mask)} samples, {batch.mask.float().mean():.0%} of the tiles replaced")
+    print(f"{target}: {counted(len(batch.mask), 'sample')}, {batch.mask.float().mean():.0%} of the tiles replaced")

@@ -401,6 +401,12 @@ def test_pickles_that_would_run_code_are_refused(tmp_path):
         load_extractor("deepcluster", tmp_path / "w.pth", torch.device("cpu"))
 
 
+def test_a_text_in_the_place_of_weights_is_told_with_the_kind_of_error(tmp_path):
+    (tmp_path / "w.pth").write_text("hello")
+    with pytest.raises(UserError, match=r"cannot be loaded as weights \(\w+Error: 101\): check that it is the right"):
+        load_extractor("deepcluster", tmp_path / "w.pth", torch.device("cpu"))
+
+
 def test_a_run_of_other_codes_gives_no_features(tmp_path):
     for name in ("size-96", "hu"):
         run = Run.create(tmp_path / name, with_variant(TINY, name), tmp_path / "store")
