@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.models import build
@@ -24,25 +25,21 @@ class Layer(NamedTuple):
 
 def layout(network: nn.Module, *inputs: Tensor) -> list[Layer]:
     """Run a network once, on a batch, and list its layers in the order they compute, with trainable parameters."""
+    owned = {
+        module: Layer(name, type(module).__name__, (), own)
+        for name, module in network.named_modules()
+        if (own := sum(parameter.numel() for parameter in module.parameters(recurse=False)))
+    }
     layers: list[Layer] = []
-    hooks = []
-    owned = {}
-    for name, module in network.named_modules():
-        if own := sum(parameter.numel() for parameter in module.parameters(recurse=False)):
-            owned[name] = Layer(name, type(module).__name__, (), own)
 
-            def note(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                layers.append(owned[name]._replace(output=tuple(output.shape[1:])))
+    def note(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        if module in owned:
+            layers.append(owned[module]._replace(output=tuple(output.shape[1:])))
 
-            hooks.append(module.register_forward_hook(note))
-    try:
-        with torch.no_grad():
-            network(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with register_module_forward_hook(note), torch.no_grad():
+        network(*inputs)
     called = {layer.name for layer in layers}
-    return layers + [layer for name, layer in owned.items() if name not in called]
+    return layers + [layer for layer in owned.values() if layer.name not in called]
 
 
 def describe(config: ModelConfig) -> dict[str, list[Layer]]:
