@@ -142,9 +142,16 @@ void lines_statistics(Shape shape, const Rows &rows, Maps<T> x, int64_t n, Found
                     using Part = Channels<R, decltype(width)>;
                     const Part from(about + c, width);
                     Part total(sum + c, width), total_squared(squared + c, width);
-                    for (int64_t row = 0; row < many; row++) {
+                    const auto add = [=](int64_t row, Part &all, Part &all_squared) {
                         const Part apart = Part(at + row * stride + c, width) - from;
-                        total = total + apart, total_squared = total_squared + apart * apart;
+                        all = all + apart, all_squared = all_squared + apart * apart;
+                    };
+                    if (many == 1) add(0, total, total_squared);
+                    // Few at a time, so that one large value costs few others digits.
+                    for (int64_t few = 0; few + TOGETHER <= many; few += TOGETHER) {
+                        Part of_few, of_few_squared;
+                        for (int64_t row = few; row < few + TOGETHER; row++) add(row, of_few, of_few_squared);
+                        total = total + of_few, total_squared = total_squared + of_few_squared;
                     }
                     total.to(sum + c), total_squared.to(squared + c);
                 });
