@@ -51,7 +51,9 @@ class MaxPool2x2(nn.MaxPool2d):
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) or (C, H, W) -> the same with half the height and width."""
-        if input.dim() == 4 and input.is_cpu and not transformed() and min(input.shape[2:]) >= 2 and _quicker(input):
+        if torch.compiler.is_compiling() or input.dim() != 4 or not input.is_cpu or transformed():
+            return super().forward(input)
+        if min(input.shape[2:]) >= 2 and _quicker(input):
             return max_pool2x2(input)
         return super().forward(input)
 
@@ -65,4 +67,4 @@ def _quicker(x: Tensor) -> bool:
         exact = x.dtype in (torch.float32, torch.float16) or not trains
         return x.is_floating_point() and exact and x.numel() >= (fused.SOME_TRAINED if trains else fused.SOME)
     large = x.dtype in (torch.float32, torch.bfloat16) and x.numel() >= fused.MANY and x.shape[1] >= 64
-    return trains and large and not torch.compiler.is_compiling() and fused.by_loops(x)
+    return trains and large and fused.by_loops(x)

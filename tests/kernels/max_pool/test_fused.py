@@ -78,3 +78,10 @@ def test_loops_pool_smaller_maps(maps, trained, ours, monkeypatch):
     x = torch.zeros(1, maps, 64, 64, requires_grad=trained)
     kernels.MaxPool2x2()(x)
     assert bool(taken) == ours == fused.by_loops(x) * ours
+
+
+def test_exports_with_any_number_of_samples():
+    layer, batch = kernels.MaxPool2x2(), torch.export.Dim("batch", min=1, max=4096)
+    exported = torch.export.export(layer, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: batch},)).module()
+    x = torch.randn(5, 3, 64, 64)
+    assert torch.equal(exported(x), layer(x))
