@@ -24,8 +24,8 @@ def form(request, monkeypatch):
         flags = [f"-march={request.param}" if flag.startswith("-march") else flag for flag in libraries.FLAGS]
         monkeypatch.setattr(libraries, "FLAGS", tuple(flags))
         monkeypatch.setattr(libraries, "_library", libraries._library.__wrapped__)
-        monkeypatch.setattr(cpp, "LOOPS", Loops(cpp.LOOPS._source, cpp.LOOPS._functions))
-        assert cpp.LOOPS._library  # compiled here, and what `take` asks for is there
+        monkeypatch.setattr(cpp, "LOOPS", Loops(cpp.LOOPS._source, cpp.LOOPS._types))
+        assert cpp.LOOPS._functions  # compiled here, and what `take` asks for is there
     elif request.param == "chunks":
         monkeypatch.setattr(products, "_CHUNK", 1)
         monkeypatch.setattr(cpp, "multiplies", lambda dtype, B: False)
