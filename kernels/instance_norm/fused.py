@@ -76,7 +76,7 @@ def _form(
     channels = x.shape[1:2]
     if not ((weight is None or _fits(weight, x, channels)) and (bias is None or _fits(bias, x, channels))):
         return _instance_norm
-    alone = activation is IDENTITY or activation == IDENTITY
+    alone = activation == IDENTITY
     if plain(x):
         form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, weight is not None)
         if form is not cpp or cpp.LOOPS.built():

@@ -51,15 +51,15 @@ class MaxPool2x2(nn.MaxPool2d):
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) or (C, H, W) -> the same with half the height and width."""
-        if torch.compiler.is_compiling() or input.dim() != 4 or not input.is_cpu or transformed():
-            return super().forward(input)
-        if min(input.shape[2:]) >= 2 and _quicker(input):
+        if not torch.compiler.is_compiling() and input.dim() == 4 and not transformed() and _quicker(input):
             return max_pool2x2(input)
         return super().forward(input)
 
 
 def _quicker(x: Tensor) -> bool:
-    """Say whether ours is, of maps on the CPU."""
+    """Say whether ours is: nowhere but on the CPU."""
+    if not x.is_cpu or min(x.shape[2:]) < 2:
+        return False
     trains = torch.is_grad_enabled() and x.requires_grad
     if x.is_contiguous():
         if fused.by_loops(x):

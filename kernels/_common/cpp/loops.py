@@ -62,9 +62,9 @@ class Loops:
     def _functions(self) -> dict[str, Any]:
         loops = library(self._source, _HEADERS)
         assert loops is not None, "`take` is asked first"
-        made = _packing if self._packed else _taking
+        suffix, made = ("_packed", _packing) if self._packed else ("", _taking)
         return {
-            name: made(getattr(loops, f"{name}_packed" if self._packed else name), [*_HEAD, *_MAPS * maps, *others])
+            name: made(getattr(loops, name + suffix), [*_HEAD, *_MAPS * maps, *others])
             for name, (maps, others) in self._types.items()
         }
 
