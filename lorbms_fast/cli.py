@@ -141,6 +141,12 @@ def _call(name: str, arguments: Sequence[str]) -> None:
         tyro.cli(_load(name, arguments), prog=f"lorbms-fast {name}", args=arguments)
     except ValidationError as error:
         _fail(describe(error, as_options=True))
+    except SystemExit as ended:  # behind a box of tyro's, which names a part of the settings by its class
+        parsing = ended.__context__
+        if parsing is None or not isinstance(fault := parsing.__context__, ValidationError):
+            raise
+        part = str(getattr(parsing, "arg", "")).removeprefix("settings.")
+        _fail(describe(fault, as_options=True, within=f"{part}."))
 
 
 def _in_todays_words(arguments: Sequence[str]) -> list[str]:

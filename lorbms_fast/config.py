@@ -306,8 +306,8 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
         raise UserError(f"{path} is not well-formed: it is nested too deeply") from error
 
 
-def describe(error: ValidationError, as_options: bool = False) -> str:
-    """Say on one line which settings, or options of the command line, cannot be, and why."""
+def describe(error: ValidationError, as_options: bool = False, within: str = "") -> str:
+    """Say on one line which settings, or options, cannot be, and why; `within` is put before their names."""
     faults = [
         (
             ".".join(str(part) for part in one["loc"] if not (as_options and isinstance(part, int))),
@@ -317,8 +317,8 @@ def describe(error: ValidationError, as_options: bool = False) -> str:
         for one in error.errors()
     ]
     if as_options:
-        return "; ".join(f"--{name.replace('_', '-')} {value}: {why}" for name, value, why in faults)
-    return "; ".join(f"{name} = {value}: {why}" for name, value, why in faults)
+        return "; ".join(f"--{(within + name).replace('_', '-')} {value}: {why}" for name, value, why in faults)
+    return "; ".join(f"{within}{name} = {value}: {why}" for name, value, why in faults)
 
 
 def _shown(value: object) -> str:
