@@ -57,7 +57,11 @@ class NeighbourTable:
             return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(facts)})
 
         schema = part(slice(0, 0)).schema
-        with atomic_write(store.path / FILE) as at, at.open("wb") as file, pq.ParquetWriter(file, schema) as writer:
+        with (
+            atomic_write(store.path / FILE) as at,
+            at.open("wb") as file,
+            pq.ParquetWriter(file, schema, write_page_checksum=True) as writer,
+        ):
             for start in range(0, len(ids), ROWS):
                 writer.write_table(part(slice(start, start + ROWS)))
         return store.path / FILE

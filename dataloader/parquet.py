@@ -15,16 +15,17 @@ NAME = 4096
 def read_rows(path: Path, rows: int, names: tuple[str, ...]) -> pa.Table:
     """A table of a known number of rows.
 
-    What the file says of its sizes is looked at first, and text is read as a dictionary: a name that a few bytes
-    repeat a million times is there once until its length is known. `names` are the columns of text, in Parquet's own
-    notation (`q1_ids.list.element`). Columns have a chunk for each of the file's groups of rows. Raises OSError or
-    ArrowException where it cannot be read, ValueError where it has another number of rows, or absurdly long ones.
+    What the file says of its sizes is looked at first, and text is read as a dictionary: a name that a few bytes repeat
+    a million times is there once until its length is known. `names` are the columns of text, in Parquet's own notation
+    (`q1_ids.list.element`). Pages that have a checksum are compared with it. Columns have a chunk for each of the
+    file's groups of rows. Raises OSError or ArrowException where it cannot be read, ValueError where it has another
+    number of rows, or absurdly long ones.
     """
     # From an open file: pyarrow takes no path that is not UTF-8. By this thread alone: others would let go of the file
     # when they like, and where Python ends meanwhile that aborts the process.
     with (
         path.open("rb") as opened,
-        pq.ParquetFile(opened, read_dictionary=list(names), pre_buffer=False) as file,
+        pq.ParquetFile(opened, read_dictionary=list(names), pre_buffer=False, page_checksum_verification=True) as file,
     ):
         facts = file.metadata
         if facts.num_rows != rows:

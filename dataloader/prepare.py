@@ -87,11 +87,8 @@ def prepare_store(
     Raises UserError if `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is
     too small, nothing is left to store, or a bad photograph is to stop it.
     """
-    work = StagingFolder(out.with_name(f"{out.name}.partial"))
-    if out.exists() and work.folder.exists():  # a kill came between the store's getting its name and the end
-        with exclusive_lock(work.folder, f"is preparing {out}"):
-            shutil.rmtree(work.folder)
-    _refuse_existing(out)
+    refuse_existing(out)
+    work = StagingFolder(_staging_of(out))
     decoder_named(decoder)
     unusable = [entry for entry in listing.unusable if entry.kind == "bad"]
     if unusable and on_bad == "stop":
@@ -201,6 +198,18 @@ def _publish(
     facts["photographs"] = asdict(counts)
     work.publish(out, shards, skipped, facts)
     return counts, skipped
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise UserError if there is a store, or something else, of this name already."""
+    if out.exists() and (folder := _staging_of(out)).exists():
+        with exclusive_lock(folder, f"is preparing {out}"):
+            shutil.rmtree(folder)  # a kill came between the store's getting its name and the end
+    _refuse_existing(out)
+
+
+def _staging_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
 
 
 def _refuse_existing(out: Path) -> None:

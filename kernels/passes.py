@@ -37,6 +37,10 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
     RuntimeError where a parameter has changed in the meantime. A network that torch.compile has taken over is its own
     pass.
     """
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"passes are of an nn.Module, not of a {type(network).__name__}: call it as it is")
+    if count < 0:
+        raise ValueError(f"{count} passes: 0 at least")
     known, shared = _constant.get(network) or ([], None)
     versions = _versions(network)
     trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in network.parameters())

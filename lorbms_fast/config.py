@@ -58,10 +58,11 @@ def _known_variant(name: str) -> str:
 Part = Annotated[str, AfterValidator(_known_variant)]
 """The name of the variant whose network is used."""
 
-_STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+"""Settings are those that are declared, and their docstrings the help of their options."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
     """The four networks and their sizes; the defaults are the thesis's (Tables 3.1 to 3.6)."""
 
@@ -117,7 +118,7 @@ class ModelConfig:
         return (side - 1) ** 2
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class LossConfig:
     """Weights of the losses (thesis, Section 3.4)."""
 
@@ -134,7 +135,7 @@ class LossConfig:
     """Adversarial losses: sigmoid cross entropies (thesis), or hinge losses as SAGAN has them."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class MixingConfig:
     """Drawing of candidates, and choice of the quadrants they replace (Algorithm 1)."""
 
@@ -146,7 +147,7 @@ class MixingConfig:
     first half with its counterpart in the second, by a random mask."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class OptimConfig:
     """Adam for the three optimizers, and the conventions in which thesis and author's program differ."""
 
@@ -172,7 +173,7 @@ class OptimConfig:
     """One batch for an iteration's four updates (thesis), or a fresh one for each (the author's program)."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """Mixed scenes against real images at the end of every epoch (Figure 3.10); by default none are made."""
 
@@ -186,7 +187,7 @@ class EvaluationConfig:
     """Epochs between two measurements."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
     """A training run."""
 

@@ -28,7 +28,7 @@ from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.similarity.kmeans import told_faiss
 from lorbms_fast.similarity.partial_search import FOLDER, PartialSearch, digest_of_weights
 from lorbms_fast.similarity.stored_features import FILE as FEATURES
-from lorbms_fast.similarity.stored_features import keep_features
+from lorbms_fast.similarity.stored_features import checksum_to_keep, keep_features
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
 
 SHEET_IMAGES = 4
@@ -118,6 +118,7 @@ def neighbours(
             "precision": precision,
             "tau_chosen": why,
             "weights": None if weights is None else str(weights.resolve()),
+            FEATURES: checksum_to_keep(work.features_file),
         }
         rows = np.stack([quadrant.rows for quadrant in found], axis=1)
         table = NeighbourTable(rows, distances, threshold, features, facts)

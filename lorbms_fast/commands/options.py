@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -15,6 +15,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def flowing(command: F) -> F:
-    """Join the lines of each argument in a command's docstring: tyro does so elsewhere, but breaks its help here."""
+    """Join the lines of each argument in docstrings, the command's and its settings': tyro breaks its help there."""
     command.__doc__ = re.sub(r"\n {8,}", " ", cleandoc(command.__doc__ or ""))
+    for kind in get_type_hints(command).values():
+        _flowing_fields(kind)
     return command
+
+
+def _flowing_fields(kind: Any) -> None:
+    for name, field in getattr(kind, "__pydantic_fields__", {}).items():
+        if field.description:
+            kind.__dataclass_fields__[name].metadata = {"help": " ".join(field.description.split())}
+        _flowing_fields(field.annotation)

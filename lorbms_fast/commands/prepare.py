@@ -1,6 +1,7 @@
 """`lorbms-fast prepare`: turn photographs into an image store."""
 
 import os
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,8 +16,9 @@ from lorbms_fast.config import Count, Natural
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.decoders import fastest
 from lorbms_fast.dataloader.image_file import shown
+from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS
 from lorbms_fast.dataloader.places import url_of, without_file_scheme
-from lorbms_fast.dataloader.prepare import Counts, prepare_store
+from lorbms_fast.dataloader.prepare import Counts, prepare_store, refuse_existing
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
 from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
 from lorbms_fast.dataloader.store import SKIPPED
@@ -36,7 +38,7 @@ def prepare(
     layout: Layout | Literal["auto"] = "auto",
     annotations: Path | None = None,
     split: str | None = None,
-    image_size: Annotated[int, Field(ge=2)] = 64,
+    image_size: Annotated[int, Field(ge=64, le=4096, multiple_of=32)] = 64,
     min_side: Count | None = None,
     limit: Count | None = None,
     decoder: Literal["auto", "scaled", "pillow", "dali"] = "auto",
@@ -64,7 +66,7 @@ def prepare(
         annotations: COCO's json; by default the instances_ or image_info_ file in SOURCE/annotations: of training
             images first, for te_v2 of test images and never of training images. The file that was read is printed.
         split: Part of STL-10 (train, test, unlabeled) or VOC (train, val, trainval, test); by default everything.
-        image_size: Side of the images in pixels.
+        image_size: Side of the images in pixels, a multiple of 32: the networks halve it five times.
         min_side: Leave out photos with a smaller side; by default the recipe's (200 px for COCO, else the image size).
         limit: Keep that many photos, drawn at random.
         decoder: scaled (fast: decodes JPEGs at a fraction of their size, a mean error below 1.5 of 255 levels), pillow
@@ -82,6 +84,8 @@ def prepare(
     source, out = without_file_scheme(source), without_file_scheme(out)
     if cluster is None and (url := url_of(source) or url_of(out)):
         raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
+    if url_of(out) is None:
+        refuse_existing(out)  # before photographs are listed, which may take minutes
     chosen = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
     chosen = replace(chosen, min_side=min_side or chosen.min_side, draw=limit or chosen.draw)
     if layout == "auto" and annotations:
@@ -105,6 +109,9 @@ def prepare(
             out, source, listing, chosen, image_size=image_size, seed=seed, decoder=by, on_bad=on_bad
         )
     print(_report(out, chosen, counts, skipped))
+    if counts.images <= NEIGHBOURS:
+        need = f"{NEIGHBOURS + 1} or more are needed, for each has {NEIGHBOURS} neighbours"
+        print(f"warning: {counted(counts.images, 'image')} will not do to train on: {need}", file=sys.stderr)
 
 
 def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -> str:

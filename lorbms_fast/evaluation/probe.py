@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from lorbms_fast.config import Count, Natural, Rate
+from lorbms_fast.config import STRICT, Count, Natural, Rate
 from lorbms_fast.draws import generator
 from lorbms_fast.evaluation.alexnet import HIDDEN, WIDTHS
 from lorbms_fast.optimizers import Adam, update
@@ -36,7 +36,7 @@ class ProbeConfig:
     """Seed of initial values, order and views."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LinearConfig:
     """The protocol of Table 4.3."""
 

@@ -8,12 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, QUADRANTS
-from lorbms_fast.dataloader.store import ImageStore
+from lorbms_fast.dataloader.store import ImageStore, checksum
 
 FILE = "features.npy"
 """File in a store's folder: float32 (4, N, D), the features of all quadrants."""
 LARGEST = 2**30
 """Max. size in bytes: larger ones would outgrow the store and take more than seconds to search."""
+
+
+def checksum_to_keep(features: Path) -> str | None:
+    """SHA-256 of a file of features that is to stay, None if it is too large or there is none."""
+    return checksum(features) if features.is_file() and features.stat().st_size <= LARGEST else None
 
 
 def keep_features(store: ImageStore, features: Path) -> Path | None:

@@ -68,6 +68,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
             replace(run, config=Run.open(run.folder).config).keep()  # where the store is now, and no settings
             print(_nothing_to_do(training, start))
         return
+    measure = _measure(run, source.store) if world.first else None  # before forms are tried, and settings kept
     if world.first:
         run.keep()
         print(_summary(training, start))
@@ -76,7 +77,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
         with atomic_write(run.folder / "kernels.json") as partial:
             partial.write_text(as_json(found.facts()))
     try:
-        training.train(start, SHEET, _measure(run, source.store) if world.first else None)
+        training.train(start, SHEET, measure)
     except Interrupted as stop:
         if world.first:
             _draw_curves(run, source)

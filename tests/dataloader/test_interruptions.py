@@ -307,3 +307,21 @@ def test_check_command(tmp_path, undisturbed, capsys):
     shown = capsys.readouterr().out
     assert "images-00003.npy is not what was written" in shown
     assert "1 of 31 files are damaged" in shown
+
+
+@pytest.mark.parametrize("file", ["neighbours.parquet", "features.npy"])
+def test_check_finds_damaged_neighbours(file, photographs, tmp_path, capsys):
+    store = tmp_path / "store"
+    prepare_store(store, photographs, of_folder(photographs), Recipe())
+    main(["neighbours", str(store), "--features", "descriptor"])
+    main(["check", str(store)])
+    content = bytearray((store / file).read_bytes())
+    content[len(content) // 4] ^= 1
+    (store / file).write_bytes(content)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", str(store)])
+    assert exit_.value.code == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith(f"{store}/{file} is ")
+    assert told.endswith(f"run lorbms-fast neighbours {store} again")

@@ -106,6 +106,12 @@ def test_bad_files_are_skipped_named_and_counted(photographs, tmp_path, capsys):
     assert len(ImageStore.open(tmp_path / "s")) == 23
 
 
+def test_fewer_photographs_than_training_needs_are_told(photographs, tmp_path, capsys):
+    for limit, told in (("10", True), ("11", False)):
+        main(["prepare", str(photographs), "--out", str(tmp_path / limit), "--limit", limit, "--workers", "1"])
+        assert ("warning: 10 images will not do to train on: 11 or more" in capsys.readouterr().err) == told
+
+
 def test_stopping_at_a_bad_file_leaves_nothing(photographs, tmp_path, capsys):
     folder = Path(shutil.copytree(photographs, tmp_path / "photos"))
     (folder / "photo03.jpg").write_bytes(b"")
@@ -148,7 +154,8 @@ def test_json_that_is_no_coco_file(content, coco, tmp_path, capsys):
     assert "instances_train2017.json" in error
 
 
-def test_existing_store_is_not_touched(store, photographs, capsys):
+def test_existing_store_is_not_touched(store, photographs, monkeypatch, capsys):
+    monkeypatch.setattr("lorbms_fast.commands.prepare.layout_of", None)  # it is told before photographs are listed
     assert "exists already" in fails(capsys, "prepare", photographs, "--out", store.path, "--workers", 1)
     ImageStore.open(store.path)
 

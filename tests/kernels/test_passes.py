@@ -19,6 +19,13 @@ def network() -> nn.Sequential:
     return nn.Sequential(*layers, DenseBlock(2, num_layers=2, growth_rate=3, activation="instance_norm_relu")).double()
 
 
+def test_what_has_no_passes_is_told():
+    with pytest.raises(TypeError, match="not of a function"):
+        passes(network, 1)
+    with pytest.raises(ValueError, match="-1 passes"):
+        passes(network(), -1)
+
+
 @pytest.mark.parametrize("impl", ["reference", "fused"])
 def test_passes_are_calls(impl):
     model, images = network(), [torch.randn(n, 3, 6, 7, dtype=torch.float64) for n in (2, 1)]

@@ -35,6 +35,7 @@ def test_every_command_explains_itself(command, capsys):
     [
         (["prepare"], "are left out. What is transparent becomes white;"),
         (["train"], "for a run that is resumed"),
+        (["train"], "on insists; a CPU, which"),
         (["evaluate", "generation"], "Image stores with neighbours; the run's own by default."),
     ],
 )
@@ -59,6 +60,7 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
     ("command", "option", "value"),
     [
         ("prepare X --out Y", "--image-size", "1"),
+        ("prepare X --out Y", "--image-size", "65"),
         ("prepare X --out Y", "--min-side", "-5"),
         ("prepare X --out Y", "--limit", "0"),
         ("prepare X --out Y", "--seed", "-1"),

@@ -65,11 +65,11 @@ def generation(
     networks = build(opened.config.model, opened.config.impl)
     columns = ["iteration", "store", described.distance, "two halves of the real", "kernel distance x 1000"]
     table = Table(*columns, *([described.score] if described.score else []))
-    opened_stores = [opened.open_store(store) for store in stores or (None,)]
+    config = replace(opened.config, device=device)
+    sources = [scene_batches(config, opened.open_store(store)) for store in stores or (None,)]
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
         load(networks, checkpoint)
-        for store in opened_stores:
-            source = scene_batches(replace(opened.config, device=device), store)
+        for source in sources:
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)
             table.add_row(
                 f"{result['iteration']:,}",

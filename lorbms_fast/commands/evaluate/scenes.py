@@ -33,7 +33,7 @@ def scenes(
 
     Beyond the thesis; docs/evaluation.md defines every number. PSNR and retrieval are measured on any store;
     transfer accuracy, chunk invariance and chunk-to-category need annotated objects, as a composed set and COCO have
-    them. Results are kept in RUN/evaluation.
+    them; without, the rest is measured. Results are kept in RUN/evaluation.
 
     Args:
         run: Folder of a training run.
@@ -55,21 +55,24 @@ def scenes(
         raise UserError(
             f"{images.path} has images of {images.side} px, {run} of {side}: prepare one with --image-size {side}"
         )
-    networks, iteration = load_networks(run, where), int(opened.latest().name)
-    found = measure_retrieval(networks, images, run, iteration, pairs=pairs, seed=seed, device=where)
-    table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")
-    for row in retrieval_rows(found):
-        table.add_row(*row)
-    try:
-        objects = read_quadrant_objects(images, annotations)
-    except UserError:
-        Console().print(table)  # what needs no annotations
-        raise
     extractor = load_extractor(features, weights, where)
     judge = features if weights is None else f"{features} of {weights} (sha256 {digest_of_weights(weights)[:8]})"
-    result = measure_scenes(
-        networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
-    )
-    for row in scene_rows(result):
+    networks, iteration = load_networks(run, where), int(opened.latest().name)
+    rows, missing = list[tuple[str, str, str]](), None
+    try:
+        objects = read_quadrant_objects(images, annotations)
+        result = measure_scenes(
+            networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
+        )
+        rows = scene_rows(result)
+    except UserError as error:
+        if annotations is not None:
+            raise
+        missing = error  # the rest needs no annotations
+    found = measure_retrieval(networks, images, run, iteration, pairs=pairs, seed=seed, device=where)
+    table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")
+    for row in [*retrieval_rows(found), *rows]:
         table.add_row(*row)
     Console().print(table)
+    if missing is not None:
+        print(f"not measured: transfer accuracy, chunk invariance and chunk-to-category, for {missing}")

@@ -202,7 +202,7 @@ def test_another_splits_image_of_the_same_name_is_not_taken(tmp_path):
 def test_a_name_of_two_files_is_refused(names, tmp_path, capsys):
     put(tmp_path / "train2017", "a/x.jpg", "b/x.jpg", "a/y.jpg")
     annotate(tmp_path, [entry(i, name) for i, name in enumerate(names)])
-    command = ["prepare", str(tmp_path), "--min-side", "2", "--image-size", "8", "--out"]
+    command = ["prepare", str(tmp_path), "--min-side", "2", "--workers", "1", "--out"]
     for more in [["--on-bad", "stop"]] if len(names) > 1 else [[], ["--on-bad", "stop"]]:
         with pytest.raises(SystemExit):
             main([*command, str(tmp_path / "s"), *more])
@@ -268,7 +268,7 @@ def test_names_that_cannot_be_printed_or_are_long_are_shown_short(tmp_path, caps
     put(tmp_path / "train2017", FIRST)
     names = ["a\0.jpg", "b" * 5000 + ".jpg", "c\x1b[2J.jpg", "../" + "d" * 5000]
     annotate(tmp_path, [entry(1), *(entry(i, name) for i, name in enumerate(names, start=2))])
-    command = ["prepare", str(tmp_path), "--min-side", "2", "--image-size", "8", "--out", str(tmp_path / "s")]
+    command = ["prepare", str(tmp_path), "--min-side", "2", "--workers", "1", "--out", str(tmp_path / "s")]
     with pytest.raises(SystemExit):
         main([*command, "--on-bad", "stop"])
     cause = "names a\\x00.jpg, with a NUL character, which no file's name can have"

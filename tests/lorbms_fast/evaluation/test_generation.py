@@ -15,9 +15,13 @@ from lorbms_fast.cli import main
 from lorbms_fast.config import EvaluationConfig
 from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.pixels import to_uint8_nhwc
+from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.resize import area_resize
+from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.engine.fast import Fast
+from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation import generation
 from lorbms_fast.evaluation import image_features as image_features_module
@@ -123,10 +127,26 @@ def test_features_must_be_named():
         image_features(Path("nowhere.pth"), None, Path("others.pth"), CPU)
 
 
-def test_weights_of_no_features_are_told_before_a_training(store, tmp_path):
-    config = replace(TINY, evaluation=EvaluationConfig(weights="weights.pth"))
-    with pytest.raises(UserError, match="name --inception FILE"):
-        run_training(Run.create(tmp_path / "run", config, store.path), store)
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"weights": "weights.pth"}, "name --inception FILE"), ({"features": "nope"}, "no features 'nope'")],
+)
+def test_features_that_cannot_be_are_told_before_a_training(asked, told, store, run, tmp_path, monkeypatch):
+    config = replace(TINY, evaluation=EvaluationConfig(**asked), iterations=9)
+    monkeypatch.setattr(Training, "choose_forms", None)
+    for one in (Run.create(tmp_path / "new", config, store.path), replace(Run.open(run), config=config)):
+        with pytest.raises(UserError, match=told):
+            run_training(one, store)
+    assert Run.open(run).config == TINY, "what was refused is not kept"
+
+
+def test_stores_that_cannot_be_measured_are_told_before_the_first_is(run, photographs, tmp_path, capsys):
+    prepare_store(tmp_path / "bare", photographs, of_folder(photographs), Recipe())
+    stores = [str(Run.open(run).store), str(tmp_path / "bare")]
+    with pytest.raises(SystemExit):
+        main(["evaluate", "generation", str(run), "--features", "descriptor", "--stores", *stores])
+    assert "bare has no neighbours yet" in capsys.readouterr().err
+    assert not (run / "evaluation").exists()
 
 
 def test_results_of_two_stores_of_one_name_would_be_one(run, capsys):

@@ -238,11 +238,14 @@ def test_the_command(run, composed_store, capsys):
     assert "composed scenes, not COCO" in shown
     assert "leak" in shown
     assert len(list((run / "evaluation" / "scenes").glob("*.json"))) == 1
+    main(["evaluate", "scenes", str(run), "--features", "descriptor"])
+    told = capsys.readouterr().out
+    assert "retrieval, transferred" in told, "it needs no annotations"
+    assert "not measured: transfer accuracy, chunk invariance and chunk-to-category, for no instances_*.json" in told
+    (run / "of_none.json").write_text('{"categories": [], "images": [], "annotations": []}')
     with pytest.raises(SystemExit):
-        main(["evaluate", "scenes", str(run), "--features", "descriptor"])
-    told = capsys.readouterr()
-    assert "--annotations" in told.err
-    assert "retrieval, transferred" in told.out, "it needs no annotations"
+        main(["evaluate", "scenes", str(run), "--annotations", str(run / "of_none.json")])
+    assert "speaks of no object" in capsys.readouterr().err
 
 
 def test_stores_that_cannot_be_measured_are_refused(run, photographs, tmp_path, capsys):
