@@ -25,7 +25,10 @@ LOOPS = Loops(
 _AXES = 3
 
 
-@cpp_op("product_to_small(Tensor large, Tensor W, Tensor? bias, Tensor(a!) small, int[] step, int[] before) -> ()")
+@cpp_op(
+    "product_to_small(Tensor large, Tensor W, Tensor? bias, Tensor(a!) small, int[] step, int[] before) -> ()",
+    convolves=(3, 1),
+)
 def to_small(
     large: Tensor, W: Tensor, bias: Tensor | None, small: Tensor, step: Sequence[int], before: Sequence[int]
 ) -> None:
@@ -33,7 +36,10 @@ def to_small(
     _run("to_small", large, small, W, step, before, bias)
 
 
-@cpp_op("product_to_large(Tensor small, Tensor W, Tensor? bias, Tensor(a!) large, int[] step, int[] before) -> ()")
+@cpp_op(
+    "product_to_large(Tensor small, Tensor W, Tensor? bias, Tensor(a!) large, int[] step, int[] before) -> ()",
+    convolves=(0, 1),
+)
 def to_large(
     small: Tensor, W: Tensor, bias: Tensor | None, large: Tensor, step: Sequence[int], before: Sequence[int]
 ) -> None:
@@ -41,7 +47,10 @@ def to_large(
     _run("to_large", large, small, W, step, before, bias)
 
 
-@cpp_op("product_to_weight(Tensor large, Tensor small, Tensor(a!) W, int[] step, int[] before) -> ()")
+@cpp_op(
+    "product_to_weight(Tensor large, Tensor small, Tensor(a!) W, int[] step, int[] before) -> ()",
+    convolves=(1, 2),
+)
 def to_weight(large: Tensor, small: Tensor, W: Tensor, step: Sequence[int], before: Sequence[int]) -> None:
     """Write the gradient of W."""
     _run("to_weight", large, small, W, step, before)

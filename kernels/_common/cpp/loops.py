@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
-from functools import cached_property, lru_cache, wraps
+from functools import cached_property, lru_cache, partial, wraps
 from math import prod
 from pathlib import Path
 from struct import Struct
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils.flop_counter import register_flop_formula
 
 from lorbms_fast.cpp import library
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, known_line_stride, same_lines, same_rows
@@ -86,17 +87,22 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return n, prod(positions), channels
 
 
-def cpp_op(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def cpp_op(schema: str, convolves: tuple[int, int] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as `torch.ops.lorbms_fast.<name in the schema>`: profilers and counts see one operation.
 
-    Where neither watches it is called straight: torch's dispatcher takes as long as small maps.
+    Where neither watches it is called straight: torch's dispatcher takes as long as small maps. `convolves` says which
+    two of its arguments are maps each of whose positions a convolution multiplies with a weight, and the weight:
+    `FlopCounterMode` counts what it counts for torch's, however it is computed.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         name, _, _ = schema.partition("(")
         _LIBRARY.define(schema)
         _LIBRARY.impl(name, function, "CPU")
-        operation = getattr(torch.ops.lorbms_fast, name).default
+        packet = getattr(torch.ops.lorbms_fast, name)
+        operation = packet.default
+        if convolves is not None:
+            register_flop_formula(packet)(partial(_multiplied, *convolves))
 
         @wraps(function)
         def called(*args: Any) -> Any:
@@ -106,3 +112,9 @@ def cpp_op(schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return called
 
     return decorate
+
+
+def _multiplied(of_maps: int, of_weight: int, *shapes: Sequence[int], **_: Any) -> int:
+    """Operations of a convolution, a multiply-add being two."""
+    samples, _channels, *positions = shapes[of_maps]
+    return 2 * samples * prod(positions) * prod(shapes[of_weight])

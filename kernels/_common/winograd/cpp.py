@@ -128,7 +128,8 @@ def _run(
 
 @cpp_op(
     "winograd(Tensor x, Tensor W, Tensor? b, Tensor(a!) y, int[] padding, bool relu, bool add, int[2] sight=[0, 0])"
-    " -> ()"
+    " -> ()",
+    convolves=(3, 1),
 )
 def conv(
     x: Tensor, W: Tensor, b: Tensor | None, y: Tensor, padding: Sequence[int], relu: bool, add: bool,
@@ -140,7 +141,7 @@ def conv(
     _run("conv", x, y, y, W, padding, sight, relu, W.data_ptr(), of_bias, add)
 
 
-@cpp_op("winograd_backward_input(Tensor grad, Tensor W, Tensor(a!) to_x, int[] padding) -> ()")
+@cpp_op("winograd_backward_input(Tensor grad, Tensor W, Tensor(a!) to_x, int[] padding) -> ()", convolves=(0, 1))
 def backward_input(grad: Tensor, W: Tensor, to_x: Tensor, padding: Sequence[int]) -> None:
     """Write into `to_x`."""
     _run("conv_backward_input", to_x, grad, to_x, W, padding, PLAIN, W.data_ptr())
@@ -148,7 +149,8 @@ def backward_input(grad: Tensor, W: Tensor, to_x: Tensor, padding: Sequence[int]
 
 @cpp_op(
     "winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int[] padding, bool relu, int[2] sight=[0, 0],"
-    " Tensor(b!)? sums=None) -> ()"
+    " Tensor(b!)? sums=None) -> ()",
+    convolves=(0, 2),
 )
 def backward_taps(
     grad: Tensor, x: Tensor, to_W: Tensor, padding: Sequence[int], relu: bool, sight: Sequence[int] = PLAIN,

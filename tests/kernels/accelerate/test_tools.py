@@ -1,0 +1,44 @@
+"""What others do with models, done with accelerated ones."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lorbms_fast.kernels import DenseNetBlock, accelerate, use_impl
+from lorbms_fast.kernels._common.winograd import cpp as winograd
+
+
+def counted(model, x):
+    """Operations of a step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        model(x.clone().requires_grad_()).sum().backward()
+    return counter.get_flop_counts()["Global"]
+
+
+@pytest.mark.skipif(not winograd.runs(), reason="no loops")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
+def test_as_many_operations_are_counted_as_before(channels_last):
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReflectionPad2d(1), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 64, 8, 8),
+        nn.Conv2d(64, 256, 4, 2, 1), nn.ConvTranspose2d(256, 64, 4, 2, 1), nn.ConvTranspose2d(64, 32, 8, 8),
+        nn.Upsample(scale_factor=2), nn.Conv2d(32, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+    )  # fmt: skip
+    x = torch.randn(2, 3, 48, 48)
+    if channels_last:
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    accelerated = copy.deepcopy(model)
+    accelerate(accelerated)
+    before, after = counted(model, x), counted(accelerated, x)
+    assert sum(after.values()) == sum(before.values())
+    ours = {operation._qualified_op_name for operation in after}
+    assert {"lorbms_fast::winograd_backward_taps", "lorbms_fast::product_to_weight"} <= ours
+
+
+def test_operations_of_dense_blocks_are_counted_as_their_layers():
+    block, x = DenseNetBlock(2, 16, 2, 16), torch.randn(2, 16, 12, 12)
+    found = counted(block, x)
+    with use_impl("reference"):
+        assert sum(found.values()) == sum(counted(block, x).values())
