@@ -52,4 +52,16 @@ template <class R> struct Found {
     }
 };
 
+// Where sums go of each map, of the gradients of its result and of their products with x_hat, if anybody reads them: (2, N, C).
+template <class R> struct Sums {
+    R *values;
+    int64_t maps;
+
+    Sums(Shape shape, void *sums) : values(static_cast<R *>(sums)), maps(shape.samples * shape.channels) {}
+
+    void take(int64_t map, R of_g, R along) const {
+        if (values) values[map] = of_g, values[maps + map] = along;
+    }
+};
+
 } // namespace

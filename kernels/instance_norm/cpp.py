@@ -40,7 +40,7 @@ def forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float
 ) -> tuple[Tensor, Tensor]:
     """Result; of each map, mean of the differences from the first position, and 1 / deviation: (2, N, C)."""
-    return _forward(x, weight, bias, eps, activation, slope, x.shape[0], (None, None), 0.0)
+    return _forward(x, weight, bias, eps, activation, slope, False)
 
 
 @cpp_op(
@@ -57,7 +57,8 @@ def batch_forward(
     """
     exact = known(x.shape, x.stride(), x.dtype).exact
     running = _exact(running_mean, exact), _exact(running_var, exact)
-    found = _forward(x, weight, bias, eps, activation, slope, 1, running, momentum)
+    mean, var = map(_address, running)
+    found = _forward(x, weight, bias, eps, activation, slope, True, mean, var, momentum)
     for average, moved in zip((running_mean, running_var), running, strict=True):
         if average is not None and moved is not None and moved is not average:
             average.copy_(moved)
@@ -65,17 +66,18 @@ def batch_forward(
 
 
 def _forward(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float, batches: int,
-    running: tuple[Tensor | None, Tensor | None], momentum: float,
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: int, slope: float, batch: bool,
+    running_mean: int = 0, running_var: int = 0, momentum: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     lie = known(x.shape, x.stride(), x.dtype)
-    statistics = torch.empty(2, batches, x.shape[1], dtype=lie.exact)
+    samples, _, channels = lie.sizes
+    statistics = torch.empty(2, 1 if batch else samples, channels, dtype=lie.exact)
     y = torch.empty_like(x) if lie.dense else empty_channels_last(x)
     weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
     LOOPS.function("rows_forward" if lie.rows else "forward")(
         lie.dtype, torch.get_num_threads(), *lie.sizes, x.data_ptr(), *lie.strides, y.data_ptr(), *lie.of_new,
-        statistics.data_ptr(), _address(weight), _address(bias), activation, slope, eps, batches < x.shape[0],
-        *map(_address, running), momentum,
+        statistics.data_ptr(), _address(weight), _address(bias), activation, slope, eps, batch and samples > 1,
+        running_mean, running_var, momentum,
     )  # fmt: skip
     return y, statistics
 
@@ -87,19 +89,21 @@ def _forward(
 def backward(
     grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
     slope: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Gradient of x; of each map, the sum of the gradients of the result, and that of their products with x_hat.
 
-    The gradient of the result lies as x does. Of a batch's statistics it is that of the batch.
+    No sums without parameters: a small map takes not much longer than a tensor of them. The gradient of the result lies
+    as x does. Of a batch's statistics it is that of the batch.
     """
-    lie, sums = known(x.shape, x.stride(), x.dtype), torch.empty_like(statistics)
+    lie = known(x.shape, x.stride(), x.dtype)
+    sums = None if weight is None and bias is None else torch.empty_like(statistics)
     dx = torch.empty_like(x) if lie.dense else empty_channels_last(x)
     weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
     of_grad = lie.strides if grad.stride() == x.stride() else known(grad.shape, grad.stride(), grad.dtype).strides
     LOOPS.function("rows_backward" if lie.rows else "backward")(
         lie.dtype, torch.get_num_threads(), *lie.sizes, grad.data_ptr(), *of_grad, x.data_ptr(), *lie.strides,
-        dx.data_ptr(), *lie.of_new, statistics.data_ptr(), _address(weight), _address(bias), sums.data_ptr(),
-        activation, slope, statistics.shape[1] < x.shape[0],
+        dx.data_ptr(), *lie.of_new, statistics.data_ptr(), _address(weight), _address(bias), _address(sums),
+        activation, slope, statistics.shape[1] < lie.sizes[0],
     )  # fmt: skip
     return dx, sums
 

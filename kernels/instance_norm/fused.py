@@ -24,6 +24,7 @@ from lorbms_fast.kernels._common.cpp.lines import (
     line_stride,
     lines,
     plain,
+    wrapped,
 )
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
@@ -65,7 +66,7 @@ def instance_norm(
     if not trains:  # a call of a function of autograd's takes as long as a small map
         y, _ = form.forward(x, weight, bias, eps, activation.number, activation.slope)
         return y
-    result: Tensor = _Norm.apply(x, weight, bias, (eps, activation, form))
+    result: Tensor = (_apply if form is cpp else _Norm.apply)(x, weight, bias, (eps, activation, form))
     return result
 
 
@@ -89,7 +90,7 @@ def _form(
 
 
 def _fits(parameter: Tensor, x: Tensor, channels: tuple[int, ...]) -> bool:
-    if parameter.shape != channels:
+    if parameter.shape != channels or wrapped(parameter):
         return False
     if parameter.dtype is not x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
         return False
@@ -145,6 +146,10 @@ class _Norm(torch.autograd.Function):
         _, needs_weight, needs_bias, _ = ctx.needs_input_grad
         to_weight = sums[1].sum(0).to(weight.dtype) if needs_weight else None
         return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None
+
+
+_apply = super(torch.autograd.Function, _Norm).apply
+"""Sooner than `_Norm.apply`, which asks again for transforms of torch.func, and for tensors that they left behind."""
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

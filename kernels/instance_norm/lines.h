@@ -241,8 +241,8 @@ void lines_apply(
 // g x_hat, (N, C).
 template <class T>
 void lines_backward(
-    Shape shape, const Rows &rows, Maps<T> grad, Maps<T> x, Maps<T> dx, Parameters<Real<T>> of, Real<T> *sum_g,
-    Real<T> *sum_along, int64_t n, Activation activation, int threads
+    Shape shape, const Rows &rows, Maps<T> grad, Maps<T> x, Maps<T> dx, Parameters<Real<T>> of, Sums<Real<T>> sums_of,
+    int64_t n, Activation activation, int threads
 ) {
     using R = Real<T>;
     Columns<R> all = columns_of(shape, rows, x, of, n);
@@ -299,7 +299,7 @@ void lines_backward(
                 along += all_sums[(2 * number + 1) * (width + BLOCK) + line];
             }
         const R rstd = of.rstd[n * C + c], share = 1 / R(shape.positions);
-        sum_g[n * C + c] = g, sum_along[n * C + c] = rstd * along;
+        sums_of.take(n * C + c, g, rstd * along);
         for (int64_t line = c; line < width; line += C) mean_g[line] = share * g, slopes[line] = share * rstd * rstd * along;
     }
     of_spans(rows, threads, [=, &rows](int64_t, int64_t begin, int64_t count, int64_t columns) {

@@ -37,10 +37,10 @@ static void backward(BACKWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         const Parameters<R> of(shape, statistics, weight, bias);
-        R *const sum_g = static_cast<R *>(sums), *const sum_along = sum_g + shape.samples * channels;
+        const Sums<R> sums_of(shape, sums);
         const auto grad = AS(T, grad), x = AS(T, x), dx = AS(T, dx);
         of_samples(shape, threads, [=, &rows](int64_t n, int together) {
-            lines_backward<T>(shape, rows, grad, x, dx, of, sum_g, sum_along, n, Activation{kind, slope}, together);
+            lines_backward<T>(shape, rows, grad, x, dx, of, sums_of, n, Activation{kind, slope}, together);
         });
     })
 }
@@ -64,15 +64,15 @@ static void rows_backward(BACKWARD) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
-        const Parameters<R> of(Shape{batch ? 1 : samples, positions, channels}, statistics, weight, bias);
-        R *const sum_g = static_cast<R *>(sums), *const sum_along = sum_g + (of.rstd - of.mean);
+        const Shape of_statistics{batch ? 1 : samples, positions, channels};
+        const Parameters<R> of(of_statistics, statistics, weight, bias);
+        const Sums<R> sums_of(of_statistics, sums);
         if (!batch && positions <= FEW_POSITIONS)
             return side_by_side_backward<T>(
-                shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sum_g, sum_along, Activation{kind, slope}, threads
+                shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sums_of, Activation{kind, slope}, threads
             );
         contiguous_backward<T>(
-            shape, batch, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sum_g, sum_along,
-            Activation{kind, slope}, threads
+            shape, batch, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sums_of, Activation{kind, slope}, threads
         );
     })
 }

@@ -129,8 +129,8 @@ void contiguous_forward(
 
 template <class T>
 void contiguous_backward(
-    Shape shape, bool batch, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Real<T> *sum_g,
-    Real<T> *sum_along, Activation activation, int threads
+    Shape shape, bool batch, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Sums<Real<T>> sums,
+    Activation activation, int threads
 ) {
     using R = Real<T>;
     // What took exponentials lies in dx for the second time, or in a buffer; everything else is made again.
@@ -170,7 +170,7 @@ void contiguous_backward(
                 });
             }
         });
-        sum_g[map] = R(total_g), sum_along[map] = R(rstd * total_along);
+        sums.take(map, R(total_g), R(rstd * total_along));
         const double share = 1 / double(pieces.size());
         const R mean_g = R(total_g * share), slope = R(rstd * rstd * total_along * share);
         pieces.each([&](int64_t at, int64_t many, int64_t length) {

@@ -81,8 +81,8 @@ void side_by_side_forward(
 
 template <class T>
 void side_by_side_backward(
-    Shape shape, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Real<T> *sum_g, Real<T> *sum_along,
-    Activation activation, int threads
+    Shape shape, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Sums<Real<T>> sums, Activation activation,
+    int threads
 ) {
     using R = Real<T>;
     const int64_t positions = shape.positions;
@@ -104,7 +104,7 @@ void side_by_side_backward(
         });
         for (int64_t lane = 0; lane < maps; lane++) {
             const R rstd = of.rstd[map + lane], along = rstd * total_along[lane];
-            sum_g[map + lane] = total_g[lane], sum_along[map + lane] = along, slope[lane] = rstd * along / R(positions);
+            sums.take(map + lane, total_g[lane], along), slope[lane] = rstd * along / R(positions);
         }
         of_lanes(1, [&](int64_t, int64_t lane) { mean_g[lane] = total_g[lane] / R(positions); });
         of_lanes(positions, [&](int64_t p, int64_t lane) {

@@ -230,6 +230,19 @@ def test_transforms_of_torch_func(name, channels_last):
         assert torch.autograd.forward_ad.unpack_dual(layer(dual)).tangent is not None
 
 
+@layers
+@layouts
+def test_maps_that_a_transform_left_behind(name, channels_last):
+    """Which are no memory that loops could read."""
+    layer, x = made(name, channels_last)
+    x, left = x.requires_grad_(), []
+    torch.func.grad(lambda x: left.append(x * 1) or x.sum())(x)
+    with torch.no_grad():
+        assert_close([layer(left[0])], [layer(x)])
+    found, expected = (torch.autograd.grad(layer(maps).pow(3).sum(), x) for maps in (left[0], x))
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize("name", [name for name in LAYERS if name[0].isupper()])
 @layouts
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")

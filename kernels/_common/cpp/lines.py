@@ -12,6 +12,9 @@ from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2, torch.float16: 3}
 """As `maps.h` numbers them."""
 
+wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+"""Is a tensor one of torch.func's, perhaps kept beyond its transform? It is no memory."""
+
 
 class Lines(NamedTuple):
     """Strides of (N, C, *positions): sample n's position p has its channels at `address + n * sample + p * line`."""
@@ -85,7 +88,7 @@ def _alike(first: Tensor, *others: Tensor) -> bool:
 def plain(maps: Tensor) -> bool:
     """Is a tensor what lies in the CPU's memory?"""
     own = type(maps) in (Tensor, Parameter) and maps.is_cpu and maps.layout is torch.strided
-    return own and not (maps.is_neg() or maps._is_zerotensor())
+    return own and not (maps.is_neg() or maps._is_zerotensor() or wrapped(maps))
 
 
 def empty_channels_last(x: Tensor) -> Tensor:
