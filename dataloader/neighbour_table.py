@@ -87,6 +87,8 @@ class NeighbourTable:
             all_distances = np.stack([np.asarray(d, np.float32).reshape(shape) for d in distances], axis=1)
             if not (np.isfinite(all_distances).all() and math.isfinite(tau)):
                 raise ValueError(f"tau {tau} or distances are not numbers")
+        except PermissionError:
+            raise
         except Exception as error:  # cells and metadata may be of any kind, and so are the exceptions
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
         if not known or all_rows.min(initial=0) < 0:

@@ -80,6 +80,8 @@ def _map(path: Path, shape: Shape, again: str) -> NDArray[np.uint8]:
                 raise ValueError("not version 1.0 of the npy format")
             found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
+    except PermissionError:
+        raise
     except Exception as error:  # the header is a Python expression, which a stranger may have written
         raise UserError(f"{path} cannot be read ({error}): {again}") from error
     if found != shape or fortran_order or dtype != np.uint8:

@@ -44,8 +44,8 @@ class Damaged(UserError):
 
 def write(folder: Path, networks: Networks, optimizers: Optimizers, facts: Mapping[str, Any]) -> None:
     """Write a checkpoint's files, with facts that JSON can hold, into a folder that its caller then names."""
-    _save(networks.state_dict(), folder / MODEL)
-    _save(dict(_optimizer_tensors(networks, optimizers)), folder / OPTIMIZERS)
+    save_tensors(networks.state_dict(), folder / MODEL)
+    save_tensors(dict(_optimizer_tensors(networks, optimizers)), folder / OPTIMIZERS)
     seal(folder, facts)
 
 
@@ -215,9 +215,10 @@ def _restore_optimizers(networks: Networks, optimizers: Optimizers, path: Path) 
             optimizer.scaler.load_state_dict(optimizer.scaler.state_dict() | kept)
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, facts: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; OSError where the system refuses, for want of room on a disk say."""
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, facts)
     except SafetensorError as error:
         if (number := re.search(r"os error (\d+)", str(error))) is None:
             raise

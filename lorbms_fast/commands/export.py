@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from safetensors.torch import save_file
 
-from lorbms_fast.atomic_io import atomic_folder
+from lorbms_fast.atomic_io import atomic_folder, check_room
+from lorbms_fast.checkpoint import save_tensors
 from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Natural
 from lorbms_fast.dataloader.resize import center_crop
@@ -22,6 +22,8 @@ from lorbms_fast.kernels import use_impl
 from lorbms_fast.run import Run
 from lorbms_fast.tiles import is_grid
 
+FORMS = 4
+"""Times that the weights are written: three files, and one while it is made."""
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -54,11 +56,14 @@ def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: N
             f"the {generator.config.tiles} tiles of {run} have no place in the picture, so there is nothing to click: "
             "leave --web out"
         )
+    tensors = generator.tensors()
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    check_room(out, FORMS * size, "four forms of the networks", "make room")
     status = Console(stderr=True).status("exporting and checking: about a minute")
     # The networks of variants have no plain form of their own, and no other program knows our fast operations.
     with status, use_impl("reference"), atomic_folder(out) as partial:
         facts = {"iteration": generator.iteration, "model": vars(generator.config)}
-        save_file(generator.tensors(), partial / "generator.safetensors", {"lorbms_fast": json.dumps(facts)})
+        save_tensors(tensors, partial / "generator.safetensors", {"lorbms_fast": json.dumps(facts)})
         _write_program(generator, partial / "transfer.pt2")
         worst = _write_onnx(generator, partial)
         if worst > TOLERANCE:

@@ -54,7 +54,8 @@ def profile(
     else:
         one_iteration = step(impl, model, batch_size, arithmetic, where)
     note = {"preset": preset, "batch_size": batch_size, "precision": arithmetic}
-    seen, found = profiled(one_iteration, where, iterations, note)
+    with Console(stderr=True).status("profiling: about a minute on a CPU"):
+        seen, found = profiled(one_iteration, where, iterations, note)
     with atomic_write(out) as partial:
         found.export_chrome_trace(str(partial))
     whole = sum(one.microseconds for one in seen)

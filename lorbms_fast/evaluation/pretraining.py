@@ -8,11 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.checkpoint import load_weights
+from lorbms_fast.checkpoint import load_weights, save_tensors
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
 from lorbms_fast.evaluation.backbones import DiscriminatorBackbone, alexnet_backbone, encoder_backbone
@@ -146,7 +145,7 @@ class Sources:
         )
         facts.unlink(missing_ok=True)  # which are of the weights that were there
         with atomic_write(weights) as partial:
-            save_file({key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}, partial)
+            save_tensors(backbone.state_dict(), partial)
         with atomic_write(facts) as partial:
             partial.write_text(json.dumps({"setting": setting, "last_loss": loss}, indent=2) + "\n")
         return backbone.eval()

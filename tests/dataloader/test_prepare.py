@@ -11,8 +11,10 @@ from PIL import Image
 
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader.decoders import cut, read_rgb
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Crop, Recipe
+from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.dataloader.sources import of_coco, of_folder
 from lorbms_fast.dataloader.store import ImageStore, damaged
 from lorbms_fast.errors import UserError
@@ -170,6 +172,17 @@ def test_damaged_stores_are_refused(store, name, how):
         path.write_bytes(content[: len(content) // 2] if how == "cut short" else bytes(100))
     with pytest.raises(UserError, match=r"again|not an image store"):
         ImageStore.open(store.path)
+
+
+def test_what_may_not_be_read_is_not_called_damaged(store, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError):
+        Shards.open({store.path / "images-00000.npy": store.images.shape}, "again")
+    with pytest.raises(PermissionError):
+        NeighbourTable.load(store)
 
 
 def test_changed_pixels_are_found(store):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lorbms_fast.commands.options import RunFolder
+from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.report import write_report
 
 
@@ -24,6 +25,9 @@ def report(
         calibration: Folder that `evaluate calibration` wrote; RUN/evaluation/calibration by default.
         out: Page to write; RUN/evaluation/report.html by default.
     """
+    for named in (ablation, calibration):
+        if named is not None and not named.is_dir():
+            raise UserError(f"{named} is missing: name a folder that evaluate ablation or calibration wrote")
     folder = run / "evaluation"
     target = out or folder / "report.html"
     write_report(run, ablation or folder / "ablation", calibration or folder / "calibration", target)

@@ -48,8 +48,10 @@ def calibrate(
     config. The discriminator keeps its spectral norm in all variants. Raises UserError if the store does not fit the
     config.
     """
-    if store.side != config.model.image_size:
-        raise UserError(f"{store.path} has images of {store.side} px, the model takes {config.model.image_size}")
+    if store.side != (side := config.model.image_size):
+        raise UserError(
+            f"{store.path} has images of {store.side} px, the model takes {side}: prepare one with --image-size {side}"
+        )
     split = split_photographs(store, LEARNED, config.seed)
     if len(split.train) < config.batch_size:
         raise UserError(f"{store.path} has {len(split.train)} images to learn from: lower --batch-size")

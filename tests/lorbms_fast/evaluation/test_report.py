@@ -63,6 +63,8 @@ def test_an_empty_report_says_how_to_fill_it(run):
     assert page.count("data:image/png;base64,") == 3, "curves, best transfers, and the last sheet"
     assert "The best 8 of 64 transfers" in page
     assert not re.search(r'(src|href)="(?!data:)', page), "needs no other file"
+    with pytest.raises(SystemExit):
+        main(["evaluate", "report", str(run), "--ablation", "nowhere"])
 
 
 def test_mistakes_in_the_base_settings(store, stl10_folder, tmp_path, capsys):

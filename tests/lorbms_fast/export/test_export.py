@@ -165,6 +165,9 @@ def test_mistakes(run, exported, tmp_path, capsys, monkeypatch):
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(command, "FORMS", 1e12)
+    with pytest.raises(UserError, match=r"MB are free on its disk: make room$"):
+        command.export(run, out=tmp_path / "new")
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnx" else name)
     with pytest.raises(UserError, match=r"^onnx is not installed: pip install 'lorbms-fast\[export\]'$"):
         command.export(run, out=tmp_path / "new")

@@ -95,5 +95,8 @@ def test_mistakes(store, tmp_path, capsys):
         main(asked.split())
     assert "'bilinear': choose of resize-sn" in capsys.readouterr().err
     assert not (tmp_path / "out").exists(), "nothing was trained before"
+    large = replace(CONFIG, model=replace(CONFIG.model, image_size=96))
+    with pytest.raises(UserError, match="prepare one with --image-size 96"):
+        calibrate("resize", large, store, 1, tmp_path, CPU)
     with pytest.raises(UserError, match="lower --batch-size"):
         calibrate("resize", replace(CONFIG, batch_size=24), store, 1, tmp_path, CPU)
