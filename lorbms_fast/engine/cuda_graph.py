@@ -89,7 +89,12 @@ class CudaGraphs:
                 here.wait_stream(self._stream)
 
     def _end_allocations(self) -> None:
-        """Release the memory of a failed capture: where its end failed, torch has left the allocator recording."""
+        """Release the memory of a failed capture: where its end failed, torch has left the allocator recording.
+
+        An older torch leaves its generator so, too, which then draws no more: a copy of the state does.
+        """
+        generator = torch.cuda.default_generators[self._device.index]
+        generator.graphsafe_set_state(generator.clone_state())
         try:
             torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
         except RuntimeError:  # it had ended

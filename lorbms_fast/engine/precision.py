@@ -6,7 +6,7 @@ Parameters, statistics, losses and optimizers stay float32 in all of them.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,10 +22,16 @@ _MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 def chosen_precision(wish: Precision | Literal["auto"], device: torch.device) -> Precision:
     """Resolve a precision setting for a device: `auto` is bfloat16 on CUDA, float32 on a CPU.
 
-    Bfloat16 on a CPU without instructions for it is slower than float32: a line says so.
+    GPUs before Ampere multiply only float16, which `auto` is there. Bfloat16 on a device without instructions for it is
+    slower or refused: a line says so.
     """
+    multiplied = True
+    if device.type == "cuda" and wish in ("auto", "bfloat16"):
+        multiplied = torch.cuda.get_device_capability(device) >= (8, 0)
     if wish == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
+        return "float32" if device.type == "cpu" else "bfloat16" if multiplied else "float16"
+    if not multiplied:
+        tqdm.write("--precision bfloat16: this GPU has no instructions for it; use --precision float16")
     if wish == "bfloat16" and device.type == "cpu" and not cpu_multiplies_bfloat16():
         tqdm.write(
             "--precision bfloat16: this CPU has no instructions for it (AMX, AVX512_BF16) and multiplies it slower "
@@ -59,11 +65,20 @@ def precision(device: torch.device, arithmetic: Precision) -> Iterator[None]:
 
 @contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TensorFloat-32 in products of float32 inside the block; CPUs do not care."""
+    """Allow or forbid TensorFloat-32 in products of float32 inside the block; CPUs do not care.
+
+    torch has older switches and newer ones, and cannot read the older where the newer say otherwise: inside the block
+    both say the same.
+    """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
+    newer: list[Any] = [matmul, cudnn.conv, cudnn.rnn]  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in newer]
     matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    for switch in newer:
+        switch.fp32_precision = "tf32" if allowed else "ieee"
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32 = before[0] == "tf32", before[1] == "tf32"
+        for switch, precision in zip(newer, before, strict=True):
+            switch.fp32_precision = precision

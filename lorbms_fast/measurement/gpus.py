@@ -1,5 +1,6 @@
 """GPUs by what NVIDIA's data sheets say of them."""
 
+import re
 from dataclasses import dataclass
 
 from lorbms_fast.measurement.work import Work
@@ -72,5 +73,5 @@ GPUS = (
 
 
 def gpu_called(name: str) -> Gpu | None:
-    """The one of the tables that a driver's name means: `NVIDIA H100 80GB HBM3` is an H100."""
-    return next((gpu for gpu in GPUS if gpu.name in name), None)
+    """The one of the tables that a driver's name means: `NVIDIA H100 80GB HBM3` is an H100, a GH200 is no H200."""
+    return next((gpu for gpu in GPUS if re.search(rf"\b{gpu.name}\b(?! Laptop| D)", name)), None)

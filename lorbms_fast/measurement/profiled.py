@@ -44,8 +44,13 @@ def profiled(
 
 
 def slowest(events: list[FunctionEventAvg], device: torch.device) -> list[Seen]:
-    """Take the events of a device that took time themselves, the longest first."""
+    """Take the events of a device that took time themselves, the longest first.
+
+    Spans that a GPU was busy for a part of the program, such as an optimizer's step, are no work beside that in them.
+    """
     there = [event for event in events if event.device_type.name == device.type.upper() and _own(event, device) > 0]
+    if device.type == "cuda":
+        there = [event for event in there if not event.is_user_annotation]
     return [Seen(str(e.key), e.count, _own(e, device)) for e in sorted(there, key=lambda event: -_own(event, device))]
 
 

@@ -192,4 +192,4 @@ def _spec(leaf: Any) -> Any:
 def _arithmetic(device: torch.device) -> Precision:
     if torch.is_autocast_enabled(device.type):
         return "bfloat16" if torch.get_autocast_dtype(device.type) == torch.bfloat16 else "float16"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "float32"

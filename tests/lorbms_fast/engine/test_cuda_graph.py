@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -212,7 +213,9 @@ class FakeCuda:
         self.streams = dict(self.defaults)
         for name in ("device", "current_stream", "stream", "Stream", "graph_pool_handle", "graph", "CUDAGraph"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
-        self.emptied, self.waited = 0, []
+        self.emptied, self.waited, self.generator_state = 0, [], "capturing"
+        copied = {"clone_state": lambda: "copied", "graphsafe_set_state": partial(setattr, self, "generator_state")}
+        monkeypatch.setattr(torch.cuda, "default_generators", (None, SimpleNamespace(**copied)))
         monkeypatch.setattr(torch.cuda, "empty_cache", self._empty_cache)
         for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
             monkeypatch.setattr(torch._C, name, getattr(self, name), raising=False)
@@ -280,7 +283,7 @@ def test_graphs_are_made_on_their_device_and_a_failed_one_leaves_nothing(monkeyp
     assert seen == [(1, 1), (1, 1)]
     assert cuda.device_index == 0
     assert cuda.streams == cuda.defaults
-    assert (cuda.allocating, cuda.emptied) == (None, 1)
+    assert (cuda.allocating, cuda.emptied, cuda.generator_state) == (None, 1, "copied")
 
 
 def test_a_warm_up_that_fails_leaves_nothing(monkeypatch):

@@ -57,9 +57,18 @@ def test_losses_of_the_demo_are_as_near_to_float32_over_200_iterations_as_its_ow
 
 
 def test_auto_is_bfloat16_on_a_gpu_only():
-    assert chosen_precision("auto", torch.device("cuda")) == "bfloat16"
     assert chosen_precision("auto", CPU) == "float32"
     assert chosen_precision("tf32", CPU) == "tf32"
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [((7, 5), "float16"), ((8, 0), "bfloat16"), ((12, 0), "bfloat16")])
+def test_a_gpu_computes_in_what_it_multiplies(capability, chosen, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    assert chosen_precision("auto", torch.device("cuda")) == chosen
+    assert capsys.readouterr() == ("", "")
+    assert chosen_precision("bfloat16", torch.device("cuda")) == "bfloat16"
+    said = capsys.readouterr()
+    assert ("use --precision float16" in said.out + said.err) == (chosen == "float16")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,6 @@ def test_bfloat16_on_a_cpu_without_it_is_advised_against(told, slow, monkeypatch
     said = capsys.readouterr()
     assert ("use --precision float32" in said.out + said.err) == slow
     assert chosen_precision("auto", CPU) == "float32"
-    assert chosen_precision("bfloat16", torch.device("cuda")) == "bfloat16"
     assert capsys.readouterr() == ("", "")
 
 
@@ -90,6 +98,24 @@ def test_tf32_is_allowed_inside_only(arithmetic, tf32):
     with precision(CPU, arithmetic):
         assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize(("set_before", "arithmetic"), [("tf32", "float32"), ("ieee", "tf32")])
+def test_tf32_is_allowed_inside_only_where_torchs_newer_switches_were_set(set_before, arithmetic):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    switches = matmul, cudnn.conv, torch.backends
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        matmul.fp32_precision = cudnn.conv.fp32_precision = torch.backends.fp32_precision = set_before
+        inside = "ieee" if arithmetic == "float32" else "tf32"
+        with precision(CPU, arithmetic):
+            assert [switch.fp32_precision for switch in switches] == [inside, inside, set_before]
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (arithmetic == "tf32",) * 2  # can be read
+        assert [switch.fp32_precision for switch in switches] == [set_before] * 3
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+        matmul.allow_tf32, cudnn.allow_tf32 = before[0] == "tf32", before[1] == "tf32"
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "tf32", "bfloat16", "float16"])

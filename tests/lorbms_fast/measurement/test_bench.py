@@ -53,6 +53,7 @@ def test_on_a_gpu_the_graph_is_compared(processes, capsys, monkeypatch):
     from lorbms_fast.measurement import plan
 
     monkeypatch.setattr(bench, "device_named", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(plan, "count_iteration", lambda *settings: plan.Iteration([None] * 449, [None] * 334, 0, 0))
     main(["bench", "step", "--device", "cuda", "--rounds", "2", "--compiled-reference"])
     assert processes == ["reference", "fast", "compiled_reference", "captured"]

@@ -21,7 +21,7 @@ from lorbms_fast.measurement.host import LAUNCHED, Host
 from lorbms_fast.measurement.launches import Array
 from lorbms_fast.measurement.peak import Alive, largest_batch
 from lorbms_fast.measurement.plan import Iteration, Operation, predict
-from lorbms_fast.measurement.profiled import NOTED, Seen
+from lorbms_fast.measurement.profiled import NOTED, Seen, slowest
 from lorbms_fast.measurement.traces import OTHERS
 from lorbms_fast.measurement.work import Work
 from tests.conftest import TINY
@@ -239,7 +239,8 @@ def test_gpus_are_known_by_their_drivers_names():
         "B200": "NVIDIA B200",
     }  # fmt: skip
     assert [gpu_called(name).name for name in names.values()] == list(names)
-    assert gpu_called("NVIDIA GeForce GTX 1080") is None
+    for other in ("GeForce GTX 1080", "GH200 480GB", "GeForce RTX 4090 Laptop GPU", "GeForce RTX 5090 D", "GB200"):
+        assert gpu_called(f"NVIDIA {other}") is None
     assert gpu_called("NVIDIA H200").bandwidth == 4.8e12
 
 
@@ -310,6 +311,7 @@ def test_on_a_gpu_replays_of_a_graph_are_profiled(tmp_path, monkeypatch, capsys)
 
     done = []
     monkeypatch.setattr(command, "device_named", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(command, "captured_step", lambda *settings: lambda: done.append(settings))
     writes = SimpleNamespace(export_chrome_trace=lambda path: Path(path).write_text("{}"))
 
@@ -323,3 +325,15 @@ def test_on_a_gpu_replays_of_a_graph_are_profiled(tmp_path, monkeypatch, capsys)
     shown = " ".join(capsys.readouterr().out.split())
     assert "fast, as a graph" in shown
     assert "3 kernels" in shown
+
+
+def test_spans_of_the_program_are_no_kernels():
+    def event(name, kind, microseconds, annotation):
+        times = {"self_cpu_time_total": microseconds, "self_device_time_total": microseconds}
+        of = {"device_type": SimpleNamespace(name=kind), "is_user_annotation": annotation}
+        return SimpleNamespace(key=name, count=1, **of, **times)
+
+    events = [event("solve", "CUDA", 3, False), event("aten::add", "CPU", 9, False)]
+    events += [event("Optimizer.step#Adam.step", kind, 5, True) for kind in ("CUDA", "CPU")]
+    assert slowest(events, torch.device("cuda")) == [Seen("solve", 1, 3)]
+    assert [one.name for one in slowest(events, torch.device("cpu"))] == ["aten::add", "Optimizer.step#Adam.step"]
