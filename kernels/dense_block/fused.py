@@ -1,14 +1,6 @@
-"""The dense block as a triangular system.
+"""The dense block as a triangular system, `y_l = b_l + W_l0 * a_0 + sum over j < l of W_lj * a_j`, solved by halves.
 
-The activation `a(x) = ReLU(norm(x))` has no parameters and acts on each map alone, so a map's activation is the same
-for every layer that reads it. With `a_0 = a(x)` and `a_j = a(y_j)`, layer l computes
-
-    y_l = b_l + W_l0 * a_0 + sum over j < l of W_lj * a_j.
-
-All `W_l0 * a_0` are one convolution with L * growth output maps. What is left is strictly lower triangular and is
-solved by halves: solve the first half of the layers, push its maps into all layers of the second half with one
-convolution, solve the second half. The backward is the transposed system: second half, one transposed push, first
-half, and at last one convolution backward for x.
+That the system is one, how it is solved and how its transpose, the backward, is told in docs/architecture.md.
 
 Only normalized maps are kept for the backward; ReLU is applied again as they are read, which costs no more than the
 copy that a convolution of some of the maps needs anyway. Everything is channels_last: convolutions then need no

@@ -5,12 +5,5 @@ from torch import Tensor
 
 
 def max_pool2x2(x: Tensor) -> Tensor:
-    """Take the maximum of each 2x2 square; an odd last row or column is left out.
-
-    Args:
-        x: (N, C, H, W).
-
-    Returns:
-        (N, C, H // 2, W // 2).
-    """
+    """(N, C, H, W) -> (N, C, H // 2, W // 2), the maximum of each 2x2 square; an odd last row or column is left out."""
     return F.max_pool2d(x, 2)
