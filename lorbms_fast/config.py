@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from lorbms_fast.errors import UserError, one_line
-from lorbms_fast.variants import VARIANTS, current_name
+from lorbms_fast.variants import VARIANTS
 
 LONGEST = 16 << 10
 """Max. bytes of a settings file, ten times what all settings take: nonsense may take the square of its length."""
@@ -50,9 +50,9 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _known_variant(name: str) -> str:
-    if (current := current_name(name)) not in VARIANTS:
+    if name not in VARIANTS:
         raise ValueError(f"choose one of {', '.join(VARIANTS)}")
-    return current
+    return name
 
 
 Part = Annotated[str, AfterValidator(_known_variant)]

@@ -25,10 +25,3 @@ VARIANTS = {
     "size-128": "images of 128 px",
     "hu": "the parent: the mixing autoencoder of Hu et al.",
 }
-
-RENAMED = {"coordconv-attention-discriminator": "coordconv-discriminator"}
-
-
-def current_name(name: str) -> str:
-    """Look up the name that a variant has today, for one that settings may know by an older name."""
-    return RENAMED.get(name, name)

@@ -20,7 +20,6 @@ from lorbms_fast.models.variants import (
 )
 from lorbms_fast.models.variants.joint_classifier import SixImageClassifier, ThreeImageClassifier
 from lorbms_fast.reference.classifier import PAIR
-from lorbms_fast.variants import current_name
 
 Kind = Literal["Encoder", "Decoder", "Discriminator", "Classifier"]
 
@@ -102,7 +101,7 @@ def with_variant(config: TrainConfig, name: str) -> TrainConfig:
     'attention-decoder'
     """
     variant = _variant(name)
-    parts: dict[str, Any] = {kind.lower(): current_name(name) for kind in variant.networks}
+    parts: dict[str, Any] = {kind.lower(): name for kind in variant.networks}
     return variant.settings(replace(config, model=replace(config.model, **parts)))
 
 
@@ -132,6 +131,6 @@ def initial_values(config: ModelConfig) -> dict[str, Rule]:
 
 
 def _variant(name: str) -> Variant:
-    if (current := current_name(name)) not in _VARIANTS:
+    if name not in _VARIANTS:
         raise UserError(f"there is no variant '{name}': choose one of {', '.join(_VARIANTS)}")
-    return _VARIANTS[current]
+    return _VARIANTS[name]

@@ -237,7 +237,5 @@ def test_a_network_that_a_variant_lacks():
         build(replace(TINY.model, decoder="hinge"), "fast")
 
 
-def test_every_variant_has_a_name_and_the_older_names_still_count():
+def test_every_variant_has_a_name():
     assert set(_VARIANTS) == set(VARIANTS)
-    assert with_variant(TINY, "coordconv-attention-discriminator") == with_variant(TINY, "coordconv-discriminator")
-    assert replace(TINY.model, discriminator="coordconv-attention-discriminator").discriminator in VARIANTS
