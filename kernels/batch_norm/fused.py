@@ -48,10 +48,12 @@ def batch_norm(
     if not _loops_are_faster(x, activation, weight, bias, *running):
         if x.numel() == x.shape[1]:
             F._verify_batch_size(x.size())  # type: ignore[attr-defined]
-        if len(x) == 1 and x.stride(0) != x.numel() and known_line_stride(x.shape, x.stride()) is not None:
+        alone = x.shape[0] == 1
+        if alone and x.stride(0) != x.numel() and known_line_stride(x.shape, x.stride()) is not None:
             x = empty_channels_last(x).copy_(x)
         y: Tensor = torch.batch_norm(x, weight, bias, *running, True, momentum, eps, torch.backends.cudnn.enabled)
-        with_readable_gradients(y)
+        if alone:
+            with_readable_gradients(y)
         return activated(y, activation, inplace)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         y = _apply(x, weight, bias, *running, momentum, eps, activation)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.activation import Activation, activate, named
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.own_tensors import own
 from lorbms_fast.kernels.batch_norm.functional import run
 from lorbms_fast.kernels.batch_norm.fused import activated
 
@@ -88,17 +89,20 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
             y = super().forward(input)
             return activation(y) if of_torch else activated(y, activation, self.inplace)
         self._check_input_dim(input)
-        mean, var = (self.running_mean, self.running_var) if training and self.track_running_stats else (None, None)
+        weight, bias, mean, var = own(self, "weight"), own(self, "bias"), None, None
+        if training and self.track_running_stats:
+            mean, var = own(self, "running_mean"), own(self, "running_var")
         form = select_impl(self.impl, input)
-        return run(form, input, self.weight, self.bias, mean, var, self._counted(), self.eps, activation, self.inplace)
+        return run(form, input, weight, bias, mean, var, self._counted(), self.eps, activation, self.inplace)
 
     def _counted(self) -> float:
         """Count a batch; its share in the running statistics."""
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        batches = self.num_batches_tracked if self.training and self.track_running_stats else None
+        if batches is not None:
+            batches.add_(1)
             if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
+                momentum = 1.0 / float(batches)
         return momentum
 
     def _check_input_dim(self, input: Tensor) -> None:

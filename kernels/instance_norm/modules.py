@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation, activate, named
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.own_tensors import own
 from lorbms_fast.kernels.instance_norm.functional import instance_norm_relu, run
 
 
@@ -70,18 +71,13 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             if not torch.compiler.is_compiling() and not input.numel():
                 return self._by_torch(input)
             F._verify_spatial_size(shape)  # type: ignore[attr-defined]
-        return run(form, input, self.eps, self._found("weight"), self._found("bias"), self._activation())
+        return run(form, input, self.eps, own(self, "weight"), own(self, "bias"), self._activation())
 
     def _by_torch(self, input: Tensor) -> Tensor:
         y = super()._apply_instance_norm(input)
         if y.requires_grad and not transformed():
             y.register_hook(lambda g: g if g is None else g.contiguous())  # torch 2.13 misreads others on a CPU
         return self._activation()(y)
-
-    def _found(self, name: str) -> Any:
-        """A parameter, where it is found quickly, unless somebody computes it."""
-        own = self._parameters
-        return own[name] if name in own else getattr(self, name)
 
 
 class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
