@@ -25,6 +25,9 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A plain global and no ContextVar: torch.compile guards the one and breaks the graph at the other.
 _chosen: Impl = "auto"
 
+_supported: dict[int | None, bool] = {}
+"""Whether Triton supports a GPU, by number, where somebody has asked."""
+
 failed: set[str] = set()
 """Operations whose kernels failed at some shape: at shapes that nobody has tried they run in the fused form."""
 
@@ -32,8 +35,9 @@ failed: set[str] = set()
 def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Form:
     """Name the form to run for a call's `impl`; None means what `use_impl` set, and `auto` the fastest here.
 
-    `auto` is `triton` for float32, bfloat16 and float16 on CUDA, else `fused`. An operation without a Triton kernel
-    runs its fused PyTorch form for `triton`. Where torch transforms what runs (see `transformed`), all is `reference`.
+    `auto` is `triton` for float32, bfloat16 and float16 on a GPU that Triton supports, else `fused`. An operation
+    without a Triton kernel runs its fused PyTorch form for `triton`. Where torch transforms what runs (see
+    `transformed`), all is `reference`.
     Where the kernels of an operation failed that the call `prepares` weights for, `auto` is `fused`.
 
     x is a tensor the operation reads. Raises ValueError if there is no such form, or Triton cannot run on x.
@@ -43,7 +47,7 @@ def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Fo
         return "reference"
     if chosen == "auto":
         runs = TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES and prepares not in failed
-        return "triton" if runs else "fused"
+        return "triton" if runs and _supports(x.device) else "fused"
     if chosen == "triton":
         if not TRITON:
             raise ValueError("impl 'triton' needs the package triton, which is missing: choose fused or auto")
@@ -56,7 +60,14 @@ def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Fo
 
 def kernels_run_on(device: torch.device) -> bool:
     """Say whether Triton's kernels run on a device: interpreted, where nobody waits for a GPU's hours of it."""
-    return TRITON and device.type == ("cpu" if INTERPRETED else "cuda")
+    return TRITON and (device.type == "cpu" if INTERPRETED else device.type == "cuda" and _supports(device))
+
+
+def _supports(device: torch.device) -> bool:
+    """Say whether Triton supports a GPU: before Ampere it compiles, but multiplies without tensor cores."""
+    if device.index not in _supported and not torch.compiler.is_compiling():
+        _supported[device.index] = torch.cuda.get_device_capability(device) >= (8, 0)
+    return _supported.get(device.index, True)
 
 
 def in_force() -> Impl:

@@ -76,7 +76,9 @@ def verify(
 def try_kernels(device: torch.device, preset: str, batch_size: int, kernels: Tried, retune: bool) -> int:
     """Give the operations of an iteration their forms, print them, and count those whose kernels are not right."""
     if not dispatch.kernels_run_on(device):
-        raise UserError(f"--device {device}: its kernels need the package triton, and TRITON_INTERPRET unset")
+        raise UserError(
+            f"--device {device}: its kernels need the package triton, a GPU since Ampere, and TRITON_INTERPRET unset"
+        )
     model = preset_named(preset).model
     found = forms_of_an_iteration(model, batch_size, chosen_precision("auto", device), device, kernels, retune)
     found.tell(whole=True)

@@ -33,7 +33,7 @@ def tried(kernels: Kernels, device: torch.device, impl: str = "fast") -> Tried |
     """Say which forms are tried, if any; UserError where `triton` asks for kernels of ours and they cannot run."""
     run = dispatch.kernels_run_on(device) and impl == "fast"
     if kernels == "triton" and not run:
-        lacking = f"Triton and a GPU, not {device}" if impl == "fast" else f"--impl fast, not {impl}"
+        lacking = f"Triton and a GPU since Ampere, not {device}" if impl == "fast" else f"--impl fast, not {impl}"
         raise UserError(f"--kernels triton needs {lacking}: use auto")
     return kernels if run and kernels != "torch" else None
 

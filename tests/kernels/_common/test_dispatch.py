@@ -38,15 +38,42 @@ def test_triton_is_refused_where_it_cannot_run(monkeypatch):
         select_impl("triton", x.double())
 
 
-def test_auto_is_triton_on_cuda_only(monkeypatch):
-    class OnCuda(torch.Tensor):
-        is_cuda = True
+class OnCuda(torch.Tensor):
+    """On a GPU, as it says."""
 
+    is_cuda = True
+    device = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def capability(monkeypatch):
+    """The GPU's compute capability, to be changed."""
+    found = [9, 0]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(found))
+    monkeypatch.setattr(dispatch, "_supported", {})
     monkeypatch.setattr(dispatch, "TRITON", True)
     monkeypatch.setattr(dispatch, "INTERPRETED", False)
+    return found
+
+
+def test_auto_is_triton_on_cuda_only(capability):
     assert select_impl("auto", torch.ones(1)) == "fused"
     assert select_impl("auto", torch.ones(1).as_subclass(OnCuda)) == "triton"
     assert select_impl("auto", torch.ones(1, dtype=torch.float64).as_subclass(OnCuda)) == "fused"
+
+
+def test_auto_is_fused_on_a_gpu_that_triton_does_not_support(capability):
+    capability[:] = 7, 5
+    x = torch.ones(1).as_subclass(OnCuda)
+    assert (select_impl("auto", x), dispatch.kernels_run_on(x.device)) == ("fused", False)
+    assert select_impl("triton", x) == "triton"  # as asked
+    capability[:] = 8, 0
+    other = torch.device("cuda", 1)
+    assert [dispatch.kernels_run_on(device) for device in (x.device, other, torch.device("cpu"))] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_choosing_breaks_no_graph():

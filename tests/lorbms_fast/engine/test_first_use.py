@@ -403,7 +403,7 @@ def test_a_cpu_pays_for_nothing(store, tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", replace(TINY, iterations=1), store.path)
     run_training(run, store)
     assert not (run.folder / "kernels.json").exists()
-    with pytest.raises(UserError, match="--kernels triton needs Triton and a GPU, not cpu: use auto"):
+    with pytest.raises(UserError, match="--kernels triton needs Triton and a GPU since Ampere, not cpu: use auto"):
         run_training(Run.create(tmp_path / "other", replace(TINY, kernels="triton"), store.path), store)
 
 

@@ -88,7 +88,7 @@ def test_the_process_runs_the_forms_that_it_is_told(kernels, monkeypatch):
 def test_kernels_alone_need_a_gpu(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "step", "--kernels", "triton"])
-    assert "--kernels triton needs Triton and a GPU, not cpu: use auto" in capsys.readouterr().err
+    assert "--kernels triton needs Triton and a GPU since Ampere, not cpu: use auto" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_told_with_the_remedy(capsys):
