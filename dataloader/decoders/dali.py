@@ -66,8 +66,11 @@ def obstacle(device: torch.device) -> str:
 
 
 def square(pixels: Tensor, crop: Crop, side: int) -> Tensor:
-    """Cut out a square of (H, W, 3) and resample it by area, or linearly if it is smaller: (side, side, 3)."""
-    part = pixels[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side].float()
+    """Cut out a square of (H, W, 3) and resample it by area, or linearly if it is smaller: (side, side, 3).
+
+    In float64, which neither autocast nor TF32 rounds: what a training allows, its readers' threads are allowed too.
+    """
+    part = pixels[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side].double()
     weights = _weights(crop.side, side, pixels.device)
     averages = torch.einsum("ih,hwc,jw->ijc", weights, part, weights)
     rounded = averages.round().clamp(0, 255).to(torch.uint8)
@@ -121,9 +124,9 @@ def _pipeline(device: torch.device) -> Any:
 def _weights(length: int, side: int, device: torch.device) -> Tensor:
     """Weight of each pixel in each average, (side, length); linear interpolation if there are fewer pixels."""
     if length < side:
-        identity = torch.eye(length, device=device)[None]
+        identity = torch.eye(length, dtype=torch.float64, device=device)[None]
         return torch.nn.functional.interpolate(identity, size=side, mode="linear")[0].T
     edges = torch.arange(side + 1, dtype=torch.float64) * length / side
     pixels = torch.arange(length, dtype=torch.float64)
     covered = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
-    return (covered.clamp(min=0) * side / length).float().to(device)
+    return (covered.clamp(min=0) * side / length).to(device)

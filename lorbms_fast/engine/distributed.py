@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError, one_line
 from lorbms_fast.kernels import GroupedBatchNorm2d
 from lorbms_fast.kernels._common.operation import said
@@ -114,7 +115,7 @@ def joined() -> Iterator[World]:
         return
     gpus = torch.cuda.is_available()
     if gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        device_named("cuda")  # this process's own becomes the current one, if there are as many
     with together():
         store, rank, size = _met()
         store.set(f"here/{rank}", "")

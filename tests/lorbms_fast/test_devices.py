@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine.distributed import joined
 from lorbms_fast.errors import UserError
 
 
@@ -47,3 +48,10 @@ def test_a_machine_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match="--device cuda:0: torch sees no GPUs here: use --device cpu"):
         device_named("cuda")
+
+
+def test_more_processes_than_gpus_are_told(gpus, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(UserError, match="cuda:3: torch sees 3 GPUs here"), joined():
+        pass

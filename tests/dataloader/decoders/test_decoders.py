@@ -200,6 +200,17 @@ def test_what_dali_decoded_on_a_gpu_is_copied_before_it_decodes_again(monkeypatc
     assert waited == [True]
 
 
+@pytest.mark.parametrize(("crop_side", "side"), [(90, 32), (20, 32)])
+def test_what_a_training_computes_in_rounds_no_pixel(crop_side, side):
+    dali = importlib.import_module("lorbms_fast.dataloader.decoders.dali")
+    pixels, crop = torch.from_numpy(decode_rgb(scene(), Path("a")).copy()), Crop(3, 5, crop_side, False)
+    dali._weights.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = dali.square(pixels, crop, side)
+    dali._weights.cache_clear()
+    assert torch.equal(inside, dali.square(pixels, crop, side))
+
+
 @pytest.mark.parametrize(
     ("gpu", "obstacle", "name", "said"),
     [
