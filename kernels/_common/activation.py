@@ -49,18 +49,23 @@ def activate(x: Tensor, name: str, slope: float) -> Tensor:
     return x
 
 
-def named(activation: str | nn.Module, negative_slope: float = 0.01) -> Activation:
+def named(activation: str | nn.Module, negative_slope: float | None = None) -> Activation:
     """Find an activation by its name, or the one that a layer of torch's computes.
 
     >>> named("leaky_relu", 0.2), named(nn.GELU(approximate="tanh"))
     (Activation(name='leaky_relu', slope=0.2), Activation(name='gelu_tanh', slope=0.0))
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it has no slope that could be given.
     """
-    found = of_layer(activation) if isinstance(activation, nn.Module) else None
-    if isinstance(activation, str) and activation in NAMES:
-        found = Activation(activation, float(negative_slope) if activation == "leaky_relu" else 0.0)
+    if activation == "leaky_relu":
+        return Activation("leaky_relu", 0.01 if negative_slope is None else float(negative_slope))
+    if negative_slope is not None:
+        raise ValueError(f"negative_slope {negative_slope} is of 'leaky_relu' alone, activation is {activation!r}")
+    if isinstance(activation, nn.Module):
+        found = of_layer(activation)
+    else:
+        found = Activation(activation) if activation in NAMES else None
     if found is None:
         raise ValueError(f"activation {activation!r}: choose one of {', '.join(NAMES)}, or a layer of torch's like it")
     return found

@@ -10,7 +10,7 @@ from lorbms_fast.kernels.batch_norm import fused, reference
 def batch_norm_act(
     x: Tensor,
     activation: str | nn.Module = "relu",
-    negative_slope: float = 0.01,
+    negative_slope: float | None = None,
     eps: float = 1e-5,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -28,7 +28,7 @@ def batch_norm_act(
     Args:
         x: (N, C, *positions), more than one value of a channel.
         activation: `relu`, `leaky_relu`, `silu`, `gelu`, `gelu_tanh` or `identity`; or a layer of torch's that is one.
-        negative_slope: of `leaky_relu`.
+        negative_slope: of `leaky_relu`, 0.01 unless given; no other takes one.
         eps: added to the variance.
         weight: scale, (C,), or None.
         bias: shift, (C,), or None.

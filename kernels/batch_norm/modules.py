@@ -29,7 +29,7 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
     Args:
         num_features: C, maps of the input.
         activation: `relu`, `leaky_relu`, `silu`, `gelu`, `gelu_tanh` or `identity`; or a layer of torch's that is one.
-        negative_slope: of `leaky_relu`.
+        negative_slope: of `leaky_relu`, 0.01 unless given; no other takes one.
         eps: added to the variance.
         momentum: of the running statistics; None averages all batches.
         affine: scale and shift each map by parameters.
@@ -53,7 +53,7 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
         num_features: int,
         activation: str | nn.Module = "relu",
         *,
-        negative_slope: float = 0.01,
+        negative_slope: float | None = None,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,

@@ -47,6 +47,8 @@ class CoordConv2d(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, impl: Impl | None = None) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size {kernel_size} is even: height and width could not stay as they are")
         super().__init__(in_channels + 2, out_channels, kernel_size, padding=kernel_size // 2)
         self.impl = checked_impl(impl)
 

@@ -257,8 +257,8 @@ class DenseBlock(Packing):
         if num_layers is None:
             raise TypeError("DenseBlock needs num_layers")
         growth_rate = 16 if growth_rate is None else growth_rate
-        if num_layers < 0 or growth_rate < 1:
-            raise ValueError(f"num_layers {num_layers}, growth_rate {growth_rate}: no layers at least, of one map each")
+        if num_layers < 1 or growth_rate < 1:
+            raise ValueError(f"num_layers {num_layers}, growth_rate {growth_rate}: one layer at least, of one map")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} is even: height and width could not stay as they are")
         self.activation: ActivationName = _checked(activation)

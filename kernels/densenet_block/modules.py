@@ -93,6 +93,10 @@ class DenseNetBlock(nn.ModuleDict):
         impl: Impl | None = None,
     ) -> None:
         super().__init__()
+        if num_layers < 0 or min(bn_size, growth_rate) < 1:
+            raise ValueError(f"num_layers {num_layers}, bn_size {bn_size}, growth_rate {growth_rate}: too few")
+        if not 0 <= drop_rate <= 1:
+            raise ValueError(f"drop_rate {drop_rate} is no share")
         self.impl = checked_impl(impl)
         for i in range(num_layers):
             layer = DenseNetLayer(num_input_features + i * growth_rate, growth_rate, bn_size, drop_rate)

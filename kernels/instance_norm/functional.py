@@ -45,7 +45,7 @@ def instance_norm_relu(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -
 def instance_norm_act(
     x: Tensor,
     activation: str | nn.Module = "relu",
-    negative_slope: float = 0.01,
+    negative_slope: float | None = None,
     eps: float = 1e-5,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -60,7 +60,7 @@ def instance_norm_act(
     Args:
         x: (N, C, *positions).
         activation: `relu`, `leaky_relu`, `silu`, `gelu`, `gelu_tanh` or `identity`; or a layer of torch's that is one.
-        negative_slope: of `leaky_relu`.
+        negative_slope: of `leaky_relu`, 0.01 unless given; no other takes one.
         eps: added to the variance.
         weight: scale, (C,), or None.
         bias: shift, (C,), or None.

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl
@@ -61,7 +60,7 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
         out_channels: maps it makes.
         kernel_size: side of the kernel.
         stride: 1, or 2 with an even height and width.
-        options: `normalize` and `impl`, see `SpectralNorm`.
+        options: the other ones of `torch.nn.Conv2d`; `normalize` and `impl`, see `SpectralNorm`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> None:
@@ -70,7 +69,7 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
-        return F.conv2d(input, self.normalized(), self.bias, self.stride, self.padding)
+        return self._conv_forward(input, self.normalized(), self.bias)
 
 
 def weight_of(layer: nn.Module) -> Tensor:

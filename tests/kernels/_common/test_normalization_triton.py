@@ -14,6 +14,7 @@ from lorbms_fast.kernels.instance_norm import reference as instance_norm
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 LAYOUTS = (CONTIGUOUS, CHANNELS_LAST)
+SLOPES = {"leaky_relu": 0.2}
 
 
 @pytest.fixture(params=["whole", "parts"])
@@ -79,9 +80,9 @@ def test_statistics_far_from_zero(tiling):
 @pytest.mark.parametrize("affine", [False, True])
 def test_activations(agree, tiling, activation, affine):
     x, *parameters = draw(2, 3, 3, 2), *([draw(3, seed=1), draw(3, seed=2)] if affine else [])
-    how = named(activation, 0.2)
+    how = named(activation, SLOPES.get(activation))
     agree(
-        lambda x, *of: kernels.instance_norm_act(x, activation, 0.2, 1e-3, *of, impl="triton"),
+        lambda x, *of: kernels.instance_norm_act(x, activation, SLOPES.get(activation), 1e-3, *of, impl="triton"),
         lambda x, *of: instance_norm.instance_norm(x, 1e-3, *(of or (None, None)), how),
         *(x, *parameters),
     )

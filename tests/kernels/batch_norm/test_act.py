@@ -41,7 +41,7 @@ def pair(shape, activation, dtype=torch.float64, **options):
     theirs = nn.Sequential(norm(shape[1], **options), copy.deepcopy(ACTIVATIONS[activation])).double()
     for parameter in theirs.parameters():
         nn.init.normal_(parameter)
-    ours = act(shape[1], activation, negative_slope=0.2, **options).double()
+    ours = act(shape[1], ACTIVATIONS[activation], **options).double()
     ours.load_state_dict(theirs[0].state_dict())
     return theirs, ours.to(dtype)
 
@@ -222,7 +222,7 @@ class Behind(nn.Module):
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 def test_derivatives(activation, layout):
     """Of first and second order, and many gradients at once."""
-    layer = BatchNormAct2d(2, activation, negative_slope=0.2, track_running_stats=False).double()
+    layer = BatchNormAct2d(2, ACTIVATIONS[activation], track_running_stats=False).double()
     x = LAYOUTS[layout](torch.randn(2, 2, 3, 3, dtype=torch.float64)).requires_grad_()
     inputs = x, *layer.parameters()
 

@@ -37,7 +37,7 @@ def assert_as_torchs(shape, activation, affine, dtype, layout, shift=0.0):
     act = {2: InstanceNormAct2d, 3: InstanceNormAct3d}.get(dimensions, InstanceNormAct)
     norm = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dimensions]
     theirs = nn.Sequential(norm(shape[1], affine=affine), ACTIVATIONS[activation]).double()
-    ours = act(shape[1], activation, negative_slope=0.2, affine=affine)
+    ours = act(shape[1], ACTIVATIONS[activation], affine=affine)
     for parameter in theirs.parameters():
         nn.init.normal_(parameter)
     ours.double().load_state_dict(theirs[0].state_dict())
@@ -75,7 +75,7 @@ def test_as_exact_as_torch(layout, maps, monkeypatch):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_far_out_values(activation):
     """Where exponentials overflow, and what is not a number."""
-    layer = InstanceNormAct2d(1, activation, negative_slope=0.2, affine=True)
+    layer = InstanceNormAct2d(1, ACTIVATIONS[activation], affine=True)
     nn.init.constant_(layer.weight, 100.0)
     x = torch.randn(1, 1, 8, 8)
     torch.testing.assert_close(
@@ -161,7 +161,7 @@ def test_parameters_of_other_sizes_are_refused(layout):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 def test_second_derivatives(activation, layout):
-    layer = InstanceNormAct2d(2, activation, negative_slope=0.2, affine=True).double()
+    layer = InstanceNormAct2d(2, ACTIVATIONS[activation], affine=True).double()
     x = LAYOUTS[layout](torch.randn(2, 2, 3, 3, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(layer, x, fast_mode=True)
     assert torch.autograd.gradgradcheck(layer, x, fast_mode=True)
