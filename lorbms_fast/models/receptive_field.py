@@ -1,12 +1,11 @@
 """Receptive fields: the part of an image that one position of a network's output can depend on."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorbms_fast.kernels._common.dispatch import use_impl
 
@@ -46,22 +45,17 @@ def sees_everything(network: nn.Module) -> bool:
     return bool(getattr(network, "sees_everything", False))
 
 
-class _Windows(TorchFunctionMode):
-    """A record of every convolution and max pooling that torch is asked for."""
+class _Windows(TorchDispatchMode):
+    """A record of every convolution and max pooling that is computed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.windows: list[Window] = []
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # fmt: skip
-        keywords = dict(kwargs or {})
-        if func in (F.conv2d, torch.conv2d):
-            stride = keywords.get("stride", args[3] if len(args) > 3 else 1)
-            self.windows.append(Window(args[1].shape[-1], stride if isinstance(stride, int) else stride[-1]))
-        elif func is F.max_pool2d:
-            kernel: int = keywords["kernel_size"] if "kernel_size" in keywords else args[1]
-            self.windows.append(Window(kernel, keywords.get("stride") or kernel))
-        return func(*args, **keywords)
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.windows.append(Window(args[1].shape[-1], args[3][-1]))
+        elif func is torch.ops.aten.max_pool2d_with_indices.default:
+            _, kernel, *strides = args  # none stands for the kernel's side
+            self.windows.append(Window(kernel[-1], strides[0][-1] if strides and strides[0] else kernel[-1]))
+        return func(*args, **(kwargs or {}))
