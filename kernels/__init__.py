@@ -51,7 +51,7 @@ from lorbms_fast.kernels.spectral_norm import (
     spectral_norm_through,
 )
 from lorbms_fast.kernels.upsample_conv import UpsampleConv2d, upsample_conv
-from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, winograd_conv2d, winograd_conv3d
+from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, winograd_conv
 
 __all__ = [
     "BatchNormAct", "BatchNormAct2d", "BatchNormAct3d", "CoordConv2d", "DenseBlock", "DenseNetBlock", "FoldedTaps",
@@ -62,6 +62,5 @@ __all__ = [
     "coord_conv2d", "dense_block", "dense_block_activated", "dense_block_maps", "fan_out", "fold_taps",
     "grouped_batch_norm", "instance_norm", "instance_norm_act", "instance_norm_relu", "max_pool2x2", "pack_layers",
     "passes", "product_conv", "product_conv_transposed", "relu_grouped_batch_norm", "resize_conv", "restore",
-    "spectral_norm", "spectral_norm_all", "spectral_norm_through", "upsample_conv", "use_impl", "winograd_conv2d",
-    "winograd_conv3d",
+    "spectral_norm", "spectral_norm_all", "spectral_norm_through", "upsample_conv", "use_impl", "winograd_conv",
 ]  # fmt: skip

@@ -11,58 +11,34 @@ from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels.winograd_conv import fused, reference
 
-MANY = 1 << 21
-"""Products of a position's channels in and out, over a batch, from which on to ask takes no time beside them."""
 
-
-def winograd_conv2d(
+def winograd_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 0, impl: Impl | None = None
 ) -> Tensor:
-    """Convolve with 3x3 taps, `F.conv2d(x, weight, bias, padding=padding)`, where it pays by Winograd's algorithm.
+    """Convolve with 3x3 or 3x3x3 taps, as `F.conv2d` or `F.conv3d`, where it pays by Winograd's algorithm.
 
     >>> x, weight = torch.randn(2, 32, 16, 16), torch.randn(48, 32, 3, 3)
     >>> plain = F.conv2d(x, weight, padding=1)
-    >>> torch.testing.assert_close(winograd_conv2d(x, weight, padding=1), plain, rtol=1e-4, atol=1e-3)
+    >>> torch.testing.assert_close(winograd_conv(x, weight, padding=1), plain, rtol=1e-4, atol=1e-3)
 
     It pays for float32 and bfloat16 (autocast's, too) with numbers of channels that are multiples of 16 and maps that
     are large beside these, on a CPU with AVX2 or AVX-512, a C++ compiler and, for bfloat16, without AMX. Anything else
     is torch's own. In float32 results are off by two to five times as much as torch's, about a millionth of the largest
     one; in bfloat16 by no more than its rounding. An infinite value makes NaN of the tiles of 4x4 or 8x8 results that
     it is in. For the backward it keeps x and the weight, as torch does (Lavin and Gray, 2015, arXiv 1509.09308).
+    Volumes are convolved slice by slice.
 
     Args:
-        x: (N, C, H, W).
-        weight: (O, C, 3, 3).
+        x: (N, C, H, W) or (N, C, D, H, W).
+        weight: (O, C, 3, 3) or (O, C, 3, 3, 3).
         bias: (O,) or None.
         padding: zeros on each side.
         impl: form to run, `reference` or `fused`; None takes the one in force. There is no Triton kernel.
 
     Returns:
-        (N, O, H + 2 padding - 2, W + 2 padding - 2), in the layout that torch's own has.
+        (N, O, *size), each side 2 padding - 2 longer than x's, in the layout that torch's own has.
     """
-    return _convolved(x, weight, bias, (padding,) * 2, impl)
-
-
-def winograd_conv3d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 0, impl: Impl | None = None
-) -> Tensor:
-    """Convolve with 3x3x3 taps, `F.conv3d(x, weight, bias, padding=padding)`, as `winograd_conv2d`, slice by slice.
-
-    >>> x, weight = torch.randn(1, 16, 8, 16, 16), torch.randn(32, 16, 3, 3, 3)
-    >>> plain = F.conv3d(x, weight, padding=1)
-    >>> torch.testing.assert_close(winograd_conv3d(x, weight, padding=1), plain, rtol=1e-4, atol=1e-3)
-
-    Args:
-        x: (N, C, D, H, W).
-        weight: (O, C, 3, 3, 3).
-        bias: (O,) or None.
-        padding: zeros on each side.
-        impl: form to run, `reference` or `fused`; None takes the one in force. There is no Triton kernel.
-
-    Returns:
-        (N, O, D + 2 padding - 2, H + 2 padding - 2, W + 2 padding - 2), channels_last_3d where x or the weight is.
-    """
-    return _convolved(x, weight, bias, (padding,) * 3, impl)
+    return _convolved(x, weight, bias, (padding,) * (weight.dim() - 2), impl)
 
 
 def _convolved(
@@ -86,14 +62,14 @@ class _WinogradConv(_ConvNd):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
         others = torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions
-        if others or input.numel() * self.out_channels < MANY or why_no_winograd_conv(self) is not None:
+        if others or input.numel() * self.out_channels < fused.MANY or why_no_winograd_conv(self) is not None:
             return super().forward(input if self.around is None else F.pad(input, [1] * 4, self.around))
         padding, edges = (_padding(self), self.padding_mode) if self.around is None else ((1, 1), self.around)
         return _convolved(input, self.weight, self.bias, padding, self.impl, edges if any(padding) else "zeros")
 
 
 class WinogradConv2d(_WinogradConv, nn.Conv2d):
-    """`torch.nn.Conv2d`, 3x3 convolutions of stride 1 by `winograd_conv2d`, others by torch's own.
+    """`torch.nn.Conv2d`, 3x3 convolutions of stride 1 by `winograd_conv`, others by torch's own.
 
     >>> WinogradConv2d(32, 48, 3, padding=1)(torch.randn(2, 32, 16, 16)).shape
     torch.Size([2, 48, 16, 16])
@@ -105,7 +81,7 @@ class WinogradConv2d(_WinogradConv, nn.Conv2d):
 
 
 class WinogradConv3d(_WinogradConv, nn.Conv3d):
-    """`torch.nn.Conv3d`, 3x3x3 and 1x3x3 convolutions of stride 1 as `winograd_conv3d`, others by torch's own.
+    """`torch.nn.Conv3d`, 3x3x3 and 1x3x3 convolutions of stride 1 by `winograd_conv`, others by torch's own.
 
     >>> WinogradConv3d(16, 32, 3, padding=1)(torch.randn(1, 16, 8, 16, 16)).shape
     torch.Size([1, 32, 8, 16, 16])

@@ -24,7 +24,6 @@ from lorbms_fast.kernels import (
     WinogradConv3d,
     accelerate,
     restore,
-    winograd_conv,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp as winograd
@@ -33,6 +32,7 @@ from lorbms_fast.kernels.accelerate.source import asks_for_types
 from lorbms_fast.kernels.accelerate.swapping import Passed
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
+from lorbms_fast.kernels.winograd_conv import fused as winograd_conv
 from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet, resnet_generator
 
 MODELS = {

@@ -16,12 +16,11 @@ from lorbms_fast.kernels import (
     accelerate,
     use_impl,
     winograd_conv,
-    winograd_conv2d,
-    winograd_conv3d,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels._common.winograd import cpp
+from lorbms_fast.kernels.winograd_conv import fused, reference
 from lorbms_fast.measurement.counts import count
 from tests.kernels.convolutions import (
     assert_same_gradients_beside,
@@ -50,7 +49,7 @@ def everywhere(monkeypatch):
         return dtype in TOLERANCE and taps[0] % 16 == taps[1] % 16 == 0 and y.numel() > y[1]
 
     monkeypatch.setattr(cpp, "pays", pays)
-    monkeypatch.setattr(winograd_conv, "MANY", 0)
+    monkeypatch.setattr(fused, "MANY", 0)
 
 
 def is_winograds(y: Tensor) -> bool:
@@ -87,7 +86,7 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, n, C, O, height, width, pad
         for seed, (shape, last) in enumerate(zip(((n, C, height, width), (O, C, 3, 3)), layouts, strict=False))
     )
     inputs = [x, W, *([drawn(O, dtype=dtype).requires_grad_()] if shifted else [])]
-    y, theirs = winograd_conv2d(*inputs, padding=padding), F.conv2d(*inputs, padding=padding)
+    y, theirs = winograd_conv(*inputs, padding=padding), F.conv2d(*inputs, padding=padding)
     assert is_winograds(y)
     assert y.stride() == theirs.stride()
     g = drawn(*y.shape, seed=3, dtype=dtype, channels_last=layouts[2])
@@ -116,7 +115,7 @@ def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, w
             for last in (False, True):
                 x = drawn(n, 16, height, width, dtype=dtype, channels_last=last).requires_grad_()
                 W = drawn(32, 16, 3, 3, dtype=dtype, channels_last=last).requires_grad_()
-                y = winograd_conv2d(x, W, padding=padding)
+                y = winograd_conv(x, W, padding=padding)
                 g = drawn(*y.shape, seed=1, dtype=dtype)
                 found.append((y, *torch.autograd.grad(y, (x, W), g)))
     finally:
@@ -145,12 +144,12 @@ def test_what_is_beyond_edges_or_enlarged_is_seen(dtype, n, height, width, edges
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cpp, "tile", lambda y, taps, dtype: 4 if dtype == torch.float32 else side)
-            y = winograd_conv.fused.by_loops(x, W, None, (1, 1), edges, doubled)
+            y = fused.by_loops(x, W, None, (1, 1), edges, doubled)
             found = torch.autograd.grad(y, (x, W), g)
     finally:
         torch.set_num_threads(before)
     exact = [t.detach().double().requires_grad_() for t in (x, W)]
-    true = winograd_conv.reference.winograd_conv(*exact, None, (1, 1), edges, doubled)
+    true = reference.winograd_conv(*exact, None, (1, 1), edges, doubled)
     for f, e in zip((y, *found), (true, *torch.autograd.grad(true, exact, g.double())), strict=True):
         assert close(f, e, TOLERANCE[dtype])
     assert found[0].is_contiguous(memory_format=CHANNELS_LAST[4] if any(layouts[:2]) else torch.contiguous_format)
@@ -178,7 +177,7 @@ def test_padding_modes_are_torchs(edges, channels_last):
 def test_no_image_is_copied_to_another_layout():
     x, W = drawn(2, 16, 20, 20).requires_grad_(), drawn(32, 16, 3, 3).requires_grad_()
     with torch.profiler.profile() as profile:
-        winograd_conv2d(x, W, padding=1).sin().sum().backward()
+        winograd_conv(x, W, padding=1).sin().sum().backward()
     names = {event.key for event in profile.key_averages()}
     assert "lorbms_fast::winograd_backward_taps" in names
     assert "lorbms_fast::arrange" not in names
@@ -213,7 +212,7 @@ def test_volumes_as_in_float64(dtype, n, C, O, size, deep, padding, layouts, shi
     for f, e in zip((y, *found), (true, *of_exact), strict=True):
         assert close(f, e, TOLERANCE[dtype])
     if deep and in_depth == around:
-        assert torch.equal(winograd_conv3d(*inputs, padding=around), y)
+        assert torch.equal(winograd_conv(*inputs, padding=around), y)
 
 
 @both
@@ -223,7 +222,7 @@ def test_the_same_bits_of_volumes_whatever_the_threads(dtype):
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            y = winograd_conv3d(x, W, padding=1)
+            y = winograd_conv(x, W, padding=1)
             found.append((y, *torch.autograd.grad(y.sin().sum(), (x, W))))
     finally:
         torch.set_num_threads(before)
