@@ -16,7 +16,9 @@ def trained_kmeans(x: NDArray[np.float32], k: int, seed: int, device: torch.devi
     Centroids are trained on at most `ROWS` rows each, drawn at random; on a GPU if Faiss can use it.
     """
     points = {"min_points_per_centroid": 1, "max_points_per_centroid": ROWS}
-    kmeans = faiss.Kmeans(x.shape[1], k, niter=ITERATIONS, seed=seed, gpu=faiss_uses(device), **points)
+    kmeans = faiss.Kmeans(x.shape[1], k, niter=ITERATIONS, seed=seed, **points)
+    if faiss_uses(device):  # this one: told only of a GPU, Faiss takes all that there are
+        kmeans.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, kmeans.index)
     kmeans.train(np.ascontiguousarray(x))
     return kmeans
 

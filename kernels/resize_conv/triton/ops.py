@@ -88,7 +88,11 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
     N, C, H, W = x.shape
     O = grad.shape[1]
     dx, dtaps = _empty_gradients(grad, taps, x, of_x, of_taps)
-    launches = _launches(x, O, grad)
+    try:
+        launches = _launches(x, O, grad)
+    except NotImplementedError:  # a part of something larger; the forward was given the rest
+        grad = grad.contiguous()
+        launches = _launches(x, O)
     parts = min(MAX_PARTS, triton.cdiv(N * H * W, POSITIONS_PER_PART)) if of_taps else 0
     partial = dtaps[None] if len(launches) * parts <= 1 else empty_partials(dtaps, len(launches) * parts)
     for i, of_launch in enumerate(launches):

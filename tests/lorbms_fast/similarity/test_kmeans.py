@@ -11,22 +11,22 @@ from lorbms_fast.similarity import kmeans
 from lorbms_fast.similarity.kmeans import installed_faiss, told_faiss, trained_kmeans
 
 
-@pytest.mark.parametrize(("device", "gpus", "expected"), [("cpu", 1, False), ("cuda", 0, False), ("cuda", 2, True)])
-def test_a_gpu_where_the_device_and_faiss_are_for_one(device, gpus, expected, monkeypatch):
-    asked = []
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"), [("cpu", 1, []), ("cuda", 0, []), ("cuda", 2, [0]), ("cuda:1", 2, [1])]
+)
+def test_the_gpu_that_is_asked_for_where_faiss_is_for_one(device, gpus, expected, monkeypatch):
+    taken = []
 
-    class Fake:
-        def __init__(self, d: int, k: int, **options: object) -> None:
-            asked.append(options["gpu"])
-
-        def train(self, x: np.ndarray) -> None:
-            assert x.flags.c_contiguous
+    def index_cpu_to_gpu(resources, number, index):
+        taken.append(number)
+        return index
 
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus)
-    monkeypatch.setattr(faiss, "Kmeans", Fake)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu, raising=False)
     trained_kmeans(np.ones((20, 3), np.float32)[::2], 2, 0, torch.device(device))
-    assert asked == [expected]
-    assert ("on the GPU" in told_faiss(torch.device(device))) == expected
+    assert taken == expected
+    assert ("on the GPU" in told_faiss(torch.device(device))) == bool(expected)
 
 
 def test_equal_rows_do_not_end_it():

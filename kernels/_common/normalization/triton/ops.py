@@ -20,6 +20,8 @@ TILE = 2_048
 PROGRAMS = 2_048
 """Programs that statistics of large maps are divided among, so that every multiprocessor has work."""
 MAX_PARTS = 64
+INDEXABLE = 2**31
+"""Values that a launch can number in a group, with what lies between them."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,11 @@ def normalize_backward(
     dx, sum_grad, sum_grad_n = _empty_like_maps(x), *_empty_statistics(x, groups, 2)
     if not groups:
         return dx.view(x.shape), sum_grad_n, sum_grad
-    layout = _Layout.of(groups, maps, dx, grad_maps)
+    try:
+        layout = _Layout.of(groups, maps, dx, grad_maps)
+    except NotImplementedError:  # a part of something larger; the forward was given the rest
+        grad_maps = torch.empty_like(dx).copy_(grad_maps)
+        layout = _Layout.of(groups, maps, dx, grad_maps)
     x_strides, dx_strides, grad_strides = layout.strides
     strides = (grad_strides, x_strides, dx_strides)
     t = layout.tiles
@@ -161,7 +167,7 @@ class _Layout:
         S = N // groups
         strides = [tensor.stride() for tensor in (first, *others)]
         reach = [(S - 1) * s_n + (C - 1) * s_c + (P - 1) * s_p for s_n, s_c, s_p in strides]
-        if max(S * C * P, *reach) >= 2**31:  # also where they lie apart, as parts of something larger do
+        if max(S * C * P, *reach) >= INDEXABLE:  # also where they lie apart, as parts of something larger do
             raise NotImplementedError(
                 f"{S} samples of shape {(C, P)} share statistics: 2^31 values or more are not supported"
             )
