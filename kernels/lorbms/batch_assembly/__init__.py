@@ -13,8 +13,8 @@ if TRITON:
 
 @operation()
 def assemble_batch(
-    images: Tensor, rows: Tensor, flip: Tensor | None = None, dtype: torch.dtype = torch.float32,
-    channels_last: bool = False, impl: Impl | None = None,
+    images: Tensor, rows: Tensor, dtype: torch.dtype = torch.float32, channels_last: bool = False,
+    impl: Impl | None = None,
 ) -> Tensor:  # fmt: skip
     """Pick images by their row and bring them to [-1, 1]: `x = u8 * 2/255 - 1`.
 
@@ -24,12 +24,11 @@ def assemble_batch(
 
     A reference and its four candidates are one call with rows (5, N). The images are the store, uint8 (count, H, W, 3),
     contiguous; rows, of any shape, lie on its device. A row that the store has not raises IndexError, but on CUDA,
-    where looking would make the host wait: there its image is all NaN. `flip`, of rows' shape, is True where an image
-    is to be mirrored left to right.
+    where looking would make the host wait: there its image is all NaN.
 
     Returns (*rows, 3, H, W) of a floating point dtype, if asked for in channels_last. Not differentiable.
     """
     form = select_impl(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
     if form == "triton":
-        return triton_ops.assemble_batch(images, rows, flip, dtype, channels_last)
-    return (reference if form == "reference" else fused).assemble_batch(images, rows, flip, dtype, channels_last)
+        return triton_ops.assemble_batch(images, rows, dtype, channels_last)
+    return (reference if form == "reference" else fused).assemble_batch(images, rows, dtype, channels_last)

@@ -14,7 +14,7 @@ from lorbms_fast.cpp import library
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 """Numbers of dtypes in `loops.cpp`."""
 _SOURCE = Path(__file__).with_name("loops.cpp")
-_ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, c_void_p, *[c_int64] * 3, c_bool, c_void_p]
+_ARGUMENTS: list[Any] = [c_int, c_int, c_void_p, *[c_int64] * 3, c_bool, c_void_p]
 
 
 def runs(dtype: torch.dtype) -> bool:
@@ -27,34 +27,29 @@ def runs(dtype: torch.dtype) -> bool:
     return dtype in DTYPES and not watched and library(_SOURCE) is not None
 
 
-def assemble_batch(
-    images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
-) -> Tensor:
+def assemble_batch(images: Tensor, rows: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
     """(*rows, 3, H, W), or IndexError; documented at the package's function."""
     count, H, W, _ = images.shape
     if rows.numel():
         lowest, highest = int(rows.min()), int(rows.max())
         if lowest < 0 or highest >= count:
             raise IndexError(f"rows {lowest} to {highest} of {count} images")
-    return assemble_at(rows * (3 * H * W) + images.data_ptr(), (H, W), flip, dtype, channels_last)
+    return assemble_at(rows * (3 * H * W) + images.data_ptr(), (H, W), dtype, channels_last)
 
 
 def assemble_at(
-    addresses: Tensor, size: tuple[int, int], flip: Tensor | None = None, dtype: torch.dtype = torch.float32,
-    channels_last: bool = True,
-) -> Tensor:  # fmt: skip
+    addresses: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32, channels_last: bool = True
+) -> Tensor:
     """Assemble images that lie anywhere in memory, as in several mapped files: (*addresses.shape, 3, H, W).
 
     The addresses are of each image's H x W x 3 bytes, `size` being (H, W). They are read as they are: nothing is
     checked. The dtype is one of `DTYPES`.
     """
     H, W = size
-    addresses, flip = addresses.contiguous(), None if flip is None else flip.contiguous()
+    addresses = addresses.contiguous()
     batch = torch.empty((*addresses.shape, *((H, W, 3) if channels_last else (3, H, W))), dtype=dtype)
-    _loop()(
-        DTYPES[dtype], torch.get_num_threads(), addresses.data_ptr(), None if flip is None else flip.data_ptr(),
-        addresses.numel(), H, W, channels_last, batch.data_ptr(),
-    )  # fmt: skip
+    where, n = addresses.data_ptr(), addresses.numel()
+    _loop()(DTYPES[dtype], torch.get_num_threads(), where, n, H, W, channels_last, batch.data_ptr())
     return batch.movedim(-1, -3) if channels_last else batch
 
 

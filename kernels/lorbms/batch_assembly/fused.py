@@ -6,9 +6,7 @@ from torch import Tensor
 from lorbms_fast.kernels.lorbms.batch_assembly import cpp, reference
 
 
-def assemble_batch(
-    images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
-) -> Tensor:
+def assemble_batch(images: Tensor, rows: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
     """(*rows, 3, H, W); documented at the package's function."""
     by_loop = images.is_cpu and images.is_contiguous() and cpp.runs(dtype)
-    return (cpp if by_loop else reference).assemble_batch(images, rows, flip, dtype, channels_last)
+    return (cpp if by_loop else reference).assemble_batch(images, rows, dtype, channels_last)

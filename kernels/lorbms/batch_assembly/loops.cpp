@@ -24,47 +24,32 @@ template <> inline BFloat16 rounded(float x) {
 
 template <class T> static inline T in_range(uint8_t u8) { return rounded<T>(u8 * (2.0f / 255.0f) - 1.0f); }
 
-// One line of an image, mirrored or not; its pixels are `step` apart in the batch, its channels `plane`.
-template <class T>
-static void line_of(const uint8_t *from, bool mirrored, int64_t width, int64_t step, int64_t plane, T *to) {
-    for (int64_t channel = 0; channel < 3; channel++)
-        for (int64_t x = 0; x < width; x++)
-            to[channel * plane + x * step] = in_range<T>(from[3 * (mirrored ? width - 1 - x : x) + channel]);
-}
-
 template <class T>
 static void assemble(
-    const int64_t *addresses, const uint8_t *flip, int64_t n, int64_t height, int64_t width, bool channels_last,
-    T *batch, int threads
+    const int64_t *addresses, int64_t n, int64_t pixels, bool channels_last, T *batch, int threads
 ) {
-    const int64_t size = 3 * height * width;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < n; i++) {
         const uint8_t *image = reinterpret_cast<const uint8_t *>(addresses[i]);
-        T *to = batch + i * size;
-        const bool mirrored = flip && flip[i];
-        if (channels_last && !mirrored)
-            for (int64_t j = 0; j < size; j++) to[j] = in_range<T>(image[j]);
+        T *to = batch + i * 3 * pixels;
+        if (channels_last)
+            for (int64_t j = 0; j < 3 * pixels; j++) to[j] = in_range<T>(image[j]);
         else
-            for (int64_t y = 0; y < height; y++) {
-                const uint8_t *line = image + 3 * y * width;
-                if (channels_last)
-                    line_of(line, mirrored, width, 3, 1, to + 3 * y * width);
-                else
-                    line_of(line, mirrored, width, 1, height * width, to + y * width);
-            }
+            for (int64_t channel = 0; channel < 3; channel++)
+                for (int64_t j = 0; j < pixels; j++) to[channel * pixels + j] = in_range<T>(image[3 * j + channel]);
     }
 }
 
-// dtype: 0 float32, 1 bfloat16, 2 float64. flip: a byte for each image, or none.
+// dtype: 0 float32, 1 bfloat16, 2 float64.
 extern "C" void assemble_batch(
-    int dtype, int threads, const int64_t *addresses, const uint8_t *flip, int64_t n, int64_t height, int64_t width,
-    bool channels_last, void *batch
+    int dtype, int threads, const int64_t *addresses, int64_t n, int64_t height, int64_t width, bool channels_last,
+    void *batch
 ) {
+    const int64_t pixels = height * width;
     if (dtype == 0)
-        assemble(addresses, flip, n, height, width, channels_last, static_cast<float *>(batch), threads);
+        assemble(addresses, n, pixels, channels_last, static_cast<float *>(batch), threads);
     else if (dtype == 1)
-        assemble(addresses, flip, n, height, width, channels_last, static_cast<BFloat16 *>(batch), threads);
+        assemble(addresses, n, pixels, channels_last, static_cast<BFloat16 *>(batch), threads);
     else
-        assemble(addresses, flip, n, height, width, channels_last, static_cast<double *>(batch), threads);
+        assemble(addresses, n, pixels, channels_last, static_cast<double *>(batch), threads);
 }

@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def assemble(
-    images_ptr, rows_ptr, flip_ptr, batch_ptr, count, H, W,
+    images_ptr, rows_ptr, batch_ptr, count, H, W,
     CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """BLOCK neighbours in memory of one image of the batch. Grid (images, blocks of an image)."""
@@ -15,10 +15,6 @@ def assemble(
         pixel, channel = i // 3, i % 3
     else:
         pixel, channel = i % (H * W), i // (H * W)
-    if flip_ptr is not None:
-        mirrored = tl.load(flip_ptr + tl.program_id(0)) != 0
-        column = pixel % W
-        pixel = tl.where(mirrored, pixel - column + (W - 1 - column), pixel)
     row = tl.load(rows_ptr + tl.program_id(0))
     stored = (row >= 0) & (row < count)
     size = 3 * H * W

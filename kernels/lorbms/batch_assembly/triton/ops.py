@@ -1,7 +1,5 @@
 """A batch out of a tensor of images in one launch: bytes in, the network's layout out."""
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
@@ -13,22 +11,19 @@ BLOCK = 1024
 
 
 @triton_op("assemble_batch")
-def assemble_batch(
-    images: Tensor, rows: Tensor, flip: Tensor | None, dtype: torch.dtype, channels_last: bool
-) -> Tensor:
+def assemble_batch(images: Tensor, rows: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
     """(*rows, 3, H, W); documented at the package's function."""
     count, H, W, _ = images.shape
-    batch = _empty_batch(images, rows, flip, dtype, channels_last)
+    batch = _empty_batch(images, rows, dtype, channels_last)
     block = min(BLOCK, triton.next_power_of_2(3 * H * W))
     kernels.assemble[(rows.numel(), triton.cdiv(3 * H * W, block))](
-        images.contiguous(), rows.contiguous(), None if flip is None else flip.contiguous(), batch, count, H, W,
-        channels_last, block,
-    )  # fmt: skip
+        images.contiguous(), rows.contiguous(), batch, count, H, W, channels_last, block
+    )
     return batch
 
 
 @assemble_batch.register_fake
-def _empty_batch(images: Tensor, rows: Tensor, flip: Any, dtype: torch.dtype, channels_last: bool) -> Tensor:
+def _empty_batch(images: Tensor, rows: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
     _, H, W, _ = images.shape
     if channels_last:
         return images.new_empty((*rows.shape, H, W, 3), dtype=dtype).movedim(-1, -3)
