@@ -20,6 +20,8 @@ from lorbms_fast.variants import VARIANTS
 
 LONGEST = 16 << 10
 """Max. bytes of a settings file, ten times what all settings take: nonsense may take the square of its length."""
+UNKNOWN = {"unexpected_keyword_argument": "there is no such setting"}
+"""What pydantic says of a setting that does not exist, and what is said in its place."""
 SHOWN = 80
 """Max. characters of a wrong value in a message."""
 
@@ -290,7 +292,7 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
     try:
         if (size := path.stat().st_size) > LONGEST:
             raise ValueError(f"it has {size:,} bytes, more than any settings")
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows mark their files
         settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         if not isinstance(settings, dict):
             raise ValueError("it holds no table of settings")
@@ -313,7 +315,7 @@ def describe(error: ValidationError, as_options: bool = False, within: str = "")
         (
             ".".join(str(part) for part in one["loc"] if not (as_options and isinstance(part, int))),
             _shown(one["input"]),
-            one["msg"].removeprefix("Value error, "),
+            UNKNOWN.get(one["type"], one["msg"].removeprefix("Value error, ")),
         )
         for one in error.errors()
     ]

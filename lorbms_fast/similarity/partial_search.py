@@ -31,8 +31,10 @@ class PartialSearch:
         with _damage_told(path, self.folder):  # without it, nobody knows whose features the others are
             found = json.loads(path.read_text()) if path.is_file() else features_of
             changed = ", ".join(name for name in features_of if found.get(name) != features_of[name])
-        if changed:
+        if changed and self.done:
             raise UserError(f"{self.folder} holds features of another {changed}: remove it, or go on with the same")
+        for result in self.folder.glob("*.npz") if changed else ():
+            result.unlink()  # of a search that was over but for its end
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(features_of))
 

@@ -193,8 +193,14 @@ def test_features_go_on_where_they_were(store, work, monkeypatch):
 
 
 def test_other_features_do_not_mix(work):
-    work.begin({"store": "a", "features": "b", "weights": ""})
-    work.begin({"store": "a", "features": "b", "weights": ""})
+    work.begin({"store": "a", "features": "a", "weights": ""})
+    work.save("quadrant-1", {}, rows=np.arange(3))
+    work.begin({"store": "a", "features": "a", "weights": ""})
+    assert work.load("quadrant-1", {}) is not None
+    work.begin({"store": "a", "features": "b", "weights": ""})  # where there are none yet
+    assert work.load("quadrant-1", {}) is None, "it was of the others"
+    work.features_file.touch()
+    work.note_done(1)
     with pytest.raises(UserError, match="holds features of another store, weights: remove it"):
         work.begin({"store": "c", "features": "b", "weights": "d"})
 
