@@ -17,12 +17,13 @@ template <class R> struct Affine {
 constexpr double NEAR = 2;
 
 // Of each map, mean (of the differences from its first position) and 1 / deviation, (2, N, C), N being 1 for norms over
-// all samples; scale and shift of channels.
+// all samples; scale and shift of channels. In double, as a mean near zero is the difference of two numbers that are not.
 template <class R> struct Parameters {
-    const R *mean, *rstd, *weight, *bias;
+    const double *mean, *rstd;
+    const R *weight, *bias;
 
     Parameters(Shape shape, const void *statistics, const void *weight, const void *bias)
-        : mean(static_cast<const R *>(statistics)), rstd(mean + shape.samples * shape.channels),
+        : mean(static_cast<const double *>(statistics)), rstd(mean + shape.samples * shape.channels),
           weight(static_cast<const R *>(weight)), bias(static_cast<const R *>(bias)) {}
 
     Affine<R> affine(int64_t map, int64_t c, R first) const {
@@ -30,36 +31,37 @@ template <class R> struct Parameters {
         const bool near = mean[map] != 0 && std::abs(mean_of_x) * rstd[map] <= NEAR; // a flat map is exactly zero
         const R origin = near ? R(0) : R(mean_of_x);
         const double apart = mean_of_x - origin;
-        const R factor = rstd[map] * (weight ? weight[c] : R(1));
+        const R factor = R(rstd[map] * (weight ? weight[c] : R(1)));
         return {origin, R(apart), factor, R((bias ? double(bias[c]) : 0) - apart * factor)};
     }
 };
 
 // Where statistics go, and averages of mean and unbiased variance that follow those of a batch, if there are any.
 template <class R> struct Found {
-    R *mean, *rstd, *running_mean, *running_var;
+    double *mean, *rstd;
+    R *running_mean, *running_var;
     double eps, momentum;
 
-    void take(int64_t map, R first, R mean_of_map, double squares, int64_t count) const {
+    void take(int64_t map, R first, double mean_of_map, double squares, int64_t count) const {
         const double var = squares / count + eps;
         mean[map] = mean_of_map;
         // 0, as torch has it, of a flat map, and where squares were too small for R.
-        rstd[map] = R(var) <= 0 ? R(0) : R(1 / std::sqrt(var));
-        const auto follow = [=](R *average, R value) {
+        rstd[map] = R(var) <= 0 ? 0 : 1 / std::sqrt(var);
+        const auto follow = [=](R *average, double value) {
             if (average) average[map] = R(momentum * value + (1 - momentum) * average[map]);
         };
-        follow(running_mean, first + mean_of_map), follow(running_var, R(squares / (count - 1)));
+        follow(running_mean, first + mean_of_map), follow(running_var, squares / (count - 1));
     }
 };
 
 // Where sums go of each map, of the gradients of its result and of their products with x_hat, if anybody reads them: (2, N, C).
-template <class R> struct Sums {
-    R *values;
+struct Sums {
+    double *values;
     int64_t maps;
 
-    Sums(Shape shape, void *sums) : values(static_cast<R *>(sums)), maps(shape.samples * shape.channels) {}
+    Sums(Shape shape, void *sums) : values(static_cast<double *>(sums)), maps(shape.samples * shape.channels) {}
 
-    void take(int64_t map, R of_g, R along) const {
+    void take(int64_t map, double of_g, double along) const {
         if (values) values[map] = of_g, values[maps + map] = along;
     }
 };

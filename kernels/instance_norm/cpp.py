@@ -71,7 +71,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     lie = known(x.shape, x.stride(), x.dtype)
     samples, _, channels = lie.sizes
-    statistics = torch.empty(2, 1 if batch else samples, channels, dtype=lie.exact)
+    statistics = torch.empty(2, 1 if batch else samples, channels, dtype=torch.float64)
     y = torch.empty_like(x) if lie.dense else empty_channels_last(x)
     weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
     LOOPS.function("rows_forward" if lie.rows else "forward")(
@@ -117,7 +117,7 @@ class Lie(NamedTuple):
     """A new tensor like them lies as loops write it."""
     dtype: int
     exact: torch.dtype
-    """What statistics are computed in."""
+    """What is computed in."""
     sizes: tuple[int, int, int]
     """Samples, positions, channels."""
     strides: tuple[int, int]

@@ -18,6 +18,9 @@ constexpr int64_t SPAN = 1 << 15;
 // the middle, so that no single one unlike the others is: squares lose little, in whatever way maps lie.
 constexpr int64_t PART = 32;
 
+// Rows whose gradients are summed, some of them at a time, before they are added to all others' in double.
+constexpr int64_t SUMMED = 4 * PART;
+
 // Lines without gaps that are narrower are put together to a row of whole blocks, of at most so many columns.
 constexpr int64_t WIDE = 2 * BLOCK, WIDEST = 1024;
 
@@ -177,7 +180,7 @@ void lines_statistics(Shape shape, const Rows &rows, Maps<T> x, int64_t n, Found
     for (int64_t line = 1; line < rows.lines; before += size_of(line++))
         join(all_means, all_squares, double(before), all_means + line * C, all_squares + line * C, double(size_of(line)), C);
     for (int64_t c = 0; c < C; c++)
-        found.take(n * C + c, read(origin[c]), R(all_means[c]), all_squares[c], shape.positions);
+        found.take(n * C + c, read(origin[c]), all_means[c], all_squares[c], shape.positions);
 }
 
 // Of a sample's columns, what does not change from one row to the next.
@@ -241,7 +244,7 @@ void lines_apply(
 // g x_hat, (N, C).
 template <class T>
 void lines_backward(
-    Shape shape, const Rows &rows, Maps<T> grad, Maps<T> x, Maps<T> dx, Parameters<Real<T>> of, Sums<Real<T>> sums_of,
+    Shape shape, const Rows &rows, Maps<T> grad, Maps<T> x, Maps<T> dx, Parameters<Real<T>> of, Sums sums_of,
     int64_t n, Activation activation, int threads
 ) {
     using R = Real<T>;
@@ -250,57 +253,67 @@ void lines_backward(
     const R *const offsets = all[OFFSET];
     R *const mean_g = all[MEAN_G], *const slopes = all[SLOPE];
     const int64_t width = rows.width, C = shape.channels, spans = rows.spans();
-    std::vector<R> sums(2 * (spans + 1) * (width + BLOCK));
-    R *const all_sums = sums.data();
+    std::vector<double> sums(2 * (spans + 1) * width); // of each span, and of the rest, as the statistics
+    double *const all_sums = sums.data();
     // What took exponentials lies in dx for the second time, everything else is made again.
     const bool curved = activation.kind >= SILU, relu = activation.kind == RELU;
     const R bend = activation.kind == LEAKY_RELU ? R(activation.slope) : R(1);
     const int64_t of_x = rows.lines * x.line, of_g = rows.lines * grad.line, of_dx = rows.lines * dx.line;
     of_spans(rows, threads, [=, &rows](int64_t number, int64_t begin, int64_t count, int64_t columns) {
         number = begin == rows.count ? spans : number;
-        R *const span_g = all_sums + 2 * number * (rows.width + BLOCK), *const span_along = span_g + rows.width + BLOCK;
-        of_rows<T>(rows, of_x, begin, count, [=](int64_t p, auto many) {
-            const T *const from = x.at(n, 0) + p * of_x, *const sent = grad.at(n, 0) + p * of_g;
-            T *const kept = dx.at(n, 0) + p * of_dx;
-            of_columns(columns, [=](int64_t c, auto width) {
-                using Part = Channels<R, decltype(width)>;
-                const Part origin(origins + c, width), mean(means + c, width);
-                const Part factor(factors + c, width), offset(offsets + c, width);
-                R ys[many * Part::COUNT], gs[many * Part::COUNT];
-                if (curved) {
-                    for (int64_t row = 0; row < many; row++) {
-                        const Part apart = Part(from + row * of_x + c, width) - origin;
-                        (apart * factor + offset).to(ys + row * Part::COUNT);
-                        Part(sent + row * of_g + c, width).to(gs + row * Part::COUNT);
-                    }
-                    through(activation, gs, ys, many * Part::COUNT);
-                }
-                Part total_g(span_g + c, width), total_along(span_along + c, width);
-                for (int64_t row = 0; row < many; row++) {
-                    const Part apart = Part(from + row * of_x + c, width) - origin, centred = apart - mean;
-                    Part g;
+        double *const span_g = all_sums + 2 * number * rows.width, *const span_along = span_g + rows.width;
+        Columns<R> of_part(2, rows.width);
+        R *const part_g = of_part[0], *const part_along = of_part[1];
+        for (int64_t start = begin; start < begin + count; start += SUMMED) {
+            of_rows<T>(rows, of_x, start, std::min(SUMMED, begin + count - start), [=](int64_t p, auto many) {
+                const T *const from = x.at(n, 0) + p * of_x, *const sent = grad.at(n, 0) + p * of_g;
+                T *const kept = dx.at(n, 0) + p * of_dx;
+                of_columns(columns, [=](int64_t c, auto width) {
+                    using Part = Channels<R, decltype(width)>;
+                    const Part origin(origins + c, width), mean(means + c, width);
+                    const Part factor(factors + c, width), offset(offsets + c, width);
+                    R ys[many * Part::COUNT], gs[many * Part::COUNT];
                     if (curved) {
-                        g.from_memory(gs + row * Part::COUNT);
-                        g.to(kept + row * of_dx + c, width);
-                    } else {
-                        g = bent(Part(sent + row * of_g + c, width), apart * factor + offset, relu, bend);
+                        for (int64_t row = 0; row < many; row++) {
+                            const Part apart = Part(from + row * of_x + c, width) - origin;
+                            (apart * factor + offset).to(ys + row * Part::COUNT);
+                            Part(sent + row * of_g + c, width).to(gs + row * Part::COUNT);
+                        }
+                        through(activation, gs, ys, many * Part::COUNT);
                     }
-                    total_g = total_g + g, total_along = total_along + g * centred;
-                }
-                total_g.to(span_g + c), total_along.to(span_along + c);
+                    Part total_g, total_along;
+                    for (int64_t row = 0; row < many; row++) {
+                        const Part apart = Part(from + row * of_x + c, width) - origin, centred = apart - mean;
+                        Part g;
+                        if (curved) {
+                            g.from_memory(gs + row * Part::COUNT);
+                            g.to(kept + row * of_dx + c, width);
+                        } else {
+                            g = bent(Part(sent + row * of_g + c, width), apart * factor + offset, relu, bend);
+                        }
+                        total_g = total_g + g, total_along = total_along + g * centred;
+                    }
+                    (Part(part_g + c, width) + total_g).to(part_g + c);
+                    (Part(part_along + c, width) + total_along).to(part_along + c);
+                });
             });
-        });
+#pragma omp simd
+            for (int64_t c = 0; c < columns; c++) {
+                span_g[c] += part_g[c], span_along[c] += part_along[c];
+                part_g[c] = part_along[c] = 0;
+            }
+        }
     });
     for (int64_t c = 0; c < C; c++) {
-        R g = 0, along = 0;
+        double g = 0, along = 0;
         for (int64_t number = 0; number <= spans; number++)
             for (int64_t line = c; line < width; line += C) {
-                g += all_sums[2 * number * (width + BLOCK) + line];
-                along += all_sums[(2 * number + 1) * (width + BLOCK) + line];
+                g += all_sums[2 * number * width + line];
+                along += all_sums[(2 * number + 1) * width + line];
             }
-        const R rstd = of.rstd[n * C + c], share = 1 / R(shape.positions);
+        const double rstd = of.rstd[n * C + c], share = 1 / double(shape.positions);
         sums_of.take(n * C + c, g, rstd * along);
-        for (int64_t line = c; line < width; line += C) mean_g[line] = share * g, slopes[line] = share * rstd * rstd * along;
+        for (int64_t line = c; line < width; line += C) mean_g[line] = R(share * g), slopes[line] = R(share * rstd * rstd * along);
     }
     of_spans(rows, threads, [=, &rows](int64_t, int64_t begin, int64_t count, int64_t columns) {
         of_rows<T>(rows, of_x, begin, count, [=](int64_t p, auto many) {

@@ -19,7 +19,7 @@ static void forward(FORWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         const Parameters<R> of(shape, statistics, weight, bias);
-        R *const mean = static_cast<R *>(statistics), *const rstd = mean + shape.samples * channels;
+        double *const mean = static_cast<double *>(statistics), *const rstd = mean + shape.samples * channels;
         const Found<R> found{
             mean, rstd, static_cast<R *>(running_mean), static_cast<R *>(running_var), eps, momentum,
         };
@@ -37,7 +37,7 @@ static void backward(BACKWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         const Parameters<R> of(shape, statistics, weight, bias);
-        const Sums<R> sums_of(shape, sums);
+        const Sums sums_of(shape, sums);
         const auto grad = AS(T, grad), x = AS(T, x), dx = AS(T, dx);
         of_samples(shape, threads, [=, &rows](int64_t n, int together) {
             lines_backward<T>(shape, rows, grad, x, dx, of, sums_of, n, Activation{kind, slope}, together);
@@ -50,7 +50,7 @@ static void rows_forward(FORWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         const Parameters<R> of(Shape{batch ? 1 : samples, positions, channels}, statistics, weight, bias);
-        R *const mean = static_cast<R *>(statistics), *const rstd = const_cast<R *>(of.rstd);
+        double *const mean = static_cast<double *>(statistics), *const rstd = const_cast<double *>(of.rstd);
         const Found<R> found{
             mean, rstd, static_cast<R *>(running_mean), static_cast<R *>(running_var), eps, momentum,
         };
@@ -66,7 +66,7 @@ static void rows_backward(BACKWARD) {
         using R = Real<T>;
         const Shape of_statistics{batch ? 1 : samples, positions, channels};
         const Parameters<R> of(of_statistics, statistics, weight, bias);
-        const Sums<R> sums_of(of_statistics, sums);
+        const Sums sums_of(of_statistics, sums);
         if (!batch && positions <= FEW_POSITIONS)
             return side_by_side_backward<T>(
                 shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sums_of, Activation{kind, slope}, threads

@@ -114,7 +114,7 @@ void contiguous_forward(
             join(&mean, &squares, before, &part_mean, &part_squares, double(count), 1);
             before += double(count);
         });
-        found.take(map, first, R(mean), squares, pieces.size());
+        found.take(map, first, mean, squares, pieces.size());
         const Affine<R> affine = of.affine(map, c, first);
         pieces.each([&](int64_t at, int64_t many, int64_t length) {
             const R *const from = pieces.size() > ROW ? pieces.taken(x + where + at, buffer, many, length) : held;
@@ -129,7 +129,7 @@ void contiguous_forward(
 
 template <class T>
 void contiguous_backward(
-    Shape shape, bool batch, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Sums<Real<T>> sums,
+    Shape shape, bool batch, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Sums sums,
     Activation activation, int threads
 ) {
     using R = Real<T>;
@@ -139,7 +139,7 @@ void contiguous_backward(
     of_maps(shape, batch, threads, [=](int64_t map, int64_t c, int64_t where, Pieces pieces) {
         const Affine<R> affine = of.affine(map, c, read(x[where]));
         const R origin = affine.origin, mean = affine.mean, factor = affine.factor, offset = affine.offset;
-        const R rstd = of.rstd[map];
+        const double rstd = of.rstd[map];
         const bool at_once = pieces.size() <= ROW;
         double total_g = 0, total_along = 0;
         R y[ROW], of_x[ROW], of_g[ROW], through_it[ROW];
@@ -170,7 +170,7 @@ void contiguous_backward(
                 });
             }
         });
-        sums.take(map, R(total_g), R(rstd * total_along));
+        sums.take(map, total_g, rstd * total_along);
         const double share = 1 / double(pieces.size());
         const R mean_g = R(total_g * share), slope = R(rstd * rstd * total_along * share);
         pieces.each([&](int64_t at, int64_t many, int64_t length) {

@@ -68,7 +68,7 @@ void side_by_side_forward(
         });
         Affines<R> affine;
         for (int64_t lane = 0; lane < maps; lane++) {
-            found.take(map + lane, v[0][lane], middle[lane], squares[lane], positions);
+            found.take(map + lane, v[0][lane], mean[lane], squares[lane], positions);
             affine.take(lane, of.affine(map + lane, (map + lane) % shape.channels, v[0][lane]));
         }
         of_lanes(positions, [&](int64_t p, int64_t lane) {
@@ -81,7 +81,7 @@ void side_by_side_forward(
 
 template <class T>
 void side_by_side_backward(
-    Shape shape, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Sums<Real<T>> sums, Activation activation,
+    Shape shape, const T *grad, const T *x, T *dx, Parameters<Real<T>> of, Sums sums, Activation activation,
     int threads
 ) {
     using R = Real<T>;
@@ -103,8 +103,8 @@ void side_by_side_backward(
             total_g[lane] += g[p][lane], total_along[lane] += g[p][lane] * v[p][lane];
         });
         for (int64_t lane = 0; lane < maps; lane++) {
-            const R rstd = of.rstd[map + lane], along = rstd * total_along[lane];
-            sums.take(map + lane, total_g[lane], along), slope[lane] = rstd * along / R(positions);
+            const double rstd = of.rstd[map + lane], along = rstd * total_along[lane];
+            sums.take(map + lane, total_g[lane], along), slope[lane] = R(rstd * along / double(positions));
         }
         of_lanes(1, [&](int64_t, int64_t lane) { mean_g[lane] = total_g[lane] / R(positions); });
         of_lanes(positions, [&](int64_t p, int64_t lane) {

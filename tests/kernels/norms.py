@@ -98,3 +98,17 @@ def assert_as_exact(ours, theirs, arranged, maps):
     y, to_x, torchs_y, torchs_to_x = torch.stack(errors).view(-1, 4).mean(0)
     assert y <= at_most * torchs_y
     assert to_x <= max(at_most, 1.25) * torchs_to_x
+
+
+def assert_gradients_as_exact(ours, theirs, arranged):
+    """Of float32 maps and of parameters, where gradients of the result are about one, on average."""
+    torch.manual_seed(0)
+    errors = []
+    for _ in range(5):
+        x, probe = arranged(torch.randn(2, 32, 32, 32)), arranged(torch.randn(2, 32, 32, 32) + 1)
+        exact = results(copy.deepcopy(theirs).double(), x.double(), probe)
+        for layers in (ours, theirs):
+            found = results(copy.deepcopy(layers), x, probe)
+            errors += [(f - e).abs().max() for f, e in zip(found[1:4], exact[1:4], strict=True)]
+    of_ours, of_theirs = torch.stack(errors).view(-1, 2, 3).mean(0)
+    assert (of_ours <= 1.25 * of_theirs).all()

@@ -16,6 +16,7 @@ from tests.kernels.norms import (
     EXACTLY,
     TOLERANCES,
     assert_as_exact,
+    assert_gradients_as_exact,
     assert_same_results,
     kept,
     of_any_shape,
@@ -110,6 +111,11 @@ def test_autocast():
 def test_as_exact_as_torch(layout, maps):
     theirs = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
     assert_as_exact(BatchNormAct2d(3), theirs, LAYOUTS[layout], maps)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_gradients_as_exact_as_torchs(layout):
+    assert_gradients_as_exact(BatchNormAct2d(32, "identity"), nn.BatchNorm2d(32), LAYOUTS[layout])
 
 
 @pytest.mark.parametrize("channels", [3, 16, 24, 32])

@@ -24,6 +24,7 @@ from tests.kernels.norms import (
     LAYOUTS,
     TOLERANCES,
     assert_as_exact,
+    assert_gradients_as_exact,
     assert_same_results,
     kept,
     of_any_shape,
@@ -70,6 +71,13 @@ def test_forms_and_dtypes(activation, layout, native):
 def test_as_exact_as_torch(layout, maps, monkeypatch):
     monkeypatch.setattr(fused, "_quickest", lambda *_: cpp)  # also where torch's own would run
     assert_as_exact(InstanceNormAct2d(3, "identity"), nn.InstanceNorm2d(3), LAYOUTS[layout], maps)
+
+
+@pytest.mark.skipif(not cpp.take(torch.ones(1, 1, 2, 2)), reason="no C++ compiler")
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_gradients_as_exact_as_torchs(layout):
+    ours, theirs = InstanceNormAct2d(32, "identity", affine=True), nn.InstanceNorm2d(32, affine=True)
+    assert_gradients_as_exact(ours, theirs, LAYOUTS[layout])
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
