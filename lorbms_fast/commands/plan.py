@@ -53,9 +53,9 @@ def plan(
         raise UserError(
             "counting launches needs the package triton, which is missing: pip install 'lorbms-fast[triton]'"
         )
-    from lorbms_fast.measurement.gpus import GPUS
+    from lorbms_fast.measurement.gpus import GPUS, gpu_called
 
-    present = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    present = gpu_called(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     chosen = [one for one in GPUS if one.name.lower().startswith(gpu.lower())]
     if not chosen:
         raise UserError(f"there is no GPU '{gpu}' in the tables: choose one of {', '.join(one.name for one in GPUS)}")
@@ -64,12 +64,12 @@ def plan(
         return
     if images < batch_size:
         raise UserError(f"--images {images} are too few for a batch of {batch_size}: lower --batch-size")
-    chosen.sort(key=lambda one: one.name not in present)
+    chosen.sort(key=lambda one: one is not present)
     settings = {"preset": preset, "batch_size": batch_size, "precision": precision}
     _predict(chosen, present, settings, round(epochs * (images // batch_size)), json)
 
 
-def _predict(chosen: list["Gpu"], present: str, settings: dict[str, Any], iterations: int, json: bool) -> None:
+def _predict(chosen: list["Gpu"], present: "Gpu | None", settings: dict[str, Any], iterations: int, json: bool) -> None:
     from lorbms_fast.measurement import host
     from lorbms_fast.measurement.peak import largest_batch
     from lorbms_fast.measurement.plan import OF_PEAK, REPLAYED, count_iteration, predict
@@ -91,7 +91,7 @@ def _predict(chosen: list["Gpu"], present: str, settings: dict[str, Any], iterat
     for one in chosen:
         found = predict(iteration, one, of_host)
         rows.append(
-            {"gpu": one.name, "here": bool(present) and one.name in present, "milliseconds_peak": 1e3 * found.peak}
+            {"gpu": one.name, "here": one is present, "milliseconds_peak": 1e3 * found.peak}
             | {f"milliseconds_{name}": _times(1e3, getattr(found, name)) for name in ("captured", "launched")}
             | {"largest_batch": largest_batch(two, one.memory)}
             | {"hours_captured": _times(iterations / 3600, found.captured)}
