@@ -64,9 +64,13 @@ def kernels_run_on(device: torch.device) -> bool:
 
 
 def _supports(device: torch.device) -> bool:
-    """Say whether Triton supports a GPU: before Ampere it compiles, but multiplies without tensor cores."""
+    """Say whether Triton supports a GPU: before Ampere it compiles, but multiplies without tensor cores.
+
+    Tensors without values may lie on one that is not here.
+    """
     if device.index not in _supported and not torch.compiler.is_compiling():
-        _supported[device.index] = torch.cuda.get_device_capability(device) >= (8, 0)
+        here = torch.cuda.is_available()
+        _supported[device.index] = not here or torch.cuda.get_device_capability(device) >= (8, 0)
     return _supported.get(device.index, True)
 
 

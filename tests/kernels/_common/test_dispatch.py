@@ -49,6 +49,7 @@ class OnCuda(torch.Tensor):
 def capability(monkeypatch):
     """The GPU's compute capability, to be changed."""
     found = [9, 0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(found))
     monkeypatch.setattr(dispatch, "_supported", {})
     monkeypatch.setattr(dispatch, "TRITON", True)
