@@ -86,6 +86,10 @@ def prepare(
         raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
     if url_of(out) is None:
         refuse_existing(out)  # before photographs are listed, which may take minutes
+    if decoder == "dali" and cluster is None:
+        device = import_module("lorbms_fast.devices").device_named("auto")  # by torch, which the others do without
+        if obstacle := import_module("lorbms_fast.dataloader.decoders.dali").obstacle(device):
+            raise UserError(obstacle)
     chosen = replace(RECIPES[recipe], min_side=image_size) if recipe == "folder" else RECIPES[recipe]
     chosen = replace(chosen, min_side=min_side or chosen.min_side, draw=limit or chosen.draw)
     if layout == "auto" and annotations:

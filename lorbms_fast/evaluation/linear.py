@@ -30,7 +30,10 @@ class Row:
 
 
 def check_needed(name: str, s: Sources) -> None:
-    """Raise UserError where a row needs pictures that are not named."""
+    """Raise UserError where a row needs pictures that are not named, or what is named is missing."""
+    for option, path in (("voc", s.voc), ("imagenet", s.imagenet), ("alexnet", s.alexnet)):
+        if path is not None and not path.exists():
+            raise UserError(f"--{option} {path} is missing: check the path")
     if name == "pascal-encoder" and s.voc is None:
         raise UserError(f"row '{name}' needs --voc: the folder of PASCAL VOC, such as VOCdevkit/VOC2007")
     if name == "imagenet-alexnet" and s.imagenet is None and s.alexnet is None:

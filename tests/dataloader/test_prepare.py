@@ -156,6 +156,12 @@ def test_json_that_is_no_coco_file(content, coco, tmp_path, capsys):
     assert "instances_train2017.json" in error
 
 
+def test_dali_that_is_not_there_is_told_before_photographs_are_listed(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lorbms_fast.commands.prepare.layout_of", None)
+    monkeypatch.setattr("lorbms_fast.dataloader.decoders.dali.obstacle", lambda device: f"no DALI on {device}")
+    assert "no DALI on" in fails(capsys, "prepare", photographs, "--out", tmp_path / "s", "--decoder", "dali")
+
+
 def test_existing_store_is_not_touched(store, photographs, monkeypatch, capsys):
     monkeypatch.setattr("lorbms_fast.commands.prepare.layout_of", None)  # it is told before photographs are listed
     assert "exists already" in fails(capsys, "prepare", photographs, "--out", store.path, "--workers", 1)

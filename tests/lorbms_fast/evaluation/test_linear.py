@@ -131,7 +131,12 @@ def test_rows_say_what_they_need(sources):
 
 @pytest.mark.parametrize(
     ("rows", "refusal"),
-    [(["alexnet"], "choose of random, "), (["encoder", "pascal-encoder"], "needs --voc"), (["all"], "needs --voc")],
+    [
+        (["alexnet"], "choose of random, "),
+        (["encoder", "pascal-encoder"], "needs --voc"),
+        (["all"], "needs --voc"),
+        (["encoder", "pascal-encoder", "--voc", "nowhere"], "--voc nowhere is missing"),
+    ],
 )
 def test_the_command_refuses_rows_that_cannot_be_made_before_it_makes_others(rows, refusal, run, stl10_folder, capsys):
     with pytest.raises(SystemExit):
