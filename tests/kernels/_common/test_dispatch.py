@@ -77,6 +77,12 @@ def test_auto_is_fused_on_a_gpu_that_triton_does_not_support(capability):
     ]
 
 
+def test_auto_is_triton_for_tensors_without_values(capability, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: pytest.fail("asked"))
+    assert select_impl("auto", torch.ones(1).as_subclass(OnCuda)) == "triton"
+
+
 def test_choosing_breaks_no_graph():
     def chosen(x):
         return x + len(select_impl("auto", x)) + len(select_impl(None, x))
