@@ -28,6 +28,11 @@ class BatchNormAct3d(_Norm, batch_norm.BatchNormAct3d):
     """Computes the activations behind it."""
 
 
+# Whoever initializes layers by the names of their classes, as pix2pix does, looks for torch's.
+InstanceNormAct2d.__name__, InstanceNormAct3d.__name__ = "InstanceNorm2d", "InstanceNorm3d"
+BatchNormAct2d.__name__, BatchNormAct3d.__name__ = "BatchNorm2d", "BatchNorm3d"
+
+
 class UpsampleConv2d(Joined, _UpsampleConv2d):
     """Enlarges what it reads, and pads it where another layer did."""
 

@@ -44,7 +44,7 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {}
 def with_activation(kind: type[nn.Module]) -> type[nn.Module]:
     """Make the class of a norm that was written as this one, always the same."""
     if kind not in _OURS:
-        _OURS[kind] = type(BatchNormAct2d.__name__, (_WithActivation, kind), {})
+        _OURS[kind] = type(BatchNormAct2d.__qualname__, (_WithActivation, kind), {})
     return _OURS[kind]
 
 

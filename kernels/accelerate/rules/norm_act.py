@@ -56,7 +56,7 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
         if module in norms:
             kind = with_activation(type(module)) if module in own else JOINED[type(module)]
             become(module, kind, **_attributes(module, found[module]))
-            ours = type(module).__name__ + (" of lorbms_fast" if module in own else "")
+            ours = type(module).__qualname__ + (" of lorbms_fast" if module in own else "")
             yield Finding(name, f"{kinds[module]} -> {ours}")
         elif wanted.get(module):
             opaque = found[module].opaque

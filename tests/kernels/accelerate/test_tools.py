@@ -42,3 +42,11 @@ def test_operations_of_dense_blocks_are_counted_as_their_layers():
     found = counted(block, x)
     with use_impl("reference"):
         assert sum(found.values()) == sum(counted(block, x).values())
+
+
+def test_layers_are_initialized_by_the_names_of_their_classes():
+    """As pix2pix does."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.InstanceNorm2d(8), nn.SiLU())
+    names = [type(layer).__name__ for layer in model[:2]] + ["ReLU", "InstanceNorm2d", "SiLU"]
+    assert accelerate(model).swapped
+    assert all(name in type(layer).__name__ for layer, name in zip(model, names, strict=True))
