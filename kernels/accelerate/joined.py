@@ -28,11 +28,6 @@ class BatchNormAct3d(_Norm, batch_norm.BatchNormAct3d):
     """Computes the activations behind it."""
 
 
-# Whoever initializes layers by the names of their classes, as pix2pix does, looks for torch's.
-InstanceNormAct2d.__name__, InstanceNormAct3d.__name__ = "InstanceNorm2d", "InstanceNorm3d"
-BatchNormAct2d.__name__, BatchNormAct3d.__name__ = "BatchNorm2d", "BatchNorm3d"
-
-
 class UpsampleConv2d(Joined, _UpsampleConv2d):
     """Enlarges what it reads, and pads it where another layer did."""
 
@@ -43,3 +38,9 @@ class WinogradConv2d(Joined, _WinogradConv2d):
 
 class MaxPool2x2(Swapped, _MaxPool2x2):
     """Of 2x2 squares as long as it is."""
+
+
+# Whoever initializes layers by the names of their classes, as pix2pix does, looks for torch's.
+InstanceNormAct2d.__name__, InstanceNormAct3d.__name__ = "InstanceNorm2d", "InstanceNorm3d"
+BatchNormAct2d.__name__, BatchNormAct3d.__name__ = "BatchNorm2d", "BatchNorm3d"
+MaxPool2x2.__name__ = "MaxPool2d"
