@@ -74,8 +74,7 @@ def _form(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: Activation, trains: bool
 ) -> ModuleType | Callable[..., Tensor]:
     """What runs on these: the loops, operations of torch's, or a norm of its own."""
-    channels = x.shape[1:2]
-    if not ((weight is None or _fits(weight, x, channels)) and (bias is None or _fits(bias, x, channels))):
+    if not ((weight is None or _fits(weight, x)) and (bias is None or _fits(bias, x))):
         return _instance_norm
     alone = activation == IDENTITY
     if plain(x):
@@ -89,8 +88,8 @@ def _form(
     return _instance_norm if line_stride(x) is None else aten
 
 
-def _fits(parameter: Tensor, x: Tensor, channels: tuple[int, ...]) -> bool:
-    if parameter.shape != channels or wrapped(parameter):
+def _fits(parameter: Tensor, x: Tensor) -> bool:
+    if parameter.shape != x.shape[1:2] or wrapped(parameter):
         return False
     if parameter.dtype is not x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
         return False
@@ -144,8 +143,9 @@ class _Norm(torch.autograd.Function):
         if weight is None and bias is None:
             return dx, None, None, None
         _, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        to_weight = sums[1].sum(0).to(weight.dtype) if needs_weight else None
-        return dx, to_weight, sums[0].sum(0).to(bias.dtype) if needs_bias else None, None
+        to_shift, to_scale = of_channels(sums, x.dtype)
+        to_weight = to_scale.to(weight.dtype) if needs_weight else None
+        return dx, to_weight, to_shift.to(bias.dtype) if needs_bias else None, None
 
 
 _apply = super(torch.autograd.Function, _Norm).apply
@@ -154,6 +154,11 @@ _apply = super(torch.autograd.Function, _Norm).apply
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return reference.instance_norm(x, eps, weight, bias, activation)
+
+
+def of_channels(sums: Tensor, dtype: torch.dtype) -> Any:
+    """Add up the sums of samples' maps, all at once, as small maps take as long: gradients of shift and scale."""
+    return torch.unbind_copy(sums.sum(1, dtype=torch.promote_types(dtype, torch.float32)))
 
 
 def lying_as(x: Tensor, grad: Tensor) -> Tensor:
