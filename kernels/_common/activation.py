@@ -49,8 +49,8 @@ def activate(x: Tensor, name: str, slope: float) -> Tensor:
     return x
 
 
-def named(activation: str | nn.Module, negative_slope: float | None = None) -> Activation:
-    """Find an activation by its name, or the one that a layer of torch's computes.
+def named(activation: str | nn.Module | Activation, negative_slope: float | None = None) -> Activation:
+    """Find an activation by its name, or the one that a layer of torch's computes; or it is one.
 
     >>> named("leaky_relu", 0.2), named(nn.GELU(approximate="tanh"))
     (Activation(name='leaky_relu', slope=0.2), Activation(name='gelu_tanh', slope=0.0))
@@ -62,6 +62,8 @@ def named(activation: str | nn.Module, negative_slope: float | None = None) -> A
         return Activation("leaky_relu", 0.01 if negative_slope is None else float(negative_slope))
     if negative_slope is not None:
         raise ValueError(f"negative_slope {negative_slope} is of 'leaky_relu' alone, activation is {activation!r}")
+    if isinstance(activation, Activation):
+        return activation
     if isinstance(activation, nn.Module):
         found = of_layer(activation)
     else:

@@ -3,7 +3,8 @@
 A call that names no form takes, where `auto` or `triton` is in force, the form that `install` was told for its key.
 One of another shape takes the fused form if the operation's kernels failed elsewhere, and otherwise what `select_impl`
 says.
-A kernel that fails as it is launched, at a shape that nobody tried, makes its operation fall back there.
+A kernel that fails as it is launched, at a shape that nobody tried, makes its operation fall back there; one of a
+backward makes it fall back everywhere.
 """
 
 import warnings
@@ -16,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.kernels._common import dispatch, double_backward
 from lorbms_fast.kernels._common.autocast import compute_dtype, convolves_in_tf32
 
 P = ParamSpec("P")
@@ -100,6 +101,27 @@ def operation(
         return dispatched
 
     return decorate
+
+
+def by_kernels(kernels: Callable[[], R], definition: Callable[[], R]) -> R:
+    """Run a backward by its kernels; by its definition where it is differentiated itself, or where a kernel fails."""
+    if double_backward.asked_for():
+        return definition()
+    try:
+        return kernels()
+    except Exception as error:
+        if _answered or failed_kernel(error) is None or dispatch.in_force() == TRITON:
+            raise
+        names, why = failing(error), said(error)
+    fall_back(names)
+    if names:
+        warnings.warn(
+            f"{', '.join(names)}: a kernel of the backward failed ({why}); the definition runs instead, and the fused "
+            "form from here on",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return definition()
 
 
 def key_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:

@@ -42,9 +42,10 @@ def instance_norm_relu(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -
     return run(select_impl(impl, x), x, eps, activation=RELU)
 
 
+@operation(kernels="_common.normalization")
 def instance_norm_act(
     x: Tensor,
-    activation: str | nn.Module = "relu",
+    activation: str | nn.Module | Activation = "relu",
     negative_slope: float | None = None,
     eps: float = 1e-5,
     weight: Tensor | None = None,

@@ -13,7 +13,7 @@ from lorbms_fast.kernels._common.activation import IDENTITY, Activation, activat
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.own_tensors import own
-from lorbms_fast.kernels.instance_norm.functional import instance_norm_relu, run
+from lorbms_fast.kernels.instance_norm.functional import instance_norm_act, instance_norm_relu, run
 
 
 class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
@@ -71,7 +71,10 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             if not torch.compiler.is_compiling() and not input.numel():
                 return self._by_torch(input)
             F._verify_spatial_size(shape)  # type: ignore[attr-defined]
-        return run(form, input, self.eps, own(self, "weight"), own(self, "bias"), self._activation())
+        activation, weight, bias = self._activation(), own(self, "weight"), own(self, "bias")
+        if form == "triton":  # whose kernels may fail
+            return instance_norm_act(input, activation, None, self.eps, weight, bias, self.impl)
+        return run(form, input, self.eps, weight, bias, activation)
 
     def _by_torch(self, input: Tensor) -> Tensor:
         y = super()._apply_instance_norm(input)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import at_least_16, input_precision, triton_op
+from lorbms_fast.kernels._common.operation import by_kernels
 from lorbms_fast.kernels.dense_block import reference
 from lorbms_fast.kernels.dense_block.triton import kernels
 
@@ -224,13 +225,17 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_stack: Tensor | None, *_: An
     x, *saved = ctx.saved_tensors
     needs_x, needs_w, needs_b, *_ = ctx.needs_input_grad
     grad_stack = grad_stack if ctx.how[2] != "relu" else None
-    if double_backward.asked_for():
+
+    def by_definition() -> Any:
         options = (*ctx.how, ctx.eps)
         definition = partial(_defined, *options)
-        return *double_backward.by_definition(definition, (x, *saved[:2]), (grad_y, grad_stack)), *[None] * 4
-    found = dense_block_backward(x, grad_y, grad_stack, *saved, *ctx.how, needs_x, needs_w or needs_b)
-    grads = [grad if need else None for grad, need in zip(found, (needs_x, needs_w, needs_b), strict=True)]
-    return *grads, *[None] * 4
+        return double_backward.by_definition(definition, (x, *saved[:2]), (grad_y, grad_stack))
+
+    def gradients() -> Any:
+        found = dense_block_backward(x, grad_y, grad_stack, *saved, *ctx.how, needs_x, needs_w or needs_b)
+        return [grad if need else None for grad, need in zip(found, (needs_x, needs_w, needs_b), strict=True)]
+
+    return *by_kernels(gradients, by_definition), *[None] * 4
 
 
 dense_block.register_autograd(_backward, setup_context=_setup)

@@ -1,5 +1,6 @@
 """2x2 max pooling in Triton, in the memory layout that comes."""
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.layout import is_channels_last
+from lorbms_fast.kernels._common.operation import by_kernels
 from lorbms_fast.kernels.max_pool.triton import kernels
 
 BLOCK = 1024
@@ -69,7 +71,17 @@ def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> Non
 
 
 def _backward(ctx: Any, grad: Tensor, _which: Tensor) -> Any:
-    return pool_backward(grad, *ctx.saved_tensors, *ctx.size)
+    (which,) = ctx.saved_tensors
+    return by_kernels(lambda: pool_backward(grad, which, *ctx.size), lambda: _defined_backward(grad, which, *ctx.size))
+
+
+def _defined_backward(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
+    """`pool_backward` in operations of torch's."""
+    H, W = 2 * which.shape[2], 2 * which.shape[3]
+    dx = grad.new_zeros(*grad.shape[:2], height, width)
+    for corner, (i, j) in enumerate(product(range(2), repeat=2)):
+        dx[:, :, i:H:2, j:W:2] = grad.where(which == corner, 0)
+    return dx
 
 
 def _save_places(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
@@ -81,7 +93,7 @@ def _picked(ctx: Any, grad: Tensor) -> Any:
     """The gradient of what was the greatest: the backward is linear."""
     (which,) = ctx.saved_tensors
     H, W = 2 * which.shape[2], 2 * which.shape[3]
-    corners = torch.stack([grad[:, :, i:H:2, j:W:2] for i in range(2) for j in range(2)])
+    corners = torch.stack([grad[:, :, i:H:2, j:W:2] for i, j in product(range(2), repeat=2)])
     return corners.gather(0, which.long().unsqueeze(0)).squeeze(0), None, None, None
 
 

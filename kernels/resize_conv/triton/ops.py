@@ -1,5 +1,6 @@
 """The resize convolution as torch.library operations on Triton."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.constants import beside
 from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels._common.layout import is_channels_last
+from lorbms_fast.kernels._common.operation import by_kernels
 from lorbms_fast.kernels._common.partial_sums import empty_partials, reduce_partials
 from lorbms_fast.kernels.resize_conv import fused
 from lorbms_fast.kernels.resize_conv.triton import kernels
@@ -149,10 +151,10 @@ def _save_weights(ctx: Any, inputs: tuple[Tensor, list[Tensor], torch.dtype], ou
 
 
 def _backward_of_fold(ctx: Any, grads: list[Tensor]) -> Any:
-    if double_backward.asked_for():
-        first, *others = [_defined_unfold(grad, ctx.dtype) for grad in grads]
-        return first, others, None
-    first, *others = unfold(grads[0], list(grads[1:]), ctx.channels_last, ctx.dtype)
+    first, *others = by_kernels(
+        lambda: unfold(grads[0], list(grads[1:]), ctx.channels_last, ctx.dtype),
+        lambda: [_defined_unfold(grad, ctx.dtype) for grad in grads],
+    )
     return first, others, None
 
 
@@ -173,11 +175,13 @@ def _defined(x: Tensor, taps: Tensor) -> Tensor:
 
 def _backward(ctx: Any, grad: Tensor) -> Any:
     x, taps = ctx.saved_tensors
-    if double_backward.asked_for():
-        return double_backward.by_definition(_defined, (x, taps), grad)
     of_x, of_taps = ctx.needs_input_grad
-    dx, dtaps = backward(grad, taps, x, of_x, of_taps)
-    return dx if of_x else None, dtaps if of_taps else None
+
+    def gradients() -> Any:
+        dx, dtaps = backward(grad, taps, x, of_x, of_taps)
+        return dx if of_x else None, dtaps if of_taps else None
+
+    return by_kernels(gradients, partial(double_backward.by_definition, _defined, (x, taps), grad))
 
 
 fold.register_autograd(_backward_of_fold, setup_context=_save_weights)

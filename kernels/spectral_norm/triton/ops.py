@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 import triton
 from torch import Tensor
 
-from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.layout import is_channels_last
+from lorbms_fast.kernels._common.operation import by_kernels
 from lorbms_fast.kernels.spectral_norm.triton import kernels
 
 BLOCK_O, BLOCK_K = 32, 128
@@ -158,10 +158,11 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, list[int]], output: tuple[Tens
 def _backward(ctx: Any, grad: Tensor | None, _u: None, _v: None, grad_sigma: Tensor | None) -> Any:
     if grad is None and grad_sigma is None:
         return None, None, None
-    if double_backward.asked_for() or grad_sigma is not None:
-        W_bar, u_next, v, sigma = ctx.saved_tensors
-        return _defined_backward(grad, grad_sigma, W_bar, u_next, v, sigma, ctx.sizes), None, None
-    return backward(grad, *ctx.saved_tensors, ctx.sizes), None, None
+    W_bar, u_next, v, sigma = ctx.saved_tensors
+    by_definition = partial(_defined_backward, grad, grad_sigma, W_bar, u_next, v, sigma, ctx.sizes)
+    if grad is None or grad_sigma is not None:
+        return by_definition(), None, None
+    return by_kernels(lambda: backward(grad, W_bar, u_next, v, sigma, ctx.sizes), by_definition), None, None
 
 
 def _defined_backward(

@@ -11,6 +11,7 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.activation import activate
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.normalization.triton import kernels
+from lorbms_fast.kernels._common.operation import by_kernels
 
 WHOLE_TILE = {True: 16_384, False: 4_096}
 """Values of a tile up to which a program keeps all positions of its channels in registers: where a group's positions
@@ -224,16 +225,21 @@ def _backward(ctx: Any, grad: Tensor | None, _mean: None, _var: None) -> Any:
         return (None,) * 8
     saved = ctx.saved_tensors
     inputs = saved[:3]
-    if double_backward.asked_for():
-        options = (ctx.groups, *ctx.options)
-        return *double_backward.by_definition(lambda *of: _defined(*of, *options), inputs, grad), *[None] * 5
-    dx, *sums = normalize_backward(grad, *saved, *ctx.options)
     needed = ctx.needs_input_grad[1:3]
-    dgamma, dbeta = (
-        of_groups.sum(0).to(parameter.dtype) if need else None
-        for of_groups, parameter, need in zip(sums, inputs[1:], needed, strict=True)
-    )
-    return dx, dgamma, dbeta, *[None] * 5
+
+    def by_definition() -> Any:
+        options = (ctx.groups, *ctx.options)
+        return double_backward.by_definition(lambda *of: _defined(*of, *options), inputs, grad)
+
+    def gradients() -> Any:
+        dx, *sums = normalize_backward(grad, *saved, *ctx.options)
+        dgamma, dbeta = (
+            of_groups.sum(0).to(parameter.dtype) if need else None
+            for of_groups, parameter, need in zip(sums, inputs[1:], needed, strict=True)
+        )
+        return dx, dgamma, dbeta
+
+    return *by_kernels(gradients, by_definition), *[None] * 5
 
 
 normalize.register_autograd(_backward, setup_context=_save)
