@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import kernels_run_on
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.instance_norm import cpp
 
@@ -21,7 +21,7 @@ def no_quick_norm(model: nn.Module) -> str | None:
     if device.type == "cpu":
         return None if cpp.take(torch.ones(1, 1, 2, 2)) else "no C++ compiler, and without one torch's own is faster"
     if device.type == "cuda":
-        return None if TRITON else "no Triton"
+        return None if kernels_run_on(device) else "no Triton, or a GPU before Ampere, where it has no tensor cores"
     return f"no kernels for {device.type}"
 
 
