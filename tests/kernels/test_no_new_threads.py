@@ -38,12 +38,13 @@ def test_a_step_starts_no_threads(make, layout):
     try:
         for samples in (1, 2):
             x = torch.randn(samples, 32, 64, 64).to(memory_format=layout).requires_grad_()
-            started = []
-            for _ in range(4):  # the first brings the pool; others' processes may start some as well
+            for _ in range(12):  # the first brings the pool; others' processes may start some as well
                 first = last_number()
                 for _ in range(steps):
                     layer(x).sum().backward()
-                started.append(abs(last_number() - first))
-            assert min(started) < steps
+                if abs(last_number() - first) < steps:
+                    break
+            else:
+                pytest.fail("each step starts a thread")
     finally:
         torch.set_num_threads(before)
