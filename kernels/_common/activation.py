@@ -50,7 +50,7 @@ def activate(x: Tensor, name: str, slope: float) -> Tensor:
 
 
 def named(activation: str | nn.Module | Activation, negative_slope: float | None = None) -> Activation:
-    """Find an activation by its name, or the one that a layer of torch's computes; or it is one.
+    """Find an activation by its name, or the one that a layer of torch's computes; one that was found stays.
 
     >>> named("leaky_relu", 0.2), named(nn.GELU(approximate="tanh"))
     (Activation(name='leaky_relu', slope=0.2), Activation(name='gelu_tanh', slope=0.0))

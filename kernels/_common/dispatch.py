@@ -66,7 +66,7 @@ def kernels_run_on(device: torch.device) -> bool:
 def _supports(device: torch.device) -> bool:
     """Say whether Triton supports a GPU: before Ampere it compiles, but multiplies without tensor cores.
 
-    Tensors without values may lie on one that is not here.
+    Tensors without values may lie on one that is not here. One that compiled code meets first counts as supported.
     """
     if device.index not in _supported and not torch.compiler.is_compiling():
         here = torch.cuda.is_available()

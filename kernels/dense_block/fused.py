@@ -4,7 +4,7 @@ That the system is one, how it is solved and how its transpose, the backward, is
 
 Only normalized maps are kept for the backward; ReLU is applied again as they are read, which costs no more than the
 copy that a convolution of some of the maps needs anyway. Everything is channels_last: convolutions then need no
-conversions, and normalising runs along memory.
+conversions, and normalizing runs along memory.
 """
 
 from collections.abc import Callable, Sequence

@@ -68,9 +68,9 @@ def watched(module: nn.Module) -> bool:
 
 def fit(x: Tensor, layers: Sequence[Modules]) -> bool:
     """Say whether a stack would hold what the layers compute of this input."""
-    plain = type(x) in (Tensor, nn.Parameter) and x.dim() == 4 and x.is_floating_point() and not x.is_meta
     if is_in_torch_dispatch_mode():  # which sees, or counts, operations: ours are not among them
         return False
+    plain = type(x) in (Tensor, nn.Parameter) and x.dim() == 4 and x.is_floating_point() and not x.is_meta
     if not plain or not layers or compute_dtype(x) != x.dtype or x.shape[1] != layers[0].norm.num_features:
         return False
     # Of one position there is no variance, of none nothing: torch knows what to say.

@@ -67,7 +67,8 @@ class DenseNetBlock(nn.ModuleDict):
     or normalized copy.
 
     Where a layer is no longer what torchvision made (a hook on it or a part of it, another module in its place), where
-    torch compiles or transforms what runs, and inside `use_impl("reference")`, the layers are called as torchvision
+    torch compiles or transforms what runs, where a mode of torch's watches its operations (counts of them, selective
+    checkpoints), and inside `use_impl("reference")`, the layers are called as torchvision
     calls them. So it is with a dtype of the input that is not the one computed in.
 
     Args:
@@ -94,9 +95,9 @@ class DenseNetBlock(nn.ModuleDict):
     ) -> None:
         super().__init__()
         if num_layers < 0 or min(bn_size, growth_rate) < 1:
-            raise ValueError(f"num_layers {num_layers}, bn_size {bn_size}, growth_rate {growth_rate}: too few")
+            raise ValueError(f"num_layers {num_layers}, bn_size {bn_size}, growth_rate {growth_rate}: 0, 1, 1 at least")
         if not 0 <= drop_rate <= 1:
-            raise ValueError(f"drop_rate {drop_rate} is no share")
+            raise ValueError(f"drop_rate {drop_rate} is no share: choose 0 to 1")
         self.impl = checked_impl(impl)
         for i in range(num_layers):
             layer = DenseNetLayer(num_input_features + i * growth_rate, growth_rate, bn_size, drop_rate)

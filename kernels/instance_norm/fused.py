@@ -187,7 +187,7 @@ def with_readable_gradients(y: Tensor) -> None:
     2.13's misreads those whose channels are neighbours and whose stride of the sample is not its size, as it is behind
     an `unsqueeze`: of an image without a batch that became (H, W, C).
     """
-    if y.shape[0] == 1 and y.requires_grad:
+    if y.requires_grad:
         y.register_hook(_readable)
 
 

@@ -53,10 +53,10 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            own, momentum = self.training or not self.track_running_stats, self.momentum
+            of_input, momentum = self.training or not self.track_running_stats, self.momentum
             momentum = 0.0 if momentum is None else momentum
             mean, var = self.running_mean, self.running_var
-            return F.instance_norm(input, mean, var, self.weight, self.bias, own, momentum, self.eps)
+            return F.instance_norm(input, mean, var, self.weight, self.bias, of_input, momentum, self.eps)
         else:
             return self._in_some_form(input)
 
@@ -155,10 +155,10 @@ class InstanceNormAct(_InstanceNorm):
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            own, momentum = self.training or not self.track_running_stats, self.momentum
+            of_input, momentum = self.training or not self.track_running_stats, self.momentum
             momentum = 0.0 if momentum is None else momentum
             mean, var = self.running_mean, self.running_var
-            y = F.instance_norm(input, mean, var, self.weight, self.bias, own, momentum, self.eps)
+            y = F.instance_norm(input, mean, var, self.weight, self.bias, of_input, momentum, self.eps)
             return activate(y, self.activation, self.negative_slope)
         else:
             return self._in_some_form(input)

@@ -60,11 +60,12 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
         out_channels: maps it makes.
         kernel_size: side of the kernel.
         stride: 1, or 2 with an even height and width.
-        options: the other ones of `torch.nn.Conv2d`; `normalize` and `impl`, see `SpectralNorm`.
+        options: the other ones of `torch.nn.Conv2d` but padding; `normalize` and `impl`, see `SpectralNorm`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding=(kernel_size - 1) // 2, **options)
+        padding = options.get("dilation", 1) * (kernel_size - 1) // 2
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding=padding, **options)
 
     @leaf
     def forward(self, input: Tensor) -> Tensor:

@@ -84,18 +84,4 @@ def _defined_backward(grad: Tensor, which: Tensor, height: int, width: int) -> T
     return dx
 
 
-def _save_places(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
-    _, which, _, _ = inputs
-    ctx.save_for_backward(which)
-
-
-def _picked(ctx: Any, grad: Tensor) -> Any:
-    """The gradient of what was the greatest: the backward is linear."""
-    (which,) = ctx.saved_tensors
-    H, W = 2 * which.shape[2], 2 * which.shape[3]
-    corners = torch.stack([grad[:, :, i:H:2, j:W:2] for i, j in product(range(2), repeat=2)])
-    return corners.gather(0, which.long().unsqueeze(0)).squeeze(0), None, None, None
-
-
 pool.register_autograd(_backward, setup_context=_save)
-pool_backward.register_autograd(_picked, setup_context=_save_places)

@@ -96,7 +96,7 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
         grad = grad.contiguous()
         launches = _launches(x, O)
     parts = min(MAX_PARTS, triton.cdiv(N * H * W, POSITIONS_PER_PART)) if of_taps else 0
-    partial = dtaps[None] if len(launches) * parts <= 1 else empty_partials(dtaps, len(launches) * parts)
+    partials = dtaps[None] if len(launches) * parts <= 1 else empty_partials(dtaps, len(launches) * parts)
     for i, of_launch in enumerate(launches):
         positions = len(x[of_launch]) * H * W
 
@@ -106,12 +106,12 @@ def backward(grad: Tensor, taps: Tensor, x: Tensor, of_x: bool, of_taps: bool) -
             return (data_programs + 9 * parts * columns * triton.cdiv(O, tile["BLOCK_O"]),)
 
         kernels.gradients[grid](
-            grad[of_launch], taps, x[of_launch], dx[of_launch] if of_x else dx, partial[i * parts :], grad.stride(),
+            grad[of_launch], taps, x[of_launch], dx[of_launch] if of_x else dx, partials[i * parts :], grad.stride(),
             x.stride(), dx.stride() if of_x else x.stride(), positions, C, O, H, W,
             triton.cdiv(positions, max(parts, 1)), int(of_x), parts, input_precision(x.dtype),
         )  # fmt: skip
-    if len(partial) > 1:
-        reduce_partials(partial, dtaps)
+    if len(partials) > 1:
+        reduce_partials(partials, dtaps)
     return dx, dtaps
 
 

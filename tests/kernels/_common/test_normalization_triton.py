@@ -128,10 +128,9 @@ def test_values_too_far_apart_to_be_numbered_are_refused():
         normalization._Layout.of(1, maps)
 
 
-def test_a_gradient_that_reaches_too_far_is_laid_together(agree, monkeypatch):
-    monkeypatch.setattr(
-        normalization, "INDEXABLE", 30
-    )  # of 24 values, and 44 with those of a larger gradient's between
+def test_a_gradient_that_reaches_too_far_is_laid_together(monkeypatch):
+    # Of 24 values, and 44 with those of a larger gradient's between.
+    monkeypatch.setattr(normalization, "INDEXABLE", 30)
     x, gamma, beta, larger = draw(2, 3, 2, 2).requires_grad_(), draw(3, seed=1), draw(3, seed=2), draw(2, 8, 2, 2)
     found, expected = (
         torch.autograd.grad(kernels.relu_grouped_batch_norm(x, gamma, beta, 1, impl=impl)[0], x, larger[:, :3])[0]

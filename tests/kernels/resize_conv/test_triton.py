@@ -47,7 +47,7 @@ def test_samples_that_lie_apart_are_numbered_with_what_is_between_them():
     assert len(in_triton._launches(x[:1], 4, grad[:1])) == 1
 
 
-def test_a_gradient_that_reaches_too_far_is_laid_together(agree, monkeypatch):
+def test_a_gradient_that_reaches_too_far_is_laid_together(monkeypatch):
     x, weight, larger = draw(2, 3, 2, 2).requires_grad_(), draw(2, 3, 3, 3, seed=1), draw(2, 8, 4, 4, seed=2)
     monkeypatch.setattr(in_triton, "INDEXABLE", 100)  # of 128 values between two samples of the larger one
     expected, found = (
