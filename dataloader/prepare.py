@@ -87,6 +87,7 @@ def prepare_store(
     Raises UserError if `out` exists or another process is preparing it, `OUT.partial` is of other settings, the disk is
     too small, nothing is left to store, or a bad photograph is to stop it.
     """
+    remove_leftover(out)
     refuse_existing(out)
     work = StagingFolder(_staging_of(out))
     decoder_named(decoder)
@@ -102,7 +103,7 @@ def prepare_store(
     shards = [chosen.photographs[i : i + in_a_shard] for i in range(0, len(chosen.photographs), in_a_shard)]
     with exclusive_lock(work.folder, f"is preparing {out}"), full_disk_named(out):
         try:
-            _refuse_existing(out)  # the process that had the lock before may have made it
+            refuse_existing(out)  # the process that had the lock before may have made it
             work.begin(asdict(settings) | {"root": full_name(root), "crops": CROPS}, len(shards))
             (finish or _processes(out, workers))(work, shards, settings, on_bad)
             return _publish(out, listing, chosen, settings, work, len(shards))
@@ -200,21 +201,21 @@ def _publish(
     return counts, skipped
 
 
-def refuse_existing(out: Path) -> None:
-    """Raise UserError if there is a store, or something else, of this name already."""
+def remove_leftover(out: Path) -> None:
+    """Remove what a store was made in, where a kill came between its getting its name and the end."""
     if out.exists() and (folder := _staging_of(out)).exists():
         with exclusive_lock(folder, f"is preparing {out}"):
-            shutil.rmtree(folder)  # a kill came between the store's getting its name and the end
-    _refuse_existing(out)
+            shutil.rmtree(folder)
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise UserError if there is a store, or something else, of this name already."""
+    if out.exists():
+        raise UserError(f"{out} exists already: choose another name or remove it first")
 
 
 def _staging_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
-
-
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise UserError(f"{out} exists already: choose another name or remove it first")
 
 
 def _stopped(bad: Skipped) -> UserError:

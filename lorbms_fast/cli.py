@@ -145,8 +145,8 @@ def _call(name: str, arguments: Sequence[str]) -> None:
         parsing = ended.__context__
         if parsing is None or not isinstance(fault := parsing.__context__, ValidationError):
             raise
-        part = str(getattr(parsing, "arg", "")).removeprefix("settings.")
-        _fail(describe(fault, as_options=True, within=f"{part}."))
+        part = str(getattr(parsing, "arg", "")).rpartition("settings.")[2]  # of a command in a command: more before it
+        _fail(describe(fault, as_options=True, within=f"{part}." if part else ""))
 
 
 def _in_todays_words(arguments: Sequence[str]) -> list[str]:

@@ -215,7 +215,8 @@ class TrainConfig:
     """Form of the networks that compute: fast, or the plain reference. Same losses, same checkpoints."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     """Arithmetic of convolutions and matrix products; statistics, losses and optimizers stay float32. auto is bfloat16
-    on a GPU and float32 on a CPU; tf32 is float32 with products of TensorFloat-32; float16 scales its losses."""
+    on a GPU, float16 before Ampere, and float32 on a CPU; tf32 is float32 with products of TensorFloat-32; float16
+    scales its losses."""
     graphs: Literal["auto", "on", "off"] = "auto"
     """Whole iterations as CUDA graphs, from images that are resident: auto does so on a GPU. on insists; a CPU, which
     has no graphs, then runs the same code without."""

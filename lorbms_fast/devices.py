@@ -5,6 +5,7 @@ import re
 
 import torch
 
+from lorbms_fast.counted import counted
 from lorbms_fast.errors import UserError
 
 
@@ -17,6 +18,7 @@ def device_named(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    own = name == "cuda" and "LOCAL_RANK" in os.environ
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     if not re.fullmatch(r"cpu|cuda:\d\d?", name):
@@ -26,6 +28,8 @@ def device_named(name: str) -> torch.device:
         if device.index >= torch.cuda.device_count():
             there = torch.cuda.device_count()
             remedy = f"choose cuda:0 to cuda:{there - 1}" if there else "use --device cpu"
+            if there and own:
+                remedy = f"start {counted(there, 'process', 'processes')} at most (torchrun --nproc-per-node {there})"
             raise UserError(f"--device {name}: torch sees {there or 'no'} GPUs here: {remedy}")
         torch.cuda.set_device(device)
     return device

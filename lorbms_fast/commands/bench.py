@@ -43,7 +43,7 @@ def bench(
         graphs: On a GPU, time the fast iteration as a CUDA graph too, or not.
         kernels: Forms of the fast iteration's operations on a GPU, as in train: auto takes what first use finds, triton
             our kernels alone, torch none of them.
-        precision: Arithmetic of the fast form; auto is float32 on a CPU, bfloat16 on a GPU.
+        precision: Arithmetic of the fast form; auto is float32 on a CPU, bfloat16 on a GPU, float16 before Ampere.
         preset: Preset whose model runs: thesis or demo.
         compiled_reference: Take the reference under torch.compile as a second yardstick. Compiling took 16 minutes of a
             CPU's time; a line tells of each graph.

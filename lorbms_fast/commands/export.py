@@ -58,7 +58,7 @@ def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: N
         )
     tensors = generator.tensors()
     size = sum(tensor.nbytes for tensor in tensors.values())
-    check_room(out, FORMS * size, "four forms of the networks", "make room")
+    check_room(out, FORMS * size, "the networks' files", "make room")
     status = Console(stderr=True).status("exporting and checking: about a minute")
     # The networks of variants have no plain form of their own, and no other program knows our fast operations.
     with status, use_impl("reference"), atomic_folder(out) as partial:

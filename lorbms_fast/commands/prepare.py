@@ -18,7 +18,7 @@ from lorbms_fast.dataloader.decoders import fastest
 from lorbms_fast.dataloader.image_file import shown
 from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS
 from lorbms_fast.dataloader.places import url_of, without_file_scheme
-from lorbms_fast.dataloader.prepare import Counts, prepare_store, refuse_existing
+from lorbms_fast.dataloader.prepare import Counts, prepare_store, refuse_existing, remove_leftover
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
 from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
 from lorbms_fast.dataloader.store import SKIPPED
@@ -85,6 +85,7 @@ def prepare(
     if cluster is None and (url := url_of(source) or url_of(out)):
         raise UserError(f"{url} is not on this machine: say --cluster ray too, which reaches it")
     if url_of(out) is None:
+        remove_leftover(out)
         refuse_existing(out)  # before photographs are listed, which may take minutes
     if decoder == "dali" and cluster is None:
         device = import_module("lorbms_fast.devices").device_named("auto")  # by torch, which the others do without

@@ -40,7 +40,8 @@ def profile(
         device: cpu, cuda, cuda:1, or auto for a GPU if there is one.
         graphs: On a GPU, replay the fast iteration as a CUDA graph, or not.
         impl: Form of the networks: fast or reference.
-        precision: Arithmetic of convolutions and matrix products; auto is float32 on a CPU, bfloat16 on a GPU.
+        precision: Arithmetic of convolutions and matrix products; auto is float32 on a CPU, bfloat16 on a GPU,
+            float16 before Ampere.
         top: Lines of the table.
     """
     model = preset_named(preset).model

@@ -4,7 +4,7 @@ Parameters, statistics, losses and optimizers stay float32 in all of them.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +20,9 @@ _MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 
 
 def chosen_precision(wish: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """Resolve a precision setting for a device: `auto` is bfloat16 on CUDA, float32 on a CPU.
+    """Resolve a precision setting for a device: `auto` is bfloat16 on CUDA, float16 before Ampere, float32 on a CPU.
 
-    GPUs before Ampere multiply only float16, which `auto` is there. Bfloat16 on a device without instructions for it is
+    GPUs before Ampere multiply only float16. Bfloat16 on a device without instructions for it is
     slower or refused: a line says so.
     """
     multiplied = True
@@ -68,11 +68,13 @@ def _tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TensorFloat-32 in products of float32 inside the block; CPUs do not care.
 
     torch has older switches and newer ones, and cannot read the older where the newer say otherwise: inside the block
-    both say the same.
+    both say the same. One that had followed `torch.backends.fp32_precision` says by itself afterwards what that said.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     newer: list[Any] = [matmul, cudnn.conv, cudnn.rnn]  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in newer]
+    before, medium = [switch.fp32_precision for switch in newer], False
+    with suppress(RuntimeError):  # they say otherwise
+        medium = torch.get_float32_matmul_precision() == "medium"
     matmul.allow_tf32 = cudnn.allow_tf32 = allowed
     for switch in newer:
         switch.fp32_precision = "tf32" if allowed else "ieee"
@@ -80,5 +82,7 @@ def _tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before[0] == "tf32", before[1] == "tf32"
-        for switch, precision in zip(newer, before, strict=True):
-            switch.fp32_precision = precision
+        if medium:
+            torch.set_float32_matmul_precision("medium")
+        for switch, value in zip(newer, before, strict=True):
+            switch.fp32_precision = value

@@ -22,7 +22,7 @@ BETAS = (0.9, 0.999)
 WEIGHT_STD, BIAS = 0.02, 0.02
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ProbeConfig:
     """Training of a linear classifier; the defaults are the thesis's."""
 

@@ -26,7 +26,7 @@ class PartialSearch:
     folder: Path
 
     def begin(self, features_of: dict[str, str]) -> None:
-        """Prepare the folder for features of this store, extractor and weights; UserError where it holds others."""
+        """Prepare the folder for features of a store, extractor, weights; UserError where it holds some of others."""
         path = self.folder / "features.json"
         with _damage_told(path, self.folder):  # without it, nobody knows whose features the others are
             found = json.loads(path.read_text()) if path.is_file() else features_of
@@ -45,7 +45,8 @@ class PartialSearch:
         """
         path = self.features_file
         if self.done == 0:
-            path.unlink(missing_ok=True)
+            for left in (path, self.folder / "done"):  # behind a kill, `done` may be of features that are gone
+                left.unlink(missing_ok=True)
             check_room(path, 16 * n * d, "features", "make room")
             return np.lib.format.open_memmap(path, "w+", np.float32, (4, n, d))
         with _damage_told(path):

@@ -108,6 +108,12 @@ def test_behind_a_box_about_a_setting_is_the_option_and_no_page_of_a_library():
     assert done.stderr.endswith("\nlorbms-fast: --optim.betas 2.0: Input should be less than 1\n")
 
 
+def test_behind_a_box_about_a_setting_of_a_command_within_a_command_is_the_option(capsys):
+    assert run("evaluate", "linear", "X", "--stl10", "Y", "--probe.epochs", "0") == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "lorbms-fast: --probe.epochs 0: Input should be greater than or equal to 1"
+
+
 def test_the_version_is_told(capsys):
     assert run("--version") == 0
     assert re.fullmatch(r"lorbms-fast \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)

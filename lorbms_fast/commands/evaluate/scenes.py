@@ -9,7 +9,7 @@ from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Count, Natural
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
-from lorbms_fast.evaluation.datasets.quadrant_objects import read_quadrant_objects
+from lorbms_fast.evaluation.datasets.quadrant_objects import NoAnnotations, read_quadrant_objects
 from lorbms_fast.evaluation.disentangling.measure import measure_scenes, scene_rows
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval, retrieval_rows
 from lorbms_fast.run import Run, load_networks
@@ -58,17 +58,18 @@ def scenes(
     extractor = load_extractor(features, weights, where)
     judge = features if weights is None else f"{features} of {weights} (sha256 {digest_of_weights(weights)[:8]})"
     networks, iteration = load_networks(run, where), int(opened.latest().name)
-    rows, missing = list[tuple[str, str, str]](), None
+    objects, rows, missing = None, list[tuple[str, str, str]](), None
     try:
         objects = read_quadrant_objects(images, annotations)
+    except NoAnnotations as error:
+        if annotations is not None:
+            raise
+        missing = error  # the rest needs none
+    if objects is not None:
         result = measure_scenes(
             networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
         )
         rows = scene_rows(result)
-    except UserError as error:
-        if annotations is not None:
-            raise
-        missing = error  # the rest needs no annotations
     found = measure_retrieval(networks, images, run, iteration, pairs=pairs, seed=seed, device=where)
     table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")
     for row in [*retrieval_rows(found), *rows]:

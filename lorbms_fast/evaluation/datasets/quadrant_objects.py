@@ -16,6 +16,10 @@ SMALLEST = 0.1
 """Smallest share of a quadrant that an object's box must cover to be its object."""
 
 
+class NoAnnotations(UserError):
+    """There are none of a store's images."""
+
+
 @dataclass(frozen=True)
 class QuadrantObjects:
     """The object of every quadrant."""
@@ -29,12 +33,12 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
     """Find the category whose box covers most of each quadrant of each image of a store.
 
     Boxes follow the image's crop and mirroring. Crowds do not count. The annotations, instances_*.json, are by default
-    looked for beside the store's photographs. Raises UserError if the file is not there, is none of COCO's, or speaks
-    of none of the store's images.
+    looked for beside the store's photographs. Raises NoAnnotations if there is no file or it speaks of none of the
+    store's images, another UserError if it cannot be read or is none of COCO's.
     """
     path = annotations or find_annotations(store.root) or find_annotations(store.root.parent)
     if path is None:
-        raise UserError(f"no instances_*.json beside {store.root}: name it with --annotations")
+        raise NoAnnotations(f"no instances_*.json beside {store.root}: name it with --annotations")
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is no instances file of COCO: name another")
@@ -63,7 +67,9 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
             if part >= SMALLEST:
                 labels[row, q] = label
     if (labels == NONE).all():
-        raise UserError(f"{path} speaks of no object in the images of {store.path}: name another with --annotations")
+        raise NoAnnotations(
+            f"{path} speaks of no object in the images of {store.path}: name another with --annotations"
+        )
     return QuadrantObjects(labels, tuple(categories[identity] for identity in sorted(categories)))
 
 

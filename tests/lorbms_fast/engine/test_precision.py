@@ -56,7 +56,7 @@ def test_losses_of_the_demo_are_as_near_to_float32_over_200_iterations_as_its_ow
     assert (rounded <= 2 * rounded_once).all()  # seen: 0.63, 0.75, 0.83, 0.01 and 0.59 times
 
 
-def test_auto_is_bfloat16_on_a_gpu_only():
+def test_auto_is_float32_on_a_cpu():
     assert chosen_precision("auto", CPU) == "float32"
     assert chosen_precision("tf32", CPU) == "tf32"
 
@@ -98,6 +98,21 @@ def test_tf32_is_allowed_inside_only(arithmetic, tf32):
     with precision(CPU, arithmetic):
         assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "tf32"])
+@pytest.mark.parametrize("set_before", ["highest", "high", "medium"])
+def test_what_torch_was_told_of_products_is_there_again(set_before, arithmetic):
+    matmul, onednn = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = torch.get_float32_matmul_precision(), matmul.fp32_precision, onednn.fp32_precision
+    try:
+        torch.set_float32_matmul_precision(set_before)
+        with precision(CPU, arithmetic):
+            pass
+        assert torch.get_float32_matmul_precision() == set_before
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        matmul.fp32_precision, onednn.fp32_precision = before[1:]
 
 
 @pytest.mark.parametrize(("set_before", "arithmetic"), [("tf32", "float32"), ("ieee", "tf32")])

@@ -55,7 +55,7 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path / "tiny.json"
 
 
-def test_an_empty_report_says_how_to_fill_it(run):
+def test_an_empty_report_says_how_to_fill_it(run, capsys):
     main(["evaluate", "report", str(run)])
     page = (run / "evaluation" / "report.html").read_text()
     assert page.count("Not measured") == 6
@@ -65,6 +65,7 @@ def test_an_empty_report_says_how_to_fill_it(run):
     assert not re.search(r'(src|href)="(?!data:)', page), "needs no other file"
     with pytest.raises(SystemExit):
         main(["evaluate", "report", str(run), "--ablation", "nowhere"])
+    assert "nowhere is missing: name a folder" in capsys.readouterr().err
 
 
 def test_mistakes_in_the_base_settings(store, stl10_folder, tmp_path, capsys):

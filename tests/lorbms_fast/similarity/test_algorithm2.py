@@ -205,6 +205,16 @@ def test_other_features_do_not_mix(work):
         work.begin({"store": "c", "features": "b", "weights": "d"})
 
 
+def test_a_kill_behind_the_features_move_into_the_store_and_another_leave_nothing_that_counts_as_done(work):
+    work.begin({"store": "a", "features": "a", "weights": ""})
+    work.features_file.touch()
+    work.note_done(24)
+    work.features_file.unlink()
+    work.begin({"store": "a", "features": "b", "weights": ""})
+    work.features(24, 3)  # zeros
+    assert work.done == 0
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: b"", lambda data: b"\xff" * len(data)])
 @pytest.mark.parametrize("name", ["features.json", "done", "features.npy", "quadrant-1.npz"])
 def test_damaged_parts_are_told_with_what_to_remove(name, damage, store, work):

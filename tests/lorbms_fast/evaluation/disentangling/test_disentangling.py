@@ -1,5 +1,6 @@
 """Measures of scenes, against networks and judges whose answers are known."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader.pixels import to_float_nchw
+from lorbms_fast.dataloader.sources.coco import find_annotations
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.quadrant_objects import QuadrantObjects
 from lorbms_fast.evaluation.disentangling.judge import train_judge
@@ -231,7 +233,7 @@ def test_the_interval_covers_the_truth_where_answers_go_together(alike):
     assert (np.mean(naively) < 0.8) == alike
 
 
-def test_the_command(run, composed_store, capsys):
+def test_the_command(run, composed_store, tmp_path, monkeypatch, capsys):
     options = ["--features", "descriptor", "--pairs", "9"]
     main(["evaluate", "scenes", str(run), "--store", str(composed_store.path), *options])
     shown = " ".join(capsys.readouterr().out.split())
@@ -246,6 +248,23 @@ def test_the_command(run, composed_store, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "scenes", str(run), "--annotations", str(run / "of_none.json")])
     assert "speaks of no object" in capsys.readouterr().err
+    (tmp_path / "broken.json").write_text('{"images": [')
+    beside = "lorbms_fast.evaluation.datasets.quadrant_objects.find_annotations"
+    monkeypatch.setattr(beside, lambda folder: tmp_path / "broken.json")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "scenes", str(run), "--features", "descriptor"])
+    assert "broken.json is not JSON" in capsys.readouterr().err
+
+
+def test_objects_of_one_category_are_told(run, composed_store, tmp_path, monkeypatch, capsys):
+    content = json.loads(find_annotations(composed_store.root).read_text())
+    content["annotations"] = [one | {"category_id": content["categories"][0]["id"]} for one in content["annotations"]]
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    beside = "lorbms_fast.evaluation.datasets.quadrant_objects.find_annotations"
+    monkeypatch.setattr(beside, lambda folder: tmp_path / "one.json")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "scenes", str(run), "--store", str(composed_store.path), "--features", "descriptor"])
+    assert "objects of fewer than two categories" in capsys.readouterr().err
 
 
 def test_stores_that_cannot_be_measured_are_refused(run, photographs, tmp_path, capsys):
