@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as modes_in_force
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels.densenet_block import fused
@@ -68,7 +68,8 @@ def watched(module: nn.Module) -> bool:
 
 def fit(x: Tensor, layers: Sequence[Modules]) -> bool:
     """Say whether a stack would hold what the layers compute of this input."""
-    if is_in_torch_dispatch_mode():  # which sees, or counts, operations: ours are not among them
+    # FlopCounterMode knows the layers' operations, and not ours. Other modes, which may count memory, see what runs.
+    if any(type(mode).__name__ == "_FlopCounterMode" for mode in modes_in_force()):
         return False
     plain = type(x) in (Tensor, nn.Parameter) and x.dim() == 4 and x.is_floating_point() and not x.is_meta
     if not plain or not layers or compute_dtype(x) != x.dtype or x.shape[1] != layers[0].norm.num_features:

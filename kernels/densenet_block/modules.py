@@ -67,9 +67,8 @@ class DenseNetBlock(nn.ModuleDict):
     or normalized copy.
 
     Where a layer is no longer what torchvision made (a hook on it or a part of it, another module in its place), where
-    torch compiles or transforms what runs, where a mode of torch's watches its operations (counts of them, selective
-    checkpoints), and inside `use_impl("reference")`, the layers are called as torchvision
-    calls them. So it is with a dtype of the input that is not the one computed in.
+    torch compiles or transforms what runs, where `FlopCounterMode` counts, and inside `use_impl("reference")`, the
+    layers are called as torchvision calls them. So it is with a dtype of the input that is not the one computed in.
 
     Args:
         num_layers: how many layers.

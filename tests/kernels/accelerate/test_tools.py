@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorbms_fast.kernels import DenseNetBlock, accelerate, use_impl
@@ -50,3 +51,19 @@ def test_layers_are_initialized_by_the_names_of_their_classes():
     model, names = nn.Sequential(*layers), [type(layer).__name__ for layer in layers]
     assert accelerate(model).swapped
     assert all(name in type(layer).__name__ for layer, name in zip(model, names, strict=True))
+
+
+class Watching(TorchDispatchMode):
+    """As whoever counts memory has it."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_dense_block_whose_memory_is_counted_is_the_one_that_runs():
+    block, x = DenseNetBlock(2, 16, 2, 16), torch.randn(2, 16, 12, 12)
+    with Watching():
+        watched = block(x)
+    assert watched.grad_fn.name() == block(x).grad_fn.name()
+    with use_impl("reference"):
+        assert watched.grad_fn.name() != block(x).grad_fn.name()
