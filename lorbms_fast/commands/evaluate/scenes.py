@@ -58,14 +58,14 @@ def scenes(
     extractor = load_extractor(features, weights, where)
     judge = features if weights is None else f"{features} of {weights} (sha256 {digest_of_weights(weights)[:8]})"
     networks, iteration = load_networks(run, where), int(opened.latest().name)
-    objects, rows, missing = None, list[tuple[str, str, str]](), None
+    rows, missing = list[tuple[str, str, str]](), None
     try:
         objects = read_quadrant_objects(images, annotations)
     except NoAnnotations as error:
         if annotations is not None:
             raise
         missing = error  # the rest needs none
-    if objects is not None:
+    else:
         result = measure_scenes(
             networks, images, objects, extractor, run, iteration, features=judge, pairs=pairs, seed=seed, device=where
         )
