@@ -28,7 +28,7 @@ from lorbms_fast.kernels._common.operation import said
 
 PHASES = {
     "machine": 25, "compilation": 90, "first_use": 60, "operations": 130, "sanitizer": 40, "captured": 60,
-    "iteration": 90, "replay": 45, "host": 60,
+    "iteration": 90, "replay": 45, "host": 60, "models": 60,
 }  # fmt: skip
 """Modules of bench.gpu.phases in their order, and the share of the time that is each one's. Unused time goes on to
 those after it."""

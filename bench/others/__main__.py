@@ -4,105 +4,39 @@ Each model is trained, forward and backward, as it was made and accelerated, in 
 of the rounds, of which the middle half are between the two numbers beside it. Freed memory stays with the process, as
 fresh pages, which one form or the other gets by chance, take up to a twelfth of a step. Memory is the most bytes of
 tensors alive at a time in a step, without parameters and their gradients; on a CPU the operations' own scratch memory
-is not seen. With `--device cuda` or `--only` the table is printed, not written.
+is not seen. With `--device cuda`, with 16 times the images, or `--only` the table is printed, not written.
 """
 
 import argparse
-import copy
 import datetime
-import gc
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from statistics import median
 
 import torch
-from torch import nn
 
-from bench.others.models import CASES, channels_last, loss
+from bench.others.measuring import Row, measure
+from bench.others.models import CASES, DTYPES, LAYOUTS
 from bench.report import replaced
-from lorbms_fast.kernels import accelerate
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.measurement.machine import machine
-from lorbms_fast.measurement.pairs import Pair, seconds
-from lorbms_fast.measurement.peak import Alive
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
-LAYOUTS = ("contiguous", "channels_last")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Row:
-    """Measurements of a model in one layout and dtype."""
-
-    name: str
-    layout: str
-    dtype: str
-    swapped: int
-    times: Pair
-    memory: Pair
-    """Bytes, before and after."""
-
-    def __str__(self) -> str:
-        a, b = (1e-6 * bytes_ for bytes_ in (self.memory.a[0], self.memory.b[0]))
-        low, high = self.times.middle_half
-        return (
-            f"| {self.name} | {self.layout} | {self.dtype} | {self.swapped} "
-            f"| {1e3 * median(self.times.a):.0f} | {1e3 * median(self.times.b):.0f} "
-            f"| **{self.times.ratio:.2f}** ({low:.2f} to {high:.2f}) "
-            f"| {a:.0f} | {b:.0f} | **{a / b:.2f}** |"
-        )
-
-
 HEAD = """\
 | model | maps | autocast | swapped | before, ms | after, ms | times faster | before, MB | after, MB | times less |
 |---|---|---|---:|---:|---:|---:|---:|---:|---:|"""
 
 
-def measure(name: str, layout: str, dtype: str, device: torch.device, rounds: int) -> Row:
-    """Measure one row."""
-    torch.manual_seed(0)
-    case = CASES[name]
-    model, x = case.measured().to(device), torch.randn(case.measured_shape, device=device)
-    if layout == "channels_last":
-        arranged = channels_last(x.dim())
-        model = model.to(memory_format=arranged)  # type: ignore[call-overload]
-        x = x.to(memory_format=arranged)
-    faster = copy.deepcopy(model)
-    report = accelerate(faster, save_memory=True)
-    steps = [_step(m, x, DTYPES[dtype]) for m in (model, faster)]
-    memory = [_peak(step, m, device) for step, m in zip(steps, (model, faster), strict=True)]
-    times = [[seconds(step, device) for step in steps] for _ in range(rounds + 1)][1:]
-    before, after = map(list, zip(*times, strict=True))
-    return Row(name, layout, dtype, len(report.swapped), Pair(before, after), Pair(memory[:1], memory[1:]))
-
-
-def _step(model: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    def step() -> None:
-        model.zero_grad(set_to_none=False)  # there before, and not of what a step needs
-        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-            value = loss(model, x)
-        value.backward()
-
-    return step
-
-
-def _peak(step: Callable[[], None], model: nn.Module, device: torch.device) -> float:
-    step()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        step()
-        return float(torch.cuda.max_memory_allocated(device) - before)
-    own = [tensor for p in model.parameters() for tensor in (p, p.grad) if tensor is not None]
-    with Alive([*own, *model.buffers()]) as alive:
-        step()
-    return float(alive.peak)
+def line(row: Row) -> str:
+    """Write a row as a line of the table."""
+    name, layout, dtype, swapped, before, after, faster, more, less, saved = row.cells.values()
+    low, high = row.times.middle_half
+    return (
+        f"| {name} | {layout} | {dtype} | {swapped} | {before:.0f} | {after:.0f} "
+        f"| **{faster:.2f}** ({low:.2f} to {high:.2f}) | {more:.0f} | {less:.0f} | **{saved:.2f}** |"
+    )
 
 
 def rows(names: list[str], device: torch.device, rounds: int) -> Iterator[Row]:
@@ -131,7 +65,7 @@ def main() -> None:
     device = torch.device(options.device)
     found = list(rows([name for name in CASES if options.only in name], device, options.rounds))
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    table = "\n".join([f"{date}, {machine()}.\n", HEAD, *map(str, found)])
+    table = "\n".join([f"{date}, {machine()}.\n", HEAD, *map(line, found)])
     print(table)
     if device.type == "cpu" and not options.only:
         PAGE.write_text(replaced(PAGE.read_text(), "models of others", table))

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from bench.others import with_torchvision, written_here
 
+LAYOUTS = ("contiguous", "channels_last")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What autocast computes in, by name."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -121,6 +125,9 @@ def loss(model: nn.Module, x: Tensor) -> Tensor:
     return torch.stack([y.to(exact).sin().square().mean() for y in outputs(model, x)]).sum()
 
 
-def channels_last(dimensions: int) -> torch.memory_format:
-    """The layout for maps of so many dimensions."""
-    return torch.channels_last if dimensions == 4 else torch.channels_last_3d
+def arranged(model: nn.Module, x: Tensor, layout: str) -> tuple[nn.Module, Tensor]:
+    """Lay a model's parameters and its input out as one of `LAYOUTS`."""
+    if layout == "contiguous":
+        return model, x
+    form = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    return model.to(memory_format=form), x.to(memory_format=form)  # type: ignore[call-overload]

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from bench.gpu.cases import Case, cases
 from bench.gpu.findings import Findings, read
 from bench.gpu.judging import poisoned, results
 from bench.gpu.page import write_page
-from bench.gpu.phases import compilation, operations
+from bench.gpu.phases import compilation, models, operations
 from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
@@ -137,6 +138,22 @@ def test_a_competitor_that_does_not_run_here_keeps_nothing_from_being_timed(sett
     operations.compare_with_others(findings, SimpleNamespace(rehearse=False, device=CPU))
     assert [line["operation"] for line in lines(setting)] == ["second"]
     assert "first: RuntimeError: libnvrtc.so.13 is missing" in setting.findings.read_text()
+
+
+def test_models_of_others_are_judged_and_what_is_not_there_is_told(setting, monkeypatch):
+    def errors(name, layout, dtype, device):
+        if name == "nnU-Net PlainConvUNet 2D":
+            raise ImportError("No module named 'dynamic_network_architectures'")
+        return (0.5 if name == "FC-DenseNet103" else 0.01), 0.01
+
+    monkeypatch.setattr(models, "CASES", ["nnU-Net PlainConvUNet 2D", "CycleGAN generator", "FC-DenseNet103"])
+    monkeypatch.setattr(models, "errors", errors)
+    monkeypatch.setattr(models, "measure", lambda *row: SimpleNamespace(cells={"times faster": 2.0}))
+    findings = Findings(setting.findings, "models")
+    models.run(findings, SimpleNamespace(rehearse=False, device=CPU, kernels=nullcontext, left=lambda: 100))
+    wrong = [line["model"] for line in lines(setting) if line["wrong"]]
+    assert (len(lines(setting)), wrong) == (8, 4 * ["FC-DenseNet103"])
+    assert write_page(setting, ["models"]) == (4, 1)
 
 
 def test_memory_is_poisoned_inside_only():

@@ -5,23 +5,21 @@ import copy
 import pytest
 import torch
 
-from bench.others.models import CASES, channels_last, loss, outputs
+from bench.others.agreement import errors
+from bench.others.models import CASES, LAYOUTS, arranged, loss, outputs
 from lorbms_fast.kernels import accelerate, restore
 
 STEPS = 5
+MISSING = "{}: pip install lorbms-fast[others]"
 
 
-def made(name, in_channels_last, dtype):
+def made(name, layout, dtype):
     torch.manual_seed(0)
     try:
         model = CASES[name].small().to(dtype)
     except ImportError as error:
-        pytest.skip(f"{error}: pip install lorbms-fast[others]")
-    x = torch.randn(CASES[name].small_shape, dtype=dtype)
-    if in_channels_last:
-        layout = channels_last(x.dim())
-        return model.to(memory_format=layout), x.to(memory_format=layout)
-    return model, x
+        pytest.skip(MISSING.format(error))
+    return arranged(model, torch.randn(CASES[name].small_shape, dtype=dtype), layout)
 
 
 def trained(model, x):
@@ -47,10 +45,10 @@ def trained(model, x):
     return found + list(model.state_dict().values())
 
 
-@pytest.mark.parametrize("in_channels_last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
-def test_it_learns_the_same(name, in_channels_last):
-    before, x = made(name, in_channels_last, torch.float64)
+def test_it_learns_the_same(name, layout):
+    before, x = made(name, layout, torch.float64)
     after = copy.deepcopy(before)
     names = list(after.state_dict())
     accelerate(after, save_memory=True)
@@ -64,23 +62,8 @@ def test_it_learns_the_same(name, in_channels_last):
 
 @pytest.mark.parametrize("name", CASES)
 def test_in_bfloat16_it_computes_the_same_but_for_rounding(name):
-    before, x = made(name, True, torch.float32)
-    exact = copy.deepcopy(before)
-    after = copy.deepcopy(before)
-    accelerate(after, save_memory=True)
-
-    def results(model, enabled):
-        """Gradients of the input and of what is no convolution's weight.
-
-        Those are, in torch 2.13, of memory that nobody wrote where a 3D convolution in bfloat16 reads maps of 2x2x2.
-        """
-        torch.manual_seed(0)
-        z = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            value = loss(model, z)
-        wanted = [z, *(p for p in model.parameters() if p.dim() == 1)]
-        return torch.cat([g.flatten() for g in torch.autograd.grad(value, wanted)])
-
-    truth = results(exact, False)
-    ours, theirs = ((results(model, True) - truth).norm() / truth.norm() for model in (after, before))
+    try:
+        ours, theirs = errors(name, "channels_last", "bfloat16", torch.device("cpu"))
+    except ImportError as error:
+        pytest.skip(MISSING.format(error))
     assert ours <= 1.5 * theirs + 0.01
