@@ -1,9 +1,11 @@
 """Activations that a norm can have behind it, by the names of `torch.nn.functional`."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lorbms_fast.kernels._common.dispatch import Impl, checked_impl
 
 ActivationName = Literal["identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh"]
 NAMES: tuple[str, ...] = get_args(ActivationName)
@@ -81,3 +83,29 @@ def of_layer(layer: nn.Module) -> Activation | None:
         return Activation("gelu_tanh" if layer.approximate == "tanh" else "gelu")
     names = {nn.ReLU: "relu", nn.SiLU: "silu", nn.Identity: "identity"}
     return Activation(names[type(layer)]) if type(layer) in names else None
+
+
+class NormAct(nn.Module):
+    """Mixin for a norm of torch's that computes the activation behind it, too; of maps of any number of dimensions."""
+
+    impl: Impl | None = None
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
+
+    def __init__(
+        self, num_features: int, activation: str | nn.Module = "relu", *, negative_slope: float | None = None,
+        impl: Impl | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, **options)
+        self.activation, self.negative_slope = named(activation, negative_slope)
+        self.impl = checked_impl(impl)
+
+    def _activation(self) -> Activation:
+        return Activation(self.activation, self.negative_slope)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 3:
+            raise ValueError(f"expected 3D input or more (got {input.dim()}D input)")
+
+    def extra_repr(self) -> str:
+        """Torch's, and the activation."""
+        return f"{super().extra_repr()}, {self._activation().described()}"

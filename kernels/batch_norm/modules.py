@@ -1,20 +1,18 @@
 """Drop-in batch norms with an activation behind them."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.activation import Activation, activate, named
-from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
+from lorbms_fast.kernels._common.activation import NormAct, activate
+from lorbms_fast.kernels._common.dispatch import select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.own_tensors import own
 from lorbms_fast.kernels.batch_norm.functional import run
 from lorbms_fast.kernels.batch_norm.fused import activated
 
 
-class BatchNormAct(nn.modules.batchnorm._BatchNorm):
+class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
     """Batch norm and the activation behind it in one, which keeps x for the backward; torch's two keep two tensors.
 
     >>> layer = BatchNormAct(3, "leaky_relu", negative_slope=0.2)
@@ -30,43 +28,16 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
         num_features: C, maps of the input.
         activation: `relu`, `leaky_relu`, `silu`, `gelu`, `gelu_tanh` or `identity`; or a layer of torch's that is one.
         negative_slope: of `leaky_relu`, 0.01 unless given; no other takes one.
-        eps: added to the variance.
-        momentum: of the running statistics; None averages all batches.
-        affine: scale and shift each map by parameters.
-        track_running_stats: as torch's.
-        device: of the parameters.
-        dtype: of the parameters.
-        bias: shift each map as well, if `affine`; False needs a torch whose own norm knows it.
         impl: form to run; None takes the one in force.
+        options: the others of `torch.nn.BatchNorm2d`, by name: `eps`, `momentum` (None averages all batches), `affine`,
+            `track_running_stats`, `device`, `dtype`; and `bias`, where torch's own norm knows it.
 
     Raises:
         ValueError: there is no such activation, or form.
     """
 
-    impl: Impl | None = None
     inplace = False
     """The activation may keep its result, which then nobody may change before the backward."""
-    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
-
-    def __init__(
-        self,
-        num_features: int,
-        activation: str | nn.Module = "relu",
-        *,
-        negative_slope: float | None = None,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        bias: bool = True,
-        impl: Impl | None = None,
-    ) -> None:
-        kwargs: dict[str, Any] = {"device": device, "dtype": dtype} | ({} if bias else {"bias": False})
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, **kwargs)
-        self.activation, self.negative_slope = named(activation, negative_slope)
-        self.impl = checked_impl(impl)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, *positions) -> the same, in its memory layout."""
@@ -83,7 +54,7 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
 
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
-        activation, training = Activation(self.activation, self.negative_slope), self.training
+        activation, training = self._activation(), self.training
         of_torch = torch.compiler.is_compiling() or transformed() or not input.numel() or self.eps <= 0
         if of_torch or not (training or (self.running_mean is None and self.running_var is None)):
             y = super().forward(input)
@@ -104,14 +75,6 @@ class BatchNormAct(nn.modules.batchnorm._BatchNorm):
             if self.momentum is None:
                 momentum = 1.0 / float(batches)
         return momentum
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 3:
-            raise ValueError(f"expected 3D input or more (got {input.dim()}D input)")
-
-    def extra_repr(self) -> str:
-        """Torch's, and the activation."""
-        return f"{super().extra_repr()}, {Activation(self.activation, self.negative_slope).described()}"
 
 
 class BatchNormAct2d(BatchNormAct, nn.BatchNorm2d):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.activation import IDENTITY, Activation, activate, named
+from lorbms_fast.kernels._common.activation import IDENTITY, Activation, NormAct, activate
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.own_tensors import own
@@ -24,12 +24,13 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
 
     impl: Impl | None = None
     """Form to run; None takes the one in force. Every form keeps the layout."""
+    activation, negative_slope = IDENTITY
+    __constants__ = [*nn.InstanceNorm2d.__constants__, "activation", "negative_slope"]  # noqa: RUF012
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
 
     def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.impl = checked_impl(impl)
-
-    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
 
     def _activation(self) -> Activation:
         return IDENTITY
@@ -56,7 +57,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             of_input, momentum = self.training or not self.track_running_stats, self.momentum
             momentum = 0.0 if momentum is None else momentum
             mean, var = self.running_mean, self.running_var
-            return F.instance_norm(input, mean, var, self.weight, self.bias, of_input, momentum, self.eps)
+            y = F.instance_norm(input, mean, var, self.weight, self.bias, of_input, momentum, self.eps)
+            return activate(y, self.activation, self.negative_slope)
         else:
             return self._in_some_form(input)
 
@@ -103,7 +105,7 @@ class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
     """
 
 
-class InstanceNormAct(_InstanceNorm):
+class InstanceNormAct(NormAct, _InstanceNorm):
     """Instance norm and the activation behind it in one, which keeps x for the backward; torch's two keep two tensors.
 
     >>> layer = InstanceNormAct(3, "leaky_relu", negative_slope=0.2, affine=True)
@@ -118,54 +120,13 @@ class InstanceNormAct(_InstanceNorm):
         num_features: C, maps of the input.
         activation: `relu`, `leaky_relu`, `silu`, `gelu`, `gelu_tanh` or `identity`; or a layer of torch's that is one.
         negative_slope: of `leaky_relu`, 0.01 unless given; no other takes one.
-        eps: added to the variance.
-        momentum: of the running statistics.
-        affine: scale and shift each map by parameters.
-        track_running_stats: as torch's.
-        device: of the parameters.
-        dtype: of the parameters.
-        bias: shift each map as well, if `affine`; False needs a torch whose own norm knows it.
         impl: form to run; None takes the one in force.
+        options: the others of `torch.nn.InstanceNorm2d`, by name: `eps`, `momentum`, `affine`, `track_running_stats`,
+            `device`, `dtype`; and `bias`, where torch's own norm knows it.
 
     Raises:
         ValueError: there is no such activation, or form.
     """
-
-    def __init__(
-        self,
-        num_features: int,
-        activation: str | nn.Module = "relu",
-        *,
-        negative_slope: float | None = None,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        bias: bool = True,
-        impl: Impl | None = None,
-    ) -> None:
-        kwargs: dict[str, Any] = {"device": device, "dtype": dtype} | ({} if bias else {"bias": False})
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, impl=impl, **kwargs)
-        self.activation, self.negative_slope = named(activation, negative_slope)
-
-    def _activation(self) -> Activation:
-        return Activation(self.activation, self.negative_slope)
-
-    def _apply_instance_norm(self, input: Tensor) -> Tensor:
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            of_input, momentum = self.training or not self.track_running_stats, self.momentum
-            momentum = 0.0 if momentum is None else momentum
-            mean, var = self.running_mean, self.running_var
-            y = F.instance_norm(input, mean, var, self.weight, self.bias, of_input, momentum, self.eps)
-            return activate(y, self.activation, self.negative_slope)
-        else:
-            return self._in_some_form(input)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 3:
-            raise ValueError(f"expected 3D input or more (got {input.dim()}D input)")
 
     def _get_no_batch_dim(self) -> int:
         return 0  # so that TorchScript takes no input to be one without a batch
@@ -177,10 +138,6 @@ class InstanceNormAct(_InstanceNorm):
         return self._apply_instance_norm(input)
 
     _recorded = leaf(_with_a_batch)
-
-    def extra_repr(self) -> str:
-        """Torch's, and the activation."""
-        return f"{super().extra_repr()}, {self._activation().described()}"
 
 
 class InstanceNormAct2d(InstanceNormAct, InstanceNorm2d):
