@@ -1,6 +1,6 @@
 """Work counted rather than timed: floating point operations, dispatched operations, bytes read and written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -71,14 +71,9 @@ def _pushes(of_blocks: int, times: Callable[..., int]) -> Callable[..., int]:
     return operations
 
 
-def _to_one_of_four(grad: Sequence[int], W: Sequence[int]) -> int:
-    """Operations of a gradient of a pooled 1x1 convolution by (O, C, 1, 1), given that of its result."""
-    return 2 * prod(grad) * W[1]
-
-
 def _to_input(grad: torch.Tensor, *args: Any, **_: Any) -> int:
-    """The same of its input: bfloat16 is multiplied by zeros, too."""
-    return (4 if grad.dtype == torch.bfloat16 else 1) * _to_one_of_four(grad.shape, args[2].shape)
+    """Operations of a pooled 1x1 convolution's gradient, by (O, C, 1, 1): bfloat16 is multiplied by zeros, too."""
+    return (8 if grad.dtype == torch.bfloat16 else 2) * grad.numel() * args[2].shape[1]
 
 
 _to_input._get_raw = True  # type: ignore[attr-defined]
@@ -90,12 +85,8 @@ _OURS = {
     torch.ops.lorbms_fast.winograd_backward_taps: _winograd(0, 2),
     torch.ops.lorbms_fast.dense_block_solve: _pushes(2, lambda *_: 1),
     torch.ops.lorbms_fast.dense_block_solve_transposed: _pushes(3, lambda *args: 1 + args[-1]),
-    torch.ops.lorbms_fast.linear: lambda x, W, *_, **__: 2 * prod(x) * W[0],
-    torch.ops.lorbms_fast.linear_backward_input: lambda grad, W, **_: 2 * prod(grad) * W[1],
     torch.ops.lorbms_fast.linear_backward_weight: lambda grad, x, **_: 2 * prod(grad) * x[1],
-    torch.ops.lorbms_fast.pooled_conv_forward: lambda x, W, *_, **__: 2 * prod(x) * W[0],
     torch.ops.lorbms_fast.pooled_conv_backward_input: _to_input,
-    torch.ops.lorbms_fast.pooled_conv_backward_taps: lambda grad, _, x, W, *__, **___: _to_one_of_four(grad, W),
 }
 
 

@@ -37,7 +37,7 @@ def take(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     )
 
 
-@cpp_op("linear(Tensor x, Tensor weight, Tensor bias) -> Tensor")
+@cpp_op("linear(Tensor x, Tensor weight, Tensor bias) -> Tensor", convolves=(0, 1))
 def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The result."""
     y = x.new_empty(len(x), len(weight))
@@ -45,7 +45,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y
 
 
-@cpp_op("linear_backward_input(Tensor grad, Tensor weight) -> Tensor")
+@cpp_op("linear_backward_input(Tensor grad, Tensor weight) -> Tensor", convolves=(0, 1))
 def backward_input(grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of x from that of the result, which is contiguous."""
     to_x = grad.new_empty(len(grad), weight.shape[1])

@@ -39,7 +39,7 @@ def take_back(x: Tensor, weight: Tensor, places: Tensor) -> bool:
     return places.dtype == torch.uint8 and in_lines and take(x, weight)
 
 
-@cpp_op("pooled_conv_forward(Tensor x, Tensor weight, Tensor bias, bool relu) -> (Tensor, Tensor)")
+@cpp_op("pooled_conv_forward(Tensor x, Tensor weight, Tensor bias, bool relu) -> (Tensor, Tensor)", convolves=(0, 1))
 def forward(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
     """The result of x, or of ReLU(x), and which of the four it was."""
     _, channels, height, width = x.shape
@@ -61,7 +61,10 @@ def backward_input(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu
     return to_x
 
 
-@cpp_op("pooled_conv_backward_taps(Tensor grad, Tensor places, Tensor x, Tensor weight, bool relu) -> (Tensor, Tensor)")
+@cpp_op(
+    "pooled_conv_backward_taps(Tensor grad, Tensor places, Tensor x, Tensor weight, bool relu) -> (Tensor, Tensor)",
+    convolves=(0, 3),
+)
 def backward_taps(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
     """Gradients of the weight, where x was convolved, or ReLU(x), and of the bias."""
     to_weight, to_bias = torch.empty_like(weight), weight.new_empty(len(weight))
