@@ -73,12 +73,13 @@ def resize_conv(x: Tensor, taps: Tensor) -> Tensor:
 def _launches(x: Tensor, O: int, *others: Tensor) -> list[slice]:
     """The samples of each launch: all, unless x or its O maps of twice the size are too large.
 
-    Samples may lie apart in memory, as those of a part of larger maps do: then what is between them counts, in x and in
-    others that are read.
+    Samples may lie apart in memory, as those of a part of larger maps do, and so may their values: then what is between
+    them counts, in x and in others that are read.
     """
     N, C, H, W = x.shape
     apart = (tensor.stride(0) for tensor in (x, *others) if N > 1)
-    most = (INDEXABLE - 1) // max(C * H * W, 4 * O * H * W, *apart)
+    reach = (1 + sum((n - 1) * by for n, by in zip(t.shape[1:], t.stride()[1:], strict=True)) for t in (x, *others))
+    most = (INDEXABLE - 1) // max(C * H * W, 4 * O * H * W, *apart, *reach)
     if not most:
         raise NotImplementedError(f"{tuple(x.shape)} to {O} maps of twice the size: 2^31 values or more of one sample")
     return [slice(first, first + most) for first in range(0, N, most)]

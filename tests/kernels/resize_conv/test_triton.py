@@ -45,6 +45,8 @@ def test_samples_that_lie_apart_are_numbered_with_what_is_between_them():
     assert len(in_triton._launches(x, 4)) == 1
     assert len(in_triton._launches(x, 4, grad)) == 3
     assert len(in_triton._launches(x[:1], 4, grad[:1])) == 1
+    with pytest.raises(NotImplementedError, match="of one sample"):  # whose maps lie 2^30 values apart
+        in_triton._launches(x[:1], 4, torch.empty(1, 4, 1 << 18, 64, 64, device="meta")[:, :, 0])
 
 
 def test_a_gradient_that_reaches_too_far_is_laid_together(monkeypatch):
