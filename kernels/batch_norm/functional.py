@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.activation import Activation, named
-from lorbms_fast.kernels._common.dispatch import Form, Impl, select_impl
+from lorbms_fast.kernels._common.activation import named
+from lorbms_fast.kernels._common.dispatch import Impl, select_impl
 from lorbms_fast.kernels.batch_norm import fused, reference
 
 
@@ -43,25 +43,6 @@ def batch_norm_act(
     Raises:
         ValueError: there is no such activation, or form; or one value of a channel has no variance.
     """
-    return run(
-        select_impl(impl, x), x, weight, bias, running_mean, running_var, momentum, eps,
-        named(activation, negative_slope), False,
-    )  # fmt: skip
-
-
-def run(
-    form: Form,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    momentum: float,
-    eps: float,
-    activation: Activation,
-    inplace: bool,
-) -> Tensor:
-    """Normalize and activate in one form; `triton` is torch's own operations, which call cuDNN."""
-    if form == "reference":
-        return reference.batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, activation)
-    return fused.batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, activation, inplace)
+    form = reference if select_impl(impl, x) == "reference" else fused  # `triton` is torch's own, which calls cuDNN
+    how = named(activation, negative_slope)
+    return form.batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, how)

@@ -8,8 +8,7 @@ from lorbms_fast.kernels._common.activation import NormAct, activate
 from lorbms_fast.kernels._common.dispatch import select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.own_tensors import own
-from lorbms_fast.kernels.batch_norm.functional import run
-from lorbms_fast.kernels.batch_norm.fused import activated
+from lorbms_fast.kernels.batch_norm import fused, reference
 
 
 class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
@@ -58,13 +57,16 @@ class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
         of_torch = torch.compiler.is_compiling() or transformed() or not input.numel() or self.eps <= 0
         if of_torch or not (training or (self.running_mean is None and self.running_var is None)):
             y = super().forward(input)
-            return activation(y) if of_torch else activated(y, activation, self.inplace)
+            return activation(y) if of_torch else fused.activated(y, activation, self.inplace)
         self._check_input_dim(input)
         weight, bias, mean, var = own(self, "weight"), own(self, "bias"), None, None
         if training and self.track_running_stats:
             mean, var = own(self, "running_mean"), own(self, "running_var")
         form = select_impl(self.impl, input)
-        return run(form, input, weight, bias, mean, var, self._counted(), self.eps, activation, self.inplace)
+        options = weight, bias, mean, var, self._counted(), self.eps, activation
+        if form == "reference":
+            return reference.batch_norm(input, *options)
+        return fused.batch_norm(input, *options, self.inplace)
 
     def _counted(self) -> float:
         """Count a batch; its share in the running statistics."""
