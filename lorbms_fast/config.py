@@ -20,8 +20,13 @@ from lorbms_fast.variants import VARIANTS
 
 LONGEST = 16 << 10
 """Max. bytes of a settings file, ten times what all settings take: nonsense may take the square of its length."""
-UNKNOWN = {"unexpected_keyword_argument": "there is no such setting"}
-"""What pydantic says of a setting that does not exist, and what is said in its place."""
+SAID = {
+    "unexpected_keyword_argument": "there is no such setting",
+    "dataclass_type": "should be a table of settings",
+    "tuple_type": "should be a list",
+    "missing": "is missing",
+}
+"""What is said of a setting in place of pydantic's words, which are those of Python."""
 SHOWN = 80
 """Max. characters of a wrong value in a message."""
 
@@ -36,19 +41,28 @@ def _formerly(old: str, new: str) -> BeforeValidator:
     return BeforeValidator(lambda value: new if value == old else value)
 
 
+def _no_truth_value(value: object) -> object:
+    """Refuse true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
 Kernels = Literal["auto", "triton", "torch"]
 Impl = Annotated[Literal["reference", "fast"], _formerly("torch", "fast")]
 """Form of networks and iteration."""
 BatchNorm = Annotated[Literal["per-process", "synchronized"], _formerly("synchronised", "synchronized")]
 OnDivergence = Annotated[Literal["stop", "rollback"], _formerly("skip", "rollback")]
-Natural = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=1, le=65_536)]
-Even = Annotated[int, Field(ge=2, le=65_536, multiple_of=2)]
-Layers = Annotated[int, Field(ge=1, le=1000)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+Real = Annotated[float, BeforeValidator(_no_truth_value)]
+Natural = Annotated[Whole, Field(ge=0)]
+Count = Annotated[Whole, Field(ge=1)]
+Size = Annotated[Whole, Field(ge=1, le=65_536)]
+Even = Annotated[Whole, Field(ge=2, le=65_536, multiple_of=2)]
+Layers = Annotated[Whole, Field(ge=1, le=1000)]
+Weight = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[Real, Field(ge=0, lt=1)]
 
 
 def _known_variant(name: str) -> str:
@@ -77,7 +91,7 @@ class ModelConfig:
     classifier: Part = "thesis"
     """Variant whose classifier is used."""
 
-    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 64
+    image_size: Annotated[Whole, Field(ge=32, le=4096, multiple_of=32)] = 64
     """Side of the square images in pixels, a multiple of 32."""
     stem: Size = 48
     """Maps of the encoder's first convolution."""
@@ -316,7 +330,7 @@ def describe(error: ValidationError, as_options: bool = False, within: str = "")
         (
             ".".join(str(part) for part in one["loc"] if not (as_options and isinstance(part, int))),
             _shown(one["input"]),
-            UNKNOWN.get(one["type"], one["msg"].removeprefix("Value error, ")),
+            SAID.get(one["type"], one["msg"].removeprefix("Value error, ")),
         )
         for one in error.errors()
     ]
