@@ -98,6 +98,8 @@ class ImageStore:
                 raise ValueError("its files and checksums do not agree")
             if side < 1 or min(counts.values(), default=0) < 0:
                 raise ValueError(f"it has images of {side} px, {counts} in its files")
+        except PermissionError as error:
+            raise UserError(f"{path / FACTS} cannot be read ({error.strerror}): change its permissions") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path / FACTS} cannot be read ({reason}): {again}") from error

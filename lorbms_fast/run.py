@@ -108,6 +108,8 @@ class Run:
             facts = json.loads(path.read_text())
             found, store = {name: facts.get(name, "absent") for name in FORMAT}, Path(facts["store"])
             digests = [None if facts.get(of) is None else str(facts[of]) for of in ("images", "neighbours")]
+        except PermissionError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): change its permissions") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{folder} is not a run: name a folder that `lorbms-fast train` wrote") from error
         if found != FORMAT:

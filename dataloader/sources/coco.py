@@ -40,7 +40,7 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     if none is there, in every folder below. Raises UserError if none is there either, or the file is none of COCO's.
     """
     content = _read(annotations)
-    images, unusable = _usable(content["images"])
+    images, unusable = usable_images(content["images"])
     _check_some(images, unusable, annotations)
     names_in = cache(_names_in)
     places, several = _places(root, annotations, [image["file_name"] for image in images.values()], names_in)
@@ -102,7 +102,8 @@ def part_of(path: Path) -> Part | None:
     return "test" if plain & {"test", "testing", "test-dev", "testdev"} else None
 
 
-def _usable(entries: list[Any]) -> tuple[dict[int, dict[str, Any]], list[Skipped]]:
+def usable_images(entries: list[Any]) -> tuple[dict[int, dict[str, Any]], list[Skipped]]:
+    """Sort a file's images into those that can be used, by their ids, and the others."""
     usable: dict[int, dict[str, Any]] = {}
     unusable = []
     for number, entry in enumerate(entries):
@@ -146,7 +147,7 @@ def _unusable_id(identity: Any, name: str, usable: dict[int, dict[str, Any]]) ->
         return f"gives {shown(name)} no id"
     if isinstance(identity, int) and abs(identity) > LARGEST:
         return f"gives {shown(name)} an id of {len(str(abs(identity))):,} digits, a number too long"
-    if _whole(identity) is None:
+    if whole(identity) is None:
         kind = "a text," if isinstance(identity, str) else "which is"
         return f"gives {shown(name)} the id {shown(repr(identity))}, {kind} not a whole number"
     if identity < 0:
@@ -156,7 +157,7 @@ def _unusable_id(identity: Any, name: str, usable: dict[int, dict[str, Any]]) ->
     return None
 
 
-def _whole(number: Any) -> int | None:
+def whole(number: Any) -> int | None:
     """Convert a whole JSON number of up to 64 bits to int: 3 and 3.0 are the same to JSON."""
     if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= LARGEST:
         return None
@@ -164,7 +165,7 @@ def _whole(number: Any) -> int | None:
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = (_whole(image.get(side)) for side in ("width", "height"))
+    width, height = (whole(image.get(side)) for side in ("width", "height"))
     return (width, height) if width and height and min(width, height) > 0 else None
 
 
@@ -283,10 +284,10 @@ def _boxes(annotations: list[Any], images: dict[int, dict[str, Any]]) -> tuple[l
     boxes: list[dict[str, Any]] = []
     of_none, no_box = [], []
     for number, one in enumerate(annotations):
-        identity = _whole(one.get("image_id")) if isinstance(one, dict) else None
+        identity = whole(one.get("image_id")) if isinstance(one, dict) else None
         if identity not in images:
             of_none.append((number, one))
-        elif _is_box(one):
+        elif is_box(one):
             boxes.append({"id": len(boxes), "image_id": identity})
         else:
             no_box.append((number, one))
@@ -303,7 +304,8 @@ def _boxes(annotations: list[Any], images: dict[int, dict[str, Any]]) -> tuple[l
     return boxes, notes
 
 
-def _is_box(annotation: dict[str, Any]) -> bool:
+def is_box(annotation: dict[str, Any]) -> bool:
+    """Check that an annotation has a box: four finite numbers, not empty, and not a crowd's."""
     box = annotation.get("bbox")
     if annotation.get("iscrowd") or not isinstance(box, list) or len(box) != 4:
         return False

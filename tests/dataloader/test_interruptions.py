@@ -22,10 +22,11 @@ from lorbms_fast.cli import main
 from lorbms_fast.dataloader import prepare as module
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
-from lorbms_fast.dataloader.sources import of_folder
+from lorbms_fast.dataloader.sources import layout_of, of_folder
 from lorbms_fast.dataloader.store import ImageStore, damaged
 from lorbms_fast.errors import UserError
 from lorbms_fast.photos import shipped
+from lorbms_fast.run import Run
 
 IN_A_SHARD = 400_000 // (3 * 64 * 64 * 3)
 PREPARE = """
@@ -272,21 +273,34 @@ def test_everything_that_turns_up_among_photographs(decoder, zoo, tmp_path, caps
     assert not any(bad for _, bad in damaged(store))
 
 
-def test_a_folder_that_cannot_be_read_is_named():
+@pytest.mark.parametrize(
+    ("secret", "read"),
+    [
+        ("secret/", of_folder),  # a folder in it
+        ("", layout_of),  # the folder itself
+        ("store.json", ImageStore.open),
+        ("run.json", Run.open),
+    ],
+)
+def test_what_may_not_be_read_is_named(secret, read):
     parent = Path(tempfile.mkdtemp())
     parent.chmod(0o755)
-    secret = parent / "photos" / "secret"
-    secret.mkdir(parents=True)
-    secret.chmod(0)
+    (parent / "photos").mkdir()
+    hidden = parent / "photos" / secret
+    if secret.endswith("/"):
+        hidden.mkdir()
+    elif secret:
+        hidden.touch()
+    hidden.chmod(0)
     user = os.geteuid()
     try:
         if user == 0:
             os.seteuid(65534)  # root may read everything
-        with pytest.raises(UserError, match=r"secret cannot be read \(Permission denied\): change its permissions"):
-            of_folder(parent / "photos")
+        with pytest.raises(UserError, match=rf"{hidden} cannot be read \(Permission denied\): change its permissions"):
+            read(parent / "photos")
     finally:
         os.seteuid(user)
-        secret.chmod(0o700)
+        hidden.chmod(0o700)
         shutil.rmtree(parent)
 
 

@@ -1,5 +1,6 @@
 """Objects in the quadrants of a store's images, by the annotations of COCO."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.dataloader.sources.coco import find_annotations, read_json
+from lorbms_fast.dataloader.sources.coco import find_annotations, is_box, read_json, usable_images, whole
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 
@@ -32,8 +33,9 @@ class QuadrantObjects:
 def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> QuadrantObjects:
     """Find the category whose box covers most of each quadrant of each image of a store.
 
-    Boxes follow the image's crop and mirroring. Crowds do not count. The annotations, instances_*.json, are by default
-    looked for beside the store's photographs. Raises NoAnnotations if there is no file or it speaks of none of the
+    Boxes follow the image's crop and mirroring. What `prepare` does not count as a box does not count here, nor a box
+    of no listed image or category. The annotations, instances_*.json, are by default looked for beside the store's
+    photographs. Raises NoAnnotations if there is no file or it speaks of none of the
     store's images, another UserError if it cannot be read or is none of COCO's.
     """
     path = annotations or find_annotations(store.root) or find_annotations(store.root.parent)
@@ -43,15 +45,17 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
     if not isinstance(content, dict):
         raise UserError(f"{path} is no instances file of COCO: name another")
     try:
-        categories = {category["id"]: category["name"] for category in content["categories"]}
-        names = {image["id"]: Path(image["file_name"]) for image in content["images"]}
-        boxes: dict[Path, list[tuple[int, list[float]]]] = {name: [] for name in names.values()}
+        categories = {category["id"]: str(category["name"]) for category in content["categories"]}
         numbers = {identity: number for number, identity in enumerate(sorted(categories))}
-        for one in content["annotations"]:
-            if not one.get("iscrowd"):
-                boxes[names[one["image_id"]]].append((numbers[one["category_id"]], [float(v) for v in one["bbox"]]))
-    except (KeyError, TypeError, ValueError) as error:
+        images, _ = usable_images(content["images"])
+        marked = [one for one in content["annotations"] if isinstance(one, dict) and is_box(one)]
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no instances file of COCO ({error!r} is amiss): name another") from error
+    boxes: dict[Path, list[tuple[int, list[float]]]] = {Path(image["file_name"]): [] for image in images.values()}
+    for one in marked:
+        image, category = whole(one.get("image_id")), one.get("category_id")
+        if image in images and isinstance(category, Hashable) and category in numbers:
+            boxes[Path(images[image]["file_name"])].append((numbers[category], one["bbox"]))
     called: dict[str, list[Path]] = {}
     for name in boxes:
         called.setdefault(name.name, []).append(name)

@@ -1,8 +1,10 @@
 """COCO's annotations: names of files, boxes."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from lorbms_fast.dataloader.sources import photographs_in
+from lorbms_fast.evaluation.datasets.quadrant_objects import NoAnnotations, read_quadrant_objects
 from tests.fuzz.material import as_json, picture, prepared
 from tests.fuzz.reader import Reader
 
@@ -24,7 +26,7 @@ def seeds() -> list[bytes]:
 
 
 def read(data: bytes, folder: Path) -> None:
-    """List the images and prepare them; a secret beside the folder must stay unread."""
+    """List the images, prepare them and find their objects; a secret beside the folder must stay unread."""
     root = folder / "coco"
     (root / FILE).parent.mkdir(parents=True)
     (root / FILE).write_bytes(data)
@@ -34,7 +36,8 @@ def read(data: bytes, folder: Path) -> None:
     listing = photographs_in(root, "coco")
     for photograph in listing.photographs:
         assert (root / photograph.place.path).resolve().is_relative_to(root)
-    prepared(listing, root)
+    with suppress(NoAnnotations):  # of the pictures that are left
+        read_quadrant_objects(prepared(listing, root), root / FILE)
 
 
 READER = Reader("coco", read, seeds, ("instances_train2017.json", "coco"), documents, as_json)

@@ -66,6 +66,15 @@ def test_labels_of_a_store(versions, tmp_path):
         np.testing.assert_array_equal(found.labels[rows[f"photo06_{version}"]], [0, 0, -1, -1])
 
 
+def test_annotations_that_are_no_boxes_do_not_spoil_the_others(versions, tmp_path):
+    box = {"image_id": 4, "category_id": 7, "bbox": [0, 0, 200, 200]}
+    odd = [3, {}, box | {"image_id": 99}, box | {"image_id": "4"}, box | {"category_id": 8}, box | {"category_id": []}]
+    odd += [box | {"bbox": of} for of in ([], [0, 0, 200], None, ["0", 0, 9, 9], [float("nan"), 0, 9, 9])]
+    path = tmp_path / "instances.json"
+    alone = read_quadrant_objects(versions, write(path, [box]))
+    np.testing.assert_array_equal(read_quadrant_objects(versions, write(path, [box, *odd])).labels, alone.labels)
+
+
 def test_composed_scenes_have_their_objects(composed_store):
     found = read_quadrant_objects(composed_store, None)
     assert len(found.classes) == 10
@@ -99,6 +108,7 @@ def test_mistakes(versions, tmp_path):
     (tmp_path / "half.json").write_text('{"images": [')
     with pytest.raises(UserError, match="is not JSON"):
         read_quadrant_objects(versions, tmp_path / "half.json")
-    (tmp_path / "other.json").write_text('{"images": [{"name": 1}]}')
-    with pytest.raises(UserError, match="no instances file"):
-        read_quadrant_objects(versions, tmp_path / "other.json")
+    for other in ('{"images": [{"name": 1}]}', '{"categories": [1], "images": [], "annotations": []}'):
+        (tmp_path / "other.json").write_text(other)
+        with pytest.raises(UserError, match="no instances file"):
+            read_quadrant_objects(versions, tmp_path / "other.json")
