@@ -4,7 +4,6 @@ A new source is a module with a function that makes a `Listing`, a name in `Layo
 """
 
 from collections.abc import Callable
-from os.path import isdir  # that of a folder that may not be entered is no; pathlib's raises
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +31,7 @@ def layout_of(root: Path) -> Layout:
         return "coco"
     if next(root.glob("*_X.bin"), None):
         return "stl10"
-    if isdir(root / VOC_IMAGES) or next(root.glob(f"VOC*/{VOC_IMAGES}"), None):
+    if any(path.is_dir() for pattern in (VOC_IMAGES, f"VOC*/{VOC_IMAGES}") for path in root.glob(pattern)):
         return "voc"
     if not root.is_dir():
         return "folder"
