@@ -33,6 +33,7 @@ def no_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if _knows(device) else nullcontext()
 
 
+@torch.compiler.assume_constant_result  # torch 2.11's compiler cannot look inside
 def _knows(device: str) -> bool:
     """Say whether the device has autocast; `meta` has none."""
     return torch.amp.is_autocast_available(device)
