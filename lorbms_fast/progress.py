@@ -2,14 +2,41 @@
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import Any
 
 import tqdm as plain
 
 BETWEEN_LINES = 60.0
 """Seconds between two lines in a log."""
+
+
+@contextmanager
+def at_work(doing: str) -> Iterator[None]:
+    """Show a spinner beside what is being done; in a log, a line when it begins and one a minute while it lasts."""
+    if sys.stderr.isatty():
+        from rich.console import Console  # which the layers alone do without
+
+        with Console(stderr=True).status(doing):
+            yield
+        return
+    over, began = Event(), time.monotonic()
+
+    def tell() -> None:
+        with suppress(OSError):  # a full disk under a log ends no work
+            print(doing, file=sys.stderr, flush=True)
+            while not over.wait(BETWEEN_LINES):
+                print(f"{doing} ({time.monotonic() - began:.0f} s so far)", file=sys.stderr, flush=True)
+
+    teller = Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
 
 
 class tqdm(plain.tqdm):  # noqa: N801

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 
 from lorbms_fast.atomic_io import atomic_folder, check_room
 from lorbms_fast.checkpoint import save_tensors
@@ -19,6 +18,7 @@ from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.errors import UserError
 from lorbms_fast.export.generator import Generator, Transfer, plain_generator
 from lorbms_fast.kernels import use_impl
+from lorbms_fast.progress import at_work
 from lorbms_fast.run import Run
 from lorbms_fast.tiles import is_grid
 
@@ -59,7 +59,7 @@ def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: N
     tensors = generator.tensors()
     size = sum(tensor.nbytes for tensor in tensors.values())
     check_room(out, FORMS * size, "the networks' files", "make room")
-    status = Console(stderr=True).status("exporting and checking: about a minute")
+    status = at_work("exporting and checking: about a minute")
     # The networks of variants have no plain form of their own, and no other program knows our fast operations.
     with status, use_impl("reference"), atomic_folder(out) as partial:
         facts = {"iteration": generator.iteration, "model": vars(generator.config)}

@@ -12,6 +12,7 @@ from rich.table import Table
 from lorbms_fast.config import Count, Precision, Rate, preset_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.progress import at_work
 
 if TYPE_CHECKING:
     from lorbms_fast.measurement.gpus import Gpu
@@ -75,7 +76,7 @@ def _predict(chosen: list["Gpu"], present: "Gpu | None", settings: dict[str, Any
     from lorbms_fast.measurement.plan import OF_PEAK, REPLAYED, count_iteration, predict
 
     model, batch_size, precision = preset_named(settings["preset"]).model, settings["batch_size"], settings["precision"]
-    with Console(stderr=True).status("counting what an iteration does: half a minute"):
+    with at_work("counting what an iteration does: half a minute"):
         iteration = count_iteration(model, batch_size, precision)
         # With few images parameters and their gradients are most of the peak, and what an image adds does not show.
         two = [(n, count_iteration(model, n, precision).peak_bytes) for n in (24, 36)]

@@ -13,6 +13,7 @@ from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.profiled import launched, profiled
 from lorbms_fast.measurement.step import captured_step, step
+from lorbms_fast.progress import at_work
 
 
 def profile(
@@ -55,7 +56,7 @@ def profile(
     else:
         one_iteration = step(impl, model, batch_size, arithmetic, where)
     note = {"preset": preset, "batch_size": batch_size, "precision": arithmetic}
-    with Console(stderr=True).status("profiling: about a minute on a CPU"):
+    with at_work("profiling: about a minute on a CPU"):
         seen, found = profiled(one_iteration, where, iterations, note)
     with atomic_write(out) as partial:
         found.export_chrome_trace(str(partial))

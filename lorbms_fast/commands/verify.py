@@ -15,6 +15,7 @@ from lorbms_fast.engine.precision import chosen_precision
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.measurement.step import forms_of_an_iteration
+from lorbms_fast.progress import at_work
 from lorbms_fast.verification.forward import fill_checks, forward_checks
 from lorbms_fast.verification.golden import SHIPPED, Golden
 from lorbms_fast.verification.gradients import gradient_checks
@@ -54,7 +55,7 @@ def verify(
     console = Console()
     table = Table("quantity", "error", "allowed", "verdict", title=f"{golden}: impl {impl}, {dtype}")
     failed = 0
-    with console.status("computing"):
+    with at_work("comparing with the author's numbers: a minute or two"):
         for stage in (
             fill_checks(numbers),
             operation_checks(numbers, impl),

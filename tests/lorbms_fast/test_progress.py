@@ -3,8 +3,10 @@
 import errno
 import io
 import os
+import time
 
-from lorbms_fast.progress import tqdm
+from lorbms_fast import progress
+from lorbms_fast.progress import at_work, tqdm
 
 
 def test_a_log_gets_lines():
@@ -28,3 +30,18 @@ def test_a_full_disk_under_a_log_ends_no_work():
     with tqdm(total=3, file=Full()) as bar:
         bar.update(3)
     assert bar.n == 3
+
+
+def test_a_log_hears_of_work_that_has_no_bar(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "BETWEEN_LINES", 0.01)
+    with at_work("counting"):
+        time.sleep(0.1)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "counting"
+    assert others[0] == "counting (0 s so far)"
+
+
+def test_work_goes_on_where_nobody_can_be_told(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Full())
+    with at_work("counting"):
+        pass
