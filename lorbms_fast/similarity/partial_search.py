@@ -72,6 +72,10 @@ class PartialSearch:
         with atomic_write(self.folder / "done") as partial:
             partial.write_text(str(images))
 
+    def forget_done(self) -> None:
+        """Forget how many images' features are written: features of another search are about to take their place."""
+        (self.folder / "done").unlink(missing_ok=True)
+
     def load(self, name: str, settings: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
         """Load a result that was saved under the same settings, if there is one; UserError where it is damaged."""
         path = self.folder / f"{name}.npz"

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import threading
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from lorbms_fast.cli import main
+from lorbms_fast.commands import neighbours
 from lorbms_fast.dataloader import neighbour_table
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.parquet import read_rows
@@ -440,3 +442,22 @@ def test_extractors_say_what_they_need(tmp_path):
         load_extractor("descriptor", tmp_path, cpu)
     with pytest.raises(UserError, match="is missing"):
         load_extractor("timm:resnet18", tmp_path / "absent.pth", cpu)
+
+
+def test_features_that_a_cluster_leaves_are_not_taken_for_those_of_the_search_before(store, monkeypatch):
+    work = PartialSearch(store.path / "neighbours.partial")
+    work.folder.mkdir()
+    work.begin({"store": store.digest, "features": "descriptor", "weights": ""})
+    work.features(len(store), 8)
+    work.note_done(len(store))
+
+    def killed(*arguments: object) -> None:
+        np.save(work.features_file, np.ones((4, len(store), 8), np.float32))
+        raise UserError("killed: run it again")
+
+    modules = {"lorbms_fast.cluster.neighbours": SimpleNamespace(search_on_cluster=killed)}
+    modules["lorbms_fast.cluster.tasks"] = SimpleNamespace(connected=lambda cluster: nullcontext())
+    monkeypatch.setattr(neighbours, "import_module", modules.__getitem__)
+    with pytest.raises(SystemExit):
+        main(["neighbours", str(store.path), "--features", "encoder", "--cluster", "ray"])
+    assert work.done == 0
