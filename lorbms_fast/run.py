@@ -6,6 +6,7 @@ Batches are functions of their number and nothing else is random: there are no g
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from lorbms_fast import checkpoint
-from lorbms_fast.atomic_io import atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock
+from lorbms_fast.atomic_io import LOCK, atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock
 from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.neighbour_table import digest_of_neighbours
 from lorbms_fast.dataloader.store import FACTS, ImageStore
@@ -85,8 +86,20 @@ class Run:
         if str(self.folder).encode(errors="replace").decode() != str(self.folder):
             raise UserError(f"{self.folder} is not UTF-8, as safetensors wants names: choose another --out")
 
+    def withdraw(self) -> None:
+        """Remove what `create` wrote, where there is nothing to lose and no other process trains it."""
+        with suppress(UserError), exclusive_lock(self.folder, f"is training {self.folder}"):
+            if not self._has_begun():
+                for name in ("run.json", "config.json", LOCK):
+                    (self.folder / name).unlink(missing_ok=True)
+                with suppress(OSError):  # the folder was there, with other things in it
+                    self.folder.rmdir()
+
+    def _has_begun(self) -> bool:
+        return bool(self.checkpoints()) or (self.folder / "metrics.jsonl").exists()
+
     def _check_new(self) -> None:
-        if (self.folder / "run.json").exists() and (self.checkpoints() or (self.folder / "metrics.jsonl").exists()):
+        if (self.folder / "run.json").exists() and self._has_begun():
             raise UserError(
                 f"{self.folder} is a run already: continue it with --resume {self.folder}, or choose another --out"
             )

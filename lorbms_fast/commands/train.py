@@ -103,7 +103,12 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             else:
                 images = ImageStore.open(store)
                 run = _new(out, world, lambda folder: Run.create(folder, settings, images.path))
-            run_training(replace(run, config=settings), images, world, other_images, retune)
+            try:
+                run_training(replace(run, config=settings), images, world, other_images, retune)
+            except UserError:
+                if world.first and resume is None:
+                    run.withdraw()  # settings that cannot be leave no run that cannot be trained
+                raise
 
     return flowing(train)
 

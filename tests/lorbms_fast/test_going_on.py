@@ -228,3 +228,20 @@ def test_an_interruption_is_told_and_ends_with_its_status(run, monkeypatch, caps
     assert ended.value.code == 130
     assert "stopped after iteration 3: go on with" in capsys.readouterr().out
     assert iterations(run)[-1] == 3
+
+
+@pytest.mark.parametrize("there", [None, "notes.txt", "checkpoints"])
+def test_settings_that_cannot_be_leave_no_run(there, store, tmp_path, capsys):
+    (tmp_path / "tiny.json").write_text(to_json(TINY))
+    out = tmp_path / "run"
+    if there:
+        (out / there).mkdir(parents=True)
+    refusal = refused(capsys, store.path, "--out", out, "--config", tmp_path / "tiny.json", "--batch-size", 10_000)
+    assert "10000" in refusal.replace(",", "")
+    assert ([path.name for path in out.iterdir()] if out.exists() else None) == ([there] if there else None)
+
+
+def test_a_run_that_has_begun_is_not_withdrawn(run):
+    before = sorted(run.iterdir())
+    Run.open(run).withdraw()
+    assert sorted(run.iterdir()) == before
