@@ -1,7 +1,11 @@
-"""The 3x3 convolution of a layer's activated maps and its gradients: Winograd's, or torch's.
+"""The 3x3 convolution of what a layer's norm and ReLU make of maps, and its gradients: Winograd's, or torch's.
 
-Maps are channels_last. Weights have the maps' dtype or float32, whose gradients they get. There is no autograd here.
+Maps are channels_last, perhaps some of wider ones. Weights have the maps' dtype or float32, whose gradients they get.
+There is no autograd here.
 """
+
+from functools import cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -9,39 +13,108 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
+from lorbms_fast.kernels.densenet_block.passes import Norm
 
 _ONES = [1, 1]
+_FEW, _NARROW = 256, 48
 
 
-def convolution(a: Tensor, W: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `W * a + bias`, (N, O, H, W)."""
-    if not _takes(a, W):
-        return F.conv2d(a, W.to(a.dtype), None if bias is None else bias.to(a.dtype), padding=1)
-    y = new_maps(a, len(W), *a.shape[2:])
-    cpp.conv(a, W, bias, y, _ONES, False, False)
-    return y
+def convolution(does: ModuleType, x: Tensor, norm: Norm, W: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """Write `W * ReLU(norm(x)) + bias`.
+
+    Args:
+        does: passes that take x.
+        x: (N, C, H, W).
+        norm: of its channels.
+        W: (O, C, 3, 3).
+        bias: (O,).
+        out: (N, O, H, W).
+    """
+    if _takes(x, W):
+        cpp.norm_conv(x, norm[:4], norm.eps, W, bias, out)
+    else:
+        a = _activated(does, x, norm)
+        out.copy_(F.conv2d(a, W.to(a.dtype), None if bias is None else bias.to(a.dtype), padding=1))
 
 
-def convolution_backward(
-    grad: Tensor, a: Tensor, W: Tensor, to_W: bool, to_bias: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Gradients of a, and of W and the bias where they are asked for; others are None, or not."""
-    if not _takes(a, W):
-        asked = [True, to_W, to_bias]
-        result: tuple[Tensor, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
-            grad, a, W.to(a.dtype), [len(W)], _ONES, _ONES, _ONES, False, [0, 0], 1, asked
-        )
-        return result
-    to_a = new_maps(a, *a.shape[1:])
-    cpp.backward_input(grad, W, to_a, _ONES)
+def backward_weight(
+    does: ModuleType, grad: Tensor, x: Tensor, norm: Norm, W: Tensor, to_W: bool, to_bias: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Compute gradients of W and of the bias where they are asked for; others are None, or not."""
+    if not _takes(x, W):
+        a = _activated(does, x, norm) if to_W else x
+        _, of_W, of_bias = _backward(grad, a, W, [False, to_W, to_bias])
+        return of_W, of_bias
     sums = grad.new_empty(len(W), dtype=torch.float32) if to_bias else None
     if not to_W:
-        return to_a, None, None if sums is None else torch.sum(grad, (0, 2, 3), dtype=torch.float32, out=sums)
+        return None, None if sums is None else torch.sum(grad, (0, 2, 3), dtype=torch.float32, out=sums)
     taps = torch.empty_like(W)
-    cpp.backward_taps(grad, a, taps, _ONES, False, cpp.PLAIN, sums)
-    return to_a, taps, sums
+    cpp.norm_backward_taps(grad, x, norm[:4], norm.eps, taps, sums)
+    return taps, sums
 
 
-def _takes(a: Tensor, W: Tensor) -> bool:
+def backward_input(grad: Tensor, x: Tensor, W: Tensor) -> Tensor:
+    """Compute the gradient of what is convolved, `ReLU(norm(x))`."""
+    if not _takes(x, W):
+        return _backward(grad, x, W, [True, False, False])[0]
+    to_a = new_maps(x, *x.shape[1:])
+    cpp.backward_input(grad, W, to_a, _ONES)
+    return to_a
+
+
+def backward_norm(
+    does: ModuleType,
+    grad: Tensor,
+    x: Tensor,
+    norm: Norm,
+    W: Tensor,
+    sum_g: Tensor,
+    sum_along: Tensor,
+    add_to: Tensor,
+) -> None:
+    """Do as `passes.sums` with the gradient of `ReLU(norm(x))`; `add_to` has x's strides."""
+    if _takes(x, W):
+        cpp.norm_backward_input(grad, x, norm[:4], norm.eps, W, add_to, sum_g, sum_along)
+    else:
+        to_a, of_x, to_x = map(_matrix, (backward_input(grad, x, W), x, add_to))
+        does.sums(to_a.contiguous(), of_x, norm, sum_g, sum_along, to_x)
+
+
+def _activated(does: ModuleType, x: Tensor, norm: Norm) -> Tensor:
+    a = new_maps(x, *x.shape[1:])
+    does.norm_relu(_matrix(x), norm, _matrix(a))
+    return a
+
+
+def _backward(grad: Tensor, a: Tensor, W: Tensor, asked: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        grad, a, W.to(a.dtype), [len(W)], _ONES, _ONES, _ONES, False, [0, 0], 1, asked
+    )
+    return result
+
+
+def _matrix(maps: Tensor) -> Tensor:
+    """A row for each position: in the same memory if the maps are channels_last."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _takes(x: Tensor, W: Tensor) -> bool:
+    return cpp.LOOPS.take(x) and faster(x, W)
+
+
+def faster(x: Tensor, W: Tensor) -> bool:
+    """Would loops, where there are some, convolve channels_last maps of x's size and dtype in less time than torch?"""
     lies = W.is_contiguous() or W.is_contiguous(memory_format=torch.channels_last)
-    return lies and cpp.LOOPS.take(a) and cpp.pays(a.shape, W.shape, a.dtype)
+    return lies and _pays(x.shape, W.shape, x.dtype)
+
+
+@cache
+def _pays(x: torch.Size, W: torch.Size, dtype: torch.dtype) -> bool:
+    """Also where few multiplications are saved, if positions and the maps they give are few.
+
+    Torch's time goes into another order of the weight then, and in 16 bits into its copy in the maps' dtype. In float32
+    it has products for a few.
+    """
+    positions = x[0] * x[2] * x[3]
+    few = W[0] <= _NARROW and (16 if dtype == torch.bfloat16 else 36) <= positions <= _FEW
+    return cpp.pays(x, W, dtype) or (few and cpp.possible(W, dtype))

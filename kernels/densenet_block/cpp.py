@@ -20,11 +20,11 @@ _NORM = [*[c_void_p] * 4, c_double]
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
-        "statistics": (1, [c_void_p] * 2),
+        "statistics": (1, [*[c_void_p] * 3, c_int64]),
         "norm_relu": (2, _NORM),
         "sums": (3, [*_NORM, *[c_void_p] * 2]),
         "norm_relu_backward": (2, [*_NORM, *[c_void_p] * 2, c_int]),
-        "less_line": (3, [c_void_p] * 3),
+        "less_line": (3, [*[c_void_p] * 4, c_int64]),
         "add_line": (0, [*_NORM, *[c_void_p] * 4, c_int]),
         "convolution": (1, [*_NORM, c_void_p, c_int64, *[c_void_p] * 3]),
         "convolution_backward": (2, [*_NORM, *[c_void_p] * 2, c_int64, *[c_void_p] * 3]),
@@ -66,9 +66,9 @@ def _floats(W: Tensor) -> Tensor:
     return W.to(torch.float32).contiguous()
 
 
-def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
-    """Write into `mean` and `var`."""
-    _run("statistics", (x,), mean, var)
+def statistics(x: Tensor, mean: Tensor, var: Tensor, factors: Tensor | None = None) -> None:
+    """Write into `mean` and `var`, and change x by factors, without gaps."""
+    _run("statistics", (x,), mean, var, factors, 0 if factors is None else len(factors))
 
 
 def norm_relu(x: Tensor, norm: Norm, out: Tensor) -> None:
@@ -86,9 +86,11 @@ def norm_relu_backward_(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_
     _run("norm_relu_backward", (grad, x), *norm, sum_g, sum_along, of_batch)
 
 
-def less_line(grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Tensor, out: Tensor) -> None:
-    """Write into `out`."""
-    _run("less_line", (grad, x, out), mean, constant, slope)
+def less_line(
+    grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Tensor, out: Tensor, factors: Tensor | None = None
+) -> None:
+    """Write into `out`; factors are without gaps."""
+    _run("less_line", (grad, x, out), mean, constant, slope, factors, 0 if factors is None else len(factors))
 
 
 def add_line(

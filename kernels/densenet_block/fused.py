@@ -5,16 +5,17 @@ layer's own. So they are computed once, when the map is written, and what a laye
 
     a_l = ReLU((stack - mean) scale_l + shift_l),    scale_l = weight_l / sqrt(var + eps),
 
-is one pass over a few rows of the stack at a time, which the 1x1 convolution (a matrix product) takes from the cache.
-Nothing of it is kept: the backward makes it again. Kept are the stack and each layer's bottleneck.
+is made where the convolution reads it: a vector at a time (Winograd's), or in one pass over a few rows, which the 1x1
+convolution (a matrix product) takes from the cache. Nothing of it is kept: the backward makes it again. Kept are the
+stack and each layer's bottleneck.
 
 In the backward a map receives from each layer l that read it
 
     scale_l (g_l - mean(g_l) - x_hat mean(g_l x_hat)),    g_l: what the layer's ReLU lets through,
 
 whose second and third part are, over all layers together, one line `constant + (x - mean) slope`. So each layer adds
-`scale_l g_l` to the gradient of the stack in the pass that takes the sums, and the line is subtracted once, when the
-map's turn comes.
+`scale_l g_l` to the gradient of the stack where that of a_l is made, and the sums are taken there, too. The line is
+subtracted once, when the map's turn comes.
 
 Maps are columns of matrices (M, C) with M = N H W rows: channels_last, in which convolutions need no conversions.
 """
@@ -30,8 +31,7 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.arrange import arranged, copy_
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import is_channels_last
-from lorbms_fast.kernels.densenet_block import passes, products, reference
-from lorbms_fast.kernels.densenet_block.convolution import convolution, convolution_backward
+from lorbms_fast.kernels.densenet_block import convolution, passes, products, reference
 from lorbms_fast.kernels.densenet_block.reference import Bottleneck, Layer, Norm, Statistics
 
 
@@ -85,11 +85,11 @@ def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], sav
     does = products.passes_for(stack)
     mean, var = x.new_zeros(2, stack.shape[1], dtype=_exact(x.dtype))
     of_batch = any(layer.norm.statistics is None for layer in layers)
+    if of_batch:
+        first = parts.before(0)
+        does.statistics(stack[:, first], mean[first], var[first])
     for number, layer in enumerate(layers):
         read, own = parts.before(number), parts.own(number)
-        new = parts.own(number - 1) if number else read
-        if of_batch:
-            does.statistics(stack[:, new], mean[new], var[new])
         of_stack = layer.norm.statistics or (mean[read], var[read])
         used.append([of_stack])
         maps, norm = stack[:, read], _norm(layer.norm, of_stack)
@@ -98,14 +98,9 @@ def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], sav
             bottleneck, of_bottleneck = _narrowed(does, maps, norm, layer.bottleneck)
             used[-1].append(of_bottleneck)
             maps, norm = bottleneck, _norm(layer.bottleneck.norm, of_bottleneck)
-        a = positions.maps(_activated(does, maps, norm))
-        y = convolution(a, layer.conv, layer.bias)
-        del a
-        to = positions.maps(stack[:, own])
-        if layer.dropout is None:
-            to.copy_(y)
-        else:
-            torch.mul(y, layer.dropout, out=to)
+        convolution.convolution(does, positions.maps(maps), norm, layer.conv, layer.bias, positions.maps(stack[:, own]))
+        if of_batch or layer.dropout is not None:
+            does.statistics(stack[:, own], mean[own], var[own], _factors(layer))
         if saved is not None:
             saved += [bottleneck, *of_stack, *(of_bottleneck or (None, None)), layer.dropout]
     return stack
@@ -120,11 +115,11 @@ def _narrowed(does: ModuleType, maps: Tensor, norm: passes.Norm, by: Bottleneck)
     return bottleneck, (mean, var)
 
 
-def _activated(does: ModuleType, maps: Tensor, norm: passes.Norm) -> Tensor:
-    """Compute `ReLU(norm(maps))`."""
-    a = maps.new_empty(maps.shape)
-    does.norm_relu(maps, norm, a)
-    return a
+def _factors(layer: Layer) -> Tensor | None:
+    """The dropout's, as rows of a matrix: one for each sample, or for each position."""
+    if layer.dropout is None:
+        return None
+    return layer.dropout.permute(0, 2, 3, 1).reshape(-1, layer.dropout.shape[1]).contiguous()
 
 
 class _Kept(NamedTuple):
@@ -171,10 +166,11 @@ class _Block(torch.autograd.Function):
         if of_batch:
             mean[parts.before(of_batch[-1])] = kept[of_batch[-1]].of_stack[0]
 
-        def completed(maps: slice) -> Tensor:
+        def completed(maps: slice, factors: Tensor | None = None) -> Tensor:
             """Gradient of maps that all layers have sent back to."""
             result = stack.new_empty(positions.rows, maps.stop - maps.start)
-            does.less_line(to_stack[:, maps], stack[:, maps], mean[maps], constant[maps], slope[maps], result)
+            line = mean[maps], constant[maps], slope[maps]
+            does.less_line(to_stack[:, maps], stack[:, maps], *line, result, factors)
             return result
 
         gradients: list[Tensor | None] = []
@@ -183,29 +179,26 @@ class _Block(torch.autograd.Function):
             read, own = parts.before(number), parts.own(number)
             wanted = ctx.needs_input_grad[4 + _COUNT * number :][:_COUNT]
 
-            grad_y = positions.maps(completed(own))
-            if layer.dropout is not None:
-                grad_y = grad_y.mul_(layer.dropout)
+            grad_y = positions.maps(completed(own, _factors(layer)))
             maps, norm = stack[:, read], _norm(layer.norm, of_stack)
-            seen, norm_of_it = maps, norm
-            if layer.bottleneck is not None and narrowed is not None:
-                seen, norm_of_it = narrowed[0], _norm(layer.bottleneck.norm, narrowed[1])
-            a = _activated(does, seen, norm_of_it)
-            to_a, grad_conv, grad_bias = convolution_backward(grad_y, positions.maps(a), layer.conv, *wanted[5:])
-            del a
-            to_a = positions.matrix(to_a)
-
             to_bias, to_weight = mean.new_zeros(2, read.stop)
             of_maps = to_bias, to_weight, to_stack[:, read]
             grad_narrow = to_weight2 = to_bias2 = None
+            seen, norm_of_it = maps, norm
+            if layer.bottleneck is not None and narrowed is not None:
+                seen, norm_of_it = narrowed[0], _norm(layer.bottleneck.norm, narrowed[1])
+            of_conv = positions.maps(seen), norm_of_it, layer.conv
+            grad_conv, grad_bias = convolution.backward_weight(does, grad_y, *of_conv, *wanted[5:])
             if layer.bottleneck is None:
-                does.sums(to_a, maps, norm, *of_maps)
+                convolution.backward_norm(does, grad_y, *of_conv, *of_maps[:2], positions.maps(of_maps[2]))
             else:
                 W, (_, _, _, statistics) = layer.bottleneck
+                to_seen = positions.matrix(convolution.backward_input(grad_y, of_conv[0], layer.conv))
                 to_bias2, to_weight2 = mean.new_empty(2, len(W))
-                does.norm_relu_backward_(to_a, seen, norm_of_it, to_bias2, to_weight2, statistics is None)
-                grad_narrow = products.convolution_backward(does, to_a, maps, norm, W.flatten(1), wanted[2], *of_maps)
-                grad_narrow = None if grad_narrow is None else grad_narrow.view(W.shape)
+                does.norm_relu_backward_(to_seen, seen, norm_of_it, to_bias2, to_weight2, statistics is None)
+                W = W.flatten(1)
+                grad_narrow = products.convolution_backward(does, to_seen, maps, norm, W, wanted[2], *of_maps)
+                grad_narrow = None if grad_narrow is None else grad_narrow.view(layer.bottleneck.conv.shape)
             does.add_line(
                 positions.rows, norm, to_bias, to_weight, constant[read], slope[read], layer.norm.statistics is None
             )

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "join.h"
+#include "norm.h"
 #include "product.h"
 
 namespace {
@@ -14,23 +15,6 @@ constexpr int64_t SPAN = 64;
 
 // Rows whose sums are taken before they join those of the span: few enough to stay in the nearest cache.
 constexpr int64_t PART = 32;
-
-inline int64_t in_vectors(int64_t columns) { return divided(columns, LANES) * LANES; }
-
-// A batch norm: y = (x - mean) scale + shift of each column, and zeros that fill the last vector.
-template <class R> struct Norm {
-    std::vector<R> mean, scale, shift, rstd;
-
-    Norm(int64_t C, const void *mean_, const void *var, const void *weight, const void *bias, double eps)
-        : mean(in_vectors(C)), scale(mean), shift(mean), rstd(mean) {
-        std::copy_n(static_cast<const R *>(mean_), C, mean.data());
-        std::copy_n(static_cast<const R *>(bias), C, shift.data());
-        for (int64_t c = 0; c < C; c++) {
-            rstd[c] = 1 / std::sqrt(static_cast<const R *>(var)[c] + R(eps));
-            scale[c] = static_cast<const R *>(weight)[c] * rstd[c];
-        }
-    }
-};
 
 int64_t spans(Shape shape) {
     return std::min(shape.positions, divided(shape.positions, 8 * SPAN) * 8);
@@ -96,11 +80,34 @@ template <class T> void join_spans(Shape shape, Maps<T> x, Real<T> *of_spans, Re
     for (int64_t c = 0; c < C; c++) mean[c] += read(origin[c]), var[c] /= R(shape.positions);
 }
 
-template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *var, int threads) {
+// Rows of factors, each for as many rows of a matrix; of null, 1.
+template <class T> class Factors {
+    const T *data;
+    int64_t each, columns;
+    std::vector<T> ones;
+
+  public:
+    Factors(const void *data, int64_t rows, Shape shape)
+        : data(static_cast<const T *>(data)), each(data ? shape.positions / rows : 1), columns(data ? shape.channels : 0),
+          ones(shape.channels) {
+        for (T &one : ones) write(one, Real<T>(1));
+    }
+    const T *at(int64_t row) const { return (data ? data : ones.data()) + row / each * columns; }
+    explicit operator bool() const { return data; }
+};
+
+template <class T>
+void statistics(Shape shape, Maps<T> x, const Factors<T> &factors, Real<T> *mean, Real<T> *var, int threads) {
     const int64_t C = shape.channels;
     std::vector<Real<T>> of_spans(2 * spans(shape) * C);
     Real<T> *const all = of_spans.data();
-    of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
+    of_rows(shape, threads, [=, &factors](int64_t number, int64_t begin, int64_t end) {
+        for (int64_t p = begin; factors && p < end; p++) {
+            T *const row = x.at(0, p);
+            const T *const factor = factors.at(p);
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) write(row[c], read(row[c]) * read(factor[c]));
+        }
         statistics_of(x, C, begin, end, all + 2 * number * C, all + (2 * number + 1) * C);
     });
     join_spans(shape, x, all, mean, var);
@@ -164,20 +171,21 @@ void sums(
         }
 }
 
-// out = value(g, x - mean, c) - constant - (x - mean) slope.
+// out = (value(g, x - mean, c) - constant - (x - mean) slope) factor.
 template <class T, class Value>
 void less_line(
     Shape shape, Maps<T> grad, Maps<T> x, Maps<T> out, const Real<T> *mean, const Real<T> *constant,
-    const Real<T> *slope, int threads, Value value
+    const Real<T> *slope, const Factors<T> &factors, int threads, Value value
 ) {
-    of_rows(shape, threads, [=](int64_t, int64_t begin, int64_t end) {
+    of_rows(shape, threads, [=, &factors](int64_t, int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; p++) {
             const T *const g_of = grad.at(0, p), *const x_of = x.at(0, p);
+            const T *const factor = factors.at(p);
             T *const to = out.at(0, p);
 #pragma omp simd
             for (int64_t c = 0; c < shape.channels; c++) {
                 const Real<T> centred = read(x_of[c]) - mean[c];
-                write(to[c], value(read(g_of[c]), centred, c) - constant[c] - centred * slope[c]);
+                write(to[c], (value(read(g_of[c]), centred, c) - constant[c] - centred * slope[c]) * read(factor[c]));
             }
         }
     });
@@ -377,14 +385,13 @@ void convolution_backward(
 
 } // namespace
 
-#define NORM const void *mean, const void *var, const void *weight, const void *bias, double eps
-#define AS_NORM(R) Norm<R>(channels, mean, var, weight, bias, eps)
-
-EXPORT void statistics(SHAPE, MAPS(x), void *mean, void *var) {
+// Of x after its values are multiplied with some rows of factors, or with none if they are null.
+EXPORT void statistics(SHAPE, MAPS(x), void *mean, void *var, void *factors, int64_t rows) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
-        statistics<T>(shape, AS(T, x), static_cast<R *>(mean), static_cast<R *>(var), threads);
+        const Factors<T> of_rows(factors, rows, shape);
+        statistics<T>(shape, AS(T, x), of_rows, static_cast<R *>(mean), static_cast<R *>(var), threads);
     })
 }
 
@@ -417,21 +424,23 @@ EXPORT void norm_relu_backward(SHAPE, MAPS(grad), MAPS(x), NORM, void *sum_g, vo
         add_line(shape, norm, of_g, of_along, constant.data(), slope.data(), of_batch);
         const R *const scale = norm.scale.data(), *const shift = norm.shift.data();
         less_line<T>(
-            shape, AS(T, grad), AS(T, x), AS(T, grad), norm.mean.data(), constant.data(), slope.data(), threads,
+            shape, AS(T, grad), AS(T, x), AS(T, grad), norm.mean.data(), constant.data(), slope.data(), {nullptr, 0, shape},
+            threads,
             [=](R g, R centred, int64_t c) { return centred * scale[c] + shift[c] <= 0 ? R(0) : scale[c] * g; }
         );
     })
 }
 
 EXPORT void less_line(
-    SHAPE, MAPS(grad), MAPS(x), MAPS(out), const void *mean, const void *constant, const void *slope
+    SHAPE, MAPS(grad), MAPS(x), MAPS(out), const void *mean, const void *constant, const void *slope, const void *factors,
+    int64_t rows
 ) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         less_line<T>(
             shape, AS(T, grad), AS(T, x), AS(T, out), static_cast<const R *>(mean), static_cast<const R *>(constant),
-            static_cast<const R *>(slope), threads, [](R g, R, int64_t) { return g; }
+            static_cast<const R *>(slope), {factors, rows, shape}, threads, [](R g, R, int64_t) { return g; }
         );
     })
 }

@@ -8,6 +8,8 @@ from torch import nn
 
 from lorbms_fast.kernels._common.dispatch import select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.winograd import cpp as winograd
+from lorbms_fast.kernels.densenet_block.convolution import faster
 from lorbms_fast.kernels.densenet_block.layers import Modules, fit, stacked, watched, why_not
 from lorbms_fast.kernels.winograd_conv import WinogradConv2d
 
@@ -16,7 +18,7 @@ _CONV, _DROPOUT = (nn.Conv2d, WinogradConv2d), (nn.Dropout, nn.Dropout2d)
 _KINDS = (_NORM, _ACTIVATION, _CONV)
 """What follows each other in a layer, once or, with a bottleneck, twice."""
 FEW = 128
-"""Positions, fewer than which torch's layers go through one by one in less time: calls take most of it."""
+"""Positions, fewer than which torch's layers go through one by one in less time, unless loops convolve them."""
 
 
 class Plan(NamedTuple):
@@ -84,13 +86,17 @@ class StackedBlock(nn.Module):
             (x,) = args
             if select_impl(None, x) != "reference":
                 layers, reason = _read(self, self.plan)
-                if reason is None and fit(x, layers) and x.numel() >= FEW * x.shape[1]:
+                if reason is None and fit(x, layers) and _pays(x, layers[0].conv.weight):
                     return stacked(x, layers, self.plan.new_alone)
         return super().forward(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Its class has no name that pickle could find.
         return _unmade, (type(self).__mro__[2],), self.__dict__
+
+
+def _pays(x: torch.Tensor, W: torch.Tensor) -> bool:
+    return x.numel() >= FEW * x.shape[1] or (x.is_cpu and winograd.LOOPS.built() and faster(x, W))
 
 
 _OURS: dict[type[nn.Module], type[StackedBlock]] = {}

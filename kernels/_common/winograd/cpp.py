@@ -1,7 +1,7 @@
 """The convolution and its gradients as C++ loops, registered as operations of torch's. Documented at the package."""
 
 from collections.abc import Sequence
-from ctypes import c_int, c_int64, c_void_p
+from ctypes import c_double, c_int, c_int64, c_void_p
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
 
-_CONVOLUTION = [c_int64] * 10
+_CONVOLUTION, _NORM = [c_int64] * 10, [*[c_void_p] * 4, c_double]
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
@@ -21,6 +21,9 @@ LOOPS = Loops(
         "conv_backward_input": (2, [*_CONVOLUTION, c_void_p]),
         "conv_backward_taps": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p]),
         "conv_backward_sight": (2, [c_int64] * 4),
+        "norm_conv": (2, [*_CONVOLUTION, *_NORM, *[c_void_p] * 2]),
+        "norm_conv_backward_input": (2, [*_CONVOLUTION, *_NORM, *[c_void_p] * 4]),
+        "norm_conv_backward_taps": (2, [*_CONVOLUTION, *_NORM, *[c_void_p] * 2]),
     },
 )
 
@@ -46,9 +49,9 @@ def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fals
     back, costs as much as to multiply 8 times more, of `contiguous` maps 18 times, or 22 where they are copied, and
     turning a tap into a point 25 times (AMD EPYC).
     """
-    (O, C), depth = taps[:2], prod(taps[2:-2])
-    if C % LANES or O % LANES or dtype not in (torch.float32, torch.bfloat16) or not _has_vectors():
+    if not possible(taps, dtype):
         return False
+    (O, C), depth = taps[:2], prod(taps[2:-2])
     positions = y[0] * prod(y[2:])
     theirs = 9 * (depth * positions - (depth - 1) * y[0] * prod(y[-2:]))  # which leave out slices of zeros
     ours = depth * min(_work(y, C * O, dtype).values())
@@ -56,7 +59,14 @@ def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fals
     if alone:
         of_value = 8 if not contiguous else 18 if in_rows(y) else 22
         ours += 25 * depth * (tile(y, taps, dtype) + 2) ** 2 + of_value * positions * (C + O) / (C * O)
-    return theirs >= least * ours and (dtype == torch.float32 or not has_amx())
+    return theirs >= least * ours
+
+
+def possible(taps: Sequence[int], dtype: torch.dtype) -> bool:
+    """Do the loops take maps of a dtype and taps of this size, (O, C, ...), on a processor with nothing faster?"""
+    O, C = taps[:2]
+    fits = C % LANES == O % LANES == 0 and (dtype == torch.float32 or (dtype == torch.bfloat16 and not has_amx()))
+    return fits and _has_vectors()
 
 
 def in_rows(maps: Sequence[int]) -> bool:
@@ -112,6 +122,7 @@ class Sight(NamedTuple):
 
 EDGES = "zeros", "reflect", "replicate"
 PLAIN = Sight()
+_AROUND = 1, 1
 
 
 def _run(
@@ -165,3 +176,50 @@ def backward_taps(
 def backward_sight(seen: Tensor, to_x: Tensor, around: int, sight: Sequence[int]) -> None:
     """Write into `to_x` the sums of a gradient of what was seen of it, channels_last, `around` more on each side."""
     LOOPS.run("conv_backward_sight", (to_x, seen), to_x.shape[-1], around, *sight)
+
+
+@cpp_op("winograd_norm(Tensor x, Tensor[] norm, float eps, Tensor W, Tensor? b, Tensor(a!) y) -> ()", convolves=(5, 3))
+def norm_conv(x: Tensor, norm: Sequence[Tensor], eps: float, W: Tensor, b: Tensor | None, y: Tensor) -> None:
+    """Write `W * ReLU(norm(x)) + b` into y, padded by one zero on each side.
+
+    A norm is a batch norm's mean, variance, weight and bias, each (C,) and in float32, and eps.
+    """
+    bias = None if b is None else b.to(x.dtype).contiguous()
+    of_bias = None if bias is None else bias.data_ptr()
+    _run("norm_conv", x, y, y, W, _AROUND, PLAIN, *_of(norm), eps, W.data_ptr(), of_bias)
+
+
+@cpp_op(
+    "winograd_norm_backward_input(Tensor grad, Tensor x, Tensor[] norm, float eps, Tensor W, Tensor(a!) add_to,"
+    " Tensor(b!) sum_g, Tensor(c!) sum_along) -> ()",
+    convolves=(0, 4),
+)
+def norm_backward_input(
+    grad: Tensor, x: Tensor, norm: Sequence[Tensor], eps: float, W: Tensor, add_to: Tensor, sum_g: Tensor,
+    sum_along: Tensor,
+) -> None:  # fmt: skip
+    """Add columns' sums of g to `sum_g`, of `g (x - mean)` to `sum_along`, and `scale g` to `add_to`.
+
+    g is what the ReLU lets through of the gradient of what is convolved, scale is `weight / sqrt(var + eps)`; `add_to`
+    has x's strides.
+    """
+    sums = sum_g.data_ptr(), sum_along.data_ptr()
+    others = *_of(norm), eps, W.data_ptr(), x.data_ptr(), *sums
+    _run("norm_conv_backward_input", add_to, grad, add_to, W, _AROUND, PLAIN, *others)
+
+
+@cpp_op(
+    "winograd_norm_backward_taps(Tensor grad, Tensor x, Tensor[] norm, float eps, Tensor(a!) to_W, Tensor(b!)? sums)"
+    " -> ()",
+    convolves=(0, 4),
+)
+def norm_backward_taps(
+    grad: Tensor, x: Tensor, norm: Sequence[Tensor], eps: float, to_W: Tensor, sums: Tensor | None
+) -> None:
+    """Write into `to_W` and `sums` as `backward_taps` does."""
+    of_sums = None if sums is None else sums.data_ptr()
+    _run("norm_conv_backward_taps", x, grad, grad, to_W, _AROUND, PLAIN, *_of(norm), eps, to_W.data_ptr(), of_sums)
+
+
+def _of(tensors: Sequence[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]

@@ -36,6 +36,7 @@
 #include <vector>
 
 #include "convolution.h"
+#include "norm.h"
 #include "product.h"
 #include "transpose.h"
 
@@ -399,26 +400,70 @@ struct Together {
     }
 };
 
+inline Vector rectified(Vector x) { return x < 0.f ? Vector{} : x; } // what is not a number stays so
+
+// A batch norm of `LANES` channels.
+struct NormOfLanes {
+    Vector mean, scale, shift;
+    NormOfLanes(const Norm<float> &norm, int64_t c)
+        : mean(load(norm.mean.data() + c)), scale(load(norm.scale.data() + c)), shift(load(norm.shift.data() + c)) {}
+    Vector of_centred(Vector x) const { return x * scale + shift; }
+};
+
+// What is convolved of the maps that are read: themselves, what ReLU lets through of them, or of their norm.
+struct Reading {
+    bool relu;
+    const Norm<float> *norm = nullptr;
+
+    // body(of), where of(c) makes vectors from channel `first + c` on, which lie at a place or `outside`, what is convolved.
+    template <class Body> void with(const void *outside, int64_t first, Body body) const {
+        if (norm)
+            body([=](int64_t c) {
+                return [=, lanes = NormOfLanes(*norm, first + c)](Vector x, const void *place) {
+                    return place == outside ? Vector{} : rectified(lanes.of_centred(x - lanes.mean));
+                };
+            });
+        else if (relu)
+            body([](int64_t) { return [](Vector x, const void *) { return rectified(x); }; });
+        else
+            body([](int64_t) { return [](Vector x, const void *) { return x; }; });
+    }
+};
+constexpr Reading PLAIN{false};
+
 // Transform the channels at all places into a row of the points, and where asked their sums into one behind these; at the
 // next tile's they are `next` elements further.
-template <class Matrix, bool RELU, bool SUMS, class T>
-void to_points(T *const *places, int64_t next, const Points &to, int64_t row) {
+template <class Matrix, bool SUMS, class T>
+void to_points(
+    T *const *places, int64_t next, const Points &to, int64_t row, Reading reading, const T *outside, int64_t first = 0
+) {
     const int64_t apart = to.apart;
-    for (int64_t c = 0; c < to.columns; c += LANES) {
-        float *const points = to.at(0, row, c);
-        Vector sum{};
-        transform<Matrix>(
-            [&](int i) {
-                __builtin_prefetch(places[i] + c + next);
-                const Vector x = load(places[i] + c);
-                if constexpr (SUMS) sum += x;
-                return RELU ? (x < 0.f ? Vector{} : x) : x; // what is not a number stays so
-            },
-            [=](int i, Vector x) { store(points + i * apart, x); }
-        );
-        if constexpr (SUMS) store(points + Matrix::to * Matrix::to * apart, sum);
-    }
+    reading.with(outside, first, [=](auto convolved_from) {
+        for (int64_t c = 0; c < to.columns; c += LANES) {
+            float *const points = to.at(0, row, c);
+            Vector sum{};
+            const auto convolved = convolved_from(c);
+            transform<Matrix>(
+                [&](int i) {
+                    __builtin_prefetch(places[i] + c + next);
+                    const Vector x = load(places[i] + c);
+                    if constexpr (SUMS) sum += x;
+                    return convolved(x, places[i]);
+                },
+                [=](int i, Vector x) { store(points + i * apart, x); }
+            );
+            if constexpr (SUMS) store(points + Matrix::to * Matrix::to * apart, sum);
+        }
+    });
 }
+
+// Where the gradient of what a convolution reads goes: through ReLU and norm of x, which lies as the maps that its results
+// are added to. Its sums by tiles, by themselves and with x less its mean, are added at last.
+template <class T> struct Through {
+    const Norm<float> &norm;
+    const T *x;
+    float *sum_g, *sum_along;
+};
 
 // G w G^T for a slice of taps of a convolution of `to.rows / depth` maps into `to.columns`, for `LANES` of C and of O.
 template <class F, class T>
@@ -439,11 +484,35 @@ void taps_to_points(TapMaps<T> taps, int64_t slice, int64_t o, int64_t c, bool t
     }
 }
 
-// y = w * x + bias, or y += w * x + bias, where w is `taps`, turned round or not, and x is padded, and ReLU(x) or not.
+// Add a tile of the channels from c on, and write its sums.
+template <class Matrix, class T, class Get>
+void add_through(
+    Get get, T *const *places, const T *unread, const T *first, const Through<T> &through, int64_t channels, int64_t c,
+    float *sums
+) {
+    const NormOfLanes norm(through.norm, c);
+    Vector of_g{}, along{};
+    transform<Matrix>(get, [&](int i, Vector g) {
+        T *const place = places[i];
+        if (place == unread) return;
+        __builtin_prefetch(place + c + 64, 1);
+        __builtin_prefetch(through.x + (place - first) + c + 64);
+        const Vector centred = load(through.x + (place - first) + c) - norm.mean;
+        g = norm.of_centred(centred) <= 0.f ? Vector{} : g;
+        of_g += g;
+        along += g * centred;
+        store(place + c, load(place + c) + norm.scale * g);
+    });
+    store(sums, of_g);
+    store(sums + channels, along);
+}
+
+// y = w * x + bias, or y += w * x + bias, where w is `taps`, turned round or not, and x is padded and as `reading` says; or
+// y is added what w * x becomes `through` a norm.
 template <class F, bool TURNED, class T>
 void convolution(
-    int threads, int64_t samples, Image<T> x, int64_t in, Taps shape, bool relu, TapMaps<T> taps, const T *bias, bool add,
-    Image<T> y, int64_t out
+    int threads, int64_t samples, Image<T> x, int64_t in, Taps shape, Reading reading, TapMaps<T> taps, const T *bias,
+    bool add, Image<T> y, int64_t out, const Through<T> *through = nullptr
 ) {
     using B_T = typename F::B_T;
     const Tiles<F::TILE> tiles{samples, y.depth, y.height, y.width};
@@ -452,6 +521,7 @@ void convolution(
     const int64_t most = std::min(F::TOGETHER, std::max<int64_t>((1 << 18) / F::POINTS, depth * in * out) / (in + out));
     const Together together(tiles, most, threads, x.in_rows() || y.in_rows());
     const Points of_taps{TAPS_IN_POINTS, F::POINTS, depth * in, out};
+    const auto of_tiles = unwritten<float>(through ? 2 * tiles.columns() * out : 0);
 #pragma omp parallel num_threads(threads) if (tiles.positions() * in > FEW)
     {
 #pragma omp for collapse(3) schedule(static)
@@ -474,9 +544,8 @@ void convolution(
                     tiles.template find<F::PATCH>(
                         places, from, column + t, slice + s - shape.before, shape.around, zeros.data()
                     );
-                    (relu ? to_points<B_T, true, false, T> : to_points<B_T, false, false, T>)(
-                        places, tiles.next(from), of_x, t * (run + depth - 1) + s
-                    );
+                    const int64_t row = t * (run + depth - 1) + s;
+                    to_points<B_T, false, T>(places, tiles.next(from), of_x, row, reading, zeros.data());
                 }
             // Channels of as many slices as taps have are neighbours, as if they were those of one.
             const int64_t rows = depth == 1 ? count * run : run;
@@ -495,17 +564,32 @@ void convolution(
                     for (int64_t c = 0; c < out; c += LANES) {
                         const float *const points = of_y.at(0, t * run + s, c);
                         const int64_t apart = of_y.apart;
-                        transform<typename F::A_T>(
-                            [=](int i) { return load(points + i * apart); },
-                            [&](int i, Vector sum) {
+                        const auto get = [=](int i) { return load(points + i * apart); };
+                        if (through) {
+                            float *const sums = of_tiles.get() + 2 * (column + t) * out + c;
+                            add_through<typename F::A_T>(get, places, unread.data(), y.maps.data, *through, out, c, sums);
+                        } else
+                            transform<typename F::A_T>(get, [&](int i, Vector sum) {
                                 if (add) sum += load(places[i] + c);
                                 if (bias) sum += load(bias + c);
                                 store(places[i] + c, sum);
-                            }
-                        );
+                            });
                     }
                 }
             if (band) band->copy(false);
+        }
+        if (through) {
+#pragma omp for schedule(static)
+            for (int64_t c = 0; c < out; c += LANES) {
+                Vector of_g{}, along{};
+                for (int64_t t = 0; t < tiles.columns(); t++) {
+                    const float *const sums = of_tiles.get() + 2 * t * out + c;
+                    of_g += load(sums);
+                    along += load(sums + out);
+                }
+                store(through->sum_g + c, load(through->sum_g + c) + of_g);
+                store(through->sum_along + c, load(through->sum_along + c) + along);
+            }
         }
     }
 }
@@ -533,7 +617,7 @@ struct Parts {
 // The gradient of taps, and the sums of that of y, for a bias, if they are not null.
 template <class F, class T>
 void taps_gradient(
-    int threads, int64_t samples, Image<T> x, int64_t C, Taps shape, bool relu, Image<T> grad_y, int64_t O,
+    int threads, int64_t samples, Image<T> x, int64_t C, Taps shape, Reading reading, Image<T> grad_y, int64_t O,
     TapMaps<T> grad, float *sums
 ) {
     const Tiles<F::TILE> tiles{samples, grad_y.depth, grad_y.height, grad_y.width};
@@ -577,12 +661,12 @@ void taps_gradient(
                     tiles.template find<F::PATCH>(places, from, t, s - shape.before, shape.around, zeros.data());
                     if (apart)
                         for (T *&place : places) place += first;
-                    (relu ? to_points<B_T, true, false, T> : to_points<B_T, false, false, T>)(
-                        places, tiles.next(from), of_x, row
-                    );
+                    to_points<B_T, false, T>(places, tiles.next(from), of_x, row, reading, zeros.data() + first, first);
                     if (row < begin || row >= std::min(end, run * count)) continue;
                     tiles.template find<F::TILE>(places, to, t, s, 0, zeros.data());
-                    (sums ? to_points<A, false, true, T> : to_points<A, false, false, T>)(places, tiles.next(to), of_y, row);
+                    (sums ? to_points<A, true, T> : to_points<A, false, T>)(
+                        places, tiles.next(to), of_y, row, PLAIN, zeros.data(), 0
+                    );
                 }
             }
             if (sums) {
@@ -663,7 +747,7 @@ void unseen(int threads, int64_t samples, Image<T> seen, Image<T> x, int64_t cha
 // Compute with the dtype's T, float or bfloat16, tiles of F::TILE x F::TILE, the image x and the image y that its
 // convolution by taps of this shape gives.
 #define FOR_IMAGES(of_x, of_y, ...)                                                                                    \
-    const auto compute = [=](auto zero, auto f) {                                                                      \
+    const auto compute = [&](auto zero, auto f) {                                                                      \
         using T = decltype(zero);                                                                                      \
         using F = decltype(f);                                                                                         \
         const int64_t height = positions / slices / width, more = 2 * around - (TAPS - 1);                             \
@@ -685,21 +769,52 @@ void unseen(int threads, int64_t samples, Image<T> seen, Image<T> x, int64_t cha
 // y = taps * x + bias, or y += taps * x + bias, where x may go through ReLU; bias may be null.
 EXPORT void conv(SHAPE, MAPS(x), MAPS(y), CONVOLUTION, int relu, void *taps, void *bias, int add) {
     FOR_IMAGES(x, y, convolution<F, false, T>(
-        threads, samples, x, channels, shape, relu, {taps, lie, depth, channels}, static_cast<T *>(bias), add, y, out
+        threads, samples, x, channels, shape, {bool(relu)}, {taps, lie, depth, channels}, static_cast<T *>(bias), add, y, out
     ));
 }
 
 // The gradient of x, or of ReLU(x), (.., channels), from that of y, (.., out).
 EXPORT void conv_backward_input(SHAPE, MAPS(grad_x), MAPS(grad_y), CONVOLUTION, void *taps) {
     FOR_IMAGES(grad_x, grad_y, convolution<F, true, T>(
-        threads, samples, y, out, shape.turned(), false, {taps, lie, depth, channels}, nullptr, false, x, channels
+        threads, samples, y, out, shape.turned(), PLAIN, {taps, lie, depth, channels}, nullptr, false, x, channels
     ));
 }
 
 // The gradient of taps, where x may go through ReLU, and if they are not null the sums of that of y.
 EXPORT void conv_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, int relu, void *grad, float *sums) {
     FOR_IMAGES(x, grad_y, taps_gradient<F, T>(
-        threads, samples, x, channels, shape, relu, y, out, {grad, lie, depth, channels}, sums
+        threads, samples, x, channels, shape, {bool(relu)}, y, out, {grad, lie, depth, channels}, sums
+    ));
+}
+
+// The same of ReLU(norm(x)), with zeros around that.
+EXPORT void norm_conv(SHAPE, MAPS(x), MAPS(y), CONVOLUTION, NORM, void *taps, void *conv_bias) {
+    const auto norm = AS_NORM(float);
+    FOR_IMAGES(x, y, convolution<F, false, T>(
+        threads, samples, x, channels, shape, {true, &norm}, {taps, lie, depth, channels},
+        static_cast<T *>(conv_bias), false, y, out
+    ));
+}
+
+// Add to `sum` the gradient of x, whose lines are as far apart, and to sum_g and sum_along those of the norm's bias and, but
+// for a factor, of its weight.
+EXPORT void norm_conv_backward_input(
+    SHAPE, MAPS(sum), MAPS(grad_y), CONVOLUTION, NORM, void *taps, void *of_x, float *sum_g, float *sum_along
+) {
+    const auto norm = AS_NORM(float);
+    FOR_IMAGES(sum, grad_y, {
+        const Through<T> through{norm, static_cast<T *>(of_x), sum_g, sum_along};
+        convolution<F, true, T>(
+            threads, samples, y, out, shape.turned(), PLAIN, {taps, lie, depth, channels}, nullptr, false, x, channels,
+            &through
+        );
+    });
+}
+
+EXPORT void norm_conv_backward_taps(SHAPE, MAPS(x), MAPS(grad_y), CONVOLUTION, NORM, void *grad, float *sums) {
+    const auto norm = AS_NORM(float);
+    FOR_IMAGES(x, grad_y, taps_gradient<F, T>(
+        threads, samples, x, channels, shape, {true, &norm}, y, out, {grad, lie, depth, channels}, sums
     ));
 }
 
