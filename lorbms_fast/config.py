@@ -56,12 +56,13 @@ OnDivergence = Annotated[Literal["stop", "rollback"], _formerly("skip", "rollbac
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 Real = Annotated[float, BeforeValidator(_no_truth_value)]
 Natural = Annotated[Whole, Field(ge=0)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1, le=10**12)]
 Size = Annotated[Whole, Field(ge=1, le=65_536)]
 Even = Annotated[Whole, Field(ge=2, le=65_536, multiple_of=2)]
 Layers = Annotated[Whole, Field(ge=1, le=1000)]
 Weight = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
+Epochs = Annotated[Rate, Field(le=1e6)]
 Decay = Annotated[Real, Field(ge=0, lt=1)]
 
 
@@ -219,7 +220,7 @@ class TrainConfig:
     """Measurements at the end of an epoch."""
     batch_size: Count = 12
     """Reference images an iteration."""
-    epochs: Rate = 50
+    epochs: Epochs = 50
     """Passes over the store; a fraction ends inside a pass. Given alone, instead of iterations that were set before."""
     iterations: Count | None = None
     """Length in iterations, instead of epochs."""
@@ -251,7 +252,7 @@ class TrainConfig:
     on_divergence: OnDivergence = "stop"
     """Answer to a loss or a gradient that is not finite: stop, or go back to the last checkpoint and on with half the
     learning rates, three times at most. Images and state are kept in RUN/divergence."""
-    log_every: Count = 20
+    log_every: Annotated[Count, Field(le=10**6)] = 20
     """Iterations between two entries of the log."""
     sheet_every: Count = 1000
     """Iterations between two sample sheets."""

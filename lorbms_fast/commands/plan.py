@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lorbms_fast.config import Count, Precision, Rate, preset_named
+from lorbms_fast.config import Count, Epochs, Precision, preset_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import TRITON
 from lorbms_fast.progress import at_work
@@ -29,7 +29,7 @@ def plan(
     batch_size: Count = 12,
     precision: Precision = "bfloat16",
     images: Count = IMAGES,
-    epochs: Rate = 50,
+    epochs: Epochs = 50,
     measured: Path | None = None,
     json: bool = False,
 ) -> None:
