@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.commands.options import StoreFolder
-from lorbms_fast.config import Count, Rate, TrainConfig, preset_named
+from lorbms_fast.config import Count, Epochs, TrainConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -35,7 +35,7 @@ def ablation(
     inception: Path | None = None,
     features: str | None = None,
     weights: Path | None = None,
-    epochs: Rate = 10,
+    epochs: Epochs = 10,
     iterations: Count | None = None,
     preset: str = "thesis",
     config: Path | None = None,
