@@ -104,7 +104,7 @@ template <int SIDE> struct Winograd {
 
     struct B_T {
         static constexpr int from = PATCH, to = PATCH;
-        static void times(Column d, Column out) {
+        [[gnu::always_inline]] static void times(Column d, Column out) {
             const auto all = [=](int at) {
                 return times_both(0, times_others(0, d, at), times_others(0, d, at + 2), times_others(0, d, at + 4));
             };
@@ -126,7 +126,7 @@ template <int SIDE> struct Winograd {
 
     struct A_T {
         static constexpr int from = PATCH, to = TILE;
-        static void times(Column m, Column out) {
+        [[gnu::always_inline]] static void times(Column m, Column out) {
             Vector of_pairs[2][PAIRS];
 #pragma GCC unroll 4
             for (int i = 0; i < PAIRS; i++) {
@@ -145,7 +145,7 @@ template <int SIDE> struct Winograd {
 
     struct A {
         static constexpr int from = TILE, to = PATCH;
-        static void times(Column y, Column out) {
+        [[gnu::always_inline]] static void times(Column y, Column out) {
             out[0] = y[0];
             out[PATCH - 1] = y[TILE - 1];
 #pragma GCC unroll 4
@@ -163,7 +163,7 @@ template <int SIDE> struct Winograd {
 
     struct G {
         static constexpr int from = TAPS, to = PATCH;
-        static void times(Column w, Column out) {
+        [[gnu::always_inline]] static void times(Column w, Column out) {
             out[0] = w[0];
             out[PATCH - 1] = w[2];
 #pragma GCC unroll 4
@@ -176,7 +176,7 @@ template <int SIDE> struct Winograd {
 
     struct G_T {
         static constexpr int from = PATCH, to = TAPS;
-        static void times(Column u, Column out) {
+        [[gnu::always_inline]] static void times(Column u, Column out) {
             Vector w0 = u[0], w1{}, w2 = u[PATCH - 1];
 #pragma GCC unroll 4
             for (int i = 0; i < PAIRS; i++) {
@@ -192,7 +192,8 @@ template <int SIDE> struct Winograd {
     };
 };
 
-// put(i, x) of what becomes of get(i) between a matrix and its transpose. Registers hold a patch of 6x6, and none of 10x10.
+// put(i, x) of what becomes of get(i) between a matrix and its transpose, which compilers are told to write out here: of a
+// large source they do not always. Registers hold a patch of 6x6, and none of 10x10.
 template <class Matrix, class Get, class Put> void transform(Get get, Put put) {
     constexpr int from = Matrix::from, to = Matrix::to;
     Vector half[to * from];
@@ -410,52 +411,70 @@ struct NormOfLanes {
     Vector of_centred(Vector x) const { return x * scale + shift; }
 };
 
+// What is convolved of vectors that are read from channel c on, at a place in the maps or outside.
+struct AsRead {
+    auto from(int64_t) const {
+        return [](Vector x, const void *) { return x; };
+    }
+};
+struct Rectified {
+    auto from(int64_t) const {
+        return [](Vector x, const void *) { return rectified(x); };
+    }
+};
+struct Normalized { // and rectified
+    const Norm<float> &norm;
+    const void *outside;
+    int64_t first; // channel of the norm
+
+    auto from(int64_t c) const {
+        return [lanes = NormOfLanes(norm, first + c), outside = outside](Vector x, const void *place) {
+            return place == outside ? Vector{} : rectified(lanes.of_centred(x - lanes.mean));
+        };
+    }
+};
+
+// Transform the channels at all places into a row of the points, and where asked their sums into one behind these; at the
+// next tile's they are `next` elements further. By itself: beside others compilers make worse of it.
+template <class Matrix, bool SUMS, class Convolved, class T>
+__attribute__((noinline)) void
+to_points(T *const *places, int64_t next, const Points &to, int64_t row, const Convolved &convolved) {
+    const int64_t apart = to.apart;
+    for (int64_t c = 0; c < to.columns; c += LANES) {
+        float *const points = to.at(0, row, c);
+        const auto convolved_of = convolved.from(c);
+        Vector sum{};
+        transform<Matrix>(
+            [&](int i) {
+                __builtin_prefetch(places[i] + c + next);
+                const Vector x = load(places[i] + c);
+                if constexpr (SUMS) sum += x;
+                return convolved_of(x, places[i]);
+            },
+            [=](int i, Vector x) { store(points + i * apart, x); }
+        );
+        if constexpr (SUMS) store(points + Matrix::to * Matrix::to * apart, sum);
+    }
+}
+
 // What is convolved of the maps that are read: themselves, what ReLU lets through of them, or of their norm.
 struct Reading {
     bool relu;
     const Norm<float> *norm = nullptr;
 
-    // body(of), where of(c) makes vectors from channel `first + c` on, which lie at a place or `outside`, what is convolved.
-    template <class Body> void with(const void *outside, int64_t first, Body body) const {
+    template <class Matrix, class T>
+    void to_points(
+        T *const *places, int64_t next, const Points &to, int64_t row, const T *outside, int64_t first = 0
+    ) const {
         if (norm)
-            body([=](int64_t c) {
-                return [=, lanes = NormOfLanes(*norm, first + c)](Vector x, const void *place) {
-                    return place == outside ? Vector{} : rectified(lanes.of_centred(x - lanes.mean));
-                };
-            });
+            ::to_points<Matrix, false>(places, next, to, row, Normalized{*norm, outside, first});
         else if (relu)
-            body([](int64_t) { return [](Vector x, const void *) { return rectified(x); }; });
+            ::to_points<Matrix, false>(places, next, to, row, Rectified{});
         else
-            body([](int64_t) { return [](Vector x, const void *) { return x; }; });
+            ::to_points<Matrix, false>(places, next, to, row, AsRead{});
     }
 };
-constexpr Reading PLAIN{false};
-
-// Transform the channels at all places into a row of the points, and where asked their sums into one behind these; at the
-// next tile's they are `next` elements further.
-template <class Matrix, bool SUMS, class T>
-void to_points(
-    T *const *places, int64_t next, const Points &to, int64_t row, Reading reading, const T *outside, int64_t first = 0
-) {
-    const int64_t apart = to.apart;
-    reading.with(outside, first, [=](auto convolved_from) {
-        for (int64_t c = 0; c < to.columns; c += LANES) {
-            float *const points = to.at(0, row, c);
-            Vector sum{};
-            const auto convolved = convolved_from(c);
-            transform<Matrix>(
-                [&](int i) {
-                    __builtin_prefetch(places[i] + c + next);
-                    const Vector x = load(places[i] + c);
-                    if constexpr (SUMS) sum += x;
-                    return convolved(x, places[i]);
-                },
-                [=](int i, Vector x) { store(points + i * apart, x); }
-            );
-            if constexpr (SUMS) store(points + Matrix::to * Matrix::to * apart, sum);
-        }
-    });
-}
+constexpr Reading AS_READ{false};
 
 // Where the gradient of what a convolution reads goes: through ReLU and norm of x, which lies as the maps that its results
 // are added to. Its sums by tiles, by themselves and with x less its mean, are added at last.
@@ -545,7 +564,7 @@ void convolution(
                         places, from, column + t, slice + s - shape.before, shape.around, zeros.data()
                     );
                     const int64_t row = t * (run + depth - 1) + s;
-                    to_points<B_T, false, T>(places, tiles.next(from), of_x, row, reading, zeros.data());
+                    reading.to_points<B_T>(places, tiles.next(from), of_x, row, zeros.data());
                 }
             // Channels of as many slices as taps have are neighbours, as if they were those of one.
             const int64_t rows = depth == 1 ? count * run : run;
@@ -661,11 +680,11 @@ void taps_gradient(
                     tiles.template find<F::PATCH>(places, from, t, s - shape.before, shape.around, zeros.data());
                     if (apart)
                         for (T *&place : places) place += first;
-                    to_points<B_T, false, T>(places, tiles.next(from), of_x, row, reading, zeros.data() + first, first);
+                    reading.to_points<B_T>(places, tiles.next(from), of_x, row, zeros.data() + first, first);
                     if (row < begin || row >= std::min(end, run * count)) continue;
                     tiles.template find<F::TILE>(places, to, t, s, 0, zeros.data());
-                    (sums ? to_points<A, true, T> : to_points<A, false, T>)(
-                        places, tiles.next(to), of_y, row, PLAIN, zeros.data(), 0
+                    (sums ? to_points<A, true, AsRead, T> : to_points<A, false, AsRead, T>)(
+                        places, tiles.next(to), of_y, row, {}
                     );
                 }
             }
@@ -776,7 +795,7 @@ EXPORT void conv(SHAPE, MAPS(x), MAPS(y), CONVOLUTION, int relu, void *taps, voi
 // The gradient of x, or of ReLU(x), (.., channels), from that of y, (.., out).
 EXPORT void conv_backward_input(SHAPE, MAPS(grad_x), MAPS(grad_y), CONVOLUTION, void *taps) {
     FOR_IMAGES(grad_x, grad_y, convolution<F, true, T>(
-        threads, samples, y, out, shape.turned(), PLAIN, {taps, lie, depth, channels}, nullptr, false, x, channels
+        threads, samples, y, out, shape.turned(), AS_READ, {taps, lie, depth, channels}, nullptr, false, x, channels
     ));
 }
 
@@ -805,7 +824,7 @@ EXPORT void norm_conv_backward_input(
     FOR_IMAGES(sum, grad_y, {
         const Through<T> through{norm, static_cast<T *>(of_x), sum_g, sum_along};
         convolution<F, true, T>(
-            threads, samples, y, out, shape.turned(), PLAIN, {taps, lie, depth, channels}, nullptr, false, x, channels,
+            threads, samples, y, out, shape.turned(), AS_READ, {taps, lie, depth, channels}, nullptr, false, x, channels,
             &through
         );
     });
