@@ -84,6 +84,7 @@ class _Divide(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, v: Tensor, sigma: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(u, v, sigma, *weights)
+        ctx.strides = [W.stride() for W in weights]
         if cpp.take(weights, (u, v, sigma)):
             return tuple(cpp.divide(list(weights), u, v, sigma))
         return tuple(torch._foreach_div(weights, list(sigma.unbind())))
@@ -91,6 +92,8 @@ class _Divide(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         u, v, sigma, *weights = ctx.saved_tensors
+        # v is in the order of the columns, which hooks on saved tensors may have changed: `save_on_cpu` can.
+        weights = [_lying(W, strides) for W, strides in zip(weights, ctx.strides, strict=True)]
         vectors = Vectors(u, v, sigma)
         if double_backward.asked_for(*grads):
             defined = [
@@ -101,6 +104,10 @@ class _Divide(torch.autograd.Function):
         if cpp.take(weights, (*vectors, *grads)):
             return None, None, None, *cpp.divide_backward(list(grads), weights, *vectors)
         return None, None, None, *_through_division(grads, weights, vectors)
+
+
+def _lying(weight: Tensor, strides: tuple[int, ...]) -> Tensor:
+    return weight if weight.stride() == strides else weight.new_empty_strided(weight.shape, strides).copy_(weight)
 
 
 def _through_division(grads: Sequence[Tensor], weights: Sequence[Tensor], vectors: Vectors) -> list[Tensor]:

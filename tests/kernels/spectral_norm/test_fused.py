@@ -106,6 +106,19 @@ def test_gradients_of_another_layout():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_hooks_that_lay_saved_weights_otherwise(native):
+    weight, u = draw(4, 3, 3, 3), draw(1, 4, seed=1).detach()
+    weight = weight.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    probe, found = draw(4, 3, 3, 3, seed=2), []
+    with native_loops(native):
+        for kept in (lambda t: t, torch.Tensor.contiguous):
+            with torch.autograd.graph.saved_tensors_hooks(kept, lambda t: t):
+                (W_bar,) = kernels.spectral_norm_all([weight], [u], "fused")
+            found.append(torch.autograd.grad(W_bar, weight, probe)[0])
+    torch.testing.assert_close(*found)
+
+
 def test_weights_of_16_bits_go_through_torchs_operations():
     weights, us = [draw(4, 3).detach().bfloat16()], [draw(1, 4, seed=1).detach().bfloat16()]
     (quotient,) = kernels.spectral_norm_all(weights, us)
