@@ -63,7 +63,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             return self._in_some_form(input)
 
     def _in_some_form(self, input: Tensor) -> Tensor:
-        if self.track_running_stats or not input.is_floating_point():
+        tracks = self.track_running_stats or own(self, "running_mean") is not None  # which may be switched off later
+        if tracks or not input.is_floating_point():
             return self._by_torch(input)
         form = select_impl(self.impl, input)
         if form == "reference" and transformed():

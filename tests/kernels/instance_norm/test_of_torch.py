@@ -105,3 +105,11 @@ def test_what_a_module_is(info):
         for other in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours), ours.to("cpu", torch.float32)):
             torch.testing.assert_close(other.eval()(x), expected)
         assert ours.to("meta")(x.to("meta")).shape == x.shape
+
+
+def test_averages_that_are_switched_off_later_move_as_torchs():
+    ours, theirs = InstanceNorm2d(3, track_running_stats=True), nn.InstanceNorm2d(3, track_running_stats=True)
+    ours.track_running_stats = theirs.track_running_stats = False
+    x = torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
