@@ -9,7 +9,7 @@ WEB    := onnxruntime-web@1.30.0
 # Tests share the cores; a file's stay together, with what they set up.
 SHARED := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all test-browser test-cluster test-others bench static fuzz audit lock docs lint format clean
+.PHONY: demo test test-all test-browser test-cluster test-others test-torch bench static fuzz audit lock docs lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -41,6 +41,18 @@ test-cluster: $(READY) .moto/.installed
 test-others: $(READY)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[others]'
 	$(PYTHON) -m pytest $(SHARED) tests/others tests/kernels/densenet_block -rs
+
+# The tests with another torch and the Triton that it brings, in an environment of its own: make test-torch TORCH=2.14.1.
+# What another torch warns of is no error.
+TORCH := 2.11.0
+test-torch: .torch/$(TORCH)/.installed
+	.torch/$(TORCH)/bin/python -m pytest $(SHARED) -W default::UserWarning
+
+.torch/%/.installed: constraints.txt pyproject.toml
+	python3 -m venv .torch/$*
+	grep -Ev '^(torch|torchvision|triton)==' constraints.txt > .torch/$*/constraints.txt
+	.torch/$*/bin/pip install --quiet --constraint .torch/$*/constraints.txt torch==$* --editable '.[dev]'
+	touch $@
 
 # Every layer, network and iteration on the CPU into bench/RESULTS.md; `make bench DEVICE=cuda`: an iteration on the GPU.
 DEVICE := cpu
