@@ -44,7 +44,7 @@ def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: N
         examples: Max. number of the store's pictures in that file, to be mixed at once; 0 keeps them out of it.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise UserError(f"{', '.join(missing)} is not installed: pip install 'lorbms-fast[export]'")
+        raise UserError(f"export needs {', '.join(missing)}: pip install 'lorbms-fast[export]'")
     from lorbms_fast.export.onnx_files import TOLERANCE, quantize
     from lorbms_fast.export.page import runtime_files, write_explanation, write_page
 

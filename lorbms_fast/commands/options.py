@@ -15,8 +15,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def flowing(command: F) -> F:
-    """Join the lines of each argument in docstrings, the command's and its settings': tyro breaks its help there."""
-    command.__doc__ = re.sub(r"\n {8,}", " ", cleandoc(command.__doc__ or ""))
+    """Join the lines in docstrings, the command's and its settings', where tyro breaks its help.
+
+    It does before the further lines of an argument, and before what begins with no letter, such as a `quotation`.
+    """
+    command.__doc__ = re.sub(r"\n {8,}|(?<=\S)\n(?=[^\sA-Za-z])", " ", cleandoc(command.__doc__ or ""))
     for kind in get_type_hints(command).values():
         _flowing_fields(kind)
     return command

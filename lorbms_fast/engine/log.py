@@ -131,11 +131,11 @@ def read_lines(metrics: Path) -> list[str]:
 def _duration(seconds: float) -> str:
     """Write a duration as people say it.
 
-    >>> [_duration(seconds) for seconds in (40, 540, 9000, 700_000)]
-    ['about a minute', 'about 9 minutes', 'about 2.5 hours', 'about 8.1 days']
+    >>> [_duration(seconds) for seconds in (9, 40, 540, 9000, 700_000)]
+    ['less than a minute', 'about a minute', 'about 9 minutes', 'about 2.5 hours', 'about 8.1 days']
     """
     if seconds < 90:
-        return "about a minute"
+        return "about a minute" if seconds > 30 else "less than a minute"
     return next(
         f"about {seconds / unit:{digits}} {name}"
         for below, unit, digits, name in (

@@ -35,6 +35,7 @@ def test_every_command_explains_itself(command, capsys):
     [
         (["prepare"], "are left out. What is transparent becomes white;"),
         (["train"], "for a run that is resumed"),
+        (["train"], "For several GPUs: `torchrun --standalone"),
         (["train"], "on insists; a CPU, which"),
         (["evaluate", "generation"], "Image stores with neighbours; the run's own by default."),
     ],

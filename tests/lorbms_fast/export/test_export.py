@@ -169,7 +169,7 @@ def test_mistakes(run, exported, tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match=r"MB are free on its disk: make room$"):
         command.export(run, out=tmp_path / "new")
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnx" else name)
-    with pytest.raises(UserError, match=r"^onnx is not installed: pip install 'lorbms-fast\[export\]'$"):
+    with pytest.raises(UserError, match=r"^export needs onnx: pip install 'lorbms-fast\[export\]'$"):
         command.export(run, out=tmp_path / "new")
 
 
