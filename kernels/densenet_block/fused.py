@@ -117,8 +117,8 @@ def _narrowed(does: ModuleType, maps: Tensor, norm: passes.Norm, by: Bottleneck)
 
 def _factors(layer: Layer) -> Tensor | None:
     """The dropout's, as rows of a matrix: one for each sample, or for each position."""
-    if layer.dropout is None:
-        return None
+    if layer.dropout is None or layer.dropout.shape[2:] == (1, 1):
+        return None if layer.dropout is None else layer.dropout.flatten(1)
     return layer.dropout.permute(0, 2, 3, 1).reshape(-1, layer.dropout.shape[1]).contiguous()
 
 
