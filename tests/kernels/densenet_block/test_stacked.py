@@ -11,6 +11,7 @@ from torch import nn
 from bench.others.written_here import FCDenseBlock
 from lorbms_fast.kernels import accelerate, restore, use_impl
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.densenet_block import StackedBlock, stacked, stacked_kind
 from lorbms_fast.kernels.densenet_block import layers as of_blocks
 
@@ -371,3 +372,18 @@ def test_few_positions_go_through_its_own_layers(monkeypatch):
     for samples in (1, 3, 4, 5):
         ours(maps(samples, C, 5, 5))
     assert seen == [4, 5]
+
+
+@pytest.mark.skipif(not winograd.runs(), reason="no AVX2, or no C++ compiler")
+def test_few_positions_that_loops_convolve(monkeypatch):
+    monkeypatch.setattr(stacked, "FEW", 100)
+    torch.manual_seed(0)
+    theirs = FCDenseBlock(16, 16, 3, 0.0)
+    ours = copy.deepcopy(theirs)
+    accelerate(ours, save_memory=True)
+    seen = []
+    monkeypatch.setattr(stacked, "stacked", lambda x, *others: seen.append(len(x)) or of_blocks.stacked(x, *others))
+    for samples in (1, 2, 3):
+        x = torch.randn(samples, 16, 5, 5)
+        assert_close(outcome(ours, x), outcome(theirs, x), 1e-4)
+    assert seen == [2, 3]
