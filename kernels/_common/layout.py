@@ -14,5 +14,5 @@ def is_channels_last(x: Tensor) -> bool:
 
 def new_maps(like: Tensor, channels: int, *size: int) -> Tensor:
     """Make channels_last maps, (N, channels, *size), of a tensor's N, dtype and device; values are anything."""
-    shape = len(like), channels, *size
+    shape = like.shape[0], channels, *size
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=CHANNELS_LAST[len(shape)])

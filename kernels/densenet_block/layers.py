@@ -68,8 +68,9 @@ def watched(module: nn.Module) -> bool:
 
 def fit(x: Tensor, layers: Sequence[Modules]) -> bool:
     """Say whether a stack would hold what the layers compute of this input."""
-    # FlopCounterMode knows the layers' operations, and not ours. Other modes, which may count memory, see what runs.
-    if any(type(mode).__name__ == "_FlopCounterMode" for mode in modes_in_force()):
+    # FlopCounterMode knows the layers' operations, and not ours, and make_fx records no others. Other modes, which may
+    # count memory, see what runs.
+    if any(type(mode).__name__ in ("_FlopCounterMode", "ProxyTorchDispatchMode") for mode in modes_in_force()):
         return False
     plain = type(x) in (Tensor, nn.Parameter) and x.dim() == 4 and x.is_floating_point() and not x.is_meta
     if not plain or not layers or compute_dtype(x) != x.dtype or x.shape[1] != layers[0].norm.num_features:

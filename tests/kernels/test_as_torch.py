@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 from lorbms_fast import kernels
@@ -16,6 +17,7 @@ from lorbms_fast.kernels import (
     BatchNormAct2d,
     CoordConv2d,
     DenseBlock,
+    DenseNetBlock,
     GroupedBatchNorm2d,
     InstanceNorm2d,
     InstanceNorm3d,
@@ -197,6 +199,19 @@ def test_compiled_in_one_graph_with_gradients(name, channels_last):
         assert y.stride() == layer(x).stride()
     wanted = [z, *(layer.parameters() if isinstance(layer, nn.Module) else ())]
     assert_close(torch.autograd.grad((y * y).sum(), wanted), expected)
+
+
+def test_a_block_recorded_by_make_fx():
+    """Which sees torch's operations alone, and nothing of what loops write."""
+    torch.manual_seed(0)
+    layer, x = DenseNetBlock(2, 16, 4, 16).eval(), torch.randn(2, 16, 8, 8)
+    assert_close([make_fx(layer)(x)(2 * x)], [layer(2 * x)], 1e-4)
+
+
+def test_exported_with_any_batch():
+    layer, x = made("ResizeConv2d", channels_last=False)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    assert_close([program.module()(x.repeat(2, 1, 1, 1))], [layer(x.repeat(2, 1, 1, 1))])
 
 
 @pytest.mark.parametrize("name", ["DenseBlock", "InstanceNormReLU"])
