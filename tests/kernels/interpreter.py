@@ -68,6 +68,8 @@ def _in_any_order(replace: Replace, random: np.random.Generator) -> None:
 def _as_on_a_gpu(replace: Replace) -> None:
     """Mend what interpreters lack: all multiply bfloat16's bits as integers and cut to it instead of rounding.
 
+    Of NaN and a number, a GPU's maximum and minimum are the number; an interpreter's are NaN.
+
     Before 3.9 there are no constants of it, and 3.6 takes a loop's bound only from an array without dimensions.
     """
     dot, cast, patch_tensor = BUILDER.create_dot, BUILDER.cast_impl, interpreter._patch_lang_tensor
@@ -87,6 +89,8 @@ def _as_on_a_gpu(replace: Replace) -> None:
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
+    replace(BUILDER, "create_maxnumf", lambda self, x, y: self.binary_op(x, y, np.fmax))
+    replace(BUILDER, "create_minnumf", lambda self, x, y: self.binary_op(x, y, np.fmin))
     replace(BUILDER, "create_dot", lambda self, a, b, *rest: dot(self, widened(a), widened(b), *rest))
     replace(BUILDER, "cast_impl", cast_impl)
     replace(BUILDER, "create_fp_trunc", cast_impl)

@@ -69,7 +69,7 @@ def _activate(
         inside = (p < positions)[:, None] & (c < C)[None, :]
         at = (p // W) * x_strides[2] + (p % W) * x_strides[3]
         values = tl.load(maps + at[:, None], mask=inside, other=0.0).to(tl.float32)
-        a = tl.maximum((values - average[None, :]) * r[None, :], 0.0)
+        a = _rectified((values - average[None, :]) * r[None, :])
         tl.store(stack + p[:, None] * STACK + c[None, :], a.to(stack.dtype.element_ty), mask=inside)
 
 
@@ -258,7 +258,7 @@ def _solve(
                 p = tile * BLOCK_M + tl.arange(0, BLOCK_M)
                 kept = (p < H * W)[:, None] & (o < G)[None, :]
                 values = tl.load(y + p[:, None] * MAPS + layer * G + o[None, :], mask=kept, other=0.0).to(tl.float32)
-                a = tl.maximum((values - average[None, :]) * r[None, :], 0.0).to(stack.dtype.element_ty)
+                a = _rectified((values - average[None, :]) * r[None, :]).to(stack.dtype.element_ty)
                 tl.store(stack + p[:, None] * STACK + C + layer * G + o[None, :], a, mask=kept)
         tl.debug_barrier()
 

@@ -166,6 +166,19 @@ def test_maps_far_from_zero_keep_their_variance():
     assert_agrees(dense_block_activated, tensors, "instance_norm_relu", 1e-3)
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_what_is_not_a_number_stays(few, monkeypatch):
+    """In one image, and in gradients of what read it; products with it may make more of it than the definition's."""
+    monkeypatch.setattr(form, "_ON_ONE_SM", 8 if few else 1024)
+    tensors = inputs(2, 3, 2, 4, 4, 4)
+    with torch.no_grad():
+        tensors[0][1, 2, 0, 3] = torch.nan
+    found, expected = (results(dense_block, tensors, "instance_norm_relu", impl) for impl in ("triton", "reference"))
+    assert found[0].isnan().flatten(1).any(1).tolist() == [False, True]
+    for f, e in zip(found, expected, strict=True):
+        assert f[e.isnan()].isnan().all()
+
+
 @pytest.mark.parametrize("moved", ["x", "weights", "biases"])
 def test_only_what_is_asked_for_gets_gradients(moved, monkeypatch):
     tensors = inputs(2, 3, 2, 2, 4, 4)

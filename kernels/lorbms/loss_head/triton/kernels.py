@@ -5,8 +5,14 @@ import triton.language as tl
 
 
 @triton.jit
+def _rectified(x):
+    """ReLU; NaN stays, of which a GPU's maximum would make 0."""
+    return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
 def _cross_entropy(x, target):
-    return tl.maximum(x, 0.0) - x * target + tl.log(1 + tl.exp(-tl.abs(x)))
+    return _rectified(x) - x * target + tl.log(1 + tl.exp(-tl.abs(x)))
 
 
 @triton.jit
@@ -167,10 +173,8 @@ def discrimination(D_ptr, loss_ptr, half, HINGE: tl.constexpr, BLOCK: tl.constex
     for start in range(0, 2 * half, BLOCK):
         i = start + tl.arange(0, BLOCK)
         x = tl.load(D_ptr + i, mask=i < 2 * half, other=0).to(tl.float32)
-        if HINGE:
-            loss = tl.maximum(1 + tl.where(i < half, -x, x), 0.0)
-        else:
-            loss = _cross_entropy(x, tl.where(i < half, 1.0, 0.0))
+        margin = 1 + tl.where(i < half, -x, x)
+        loss = _rectified(margin) if HINGE else _cross_entropy(x, tl.where(i < half, 1.0, 0.0))
         total += tl.where(i < 2 * half, loss, 0.0)
     tl.store(loss_ptr, tl.sum(total) / half)
 

@@ -9,6 +9,18 @@ import triton.language as tl
 
 
 @triton.jit
+def _ordered(x):
+    """Whole numbers in the order of float32 ones, NaN being the greatest: which a GPU's own maximum may drop."""
+    bits = (x + 0.0).to(tl.int32, bitcast=True)  # -0 becomes 0
+    return tl.where(x != x, 0x7FFFFFFF, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits))
+
+
+@triton.jit
+def _of_ordered(number):
+    return tl.where(number < 0, number ^ 0x7FFFFFFF, number).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def forward(
     x, x_strides, weight, bias, y, which, windows, C, O, H_out, W_out,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -28,7 +40,8 @@ def forward(
         read = tl.load(x + at[:, None] + c[None, :] * x_strides[1], mask=inside, other=0.0).to(y.dtype.element_ty)
         kernel = tl.load(weight + out[None, :] * C + c[:, None], mask=(c < C)[:, None] & (out < O)[None, :], other=0.0)
         sums = tl.dot(read, kernel.to(y.dtype.element_ty), sums, input_precision=PRECISION)
-    best, place = tl.max(tl.reshape(sums, (BLOCK_M // 4, 4, BLOCK_N)), 1, return_indices=True)
+    best, place = tl.max(tl.reshape(_ordered(sums), (BLOCK_M // 4, 4, BLOCK_N)), 1, return_indices=True)
+    best = _of_ordered(best)
     best += tl.load(bias + out, mask=out < O, other=0.0).to(tl.float32)[None, :]
     q = (tl.program_id(0) * (BLOCK_M // 4) + tl.arange(0, BLOCK_M // 4)).to(tl.int64)
     kept = (q < windows)[:, None] & (out < O)[None, :]

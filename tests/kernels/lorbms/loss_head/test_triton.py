@@ -75,6 +75,18 @@ def test_certain_logits_overflow_nothing():
     assert D_mix.grad.tolist() == [[0, -0.5]]
 
 
+@pytest.mark.parametrize("gan", ["cross-entropy", "hinge"])
+def test_losses_of_what_is_not_a_number_are_none(gan):
+    D = torch.zeros(4, 1, 2, 2)
+    D[3, 0, 1, 0] = torch.nan
+    assert lorbms.discrimination_loss(D, gan, "triton").isnan()
+    images_and_logits, mask = inputs(1)[:5], inputs(1)[5]
+    for number in range(5):
+        tensors = [tensor.clone() for tensor in images_and_logits]
+        tensors[number].flatten()[0] = torch.nan
+        assert in_triton_form(*tensors, mask, gan=gan)[0].isnan()
+
+
 def test_opcheck():
     *tensors, mask = inputs(1)
     arguments = (*(tensor.requires_grad_() for tensor in tensors), mask, list(WEIGHTS), list(LAMBDAS), "hinge")

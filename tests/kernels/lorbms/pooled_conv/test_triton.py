@@ -44,6 +44,15 @@ def test_the_first_of_equal_values_gets_the_gradient():
     assert grad.flatten().tolist() == [1, 0, 0, 0]
 
 
+def test_what_is_not_a_number_is_the_greatest_and_minus_zero_is_zero():
+    x = torch.tensor([[1, torch.nan, 2, 3], [-1, 5, torch.nan, 3], [-0.0, 0, -1, -3], [0, -0.0, -2, -4]])
+    x = x[None, None].requires_grad_()
+    y = pooled_conv2d(x, torch.ones(1, 1, 1, 1), torch.zeros(1), impl="triton")
+    assert y.flatten().nan_to_num(7).tolist() == [7, 7, 0, -1]
+    (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert grad.flatten().nonzero().flatten().tolist() == [1, 6, 8, 10]
+
+
 def test_autocast_leaves_parameters_as_they_are():
     x, weight, bias = inputs(2, 8, 6, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
