@@ -55,7 +55,32 @@ _LAST_PHASE = len(SUMS) - 4
 def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The nine taps of all four phases, each a sum of taps of the weight: (O, 9, C)."""
     with no_autocast(weight):
-        return (beside(weight, SUMS) @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
+        if cpp.take(weight, dtype):
+            taps: Tensor = _Fold.apply(weight, dtype)
+            return taps.transpose(0, 1)
+        return _folded(weight, dtype)
+
+
+def _folded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return (beside(weight, SUMS) @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
+
+
+class _Fold(torch.autograd.Function):
+    """A weight -> its taps, (9, O, C): those of a phase, which products read, lie together."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(weight)
+        return cpp.fold(weight, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (weight,) = ctx.saved_tensors
+        if double_backward.asked_for(grad):
+            again = double_backward.by_definition(lambda W: _folded(W, grad.dtype).transpose(0, 1), (weight,), grad)
+            return *again, None
+        cpp.unfold(grad.contiguous(), to_weight := torch.empty_like(weight))
+        return to_weight, None
 
 
 def _kernels(taps: Tensor) -> list[Tensor]:

@@ -60,7 +60,54 @@ template <class T> void gathered(Shape shape, int64_t width, Maps<T> grad, Maps<
     });
 }
 
+// Sums of a weight's rows 0 and 1, p, of row 2, q, and of all, e, and of columns likewise: ee, ep, eq, pe, qe, pp, pq, qp, qq.
+constexpr int SUMS = 9, SIDE = 3;
+
+// Those of each map out and in, in this order, (9, O, C), of a weight (O, C, 3, 3).
+template <class T> void folded(Shape shape, Maps<Real<T>> weight, T *sums, int threads) {
+    const int64_t O = shape.samples, C = shape.channels;
+    in_parallel(O, worth(shape, threads), [=](int64_t o) {
+        const Real<T> *w[SUMS];
+        for (int i = 0; i < SUMS; i++) w[i] = weight.at(o, i);
+#pragma omp simd
+        for (int64_t c = 0; c < C; c++) {
+            Real<T> p[SIDE], q[SIDE]; // of each column
+            for (int j = 0; j < SIDE; j++) p[j] = w[j][c] + w[SIDE + j][c], q[j] = w[2 * SIDE + j][c];
+            const Real<T> pp = p[0] + p[1], pq = p[2], qp = q[0] + q[1], qq = q[2];
+            const Real<T> all[] = {pp + qp + (pq + qq), pp + qp, pq + qq, pp + pq, qp + qq, pp, pq, qp, qq};
+            for (int i = 0; i < SUMS; i++) write(sums[(i * O + o) * C + c], all[i]);
+        }
+    });
+}
+
+// The gradient of a weight from those of its sums.
+template <class T> void unfolded(Shape shape, Maps<Real<T>> weight, const T *sums, int threads) {
+    const int64_t O = shape.samples, C = shape.channels;
+    in_parallel(O, worth(shape, threads), [=](int64_t o) {
+        Real<T> *w[SUMS];
+        for (int i = 0; i < SUMS; i++) w[i] = weight.at(o, i);
+#pragma omp simd
+        for (int64_t c = 0; c < C; c++) {
+            Real<T> g[SUMS];
+            for (int i = 0; i < SUMS; i++) g[i] = read(sums[(i * O + o) * C + c]);
+            for (int i = 0; i < SUMS; i++) {
+                const int row = i / SIDE / 2, column = i % SIDE / 2; // 0 of p, 1 of q
+                w[i][c] = g[0] + g[1 + column] + g[3 + row] + g[5 + 2 * row + column];
+            }
+        }
+    });
+}
+
 } // namespace
+
+// `to` is the dtype of the sums, whose numbers are computed as the weight's.
+#define OF_WEIGHT(function, Sums)                                                                                      \
+    const Shape shape{samples, positions, channels};                                                                   \
+    FOR_DTYPE(to, T, function<T>(shape, AS(Real<T>, weight), static_cast<Sums *>(sums), threads))
+
+EXPORT void fold(SHAPE, MAPS(weight), int to, void *sums) { OF_WEIGHT(folded, T) }
+
+EXPORT void unfold(SHAPE, MAPS(weight), int to, const void *sums) { OF_WEIGHT(unfolded, const T) }
 
 EXPORT void spread(SHAPE, MAPS(z), MAPS(y), int64_t width) {
     const Shape shape{samples, positions, channels / 4};

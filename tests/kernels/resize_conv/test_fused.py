@@ -7,6 +7,7 @@ from hypothesis import given
 from bench.gpu.tape import Tape
 from lorbms_fast import kernels
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.resize_conv import cpp, fused
 from tests.kernels.forms import assert_forms_agree, draw, fast, size
 
 
@@ -30,6 +31,40 @@ def test_a_penalty_of_gradients(native):
 
     with native_loops(native):
         assert torch.autograd.gradcheck(penalty, (x, weight))
+
+
+@pytest.mark.parametrize(
+    ("weights", "taps"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.float32, torch.bfloat16),
+        (torch.float32, torch.float16),
+    ],
+)
+@pytest.mark.parametrize(("out", "channels"), [(5, 3), (48, 35), (1, 2)])
+@pytest.mark.skipif(not cpp.LOOPS.built(), reason="no C++ compiler")
+def test_taps_are_folded_by_loops_as_by_a_product(weights, taps, out, channels):
+    whole = draw(out, channels + 2, 3, 3).detach().to(weights, memory_format=torch.channels_last)
+    gradient = draw(9, out, channels, seed=1).detach().to(taps).transpose(0, 1)
+
+    def folded(native):
+        weight = whole[:, 1:-1].detach().requires_grad_()
+        with native_loops(native):
+            assert cpp.take(weight, taps) == native
+            found = fused.fold(weight, taps)
+            found.backward(gradient)
+        return found, weight.grad
+
+    for found, expected in zip(folded(True), folded(False), strict=True):
+        assert found.dtype == expected.dtype
+        tolerance = 8 * torch.finfo(found.dtype).eps
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.abs().max().item())
+
+
+def test_a_penalty_of_folded_taps():
+    weight = draw(3, 2, 3, 3).detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda W: fused.fold(W, W.dtype), (weight,))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
