@@ -1,4 +1,4 @@
-"""The triangular system as one loop in C++ over Winograd's and norms', registered as operations of torch's.
+"""The triangular system packed, and solved as one loop in C++ over Winograd's and norms', as operations of torch's.
 
 Documented at `fused`, where the same loops are called one by one if convolutions are not all Winograd's.
 """
@@ -6,21 +6,61 @@ Documented at `fused`, where the same loops are called one by one if convolution
 from collections.abc import Sequence
 from ctypes import c_double, c_int64, c_void_p, cast
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.cpp import Loops, cpp_op, plain
+from lorbms_fast.kernels._common.cpp.lines import DTYPES
 from lorbms_fast.kernels._common.norm_relu import cpp as norm_relu
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 
 _SYSTEM = [c_void_p, c_int64, c_int64, c_void_p, c_void_p]
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
-    {"solve": (2, [*_SYSTEM, c_double]), "solve_transposed": (3, [*_SYSTEM, c_void_p])},
+    {
+        "pack": (0, [c_int64, c_void_p, c_void_p]),
+        "unpack": (0, [c_int64, c_void_p, c_void_p]),
+        "solve": (2, [*_SYSTEM, c_double]),
+        "solve_transposed": (3, [*_SYSTEM, c_void_p]),
+    },
 )
+
+
+def packs(weights: Sequence[Tensor], blocks: Sequence[Tensor]) -> bool:
+    """Are the weights of layers, of the dtype that blocks' are added up in, copied into blocks, or back, here?"""
+    dtype = blocks[0].dtype
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    return (
+        not torch.compiler.is_compiling()
+        and dtype in DTYPES
+        and all(weight.dtype == exact for weight in weights)
+        and all(block.dtype == dtype for block in blocks)
+        and all(plain(each) and each.is_contiguous(memory_format=torch.channels_last) for each in (*weights, *blocks))
+        and LOOPS.built()
+    )
+
+
+@cpp_op("dense_block_pack(Tensor[] weights, Tensor(a!)[] blocks) -> ()")
+def pack(weights: Sequence[Tensor], blocks: Sequence[Tensor]) -> None:
+    """Write the layers' weights into the blocks of the system."""
+    _copy("pack", weights, blocks)
+
+
+@cpp_op("dense_block_unpack(Tensor[] blocks, Tensor(a!)[] weights) -> ()")
+def unpack(blocks: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+    """Write the blocks into the layers' weights."""
+    _copy("unpack", weights, blocks)
+
+
+def _copy(name: str, weights: Sequence[Tensor], blocks: Sequence[Tensor]) -> None:
+    growth, channels, *kernel = weights[0].shape
+    places = [(c_void_p * len(weights))(*(each.data_ptr() for each in tensors)) for tensors in (weights, blocks)]
+    head = DTYPES[blocks[0].dtype], torch.get_num_threads(), len(weights), prod(kernel), channels
+    LOOPS.function(name)(*head, growth, *places)
 
 
 def take(pushes: Sequence[Tensor], *maps: Tensor) -> bool:

@@ -58,8 +58,11 @@ class _Pack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
         system = System.empty(weights, dtype)
-        parts, of_weights = system.beside(weights)
-        torch._foreach_copy_(parts, of_weights)
+        if cpp.packs(weights, system.blocks):
+            cpp.pack(weights, system.blocks)
+        else:
+            parts, of_weights = system.beside(weights)
+            torch._foreach_copy_(parts, of_weights)
         ctx.like = [(weight.dtype, weight.shape, _layout(weight)) for weight in weights]
         return system.blocks
 
@@ -73,8 +76,11 @@ class _Pack(torch.autograd.Function):
             torch.empty(shape, dtype=dtype, device=grads[0].device, memory_format=layout)
             for dtype, shape, layout in ctx.like
         ]
-        parts, of_weights = system.beside(of_layers)
-        torch._foreach_copy_(of_weights, parts)
+        if cpp.packs(of_layers, grads):
+            cpp.unpack(grads, of_layers)
+        else:
+            parts, of_weights = system.beside(of_layers)
+            torch._foreach_copy_(of_weights, parts)
         return None, *of_layers
 
 

@@ -1,9 +1,61 @@
 // The triangular system of a dense block, and the transposed one, in one call: the loops that other libraries export, one
 // after another. Some 2 L calls from Python take longer than the loops themselves where maps are small, and threads that
 // wait for so long fall asleep.
+#include <vector>
+
 #include "convolution.h"
 
 namespace {
+
+// How the weights of layers, (growth, taps, channels + l * growth) of layer l, lie in the system's blocks: see `fused.System`.
+struct Packing {
+    int64_t layers, taps, channels, growth;
+
+    // of(l, column, block, row, columns): what layer l reads from a column on, of as many as the block has, is there from a
+    // layer's row on.
+    template <class Of> void each(Of of) const {
+        int64_t block = 0;
+        for (int64_t l = 0; l < layers; l++) of(l, 0, block, l, channels);
+        pushes(0, layers, block, of);
+    }
+
+    template <class Of> void pushes(int64_t first, int64_t last, int64_t &block, Of of) const {
+        if (last - first == 1) return;
+        const int64_t middle = (first + last) / 2;
+        pushes(first, middle, block, of);
+        block++;
+        for (int64_t l = middle; l < last; l++)
+            of(l, channels + first * growth, block, l - middle, (middle - first) * growth);
+        pushes(middle, last, block, of);
+    }
+};
+
+template <class T> void into_block(const Real<T> *weight, T *block, int64_t columns) { put(block, weight, columns); }
+
+template <class T> void into_weight(Real<T> *weight, const T *block, int64_t columns) {
+#pragma omp simd
+    for (int64_t c = 0; c < columns; c++) weight[c] = read(block[c]);
+}
+
+// copy(weight, block, columns) for each line of the weights and where it lies in the blocks.
+template <class T, class Copy>
+void of_parts(Packing packing, Real<T> *const *weights, T *const *blocks, int threads, Copy copy) {
+    struct Part {
+        Real<T> *weight;
+        T *block;
+        int64_t line, columns;
+    };
+    std::vector<Part> parts;
+    const int64_t lines = packing.growth * packing.taps;
+    packing.each([&](int64_t l, int64_t column, int64_t block, int64_t row, int64_t columns) {
+        const int64_t line = packing.channels + l * packing.growth;
+        parts.push_back({weights[l] + column, blocks[block] + row * lines * columns, line, columns});
+    });
+    in_parallel(lines, threads, [&](int64_t line) {
+        for (const Part &part : parts)
+            copy(part.weight + line * part.line, part.block + line * part.columns, part.columns);
+    });
+}
 
 struct Loops {
     void (*normalize)(SHAPE, MAPS(x), MAPS(x_hat), void *rstd, double eps);
@@ -85,6 +137,23 @@ struct System {
 };
 
 } // namespace
+
+// Weights are of the numbers that those of the blocks, of the dtype, are computed as; both lie in channels_last.
+#define PACKING                                                                                                        \
+    int dtype, int threads, int64_t layers, int64_t taps, int64_t channels, int64_t growth, void *const *weights,      \
+        void *const *blocks
+#define OF_PARTS(copy)                                                                                                 \
+    FOR_DTYPE(                                                                                                         \
+        dtype, T,                                                                                                      \
+        of_parts<T>(                                                                                                   \
+            {layers, taps, channels, growth}, reinterpret_cast<Real<T> *const *>(weights),                             \
+            reinterpret_cast<T *const *>(blocks), threads, copy<T>                                                     \
+        )                                                                                                              \
+    )
+
+EXPORT void pack(PACKING) { OF_PARTS(into_block) }
+
+EXPORT void unpack(PACKING) { OF_PARTS(into_weight) }
 
 // `channels` are those of all layers.
 #define SYSTEM const Loops *loops, int64_t width, int64_t layers, const Push *pushes, void *const *rstd

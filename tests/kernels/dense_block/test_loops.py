@@ -9,7 +9,8 @@ import torch
 
 from lorbms_fast.kernels import dense_block_activated, dense_block_maps
 from lorbms_fast.kernels._common import norm_relu, winograd
-from lorbms_fast.kernels.dense_block import cpp
+from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels.dense_block import cpp, fused
 from lorbms_fast.measurement.counts import count
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -123,3 +124,28 @@ def test_loops_of_others_are_declared_as_they_are():
     )
     for name, arguments in declared:
         assert defined[name] == arguments
+
+
+@pytest.mark.parametrize("of_weights", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("layers", "channels", "growth", "kernel"), [(1, 3, 4, 3), (2, 1, 1, 1), (7, 32, 16, 3), (12, 5, 3, 3)]
+)
+def test_packing_is_copying(of_weights, dtype, layers, channels, growth, kernel):
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(dtype, *shape):
+        values = torch.randn(shape, generator=generator)
+        return values.to(dtype, memory_format=torch.channels_last)
+
+    weights = [drawn(of_weights, growth, channels + i * growth, kernel, kernel) for i in range(layers)]
+    probes = [drawn(dtype, *block.shape) for block in fused.pack(weights, dtype)]
+
+    def packed(native):
+        given = [weight.clone().requires_grad_() for weight in weights]
+        with native_loops(native):
+            made = fused.pack(given, dtype)
+            assert cpp.packs(given, made) == (native and (dtype == torch.float64) == (of_weights == torch.float64))
+            return [*made, *torch.autograd.grad(made, given, probes)]
+
+    assert all(map(torch.equal, packed(True), packed(False)))
