@@ -17,5 +17,6 @@ def step_size(
     rate = torch.empty_like(overflow)
     logs = (math.log(max(beta, sys.float_info.min)) for beta in betas)
     with torch.cuda.device_of(overflow):
+        # In one warp, as a thread of another might read t after one has stored the next.
         kernels.step_size[(1,)](loss, overflow, t, flawed, lr, factor, rate, *logs, expected, num_warps=1)
     return rate
