@@ -1,7 +1,8 @@
 """Activations that a norm can have behind it, by the names of `torch.nn.functional`."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,6 +86,24 @@ def of_layer(layer: nn.Module) -> Activation | None:
     return Activation(names[type(layer)]) if type(layer) in names else None
 
 
+class NormOptions(TypedDict, total=False):
+    """Options of torch's norms, by torch's names; those that are not given are as torch has them."""
+
+    eps: float
+    """Added to the variance."""
+    momentum: float | None
+    """Of the running statistics; None averages all batches."""
+    affine: bool
+    """Scale and shift each map by parameters."""
+    track_running_stats: bool
+    device: Any
+    """Of the parameters."""
+    dtype: torch.dtype | None
+    """Of the parameters."""
+    bias: bool
+    """Shift each map as well, if `affine`; where torch's own norms know it."""
+
+
 class NormAct(nn.Module):
     """Mixin for a norm of torch's that computes the activation behind it, too; of maps of any number of dimensions."""
 
@@ -93,7 +112,7 @@ class NormAct(nn.Module):
 
     def __init__(
         self, num_features: int, activation: str | nn.Module = "relu", *, negative_slope: float | None = None,
-        impl: Impl | None = None, **options: Any,
+        impl: Impl | None = None, **options: Unpack[NormOptions],
     ) -> None:  # fmt: skip
         super().__init__(num_features, **options)
         self.activation, self.negative_slope = named(activation, negative_slope)
