@@ -42,11 +42,11 @@ test-others: $(READY)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[others]'
 	$(PYTHON) -m pytest $(SHARED) tests/others tests/kernels/densenet_block -rs
 
-# The tests with another torch and the Triton that it brings, in an environment of its own: make test-torch TORCH=2.14.1.
+# As `make test`, with another torch and the Triton that it brings, in an environment of its own: TORCH=2.14.1, say.
 # What another torch warns of is no error.
 TORCH := 2.11.0
 test-torch: .torch/$(TORCH)/.installed
-	.torch/$(TORCH)/bin/python -m pytest $(SHARED) -W default::UserWarning
+	.torch/$(TORCH)/bin/python -m pytest $(SHARED) -W default::UserWarning -W default::FutureWarning
 
 .torch/%/.installed: constraints.txt pyproject.toml
 	python3 -m venv .torch/$*
@@ -100,7 +100,7 @@ format: $(READY)
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .audit .moto build dist *.egg-info demo site
+	rm -rf $(VENV) .audit .moto .torch build dist *.egg-info demo site
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PYTHON) || python3 -m venv $(VENV)

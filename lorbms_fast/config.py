@@ -327,17 +327,13 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
 
 def describe(error: ValidationError, as_options: bool = False, within: str = "") -> str:
     """Say on one line which settings, or options, cannot be, and why; `within` is put before their names."""
-    faults = [
-        (
-            ".".join(str(part) for part in one["loc"] if not (as_options and isinstance(part, int))),
-            _shown(one["input"]),
-            SAID.get(one["type"], one["msg"].removeprefix("Value error, ")),
-        )
-        for one in error.errors()
-    ]
-    if as_options:
-        return "; ".join(f"--{(within + name).replace('_', '-')} {value}: {why}" for name, value, why in faults)
-    return "; ".join(f"{within}{name} = {value}: {why}" for name, value, why in faults)
+    said = []
+    for one in error.errors():
+        name = within + ".".join(str(part) for part in one["loc"] if not (as_options and isinstance(part, int)))
+        name = f"--{name.replace('_', '-')}" if as_options else name
+        value = "" if one["type"] == "missing" else f"{' ' if as_options else ' = '}{_shown(one['input'])}"
+        said.append(f"{name}{value}: {SAID.get(one['type'], one['msg'].removeprefix('Value error, '))}")
+    return "; ".join(said)
 
 
 def _shown(value: object) -> str:

@@ -5,6 +5,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from lorbms_fast.kernels import accelerate
 from lorbms_fast.measurement.pairs import Pair, seconds
 from lorbms_fast.measurement.peak import Alive
 
-IMAGES = {"cpu": 1, "cuda": 16}
+IMAGES_ON_GPU = 16
 """A GPU gets so many times the images: with a CPU's few it would wait for Python, before and after."""
 
 
@@ -31,7 +32,7 @@ class Row:
     """Bytes, before and after."""
 
     @property
-    def cells(self) -> dict[str, str | int | float]:
+    def cells(self) -> dict[str, Any]:
         """The row, by the names of its columns."""
         before, after = (1e-6 * bytes_ for bytes_ in (self.memory.a[0], self.memory.b[0]))
         return {
@@ -57,7 +58,7 @@ def measure(name: str, layout: str, dtype: str, device: torch.device, rounds: in
     torch.manual_seed(0)
     case = CASES[name]
     images, *shape = case.measured_shape
-    x = torch.randn(IMAGES[device.type] * images, *shape, device=device)
+    x = torch.randn(images if device.type == "cpu" else IMAGES_ON_GPU * images, *shape, device=device)
     model, x = arranged(case.measured().to(device), x, layout)
     faster = copy.deepcopy(model)
     report = accelerate(faster, save_memory=True)

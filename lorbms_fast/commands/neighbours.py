@@ -102,8 +102,8 @@ def neighbours(
             found, precision = find(features_of_all, pictures, settings, work, where), "float32"
         else:
             on_ray = import_module("lorbms_fast.cluster.neighbours")
-            work.forget_done()
             with import_module("lorbms_fast.cluster.tasks").connected(cluster):
+                work.forget_done()
                 found, pictures, precision = on_ray.search_on_cluster(
                     opened, Place.of(store), features, weights, settings, device != "cpu", work.features_file
                 )

@@ -152,7 +152,7 @@ def test_models_of_others_are_judged_and_what_is_not_there_is_told(setting, monk
     findings = Findings(setting.findings, "models")
     models.run(findings, SimpleNamespace(rehearse=False, device=CPU, kernels=nullcontext, left=lambda: 100))
     wrong = [line["model"] for line in lines(setting) if line["wrong"]]
-    assert (len(lines(setting)), wrong) == (8, 4 * ["FC-DenseNet103"])
+    assert (len(lines(setting)), wrong) == (16, 4 * ["FC-DenseNet103"])
     assert write_page(setting, ["models"]) == (4, 1)
 
 

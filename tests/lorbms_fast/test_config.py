@@ -46,7 +46,7 @@ def test_toml_replaces_only_what_it_names(tmp_path):
         ({"loss": {"lambdas": [1, 1, 1, "x"]}}, "loss.lambdas.3 = x"),
         ({"loss": 3}, "loss = 3: should be a table of settings"),
         ({"loss": {"lambdas": 1}}, "loss.lambdas = 1: should be a list"),
-        ({"optim": {"betas": [0.5]}}, "optim.betas.1 = [0.5]: is missing"),
+        ({"optim": {"betas": [0.5]}}, "optim.betas.1: is missing"),
         ({"batch_size": True}, "batch_size = True: should be a number"),
         ({"epochs": True}, "epochs = True: should be a number"),
         ({"mixing": {"tau": False}}, "mixing.tau = False: should be a number"),

@@ -455,9 +455,13 @@ def test_features_that_a_cluster_leaves_are_not_taken_for_those_of_the_search_be
         np.save(work.features_file, np.ones((4, len(store), 8), np.float32))
         raise UserError("killed: run it again")
 
+    def nobody_answers(cluster):
+        raise UserError("no cluster answers at ray")
+
     modules = {"lorbms_fast.cluster.neighbours": SimpleNamespace(search_on_cluster=killed)}
-    modules["lorbms_fast.cluster.tasks"] = SimpleNamespace(connected=lambda cluster: nullcontext())
     monkeypatch.setattr(neighbours, "import_module", modules.__getitem__)
-    with pytest.raises(SystemExit):
-        main(["neighbours", str(store.path), "--features", "encoder", "--cluster", "ray"])
-    assert work.done == 0
+    for connected, done in ((nobody_answers, len(store)), (lambda cluster: nullcontext(), 0)):
+        modules["lorbms_fast.cluster.tasks"] = SimpleNamespace(connected=connected)
+        with pytest.raises(SystemExit):
+            main(["neighbours", str(store.path), "--features", "encoder", "--cluster", "ray"])
+        assert work.done == done
