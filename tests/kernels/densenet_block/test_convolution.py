@@ -71,6 +71,24 @@ def test_is_the_definitions(dtype, C, side, loops):
         assert torch.equal(add_to._base[..., C:], before[..., C:])  # beside them
 
 
+@pytest.mark.skipif(not cpp.runs(), reason="no AVX2, or no C++ compiler")
+@pytest.mark.parametrize(
+    ("maps", "O", "loops"),
+    [
+        ((64, 128, 1, 1), 32, False),  # one row or column alone
+        ((40, 512, 1, 2), 16, False),
+        ((64, 256, 1, 4), 48, False),
+        ((60, 128, 2, 1), 32, False),
+        ((64, 128, 2, 2), 32, True),
+        ((64, 1024, 2, 2), 16, False),  # many channels of many tiles
+        ((9, 1024, 2, 2), 16, True),
+        ((8, 128, 2, 2), 32, False),  # fewer positions than torch has products for
+    ],
+)
+def test_few_positions(maps, O, loops):
+    assert of_layers.faster(torch.empty(maps), torch.empty(O, maps[1], 3, 3)) == loops
+
+
 def test_threads_decide_nothing():
     draw = torch.Generator().manual_seed(0)
     x, grad = stack(48, 40, torch.bfloat16, draw), stack(16, 40, torch.bfloat16, draw)
