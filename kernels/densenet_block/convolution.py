@@ -113,9 +113,10 @@ def _pays(x: torch.Size, W: torch.Size, dtype: torch.dtype) -> bool:
     """Also where few multiplications are saved, if positions and the maps they give are few.
 
     Torch's time goes into another order of the weight then, and in 16 bits into its copy in the maps' dtype. In float32
-    it has products for a few. But it leaves out taps that only see zeros, as most do in maps of one row or column (64 of
-    1x1, 128 channels to 32: loops took 1.3 times as long, 256, 1008 to 16: 3 times; 64 of 1x4, 256 to 48: 1.3 times),
-    and points of many channels leave the cache (25 of 2x5, 1024 to 32, bfloat16: 1.2 times; 64 of 2x2, 128 to 32: 0.7).
+    it has products for a few. But it leaves out taps that only see zeros, as most do in maps of one row or column: of
+    64 maps of 1x1 (128 channels to 32) loops took 1.3 times as long, of 256 (1008 to 16) 3 times, of 64 of 1x4 (256 to
+    48) 1.3 times. And many points of many channels leave the cache: of 64 maps of 2x2 (128 to 32) loops took 0.7 times
+    as long, of 25 of 2x5 (1024 to 32, in bfloat16) 1.2 times.
     """
     (O, C), positions = W[:2], x[0] * x[2] * x[3]
     few = O <= _NARROW and (16 if dtype == torch.bfloat16 else 36) <= positions <= _FEW and min(x[2:]) > 1
