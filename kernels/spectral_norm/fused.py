@@ -93,7 +93,8 @@ class _Divide(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         u, v, sigma, *weights = ctx.saved_tensors
         # v is in the order of the columns, which hooks on saved tensors may have changed: `save_on_cpu` can.
-        weights = [_lying(W, strides) for W, strides in zip(weights, ctx.strides, strict=True)]
+        with torch.enable_grad():  # a copy depends on its weight
+            weights = [_lying(W, strides) for W, strides in zip(weights, ctx.strides, strict=True)]
         vectors = Vectors(u, v, sigma)
         if double_backward.asked_for(*grads):
             defined = [

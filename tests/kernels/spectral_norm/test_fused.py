@@ -119,6 +119,17 @@ def test_hooks_that_lay_saved_weights_otherwise(native):
     torch.testing.assert_close(*found)
 
 
+def test_many_gradients_at_once_through_hooks_that_lay_saved_weights_otherwise():
+    u = draw(1, 4, seed=1).detach()
+    weight = draw(4, 3, 3, 3).detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.contiguous().clone(), lambda t: t):
+        (W_bar,) = kernels.spectral_norm_all([weight], [u], "fused")
+    probes = draw(2, 4, 3, 3, 3, seed=2).detach()
+    (found,) = torch.autograd.grad(W_bar, weight, probes, retain_graph=True, is_grads_batched=True)
+    expected = [torch.autograd.grad(W_bar, weight, probe, retain_graph=True)[0] for probe in probes]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
 def test_weights_of_16_bits_go_through_torchs_operations():
     weights, us = [draw(4, 3).detach().bfloat16()], [draw(1, 4, seed=1).detach().bfloat16()]
     (quotient,) = kernels.spectral_norm_all(weights, us)
