@@ -87,6 +87,9 @@ def pack_layers(
         blocks: L weights (growth, C + l * growth, k, k) and L biases (growth,) of each.
         dtype: that convolutions compute in; None takes autocast's inside its context, else the weights' own.
         impl: form to pack for; None takes the one in force.
+
+    Raises:
+        ValueError: a fast form is asked for, and a weight or bias has another shape.
     """
     first = blocks[0][0][0]
     dtype, form = dtype or compute_dtype(first), select_impl(impl, first)
@@ -94,6 +97,8 @@ def pack_layers(
     weights: Sequence[Any] = [Ws for Ws, _ in blocks]
     biases: Sequence[Any] = [bs for _, bs in blocks]
     if form != "reference":
+        for of_block in blocks:
+            _refuse_other_shapes(*of_block)
         together = torch.cat([b for bs in biases for b in bs])
         biases = (together if form == "triton" else together.to(dtype)).split([sum(map(len, bs)) for bs in biases])
         weights = triton_ops.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
@@ -101,6 +106,16 @@ def pack_layers(
         PackedLayers(w, b, len(Ws), Ws[0].shape[-1], form, asked)
         for w, b, (Ws, _) in zip(weights, biases, blocks, strict=True)
     ]
+
+
+def _refuse_other_shapes(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
+    """Raise ValueError unless the shapes are those of one block: loops go by the first weight's."""
+    growth, channels, *kernel = weights[0].shape
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        expected = growth, channels + i * growth, *kernel
+        if weight.shape != expected or bias.shape != (growth,):
+            found = f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)}"
+            raise ValueError(f"layer {i} has {found}: expected {expected} and {(growth,)}, by the first weight")
 
 
 def _variants(

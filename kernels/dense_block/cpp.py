@@ -33,7 +33,7 @@ LOOPS = Loops(
 def packs(weights: Sequence[Tensor], blocks: Sequence[Tensor]) -> bool:
     """Are the weights of layers, of the dtype that blocks' are added up in, copied into blocks, or back, here?"""
     dtype = blocks[0].dtype
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    exact = torch.promote_types(dtype, torch.float32)
     return (
         not torch.compiler.is_compiling()
         and dtype in DTYPES

@@ -163,6 +163,20 @@ def test_sizes_that_cannot_be_are_refused():
             DenseBlock(32, num_layers=3, growth_rate=16)(torch.randn(2, channels, 32, 32).to(memory_format=layout))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [
+        ((16, 31, 3, 3), 16), ((16, 48, 3, 3), 16), ((15, 32, 3, 3), 15), ((1, 32, 3, 3), 1), ((16, 32, 1, 1), 16),
+        ((16, 32, 3, 1), 16), ((16, 32, 3, 3), 17),
+    ],
+)  # fmt: skip
+def test_layers_that_are_not_of_one_block_are_refused(weight, bias, layout):
+    weights = [torch.zeros(shape).to(memory_format=layout) for shape in ((16, 16, 3, 3), weight)]
+    with pytest.raises(ValueError, match="layer 1"):
+        dense_block_maps(torch.zeros(1, 16, 8, 8), weights, [torch.zeros(16), torch.zeros(bias)], impl="fused")
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("form", FORMS)
 def test_second_derivatives_are_the_definitions(form, activation):
