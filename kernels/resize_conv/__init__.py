@@ -73,8 +73,12 @@ def fold_taps(
     torch.Size([1, 2, 16, 16])
 
     Weights are (O, C, 3, 3) each. Products are computed in `dtype`; None takes autocast's inside its context, else the
-    weights' own. `impl` names the form to fold for, None the one in force.
+    weights' own. `impl` names the form to fold for, None the one in force. Raises ValueError if a weight has another
+    shape.
     """
+    for weight in weights:
+        if weight.shape[2:] != (3, 3):
+            raise ValueError(f"a weight of {tuple(weight.shape)}: a resize convolution's is (O, C, 3, 3)")
     dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0], prepares="resize_conv")
     asked = None if impl == "auto" else impl
     if form == "triton":

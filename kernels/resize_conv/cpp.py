@@ -23,8 +23,7 @@ LOOPS = Loops(
 
 def take(weight: Tensor, dtype: torch.dtype) -> bool:
     """Is a weight folded here into taps of a dtype? Its own is that in which such taps are added up."""
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
-    return dtype in DTYPES and weight.dtype == exact and LOOPS.take(weight)
+    return dtype in DTYPES and weight.dtype == torch.promote_types(dtype, torch.float32) and LOOPS.take(weight)
 
 
 @cpp_op("fold_taps(Tensor weight, ScalarType dtype) -> Tensor")

@@ -70,17 +70,25 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(weight)
+        ctx.like = weight.shape, weight.dtype
         return cpp.fold(weight, dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        (weight,) = ctx.saved_tensors
+        shape, dtype = ctx.like
         if double_backward.asked_for(grad):
-            again = double_backward.by_definition(lambda W: _folded(W, grad.dtype).transpose(0, 1), (weight,), grad)
-            return *again, None
-        cpp.unfold(grad.contiguous(), to_weight := torch.empty_like(weight))
+            return _unfolded(grad, dtype), None
+        to_weight = torch.empty(shape, dtype=dtype, device=grad.device, memory_format=CHANNELS_LAST)
+        cpp.unfold(grad.contiguous(), to_weight)
         return to_weight, None
+
+
+def _unfolded(grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gradient of a weight from that of its taps, (9, O, C): folding transposed."""
+    with no_autocast(grad):
+        grad = grad.to(dtype).transpose(0, 1)
+        lines = beside(grad, SUMS).t() @ grad
+    return lines.reshape(len(lines), 3, 3, lines.shape[-1]).permute(0, 3, 1, 2)
 
 
 def _kernels(taps: Tensor) -> list[Tensor]:

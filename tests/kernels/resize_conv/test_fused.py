@@ -62,6 +62,46 @@ def test_taps_are_folded_by_loops_as_by_a_product(weights, taps, out, channels):
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("lowered", [False, True], ids=["float32", "bfloat16"])
+def test_hooks_that_lay_saved_tensors_otherwise(lowered):
+    torch.manual_seed(0)
+    layer, found = kernels.ResizeConv2d(16, 16).to(memory_format=torch.channels_last), []
+    for kept in (lambda t: t, lambda t: t.contiguous().clone()):
+        with torch.autograd.graph.saved_tensors_hooks(kept, lambda t: t), torch.autocast("cpu", enabled=lowered):
+            y = layer(draw(2, 16, 3, 4).detach().float())
+        found += torch.autograd.grad(y.float().square().sum(), layer.weight)
+    torch.testing.assert_close(*found)
+    assert found[0].stride() == layer.weight.stride()
+
+
+def test_a_weight_may_change_between_fold_and_backward():
+    weight = draw(4, 3, 3, 3).detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    taps = fused.fold(weight, weight.dtype)
+    (expected,) = torch.autograd.grad(taps.sum(), weight, retain_graph=True)
+    with torch.no_grad():
+        weight.zero_()
+    assert torch.equal(torch.autograd.grad(taps.sum(), weight)[0], expected)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (5, 5), (1, 9), (3,)], ids=str)
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_other_taps_are_refused(impl, kernel):
+    weight = torch.zeros(4, 16, *kernel)
+    if len(kernel) == 2:
+        weight = weight.to(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match=r"\(O, C, 3, 3\)"):
+        kernels.resize_conv(torch.zeros(1, 16, 4, 4), weight, impl)
+
+
+def test_gradients_of_many_foldings_at_once():
+    weight = draw(3, 2, 3, 3).detach().float().contiguous(memory_format=torch.channels_last).requires_grad_()
+    taps = fused.fold(weight, torch.float32)
+    probes = draw(4, *taps.shape, seed=1).detach().float()
+    (found,) = torch.autograd.grad(taps, weight, probes, retain_graph=True, is_grads_batched=True)
+    expected = [torch.autograd.grad(taps, weight, probe, retain_graph=True)[0] for probe in probes]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
 def test_a_penalty_of_folded_taps():
     weight = draw(3, 2, 3, 3).detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda W: fused.fold(W, W.dtype), (weight,))
