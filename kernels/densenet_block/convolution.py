@@ -15,7 +15,6 @@ from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.densenet_block.passes import Norm
 
-_ONES = [1, 1]
 _FEW, _NARROW, _POINTS = 256, 48, 900_000
 
 
@@ -58,7 +57,7 @@ def backward_input(grad: Tensor, x: Tensor, W: Tensor) -> Tensor:
     if not _takes(x, W):
         return _backward(grad, x, W, [True, False, False])[0]
     to_a = new_maps(x, *x.shape[1:])
-    cpp.backward_input(grad, W, to_a, _ONES)
+    cpp.backward_input(grad, W, to_a, cpp.AROUND)
     return to_a
 
 
@@ -87,8 +86,9 @@ def _activated(does: ModuleType, x: Tensor, norm: Norm) -> Tensor:
 
 
 def _backward(grad: Tensor, a: Tensor, W: Tensor, asked: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    ones = [1, 1]
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        grad, a, W.to(a.dtype), [len(W)], _ONES, _ONES, _ONES, False, [0, 0], 1, asked
+        grad, a, W.to(a.dtype), [len(W)], ones, ones, ones, False, [0, 0], 1, asked
     )
     return result
 

@@ -3,31 +3,30 @@
 They are called straight, and not as operations of torch's: some hundred times a step, for matrices that may be small.
 """
 
-from ctypes import c_double, c_int, c_int64, c_void_p
+from ctypes import c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import Loops
+from lorbms_fast.kernels._common.cpp import NORM, Loops
 from lorbms_fast.kernels._common.cpp.lines import DTYPES
 from lorbms_fast.kernels._common.cpp.vectors import has_amx
 from lorbms_fast.kernels.densenet_block.passes import Norm
 from lorbms_fast.kernels.densenet_block.reference import Statistics
 
-_NORM = [*[c_void_p] * 4, c_double]
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
-        "statistics": (1, [*[c_void_p] * 3, c_int64]),
-        "norm_relu": (2, _NORM),
-        "sums": (3, [*_NORM, *[c_void_p] * 2]),
-        "norm_relu_backward": (2, [*_NORM, *[c_void_p] * 2, c_int]),
+        "statistics": (1, [c_void_p] * 2),
+        "norm_relu": (2, NORM),
+        "sums": (3, [*NORM, *[c_void_p] * 2]),
+        "norm_relu_backward": (2, [*NORM, *[c_void_p] * 2, c_int]),
         "less_line": (3, [*[c_void_p] * 4, c_int64]),
-        "add_line": (0, [*_NORM, *[c_void_p] * 4, c_int]),
-        "convolution": (1, [*_NORM, c_void_p, c_int64, *[c_void_p] * 3]),
-        "convolution_backward": (2, [*_NORM, *[c_void_p] * 2, c_int64, *[c_void_p] * 3]),
+        "add_line": (0, [*NORM, *[c_void_p] * 4, c_int]),
+        "convolution": (1, [*NORM, c_void_p, c_int64, *[c_void_p] * 3]),
+        "convolution_backward": (2, [*NORM, *[c_void_p] * 2, c_int64, *[c_void_p] * 3]),
     },
 )
 
@@ -66,9 +65,9 @@ def _floats(W: Tensor) -> Tensor:
     return W.to(torch.float32).contiguous()
 
 
-def statistics(x: Tensor, mean: Tensor, var: Tensor, factors: Tensor | None = None) -> None:
-    """Write into `mean` and `var`, and change x by factors, without gaps."""
-    _run("statistics", (x,), mean, var, factors, 0 if factors is None else len(factors))
+def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
+    """Write into `mean` and `var`."""
+    _run("statistics", (x,), mean, var)
 
 
 def norm_relu(x: Tensor, norm: Norm, out: Tensor) -> None:

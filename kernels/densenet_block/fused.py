@@ -84,8 +84,9 @@ def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], sav
     copy_(positions.maps(stack[:, parts.before(0)]), x)
     does = products.passes_for(stack)
     mean, var = x.new_zeros(2, stack.shape[1], dtype=_exact(x.dtype))
-    of_batch = any(layer.norm.statistics is None for layer in layers)
-    if of_batch:
+    # The last layer that normalizes with the batch's statistics: none are taken of maps that only later ones read.
+    last = max((number for number, layer in enumerate(layers) if layer.norm.statistics is None), default=-1)
+    if last >= 0:
         first = parts.before(0)
         does.statistics(stack[:, first], mean[first], var[first])
     for number, layer in enumerate(layers):
@@ -98,9 +99,12 @@ def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], sav
             bottleneck, of_bottleneck = _narrowed(does, maps, norm, layer.bottleneck)
             used[-1].append(of_bottleneck)
             maps, norm = bottleneck, _norm(layer.bottleneck.norm, of_bottleneck)
-        convolution.convolution(does, positions.maps(maps), norm, layer.conv, layer.bias, positions.maps(stack[:, own]))
-        if of_batch or layer.dropout is not None:
-            does.statistics(stack[:, own], mean[own], var[own], _factors(layer))
+        new = positions.maps(stack[:, own])
+        convolution.convolution(does, positions.maps(maps), norm, layer.conv, layer.bias, new)
+        if layer.dropout is not None:
+            new *= layer.dropout
+        if number < last:
+            does.statistics(stack[:, own], mean[own], var[own])
         if saved is not None:
             saved += [bottleneck, *of_stack, *(of_bottleneck or (None, None)), layer.dropout]
     return stack
@@ -117,9 +121,8 @@ def _narrowed(does: ModuleType, maps: Tensor, norm: passes.Norm, by: Bottleneck)
 
 def _factors(layer: Layer) -> Tensor | None:
     """The dropout's, as rows of a matrix: one for each sample, or for each position."""
-    if layer.dropout is None or layer.dropout.shape[2:] == (1, 1):
-        return None if layer.dropout is None else layer.dropout.flatten(1)
-    return layer.dropout.permute(0, 2, 3, 1).reshape(-1, layer.dropout.shape[1]).contiguous()
+    dropout = layer.dropout
+    return None if dropout is None else dropout.permute(0, 2, 3, 1).reshape(-1, dropout.shape[1]).contiguous()
 
 
 class _Kept(NamedTuple):

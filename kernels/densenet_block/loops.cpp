@@ -80,34 +80,11 @@ template <class T> void join_spans(Shape shape, Maps<T> x, Real<T> *of_spans, Re
     for (int64_t c = 0; c < C; c++) mean[c] += read(origin[c]), var[c] /= R(shape.positions);
 }
 
-// Rows of factors, each for as many rows of a matrix; of null, 1.
-template <class T> class Factors {
-    const T *data;
-    int64_t each, columns;
-    std::vector<T> ones;
-
-  public:
-    Factors(const void *data, int64_t rows, Shape shape)
-        : data(static_cast<const T *>(data)), each(data ? shape.positions / rows : 1), columns(data ? shape.channels : 0),
-          ones(shape.channels) {
-        for (T &one : ones) write(one, Real<T>(1));
-    }
-    const T *at(int64_t row) const { return (data ? data : ones.data()) + row / each * columns; }
-    explicit operator bool() const { return data; }
-};
-
-template <class T>
-void statistics(Shape shape, Maps<T> x, const Factors<T> &factors, Real<T> *mean, Real<T> *var, int threads) {
+template <class T> void statistics(Shape shape, Maps<T> x, Real<T> *mean, Real<T> *var, int threads) {
     const int64_t C = shape.channels;
     std::vector<Real<T>> of_spans(2 * spans(shape) * C);
     Real<T> *const all = of_spans.data();
-    of_rows(shape, threads, [=, &factors](int64_t number, int64_t begin, int64_t end) {
-        for (int64_t p = begin; factors && p < end; p++) {
-            T *const row = x.at(0, p);
-            const T *const factor = factors.at(p);
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) write(row[c], read(row[c]) * read(factor[c]));
-        }
+    of_rows(shape, threads, [=](int64_t number, int64_t begin, int64_t end) {
         statistics_of(x, C, begin, end, all + 2 * number * C, all + (2 * number + 1) * C);
     });
     join_spans(shape, x, all, mean, var);
@@ -170,6 +147,21 @@ void sums(
             sum_along[c] += all[(2 * number + 1) * C + c];
         }
 }
+
+// Rows of factors, each for as many rows of a matrix; of null, 1.
+template <class T> class Factors {
+    const T *data;
+    int64_t each, columns;
+    std::vector<T> ones;
+
+  public:
+    Factors(const void *data, int64_t rows, Shape shape)
+        : data(static_cast<const T *>(data)), each(data ? shape.positions / rows : 1), columns(data ? shape.channels : 0),
+          ones(shape.channels) {
+        for (T &one : ones) write(one, Real<T>(1));
+    }
+    const T *at(int64_t row) const { return (data ? data : ones.data()) + row / each * columns; }
+};
 
 // out = (value(g, x - mean, c) - constant - (x - mean) slope) factor.
 template <class T, class Value>
@@ -385,13 +377,11 @@ void convolution_backward(
 
 } // namespace
 
-// Of x after its values are multiplied with some rows of factors, or with none if they are null.
-EXPORT void statistics(SHAPE, MAPS(x), void *mean, void *var, void *factors, int64_t rows) {
+EXPORT void statistics(SHAPE, MAPS(x), void *mean, void *var) {
     const Shape shape{samples, positions, channels};
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
-        const Factors<T> of_rows(factors, rows, shape);
-        statistics<T>(shape, AS(T, x), of_rows, static_cast<R *>(mean), static_cast<R *>(var), threads);
+        statistics<T>(shape, AS(T, x), static_cast<R *>(mean), static_cast<R *>(var), threads);
     })
 }
 

@@ -20,13 +20,8 @@ class Norm(NamedTuple):
     eps: float
 
 
-def statistics(x: Tensor, mean: Tensor, var: Tensor, factors: Tensor | None = None) -> None:
-    """Write the columns' means and biased variances; safe for columns far from zero.
-
-    Where there are factors, x is multiplied with them before, in place: each row is for as many rows of x.
-    """
-    if factors is not None:
-        _groups(x, factors).mul_(factors.unsqueeze(1))
+def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
+    """Write the columns' means and biased variances; safe for columns far from zero."""
     for result, of_x in zip((var, mean), torch.var_mean(_exact(x), 0, correction=0), strict=True):
         result.copy_(of_x)
 
@@ -60,10 +55,13 @@ def norm_relu_backward_(grad: Tensor, x: Tensor, norm: Norm, sum_g: Tensor, sum_
 def less_line(
     grad: Tensor, x: Tensor, mean: Tensor, constant: Tensor, slope: Tensor, out: Tensor, factors: Tensor | None = None
 ) -> None:
-    """`out = (grad - constant - (x - mean) slope) factors`; out may be grad, and factors are as in `statistics`."""
+    """`out = (grad - constant - (x - mean) slope) factors`; out may be grad.
+
+    Each row of factors is for as many rows of x.
+    """
     result = (_exact(grad) - constant).addcmul_(_exact(x) - mean, slope, value=-1)
     if factors is not None:
-        _groups(result, factors).mul_(factors.unsqueeze(1))
+        result.unflatten(0, (len(factors), -1)).mul_(factors.unsqueeze(1))
     out.copy_(result)
 
 
@@ -86,11 +84,6 @@ def _through(grad: Tensor, x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """Part of a gradient that the ReLU lets through; `x - mean`."""
     centred = _exact(x) - norm.mean
     return torch.where(torch.addcmul(norm.bias, centred, _scale(norm)) <= 0, 0, _exact(grad)), centred
-
-
-def _groups(x: Tensor, factors: Tensor) -> Tensor:
-    """Rows of x in groups, one for each row of factors."""
-    return x.unflatten(0, (len(factors), -1))
 
 
 def _scale(norm: Norm) -> Tensor:

@@ -20,6 +20,8 @@ _HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
 _HEAD = [c_int, c_int, *[c_int64] * 3]
 _MAPS = [c_void_p, c_int64, c_int64]
+NORM = [*[c_void_p] * 4, c_double]
+"""C types of a batch norm, as `norm.h` says NORM."""
 _PLACES: dict[Any, str] = {c_int: "q", c_int64: "q", c_double: "d", c_void_p: "P"}
 
 

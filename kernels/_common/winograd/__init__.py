@@ -19,7 +19,6 @@ from lorbms_fast.kernels._common.winograd import cpp
 
 Gradients = tuple[Any, Any, Any]
 """Tensors, or None where none was asked for."""
-_PADDING = 1, 1
 
 
 def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
@@ -27,14 +26,14 @@ def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
     if not cpp.take(x, W):
         return F.conv2d(torch.relu(x), W, b, padding=W.shape[-1] // 2)
     y = new_maps(x, len(W), *x.shape[2:])
-    cpp.conv(x, W, b, y, _PADDING, True, False)
+    cpp.conv(x, W, b, y, cpp.AROUND, True, False)
     return y
 
 
 def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
     """`out += W * ReLU(x)`."""
     if cpp.take(x, W, out):
-        cpp.conv(x, W, None, out, _PADDING, True, True)
+        cpp.conv(x, W, None, out, cpp.AROUND, True, True)
     else:
         norm_relu.add_(out, relu_conv2d(x, W))
 
@@ -49,10 +48,10 @@ def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, b
         return result
     to_x = to_W = to_b = None
     if mask[0]:
-        cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), _PADDING)
+        cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), cpp.AROUND)
     if mask[1]:
         sums = grad.new_empty(len(W), dtype=torch.float32) if mask[2] else None
-        cpp.backward_taps(grad, x, to_W := torch.empty_like(W), _PADDING, True, cpp.PLAIN, sums)
+        cpp.backward_taps(grad, x, to_W := torch.empty_like(W), cpp.AROUND, True, cpp.PLAIN, sums)
         to_b = None if sums is None else sums.to(grad.dtype)
     elif mask[2]:
         to_b = grad.sum((0, 2, 3))

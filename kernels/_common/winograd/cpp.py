@@ -1,7 +1,7 @@
 """The convolution and its gradients as C++ loops, registered as operations of torch's. Documented at the package."""
 
 from collections.abc import Sequence
-from ctypes import c_double, c_int, c_int64, c_void_p
+from ctypes import c_int, c_int64, c_void_p
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.cpp import NORM, Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
 
-_CONVOLUTION, _NORM = [c_int64] * 10, [*[c_void_p] * 4, c_double]
+_CONVOLUTION = [c_int64] * 10
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
@@ -21,9 +21,9 @@ LOOPS = Loops(
         "conv_backward_input": (2, [*_CONVOLUTION, c_void_p]),
         "conv_backward_taps": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p]),
         "conv_backward_sight": (2, [c_int64] * 4),
-        "norm_conv": (2, [*_CONVOLUTION, *_NORM, *[c_void_p] * 2]),
-        "norm_conv_backward_input": (2, [*_CONVOLUTION, *_NORM, *[c_void_p] * 4]),
-        "norm_conv_backward_taps": (2, [*_CONVOLUTION, *_NORM, *[c_void_p] * 2]),
+        "norm_conv": (2, [*_CONVOLUTION, *NORM, *[c_void_p] * 2]),
+        "norm_conv_backward_input": (2, [*_CONVOLUTION, *NORM, *[c_void_p] * 4]),
+        "norm_conv_backward_taps": (2, [*_CONVOLUTION, *NORM, *[c_void_p] * 2]),
     },
 )
 
@@ -122,7 +122,8 @@ class Sight(NamedTuple):
 
 EDGES = "zeros", "reflect", "replicate"
 PLAIN = Sight()
-_AROUND = 1, 1
+AROUND = 1, 1
+"""A padding of 3x3 taps that keeps the maps' size."""
 
 
 def _run(
@@ -186,7 +187,7 @@ def norm_conv(x: Tensor, norm: Sequence[Tensor], eps: float, W: Tensor, b: Tenso
     """
     bias = None if b is None else b.to(x.dtype).contiguous()
     of_bias = None if bias is None else bias.data_ptr()
-    _run("norm_conv", x, y, y, W, _AROUND, PLAIN, *_of(norm), eps, W.data_ptr(), of_bias)
+    _run("norm_conv", x, y, y, W, AROUND, PLAIN, *_of(norm), eps, W.data_ptr(), of_bias)
 
 
 @cpp_op(
@@ -205,7 +206,7 @@ def norm_backward_input(
     """
     sums = sum_g.data_ptr(), sum_along.data_ptr()
     others = *_of(norm), eps, W.data_ptr(), x.data_ptr(), *sums
-    _run("norm_conv_backward_input", add_to, grad, add_to, W, _AROUND, PLAIN, *others)
+    _run("norm_conv_backward_input", add_to, grad, add_to, W, AROUND, PLAIN, *others)
 
 
 @cpp_op(
@@ -218,7 +219,7 @@ def norm_backward_taps(
 ) -> None:
     """Write into `to_W` and `sums` as `backward_taps` does."""
     of_sums = None if sums is None else sums.data_ptr()
-    _run("norm_conv_backward_taps", x, grad, grad, to_W, _AROUND, PLAIN, *_of(norm), eps, to_W.data_ptr(), of_sums)
+    _run("norm_conv_backward_taps", x, grad, grad, to_W, AROUND, PLAIN, *_of(norm), eps, to_W.data_ptr(), of_sums)
 
 
 def _of(tensors: Sequence[Tensor]) -> list[int]:

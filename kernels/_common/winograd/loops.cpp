@@ -584,7 +584,7 @@ void convolution(
                         const float *const points = of_y.at(0, t * run + s, c);
                         const int64_t apart = of_y.apart;
                         const auto get = [=](int i) { return load(points + i * apart); };
-                        if (through) {
+                        if (TURNED && through) {
                             float *const sums = of_tiles.get() + 2 * (column + t) * out + c;
                             add_through<typename F::A_T>(get, places, unread.data(), y.maps.data, *through, out, c, sums);
                         } else
@@ -597,7 +597,7 @@ void convolution(
                 }
             if (band) band->copy(false);
         }
-        if (through) {
+        if (TURNED && through) {
 #pragma omp for schedule(static)
             for (int64_t c = 0; c < out; c += LANES) {
                 Vector of_g{}, along{};
