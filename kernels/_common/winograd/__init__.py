@@ -1,4 +1,7 @@
-"""The convolution `b + W * ReLU(x)`, padded so that maps keep their size, with its gradients: Winograd's, or oneDNN's.
+"""Convolutions by 3x3 taps with their gradients: Winograd's, or oneDNN's.
+
+Here is that of ReLU(x), `b + W * ReLU(x)`, padded so that maps keep their size. `cpp.py` has those of maps as they are
+and of `ReLU(norm(x))`, of slices, with other paddings and edges, and says where they take less time than oneDNN's.
 
 In float32 and bfloat16, on a processor with AVX2 or AVX-512 and with a C++ compiler, a 3x3 convolution takes a quarter
 of the multiplications (`loops.cpp`) where its maps are large enough, and in bfloat16 a sixth where they are larger. In
