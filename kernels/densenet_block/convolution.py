@@ -15,7 +15,7 @@ from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.densenet_block.passes import Norm
 
-_FEW, _NARROW, _POINTS = 256, 48, 900_000
+_FEW, _NARROW, _POINTS = 256, 48, 2_900_000
 
 
 def convolution(does: ModuleType, x: Tensor, norm: Norm, W: Tensor, bias: Tensor | None, out: Tensor) -> None:
@@ -115,10 +115,10 @@ def _pays(x: torch.Size, W: torch.Size, dtype: torch.dtype) -> bool:
     Torch's time goes into another order of the weight then, and in 16 bits into its copy in the maps' dtype. In float32
     it has products for a few. But it leaves out taps that only see zeros, as most do in maps of one row or column: of
     64 maps of 1x1 (128 channels to 32) loops took 1.3 times as long, of 256 (1008 to 16) 3 times, of 64 of 1x4 (256 to
-    48) 1.3 times. And many points of many channels leave the cache: of 64 maps of 2x2 (128 to 32) loops took 0.7 times
-    as long, of 25 of 2x5 (1024 to 32, in bfloat16) 1.2 times.
+    48) 1.3 times. And points of many channels cost too much where tiles are half empty: of 64 maps of 2x2 (128 to 32)
+    loops took 0.7 times as long, of 6 of 2x5 (1024 to 16, in bfloat16) as long, of 10 of these 1.3 times.
     """
-    (O, C), positions = W[:2], x[0] * x[2] * x[3]
+    (O, C), positions, points = W[:2], x[0] * x[2] * x[3], cpp.multiplications(4, x)
     few = O <= _NARROW and (16 if dtype == torch.bfloat16 else 36) <= positions <= _FEW and min(x[2:]) > 1
-    in_cache = C * cpp.multiplications(4, x) <= _POINTS
-    return cpp.pays(x, W, dtype) or (few and in_cache and cpp.possible(W, dtype))
+    full = C * points**2 <= _POINTS * positions
+    return cpp.pays(x, W, dtype) or (few and full and cpp.possible(W, dtype))
