@@ -66,7 +66,8 @@ def test_one_scene_for_each_image(run, source, store, monkeypatch):
     batch = of_rows(source, np.arange(24), ranks[0])
     together = to_uint8_nhwc(Fast().scenes(networks, batch).I_mix.detach())
     apart = np.abs(first.astype(int) - together)  # more images at a time may round the other way
-    assert apart.max() <= 1 and apart.mean() < 1e-4
+    assert apart.max() <= 1
+    assert apart.mean() < 1e-4
 
 
 def test_real_images_are_of_the_side_of_mixed_scenes(store, tmp_path):
