@@ -162,7 +162,9 @@ x = torch.randn(2, 8, 8, 8, requires_grad=True)
 InstanceNorm2d(16)(DenseBlock(8, 4, 2)(x)).square().sum().backward()
 print(x.grad.shape, "tyro" in [name for name, module in sys.modules.items() if module])
 """)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "torch.Size([2, 8, 8, 8]) False\n", "")
+    assert (ran.returncode, ran.stdout) == (0, "torch.Size([2, 8, 8, 8]) False\n")
+    # A CUDA build of torch 2.14 says itself that its Triton, which is hidden here, is not there.
+    assert [line for line in ran.stderr.splitlines() if "torch/utils/flop_counter.py" not in line] == []
 
 
 @pytest.mark.parametrize(
