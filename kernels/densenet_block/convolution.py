@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
-from lorbms_fast.kernels.densenet_block.passes import Norm
+from lorbms_fast.kernels.densenet_block.passes import Norm, matrix
 
 _FEW, _NARROW, _POINTS = 256, 48, 2_900_000
 
@@ -75,13 +75,13 @@ def backward_norm(
     if _takes(x, W):
         cpp.norm_backward_input(grad, x, norm[:4], norm.eps, W, add_to, sum_g, sum_along)
     else:
-        to_a, of_x, to_x = map(_matrix, (backward_input(grad, x, W), x, add_to))
+        to_a, of_x, to_x = map(matrix, (backward_input(grad, x, W), x, add_to))
         does.sums(to_a.contiguous(), of_x, norm, sum_g, sum_along, to_x)
 
 
 def _activated(does: ModuleType, x: Tensor, norm: Norm) -> Tensor:
     a = new_maps(x, *x.shape[1:])
-    does.norm_relu(_matrix(x), norm, _matrix(a))
+    does.norm_relu(matrix(x), norm, matrix(a))
     return a
 
 
@@ -91,11 +91,6 @@ def _backward(grad: Tensor, a: Tensor, W: Tensor, asked: list[bool]) -> tuple[Te
         grad, a, W.to(a.dtype), [len(W)], ones, ones, ones, False, [0, 0], 1, asked
     )
     return result
-
-
-def _matrix(maps: Tensor) -> Tensor:
-    """A row for each position: in the same memory if the maps are channels_last."""
-    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def _takes(x: Tensor, W: Tensor) -> bool:

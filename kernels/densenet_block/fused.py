@@ -121,8 +121,7 @@ def _narrowed(does: ModuleType, maps: Tensor, norm: passes.Norm, by: Bottleneck)
 
 def _factors(layer: Layer) -> Tensor | None:
     """The dropout's, as rows of a matrix: one for each sample, or for each position."""
-    dropout = layer.dropout
-    return None if dropout is None else dropout.permute(0, 2, 3, 1).reshape(-1, dropout.shape[1]).contiguous()
+    return None if layer.dropout is None else passes.matrix(layer.dropout).contiguous()
 
 
 class _Kept(NamedTuple):
@@ -196,7 +195,7 @@ class _Block(torch.autograd.Function):
                 convolution.backward_norm(does, grad_y, *of_conv, *of_maps[:2], positions.maps(of_maps[2]))
             else:
                 W, (_, _, _, statistics) = layer.bottleneck
-                to_seen = positions.matrix(convolution.backward_input(grad_y, of_conv[0], layer.conv))
+                to_seen = passes.matrix(convolution.backward_input(grad_y, of_conv[0], layer.conv)).contiguous()
                 to_bias2, to_weight2 = mean.new_empty(2, len(W))
                 does.norm_relu_backward_(to_seen, seen, norm_of_it, to_bias2, to_weight2, statistics is None)
                 W = W.flatten(1)
@@ -273,10 +272,6 @@ class _Positions(NamedTuple):
     def arranged(self, matrix: Tensor, layout: torch.memory_format) -> Tensor:
         """The maps in a layout: in the same memory if it is channels_last, else copied."""
         return arranged(self.maps(matrix), layout)
-
-    def matrix(self, maps: Tensor) -> Tensor:
-        """The other way; what lies in another way is copied."""
-        return maps.permute(0, 2, 3, 1).reshape(self.rows, -1).contiguous()
 
 
 class _Parts(NamedTuple):

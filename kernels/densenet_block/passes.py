@@ -20,6 +20,11 @@ class Norm(NamedTuple):
     eps: float
 
 
+def matrix(maps: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N * H * W, C), a row for each position: in the same memory if the maps are channels_last."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
 def statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
     """Write the columns' means and biased variances; safe for columns far from zero."""
     for result, of_x in zip((var, mean), torch.var_mean(_exact(x), 0, correction=0), strict=True):
