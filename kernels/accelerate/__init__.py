@@ -67,7 +67,7 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     for name in _WRAPPED:
         if type(model).__module__.startswith("torch.") and [*model._modules] == [name]:
             return Report([finding.below(name) for finding in accelerate(model.get_submodule(name), save_memory)])
-    with traced_once():
+    with traced_once(model):
         return _accelerated(model, [*MEMORY_RULES, *RULES] if save_memory else RULES)
 
 

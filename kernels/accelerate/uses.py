@@ -4,15 +4,17 @@ A module's forward is followed by torch.fx, its children being leaves; in traini
 arguments and without. Nothing goes straight from one side of a `no_grad`'s or an `autocast`'s border to the other.
 Where that fails (control flow that depends on values), the forward's source must show that it does nothing with its
 children but call them, and no attribute may lead to modules by another way (`source`). What cannot be shown is
-`opaque`: nothing below it is known.
+`opaque`: nothing below it is known. Of a module that others outside of the model have as well, as those have whose
+classes share a default argument, nobody knows what comes before and after it there.
 """
 
 import copy
+import gc
 import inspect
 import logging
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +28,8 @@ from lorbms_fast.kernels.accelerate.swapping import Passed
 _MODES = "modes"
 _traced: dict[tuple[nn.Module, bool], tuple[list[type], list[fx.Graph]]] | None = None
 """Modules and what they are followed for, their classes and what was found, inside `traced_once`."""
+_elsewhere: set[nn.Module] | None = None
+"""Modules that others outside of the model have as well, inside `traced_once`."""
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Uses:
     """Who takes its result, straight and alone; None for anything else."""
     opaque: str | None = None
     """Name of a module that may use it in ways unknown."""
+    elsewhere: bool = False
+    """Whether a module outside of the model has it, too."""
 
 
 class _ChildrenAreLeaves(fx.Tracer):
@@ -55,6 +61,8 @@ class _ChildrenAreLeaves(fx.Tracer):
 def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     """Find how each module of a model is used."""
     found = {module: Uses() for module in model.modules()}
+    for module in _also_elsewhere(found) if _elsewhere is None else _elsewhere:
+        found[module] = Uses({None}, {None}, elsewhere=True)
     for name, module in model.named_modules():
         children = [*_called(module)]
         unknown: set[nn.Module] = set()
@@ -74,6 +82,23 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
         for below in unknown:
             found[below].opaque = found[below].opaque or f"{name or 'the model'} ({type(module).__name__})"
     return found
+
+
+def _also_elsewhere(modules: Mapping[nn.Module, object]) -> set[nn.Module]:
+    """Find the modules that are children of one which is not among them."""
+    found = _children_of_others(modules)
+    if found:  # by one that is dead and waits to be collected, perhaps
+        gc.collect()
+        found = _children_of_others(modules)
+    return found
+
+
+def _children_of_others(modules: Mapping[nn.Module, object]) -> set[nn.Module]:
+    # Nobody's `__class__` is asked for: objects that are made when first used would be.
+    everywhere = [module for module in gc.get_objects() if issubclass(type(module), nn.Module)]
+    inside = {id(module._modules) for module in modules}  # `copy.copy` of a module has the same
+    children = (vars(module).get("_modules", {}) for module in everywhere if module not in modules)
+    return {child for of in children if id(of) not in inside for child in of.values() if child in modules}
 
 
 def _called(module: nn.Module) -> Iterator[nn.Module]:
@@ -159,14 +184,15 @@ def graphs_of(module: nn.Module, nothing_else: bool = False) -> list[fx.Graph]:
 
 
 @contextmanager
-def traced_once() -> Iterator[None]:
+def traced_once(model: nn.Module) -> Iterator[None]:
     """Trace a module once inside, as long as it and all below it keep their classes, all that may change there."""
-    global _traced
-    outer, _traced = _traced, {}
+    global _traced, _elsewhere
+    outer = _traced, _elsewhere
+    _traced, _elsewhere = {}, _also_elsewhere(dict.fromkeys(model.modules()))
     try:
         yield
     finally:
-        _traced = outer
+        _traced, _elsewhere = outer
 
 
 def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:

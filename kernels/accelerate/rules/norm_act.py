@@ -1,6 +1,6 @@
 """Norms and the activations behind them in one: a tensor less is kept, and two passes less are made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -59,8 +59,7 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
             ours = type(module).__qualname__ + (" of lorbms_fast" if module in own else "")
             yield Finding(name, f"{kinds[module]} -> {ours}")
         elif wanted.get(module):
-            opaque = found[module].opaque
-            reason = "not each call is followed by one" if opaque is None else f"{opaque} cannot be followed"
+            reason = _why_not(module, wanted[module], found)
             yield Finding(name, f"{type(module).__name__} with the activation behind it", reason)
     for module, name in names.items():
         if module in activations:
@@ -131,6 +130,15 @@ def _one_behind_the_other(own: dict[nn.Module, nn.Module], found: dict[nn.Module
 def _follow(of_norm: Uses, activations: set[nn.Module]) -> bool:
     """Say whether every call of a norm is followed by the same function."""
     return of_norm.opaque is None and of_norm.after <= activations and len(_functions(of_norm)) == 1
+
+
+def _why_not(norm: nn.Module, activations: Iterable[nn.Module | None], found: dict[nn.Module, Uses]) -> str:
+    """Why a norm does not compute activations that follow calls of it."""
+    if found[norm].opaque is not None:
+        return f"{found[norm].opaque} cannot be followed"
+    if any(module is not None and found[module].elsewhere for module in (norm, *activations)):
+        return "a module outside of this model has one of them, too"
+    return "not each call is followed by one"
 
 
 def _attributes(norm: nn.Module, of_norm: Uses) -> dict[str, object]:

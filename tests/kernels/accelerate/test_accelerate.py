@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import io
 import logging
 import warnings
@@ -1179,6 +1180,44 @@ def test_what_is_no_module_is_refused(what):
     for function in accelerate, restore:
         with pytest.raises(TypeError, match=r"take an nn\.Module"):
             function(what)
+
+
+class _Residual(nn.Module):
+    def __init__(self, normalized, activation=nn.LeakyReLU(0.2), pad=nn.ReflectionPad2d(1)):  # noqa: B008
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(16) if normalized else None
+        self.activation, self.pad, self.conv = activation, pad, nn.Conv2d(16, 16, 3)
+
+    def forward(self, x):
+        y = x if self.norm is None else self.norm(x)
+        return x + self.conv(self.pad(self.activation(y)))
+
+
+@pytest.fixture
+def frozen():
+    gc.freeze()  # what is there already, so that collecting takes no time
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["made before", "made afterwards"])
+def test_what_another_model_has_too_does_its_work_there(later, frozen):
+    torch.manual_seed(0)
+    x = torch.randn(1, 16, 6, 6)
+    one = nn.Sequential(_Residual(True))
+    if later:
+        accelerate(one)
+    other = nn.Sequential(_Residual(False))
+    padded, conv = F.pad(F.leaky_relu(x, 0.2), (1, 1, 1, 1), "reflect"), other[0].conv
+    before = x + F.conv2d(padded, conv.weight, conv.bias)
+    report = accelerate(one)
+    assert later or "a module outside of this model has one of them, too" in str(report)
+    torch.testing.assert_close(other(x), before)
+    restore(one)
+    other[0].activation, other[0].pad = nn.SiLU(), nn.ReflectionPad2d(1)
+    other.append(other)  # dead, and not collected
+    del other
+    assert {"0.activation", "0.pad"} < {finding.where for finding in accelerate(one).swapped}
 
 
 def test_restoring_a_part_restores_its_partners():
