@@ -5,6 +5,7 @@ Torch is not needed: processes that prepare images do without.
 
 import os
 import platform
+import shlex
 import shutil
 import stat
 import subprocess
@@ -50,9 +51,10 @@ def native_loops(wanted: bool) -> Iterator[None]:
         _wanted = before
 
 
-def compiler() -> str | None:
-    """Find the machine's C++ compiler: what CXX names, or c++; None where there is none."""
-    return shutil.which(os.environ.get("CXX", "c++"))
+def compiler() -> list[str]:
+    """Find the machine's C++ compiler: the words of CXX (`ccache g++`), or c++; none where there is none."""
+    words = shlex.split(os.environ.get("CXX", "c++"))
+    return words if words and shutil.which(words[0]) else []
 
 
 @cache
@@ -60,20 +62,20 @@ def _library(source: Path, headers: Path | None) -> CDLL | None:
     command = compiler()
     if not _SYSTEM or OFF in os.environ:
         return None
-    if command is None:
+    if not command:
         _warn_once(
             f"C++ loops are not built, slower operations run: install g++, name a compiler in CXX, or set {OFF}=1"
         )
         return None
     try:
-        version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout
+        version = subprocess.run([*command, "--version"], capture_output=True, check=True).stdout
         with _folder() as folder:
             path = folder / f"{source.parent.name}-{_key(source, headers, version)}.so"
             if not path.exists():
                 with atomic_write(path) as partial:
                     where = [] if headers is None else [f"-I{headers}"]
                     arguments = [*FLAGS, *where, str(source), "-o", str(partial)]
-                    subprocess.run([command, *arguments], capture_output=True, check=True)
+                    subprocess.run([*command, *arguments], capture_output=True, check=True)
             return CDLL(str(path))
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip() or f"exit status {error.returncode}"

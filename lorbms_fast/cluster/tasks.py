@@ -209,7 +209,7 @@ def _result(reference: Any, task: Task) -> Any:
         cause = error.cause
         if isinstance(cause, OSError):
             raise OSError(str(cause)) from error
-        if isinstance(cause, UserError | RuntimeError):
+        if isinstance(cause, UserError):
             raise UserError(str(cause)) from error
         raise
     except RayError as error:

@@ -27,7 +27,7 @@ def kept(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache").rglob("*.so"))
 
 
-needs_compiler = pytest.mark.skipif(cpp.compiler() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(not cpp.compiler(), reason="no C++ compiler")
 
 
 @needs_compiler
@@ -88,6 +88,14 @@ def test_without_a_place_to_keep_it_a_library_is_compiled_for_this_process(place
     assert loaded is not None
     assert loaded.answer() == 42
     assert (tmp_path / "cache").read_text() == "a file"
+
+
+@needs_compiler
+def test_a_compiler_may_be_named_with_what_runs_it(source, monkeypatch):
+    monkeypatch.setenv("CXX", "env c++")
+    loaded = cpp.library(source)
+    assert loaded is not None
+    assert loaded.answer() == 42
 
 
 @pytest.mark.filterwarnings("error")

@@ -78,3 +78,14 @@ def test_what_cannot_be_reached_is_tried_again_and_told_in_a_line(nodes, tmp_pat
     with pytest.raises(UserError, match=r"some work, on \S+: no route"):
         tasks.result(work, 1000, "some work", 1)
     assert len(counted.read_text()) == 3 + tasks.RETRIES + 1
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(nodes):
+    from lorbms_fast.cluster import tasks
+
+    def work(shared: None, item: None) -> None:
+        return {}[item]
+
+    with pytest.raises(RuntimeError, match=r"some work, on \S+: KeyError: None") as raised:
+        tasks.result(work, None, "some work", 1)
+    assert not isinstance(raised.value, UserError)

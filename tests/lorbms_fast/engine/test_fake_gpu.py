@@ -18,11 +18,11 @@ ROOT = HERE.parents[2]
 def library(tmp_path_factory):
     """What torch asks of a GPU, compiled."""
     torchs, made = Path(torch.__file__).parent, tmp_path_factory.mktemp("fake_gpu") / "fake_gpu.so"
-    if torch.version.cuda or compiler() is None:
+    if torch.version.cuda or not compiler():
         pytest.skip("needs a C++ compiler, and torch as it is built for CPUs")
     options = ["-shared", "-fPIC", "-std=c++20", f"-I{torchs / 'include'}", f"-L{torchs / 'lib'}"]
     libraries = ["-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torchs / 'lib'}"]
-    subprocess.run([compiler(), *options, HERE / "fake_gpu.cpp", *libraries, "-o", made], check=True)
+    subprocess.run([*compiler(), *options, HERE / "fake_gpu.cpp", *libraries, "-o", made], check=True)
     return made
 
 
