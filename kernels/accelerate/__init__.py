@@ -78,7 +78,8 @@ def _accelerated(model: nn.Module, rules: Iterable[Rule]) -> Report:
         return report
     after = flows(model)
     asking = {m for m, kind in kinds.items() if type(m) is kind and (before.get(m) != after.get(m))}
-    asking |= {module for module, flow in after.items() if not flow and asks_for_types(module)}
+    swapped = {each.__name__ for m, kind in kinds.items() if type(m) is not kind for each in (kind, type(m))}
+    asking |= {module for module, flow in after.items() if not flow and asks_for_types(module, swapped)}
     names = {module: name for name, module in model.named_modules()}
     undone = {names[module] for module in _restored(asking)}
     why_not = "a forward asks for the types of its layers, or uses them in other ways than by calls"

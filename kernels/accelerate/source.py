@@ -6,7 +6,7 @@ import gc
 import inspect
 import textwrap
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import pairwise
 from types import CodeType, FunctionType, ModuleType
@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+"""Attributes that torch makes in every module."""
 _ROUNDABOUT = {"super", "locals", "globals", "vars", "eval", "exec", "getattr", "sys", "gc", "inspect"}
 _TYPES = ("__class__", "__name__", "__qualname__")
 _MOST = 100_000
@@ -43,7 +44,7 @@ def held(module: nn.Module) -> set[nn.Module] | None:
     What the methods of its class name counts too; that it has children does not.
     """
     kinds = [kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch.") and kind is not object]
-    waiting = [value for name, value in vars(module).items() if name not in _OF_TORCH]
+    waiting = [value for name, value in vars(module).items() if name not in OF_TORCH]
     waiting += [value for kind in kinds for name, value in vars(kind).items() if not name.startswith("__")]
     found, seen = set(), set()
     keep: list[Any] = []  # so that no id is used twice
@@ -55,7 +56,7 @@ def held(module: nn.Module) -> set[nn.Module] | None:
         keep.append(value)
         if isinstance(value, nn.Module):
             found.add(value)
-            waiting += [v for name, v in vars(value).items() if name not in _OF_TORCH]
+            waiting += [v for name, v in vars(value).items() if name not in OF_TORCH]
             waiting += value._modules.values()
         elif isinstance(value, FunctionType):
             waiting += [value.__defaults__, value.__kwdefaults__, vars(value), *_named(value)]
@@ -67,8 +68,13 @@ def held(module: nn.Module) -> set[nn.Module] | None:
     return None if waiting else found
 
 
-def asks_for_types(module: nn.Module) -> bool:
-    """Say whether a module's forward, or a method that it names, may compare types: those of faster layers differ."""
+def asks_for_types(module: nn.Module, others: Collection[str]) -> bool:
+    """Say whether a module's forward, or a method that it names, may compare types: those of faster layers differ.
+
+    Args:
+        module: any.
+        others: names of the types that differ. A name that is compared with none of them makes no difference.
+    """
     waiting, seen = ["forward"], {"forward"}
     while waiting:
         name = waiting.pop()
@@ -77,7 +83,7 @@ def asks_for_types(module: nn.Module) -> bool:
         codes = [] if code is None else [*_codes(code)]
         bound = isinstance(inspect.getattr_static(type(module), name, None), FunctionType)
         me = codes[0].co_varnames[:1] if codes and bound else ()
-        if any(_asks_for_types(inner, me if inner is code else ()) for inner in codes):
+        if any(_asks_for_types(inner, me if inner is code else (), others) for inner in codes):
             return True
         names = {name for inner in codes for name in inner.co_names}
         waiting += [name for name in names - seen if not hasattr(nn.Module, name)]
@@ -85,16 +91,18 @@ def asks_for_types(module: nn.Module) -> bool:
     return False
 
 
-def _asks_for_types(code: CodeType, me: tuple[str, ...]) -> bool:
+def _asks_for_types(code: CodeType, me: tuple[str, ...], others: Collection[str]) -> bool:
     """Say whether code asks for a type, or its name: not for the module's own, which messages name and which stays.
 
     `x.type(dtype)` is another thing, and so is `super()`, to which Python 3.12 and later hand a `__class__`. In
-    `f"{type(x)}"` a type is only written.
+    `f"{type(x)}"` a type is only written. `x.__class__.__name__ == "AdaptiveInstanceNorm2d"`, as MUNIT asks, says the
+    same of whatever else.
     """
     steps = [*dis.get_instructions(code)]
     for number, (before, step) in enumerate(pairwise([None, *steps])):
         own = before is not None and before.opname.startswith("LOAD_FAST") and before.argval in me
         named = own or (before is not None and before.argval == "__class__")
+        named = named or _compares_name(steps[number : number + 4], others)
         if step is not None and step.argval in _TYPES and step.opname != "LOAD_DEREF" and not named:
             return True
         if step is not None and step.argval == "type" and step.opname == "LOAD_GLOBAL":
@@ -103,6 +111,15 @@ def _asks_for_types(code: CodeType, me: tuple[str, ...]) -> bool:
             if not argument.startswith("LOAD_FAST") or not written.startswith("FORMAT_"):
                 return True
     return False
+
+
+def _compares_name(steps: list[dis.Instruction], others: Collection[str]) -> bool:
+    """Say whether steps ask for the name of a class and compare it with a text which is none of these."""
+    if len(steps) < 4 or [step.argval for step in steps[:2]] != ["__class__", "__name__"]:
+        return False
+    text, comparison = steps[2:]
+    other = isinstance(text.argval, str) and text.opname == "LOAD_CONST" and text.argval not in others
+    return other and comparison.opname == "COMPARE_OP" and any(sign in comparison.argval for sign in ("==", "!="))
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -124,7 +141,7 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
     if tree is None or not tree.args.args or tree.args.posonlyargs:
         return False
     me, children = tree.args.args[0].arg, {name for name, child in module._modules.items() if child is not None}
-    plain = ({*vars(module)} - _OF_TORCH) | {*module._parameters} | {*module._buffers}
+    plain = ({*vars(module)} - OF_TORCH) | {*module._parameters} | {*module._buffers}
     of_class = partial(inspect.getattr_static, type(module))
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
@@ -155,8 +172,8 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
         elif called and name not in seen and isinstance(of_class(name, None), FunctionType):
             if hasattr(nn.Module, name) or not _harmless(getattr(type(module), name), module, seen | {name}):
                 return False
-        elif name not in seen:
-            return False
+        elif name not in seen and (name in {*vars(module), *module._modules} or of_class(name, None) is not None):
+            return False  # what a module has not, it does not use
     return True
 
 

@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lorbms_fast.kernels.accelerate.source import CONTAINERS, calls_as_torch, held, only_calls_children
+from lorbms_fast.kernels.accelerate.source import CONTAINERS, OF_TORCH, calls_as_torch, held, only_calls_children
 from lorbms_fast.kernels.accelerate.swapping import Passed
 
 _MODES = "modes"
+_HOOKS = OF_TORCH - {"_parameters", "_buffers", "_modules"}
 _traced: dict[tuple[nn.Module, bool], tuple[list[type], list[fx.Graph]]] | None = None
 """Modules and what they are followed for, their classes and what was found, inside `traced_once`."""
 _elsewhere: set[nn.Module] | None = None
@@ -208,7 +209,7 @@ def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
             try:
                 other = _stand_in(module, training)
                 before = _contents(other)
-                with torch.random.fork_rng(devices=[]), _quietly():
+                with torch.random.fork_rng(devices=[]), _quietly(), _as_they_were(module):
                     graphs.append(_ChildrenAreLeaves().trace(other, dict(arguments)))
             except Exception:  # whatever a forward does with what is not a tensor; parametrized modules are not copied
                 return []
@@ -228,6 +229,35 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def _as_they_were(module: nn.Module) -> Iterator[None]:
+    """What a forward that is followed leaves in modules below is gone afterwards: it had no tensors to leave."""
+    owned = [vars(below) for below in module.modules()]
+    kept: list[Any] = [*owned, *(value for own in owned for value in _collections(own))]
+    before = [type(each)(each) for each in kept]
+    try:
+        yield
+    finally:
+        for each, content in zip(kept, before, strict=True):
+            if not _same(each, content):
+                each.clear()
+                (each.extend if isinstance(each, list) else each.update)(content)
+
+
+def _collections(own: dict[str, Any]) -> Iterator[Any]:
+    """Lists and the like in a module's attributes; of torch's own, those of parameters, buffers and children."""
+    return (own[name] for name in own.keys() - _HOOKS if type(own[name]) in (list, dict, set))
+
+
+def _same(found: Any, content: Any) -> bool:
+    """Say whether a collection still has the same objects."""
+    if len(found) != len(content):
+        return False
+    if isinstance(found, dict):
+        return all(map(operator.is_, found, content)) and all(map(operator.is_, found.values(), content.values()))
+    return all(map(operator.is_, found, content))
 
 
 def _contents(module: nn.Module) -> list[Any]:

@@ -867,7 +867,87 @@ def test_methods_of_leaves_and_types_in_messages_are_known():
 def test_types_that_are_compared_are_known(kind):
     source = f"def forward(self, x, layer):\n    return {kind} == 7"
     exec(source, scope := {})
-    assert asks_for_types(type("Asks", (nn.Module,), {"forward": scope["forward"]})())
+    assert asks_for_types(type("Asks", (nn.Module,), {"forward": scope["forward"]})(), ())
+
+
+class Styled(nn.Module):
+    """Hands its children what they need, by names of classes, as MUNIT does; fx cannot follow it."""
+
+    def __init__(self, name="Styling"):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16), Styling())
+        self.name = name
+
+    def forward(self, x):
+        self.styled(self.body, x.mean())
+        return self.body(x)
+
+    def styled(self, body, style):
+        for layer in body.modules():
+            if layer.__class__.__name__ == "Styling":
+                layer.scale = style if style > 0 else -style
+
+
+class StyledByTorchs(Styled):
+    def styled(self, body, style):
+        for layer in body.modules():
+            if layer.__class__.__name__ == "Conv2d":
+                body[2].scale = style if style > 0 else -style
+
+
+class Styling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.seen = None, []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return x * self.scale
+
+
+def test_names_of_classes_that_stay_may_be_asked_for():
+    torch.manual_seed(0)
+    model, x = Styled(), torch.randn(1, 16, 8, 8)
+    before = copy.deepcopy(model)
+    assert len(accelerate(model).swapped) == 2
+    assert model.body[2].scale is None
+    assert not model.body[2].seen
+    torch.testing.assert_close(copy.deepcopy(model)(x), before(x), rtol=1e-4, atol=1e-5)
+    assert not accelerate(StyledByTorchs()).swapped
+
+
+class SetsItsWeight(nn.Module):
+    """As MUNIT's spectral norm: makes a weight of another module's at every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3)
+        self.conv.weight_bar = self.conv.__dict__["_parameters"].pop("weight")
+
+    def forward(self, x):
+        self.conv.weight = 2 * self.conv.weight_bar
+        return self.conv(x)
+
+
+def test_following_a_forward_leaves_nothing_in_modules_below():
+    model = nn.Sequential(SetsItsWeight(), nn.InstanceNorm2d(16), nn.ReLU())
+    accelerate(model)
+    assert not hasattr(model[0].conv, "weight")
+    x = torch.randn(1, 16, 6, 6)
+    torch.testing.assert_close(copy.deepcopy(model)(x), model(x))
+
+
+class WithoutAttributes(HasSequence):
+    """As StarGAN v2's generator, which has a filter only if it was asked for."""
+
+    def forward(self, x, mask=None):
+        x = self.seq(x)
+        return x + self.filter(mask) if mask is not None and x.mean() > 0 else x
+
+
+def test_what_a_module_has_not_it_does_not_call():
+    model = WithoutAttributes()
+    assert {"seq.1", "seq.2"} == {finding.where for finding in accelerate(model).swapped}
 
 
 class ForwardAlone(HasSequence):
