@@ -11,6 +11,7 @@ from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check_taps, misfit
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.coord_conv import reference
 
@@ -31,10 +32,20 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
     x is (N, C, H, W), the weight (O, C + 2, k, k), k odd, bias (O,) or None; the result (N, O, H, W). `impl` names the
     form to run, None the one in force: Triton appends, torch's own convolution convolves.
     """
+    if x.dim() != 4:
+        raise misfit("x", x, "(N, C, H, W)")
+    k = weight.shape[-1]
+    check_taps(weight, x.shape[1] + 2, k, k)
+    _refuse_even(k)
     if select_impl(impl, x) == "triton":
         appended = triton_ops.append_coordinates(x, compute_dtype(x))
-        return F.conv2d(appended, weight, bias, padding=weight.shape[-1] // 2)
+        return F.conv2d(appended, weight, bias, padding=k // 2)
     return reference.coord_conv2d(x, weight, bias)
+
+
+def _refuse_even(kernel_size: int) -> None:
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size {kernel_size} is even: height and width could not stay as they are")
 
 
 class CoordConv2d(nn.Conv2d):
@@ -47,8 +58,7 @@ class CoordConv2d(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, impl: Impl | None = None) -> None:
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} is even: height and width could not stay as they are")
+        _refuse_even(kernel_size)
         super().__init__(in_channels + 2, out_channels, kernel_size, padding=kernel_size // 2)
         self.impl = checked_impl(impl)
 

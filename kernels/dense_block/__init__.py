@@ -17,6 +17,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
+from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -43,8 +44,30 @@ class PackedLayers(NamedTuple):
     @property
     def dtype(self) -> torch.dtype:
         """That convolutions compute in."""
+        return self.first.dtype
+
+    @property
+    def first(self) -> Tensor:
+        """One of the weights; all have its dtype and device."""
         first: Tensor = self.weights if isinstance(self.weights, Tensor) else self.weights[0]
-        return first.dtype
+        return first
+
+    @property
+    def in_channels(self) -> int:
+        """C, maps of the block's input."""
+        if self.form == "triton":
+            return triton_ops.in_channels(self.weights, len(self.biases), self.layers, self.kernel_size)
+        return self.first.shape[1]
+
+    @property
+    def maps(self) -> int:
+        """L * growth, new ones."""
+        return sum(map(len, self.biases)) if self.form == "reference" else len(self.biases)
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError unless the layers can read x."""
+        check_maps(x, self.in_channels)
+        check_device("weights", self.first, x)
 
     def signature(self) -> tuple[Any, ...]:
         """Describe the layers, whichever form reads them."""
@@ -89,16 +112,19 @@ def pack_layers(
         impl: form to pack for; None takes the one in force.
 
     Raises:
-        ValueError: a fast form is asked for, and a weight or bias has another shape.
+        ValueError: there are none, or a weight or bias has another shape.
     """
+    if not all(weights and len(weights) == len(biases) for weights, biases in blocks) or not blocks:
+        layers = [(len(weights), len(biases)) for weights, biases in blocks]
+        raise ValueError(f"blocks have {layers} weights and biases: expected one layer at least, and a bias for each")
+    for of_block in blocks:
+        _refuse_other_shapes(*of_block)
     first = blocks[0][0][0]
     dtype, form = dtype or compute_dtype(first), select_impl(impl, first)
     asked = None if impl == "auto" else impl
     weights: Sequence[Any] = [Ws for Ws, _ in blocks]
     biases: Sequence[Any] = [bs for _, bs in blocks]
     if form != "reference":
-        for of_block in blocks:
-            _refuse_other_shapes(*of_block)
         together = torch.cat([b for bs in biases for b in bs])
         biases = (together if form == "triton" else together.to(dtype)).split([sum(map(len, bs)) for bs in biases])
         weights = triton_ops.pack(weights, dtype) if form == "triton" else [fused.pack(Ws, dtype) for Ws in weights]
@@ -111,6 +137,8 @@ def pack_layers(
 def _refuse_other_shapes(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
     """Raise ValueError unless the shapes are those of one block: loops go by the first weight's."""
     growth, channels, *kernel = weights[0].shape
+    if len(kernel) != 2 or kernel[0] != kernel[1] or kernel[0] % 2 == 0:
+        raise misfit("the first weight", weights[0], "(growth, C, k, k), k odd")
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         expected = growth, channels + i * growth, *kernel
         if weight.shape != expected or bias.shape != (growth,):
@@ -220,11 +248,13 @@ def _packed(
 ) -> PackedLayers:  # fmt: skip
     _checked(activation)
     refuse_integers(x)
-    if isinstance(weights, PackedLayers):
-        if impl in (None, "auto", weights.form) or weights.form == "reference":
-            return weights
-        return pack_layers([weights.unpacked()], weights.dtype, impl)[0]
-    return pack_layers([(weights, biases)], compute_dtype(x), select_impl(impl, x))[0]
+    packed = weights
+    if not isinstance(packed, PackedLayers):
+        (packed,) = pack_layers([(packed, biases)], compute_dtype(x), select_impl(impl, x))
+    elif impl not in (None, "auto", packed.form) and packed.form != "reference":
+        (packed,) = pack_layers([packed.unpacked()], packed.dtype, impl)
+    packed.check(x)
+    return packed
 
 
 def _new_maps(x: Tensor, packed: PackedLayers, activation: ActivationName, eps: float) -> Tensor:
@@ -249,7 +279,13 @@ class DenseBlock(Packing):
         kernel_size: odd.
         eps: of the instance norm.
         conv: makes a layer's convolution from (in_channels, out_channels, kernel_size): torch's, or `SpectralConv2d`.
+            The block reads its weight and its bias, and pads with zeros to keep height and width.
         impl: form to run; None takes the one in force.
+
+    Raises:
+        ValueError: no layers or no maps, an even kernel, no such activation or form, or a convolution with options that
+            the block would not honor.
+        TypeError: `num_layers` is missing, or given twice.
     """
 
     def __init__(
@@ -279,7 +315,9 @@ class DenseBlock(Packing):
         self.activation: ActivationName = _checked(activation)
         self.eps, self.impl = eps, checked_impl(impl)
         for i in range(num_layers):
-            self.add_module(f"layer{i}", conv(in_channels + i * growth_rate, growth_rate, kernel_size))
+            layer = conv(in_channels + i * growth_rate, growth_rate, kernel_size)
+            _refuse_options(layer, kernel_size)
+            self.add_module(f"layer{i}", layer)
 
     @leaf
     @takes_one
@@ -303,6 +341,19 @@ class DenseBlock(Packing):
     def pack(cls, layers: Sequence[Any]) -> list[PackedLayers]:
         """Pack the layers of several blocks: on CUDA a few launches for all of them."""
         return pack_layers([block.layers() for block in layers], impl=layers[0].impl)
+
+
+def _refuse_options(conv: nn.Module, kernel_size: int) -> None:
+    """Raise ValueError unless a convolution computes what a block makes of its weight and bias; torch's pads by 0."""
+    if getattr(conv, "bias", None) is None:
+        raise ValueError(f"conv makes {conv}: a dense block's convolutions have a bias")
+    honored: dict[str, tuple[Any, ...]] = {
+        "stride": ((1, 1),), "dilation": ((1, 1),), "groups": (1,), "padding_mode": ("zeros",),
+        "padding": ((0, 0), (kernel_size // 2,) * 2, "same"),
+    }  # fmt: skip
+    for option, values in honored.items():
+        if (value := getattr(conv, option, values[0])) not in values:
+            raise ValueError(f"conv makes {conv}: {option} {value!r}, a dense block honors {values[0]!r} alone")
 
 
 def _checked(activation: ActivationName) -> ActivationName:

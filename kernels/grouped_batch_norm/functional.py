@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check_of_maps, misfit
 from lorbms_fast.kernels.grouped_batch_norm import fused, reference
 
 if TRITON:
@@ -25,7 +26,7 @@ def grouped_batch_norm(
 
     x is (groups * N, C, H, W), its batches one after the other; gamma (scale) and beta (shift) are (C,); eps is
     added to the variance. Returns the result, of x's shape, and means and variances, (groups, C), not for
-    differentiation. Raises ValueError if the batch is not a multiple of `groups`.
+    differentiation. Raises ValueError if the batch is not a multiple of `groups`, or a shape does not fit.
     """
     return _normalized(x, gamma, beta, groups, eps, impl, relu_before=False)
 
@@ -46,7 +47,10 @@ def relu_grouped_batch_norm(
 def _normalized(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float, impl: Impl | None, relu_before: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if x.shape[0] % groups:
+    if x.dim() != 4:
+        raise misfit("x", x, "(groups * N, C, H, W)")
+    check_of_maps(x, ("gamma", "beta"), gamma, beta)
+    if groups < 1 or x.shape[0] % groups:
         raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
     form = select_impl(impl, x)
     if form == "triton":

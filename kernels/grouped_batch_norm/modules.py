@@ -42,7 +42,9 @@ class GroupedBatchNorm2d(nn.Module):
 
     @leaf
     def forward(self, input: Tensor, groups: int = 1, found: "list[Statistics] | None" = None) -> Tensor:
-        """(groups * N, C, H, W) -> the same; ValueError for other dimensions, or a batch that is no such multiple.
+        """(groups * N, C, H, W) -> the same.
+
+        Raises ValueError for other dimensions, a batch that is no such multiple, or in training one value a channel.
 
         The list `found` takes the statistics, for `follow` to move the averages of several layers at once.
         """
@@ -52,6 +54,8 @@ class GroupedBatchNorm2d(nn.Module):
         if not self.training or not x.shape[0]:  # no samples have no statistics
             x = torch.relu(x) if self.relu_first else x
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
+        if self.gather is None and x.shape[2] * x.shape[3] == 1 and x.shape[0] == groups:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
         y, *statistics = self._normalized(x, groups)
         own = Statistics(self, *statistics)
         if found is None:

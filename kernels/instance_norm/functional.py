@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.activation import IDENTITY, RELU, Activation, named
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check_of_maps
 from lorbms_fast.kernels.instance_norm import fused, reference
 
 if TRITON:
@@ -71,8 +72,10 @@ def instance_norm_act(
         x's shape, dtype and memory layout.
 
     Raises:
-        ValueError: there is no such activation, or form.
+        ValueError: there is no such activation, or form; or weight or bias has another shape.
     """
+    if weight is not None or bias is not None:
+        check_of_maps(x, ("weight", "bias"), weight, bias)
     return run(select_impl(impl, x), x, eps, weight, bias, named(activation, negative_slope))
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import misfit
 from lorbms_fast.kernels.max_pool import fused, reference
 
 if TRITON:
@@ -21,12 +22,17 @@ def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
     True
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, H, W), at least 2x2.
         impl: form to run; None takes the one in force.
 
     Returns:
         (N, C, H // 2, W // 2): an odd last row or column is left out.
+
+    Raises:
+        ValueError: x has other dimensions, or less than a square; or there is no such form.
     """
+    if x.dim() != 4 or x.shape[2] < 2 or x.shape[3] < 2:
+        raise misfit("x", x, "(N, C, H, W), H and W 2 at least")
     form = select_impl(impl, x)
     if form == "triton":
         return triton_ops.max_pool2x2(x)

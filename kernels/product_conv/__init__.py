@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.shapes import check_positions
 from lorbms_fast.kernels.product_conv import fused, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
 
@@ -40,8 +41,15 @@ def product_conv(
 
     Returns:
         What torch's gives, in the layout that torch's own has.
+
+    Raises:
+        ValueError: x or the weight has other dimensions, stride or padding are not such numbers, or there is no such
+            form.
+        RuntimeError: torch's own refuses channels, dtypes or devices that do not fit.
     """
-    stride, padding = (_of_each(value, x.dim() - 2) for value in (stride, padding))
+    check_positions(x, weight)
+    dimensions = x.dim() - 2
+    stride, padding = of_each("stride", stride, dimensions), of_each("padding", padding, dimensions)
     form = reference if select_impl(impl, x) == "reference" else fused
     return form.product_conv(x, weight, bias, stride, padding)
 
@@ -61,13 +69,20 @@ def product_conv_transposed(
 
     The weight is (C, O, *taps); `output_padding` positions more come out at the end of each dimension.
     """
-    sizes = (_of_each(value, x.dim() - 2) for value in (stride, padding, output_padding))
+    check_positions(x, weight)
+    named = {"stride": stride, "padding": padding, "output_padding": output_padding}
+    sizes = (of_each(name, value, x.dim() - 2) for name, value in named.items())
     form = reference if select_impl(impl, x) == "reference" else fused
     return form.product_conv_transposed(x, weight, bias, *sizes)
 
 
-def _of_each(value: int | Sizes, dimensions: int) -> Sizes:
-    return (value,) * dimensions if isinstance(value, int) else value
+def of_each(name: str, value: int | Sizes, dimensions: int) -> Sizes:
+    """Give a number for each dimension of positions, for one or as many; ValueError for anything else."""
+    if isinstance(value, int):
+        return (value,) * dimensions
+    if isinstance(value, str) or len(value) != dimensions:
+        raise ValueError(f"{name} {value!r}: expected a number, or one for each of {dimensions} dimensions")
+    return tuple(value)
 
 
 class _ProductConv(_ConvNd):
@@ -93,7 +108,9 @@ class _ProductConv(_ConvNd):
         """Say whether to ask if it pays, which takes a while."""
         if torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions:
             return False
-        few = fused.MOST * self.in_channels * (1 if self.transposed else prod(_of_each(self.stride, self._dimensions)))
+        stride: Any = self.stride
+        steps = prod(stride) if isinstance(stride, tuple) else stride**self._dimensions
+        few = fused.MOST * self.in_channels * (1 if self.transposed else steps)
         return (input.numel() <= few or _shifts_transposed(self)) and why_no_product_conv(self) is None
 
 

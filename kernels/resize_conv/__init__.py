@@ -16,6 +16,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
+from lorbms_fast.kernels._common.shapes import check_maps, misfit
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.resize_conv import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -34,7 +35,7 @@ class FoldedTaps(NamedTuple):
 
     def signature(self) -> tuple[Any, ...]:
         """Describe the taps, whichever form reads them."""
-        return *self._channels(), self.taps.dtype
+        return *self.channels(), self.taps.dtype
 
     def in_form(self, form: Form) -> "FoldedTaps":
         """Give the taps as another fast form reads them."""
@@ -46,14 +47,14 @@ class FoldedTaps(NamedTuple):
         order = sorted(range(9), key=places.__getitem__)
         return FoldedTaps(torch.stack([self.taps[:, place].T for place in order]), form)
 
-    def _channels(self) -> tuple[int, int]:
-        """Channels out and in."""
+    def channels(self) -> tuple[int, int]:
+        """Count channels out and in."""
         shape = self.taps.shape
         return {"triton": (shape[2], shape[1]), "fused": (shape[0], shape[2])}.get(self.form, (shape[0], shape[1]))
 
     def recipe(self) -> tuple[Callable[..., "FoldedTaps"], list[Tensor]]:
         """Give a function that folds a weight in a form, and a weight of this one's shape."""
-        O, C = self._channels()
+        O, C = self.channels()
         weight = self.taps.new_empty((O, C, 3, 3), device="meta").requires_grad_(self.taps.requires_grad)
         return _folded_again, [weight]
 
@@ -76,9 +77,11 @@ def fold_taps(
     weights' own. `impl` names the form to fold for, None the one in force. Raises ValueError if a weight has another
     shape.
     """
+    if not weights:
+        raise ValueError("weights are none: expected one at least")
     for weight in weights:
         if weight.shape[2:] != (3, 3):
-            raise ValueError(f"a weight of {tuple(weight.shape)}: a resize convolution's is (O, C, 3, 3)")
+            raise misfit("weight", weight, "(O, C, 3, 3)")
     dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0], prepares="resize_conv")
     asked = None if impl == "auto" else impl
     if form == "triton":
@@ -107,6 +110,7 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
         (weight,) = fold_taps([weight], compute_dtype(x), select_impl(impl, x))
     elif impl not in (None, "auto"):
         weight = weight.in_form(select_impl(impl, x))
+    check_maps(x, weight.channels()[1])
     taps, form, _ = weight
     if form == "reference":
         return reference.resize_conv(x, taps)

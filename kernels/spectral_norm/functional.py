@@ -8,7 +8,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.spectral_norm import fused
-from lorbms_fast.kernels.spectral_norm.reference import power_step, spectral_norm
+from lorbms_fast.kernels.spectral_norm.reference import check_vector, power_step, spectral_norm
 
 if TRITON:
     from lorbms_fast.kernels.spectral_norm.triton import ops as triton_ops
@@ -31,7 +31,11 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
 
     Returns:
         `W / sigma` of each weight.
+
+    Raises:
+        ValueError: there are no weights, or not as many u of their shapes; or there is no such form.
     """
+    _check(weights, us)
     form = select_impl(impl, weights[0])
     if form == "triton":
         return triton_ops.spectral_norm_all(weights, us)
@@ -55,7 +59,11 @@ def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None
         weights: (O, ...) each.
         us: (1, O), one a weight.
         impl: form to run; None takes the one in force.
+
+    Raises:
+        ValueError: as `spectral_norm_all`.
     """
+    _check(weights, us)
     form = select_impl(impl, weights[0])
     if form == "triton":
         u_next = triton_ops.next_us(weights, us)
@@ -64,3 +72,10 @@ def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None
     else:
         u_next = [u[None] for u in fused.power_iteration(weights, us).u.split([len(weight) for weight in weights])]
     torch._foreach_copy_(list(us), u_next)
+
+
+def _check(weights: Sequence[Tensor], us: Sequence[Tensor]) -> None:
+    if not weights or len(weights) != len(us):
+        raise ValueError(f"weights are {len(weights)}, us {len(us)}: expected one at least, and a u for each")
+    for weight, u in zip(weights, us, strict=True):
+        check_vector(weight, u)

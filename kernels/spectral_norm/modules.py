@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
@@ -50,7 +51,11 @@ class SpectralNorm(nn.Module):
 
 
 class SpectralConv2d(SpectralNorm, nn.Conv2d):
-    """A convolution with a spectrally normalized weight, padded as TensorFlow's SAME, at stride 2 for even sizes.
+    """A convolution with a spectrally normalized weight, padded on all sides by half of what its taps reach.
+
+    That is TensorFlow's SAME for odd kernels at stride 1, and for even ones at stride 2 of an even height and width. An
+    even kernel at stride 1 makes maps a row and a column smaller; an odd one at stride 2 is padded before as well,
+    where TensorFlow pads more after.
 
     >>> SpectralConv2d(3, 4, kernel_size=4, stride=2)(torch.randn(2, 3, 8, 8)).shape
     torch.Size([2, 4, 4, 4])
@@ -58,18 +63,27 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
     Args:
         in_channels: maps of the input.
         out_channels: maps it makes.
-        kernel_size: side of the kernel.
-        stride: 1, or 2 with an even height and width.
-        options: the other ones of `torch.nn.Conv2d` but padding; `normalize` and `impl`, see `SpectralNorm`.
+        kernel_size: of the kernel, a number or two.
+        stride: likewise.
+        options: the other ones of `torch.nn.Conv2d` but padding, which is `dilation * (kernel_size - 1) // 2`;
+            `normalize` and `impl`, see `SpectralNorm`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> None:
-        padding = options.get("dilation", 1) * (kernel_size - 1) // 2
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        **options: Any,
+    ) -> None:
+        sides = zip(_pair(options.get("dilation", 1)), _pair(kernel_size), strict=True)
+        padding = tuple(dilation * (taps - 1) // 2 for dilation, taps in sides)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=padding, **options)
 
     @leaf
     def forward(self, input: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
+        """(N, in_channels, H, W) -> (N, out_channels, H', W'), as torch's convolution with that padding."""
         return self._conv_forward(input, self.normalized(), self.bias)
 
 

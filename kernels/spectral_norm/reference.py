@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common.shapes import check, misfit
+
 
 def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the power iteration for the largest singular value of a weight.
@@ -32,7 +34,11 @@ def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The normalized weight, of weight's shape, and the scalar `sigma = v W u'^T`.
+
+    Raises:
+        ValueError: u has another shape.
     """
+    check_vector(weight, u)
     with torch.no_grad():
         u_next, v = power_step(weight, u)
     return _divide(weight, u_next, v)
@@ -45,7 +51,15 @@ def spectral_norm_through(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     >>> torch.equal(spectral_norm_through(weight, u)[0], spectral_norm(weight, u)[0])
     True
     """
+    check_vector(weight, u)
     return _divide(weight, *power_step(weight, u))
+
+
+def check_vector(weight: Tensor, u: Tensor) -> None:
+    """Raise ValueError unless u belongs to the weight."""
+    if weight.dim() < 2:
+        raise misfit("weight", weight, "(O, ...), two dimensions at least")
+    check("u", u, 1, weight.shape[0])
 
 
 def _divide(weight: Tensor, u_next: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

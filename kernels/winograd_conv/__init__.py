@@ -9,12 +9,15 @@ from torch.nn.modules.conv import _ConvNd
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.shapes import check_positions
+from lorbms_fast.kernels.product_conv import of_each
 from lorbms_fast.kernels.winograd_conv import fused, reference
 
 
 def winograd_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 0, impl: Impl | None = None
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int | reference.Padding = 0,
+    impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
     """Convolve with 3x3 or 3x3x3 taps, as `F.conv2d` or `F.conv3d`, where it pays by Winograd's algorithm.
 
     >>> x, weight = torch.randn(2, 32, 16, 16), torch.randn(48, 32, 3, 3)
@@ -32,13 +35,18 @@ def winograd_conv(
         x: (N, C, H, W) or (N, C, D, H, W).
         weight: (O, C, 3, 3) or (O, C, 3, 3, 3).
         bias: (O,) or None.
-        padding: zeros on each side.
+        padding: zeros on each side, of all dimensions of positions, or of each.
         impl: form to run, `reference` or `fused`; None takes the one in force. There is no Triton kernel.
 
     Returns:
         (N, O, *size), each side 2 padding - 2 longer than x's, in the layout that torch's own has.
+
+    Raises:
+        ValueError: x or the weight has other dimensions, the padding is not such numbers, or there is no such form.
+        RuntimeError: torch's own refuses channels, dtypes or devices that do not fit.
     """
-    return _convolved(x, weight, bias, (padding,) * (weight.dim() - 2), impl)
+    check_positions(x, weight)
+    return _convolved(x, weight, bias, of_each("padding", padding, x.dim() - 2), impl)
 
 
 def _convolved(

@@ -53,10 +53,14 @@ def pack(blocks: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> Sequence[Ten
 
 def unpack(w: Tensor, maps: int, layers: int, kernel_size: int) -> list[Tensor]:
     """A block's packed weights, which make so many new maps, as they were: views."""
-    growth, k = maps // layers, kernel_size
-    C = w.numel() // (maps * k * k) - growth * (layers - 1) // 2
+    growth, k, C = maps // layers, kernel_size, in_channels(w, maps, layers, kernel_size)
     flat = w.split([growth * k * k * (C + growth * layer) for layer in range(layers)])
     return [of_layer.view(growth, k, k, -1).permute(0, 3, 1, 2) for of_layer in flat]
+
+
+def in_channels(w: Tensor, maps: int, layers: int, kernel_size: int) -> int:
+    """Count the maps that a block reads, whose packed weights make so many new ones."""
+    return w.numel() // (maps * kernel_size * kernel_size) - maps // layers * (layers - 1) // 2
 
 
 def maps(x: Tensor, w: Tensor, b: Tensor, layers: int, kernel_size: int, activation: str, eps: float) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check
 from lorbms_fast.kernels.lorbms.adam import reference
 
 if TRITON:
@@ -30,7 +31,10 @@ def step_size(
     definition is the fused form.
 
     Returns `factor lr sqrt(1 - beta2^t) / (1 - beta1^t)`, a scalar: float32 from Triton, else float64. Where no step
-    was ever taken it is not finite.
+    was ever taken it is not finite. Raises ValueError if a shape does not fit.
     """
+    for name, scalar in (("loss", loss), ("overflow", overflow), ("t", t), ("lr", lr), ("factor", factor)):
+        check(name, scalar)
+    check("flawed", flawed, 2)
     form = triton_ops if select_impl(impl, overflow) == "triton" else reference
     return form.step_size(loss, overflow, t, flawed, lr, factor, betas, expected)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import misfit
 from lorbms_fast.kernels.lorbms.batch_assembly import fused, reference
 
 if TRITON:
@@ -27,7 +28,10 @@ def assemble_batch(
     where looking would make the host wait: there its image is all NaN.
 
     Returns (*rows, 3, H, W) of a floating point dtype, if asked for in channels_last. Not differentiable.
+    Raises ValueError if the images have another shape.
     """
+    if images.dim() != 4 or images.shape[3] != 3:
+        raise misfit("images", images, "(count, H, W, 3)")
     form = select_impl(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
     if form == "triton":
         return triton_ops.assemble_batch(images, rows, dtype, channels_last)

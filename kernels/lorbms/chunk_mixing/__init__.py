@@ -4,6 +4,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check, misfit
 from lorbms_fast.kernels.lorbms.chunk_mixing import reference
 
 if TRITON:
@@ -20,7 +21,12 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = Non
 
     The way back is the same selection: `f_ref_hat = mix_chunks(f_mix_hat, f_ref, mask)`. Codes are (N, chunks, size),
     the mask (N, chunks) bool; chunk i of f_q is that of candidate i's code.
+    Raises ValueError if a shape does not fit.
     """
+    if f_ref.dim() != 3:
+        raise misfit("f_ref", f_ref, "(N, chunks, size)")
+    check("f_q", f_q, *f_ref.shape)
+    check("mask", mask, *f_ref.shape[:2])
     if select_impl(impl, f_ref) == "triton":
         return triton_ops.mix_chunks(f_ref, f_q, mask)
     return reference.mix_chunks(f_ref, f_q, mask)
@@ -35,8 +41,12 @@ def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     tensor([0., 1., 0., 0.])
 
     Codes are (N + M, chunks, size): N reference codes, then the used candidates ordered by (chunk, sample); trailing
-    rows are ignored. The result is (N, chunks, size).
+    rows are ignored. The result is (N, chunks, size). Raises ValueError if a shape does not fit.
     """
+    if codes.dim() != 3:
+        raise misfit("codes", codes, "(N + M, chunks, size)")
+    if mask.dim() != 2 or mask.shape[1] != codes.shape[1] or mask.shape[0] > codes.shape[0]:
+        raise misfit("mask", mask, f"(N, {codes.shape[1]}), N {codes.shape[0]} at most")
     if select_impl(impl, codes) == "triton":
         return triton_ops.mix_used(codes, mask)
     return reference.mix_used(codes, mask)

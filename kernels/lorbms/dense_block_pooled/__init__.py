@@ -5,7 +5,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.operation import is_watched
 from lorbms_fast.kernels.dense_block import ActivationName, PackedLayers, dense_block_activated
 from lorbms_fast.kernels.lorbms.dense_block_pooled import fused
-from lorbms_fast.kernels.lorbms.pooled_conv import pooled_conv2d
+from lorbms_fast.kernels.lorbms.pooled_conv import check_pooled, pooled_conv2d
 
 
 def dense_block_pooled(
@@ -22,8 +22,10 @@ def dense_block_pooled(
     Together the two keep one copy of the stack for their backward and not two. `pack_layers` made the layers, whose
     form runs; weight (O, C + L * growth, 1, 1) and bias (O,) are the convolution's.
 
-    Returns (N, O, H // 2, W // 2). Differentiable once.
+    Returns (N, O, H // 2, W // 2). Differentiable once. Raises ValueError if a shape does not fit.
     """
+    layers.check(x)
+    check_pooled(x, weight, bias, layers.maps)
     if layers.form == "fused" and not is_watched():  # who watches, means to choose for each of the two
         return fused.dense_block_pooled(x, layers.weights, layers.biases, activation, eps, weight, bias)
     impl = "reference" if layers.form == "reference" else layers.asked

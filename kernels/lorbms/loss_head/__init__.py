@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check, misfit
 from lorbms_fast.kernels.lorbms.loss_head import reference
 from lorbms_fast.kernels.lorbms.loss_head.reference import Gan
 
@@ -33,7 +34,11 @@ def loss_head(
 
     The definition is the fused form. Returns L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton,
     otherwise of the images' and the logits' dtype. The Triton form is differentiable once.
+    Raises ValueError if a shape does not fit.
     """
+    for name, image in (("I_ref", I_ref), ("I_prime", I_prime)):
+        check(name, image, *I_hat.shape)
+    _check_classified(logits, mask, lambdas)
     form = triton_ops if select_impl(impl, I_hat) == "triton" else reference
     return form.loss_head(I_ref, I_hat, I_prime, D_mix, logits, mask, weights, lambdas, gan)
 
@@ -50,7 +55,9 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
     where the quadrant was replaced. The definition is the fused form.
 
     Returns a scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
+    Raises ValueError if a shape does not fit.
     """
+    _check_classified(logits, mask, lambdas)
     if select_impl(impl, logits) == "triton":
         return triton_ops.classification_loss(logits, mask, list(lambdas))
     return reference.classification_loss(logits, mask, lambdas)
@@ -66,8 +73,18 @@ def discrimination_loss(D: Tensor, gan: Gan = "cross-entropy", impl: Impl | None
     D are the discriminator's logits, those of I_ref before as many of I_mix. The definition is the fused form.
 
     Returns a scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
+    Raises ValueError if there are not as many of each.
     """
+    if not D.dim() or not len(D) or len(D) % 2:
+        raise misfit("D", D, "(2 N, ...)")
     if select_impl(impl, D) == "triton":
         return triton_ops.discrimination_loss(D, gan)
     D_ref, D_mix = D.chunk(2)
     return reference.discrimination(D_ref, D_mix, gan)
+
+
+def _check_classified(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) -> None:
+    if mask.dim() != 2 or mask.shape[1] != len(lambdas):
+        raise misfit("mask", mask, f"(N, {len(lambdas)}), by the lambdas")
+    N, C = mask.shape
+    check("logits", logits, C, N, C)

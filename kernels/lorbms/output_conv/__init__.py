@@ -5,6 +5,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check, check_taps, misfit
 from lorbms_fast.kernels.lorbms.output_conv import fused, reference
 
 if TRITON:
@@ -22,7 +23,15 @@ def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, imp
     Maps are (N, C, H, W) and (N, D, H, W), the weight (O, C + D, 1, 1); the Triton form is made for few maps O.
 
     Returns (N, O, H, W); the Triton form's is channels_last, and it is differentiable once.
+    Raises ValueError if a shape does not fit.
     """
+    if x.dim() != 4 or new_maps.dim() != 4:
+        raise misfit("x", x, f"(N, C, H, W), and new_maps {tuple(new_maps.shape)} alike")
+    N, C, H, W = x.shape
+    D = new_maps.shape[1]
+    check("new_maps", new_maps, N, D, H, W)
+    check_taps(weight, C + D, 1, 1)
+    check("bias", bias, weight.shape[0])
     form = select_impl(impl, x)
     if form == "triton":
         return triton_ops.output_conv(x, new_maps, weight, bias, compute_dtype(x))

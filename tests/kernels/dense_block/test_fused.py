@@ -159,7 +159,7 @@ def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="kernel_size 2"):
         DenseBlock(3, 2, kernel_size=2)
     for channels, layout in ((48, torch.channels_last), (16, torch.contiguous_format)):
-        with pytest.raises(RuntimeError, match=f"to have 32 channels, but got {channels}"):
+        with pytest.raises(ValueError, match=rf"{channels}, 32, 32\): expected \(N, 32, H, W\)"):
             DenseBlock(32, num_layers=3, growth_rate=16)(torch.randn(2, channels, 32, 32).to(memory_format=layout))
 
 
