@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.errors import UserError
 
 OFF = "LORBMS_FAST_NO_NATIVE"
 """Environment variable; if it is set, nothing is compiled, and operations of torch's and numpy's run."""
@@ -69,33 +70,34 @@ def _library(source: Path, headers: Path | None) -> CDLL | None:
         return None
     try:
         version = subprocess.run([*command, "--version"], capture_output=True, check=True).stdout
-        with _folder() as folder:
-            path = folder / f"{source.parent.name}-{_key(source, headers, version)}.so"
-            if not path.exists():
-                with atomic_write(path) as partial:
-                    where = [] if headers is None else [f"-I{headers}"]
-                    arguments = [*FLAGS, *where, str(source), "-o", str(partial)]
-                    subprocess.run([*command, *arguments], capture_output=True, check=True)
-            return CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode(errors="replace").strip() or f"exit status {error.returncode}"
-    except OSError as error:
-        reason = str(error)
-    warnings.warn(f"{source.name} could not be compiled, slower loops run instead: {reason}", stacklevel=2)
-    return None
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """Yield the folder that libraries are kept in; where none can be, one for the moment of loading."""
-    try:
-        path = _cache()
-    except OSError as error:
+        options = [*command[1:], *FLAGS]
+        name = f"{source.parent.name}-{_key(source, headers, options, version)}.so"
+        compiling = [command[0], *options, *([] if headers is None else [f"-I{headers}"]), str(source)]
+        try:
+            return _loaded(_cache() / name, compiling)
+        except (OSError, UserError, subprocess.CalledProcessError) as error:
+            why = _reason(error)
         with TemporaryDirectory() as aside:
-            yield Path(aside)
-        _warn_once(f"C++ loops are compiled anew by each process: {error}; name another place in XDG_CACHE_HOME")
-    else:
-        yield path
+            found = _loaded(Path(aside) / name, compiling)
+    except (OSError, UserError, subprocess.CalledProcessError) as error:
+        warnings.warn(f"{source.name} could not be compiled, slower loops run instead: {_reason(error)}", stacklevel=2)
+        return None
+    _warn_once(f"C++ loops are compiled anew by each process: {why}; name another place in XDG_CACHE_HOME")
+    return found
+
+
+def _loaded(path: Path, compiling: list[str]) -> CDLL:
+    """Load a library, compiled before if it is not there."""
+    if not path.exists():
+        with atomic_write(path) as partial:
+            subprocess.run([*compiling, "-o", str(partial)], capture_output=True, check=True)
+    return CDLL(str(path))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return error.stderr.decode(errors="replace").strip() or f"exit status {error.returncode}"
+    return str(error)
 
 
 @cache
@@ -117,10 +119,10 @@ def _cache() -> Path:
     return path
 
 
-def _key(source: Path, headers: Path | None, version: bytes) -> str:
+def _key(source: Path, headers: Path | None, options: list[str], version: bytes) -> str:
     included = sorted(header for folder in (source.parent, headers) if folder for header in folder.glob("*.h"))
     parts = [source.read_bytes(), *(header.read_bytes() for header in included)]
-    parts += [version, " ".join(FLAGS).encode(), _processor().encode()]
+    parts += [version, " ".join(options).encode(), _processor().encode()]
     return sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

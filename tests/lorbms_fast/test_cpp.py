@@ -1,6 +1,7 @@
 """How C++ sources become libraries, and what happens where they cannot."""
 
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,42 @@ def test_without_a_place_to_keep_it_a_library_is_compiled_for_this_process(place
 
 
 @needs_compiler
+@pytest.mark.parametrize("fault", ["full", "not executable"])
+def test_where_a_cache_is_full_or_may_not_be_executed_from(fault, source, tmp_path, monkeypatch):
+    """A quota of a home, or a disk mounted `noexec`."""
+    load, run = cpp.CDLL, subprocess.run
+
+    def loaded(path):
+        if fault == "not executable" and "cache" in path:
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path)
+
+    def ran(command, **options):
+        if fault == "full" and "cache" in command[-1]:
+            raise subprocess.CalledProcessError(1, command, stderr=b"final link failed: No space left on device")
+        return run(command, **options)
+
+    monkeypatch.setattr(cpp, "CDLL", loaded)
+    monkeypatch.setattr(subprocess, "run", ran)
+    with pytest.warns(UserWarning, match="compiled anew by each process: .*(map|No space).*XDG_CACHE_HOME"):
+        assert cpp.library(source).answer() == 42
+
+
+@needs_compiler
 def test_a_compiler_may_be_named_with_what_runs_it(source, monkeypatch):
     monkeypatch.setenv("CXX", "env c++")
     loaded = cpp.library(source)
     assert loaded is not None
     assert loaded.answer() == 42
+
+
+@needs_compiler
+def test_other_options_of_a_compiler_are_another_library(source, monkeypatch):
+    source.write_text('extern "C" int answer() { return ANSWER; }')
+    for answer in (42, 43):
+        monkeypatch.setenv("CXX", f"c++ -DANSWER={answer}")
+        cpp._library.cache_clear()
+        assert cpp.library(source).answer() == answer
 
 
 @pytest.mark.filterwarnings("error")
