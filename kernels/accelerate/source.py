@@ -19,8 +19,15 @@ OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 _ROUNDABOUT = {"super", "locals", "globals", "vars", "eval", "exec", "getattr", "sys", "gc", "inspect"}
 _TYPES = ("__class__", "__name__", "__qualname__")
 _MOST = 100_000
-CONTAINERS = (nn.ModuleList, nn.ModuleDict)
-"""Which nobody calls: their modules are called one by one."""
+
+
+def is_container(module: nn.Module) -> bool:
+    """Say whether nobody can call a module, whose modules are called one by one: a list, a dictionary or a bare Module.
+
+    >>> is_container(nn.Module()), is_container(nn.ModuleList()), is_container(nn.Sequential())
+    (True, True, False)
+    """
+    return type(module) in (nn.ModuleList, nn.ModuleDict, nn.Module) and "forward" not in vars(module)
 
 
 def calls_as_torch(module: nn.Module) -> bool:
@@ -157,8 +164,8 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
         name, user = attribute.attr, parents[attribute]
         called = _is_called(attribute, parents)
         if name in children:
-            child = module._modules[name]
-            if type(child) in CONTAINERS:
+            child: Any = module._modules[name]
+            if is_container(child):
                 if not _elements_are_called(attribute, parents, tree, function):
                     return False
             elif not (called or _is_compared_with_none(user, attribute) or _reads_plain(user, child)) and (

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lorbms_fast.kernels.accelerate.source import CONTAINERS, OF_TORCH, calls_as_torch, held, only_calls_children
+from lorbms_fast.kernels.accelerate.source import OF_TORCH, calls_as_torch, held, is_container, only_calls_children
 from lorbms_fast.kernels.accelerate.swapping import Passed
 
 _MODES = "modes"
@@ -72,7 +72,7 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
         elif graphs := graphs_of(module):
             for graph in graphs:
                 _in_graph(found, module, graph)
-        elif type(module) not in CONTAINERS and not _is_known(module):
+        elif not is_container(module) and not _is_known(module):
             elsewhere = held(module)
             unknown = set(found) if elsewhere is None else elsewhere & found.keys()
             if unknown or not only_calls_children(module):
@@ -105,7 +105,7 @@ def _children_of_others(modules: Mapping[nn.Module, object]) -> set[nn.Module]:
 def _called(module: nn.Module) -> Iterator[nn.Module]:
     """Children of a module, those in lists and dictionaries as well."""
     for child in module._modules.values():
-        if child is not None and type(child) in CONTAINERS:
+        if child is not None and is_container(child):
             yield from _called(child)
         elif child is not None:
             yield child
@@ -115,7 +115,7 @@ def flows(model: nn.Module) -> dict[nn.Module, list[str]]:
     """Write down what each module does, nothing if it cannot be traced, to see whether it is the same with others."""
     found = {}
     for module in model.modules():
-        if module._modules and type(module) not in CONTAINERS and not runs_in_turn(module):
+        if module._modules and not is_container(module) and not runs_in_turn(module):
             graphs = graphs_of(module)
             nodes = (node for graph in graphs for node in graph.nodes)
             found[module] = [f"{n.op} {n.name} {_written(n.target)} {n.args} {n.kwargs}" for n in nodes]
@@ -197,7 +197,7 @@ def traced_once(model: nn.Module) -> Iterator[None]:
 
 
 def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
-    if not any(child is not None for child in module._modules.values()) or type(module) in CONTAINERS:
+    if not any(child is not None for child in module._modules.values()) or is_container(module):
         return []
     if not calls_as_torch(module):
         return []

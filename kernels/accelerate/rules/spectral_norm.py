@@ -97,7 +97,7 @@ def _smallest_with_all(model: nn.Module, names: Sequence[str]) -> nn.Module:
     """The smallest module that has a forward and holds all of these."""
     levels = takewhile(lambda level: len(set(level)) == 1, zip(*(name.split(".") for name in names), strict=False))
     path = [level[0] for level in levels]
-    while path and isinstance(model.get_submodule(".".join(path)), nn.ModuleList | nn.ModuleDict):
+    while path and type(model.get_submodule(".".join(path))).forward is nn.Module.forward:
         path = path[:-1]
     return model.get_submodule(".".join(path))
 

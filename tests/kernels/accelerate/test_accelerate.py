@@ -29,6 +29,7 @@ from lorbms_fast.kernels import (
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.accelerate import source
+from lorbms_fast.kernels.accelerate.rules import spectral_norm as rule_of_spectral_norms
 from lorbms_fast.kernels.accelerate.source import asks_for_types
 from lorbms_fast.kernels.accelerate.swapping import Passed
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
@@ -1080,6 +1081,85 @@ class ReadsLayer(InLists):
     def __init__(self):
         super().__init__()
         self.last.add_module("norm", self.last[1])
+
+
+class BareInside(nn.Module):
+    """Keeps layers in modules of no class of their own, as VQGAN and MiDaS do; fx can follow it if it is not odd."""
+
+    def __init__(self, odd=False):
+        super().__init__()
+        self.middle = nn.Module()
+        self.middle.first, self.middle.levels = sequence(), nn.ModuleList([nn.Module()])
+        self.middle.levels[0].second = nn.Sequential(nn.Conv2d(4, 16, 1), nn.Conv2d(16, 16, 3))
+        self.odd = odd
+
+    def forward(self, x):
+        if self.odd and x.mean() < -9:
+            raise ValueError
+        return self.middle.levels[0].second(self.middle.first(x))
+
+
+class BareThatRuns(BareInside):
+    def __init__(self):
+        super().__init__()
+        first = self.middle.first
+        self.middle.forward = lambda x: first[1](x)
+
+    def forward(self, x):
+        return super().forward(x) + self.middle(x).mean()
+
+
+class BareThatLeadsOn(BareInside):
+    def __init__(self):
+        super().__init__(odd=True)
+        self.middle.layers = [self.middle.first[1]]
+
+    def forward(self, x):
+        return super().forward(x) + self.middle.layers[0](x).mean()
+
+
+def test_layers_in_bare_modules_are_swapped_and_joined():
+    torch.manual_seed(0)
+    model, x = BareInside().double(), torch.randn(2, 4, 6, 6).double()
+    plain = copy.deepcopy(model)
+    found = {finding.where for finding in accelerate(model).swapped}
+    assert found >= {"middle.first.1", "middle.first.2", "middle.levels.0.second.1"}
+    assert_close(trained(model, x), trained(plain, x))
+
+
+@pytest.mark.parametrize("make", [BareThatRuns, BareThatLeadsOn])
+def test_layers_of_bare_modules_that_are_used_otherwise_are_not_joined(make):
+    torch.manual_seed(0)
+    model, x = make().double(), torch.randn(2, 4, 6, 6).double()
+    plain = copy.deepcopy(model)
+    accelerate(model)
+    assert type(model.middle.first[2]) is nn.ReLU
+    assert_close(trained(model, x), trained(plain, x))
+
+
+@pytest.mark.parametrize("normalize", [spectral_norm, parametrizations.spectral_norm])
+def test_spectral_norms_in_what_nobody_calls_are_iterated_together(normalize, monkeypatch):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.middle = nn.Module()
+            self.middle.first, self.middle.second = normalize(nn.Linear(4, 4)), normalize(nn.Linear(4, 4))
+
+        def forward(self, x):
+            return self.middle.second(self.middle.first(x))
+
+    iterated = []
+    iterate = rule_of_spectral_norms.power_iteration
+    monkeypatch.setattr(
+        rule_of_spectral_norms,
+        "power_iteration",
+        lambda W, *args, **how: iterated.append(len(W)) or iterate(W, *args, **how),
+    )
+    model, x = Network().double(), torch.randn(3, 4).double()
+    plain = copy.deepcopy(model)
+    accelerate(model)
+    torch.testing.assert_close(model(x), plain(x))
+    assert iterated == [2]
 
 
 def test_layers_in_lists_whose_forward_only_calls_them_are_joined():
