@@ -42,15 +42,16 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
     if count < 0:
         raise ValueError(f"{count} passes: 0 at least")
     known, shared = _constant.get(network) or ([], None)
-    versions = _versions(network)
-    trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in network.parameters())
+    read = [*network.parameters(), *(layer.u for layer in spectral_layers(network))]
+    versions = _versions(read)
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in read)
     if known != versions or trained:
         shared = _shared(network, shared if known == versions else None)
     if network in _constant and not trained:
         _constant[network] = versions, shared
     if shared is None:
         return [network] * count
-    return [partial(_pass, network, versions, of_pass) for of_pass in fan_out(shared, count)]
+    return [partial(_pass, network, read, versions, of_pass) for of_pass in fan_out(shared, count)]
 
 
 @contextmanager
@@ -131,11 +132,11 @@ def _kinds(layers: Sequence[Packing]) -> list[list[Packing]]:
     return list(kinds.values())
 
 
-def _pass(network: nn.Module, versions: list[int], shared: _Shared, *inputs: Tensor) -> Tensor:
-    if _versions(network) != versions:
+def _pass(network: nn.Module, read: list[Tensor], versions: list[int], shared: _Shared, *inputs: Tensor) -> Tensor:
+    if _versions(read) != versions:
         raise RuntimeError(f"{type(network).__name__}'s parameters have changed since its weights were packed")
     with _set("packed", shared.packed), _set("W_bar", shared.W_bar):
-        y: Tensor = functional_call(network, shared.parameters, inputs)
+        y: Tensor = functional_call(network, shared.parameters, inputs, tie_weights=False)  # each name has its tensor
     return y
 
 
@@ -151,6 +152,6 @@ def _set(attribute: str, values: Mapping[nn.Module, Any]) -> Iterator[None]:
             del vars(layer)[attribute]
 
 
-def _versions(network: nn.Module) -> list[int]:
-    """Count how often each tensor that is packed was changed in place."""
-    return [tensor._version for tensor in (*network.parameters(), *(layer.u for layer in spectral_layers(network)))]
+def _versions(tensors: list[Tensor]) -> list[int]:
+    """Count how often each was changed in place."""
+    return [tensor._version for tensor in tensors]

@@ -38,6 +38,14 @@ def test_passes_are_calls(impl):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_weight_of_two_layers_is_read_by_both():
+    model, x = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)), torch.randn(1, 3, 2, 2)
+    model[1].weight = model[0].weight
+    with torch.autocast("cpu", torch.bfloat16):
+        (run,) = passes(model, 1)
+        assert torch.equal(run(x), model(x))
+
+
 def test_many_gradients_at_once():
     model, x = network(), torch.randn(1, 3, 6, 7, dtype=torch.float64)
     ys = [run(x) for run in passes(model, 2)]
