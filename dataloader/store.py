@@ -79,12 +79,12 @@ class ImageStore:
         return hashlib.sha256(json.dumps(self.facts["sha256"], sort_keys=True).encode()).hexdigest()
 
     @classmethod
-    def open(cls, path: Path) -> "ImageStore":
+    def open(cls, path: Path | str) -> "ImageStore":
         """Open a store; one elsewhere (`s3://bucket/store`) is copied first, once for all processes of a machine.
 
         Raises UserError if it is none, is of another format, or a file of it is missing or cut short.
         """
-        path, named = copied(path), url_of(path) or path
+        path, named = copied(Path(path)), url_of(path) or path
         if not (path / FACTS).is_file():
             out = "STORE" if path.exists() else named  # what is there, a run say, is not to be lost
             raise UserError(f"{named} is not an image store: make one with  lorbms-fast prepare FOLDER --out {out}")

@@ -305,11 +305,12 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
 
     Raises UserError if it is missing or malformed, or names a field that does not exist or a value it cannot have.
     """
+    language = "JSON" if path.suffix == ".json" else "TOML"
     try:
         if (size := path.stat().st_size) > LONGEST:
             raise ValueError(f"it has {size:,} bytes, more than any settings")
         text = path.read_text(encoding="utf-8-sig")  # editors of Windows mark their files
-        settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        settings = json.loads(text) if language == "JSON" else tomllib.loads(text)
         if not isinstance(settings, dict):
             raise ValueError("it holds no table of settings")
         if "epochs" in settings:
@@ -320,9 +321,9 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
     except ValidationError as error:
         raise UserError(f"{path}: {describe(error)}") from error
     except ValueError as error:
-        raise UserError(f"{path} is not well-formed: {error}") from error
+        raise UserError(f"{path} is not well-formed {language}: {error}") from error
     except RecursionError as error:
-        raise UserError(f"{path} is not well-formed: it is nested too deeply") from error
+        raise UserError(f"{path} is not well-formed {language}: it is nested too deeply") from error
 
 
 def describe(error: ValidationError, as_options: bool = False, within: str = "") -> str:

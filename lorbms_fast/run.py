@@ -114,8 +114,9 @@ class Run:
             partial.write_text(json.dumps(facts, indent=2) + "\n")
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: Path | str) -> "Run":
         """Open an existing run; UserError where it is none, or one of another format."""
+        folder = Path(folder)
         path = folder / "run.json"
         try:
             facts = json.loads(path.read_text())
@@ -231,7 +232,7 @@ class Run:
             clear_partials(self.folder / name)
 
 
-def load_networks(folder: Path, device: torch.device | str = "cpu") -> Networks:
+def load_networks(folder: Path | str, device: torch.device | str = "cpu") -> Networks:
     """Load the networks of a run's newest whole checkpoint, for evaluation."""
     run = Run.open(folder)
     path = run.latest()  # before there are networks: a run that has none, or others, costs no memory

@@ -60,5 +60,5 @@ def initialize(networks: nn.Module, seed: int, rules: dict[str, Rule] | None = N
     for name, values in networks.state_dict().items():
         rule = next((rule for pattern, rule in known.items() if re.fullmatch(pattern, name)), None)
         if rule is None:
-            raise KeyError(name)
+            raise KeyError(f"no rule of initial values knows {name}: give its variant one")
         rule(values, Generator().manual_seed(crc32(f"{seed}/{name}".encode())))

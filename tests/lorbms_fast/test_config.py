@@ -66,6 +66,14 @@ def test_impossible_settings_are_named(settings, named, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "read_as"), [("settings.yaml", "TOML"), ("settings.json", "JSON")])
+def test_a_file_in_another_language_is_told_which_it_is_read_in(name, read_as, tmp_path):
+    path = tmp_path / name
+    path.write_text("epochs: 3\n")
+    with pytest.raises(UserError, match=f"is not well-formed {read_as}: "):
+        read_config(path, TrainConfig())
+
+
 @given(st.binary(max_size=40))
 def test_any_file_gives_settings_or_a_clear_error(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("config") / "settings.toml"

@@ -5,6 +5,7 @@ import torch
 
 from lorbms_fast.config import PRESETS, ModelConfig
 from lorbms_fast.models import build
+from lorbms_fast.models.initial_values import initialize
 from lorbms_fast.models.summary import describe, totals
 
 
@@ -61,3 +62,8 @@ def test_seed_decides_the_initial_values():
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["enc.first.weight"], other["enc.first.weight"])
     assert not torch.equal(first["enc.block3.layer0.weight"][:, :8], first["enc.block3.layer1.weight"][:, :8])
+
+
+def test_a_tensor_that_no_rule_knows_is_named():
+    with pytest.raises(KeyError, match=r"no rule of initial values knows strange\.weight: give its variant one"):
+        initialize(torch.nn.ModuleDict({"strange": torch.nn.Linear(1, 1)}), seed=0)
