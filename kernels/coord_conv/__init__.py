@@ -1,7 +1,7 @@
 """CoordConv (Liu et al., 2018): convolution that knows where it is.
 
-Its definition is its fused form: convolving the constant coordinates once, and adding the result to every sample,
-saves two input channels' arithmetic and costs a pass over all maps (bench/RESULTS.md).
+Its definition is also what runs: to convolve the constant coordinates once, and add the result to every sample, would
+save two input channels' arithmetic and cost a pass over all maps (bench/RESULTS.md).
 """
 
 import torch.nn.functional as F
