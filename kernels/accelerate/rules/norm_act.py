@@ -1,6 +1,6 @@
 """Norms and the activations behind them in one: a tensor less is kept, and two passes less are made."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -59,7 +59,7 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
             ours = type(module).__qualname__ + (" of lorbms_fast" if module in own else "")
             yield Finding(name, f"{kinds[module]} -> {ours}")
         elif wanted.get(module):
-            reason = _why_not(module, wanted[module], found)
+            reason = _why_not(found[module], wanted[module], found)
             yield Finding(name, f"{type(module).__name__} with the activation behind it", reason)
     for module, name in names.items():
         if module in activations:
@@ -132,12 +132,14 @@ def _follow(of_norm: Uses, activations: set[nn.Module]) -> bool:
     return of_norm.opaque is None and of_norm.after <= activations and len(_functions(of_norm)) == 1
 
 
-def _why_not(norm: nn.Module, activations: Iterable[nn.Module | None], found: dict[nn.Module, Uses]) -> str:
+def _why_not(of_norm: Uses, wanted: set[nn.Module | None], found: dict[nn.Module, Uses]) -> str:
     """Why a norm does not compute activations that follow calls of it."""
-    if found[norm].opaque is not None:
-        return f"{found[norm].opaque} cannot be followed"
-    if any(module is not None and found[module].elsewhere for module in (norm, *activations)):
+    if of_norm.opaque is not None:
+        return f"{of_norm.opaque} cannot be followed"
+    if of_norm.elsewhere or any(found[module].elsewhere for module in wanted if module is not None):
         return "a module outside of this model has one of them, too"
+    if of_norm.after <= wanted and len(_functions(of_norm)) == 1:
+        return "the activation follows something else as well"
     return "not each call is followed by one"
 
 

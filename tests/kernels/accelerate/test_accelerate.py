@@ -561,7 +561,7 @@ def test_what_is_left_and_why():
     assert "not of 2x2 squares" in reasons["1"]
     assert "not the nearest" in reasons["2"]
     assert "not 3x3" in reasons["3"]
-    assert "not each call" in reasons["5"]
+    assert "follows something else" in reasons["5"]
     assert type(model[6]) is nn.ReLU
     assert type(model[5]) is InstanceNorm2d
     assert str(report).startswith("where")
