@@ -80,7 +80,7 @@ def ablation(
         iteration = int(run.latest().name)
         measure_generation(networks, source, described, run.folder, iteration)
         measure_retrieval(networks, images, run.folder, iteration, pairs=PAIRS, seed=0, device=where)
-    Console().print(_table(ablation_rows(out), described.distance, described.score or "IS"))
+    Console(markup=False).print(_table(ablation_rows(out), described.distance, described.score or "IS"))
     print(f"STL-10 column: {pictures.test.source}")
     print(f"distance: {described.setting}; means over the last epochs that were measured, three in the thesis")
 

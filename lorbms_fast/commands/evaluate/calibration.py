@@ -53,6 +53,6 @@ def calibration(
     table = Table("variant", "L1", "PSNR, dB", title=f"{iterations:,} iterations; held out of {results[0]['pictures']}")
     for result in results:
         table.add_row(result["variant"], f"{result['l1']:.4f}", f"{result['psnr']:.2f}")
-    Console().print(table)
+    Console(markup=False).print(table)
     draw_calibration(results, out / "calibration.png")
     print(out / "calibration.png")

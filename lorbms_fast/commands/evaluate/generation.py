@@ -79,7 +79,7 @@ def generation(
                 interval([1000 * value for value in result["kid"]]),
                 *([interval(result[key], 2)] if (key := score_key(result)) else []),
             )
-    Console().print(table)
+    Console(markup=False).print(table)
     results = generation_results(run)
     for pictures in sorted({result["pictures"] for result in results}):
         print(f"images: {pictures}")

@@ -62,4 +62,4 @@ def linear(
     for name in names:
         result = evaluate_row(name, sources, keep_features=keep_features)
         table.add_row(*in_columns(result), result["lengths"])
-    Console().print(table)
+    Console(markup=False).print(table)

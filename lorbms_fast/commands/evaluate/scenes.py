@@ -74,6 +74,6 @@ def scenes(
     table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")
     for row in [*retrieval_rows(found), *rows]:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)
     if missing is not None:
         print(f"not measured: transfer accuracy, chunk invariance and chunk-to-category, for {missing}")

@@ -158,11 +158,14 @@ def test_results_of_two_stores_of_one_name_would_be_one(run, capsys):
     assert "two --stores have the same name" in capsys.readouterr().err
 
 
-def test_a_run_of_a_gpu_is_measured_and_drawn_without(run):
+def test_a_run_of_a_gpu_is_measured_and_drawn_without(run, tmp_path, capsys):
     config = run / "config.json"
     config.write_text(config.read_text().replace('"device": "auto"', '"device": "cuda"'))
     assert Run.open(run).config.device == "cuda"
-    main(["evaluate", "generation", str(run), "--features", "descriptor", "--device", "cpu"])
+    named = tmp_path / "p[bw]"  # of which a table's markup would leave "p"
+    named.symlink_to(Run.open(run).store)
+    main(["evaluate", "generation", str(run), "--features", "descriptor", "--device", "cpu", "--stores", str(named)])
+    assert "│ p[bw] " in capsys.readouterr().out
     main(["render", str(run), "--samples", "2"])
     assert (run / "mixed_scenes.png").exists()
 
