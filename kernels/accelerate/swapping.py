@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from lorbms_fast.kernels._common.fx_leaf import leaf
 
@@ -119,10 +120,22 @@ PASSED: dict[type[nn.Module], type[nn.Module]] = {kind.__bases__[1]: kind for ki
 
 
 def become(module: Any, kind: type, **attributes: Any) -> None:
-    """Give a module, or a hook, another class and what that needs; `restored` undoes it."""
-    module.__dict__[_BEFORE] = type(module), tuple(attributes)
-    module.__class__ = kind
+    """Give a module, or a hook, another class and what that needs; `restored` undoes it.
+
+    What a parametrization has made of a class, it is then of the other one.
+    """
+    before = kind_of(module)
+    module.__dict__[_BEFORE] = before, tuple(attributes)
+    module.__class__ = _instead(type(module), before, kind)
     module.__dict__.update(attributes)
+
+
+def kind_of(module: Any) -> Any:
+    """The class of a module, but for what a parametrization of its weight alone, read once a call, made of it."""
+    if not isinstance(module, nn.Module) or not is_parametrized(module):
+        return type(module)
+    parametrized = module.get_submodule("parametrizations")._modules
+    return type_before_parametrizations(module) if [*parametrized] == ["weight"] else type(module)
 
 
 def pair(one: nn.Module, other: nn.Module) -> None:

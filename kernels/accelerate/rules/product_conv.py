@@ -10,7 +10,7 @@ from torch import nn
 from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.dense_block import computed_by_blocks
 from lorbms_fast.kernels.accelerate.rules.devices import no_loops, not_the_cpu
-from lorbms_fast.kernels.accelerate.swapping import become
+from lorbms_fast.kernels.accelerate.swapping import become, kind_of
 from lorbms_fast.kernels.product_conv import (
     ProductConv2d,
     ProductConv3d,
@@ -37,13 +37,11 @@ def products_with_weights(model: nn.Module) -> Iterator[Finding]:
     why_not_here = not_the_cpu(model) or no_loops()
     of_blocks = computed_by_blocks(model)
     for name, module in model.named_modules():
-        kind = type(module)
+        kind, before = kind_of(module), type(module).__name__
         if kind not in _FASTER or module in of_blocks or "forward" in module.__dict__:
             continue
         if why_no_product_conv(module) is not None:
             continue
         if why_not_here is None:
             become(module, _FASTER[kind])
-        yield Finding(
-            name, f"{kind.__name__} -> {type(module).__name__}" if not why_not_here else kind.__name__, why_not_here
-        )
+        yield Finding(name, before if why_not_here else f"{before} -> {type(module).__name__}", why_not_here)

@@ -12,7 +12,7 @@ from lorbms_fast.kernels.accelerate.report import Finding
 from lorbms_fast.kernels.accelerate.rules.dense_block import computed_by_blocks
 from lorbms_fast.kernels.accelerate.rules.devices import no_loops, not_the_cpu
 from lorbms_fast.kernels.accelerate.rules.pads import edges, only_reader, pass_to
-from lorbms_fast.kernels.accelerate.swapping import become, has_hooks
+from lorbms_fast.kernels.accelerate.swapping import become, has_hooks, kind_of
 from lorbms_fast.kernels.accelerate.uses import uses
 from lorbms_fast.kernels.winograd_conv import WinogradConv2d, WinogradConv3d, why_no_winograd_conv
 from lorbms_fast.kernels.winograd_conv.fused import TAPS
@@ -43,12 +43,12 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
             become(module, joined.WinogradConv2d, around=edges(pads[module]))
             yield from pass_to(module, names, pads[module])
         elif reason is None:
-            become(module, _FASTER[type(module)])
+            become(module, _FASTER[kind_of(module)])
         yield Finding(name, f"{kind} -> {type(module).__name__}" if reason is None else kind, reason)
 
 
 def _why_not(module: nn.Conv2d | nn.Conv3d) -> str | None:
-    if type(module) not in _FASTER or "forward" in module.__dict__:
+    if kind_of(module) not in _FASTER or "forward" in module.__dict__:
         return "is another class than torch's Conv2d or Conv3d, or was changed"
     return why_no_winograd_conv(module)
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from lorbms_fast.kernels import (
@@ -20,6 +21,8 @@ from lorbms_fast.kernels import (
     InstanceNormAct2d,
     InstanceNormAct3d,
     MaxPool2x2,
+    ProductConv2d,
+    ProductConvTranspose3d,
     UpsampleConv2d,
     WinogradConv2d,
     WinogradConv3d,
@@ -31,7 +34,7 @@ from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.accelerate import source
 from lorbms_fast.kernels.accelerate.rules import spectral_norm as rule_of_spectral_norms
 from lorbms_fast.kernels.accelerate.source import asks_for_types
-from lorbms_fast.kernels.accelerate.swapping import Passed
+from lorbms_fast.kernels.accelerate.swapping import Passed, kind_of
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
 from lorbms_fast.kernels.winograd_conv import fused as winograd_conv
@@ -501,24 +504,71 @@ def test_which_convolutions_become_winograds_and_why_not_others():
     })  # fmt: skip
     model["replaced"] = nn.Conv2d(16, 16, 3)
     model["replaced"].forward = torch.relu
-    kinds = {name: type(module) for name, module in model.items()}
+    kinds = {name: kind_of(module) for name, module in model.items()}
     report = accelerate(model)
     found = {finding.where: finding.why_not for finding in report if "spectral" not in finding.what}
-    yes = {"yes", "reflecting", "hooked", "volumes", "slices"}
+    yes = {"yes", "reflecting", "hooked", "parametrized", "volumes", "slices"}
     assert {name for name, why_not in found.items() if why_not is None} == yes
-    assert {name for name, module in model.items() if type(module) in (WinogradConv2d, WinogradConv3d)} == yes
-    assert found.keys() - yes == {
-        "parametrized", "own", "lazy", "few", "groups", "dilated", "uneven", "deep", "replaced",
-    }  # fmt: skip
+    assert {name for name, module in model.items() if kind_of(module) in (WinogradConv2d, WinogradConv3d)} == yes
+    assert found.keys() - yes == {"own", "lazy", "few", "groups", "dilated", "uneven", "deep", "replaced"}
     assert "multiples of 16" in found["few"]
     assert "groups" in found["groups"]
     assert "padded" in found["uneven"]
     assert "padded" in found["deep"]
     assert "another class" in found["own"]
     restore(model)
-    assert {name: type(module) for name, module in model.items()} == kinds
+    assert {name: kind_of(module) for name, module in model.items()} == kinds
     with native_loops(False):
         assert "no C++ compiler" in accelerate(model["yes"])[0].why_not
+
+
+class Counted(nn.Module):
+    """A parametrization that is another one each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, weight):
+        self.calls += 1
+        return weight * self.calls
+
+
+def counted(layer):
+    register_parametrization(layer, "weight", Counted())
+    return layer
+
+
+PARAMETRIZED = {
+    "3x3": (lambda: nn.Conv2d(16, 16, 3, padding=1), (2, 16, 9, 8), WinogradConv2d),
+    "volumes": (lambda: nn.Conv3d(16, 16, 3), (1, 16, 6, 5, 7), WinogradConv3d),
+    "4x4": (lambda: nn.Conv2d(64, 128, 4, 2, 1), (2, 64, 4, 4), ProductConv2d),
+    "transposed": (lambda: nn.ConvTranspose3d(4, 3, 2, 2), (1, 4, 3, 2, 3), ProductConvTranspose3d),
+}
+
+
+@pytest.mark.parametrize("parametrize", [parametrizations.spectral_norm, parametrizations.weight_norm, counted])
+@pytest.mark.parametrize("name", PARAMETRIZED)
+def test_parametrized_convolutions_ask_for_their_weight_once(name, parametrize, monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda y, taps, dtype, *_, **__: dtype == torch.float32)
+    monkeypatch.setattr(winograd_conv, "MANY", 0)
+    torch.manual_seed(0)
+    make, shape, ours = PARAMETRIZED[name]
+    model, x = nn.Sequential(parametrize(make())), torch.randn(shape)
+    exact, kind, keys = copy.deepcopy(model).double(), type(model[0]).__name__, list(model.state_dict())
+    assert accelerate(model).swapped[0].where == "0"
+    assert kind_of(model[0]) is ours
+    assert (type(model[0]).__name__, list(model.state_dict())) == (f"Parametrized{ours.__name__}", keys)
+    copied, expected = copy.deepcopy(model), trained(exact, x.double())
+    for network in (model, copied):
+        for found, value in zip(trained(network, x), expected, strict=True):
+            torch.testing.assert_close(found.double(), value, rtol=1e-3, atol=1e-3)
+    restore(copied)
+    assert (type(copied[0]).__name__, kind_of(copied[0])) == (kind, type(make()))
+    remove_parametrizations(model[0], "weight")
+    assert type(model[0]) is ours
+    restore(model)
+    assert type(model[0]) is type(make())
 
 
 @layouts
