@@ -16,6 +16,7 @@ from lorbms_fast.kernels._common.packing import Packing
 from lorbms_fast.kernels.spectral_norm.modules import normalized_weights, spectral_layers
 
 Pass = Callable[..., Tensor]
+"""A network as a function of its inputs, to be called once; `passes` makes several that share packed parameters."""
 _constant: dict[nn.Module, tuple[list[int], "_Shared | None"] | None] = {}
 """What was made of networks whose parameters stay as they are; nothing yet, or versions and what passes share."""
 

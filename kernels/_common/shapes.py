@@ -1,4 +1,4 @@
-"""Refuse tensors whose shapes do not fit, before some form computes with what lies beside them in memory.
+"""Refuse tensors that do not fit, by shape, dtype or device, before a form computes with what lies beside them.
 
 Torch's own operations refuse what they are given; a kernel or a loop is told sizes, by one of the tensors. The checks
 read ranks and sizes that have to agree, and no other, so that a compiled graph stays good for any batch.
@@ -6,6 +6,7 @@ read ranks and sizes that have to agree, and no other, so that a compiled graph 
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -39,11 +40,24 @@ def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
         raise ValueError(f"{name} is on {tensor.device}: expected {x.device}, where x is")
 
 
+def check_dtype(name: str, tensor: Tensor, *expected: torch.dtype) -> None:
+    """Raise ValueError unless a tensor is of one of these dtypes."""
+    if tensor.dtype not in expected:
+        raise ValueError(f"{name} is of {tensor.dtype}: expected {' or '.join(map(str, expected))}")
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Raise ValueError unless a tensor is of real floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} is of {tensor.dtype}: expected floating-point numbers")
+
+
 def check_of_maps(x: Tensor, names: Sequence[str], *vectors: Tensor | None) -> None:
     """Raise ValueError unless vectors, where there are any, have one value for each of x's maps."""
     shape = x.shape[1:2]
     for i, vector in enumerate(vectors):
-        if vector is not None and vector.shape != shape:
+        if vector is not None and (vector.shape != shape or not vector.is_floating_point()):
+            check_floating(names[i], vector)
             raise misfit(names[i], vector, f"{tuple(shape)}, by x of {tuple(x.shape)}")
 
 

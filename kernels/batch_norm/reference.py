@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common.activation import Activation
+from lorbms_fast.kernels._common.shapes import check_floating
 
 
 def batch_norm(
@@ -38,6 +39,7 @@ def batch_norm(
     Raises:
         ValueError: one value of a channel has no variance.
     """
+    check_floating("x", x)
     F._verify_batch_size(x.size())  # type: ignore[attr-defined]
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     dimensions = 0, *range(2, x.dim())

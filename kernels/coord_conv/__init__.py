@@ -30,7 +30,8 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
     torch.Size([2, 4, 8, 8])
 
     x is (N, C, H, W), the weight (O, C + 2, k, k), k odd, bias (O,) or None; the result (N, O, H, W). `impl` names the
-    form to run, None the one in force: Triton appends, torch's own convolution convolves.
+    form to run, None the one in force: Triton appends, torch's own convolution convolves. Raises ValueError if x or the
+    weight has another shape, and RuntimeError, torch's own, if a dtype, or bias, does not fit.
     """
     if x.dim() != 4:
         raise misfit("x", x, "(N, C, H, W)")
@@ -55,12 +56,17 @@ class CoordConv2d(nn.Conv2d):
     torch.Size([2, 4, 8, 8])
 
     `in_channels` are without coordinates, `kernel_size` is odd; `impl` names the form to run, None the one in force.
+    Raises ValueError for an even kernel, or if there is no such form.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, impl: Impl | None = None) -> None:
         _refuse_even(kernel_size)
         super().__init__(in_channels + 2, out_channels, kernel_size, padding=kernel_size // 2)
         self.impl = checked_impl(impl)
+
+    def extra_repr(self) -> str:
+        """As it was made: channels without coordinates."""
+        return f"{self.in_channels - 2}, {self.out_channels}, kernel_size={self.kernel_size[0]}"
 
     @leaf
     @takes_one

@@ -17,7 +17,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
-from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit
+from lorbms_fast.kernels._common.shapes import check_device, check_floating, check_maps, misfit
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -29,7 +29,11 @@ ActivationName = Literal["relu", "instance_norm_relu"]
 
 
 class PackedLayers(NamedTuple):
-    """Weights and biases of a dense block's layers as one form reads them."""
+    """Weights and biases of a dense block's layers as one form reads them; `pack_layers` makes it.
+
+    Give it to `dense_block` in the place of weights. Its tensors depend on the parameters, and gradients go through
+    them to these; `in_channels` and `maps` say of which maps it makes how many.
+    """
 
     weights: Any
     """L tensors; in the Triton form one."""
@@ -144,6 +148,8 @@ def _refuse_other_shapes(weights: Sequence[Tensor], biases: Sequence[Tensor]) ->
         if weight.shape != expected or bias.shape != (growth,):
             found = f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)}"
             raise ValueError(f"layer {i} has {found}: expected {expected} and {(growth,)}, by the first weight")
+        check_floating(f"layer {i}'s weight", weight)
+        check_floating(f"layer {i}'s bias", bias)
 
 
 def _variants(
@@ -172,19 +178,20 @@ def dense_block(
     torch.Size([2, 16, 10, 10])
 
     Args:
-        x: (N, C, H, W).
-        weights: L kernels (growth, C + l * growth, k, k), k odd; or the packed layers, whose form then runs unless
-            `impl` names another, for which they are packed anew.
+        x: (N, C, H, W), floating point; autocast's dtype inside its context, else x's is that of products.
+        weights: L kernels (growth, C + l * growth, k, k), k odd; or the packed layers, whose form and dtype then run
+            unless `impl` names another, for which they are packed anew. Fast forms cast parameters of another dtype.
         biases: L vectors (growth,); none with packed layers.
         activation: ReLU, or instance norm without parameters and ReLU.
         eps: of the instance norm.
         impl: form to run; None takes the one in force.
 
     Returns:
-        (N, C + L * growth, H, W): x, then each layer's maps, not activated.
+        (N, C + L * growth, H, W): x, then each layer's maps, not activated, in the dtype of products.
 
     Raises:
-        ValueError: there is no such activation, or form.
+        ValueError: there is no such activation, or form; or a shape, dtype or device does not fit.
+        RuntimeError: x is of whole numbers; or, from the definition, parameters are of another dtype.
     """
     packed = _packed(x, weights, biases, activation, impl)
     if packed.form == "reference":
@@ -201,7 +208,7 @@ def dense_block_maps(
     eps: float = 1e-5,
     impl: Impl | None = None,
 ) -> Tensor:
-    """Compute only the new maps of `dense_block`: (N, L * growth, H, W).
+    """Compute only the new maps of `dense_block`: (N, L * growth, H, W). Arguments and errors are its own.
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
     >>> biases = [torch.zeros(4), torch.zeros(4)]
@@ -226,6 +233,8 @@ def dense_block_activated(
     impl: Impl | None = None,
 ) -> Tensor:
     """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps.
+
+    Arguments, dtypes and errors are those of `dense_block`.
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
     >>> biases = [torch.zeros(4), torch.zeros(4)]

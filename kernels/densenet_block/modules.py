@@ -77,6 +77,10 @@ class DenseNetBlock(nn.ModuleDict):
         growth_rate: maps each layer appends.
         drop_rate: share of a layer's values that dropout makes 0 in training.
         impl: form to run; None takes the one in force.
+
+    Raises:
+        ValueError: fewer than no layers, no maps, a drop rate that is no share, or no such form; calling it, what
+            torch's own layers raise.
     """
 
     impl: Impl | None = None

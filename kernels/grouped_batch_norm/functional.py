@@ -25,8 +25,10 @@ def grouped_batch_norm(
     torch.Size([2, 3])
 
     x is (groups * N, C, H, W), its batches one after the other; gamma (scale) and beta (shift) are (C,); eps is
-    added to the variance. Returns the result, of x's shape, and means and variances, (groups, C), not for
-    differentiation. Raises ValueError if the batch is not a multiple of `groups`, or a shape does not fit.
+    added to the variance. x, gamma and beta are of one floating-point dtype; beside x in 16 bits the others may be
+    float32. Returns the result, of x's shape and dtype, and means and variances, (groups, C), not for differentiation.
+    Raises ValueError if the batch is not a multiple of `groups`, or a shape does not fit, and RuntimeError, torch's
+    own, for other dtypes.
     """
     return _normalized(x, gamma, beta, groups, eps, impl, relu_before=False)
 
@@ -36,6 +38,8 @@ def relu_grouped_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, groups: int, eps: float = 1e-5, impl: Impl | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`grouped_batch_norm(ReLU(x), ...)`: means and variances are those of the rectified values.
+
+    Arguments, dtypes and errors are its own.
 
     >>> x = torch.randn(2 * 4, 3, 8, 8)
     >>> y, _, _ = relu_grouped_batch_norm(x, torch.ones(3), torch.zeros(3), groups=2)

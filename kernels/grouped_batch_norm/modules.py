@@ -40,6 +40,10 @@ class GroupedBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
         self.eps, self.decay, self.relu_first = eps, decay, relu_first
 
+    def extra_repr(self) -> str:
+        """Options, by their names."""
+        return f"{len(self.gamma)}, eps={self.eps}, decay={self.decay}, relu_first={self.relu_first}"
+
     @leaf
     def forward(self, input: Tensor, groups: int = 1, found: "list[Statistics] | None" = None) -> Tensor:
         """(groups * N, C, H, W) -> the same.
@@ -51,6 +55,8 @@ class GroupedBatchNorm2d(nn.Module):
         x = input
         if x.dim() != 4:
             raise ValueError(f"expected 4D input (got {x.dim()}D input)")
+        if groups < 1:
+            raise ValueError(f"{groups} groups: expected one at least")
         if not self.training or not x.shape[0]:  # no samples have no statistics
             x = torch.relu(x) if self.relu_first else x
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)

@@ -180,6 +180,10 @@ class InstanceNormReLU(nn.Module):
         super().__init__()
         self.eps, self.impl = eps, checked_impl(impl)
 
+    def extra_repr(self) -> str:
+        """`eps`."""
+        return f"eps={self.eps}"
+
     @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, *positions) -> the same."""

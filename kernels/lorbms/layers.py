@@ -48,12 +48,17 @@ class SpectralResizeConv2d(SpectralNorm, ResizeConv2d):
 
 
 class PairedConv2d(nn.Conv2d):
-    """A convolution of an image stacked with each of several others: its arguments are those of `nn.Conv2d`.
+    """A convolution of an image stacked with each of several others, by `nn.Conv2d`'s arguments up to `stride`.
 
     >>> I_mix, I_q = torch.randn(2, 3, 8, 8), torch.randn(4 * 2, 3, 8, 8)
     >>> PairedConv2d(3 + 3, 5, kernel_size=3)(I_mix, I_q).shape
     torch.Size([8, 5, 6, 6])
     """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
 
     def forward(self, shared: Tensor, each: Tensor) -> Tensor:  # type: ignore[override]
         """(N, C, H, W) and (G * N, D, H, W) -> (G * N, out_channels, H', W')."""

@@ -16,7 +16,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
-from lorbms_fast.kernels._common.shapes import check_maps, misfit
+from lorbms_fast.kernels._common.shapes import check_floating, check_maps, misfit
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.resize_conv import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -26,7 +26,10 @@ if TRITON:
 
 
 class FoldedTaps(NamedTuple):
-    """A weight as one form reads it; in the reference form, the weight."""
+    """A weight as one form reads it, in the reference form the weight; `fold_taps` makes it.
+
+    Give it to `resize_conv` in the place of the weight, whose gradients go through it.
+    """
 
     taps: Tensor
     form: Form
@@ -80,8 +83,7 @@ def fold_taps(
     if not weights:
         raise ValueError("weights are none: expected one at least")
     for weight in weights:
-        if weight.shape[2:] != (3, 3):
-            raise misfit("weight", weight, "(O, C, 3, 3)")
+        _check_weight(weight)
     dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0], prepares="resize_conv")
     asked = None if impl == "auto" else impl
     if form == "triton":
@@ -103,14 +105,19 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     >>> torch.testing.assert_close(resize_conv(x, weight), plain, rtol=1e-4, atol=1e-4)
 
     x is (N, C, H, W), the result (N, O, 2 H, 2 W). The weight is (O, C, 3, 3), or its folded taps, whose form then runs
-    unless `impl` names another; else that runs which `impl` names, or for None the one in force.
+    unless `impl` names another; else that runs which `impl` names, or for None the one in force. The result is of
+    autocast's dtype inside its context, else of x's, or of folded taps' own; the fast forms cast a weight of another
+    floating-point dtype. Raises ValueError if a shape or dtype does not fit, or there is no such form, and RuntimeError
+    for x of whole numbers.
     """
     refuse_integers(x)
     if isinstance(weight, Tensor):
+        _check_weight(weight)
+        check_maps(x, weight.shape[1])
         (weight,) = fold_taps([weight], compute_dtype(x), select_impl(impl, x))
-    elif impl not in (None, "auto"):
-        weight = weight.in_form(select_impl(impl, x))
-    check_maps(x, weight.channels()[1])
+    else:
+        check_maps(x, weight.channels()[1])
+        weight = weight if impl in (None, "auto") else weight.in_form(select_impl(impl, x))
     taps, form, _ = weight
     if form == "reference":
         return reference.resize_conv(x, taps)
@@ -120,13 +127,19 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     return fused.resize_conv(x.to(taps.dtype), taps)
 
 
+def _check_weight(weight: Tensor) -> None:
+    if weight.dim() != 4 or weight.shape[2:] != (3, 3):
+        raise misfit("weight", weight, "(O, C, 3, 3)")
+    check_floating("weight", weight)
+
+
 class ResizeConv2d(Packing):
     """A resize convolution with its weight, (out_channels, in_channels, 3, 3), and no bias.
 
     >>> ResizeConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
     torch.Size([2, 4, 16, 16])
 
-    `impl` names the form to run; None takes the one in force.
+    `impl` names the form to run; None takes the one in force. Raises ValueError if there is no such form.
     """
 
     def __init__(self, in_channels: int, out_channels: int, impl: Impl | None = None) -> None:
@@ -140,6 +153,10 @@ class ResizeConv2d(Packing):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); or both without N."""
         return resize_conv(input, weight_of(self) if self.packed is None else self.packed, self.impl)
+
+    def extra_repr(self) -> str:
+        """Channels in and out."""
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
     @classmethod
     def pack(cls, layers: Sequence[Any]) -> list[FoldedTaps]:

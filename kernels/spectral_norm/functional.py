@@ -25,15 +25,16 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Imp
     u' and v count as constants in the backward. The vectors u are read, not advanced: see `advance_u`.
 
     Args:
-        weights: each (O, ...), read as the matrix (O, everything else).
-        us: each (1, O).
+        weights: each (O, ...), read as the matrix (O, everything else), floating point.
+        us: each (1, O), of its weight's dtype; Triton takes another one, too.
         impl: form to run; None takes the one in force.
 
     Returns:
-        `W / sigma` of each weight.
+        `W / sigma` of each weight, of its shape and dtype.
 
     Raises:
         ValueError: there are no weights, or not as many u of their shapes; or there is no such form.
+        RuntimeError: torch's own, if a u is of another dtype.
     """
     _check(weights, us)
     form = select_impl(impl, weights[0])

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.shapes import check, misfit
+from lorbms_fast.kernels._common.shapes import check, check_floating, misfit
 
 
 def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,14 +29,15 @@ def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     >>> torch.testing.assert_close(W_bar, weight / sigma)
 
     Args:
-        weight: (O, ...).
-        u: (1, O). It is read, not advanced.
+        weight: (O, ...), floating point.
+        u: (1, O), of the same dtype. It is read, not advanced.
 
     Returns:
-        The normalized weight, of weight's shape, and the scalar `sigma = v W u'^T`.
+        The normalized weight, of weight's shape and dtype, and the scalar `sigma = v W u'^T`.
 
     Raises:
-        ValueError: u has another shape.
+        ValueError: u has another shape, or one of both is of whole numbers.
+        RuntimeError: torch's own, if they are of two dtypes.
     """
     check_vector(weight, u)
     with torch.no_grad():
@@ -46,6 +47,8 @@ def spectral_norm(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 def spectral_norm_through(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Compute `spectral_norm` where u' and v are functions of the weight in the backward, as in the author's program.
+
+    Arguments, results and errors are its own.
 
     >>> weight, u = torch.randn(4, 3, 3, 3), torch.randn(1, 4)
     >>> torch.equal(spectral_norm_through(weight, u)[0], spectral_norm(weight, u)[0])
@@ -60,6 +63,8 @@ def check_vector(weight: Tensor, u: Tensor) -> None:
     if weight.dim() < 2:
         raise misfit("weight", weight, "(O, ...), two dimensions at least")
     check("u", u, 1, weight.shape[0])
+    check_floating("weight", weight)
+    check_floating("u", u)
 
 
 def _divide(weight: Tensor, u_next: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

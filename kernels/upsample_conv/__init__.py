@@ -25,7 +25,9 @@ def upsample_conv(
 
     x is (N, C, H, W), the weight (O, C, 3, 3), bias (O,) or None; the result (N, O, 2 H, 2 W). `padding_mode` is
     `zeros`, `reflect`, `replicate` or `circular`. `impl` names the form to run, None the one in force; there is no
-    Triton kernel: `triton` is `fused`. Raises ValueError if there is no such form or padding.
+    Triton kernel: `triton` is `fused`. x and parameters are of one floating-point dtype, as for `F.conv2d`, which
+    autocast sees to; the result is of that. Raises ValueError if x or the weight has another shape, or there is no such
+    form or padding, and RuntimeError, torch's own, if a dtype, or bias, does not fit.
     """
     if padding_mode not in get_args(PaddingMode):
         raise ValueError(f"padding_mode '{padding_mode}': choose one of {', '.join(get_args(PaddingMode))}")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check
+from lorbms_fast.kernels._common.shapes import check, check_dtype
 from lorbms_fast.kernels.lorbms.adam import reference
 
 if TRITON:
@@ -36,5 +36,8 @@ def step_size(
     for name, scalar in (("loss", loss), ("overflow", overflow), ("t", t), ("lr", lr), ("factor", factor)):
         check(name, scalar)
     check("flawed", flawed, 2)
+    for name, scalar in (("t", t), ("lr", lr), ("factor", factor)):
+        check_dtype(name, scalar, torch.float64)
+    check_dtype("flawed", flawed, torch.float32)
     form = triton_ops if select_impl(impl, overflow) == "triton" else reference
     return form.step_size(loss, overflow, t, flawed, lr, factor, betas, expected)

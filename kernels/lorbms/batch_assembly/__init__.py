@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import misfit
+from lorbms_fast.kernels._common.shapes import check_dtype, misfit
 from lorbms_fast.kernels.lorbms.batch_assembly import fused, reference
 
 if TRITON:
@@ -32,6 +32,8 @@ def assemble_batch(
     """
     if images.dim() != 4 or images.shape[3] != 3:
         raise misfit("images", images, "(count, H, W, 3)")
+    check_dtype("images", images, torch.uint8)
+    check_dtype("rows", rows, torch.int64, torch.int32)
     form = select_impl(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
     if form == "triton":
         return triton_ops.assemble_batch(images, rows, dtype, channels_last)

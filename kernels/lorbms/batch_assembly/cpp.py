@@ -34,7 +34,7 @@ def assemble_batch(images: Tensor, rows: Tensor, dtype: torch.dtype, channels_la
         lowest, highest = int(rows.min()), int(rows.max())
         if lowest < 0 or highest >= count:
             raise IndexError(f"rows {lowest} to {highest} of {count} images")
-    return assemble_at(rows * (3 * H * W) + images.data_ptr(), (H, W), dtype, channels_last)
+    return assemble_at(rows.long() * (3 * H * W) + images.data_ptr(), (H, W), dtype, channels_last)
 
 
 def assemble_at(

@@ -1,10 +1,11 @@
 """Mixing of codes, chunk by chunk. One torch operation selects: the fused form is the reference."""
 
+import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check, misfit
+from lorbms_fast.kernels._common.shapes import check, check_dtype, misfit
 from lorbms_fast.kernels.lorbms.chunk_mixing import reference
 
 if TRITON:
@@ -27,6 +28,7 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = Non
         raise misfit("f_ref", f_ref, "(N, chunks, size)")
     check("f_q", f_q, *f_ref.shape)
     check("mask", mask, *f_ref.shape[:2])
+    check_dtype("mask", mask, torch.bool)
     if select_impl(impl, f_ref) == "triton":
         return triton_ops.mix_chunks(f_ref, f_q, mask)
     return reference.mix_chunks(f_ref, f_q, mask)
@@ -47,6 +49,7 @@ def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
         raise misfit("codes", codes, "(N + M, chunks, size)")
     if mask.dim() != 2 or mask.shape[1] != codes.shape[1] or mask.shape[0] > codes.shape[0]:
         raise misfit("mask", mask, f"(N, {codes.shape[1]}), N {codes.shape[0]} at most")
+    check_dtype("mask", mask, torch.bool)
     if select_impl(impl, codes) == "triton":
         return triton_ops.mix_used(codes, mask)
     return reference.mix_used(codes, mask)

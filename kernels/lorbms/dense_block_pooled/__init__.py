@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from lorbms_fast.kernels._common.autocast import refuse_integers
 from lorbms_fast.kernels._common.operation import is_watched
 from lorbms_fast.kernels.dense_block import ActivationName, PackedLayers, dense_block_activated
 from lorbms_fast.kernels.lorbms.dense_block_pooled import fused
@@ -24,6 +25,7 @@ def dense_block_pooled(
 
     Returns (N, O, H // 2, W // 2). Differentiable once. Raises ValueError if a shape does not fit.
     """
+    refuse_integers(x)
     layers.check(x)
     check_pooled(x, weight, bias, layers.maps)
     if layers.form == "fused" and not is_watched():  # who watches, means to choose for each of the two

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check, misfit
+from lorbms_fast.kernels._common.shapes import check, check_dtype, misfit
 from lorbms_fast.kernels.lorbms.loss_head import reference
 from lorbms_fast.kernels.lorbms.loss_head.reference import Gan
 
@@ -88,3 +89,4 @@ def _check_classified(logits: Tensor, mask: Tensor, lambdas: Sequence[float]) ->
         raise misfit("mask", mask, f"(N, {len(lambdas)}), by the lambdas")
     N, C = mask.shape
     check("logits", logits, C, N, C)
+    check_dtype("mask", mask, torch.bool)

@@ -5,7 +5,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check, check_taps, misfit
+from lorbms_fast.kernels._common.shapes import check, check_floating, check_taps, misfit
 from lorbms_fast.kernels.lorbms.output_conv import fused, reference
 
 if TRITON:
@@ -32,6 +32,8 @@ def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, imp
     check("new_maps", new_maps, N, D, H, W)
     check_taps(weight, C + D, 1, 1)
     check("bias", bias, weight.shape[0])
+    for name, tensor in (("x", x), ("new_maps", new_maps), ("weight", weight), ("bias", bias)):
+        check_floating(name, tensor)
     form = select_impl(impl, x)
     if form == "triton":
         return triton_ops.output_conv(x, new_maps, weight, bias, compute_dtype(x))

@@ -5,7 +5,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check, check_device, check_taps, misfit
+from lorbms_fast.kernels._common.shapes import check, check_device, check_floating, check_taps, misfit
 from lorbms_fast.kernels.lorbms.pooled_conv import fused, reference
 
 if TRITON:
@@ -38,4 +38,5 @@ def check_pooled(x: Tensor, weight: Tensor, bias: Tensor, more: int = 0) -> None
     check_taps(weight, x.shape[1] + more, 1, 1)
     check("bias", bias, weight.shape[0])
     for name, tensor in (("weight", weight), ("bias", bias)):
+        check_floating(name, tensor)
         check_device(name, tensor, x)
