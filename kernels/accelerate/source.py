@@ -216,10 +216,10 @@ def _is_plain(value: Any) -> bool:
 def _elements_are_called(
     container: ast.AST, parents: dict[ast.AST, ast.AST], tree: ast.FunctionDef, function: FunctionType
 ) -> bool:
-    """Say whether one mention of a list or dictionary of modules calls them, or counts them, and does nothing else."""
+    """Say whether one mention of a list or dictionary of modules calls them, asks for None, or counts them, no more."""
     user = parents[container]
     if isinstance(user, ast.Subscript) and user.value is container:
-        return _is_called(user, parents)
+        return _is_called(user, parents) or _is_compared_with_none(parents[user], user)
     if _calls_builtin(user, ("len",), function):
         return True
     loop: ast.AST = container
@@ -231,7 +231,8 @@ def _elements_are_called(
     if not isinstance(bound, ast.Name):
         return False
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == bound.id]
-    return all(isinstance(node.ctx, ast.Store) or _is_called(node, parents) for node in names)
+    harmless = (_is_called(node, parents) or _is_compared_with_none(parents[node], node) for node in names)
+    return all(isinstance(node.ctx, ast.Store) or way for node, way in zip(names, harmless, strict=True))
 
 
 def _bound(loop: ast.AST, target: ast.AST, container: ast.AST, function: FunctionType) -> ast.AST | None:
@@ -263,8 +264,8 @@ def _calls_builtin(node: ast.AST, names: tuple[str, ...], function: FunctionType
     return name in names and name not in function.__globals__ and name not in function.__code__.co_varnames
 
 
-def _is_compared_with_none(user: ast.AST, attribute: ast.AST) -> bool:
-    if not isinstance(user, ast.Compare) or user.left is not attribute:
+def _is_compared_with_none(user: ast.AST, module: ast.AST) -> bool:
+    if not isinstance(user, ast.Compare) or user.left is not module:
         return False
     nothing = all(isinstance(other, ast.Constant) and other.value is None for other in user.comparators)
     return nothing and all(isinstance(operator, ast.Is | ast.IsNot) for operator in user.ops)

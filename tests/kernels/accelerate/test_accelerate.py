@@ -1085,7 +1085,7 @@ class CallsElements(InLists):
         for i, (up, skip) in enumerate(zip(self.up, skips, strict=True)):
             x = up(x) + skips[i] * skip
         for _, layer in self.more.items():
-            x = layer(x)
+            x = x if layer is None or self.down[0] is None else layer(x)
         for layer in self.more.values():
             x = layer(x)
         return self.last(self.down[0](x)) + self.norms[0](x)
