@@ -47,6 +47,8 @@ def _chain(upsample: nn.Upsample, found: dict[nn.Module, Uses]) -> tuple[nn.Modu
     pad, conv = None, only_reader(upsample, found)
     if edges(conv) is not None:
         pad, conv = conv, only_reader(conv, found)
+    if isinstance(conv, nn.Conv3d):
+        return "a convolution of volumes reads each result, and those of images alone do this work"
     if type(conv) is not nn.Conv2d or has_hooks(upsample):
         return "not one plain convolution, and nothing else, reads each result"
     shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups

@@ -592,6 +592,11 @@ def test_a_generator_in_float32_learns_the_same(channels_last, monkeypatch):
         assert of_ours <= 5 * of_theirs + 1e-6
 
 
+def test_enlarged_volumes_are_left_and_why():
+    (finding,) = accelerate(nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv3d(3, 3, 5, padding=1)))
+    assert "convolution of volumes" in finding.why_not
+
+
 def test_what_is_left_and_why():
     shared = nn.ReLU()
     model = nn.Sequential(
