@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +40,19 @@ class Shards:
         _, height, width, channels = self.files[0].shape
         return len(self), height, width, channels
 
-    def __getitem__(self, rows: int | slice | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Copy the images of a row, a slice, or an array of rows of any shape: (*rows.shape, S, S, 3)."""
+    def __getitem__(self, rows: int | slice | NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Copy the images of a row, a slice, or an array of rows of any shape: (*rows.shape, S, S, 3).
+
+        As numpy has it, an array of N truth values stands for the rows where it is true.
+        """
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
-        wanted = self._counted_from_0(np.asarray(rows))
+        wanted: NDArray[Any] = np.asarray(rows)
+        if wanted.dtype == bool:
+            if wanted.shape != (len(self),):
+                raise IndexError(f"truth values of shape {wanted.shape} for {len(self)} images")
+            wanted = np.flatnonzero(wanted)
+        wanted = self._counted_from_0(wanted)
         flat = wanted.ravel()
         if len(self.files) == 1:
             images = self.files[0][flat]

@@ -63,6 +63,10 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open it there, in another process (a DataLoader's, say), instead of sending all images."""
+        return ImageStore.open, (self.path.resolve(),)
+
     @property
     def ids(self) -> list[str]:
         """Name of every image, in order."""

@@ -1,5 +1,6 @@
 """The same images, whichever way they are read."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,23 @@ def test_photographs_that_changed_are_told(photographs, tmp_path):
     (folder / "photo05.jpg").unlink()
     with pytest.raises(UserError, match=r"photo05\.jpg, of which .* is missing"):
         read(np.array([4, 5]))
+
+
+@pytest.mark.parametrize("shard_bytes", [64_000_000, 100_000])
+def test_rows_as_numpy_has_them(shard_bytes, photographs, tmp_path):
+    prepare_store(tmp_path / "store", photographs, of_folder(photographs), Recipe(), shard_bytes=shard_bytes)
+    images = ImageStore.open(str(tmp_path / "store")).images
+    every, chosen = images[:], np.arange(len(images)) % 3 == 1
+    for rows in (chosen, ~chosen & chosen, np.flatnonzero(chosen), -1, slice(2, None, 5), np.array([[3, -2], [0, 0]])):
+        assert np.array_equal(images[rows], every[rows])
+    with pytest.raises(IndexError, match="truth values of shape"):
+        images[chosen[1:]]
+
+
+def test_another_process_opens_a_store_that_it_is_sent(store):
+    sent = pickle.dumps(store)
+    assert len(sent) < store.images[0].nbytes
+    assert np.array_equal(pickle.loads(sent).images[3], store.images[3])
 
 
 def test_no_shards_no_store():
