@@ -54,11 +54,12 @@ def check_floating(name: str, tensor: Tensor) -> None:
 
 def check_of_maps(x: Tensor, names: Sequence[str], *vectors: Tensor | None) -> None:
     """Raise ValueError unless vectors, where there are any, have one value for each of x's maps."""
-    shape = x.shape[1:2]
-    for i, vector in enumerate(vectors):
-        if vector is not None and (vector.shape != shape or not vector.is_floating_point()):
-            check_floating(names[i], vector)
-            raise misfit(names[i], vector, f"{tuple(shape)}, by x of {tuple(x.shape)}")
+    channels = x.shape[1]
+    for vector in vectors:  # asked in the order of what takes least, as small maps take no longer than a few questions
+        if vector is not None and (vector.dim() != 1 or vector.numel() != channels or not vector.is_floating_point()):
+            name = next(name for name, of in zip(names, vectors, strict=True) if of is vector)
+            check_floating(name, vector)
+            raise misfit(name, vector, f"({channels},), by x of {tuple(x.shape)}")
 
 
 def check_taps(weight: Tensor, channels: int, *taps: int) -> None:

@@ -17,7 +17,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
-from lorbms_fast.kernels._common.shapes import check_device, check_floating, check_maps, misfit
+from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -148,8 +148,8 @@ def _refuse_other_shapes(weights: Sequence[Tensor], biases: Sequence[Tensor]) ->
         if weight.shape != expected or bias.shape != (growth,):
             found = f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)}"
             raise ValueError(f"layer {i} has {found}: expected {expected} and {(growth,)}, by the first weight")
-        check_floating(f"layer {i}'s weight", weight)
-        check_floating(f"layer {i}'s bias", bias)
+        if not (weight.is_floating_point() and bias.is_floating_point()):
+            raise ValueError(f"layer {i} is of {weight.dtype} and {bias.dtype}: expected floating-point numbers")
 
 
 def _variants(

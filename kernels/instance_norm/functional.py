@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.activation import IDENTITY, RELU, Activation, named
 from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check_of_maps
+from lorbms_fast.kernels._common.shapes import check_of_maps, misfit
 from lorbms_fast.kernels.instance_norm import fused, reference
 
 if TRITON:
@@ -29,7 +29,11 @@ def instance_norm(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -> Ten
 
     Returns:
         x's shape, dtype and memory layout.
+
+    Raises:
+        ValueError: x has fewer dimensions, or there is no such form.
     """
+    _refuse_no_maps(x)
     return run(select_impl(impl, x), x, eps)
 
 
@@ -40,6 +44,7 @@ def instance_norm_relu(x: Tensor, eps: float = 1e-5, impl: Impl | None = None) -
     >>> x = torch.randn(2, 3, 8, 8)
     >>> torch.testing.assert_close(instance_norm_relu(x), F.instance_norm(x).relu())
     """
+    _refuse_no_maps(x)
     return run(select_impl(impl, x), x, eps, activation=RELU)
 
 
@@ -74,9 +79,15 @@ def instance_norm_act(
     Raises:
         ValueError: there is no such activation, or form; or weight or bias has another shape.
     """
+    _refuse_no_maps(x)
     if weight is not None or bias is not None:
         check_of_maps(x, ("weight", "bias"), weight, bias)
     return run(select_impl(impl, x), x, eps, weight, bias, named(activation, negative_slope))
+
+
+def _refuse_no_maps(x: Tensor) -> None:
+    if x.dim() < 3:
+        raise misfit("x", x, "(N, C, *positions)")
 
 
 def run(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.shapes import check, check_floating, misfit
+from lorbms_fast.kernels._common.shapes import check_floating, misfit
 
 
 def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,9 +62,9 @@ def check_vector(weight: Tensor, u: Tensor) -> None:
     """Raise ValueError unless u belongs to the weight."""
     if weight.dim() < 2:
         raise misfit("weight", weight, "(O, ...), two dimensions at least")
-    check("u", u, 1, weight.shape[0])
-    check_floating("weight", weight)
-    check_floating("u", u)
+    if u.shape != (1, weight.shape[0]) or not u.is_floating_point():
+        check_floating("u", u)
+        raise misfit("u", u, f"(1, {weight.shape[0]})")
 
 
 def _divide(weight: Tensor, u_next: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
