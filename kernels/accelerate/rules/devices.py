@@ -1,5 +1,7 @@
 """Knowledge of what is faster where."""
 
+from itertools import chain
+
 import torch
 from torch import nn
 
@@ -10,7 +12,7 @@ from lorbms_fast.kernels.instance_norm import cpp
 
 def device_of(model: nn.Module) -> torch.device:
     """Device of a model's parameters, or buffers; the CPU if it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")
 
