@@ -11,11 +11,12 @@ classes share a default argument, nobody knows what comes before and after it th
 import copy
 import gc
 import inspect
+import io
 import logging
 import operator
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -221,11 +222,11 @@ def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """What a forward warns of when it gets no tensors is nobody's concern."""
-    disabled = logging.root.manager.disable
+    """What a forward warns of, or prints, when it gets no tensors is nobody's concern."""
+    disabled, nowhere = logging.root.manager.disable, io.StringIO()
     logging.disable()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(nowhere), redirect_stderr(nowhere):
             yield
     finally:
         logging.disable(disabled)

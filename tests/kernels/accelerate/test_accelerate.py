@@ -454,17 +454,19 @@ class Counts(nn.Module):
         if not isinstance(x, torch.Tensor):
             logging.getLogger("models").warning("no tensor")
             warnings.warn("no tensor", stacklevel=2)
+            print(x)
         self.steps += 1
         self.calls += 1
         self.sum.add_(1)
         return self.act(self.norm(x)) * torch.rand(())
 
 
-def test_looking_at_a_forward_changes_and_says_nothing(caplog):
+def test_looking_at_a_forward_changes_and_says_nothing(caplog, capsys):
     torch.manual_seed(0)
     model, before = Counts(), torch.get_rng_state()
     assert len(accelerate(model).swapped) == 2
     assert not caplog.records
+    assert not capsys.readouterr().out
     assert (model.steps, model.calls, model.sum) == (0, 0, 0)
     assert torch.equal(torch.get_rng_state(), before)
     model(torch.randn(1, 3, 4, 4))
