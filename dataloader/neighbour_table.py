@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.store import ImageStore, checksum
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 
 NEIGHBOURS = 10
 QUADRANTS = 4
@@ -71,8 +71,8 @@ class NeighbourTable:
         """Read the table of a store; UserError where there is none, it is damaged, or it belongs to other images."""
         path = store.path / FILE
         if not path.is_file():
-            raise UserError(f"{store.path} has no neighbours yet: run  lorbms-fast neighbours {store.path}")
-        again = f"run  lorbms-fast neighbours {store.path}  again"
+            raise UserError(f"{store.path} has no neighbours yet: run  lorbms-fast neighbours {as_word(store.path)}")
+        again = f"run  lorbms-fast neighbours {as_word(store.path)}  again"
         try:
             names = [f"q{q}_ids" for q in range(1, QUADRANTS + 1)]
             table = read_rows(path, len(store), ("id", *(f"{name}.list.element" for name in names)))

@@ -24,7 +24,7 @@ from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.places import copied, url_of
 from lorbms_fast.dataloader.recipes import Crop
 from lorbms_fast.dataloader.shards import Shards
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 
 FORMAT = {"format": "lorbms-fast image store", "version": 1}
 INDEX, FACTS, SKIPPED = "index.parquet", "store.json", "skipped.jsonl"
@@ -91,7 +91,9 @@ class ImageStore:
         path, named = copied(Path(path)), url_of(path) or path
         if not (path / FACTS).is_file():
             out = "STORE" if path.exists() else named  # what is there, a run say, is not to be lost
-            raise UserError(f"{named} is not an image store: make one with  lorbms-fast prepare FOLDER --out {out}")
+            raise UserError(
+                f"{named} is not an image store: make one with  lorbms-fast prepare FOLDER --out {as_word(out)}"
+            )
         again = "it is damaged: prepare the store again"
         try:
             facts = read_json(path / FACTS)

@@ -1,5 +1,7 @@
 """The one exception that a user's mistake ends in."""
 
+import shlex
+
 LONGEST = 600
 """Max. characters of a message; the middle of a longer one is left out."""
 
@@ -21,3 +23,12 @@ def one_line(text: str, longest: int = LONGEST) -> str:
         text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
     words = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+
+
+def as_word(name: object) -> str:
+    """Write a file's name as a shell takes it for one word, in a command to be copied.
+
+    >>> as_word("runs/first"), as_word("my run")
+    ('runs/first', "'my run'")
+    """
+    return shlex.quote(str(name))

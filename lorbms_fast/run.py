@@ -19,7 +19,7 @@ from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.neighbour_table import digest_of_neighbours
 from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences, of_another_version
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Networks
@@ -101,7 +101,8 @@ class Run:
     def _check_new(self) -> None:
         if (self.folder / "run.json").exists() and self._has_begun():
             raise UserError(
-                f"{self.folder} is a run already: continue it with --resume {self.folder}, or choose another --out"
+                f"{self.folder} is a run already: continue it with --resume {as_word(self.folder)}, "
+                "or choose another --out"
             )
 
     def _write(self) -> None:
@@ -135,7 +136,7 @@ class Run:
         if moved_to is None and not self.store.exists():
             raise UserError(
                 f"the store of {self.folder} is not at {self.store} any more: where it was moved to, tell once with  "
-                f"lorbms-fast train STORE --resume {self.folder}  or each time with --store"
+                f"lorbms-fast train STORE --resume {as_word(self.folder)}  or each time with --store"
             )
         return ImageStore.open(moved_to or self.store)
 

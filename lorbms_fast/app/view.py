@@ -17,7 +17,7 @@ from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.resize import center_crop
 from lorbms_fast.dataloader.store import ImageStore
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.kernels.lorbms.chunk_mixing.reference import mix_chunks
 from lorbms_fast.mixing import parse_mask
 from lorbms_fast.rendering.scenes import collage
@@ -98,7 +98,9 @@ class RunView:
         """Look up rows and squared distances of each quadrant's ten neighbours, nearest first; else UserError."""
         self.image(row)
         if self.table is None or self.store is None:
-            raise UserError(f"{self.run.store} has no neighbours: run  lorbms-fast neighbours {self.run.store}")
+            raise UserError(
+                f"{self.run.store} has no neighbours: run  lorbms-fast neighbours {as_word(self.run.store)}"
+            )
         return {
             "row": row,
             "id": self.store.index["id"][row].as_py(),

@@ -7,7 +7,7 @@ from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.neighbour_table import FILE, NeighbourTable
 from lorbms_fast.dataloader.places import url_of
 from lorbms_fast.dataloader.store import ImageStore, checksum, damaged
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.progress import tqdm
 from lorbms_fast.similarity.stored_features import FILE as FEATURES
 from lorbms_fast.similarity.stored_features import load_features
@@ -45,7 +45,7 @@ def check(store: StoreFolder, /) -> None:
         features = opened.path / FEATURES
         noted = table.facts.get(FEATURES)
         if features.is_file() and (checksum(features) != noted if noted else load_features(opened) is None):
-            again = f"lorbms-fast neighbours {named}"
+            again = f"lorbms-fast neighbours {as_word(named)}"
             print(f"{named}/{FEATURES} is not what was written: remove it, or run  {again}  again")
             sys.exit(1)
         found += f"; neighbours on {table.features} features, tau {table.tau:,.1f}"

@@ -18,7 +18,7 @@ from lorbms_fast.atomic_io import atomic_folder
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.engine.distributed import World
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
 from lorbms_fast.run import Progress, Run
@@ -137,7 +137,7 @@ class NonFiniteGuard:
     def _stop(self, said: str, place: Path, remedy: str = "--on-divergence rollback, or lower rates") -> None:
         raise UserError(
             f"{said}; the images and the state are in {place}: go on from the last checkpoint with  lorbms-fast train "
-            f"--resume {self._run.folder}  and {remedy}: --optim.generator-lr and the like"
+            f"--resume {as_word(self._run.folder)}  and {remedy}: --optim.generator-lr and the like"
         )
 
     def _roll_back(self, said: str, place: Path) -> None:

@@ -24,7 +24,7 @@ from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
 from lorbms_fast.engine.torch_compile import compile_regions
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_norm_through
 from lorbms_fast.models import build
@@ -190,7 +190,7 @@ class Training:
             return Interrupted(done)
         return UserError(
             f"{gone} is gone or was cut short while the run read it; iteration {done} is saved: put it "
-            f"back, then  lorbms-fast train --resume {self.run.folder}"
+            f"back, then  lorbms-fast train --resume {as_word(self.run.folder)}"
         )
 
     def _after(self, start: Progress, iteration: int) -> Progress:

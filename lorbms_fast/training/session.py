@@ -18,6 +18,7 @@ from lorbms_fast.engine.first_use.verdicts import as_json
 from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
+from lorbms_fast.errors import as_word
 from lorbms_fast.evaluation.generation import SCORES, draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.kernels import use_impl
@@ -81,7 +82,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
     except Interrupted as stop:
         if world.first:
             _draw_curves(run, source)
-            go_on = f"go on with  lorbms-fast train --resume {run.folder}"
+            go_on = f"go on with  lorbms-fast train --resume {as_word(run.folder)}"
             print(f"stopped after iteration {stop.iteration}: {go_on}")
         raise
     if world.first:  # the others may be here before the last checkpoint is

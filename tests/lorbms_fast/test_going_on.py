@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -15,6 +16,7 @@ from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.engine.trainer import Training
+from lorbms_fast.errors import UserError
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY, store_of
@@ -245,3 +247,10 @@ def test_a_run_that_has_begun_is_not_withdrawn(run):
     before = sorted(run.iterdir())
     Run.open(run).withdraw()
     assert sorted(run.iterdir()) == before
+
+
+def test_a_command_to_copy_takes_a_name_with_spaces_for_one_word(run, store, tmp_path):
+    named = run.rename(tmp_path / "my run")
+    store.path.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=re.escape(f"--resume '{named}' ")):
+        Run.open(named).open_store()
