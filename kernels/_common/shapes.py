@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 
+def traced(form: str) -> bool:
+    """Say whether torch.jit.trace records, where all is `reference`; it warns of sizes that are compared."""
+    return form == "reference" and torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
 def misfit(name: str, tensor: Tensor, expected: str) -> ValueError:
     """Make the error of a tensor that does not fit."""
     return ValueError(f"{name} has the shape {tuple(tensor.shape)}: expected {expected}")

@@ -17,7 +17,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
-from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit
+from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit, traced
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -70,7 +70,8 @@ class PackedLayers(NamedTuple):
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError unless the layers can read x."""
-        check_maps(x, self.in_channels)
+        if not traced(self.form):
+            check_maps(x, self.in_channels)
         check_device("weights", self.first, x)
 
     def signature(self) -> tuple[Any, ...]:
@@ -121,10 +122,11 @@ def pack_layers(
     if not all(weights and len(weights) == len(biases) for weights, biases in blocks) or not blocks:
         layers = [(len(weights), len(biases)) for weights, biases in blocks]
         raise ValueError(f"blocks have {layers} weights and biases: expected one layer at least, and a bias for each")
-    for of_block in blocks:
-        _refuse_other_shapes(*of_block)
     first = blocks[0][0][0]
     dtype, form = dtype or compute_dtype(first), select_impl(impl, first)
+    if not traced(form):
+        for of_block in blocks:
+            _refuse_other_shapes(*of_block)
     asked = None if impl == "auto" else impl
     weights: Sequence[Any] = [Ws for Ws, _ in blocks]
     biases: Sequence[Any] = [bs for _, bs in blocks]

@@ -16,7 +16,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
-from lorbms_fast.kernels._common.shapes import check_floating, check_maps, misfit
+from lorbms_fast.kernels._common.shapes import check_floating, check_maps, misfit, traced
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.resize_conv import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -82,9 +82,10 @@ def fold_taps(
     """
     if not weights:
         raise ValueError("weights are none: expected one at least")
-    for weight in weights:
-        _check_weight(weight)
     dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0], prepares="resize_conv")
+    if not traced(form):
+        for weight in weights:
+            _check_weight(weight)
     asked = None if impl == "auto" else impl
     if form == "triton":
         taps = triton_ops.fold(weights[0], list(weights[1:]), dtype)
@@ -112,9 +113,11 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     """
     refuse_integers(x)
     if isinstance(weight, Tensor):
-        _check_weight(weight)
-        check_maps(x, weight.shape[1])
-        (weight,) = fold_taps([weight], compute_dtype(x), select_impl(impl, x))
+        form = select_impl(impl, x)
+        if not traced(form):
+            _check_weight(weight)
+            check_maps(x, weight.shape[1])
+        (weight,) = fold_taps([weight], compute_dtype(x), form)
     else:
         check_maps(x, weight.channels()[1])
         weight = weight if impl in (None, "auto") else weight.in_form(select_impl(impl, x))

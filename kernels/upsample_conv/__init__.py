@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels._common.shapes import check_taps, misfit
+from lorbms_fast.kernels._common.shapes import check_taps, misfit, traced
 from lorbms_fast.kernels.upsample_conv import fused, reference
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -33,9 +33,10 @@ def upsample_conv(
         raise ValueError(f"padding_mode '{padding_mode}': choose one of {', '.join(get_args(PaddingMode))}")
     if x.dim() != 4:
         raise misfit("x", x, "(N, C, H, W)")
-    check_taps(weight, x.shape[1], 3, 3)
-    form = reference if select_impl(impl, x) == "reference" else fused
-    return form.upsample_conv(x, weight, bias, padding_mode)
+    form = select_impl(impl, x)
+    if not traced(form):
+        check_taps(weight, x.shape[1], 3, 3)
+    return (reference if form == "reference" else fused).upsample_conv(x, weight, bias, padding_mode)
 
 
 class UpsampleConv2d(nn.Conv2d):

@@ -218,3 +218,10 @@ def test_every_form_of_a_layer_refuses_maps_that_do_not_fit(name):
             x = torch.ones([sizes[0], channels, *sizes[2:]])
             with kernels.use_impl(form), pytest.raises((ValueError, RuntimeError)):
                 layer(x)
+
+
+@pytest.mark.parametrize("name", ["CoordConv2d", "DenseBlock", "ResizeConv2d", "UpsampleConv2d"])
+def test_tracing_warns_of_no_size_that_is_compared(name):
+    x = torch.randn(2, 16, 4, 4)
+    layer = LAYERS_OF[name][0]()
+    torch.testing.assert_close(torch.jit.trace(layer, x)(2 * x), layer(2 * x), rtol=1e-4, atol=1e-4)
