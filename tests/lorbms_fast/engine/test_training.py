@@ -89,11 +89,12 @@ def test_interrupting_saves_first(store, tmp_path, monkeypatch):
         return assemble(source, number)
 
     monkeypatch.setattr(NeighbourBatches, "batch", terminated_in_the_fourth_iteration)
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as stop:
         Training.of(run, batch_source(config, store)).train()
     assert stop.value.iteration == 4
     assert [path.name for path in run.checkpoints()] == ["00000004"]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_interrupting_a_measurement_does_not_wait_for_it(store, tmp_path):
