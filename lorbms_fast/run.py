@@ -136,7 +136,7 @@ class Run:
         if moved_to is None and not self.store.exists():
             raise UserError(
                 f"the store of {self.folder} is not at {self.store} any more: where it was moved to, tell once with  "
-                f"lorbms-fast train STORE --resume {as_word(self.folder)}  or each time with --store"
+                f"lorbms-fast train STORE --resume {as_word(self.folder)}  or each time, to other commands, by --store"
             )
         return ImageStore.open(moved_to or self.store)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.evaluation.ablation import BEYOND, ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.evaluation.disentangling.measure import scene_rows
@@ -91,7 +91,7 @@ def _generation(run: Path) -> Section:
     notes = sorted({f"Features: {result['features']}." for result in generation_results(run)})
     columns = ["iteration", "images", "measure", "here [95% interval]", "beside it"]
     pictures = _existing(plot) if (plot := draw_generation_curves(run)) else ()
-    missing = f"lorbms-fast evaluate generation {run} --inception FILE"
+    missing = f"lorbms-fast evaluate generation {as_word(run)} --inception FILE"
     return Section("Generated images (Figure 3.10)", notes, columns, rows, pictures, missing)
 
 
@@ -102,14 +102,14 @@ def _over_training(run: Path) -> Section:
     if any(one.measure == "FID" for one in found):
         notes.append(f"Beside the thesis: {AUTHOR_LOGS}.")
     columns = ["measure", "images", "here", "checkpoints", "thesis"]
-    missing = f"lorbms-fast evaluate generation {run} --inception FILE --all-checkpoints"
+    missing = f"lorbms-fast evaluate generation {as_word(run)} --inception FILE --all-checkpoints"
     return Section("Generated images over training (Table 4.4)", notes, columns, rows, (), missing)
 
 
 def _linear(run: Path) -> Section:
     found = [read_result(run / "evaluation" / "linear" / f"{name}.json") for name in ROWS]
     rows = [[*in_columns(result), f"{result['lengths']}; {result['pictures']}"] for result in found if result]
-    missing = f"lorbms-fast evaluate linear {run} --stl10 stl10_binary"
+    missing = f"lorbms-fast evaluate linear {as_word(run)} --stl10 stl10_binary"
     columns = ["row", "here", "thesis", "classifier's parameters", "setting"]
     return Section("Linear classification on STL-10 (Table 4.3), top-1 %", (), columns, rows, (), missing)
 
@@ -128,7 +128,7 @@ def _ablation(folder: Path) -> Section:
         }
         | {f"STL-10 columns: {r['lengths']}; {r['pictures']}." for r in probed if r}
     )
-    missing = f"lorbms-fast evaluate ablation STORE --out {folder} --stl10 stl10_binary --inception FILE"
+    missing = f"lorbms-fast evaluate ablation STORE --out {as_word(folder)} --stl10 stl10_binary --inception FILE"
     return Section("Ablation (Table 4.5)", notes, [*columns, *BEYOND], ablation_rows(folder), (), missing)
 
 
@@ -139,7 +139,7 @@ def _calibration(folder: Path) -> Section:
         [r["variant"], f"{r['l1']:.4f}", f"{r['psnr']:.2f}", f"{r['iterations']:,} iterations; {r['pictures']}"]
         for r in results
     ]
-    missing = f"lorbms-fast evaluate calibration STORE --out {folder}"
+    missing = f"lorbms-fast evaluate calibration STORE --out {as_word(folder)}"
     columns = ["decoder", "L1", "PSNR, dB", "setting"]
     notes = ["On held-out photographs; the thesis chose resize-sn."] if rows else ()
     pictures = _existing(folder / "calibration.png")
@@ -155,7 +155,8 @@ def _scenes(run: Path) -> Section:
                 setting = f"iteration {result['iteration']:,}; {result['pictures']}{judge}"
                 rows += [[*row, setting] for row in rows_of(result)]
     notes = ["Every measure is defined in docs/evaluation.md."] if rows else ()
-    columns, missing = ["measure", "here [95% interval]", "of", "setting"], f"lorbms-fast evaluate scenes {run}"
+    columns = ["measure", "here [95% interval]", "of", "setting"]
+    missing = f"lorbms-fast evaluate scenes {as_word(run)}"
     return Section("Beyond the thesis: does a chunk hold its object?", notes, columns, rows, missing=missing)
 
 
@@ -169,7 +170,7 @@ def _gallery(run: Path) -> Section:
             return Section(title, missing="needs a system that mixes quadrants, and pictures of its size in the store")
         picture, words = gallery(load_networks(run), store)
     except UserError as error:
-        return Section(title, missing=f"lorbms-fast evaluate report {run}  ({error})")
+        return Section(title, missing=f"lorbms-fast evaluate report {as_word(run)}  ({error})")
     save_sheet(picture, target)
     return Section(title, [words], pictures=[target])
 
@@ -177,7 +178,7 @@ def _gallery(run: Path) -> Section:
 def _sheets(run: Path) -> Section:
     sheets = sorted((run / "sheets").glob("*.png"))[-1:]
     pictures = [*_existing(run / "mixed_scenes.png", run / "transfer.png"), *sheets]
-    return Section("Scenes", pictures=pictures, missing=f"lorbms-fast render {run}")
+    return Section("Scenes", pictures=pictures, missing=f"lorbms-fast render {as_word(run)}")
 
 
 def _variants(folder: Path) -> list[str]:

@@ -233,7 +233,7 @@ template <class Body> void of_lines(Shape shape, int threads, Body body) {
             }
 }
 
-// Call a function template for a dtype's number; see maps.py.
+// Call a function template for a dtype's number; see lines.py.
 #define FOR_DTYPE(number, T, ...)                                                                                      \
     switch (number) {                                                                                                  \
     case 0: { using T = float; __VA_ARGS__; break; }                                                                   \
