@@ -111,7 +111,12 @@ class _ProductConv(_ConvNd):
         stride: Any = self.stride
         steps = prod(stride) if isinstance(stride, tuple) else stride**self._dimensions
         few = fused.MOST * self.in_channels * (1 if self.transposed else steps)
-        return (input.numel() <= few or _shifts_transposed(self)) and why_no_product_conv(self) is None
+        shifts = _shifts_transposed(self)
+        if not (input.numel() <= few or shifts) or why_no_product_conv(self) is not None:
+            return False
+        assert not isinstance(self.padding, str)  # by a name, which is not asked about
+        maps = (self.in_channels, self.out_channels)[:: 1 if self.transposed else -1]
+        return shifts or fused.may_pay(input, (*maps, *self.kernel_size), stride, self.padding, self.transposed)
 
 
 def _shifts_transposed(conv: _ConvNd) -> bool:

@@ -10,7 +10,7 @@ and large ones. With a row of a matrix for what a small position sees of the lar
 `added` adds rows up where they were seen: in 16 bits, rounded products in float32.
 """
 
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -66,6 +66,20 @@ def product_conv_transposed(
     return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
 
 
+def may_pay(x: Tensor, weight: Sizes, stride: Sizes, padding: Sizes, transposed: bool = False) -> bool:
+    """Say whether it pays, by sizes alone, a weight's too."""
+    return plain(x) and sizes_pay(x.shape, weight, stride, padding, transposed, compute_dtype(x))
+
+
+@lru_cache(4096)
+def sizes_pay(x: Sizes, weight: Sizes, stride: Sizes, padding: Sizes, transposed: bool, dtype: torch.dtype) -> bool:
+    """The same, asked once, as a small convolution takes as long as the questions."""
+    samples, _, *size = x
+    if not transposed:
+        size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, weight[2:], stride, padding, strict=True)]
+    return pays(samples * prod(size), weight, dtype, _multiplied(x, weight[2:], dtype))
+
+
 def _possible(stride: Sizes, padding: Sizes, output_padding: Sizes = ()) -> bool:
     """Say whether there is such a convolution; torch tells callers why there is none."""
     more = zip(output_padding, stride, strict=False)
@@ -85,7 +99,7 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Size
         and weight.dtype is torch.float32
         and weight.shape[0] % LANES == weight.shape[1] % LANES == 0
         and (bias is None or bias.shape == weight.shape[1 - read : 2 - read])
-        and pays(len(x) * prod(small), weight.shape, dtype, _multiplied(x, weight.shape[2:], dtype))
+        and pays(len(x) * prod(small), weight.shape, dtype, _multiplied(x.shape, weight.shape[2:], dtype))
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST[weight.dim()]))
         and _taken(x)
     )
@@ -109,9 +123,9 @@ def pays(positions: int, weight: Sizes, dtype: torch.dtype, multiplied: bool) ->
     return dtype == torch.bfloat16 and not has_amx() and positions <= (64 if many else 36)
 
 
-def _multiplied(x: Tensor, taps: Sizes, dtype: torch.dtype) -> bool:
+def _multiplied(x: Sizes, taps: Sizes, dtype: torch.dtype) -> bool:
     """Say whether torch multiplies matrices for this: single small samples in float32, by few taps."""
-    return dtype == torch.float32 and len(x) == 1 and x.numel() <= 20480 and min(taps[-2:]) <= 3
+    return dtype == torch.float32 and x[0] == 1 and prod(x) <= 20480 and min(taps[-2:]) <= 3
 
 
 def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:

@@ -70,10 +70,13 @@ class _WinogradConv(_ConvNd):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
         others = torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions
-        if others or input.numel() * self.out_channels < fused.MANY or why_no_winograd_conv(self) is not None:
-            return super().forward(input if self.around is None else F.pad(input, [1] * 4, self.around))
-        padding, edges = (_padding(self), self.padding_mode) if self.around is None else ((1, 1), self.around)
-        return _convolved(input, self.weight, self.bias, padding, self.impl, edges if any(padding) else "zeros")
+        if not (others or input.numel() * self.out_channels < fused.MANY or why_no_winograd_conv(self) is not None):
+            padding, edges = (_padding(self), self.padding_mode) if self.around is None else ((1, 1), self.around)
+            edges = edges if any(padding) else "zeros"
+            weight = self.out_channels, self.in_channels, *self.kernel_size
+            if fused.may_pay(input, weight, padding, edges):
+                return _convolved(input, self.weight, self.bias, padding, self.impl, edges)
+        return super().forward(input if self.around is None else F.pad(input, [1] * 4, self.around))
 
 
 class WinogradConv2d(_WinogradConv, nn.Conv2d):

@@ -5,7 +5,7 @@ backward copies x again, so that it keeps no more than torch's.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST, new_maps
 from lorbms_fast.kernels._common.winograd import cpp
-from lorbms_fast.kernels.product_conv.fused import product_conv
+from lorbms_fast.kernels.product_conv import fused as product
 from lorbms_fast.kernels.winograd_conv import reference
 from lorbms_fast.kernels.winograd_conv.reference import Padding
 
@@ -33,8 +33,27 @@ def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Paddi
         x, padding, edges = reference.padded(x, padding, edges), (0,) * len(padding), "zeros"
     result = by_loops(x, weight, bias, padding, edges)
     if result is None and edges == "zeros":
-        return product_conv(x, weight, bias, (1,) * len(padding), padding)  # which may pay where positions are few
+        # which may pay where positions are few
+        return product.product_conv(x, weight, bias, (1,) * len(padding), padding)
     return reference.winograd_conv(x, weight, bias, padding, edges) if result is None else result
+
+
+def may_pay(x: Tensor, weight: tuple[int, ...], padding: Padding, edges: str) -> bool:
+    """Say whether loops, or a product, pay by sizes alone, a weight's too: asked once, as at `sizes_pay`."""
+    contiguous = x.dim() > 3 and x.stride(1) != 1
+    return plain(x) and _may_pay(x.shape, contiguous, weight, tuple(padding), edges, compute_dtype(x))
+
+
+@lru_cache(4096)
+def _may_pay(
+    x: tuple[int, ...], contiguous: bool, weight: tuple[int, ...], padding: Padding, edges: str, dtype: torch.dtype
+) -> bool:
+    size = [n + 2 * more - k + 1 for n, more, k in zip(x[2:], padding, weight[2:], strict=True)]
+    if min(size) < 1:
+        return False
+    if cpp.pays(torch.Size((x[0], weight[0], *size)), torch.Size(weight), dtype, True, contiguous):
+        return True
+    return edges == "zeros" and product.sizes_pay(x, weight, (1,) * len(padding), padding, False, dtype)
 
 
 def by_loops(

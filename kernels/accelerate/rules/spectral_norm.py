@@ -207,7 +207,5 @@ def _divided(weight: Tensor, vectors: Vectors) -> Tensor:
     """`W / sigma` with `sigma = u^T W v`, u and v constants; it lies as the weight."""
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return weight / vectors.sigma
-    (result,) = divide([_matrix(weight)], vectors)
-    if weight.is_contiguous():
-        return result.view_as(weight)
-    return result.view(weight.shape[0], *weight.shape[2:], -1).movedim(-1, 1)
+    (result,) = divide([weight], vectors)
+    return result

@@ -554,6 +554,7 @@ PARAMETRIZED = {
 def test_parametrized_convolutions_ask_for_their_weight_once(name, parametrize, monkeypatch):
     monkeypatch.setattr(winograd, "pays", lambda y, taps, dtype, *_, **__: dtype == torch.float32)
     monkeypatch.setattr(winograd_conv, "MANY", 0)
+    monkeypatch.setattr(winograd_conv, "may_pay", lambda *_: True)
     torch.manual_seed(0)
     make, shape, ours = PARAMETRIZED[name]
     model, x = nn.Sequential(parametrize(make())), torch.randn(shape)
@@ -578,6 +579,7 @@ def test_a_generator_in_float32_learns_the_same(channels_last, monkeypatch):
     """With convolutions by Winograd's algorithm, behind pads and in front of norms."""
     monkeypatch.setattr(winograd, "pays", lambda y, taps, *_, **__: taps[0] % 16 == taps[1] % 16 == 0)
     monkeypatch.setattr(winograd_conv, "MANY", 0)
+    monkeypatch.setattr(winograd_conv, "may_pay", lambda *_: True)
     torch.manual_seed(0)
     model, x = resnet_generator(), torch.randn(2, 3, 32, 40)
     for block in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
@@ -1319,6 +1321,7 @@ def test_a_pad_between_enlarging_and_convolution_is_computed_too(pad, channels_l
 def test_a_pad_that_one_convolution_reads_is_computed_too(pad, channels_last, monkeypatch):
     monkeypatch.setattr(winograd, "pays", lambda y, taps, dtype, *_: dtype == torch.float32 and y[0] > 0)
     monkeypatch.setattr(winograd_conv, "MANY", 0)
+    monkeypatch.setattr(winograd_conv, "may_pay", lambda *_: True)
     model, x = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), pad(1), nn.Conv2d(16, 16, 3)), torch.randn(2, 3, 9, 7)
     x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     plain, keys = copy.deepcopy(model), [vars(module).keys() for module in copy.deepcopy(model)]

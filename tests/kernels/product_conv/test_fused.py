@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 
 import pytest
 import torch
@@ -50,6 +51,7 @@ def everywhere(monkeypatch):
     if not winograd.runs():
         pytest.skip("no AVX2, or no C++ compiler")
     monkeypatch.setattr(fused, "pays", lambda positions, weight, dtype, multiplied: dtype in TOLERANCE)
+    monkeypatch.setattr(fused, "may_pay", lambda *_: True)
     monkeypatch.setattr(fused, "LEAST", 0)
     monkeypatch.setattr(fused, "MOST", 1 << 20)
 
@@ -345,3 +347,18 @@ def test_accelerate_takes_large_weights_and_restores(monkeypatch):
     assert torch.equal(torch.load(file, weights_only=False)(x), y)
     restore(model)
     assert {type(module) for module in model} == {nn.Conv2d, nn.ReLU, nn.ConvTranspose2d}
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", [ProductConv2d, ProductConvTranspose2d])
+def test_a_layer_multiplies_where_the_function_does(kind, autocast, monkeypatch):
+    """It asks by sizes first."""
+    monkeypatch.undo()
+    function, found = product_conv_transposed if kind is ProductConvTranspose2d else product_conv, set()
+    for n, side in itertools.product((1, 3), (2, 4, 6, 9, 16)):
+        layer, x = kind(128, 192, 4, 2, 1, bias=False), torch.randn(n, 128, side, side)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            names = [y.grad_fn.name() for y in (layer(x), function(x, layer.weight, None, 2, 1))]
+        assert names[0] == names[1]
+        found.add(names[0])
+    assert len(found) == (1 if autocast and has_amx() else 2)

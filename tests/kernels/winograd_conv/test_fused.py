@@ -1,6 +1,7 @@
 """Winograd's convolution as a layer: against torch's, in values, gradients, layouts and all else that users see."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from lorbms_fast.kernels import (
     winograd_conv,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.cpp.vectors import has_amx
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.winograd_conv import fused, reference
@@ -49,6 +51,7 @@ def everywhere(monkeypatch):
         return dtype in TOLERANCE and taps[0] % 16 == taps[1] % 16 == 0 and y.numel() > y[1]
 
     monkeypatch.setattr(cpp, "pays", pays)
+    monkeypatch.setattr(fused, "may_pay", lambda *_: True)
     monkeypatch.setattr(fused, "MANY", 0)
 
 
@@ -418,3 +421,18 @@ def test_its_operations_are_counted(dimensions):
     with FlopCounterMode(display=False) as of_torchs:
         theirs(x)
     assert count(lambda: ours(x)).gflop == pytest.approx(of_torchs.get_total_flops() / 4e9)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_layer_runs_loops_where_the_function_does(autocast, monkeypatch):
+    """It asks by sizes first."""
+    monkeypatch.undo()
+    found, formats = set(), (torch.contiguous_format, torch.channels_last)
+    for channels, side, layout in itertools.product((16, 64, 128), (5, 16, 33), formats):
+        layer = WinogradConv2d(channels, channels, 3, padding=1)
+        x = torch.randn(2, channels, side, side).contiguous(memory_format=layout)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            names = [y.grad_fn.name() for y in (layer(x), winograd_conv(x, layer.weight, layer.bias, 1))]
+        assert names[0] == names[1] or x.numel() * channels < fused.MANY
+        found.add(names[0])
+    assert len(found) == (1 if autocast and has_amx() else 2)
