@@ -22,6 +22,8 @@ class Shards:
     files: list[NDArray[np.uint8]]
     ends: NDArray[np.int64]
     """Number of images up to the end of each file."""
+    opened: tuple[dict[Path, Shape], str] | None = None
+    """What `open` was given."""
 
     @classmethod
     def open(cls, shapes: dict[Path, Shape], again: str) -> "Shards":
@@ -29,7 +31,12 @@ class Shards:
         files = [_map(path, shape, again) for path, shape in shapes.items() if shape[0]]
         if not files:
             raise UserError(f"{next(iter(shapes), 'the store')} holds no images: {again}")
-        return cls(files, np.cumsum([len(file) for file in files]))
+        absolute = {path.resolve(): shape for path, shape in shapes.items()}
+        return cls(files, np.cumsum([len(file) for file in files]), (absolute, again))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Map the files in another process, too, where they lie at other addresses, instead of sending them."""
+        return (Shards.open, self.opened) if self.opened else (Shards, (self.files, self.ends))
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -47,12 +54,7 @@ class Shards:
         """
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
-        wanted: NDArray[Any] = np.asarray(rows)
-        if wanted.dtype == bool:
-            if wanted.shape != (len(self),):
-                raise IndexError(f"truth values of shape {wanted.shape} for {len(self)} images")
-            wanted = np.flatnonzero(wanted)
-        wanted = self._counted_from_0(wanted)
+        wanted = self._counted_from_0(np.asarray(rows))
         flat = wanted.ravel()
         if len(self.files) == 1:
             images = self.files[0][flat]
@@ -63,8 +65,8 @@ class Shards:
             images = np.concatenate([np.empty((0, *self.shape[2:]), np.uint8), *found])
         return np.asarray(images.reshape(*wanted.shape, *self.shape[1:]))
 
-    def addresses(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Memory addresses of some rows' images, of the rows' shape; valid as long as this object lives."""
+    def addresses(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Memory addresses of the images that `self[rows]` copies; valid as long as this object lives."""
         wanted = self._counted_from_0(rows)
         addresses: NDArray[np.int64] = self._first_images[np.searchsorted(self.ends, wanted, side="right")]
         return addresses + wanted * self.files[0][0].nbytes
@@ -75,7 +77,11 @@ class Shards:
         starts = self.ends - [len(file) for file in self.files]
         return np.array([file.ctypes.data for file in self.files]) - starts * self.files[0][0].nbytes
 
-    def _counted_from_0(self, rows: NDArray[np.integer]) -> NDArray[np.integer]:
+    def _counted_from_0(self, rows: NDArray[Any]) -> NDArray[np.integer]:
+        if rows.dtype == bool:
+            if rows.shape != (len(self),):
+                raise IndexError(f"truth values of shape {rows.shape} for {len(self)} images")
+            return np.flatnonzero(rows)
         if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} images")
         return rows % len(self)

@@ -64,8 +64,10 @@ class ImageStore:
         return len(self.images)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Open it there, in another process (a DataLoader's, say), instead of sending all images."""
-        return ImageStore.open, (self.path.resolve(),)
+        """Open it there, in another process (a DataLoader's, say), instead of sending all images; a part is sent."""
+        if not self.facts:
+            return ImageStore, (self.path, self.images, self.index, self.root, self.facts)
+        return _opened_again, (self.path.resolve(), self.digest)
 
     @property
     def ids(self) -> list[str]:
@@ -169,6 +171,13 @@ class ImageStore:
                 raise UserError(f"{self.root / str(place)} is another picture than the one {made}: prepare it again")
             images.append(squares.images)
         return np.concatenate(images)
+
+
+def _opened_again(path: Path, digest: str) -> ImageStore:
+    store = ImageStore.open(path)
+    if store.digest != digest:
+        raise UserError(f"{path} is another store than the one that was sent: it was prepared again; open it anew")
+    return store
 
 
 def checksum(path: Path) -> str:

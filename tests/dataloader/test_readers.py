@@ -104,14 +104,41 @@ def test_rows_as_numpy_has_them(shard_bytes, photographs, tmp_path):
     every, chosen = images[:], np.arange(len(images)) % 3 == 1
     for rows in (chosen, ~chosen & chosen, np.flatnonzero(chosen), -1, slice(2, None, 5), np.array([[3, -2], [0, 0]])):
         assert np.array_equal(images[rows], every[rows])
-    with pytest.raises(IndexError, match="truth values of shape"):
-        images[chosen[1:]]
+    assert np.array_equal(images.addresses(chosen), images.addresses(np.flatnonzero(chosen)))
+    for asked in (images.__getitem__, images.addresses):
+        with pytest.raises(IndexError, match="truth values of shape"):
+            asked(chosen[1:])
 
 
-def test_another_process_opens_a_store_that_it_is_sent(store):
-    sent = pickle.dumps(store)
+@pytest.mark.parametrize("kept", ["store", "images"])
+def test_another_process_opens_a_store_that_it_is_sent(kept, store):
+    store.images.addresses(np.array([3]))
+    sent = pickle.dumps(store if kept == "store" else store.images)
     assert len(sent) < store.images[0].nbytes
-    assert np.array_equal(pickle.loads(sent).images[3], store.images[3])
+    opened = pickle.loads(sent)
+    images = opened.images if kept == "store" else opened
+    assert np.array_equal(images[3], store.images[3])
+    (address,) = images.addresses(np.array([3]))
+    assert address == images.files[0][3].ctypes.data != store.images.files[0][3].ctypes.data
+
+
+def test_what_is_no_store_on_disk_is_sent_as_it_is(store):
+    part = pickle.loads(pickle.dumps(ImageStore(store.path, store.images, store.index.slice(2, 3), store.root, {})))
+    assert part.ids == store.ids[2:5]
+    images = Shards([np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)], np.array([2]))
+    images.addresses(np.array([0]))
+    there = pickle.loads(pickle.dumps(images))
+    assert np.array_equal(there[:], images[:])
+    assert there.addresses(np.array([0])) == there.files[0].ctypes.data
+
+
+def test_a_store_that_is_another_one_meanwhile_is_told(photographs, tmp_path):
+    prepare_store(tmp_path / "s", photographs, of_folder(photographs), Recipe())
+    sent = pickle.dumps(ImageStore.open(tmp_path / "s"))
+    shutil.rmtree(tmp_path / "s")
+    prepare_store(tmp_path / "s", photographs, of_folder(photographs), Recipe(versions=(2,)))
+    with pytest.raises(UserError, match="prepared again; open it anew"):
+        pickle.loads(sent)
 
 
 def test_no_shards_no_store():
