@@ -19,9 +19,16 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from lorbms_fast.kernels._common.dispatch import transformed
 from lorbms_fast.kernels.accelerate.report import Finding
+from lorbms_fast.kernels.accelerate.rules.devices import not_the_cpu
 from lorbms_fast.kernels.accelerate.swapping import become, restored
 from lorbms_fast.kernels.spectral_norm.fused import Vectors, divide, power_iteration
 
+FEW = 1 << 16
+"""Values of a weight, in the mean over a network, with fewer of which torch's own is quicker on a CPU.
+
+Forward and backward of convolutions of one position were 0.90 to 0.95 times as fast with 37,000, with 83,000 0.96 to
+1.01, with 147,000 1.00 to 1.07 and with 230,000 to 590,000 1.07 to 1.7 (one thread).
+"""
 _PREPARED = "_prepared_vectors"
 
 
@@ -58,21 +65,19 @@ def spectral_norms(model: nn.Module) -> Iterator[Finding]:
     """Swap all of a model's.
 
     >>> model = nn.Sequential(
-    ...     nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 4)), nn.utils.spectral_norm(nn.Conv2d(4, 1, 4))
+    ...     nn.utils.parametrizations.spectral_norm(nn.Conv2d(64, 128, 4)), nn.utils.spectral_norm(nn.Conv2d(128, 1, 4))
     ... )
     >>> [finding.what for finding in spectral_norms(model)]
     ['spectral norm of weight -> computed with 1 other', 'spectral norm of weight -> computed with 1 other']
     """
-    where = []
-    for name, module in model.named_modules():
-        for hook in module._forward_pre_hooks.values():
-            if type(hook) is SpectralNorm:
-                become(hook, JointSpectralNormHook)
-                where.append((name, hook.name))
-        if isinstance(module, ParametrizationList) and type(module[0]) is _SpectralNorm:
-            become(module[0], JointSpectralNorm)
-            owner, _, parameter = name.rpartition(".parametrizations.")
-            where.append((owner, parameter))
+    found = list(_found(model))
+    if found and not_the_cpu(model) is None and sum(values for *_, values in found) < FEW * len(found):
+        for name, parameter, *_ in found:
+            yield Finding(name, f"spectral norm of {parameter}", f"weights of fewer than {FEW} values, as a mean")
+        return
+    for _, _, norm, kind, _ in found:
+        become(norm, kind)
+    where = [(name, parameter) for name, parameter, *_ in found]
     if len(where) > 1:
         network = _smallest_with_all(model, [name for name, _ in where])
         network.register_forward_pre_hook(prepare, prepend=True)
@@ -80,6 +85,18 @@ def spectral_norms(model: nn.Module) -> Iterator[Finding]:
     others = f"{len(where) - 1} other{'s' if len(where) != 2 else ''}"
     for name, parameter in where:
         yield Finding(name, f"spectral norm of {parameter} -> computed with {others}")
+
+
+def _found(model: nn.Module) -> Iterator[tuple[str, str, Any, type, int]]:
+    """All of torch's: names of layer and parameter, the norm, the class it is to have, how many values it divides."""
+    for name, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if type(hook) is SpectralNorm:
+                weight = getattr(module, f"{hook.name}_orig")
+                yield name, hook.name, hook, JointSpectralNormHook, weight.numel()
+        if isinstance(module, ParametrizationList) and type(module[0]) is _SpectralNorm:
+            owner, _, parameter = name.rpartition(".parametrizations.")
+            yield owner, parameter, module[0], JointSpectralNorm, module.original.numel()
 
 
 def forget(module: nn.Module) -> None:

@@ -1462,3 +1462,14 @@ def test_what_was_parametrized_since_stays_so():
     restore(model)
     assert not isinstance(model[0], InstanceNorm2d)
     torch.testing.assert_close(model(x), expected)
+
+
+def test_spectral_norms_of_small_weights_stay(monkeypatch):
+    """On a CPU, where torch's own are quicker."""
+    monkeypatch.undo()
+    small = nn.Sequential(nn.utils.spectral_norm(nn.Linear(8, 8)), parametrizations.spectral_norm(nn.Linear(8, 8)))
+    large = nn.Sequential(nn.utils.spectral_norm(nn.Linear(8, 8)), parametrizations.spectral_norm(nn.Linear(512, 512)))
+    assert [(found.where, "fewer" in str(found.why_not)) for found in accelerate(small)] == [("0", True), ("1", True)]
+    assert [found.why_not for found in accelerate(large)] == [None, None]
+    assert not small._forward_pre_hooks
+    assert large._forward_pre_hooks
