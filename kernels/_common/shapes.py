@@ -4,15 +4,23 @@ Torch's own operations refuse what they are given; a kernel or a loop is told si
 read ranks and sizes that have to agree, and no other, so that a compiled graph stays good for any batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def traced(form: str) -> bool:
-    """Say whether torch.jit.trace records, where all is `reference`; it warns of sizes that are compared."""
-    return form == "reference" and torch.jit.is_tracing()  # type: ignore[attr-defined]
+def unless_traced(check: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a check: torch.jit.trace, which warns of sizes that are compared, records without it."""
+
+    @wraps(check)
+    def checked(*args: Any) -> None:
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined]
+            check(*args)
+
+    return checked
 
 
 def misfit(name: str, tensor: Tensor, expected: str) -> ValueError:
@@ -20,16 +28,25 @@ def misfit(name: str, tensor: Tensor, expected: str) -> ValueError:
     return ValueError(f"{name} has the shape {tuple(tensor.shape)}: expected {expected}")
 
 
+@unless_traced
 def check(name: str, tensor: Tensor, *expected: int) -> None:
     """Raise ValueError unless a tensor has this shape."""
     if tensor.shape != expected:
         raise misfit(name, tensor, str(tuple(map(int, expected))))
 
 
+@unless_traced
 def check_maps(x: Tensor, channels: int) -> None:
     """Raise ValueError unless x is (N, channels, H, W)."""
     if x.dim() != 4 or x.shape[1] != channels:
         raise misfit("x", x, f"(N, {channels}, H, W)")
+
+
+@unless_traced
+def check_squares(x: Tensor) -> None:
+    """Raise ValueError unless x is (N, C, H, W) with a square of 2x2."""
+    if x.dim() != 4 or x.shape[2] < 2 or x.shape[3] < 2:
+        raise misfit("x", x, "(N, C, H, W), H and W 2 at least")
 
 
 def check_positions(x: Tensor, weight: Tensor) -> None:
@@ -42,7 +59,7 @@ def check_positions(x: Tensor, weight: Tensor) -> None:
 def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
     """Raise ValueError unless a tensor lies where x does."""
     if tensor.device != x.device:
-        raise ValueError(f"{name} is on {tensor.device}: expected {x.device}, where x is")
+        raise ValueError(f"{name}: on {tensor.device}, expected {x.device}, where x is")
 
 
 def check_dtype(name: str, tensor: Tensor, *expected: torch.dtype) -> None:
@@ -57,6 +74,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} is of {tensor.dtype}: expected floating-point numbers")
 
 
+@unless_traced
 def check_of_maps(x: Tensor, names: Sequence[str], *vectors: Tensor | None) -> None:
     """Raise ValueError unless vectors, where there are any, have one value for each of x's maps."""
     channels = x.shape[1]
@@ -67,7 +85,17 @@ def check_of_maps(x: Tensor, names: Sequence[str], *vectors: Tensor | None) -> N
             raise misfit(name, vector, f"({channels},), by x of {tuple(x.shape)}")
 
 
+@unless_traced
 def check_taps(weight: Tensor, channels: int, *taps: int) -> None:
     """Raise ValueError unless a weight is (O, channels, *taps)."""
     if weight.shape[1:] != (channels, *taps):
         raise misfit("weight", weight, f"(O, {', '.join(map(str, (channels, *taps)))})")
+
+
+def of_each(name: str, value: int | tuple[int, ...], dimensions: int) -> tuple[int, ...]:
+    """Give a number for each dimension of positions, for one or as many; ValueError for anything else."""
+    if isinstance(value, int):
+        return (value,) * dimensions
+    if isinstance(value, str) or len(value) != dimensions:
+        raise ValueError(f"{name} {value!r}: expected a number, or one for each of {dimensions} dimensions")
+    return tuple(value)

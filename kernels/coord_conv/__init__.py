@@ -11,7 +11,7 @@ from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check_taps, misfit, traced
+from lorbms_fast.kernels._common.shapes import check_taps, misfit, unless_traced
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.coord_conv import reference
 
@@ -36,15 +36,15 @@ def coord_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, impl: Im
     if x.dim() != 4:
         raise misfit("x", x, "(N, C, H, W)")
     form, k = select_impl(impl, x), weight.shape[-1]
-    if not traced(form):
-        check_taps(weight, x.shape[1] + 2, k, k)
-        _refuse_even(k)
+    check_taps(weight, x.shape[1] + 2, k, k)
+    _refuse_even(k)
     if form == "triton":
         appended = triton_ops.append_coordinates(x, compute_dtype(x))
         return F.conv2d(appended, weight, bias, padding=k // 2)
     return reference.coord_conv2d(x, weight, bias)
 
 
+@unless_traced
 def _refuse_even(kernel_size: int) -> None:
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size {kernel_size} is even: height and width could not stay as they are")

@@ -17,7 +17,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
-from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit, traced
+from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit, unless_traced
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -70,9 +70,10 @@ class PackedLayers(NamedTuple):
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError unless the layers can read x."""
-        if not traced(self.form):
-            check_maps(x, self.in_channels)
+        check_maps(x, self.in_channels)
         check_device("weights", self.first, x)
+        for bias in (self.biases,) if isinstance(self.biases, Tensor) else self.biases:
+            check_device("biases", bias, x)
 
     def signature(self) -> tuple[Any, ...]:
         """Describe the layers, whichever form reads them."""
@@ -124,9 +125,8 @@ def pack_layers(
         raise ValueError(f"blocks have {layers} weights and biases: expected one layer at least, and a bias for each")
     first = blocks[0][0][0]
     dtype, form = dtype or compute_dtype(first), select_impl(impl, first)
-    if not traced(form):
-        for of_block in blocks:
-            _refuse_other_shapes(*of_block)
+    for of_block in blocks:
+        _refuse_other_shapes(*of_block)
     asked = None if impl == "auto" else impl
     weights: Sequence[Any] = [Ws for Ws, _ in blocks]
     biases: Sequence[Any] = [bs for _, bs in blocks]
@@ -140,6 +140,7 @@ def pack_layers(
     ]
 
 
+@unless_traced
 def _refuse_other_shapes(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
     """Raise ValueError unless the shapes are those of one block: loops go by the first weight's."""
     growth, channels, *kernel = weights[0].shape
@@ -364,7 +365,8 @@ def _refuse_options(conv: nn.Module, kernel_size: int) -> None:
     }  # fmt: skip
     for option, values in honored.items():
         if (value := getattr(conv, option, values[0])) not in values:
-            raise ValueError(f"conv makes {conv}: {option} {value!r}, a dense block honors {values[0]!r} alone")
+            known = " or ".join(map(repr, dict.fromkeys(values)))
+            raise ValueError(f"conv makes {conv}: {option} {value!r}, a dense block honors {known} alone")
 
 
 def _checked(activation: ActivationName) -> ActivationName:

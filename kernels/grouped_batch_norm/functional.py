@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check_of_maps, misfit
+from lorbms_fast.kernels._common.shapes import check_of_maps, misfit, unless_traced
 from lorbms_fast.kernels.grouped_batch_norm import fused, reference
 
 if TRITON:
@@ -54,11 +54,17 @@ def _normalized(
     if x.dim() != 4:
         raise misfit("x", x, "(groups * N, C, H, W)")
     check_of_maps(x, ("gamma", "beta"), gamma, beta)
-    if groups < 1 or x.shape[0] % groups:
-        raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")
+    check_groups(x, groups)
     form = select_impl(impl, x)
     if form == "triton":
         return normalize(x, gamma, beta, groups, eps, relu_before, "identity", 0.0)
     x = torch.relu(x) if relu_before else x
     y, means, variances = (reference if form == "reference" else fused).grouped_batch_norm(x, gamma, beta, groups, eps)
     return y, means.detach(), variances.detach()
+
+
+@unless_traced
+def check_groups(x: Tensor, groups: int) -> None:
+    """Raise ValueError unless the batch divides into groups."""
+    if groups < 1 or x.shape[0] % groups:
+        raise ValueError(f"a batch of {x.shape[0]} does not divide into {groups} groups")

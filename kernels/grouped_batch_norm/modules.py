@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels.grouped_batch_norm.functional import grouped_batch_norm, relu_grouped_batch_norm
+from lorbms_fast.kernels._common.shapes import unless_traced
+from lorbms_fast.kernels.grouped_batch_norm.functional import check_groups, grouped_batch_norm, relu_grouped_batch_norm
 from lorbms_fast.kernels.grouped_batch_norm.synchronized import Gather, synchronized_batch_norm
 
 
@@ -55,13 +56,13 @@ class GroupedBatchNorm2d(nn.Module):
         x = input
         if x.dim() != 4:
             raise ValueError(f"expected 4D input (got {x.dim()}D input)")
-        if groups < 1:
-            raise ValueError(f"{groups} groups: expected one at least")
-        if not self.training or not x.shape[0]:  # no samples have no statistics
+        check_groups(x, groups)
+        recorded = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not self.training or not (recorded or x.shape[0]):  # no samples have no statistics
             x = torch.relu(x) if self.relu_first else x
             return F.batch_norm(x, self.running_mean, self.running_var, self.gamma, self.beta, eps=self.eps)
-        if self.gather is None and x.shape[2] * x.shape[3] == 1 and x.shape[0] == groups:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
+        if self.gather is None:
+            _refuse_one_value(x, groups)
         y, *statistics = self._normalized(x, groups)
         own = Statistics(self, *statistics)
         if found is None:
@@ -84,6 +85,12 @@ class GroupedBatchNorm2d(nn.Module):
         return y, mean[None], var[None] * ((n - 1) / n)
 
 
+@unless_traced
+def _refuse_one_value(x: Tensor, groups: int) -> None:
+    if x.shape[2] * x.shape[3] == 1 and x.shape[0] == groups:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
+
+
 class Statistics(NamedTuple):
     """Means and variances that a layer has found, both (groups, C)."""
 
@@ -97,7 +104,7 @@ def follow(found: Sequence[Statistics]) -> None:
     """Move the running averages of layers of one decay towards what they found, if the layers are being trained."""
     if found and found[0].layer.gamma.requires_grad:
         averages = [average for one in found for average in (one.layer.running_mean, one.layer.running_var)]
-        values = [of_kind for one in found for of_kind in (one.means, one.variances)]
+        values = [of_kind.unbind() for one in found for of_kind in (one.means, one.variances)]
         for of_group in zip(*values, strict=True):
             targets = [value.to(average.dtype) for value, average in zip(of_group, averages, strict=True)]
             torch._foreach_lerp_(averages, targets, 1 - found[0].layer.decay)

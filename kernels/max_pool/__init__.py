@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import misfit
+from lorbms_fast.kernels._common.shapes import check_squares
 from lorbms_fast.kernels.max_pool import fused, reference
 
 if TRITON:
@@ -31,8 +31,7 @@ def max_pool2x2(x: Tensor, impl: Impl | None = None) -> Tensor:
     Raises:
         ValueError: x has other dimensions, or less than a square; or there is no such form.
     """
-    if x.dim() != 4 or x.shape[2] < 2 or x.shape[3] < 2:
-        raise misfit("x", x, "(N, C, H, W), H and W 2 at least")
+    check_squares(x)
     form = select_impl(impl, x)
     if form == "triton":
         return triton_ops.max_pool2x2(x)

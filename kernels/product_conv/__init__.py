@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels._common.shapes import check_positions
+from lorbms_fast.kernels._common.shapes import check_positions, of_each
 from lorbms_fast.kernels.product_conv import fused, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
 
@@ -74,15 +74,6 @@ def product_conv_transposed(
     sizes = (of_each(name, value, x.dim() - 2) for name, value in named.items())
     form = reference if select_impl(impl, x) == "reference" else fused
     return form.product_conv_transposed(x, weight, bias, *sizes)
-
-
-def of_each(name: str, value: int | Sizes, dimensions: int) -> Sizes:
-    """Give a number for each dimension of positions, for one or as many; ValueError for anything else."""
-    if isinstance(value, int):
-        return (value,) * dimensions
-    if isinstance(value, str) or len(value) != dimensions:
-        raise ValueError(f"{name} {value!r}: expected a number, or one for each of {dimensions} dimensions")
-    return tuple(value)
 
 
 class _ProductConv(_ConvNd):

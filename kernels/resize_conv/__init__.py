@@ -16,7 +16,7 @@ from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_imp
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
-from lorbms_fast.kernels._common.shapes import check_floating, check_maps, misfit, traced
+from lorbms_fast.kernels._common.shapes import check_floating, check_maps, misfit, unless_traced
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.resize_conv import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
@@ -83,9 +83,8 @@ def fold_taps(
     if not weights:
         raise ValueError("weights are none: expected one at least")
     dtype, form = dtype or compute_dtype(weights[0]), select_impl(impl, weights[0], prepares="resize_conv")
-    if not traced(form):
-        for weight in weights:
-            _check_weight(weight)
+    for weight in weights:
+        _check_weight(weight)
     asked = None if impl == "auto" else impl
     if form == "triton":
         taps = triton_ops.fold(weights[0], list(weights[1:]), dtype)
@@ -113,14 +112,10 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     """
     refuse_integers(x)
     if isinstance(weight, Tensor):
-        form = select_impl(impl, x)
-        if not traced(form):
-            _check_weight(weight)
-            check_maps(x, weight.shape[1])
-        (weight,) = fold_taps([weight], compute_dtype(x), form)
-    else:
-        check_maps(x, weight.channels()[1])
-        weight = weight if impl in (None, "auto") else weight.in_form(select_impl(impl, x))
+        (weight,) = fold_taps([weight], compute_dtype(x), select_impl(impl, x))
+    elif impl not in (None, "auto"):
+        weight = weight.in_form(select_impl(impl, x))
+    check_maps(x, weight.channels()[1])
     taps, form, _ = weight
     if form == "reference":
         return reference.resize_conv(x, taps)
@@ -130,6 +125,7 @@ def resize_conv(x: Tensor, weight: Tensor | FoldedTaps, impl: Impl | None = None
     return fused.resize_conv(x.to(taps.dtype), taps)
 
 
+@unless_traced
 def _check_weight(weight: Tensor) -> None:
     if weight.dim() != 4 or weight.shape[2:] != (3, 3):
         raise misfit("weight", weight, "(O, C, 3, 3)")

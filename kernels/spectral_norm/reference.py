@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.shapes import check_floating, misfit
+from lorbms_fast.kernels._common.shapes import check_floating, misfit, unless_traced
 
 
 def power_step(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +58,7 @@ def spectral_norm_through(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return _divide(weight, *power_step(weight, u))
 
 
+@unless_traced
 def check_vector(weight: Tensor, u: Tensor) -> None:
     """Raise ValueError unless u belongs to the weight."""
     if weight.dim() < 2:

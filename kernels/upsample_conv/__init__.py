@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels._common.shapes import check_taps, misfit, traced
+from lorbms_fast.kernels._common.shapes import check_taps, misfit
 from lorbms_fast.kernels.upsample_conv import fused, reference
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -34,8 +34,7 @@ def upsample_conv(
     if x.dim() != 4:
         raise misfit("x", x, "(N, C, H, W)")
     form = select_impl(impl, x)
-    if not traced(form):
-        check_taps(weight, x.shape[1], 3, 3)
+    check_taps(weight, x.shape[1], 3, 3)
     return (reference if form == "reference" else fused).upsample_conv(x, weight, bias, padding_mode)
 
 

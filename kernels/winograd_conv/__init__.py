@@ -9,8 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels._common.shapes import check_positions
-from lorbms_fast.kernels.product_conv import of_each
+from lorbms_fast.kernels._common.shapes import check_positions, of_each
 from lorbms_fast.kernels.winograd_conv import fused, reference
 
 

@@ -180,7 +180,7 @@ def outcome(name: str, form: str, arguments: dict[str, Tensor]) -> str:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_every_form_refuses_alike_what_does_not_fit(name):
-    assert outcome(name, "reference", tensors(name)) == "a number"
+    assert {outcome(name, form, tensors(name)) for form in FORMS} == {"a number"}
     wrong = []
     for what, arguments in misfits(name):
         found = {form: outcome(name, form, {k: t.clone() for k, t in arguments.items()}) for form in FORMS}
@@ -190,12 +190,22 @@ def test_every_form_refuses_alike_what_does_not_fit(name):
     assert not wrong
 
 
+@pytest.mark.parametrize("impl", ["reference", "fused"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_biases_elsewhere_are_refused(at, impl):
+    fitting = tensors("dense_block")
+    fitting["bc"[at]] = fitting["bc"[at]].to("meta")
+    with pytest.raises((ValueError, RuntimeError), match="expected"):
+        CALLS["dense_block"].function(impl, *fitting.values())
+
+
 LAYERS_OF = {
     "BatchNormAct2d": (lambda: kernels.BatchNormAct2d(16), "NCHW"),
     "CoordConv2d": (lambda: kernels.CoordConv2d(16, 8), "NCHW"),
     "DenseBlock": (lambda: kernels.DenseBlock(16, 2, 16), "NCHW"),
     "DenseNetBlock": (lambda: kernels.DenseNetBlock(2, 16, 1, 16), "NCHW"),
     "GroupedBatchNorm2d": (lambda: kernels.GroupedBatchNorm2d(16), "NCHW"),
+    "GroupedBatchNorm2d, rectified": (lambda: kernels.GroupedBatchNorm2d(16, relu_first=True), "NCHW"),
     "InstanceNorm2d": (lambda: kernels.InstanceNorm2d(16, affine=True), "NCHW"),
     "InstanceNormAct2d": (lambda: kernels.InstanceNormAct2d(16, affine=True), "NCHW"),
     "InstanceNormAct": (lambda: kernels.InstanceNormAct(16, affine=True), "NCHW"),
@@ -220,7 +230,10 @@ def test_every_form_of_a_layer_refuses_maps_that_do_not_fit(name):
                 layer(x)
 
 
-@pytest.mark.parametrize("name", ["CoordConv2d", "DenseBlock", "ResizeConv2d", "UpsampleConv2d"])
+@pytest.mark.parametrize(
+    "name",
+    ["CoordConv2d", "DenseBlock", "GroupedBatchNorm2d, rectified", "ResizeConv2d", "SpectralConv2d", "UpsampleConv2d"],
+)
 def test_tracing_warns_of_no_size_that_is_compared(name):
     x = torch.randn(2, 16, 4, 4)
     layer = LAYERS_OF[name][0]()

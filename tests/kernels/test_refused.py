@@ -40,7 +40,7 @@ REFUSED = {
     "coordinates of an even kernel": (lambda: CoordConv2d(8, 4, 4), "kernel_size 4"),
     "coordinates by an even weight": (lambda: coord_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 3, 2, 2)), "even"),
     "a dilated layer": (lambda: block(padding=2, dilation=2), r"dilation \(2, 2\)"),
-    "more padding": (lambda: block(padding=2), r"padding \(2, 2\)"),
+    "more padding": (lambda: block(padding=2), r"padding \(2, 2\), .* \(0, 0\) or \(1, 1\) or 'same' alone"),
     "other edges": (lambda: block(padding=1, padding_mode="reflect"), "padding_mode 'reflect'"),
     "a strided layer": (lambda: block(stride=2), r"stride \(2, 2\)"),
     "a layer in groups": (lambda: block(groups=2), "groups 2"),

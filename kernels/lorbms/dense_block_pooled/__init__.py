@@ -25,10 +25,10 @@ def dense_block_pooled(
 
     Returns (N, O, H // 2, W // 2). Differentiable once. Raises ValueError if a shape does not fit.
     """
-    refuse_integers(x)
-    layers.check(x)
-    check_pooled(x, weight, bias, layers.maps)
     if layers.form == "fused" and not is_watched():  # who watches, means to choose for each of the two
+        refuse_integers(x)
+        layers.check(x)
+        check_pooled(x, weight, bias, layers.maps)
         return fused.dense_block_pooled(x, layers.weights, layers.biases, activation, eps, weight, bias)
     impl = "reference" if layers.form == "reference" else layers.asked
     return pooled_conv2d(dense_block_activated(x, layers, activation=activation, eps=eps), weight, bias, impl)

@@ -5,7 +5,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check, check_device, check_floating, check_taps, misfit
+from lorbms_fast.kernels._common.shapes import check, check_device, check_floating, check_squares, check_taps
 from lorbms_fast.kernels.lorbms.pooled_conv import fused, reference
 
 if TRITON:
@@ -33,8 +33,7 @@ def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = N
 
 def check_pooled(x: Tensor, weight: Tensor, bias: Tensor, more: int = 0) -> None:
     """Raise ValueError unless x can be pooled, and weight and bias are a convolution's of its maps and `more`."""
-    if x.dim() != 4 or x.shape[2] < 2 or x.shape[3] < 2:
-        raise misfit("x", x, "(N, C, H, W), H and W 2 at least")
+    check_squares(x)
     check_taps(weight, x.shape[1] + more, 1, 1)
     check("bias", bias, weight.shape[0])
     for name, tensor in (("weight", weight), ("bias", bias)):
