@@ -50,8 +50,9 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     slope) makes both what they were. Call `accelerate` again once that is done.
 
     What is known is how the model is now: before you change its forward, a flag that decides what a forward reads, or
-    the order of a sequence (`insert`, `del`), and before what goes by exact types (torch.ao's
-    quantization, captum's DeepLift, most counts of operations), call `restore`, and `accelerate` after it.
+    the order of a sequence (`insert`, `del`), before you set an attribute that a forward asks for (`hasattr`), and
+    before what goes by exact types (torch.ao's quantization, captum's DeepLift, most counts of operations), call
+    `restore`, and `accelerate` after it.
 
     Args:
         model: any; changed in place.

@@ -5,7 +5,8 @@ arguments and without. Nothing goes straight from one side of a `no_grad`'s or a
 Where that fails (control flow that depends on values), the forward's source must show that it does nothing with its
 children but call them, and no attribute may lead to modules by another way (`source`). What cannot be shown is
 `opaque`: nothing below it is known. Of a module that others outside of the model have as well, as those have whose
-classes share a default argument, nobody knows what comes before and after it there.
+classes share a default argument, nobody knows what comes before and after it there; they are found among the objects
+that Python may collect, which those that `gc.freeze` put aside are not.
 """
 
 import copy
@@ -15,8 +16,9 @@ import io
 import logging
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +29,22 @@ from lorbms_fast.kernels.accelerate.source import OF_TORCH, calls_as_torch, held
 from lorbms_fast.kernels.accelerate.swapping import Passed
 
 _MODES = "modes"
-_HOOKS = OF_TORCH - {"_parameters", "_buffers", "_modules"}
-_traced: dict[tuple[nn.Module, bool], tuple[list[type], list[fx.Graph]]] | None = None
-"""Modules and what they are followed for, their classes and what was found, inside `traced_once`."""
-_elsewhere: set[nn.Module] | None = None
-"""Modules that others outside of the model have as well, inside `traced_once`."""
+_LEFT_ALONE = OF_TORCH - {"_parameters", "_buffers", "_modules"}
+"""Attributes of torch's that a forward does not change."""
+
+
+@dataclass
+class _Known:
+    """What is known of a model inside `traced_once`."""
+
+    model: nn.Module
+    elsewhere: set[nn.Module]
+    """Modules that others outside of the model have as well."""
+    traced: dict[tuple[nn.Module, bool], tuple[list[type], list[fx.Graph]]] = field(default_factory=dict)
+    """Modules and what they are followed for, their classes and what was found."""
+
+
+_known: ContextVar[_Known | None] = ContextVar("_known", default=None)
 
 
 @dataclass
@@ -62,8 +75,8 @@ class _ChildrenAreLeaves(fx.Tracer):
 
 def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     """Find how each module of a model is used."""
-    found = {module: Uses() for module in model.modules()}
-    for module in _also_elsewhere(found) if _elsewhere is None else _elsewhere:
+    found, known = {module: Uses() for module in model.modules()}, _known.get()
+    for module in known.elsewhere if known is not None and known.model is model else _also_elsewhere(model):
         found[module] = Uses({None}, {None}, elsewhere=True)
     for name, module in model.named_modules():
         children = [*_called(module)]
@@ -86,21 +99,23 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
     return found
 
 
-def _also_elsewhere(modules: Mapping[nn.Module, object]) -> set[nn.Module]:
-    """Find the modules that are children of one which is not among them."""
-    found = _children_of_others(modules)
+def _also_elsewhere(model: nn.Module) -> set[nn.Module]:
+    """Find the modules inside of a model that are children of one which is not there."""
+    found = _children_of_others(model)
     if found:  # by one that is dead and waits to be collected, perhaps
         gc.collect()
-        found = _children_of_others(modules)
+        found = _children_of_others(model)
     return found
 
 
-def _children_of_others(modules: Mapping[nn.Module, object]) -> set[nn.Module]:
+def _children_of_others(model: nn.Module) -> set[nn.Module]:
+    modules = {id(module): module for module in model.modules()}  # somebody else's may not be hashable
+    inside = {id(module._modules) for module in modules.values()}  # `copy.copy` of a module has the same
     # Nobody's `__class__` is asked for: objects that are made when first used would be.
-    everywhere = [module for module in gc.get_objects() if issubclass(type(module), nn.Module)]
-    inside = {id(module._modules) for module in modules}  # `copy.copy` of a module has the same
-    children = (vars(module).get("_modules", {}) for module in everywhere if module not in modules)
-    return {child for of in children if id(of) not in inside for child in of.values() if child in modules}
+    others = (m for m in gc.get_objects() if issubclass(type(m), nn.Module) and id(m) not in modules)
+    children = (vars(module).get("_modules", {}) for module in others)
+    found = {id(child) for of in children if id(of) not in inside for child in of.values()}
+    return {modules[child] for child in found & modules.keys() - {id(model)}}  # of a part its model is no other
 
 
 def _called(module: nn.Module) -> Iterator[nn.Module]:
@@ -175,26 +190,25 @@ def graphs_of(module: nn.Module, nothing_else: bool = False) -> list[fx.Graph]:
 
     `nothing_else`: also if it leaves something in the module, which another one in its place would not.
     """
-    if _traced is None:
+    known = _known.get()
+    if known is None:
         return _graphs_of(module, nothing_else)
     kinds = [type(below) for below in module.modules()]
-    before, graphs = _traced.get((module, nothing_else), (None, []))
+    before, graphs = known.traced.get((module, nothing_else), (None, []))
     if before != kinds:
         graphs = _graphs_of(module, nothing_else)
-        _traced[module, nothing_else] = kinds, graphs
+        known.traced[module, nothing_else] = kinds, graphs
     return graphs
 
 
 @contextmanager
 def traced_once(model: nn.Module) -> Iterator[None]:
     """Trace a module once inside, as long as it and all below it keep their classes, all that may change there."""
-    global _traced, _elsewhere
-    outer = _traced, _elsewhere
-    _traced, _elsewhere = {}, _also_elsewhere(dict.fromkeys(model.modules()))
+    token = _known.set(_Known(model, _also_elsewhere(model)))
     try:
         yield
     finally:
-        _traced, _elsewhere = outer
+        _known.reset(token)
 
 
 def _graphs_of(module: nn.Module, nothing_else: bool) -> list[fx.Graph]:
@@ -226,7 +240,7 @@ def _quietly() -> Iterator[None]:
     disabled, nowhere = logging.root.manager.disable, io.StringIO()
     logging.disable()
     try:
-        with warnings.catch_warnings(action="ignore"), redirect_stdout(nowhere), redirect_stderr(nowhere):
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(nowhere):
             yield
     finally:
         logging.disable(disabled)
@@ -249,7 +263,7 @@ def _as_they_were(module: nn.Module) -> Iterator[None]:
 
 def _collections(own: dict[str, Any]) -> Iterator[Any]:
     """Lists and the like in a module's attributes; of torch's own, those of parameters, buffers and children."""
-    return (own[name] for name in own.keys() - _HOOKS if type(own[name]) in (list, dict, set))
+    return (own[name] for name in own.keys() - _LEFT_ALONE if type(own[name]) in (list, dict, set))
 
 
 def _same(found: Any, content: Any) -> bool:

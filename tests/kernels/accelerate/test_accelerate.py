@@ -35,6 +35,7 @@ from lorbms_fast.kernels.accelerate import source
 from lorbms_fast.kernels.accelerate.rules import spectral_norm as rule_of_spectral_norms
 from lorbms_fast.kernels.accelerate.source import asks_for_types
 from lorbms_fast.kernels.accelerate.swapping import Passed, kind_of
+from lorbms_fast.kernels.accelerate.uses import traced_once, uses
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
 from lorbms_fast.kernels.winograd_conv import fused as winograd_conv
@@ -1438,6 +1439,33 @@ def test_what_another_model_has_too_does_its_work_there(later, frozen):
     other.append(other)  # dead, and not collected
     del other
     assert {"0.activation", "0.pad"} < {finding.where for finding in accelerate(one).swapped}
+
+
+def test_what_others_have_is_looked_for_in_each_model_by_itself(frozen):
+    model, other = nn.Sequential(_Residual(True)), nn.Sequential(_Residual(False))
+    with traced_once(nn.Sequential(nn.ReLU())):
+        found = uses(model)
+    assert {*found} == {*model.modules()}
+    assert {module for module in found if found[module].elsewhere} == {other[0].activation, other[0].pad}
+
+
+class _Unhashable(nn.Module):
+    __hash__ = None
+
+    def __eq__(self, other):
+        return True
+
+
+def test_modules_of_others_need_no_hash(frozen):
+    others = _Unhashable()
+    assert accelerate(nn.Sequential(nn.InstanceNorm2d(8), nn.ReLU())).swapped
+    del others
+
+
+def test_of_a_part_its_model_is_no_other(monkeypatch, frozen):
+    model = nn.Sequential(nn.Sequential(nn.InstanceNorm2d(8), nn.ReLU()))
+    monkeypatch.setattr(gc, "collect", None)
+    assert accelerate(model[0]).swapped
 
 
 def test_restoring_a_part_restores_its_partners():
