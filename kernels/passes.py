@@ -17,8 +17,8 @@ from lorbms_fast.kernels.spectral_norm.modules import normalized_weights, spectr
 
 Pass = Callable[..., Tensor]
 """A network as a function of its inputs, to be called once; `passes` makes several that share packed parameters."""
-_constant: dict[nn.Module, tuple[list[int], "_Shared | None"] | None] = {}
-"""What was made of networks whose parameters stay as they are; nothing yet, or versions and what passes share."""
+_constant: dict[nn.Module, tuple[dict[Tensor, int], "_Shared | None"] | None] = {}
+"""What was made of networks whose parameters stay as they are; nothing yet, or their versions and what is shared."""
 
 
 def passes(network: nn.Module, count: int) -> list[Pass]:
@@ -26,7 +26,7 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
 
     That is packed weights of this package's layers, spectrally normalized ones, and what torch's convolutions and
     linear layers read, in the dtype that autocast computes products in. It is made now, once for all passes, and its
-    gradients are added up once. So a pass is good until a parameter changes.
+    gradients are added up once. So a pass is good until a parameter changes, or another one is in its place.
 
     >>> from lorbms_fast.kernels import DenseBlock
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), DenseBlock(8, num_layers=3, growth_rate=4))
@@ -42,17 +42,16 @@ def passes(network: nn.Module, count: int) -> list[Pass]:
         raise TypeError(f"passes are of an nn.Module, not of a {type(network).__name__}: call it as it is")
     if count < 0:
         raise ValueError(f"{count} passes: 0 at least")
-    known, shared = _constant.get(network) or ([], None)
-    read = [*network.parameters(), *(layer.u for layer in spectral_layers(network))]
-    versions = _versions(read)
-    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in read)
+    known, shared = _constant.get(network) or ({}, None)
+    versions = _versions(network)
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in versions)
     if known != versions or trained:
         shared = _shared(network, shared if known == versions else None)
     if network in _constant and not trained:
         _constant[network] = versions, shared
     if shared is None:
         return [network] * count
-    return [partial(_pass, network, read, versions, of_pass) for of_pass in fan_out(shared, count)]
+    return [partial(_pass, network, versions, of_pass) for of_pass in fan_out(shared, count)]
 
 
 @contextmanager
@@ -133,8 +132,8 @@ def _kinds(layers: Sequence[Packing]) -> list[list[Packing]]:
     return list(kinds.values())
 
 
-def _pass(network: nn.Module, read: list[Tensor], versions: list[int], shared: _Shared, *inputs: Tensor) -> Tensor:
-    if _versions(read) != versions:
+def _pass(network: nn.Module, versions: dict[Tensor, int], shared: _Shared, *inputs: Tensor) -> Tensor:
+    if _versions(network) != versions:
         raise RuntimeError(f"{type(network).__name__}'s parameters have changed since its weights were packed")
     with _set("packed", shared.packed), _set("W_bar", shared.W_bar):
         y: Tensor = functional_call(network, shared.parameters, inputs, tie_weights=False)  # each name has its tensor
@@ -153,6 +152,7 @@ def _set(attribute: str, values: Mapping[nn.Module, Any]) -> Iterator[None]:
             del vars(layer)[attribute]
 
 
-def _versions(tensors: list[Tensor]) -> list[int]:
-    """Count how often each was changed in place."""
-    return [tensor._version for tensor in tensors]
+def _versions(network: nn.Module) -> dict[Tensor, int]:
+    """List what passes read of a network, and count how often each was changed in place."""
+    read = [*network.parameters(), *(layer.u for layer in spectral_layers(network))]
+    return {tensor: tensor._version for tensor in read}

@@ -67,6 +67,17 @@ def test_what_parameters_decide_is_made_once_for_all_passes(monkeypatch):
     assert all(getattr(layer, "packed", None) is None for layer in model)  # outside of a pass a layer packs by itself
 
 
+def test_another_parameter_in_its_place_is_noticed():
+    model, x = network().requires_grad_(False), torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    with constant(model):
+        run, again = passes(model, 2)
+        y = run(x)
+        model[0].weight = nn.Parameter(2 * model[0].weight, requires_grad=False)
+        with pytest.raises(RuntimeError, match="parameters have changed"):
+            again(x)
+        assert not torch.equal(passes(model, 1)[0](x), y)
+
+
 def test_what_constant_parameters_decide_is_made_once_for_a_block(monkeypatch):
     made, x = [], torch.randn(1, 3, 6, 6, dtype=torch.float64)
     real = modules.spectral_norm_all
