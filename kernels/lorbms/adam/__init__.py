@@ -31,7 +31,7 @@ def step_size(
     definition is the fused form.
 
     Returns `factor lr sqrt(1 - beta2^t) / (1 - beta1^t)`, a scalar: float32 from Triton, else float64. Where no step
-    was ever taken it is not finite. Raises ValueError if a shape does not fit.
+    was ever taken it is not finite. Raises ValueError if a shape or dtype does not fit.
     """
     for name, scalar in (("loss", loss), ("overflow", overflow), ("t", t), ("lr", lr), ("factor", factor)):
         check(name, scalar)

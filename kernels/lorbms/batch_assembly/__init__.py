@@ -28,7 +28,7 @@ def assemble_batch(
     where looking would make the host wait: there its image is all NaN.
 
     Returns (*rows, 3, H, W) of a floating point dtype, if asked for in channels_last. Not differentiable.
-    Raises ValueError if the images have another shape.
+    Raises ValueError if the images have another shape, or images or rows another dtype.
     """
     if images.dim() != 4 or images.shape[3] != 3:
         raise misfit("images", images, "(count, H, W, 3)")

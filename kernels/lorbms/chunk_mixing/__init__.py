@@ -22,7 +22,7 @@ def mix_chunks(f_ref: Tensor, f_q: Tensor, mask: Tensor, impl: Impl | None = Non
 
     The way back is the same selection: `f_ref_hat = mix_chunks(f_mix_hat, f_ref, mask)`. Codes are (N, chunks, size),
     the mask (N, chunks) bool; chunk i of f_q is that of candidate i's code.
-    Raises ValueError if a shape does not fit.
+    Raises ValueError if a shape does not fit, or the mask is not bool.
     """
     if f_ref.dim() != 3:
         raise misfit("f_ref", f_ref, "(N, chunks, size)")
@@ -43,7 +43,8 @@ def mix_used(codes: Tensor, mask: Tensor, impl: Impl | None = None) -> Tensor:
     tensor([0., 1., 0., 0.])
 
     Codes are (N + M, chunks, size): N reference codes, then the used candidates ordered by (chunk, sample); trailing
-    rows are ignored. The result is (N, chunks, size). Raises ValueError if a shape does not fit.
+    rows are ignored. The result is (N, chunks, size).
+    Raises ValueError if a shape does not fit, or the mask is not bool.
     """
     if codes.dim() != 3:
         raise misfit("codes", codes, "(N + M, chunks, size)")

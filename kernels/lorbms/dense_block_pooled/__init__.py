@@ -23,7 +23,7 @@ def dense_block_pooled(
     Together the two keep one copy of the stack for their backward and not two. `pack_layers` made the layers, whose
     form runs; weight (O, C + L * growth, 1, 1) and bias (O,) are the convolution's.
 
-    Returns (N, O, H // 2, W // 2). Differentiable once. Raises ValueError if a shape does not fit.
+    Returns (N, O, H // 2, W // 2). Differentiable once. Raises ValueError if a shape, dtype or device does not fit.
     """
     if layers.form == "fused" and not is_watched():  # who watches, means to choose for each of the two
         refuse_integers(x)

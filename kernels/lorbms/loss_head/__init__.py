@@ -35,7 +35,7 @@ def loss_head(
 
     The definition is the fused form. Returns L_G, L_rec_hat, L_rec_prime, L_adv, L_cls, scalars: float32 from Triton,
     otherwise of the images' and the logits' dtype. The Triton form is differentiable once.
-    Raises ValueError if a shape does not fit.
+    Raises ValueError if a shape does not fit, or the mask is not bool.
     """
     for name, image in (("I_ref", I_ref), ("I_prime", I_prime)):
         check(name, image, *I_hat.shape)
@@ -56,7 +56,7 @@ def classification_loss(logits: Tensor, mask: Tensor, lambdas: Sequence[float], 
     where the quadrant was replaced. The definition is the fused form.
 
     Returns a scalar, float32 from Triton, otherwise of the logits' dtype. The Triton form is differentiable once.
-    Raises ValueError if a shape does not fit.
+    Raises ValueError if a shape does not fit, or the mask is not bool.
     """
     _check_classified(logits, mask, lambdas)
     if select_impl(impl, logits) == "triton":

@@ -23,7 +23,7 @@ def output_conv2d(x: Tensor, new_maps: Tensor, weight: Tensor, bias: Tensor, imp
     Maps are (N, C, H, W) and (N, D, H, W), the weight (O, C + D, 1, 1); the Triton form is made for few maps O.
 
     Returns (N, O, H, W); the Triton form's is channels_last, and it is differentiable once.
-    Raises ValueError if a shape does not fit.
+    Raises ValueError if a shape does not fit, or a dtype is of no floating-point numbers.
     """
     if x.dim() != 4 or new_maps.dim() != 4:
         raise misfit("x", x, f"(N, C, H, W), and new_maps {tuple(new_maps.shape)} alike")

@@ -22,7 +22,7 @@ def pooled_conv2d(x: Tensor, weight: Tensor, bias: Tensor, impl: Impl | None = N
 
     From x (N, C, H, W), at least 2x2, weight (O, C, 1, 1) and bias (O,) to (N, O, H // 2, W // 2), which the Triton
     form makes channels_last. The fast forms are differentiable once.
-    Raises ValueError if a shape does not fit.
+    Raises ValueError if a shape, dtype or device does not fit.
     """
     check_pooled(x, weight, bias)
     form = select_impl(impl, x)

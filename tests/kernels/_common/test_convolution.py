@@ -12,8 +12,7 @@ from lorbms_fast.kernels._common import convolution
     ("side", "size"), [(1, (1, 5, 1, 5)), (1, (3, 32, 8, 8)), (3, (1, 3, 7, 3)), (3, (0, 2, 4, 4))]
 )
 def test_as_torchs_in_float64(side, size, layout, monkeypatch):
-    if not convolution._few(torch.empty(size, dtype=torch.bfloat16), torch.empty(1, dtype=torch.bfloat16)):
-        pytest.skip("this processor leaves all to oneDNN")
+    monkeypatch.setattr(convolution, "_few", lambda x, W: True)
     torch.manual_seed(0)
     shapes = size, (7, size[1], side, side), (7,), (size[0], 7, *size[2:])
     x, W, b, grad = (torch.randn(shape).bfloat16() for shape in shapes)
@@ -28,6 +27,27 @@ def test_as_torchs_in_float64(side, size, layout, monkeypatch):
         largest = max(theirs.abs().flatten().tolist(), default=0)
         torch.testing.assert_close(ours.double(), theirs, rtol=2**-8, atol=2**-8 * largest)
     assert convolution.conv2d_backward(grad, x, W, (False, False, False)) == (None, None, None)
+
+
+def test_where_positions_are_few(monkeypatch):
+    def few(positions, side, dtype=torch.bfloat16, of_weight=torch.bfloat16):
+        x, W = torch.empty(2, 3, *positions, dtype=dtype), torch.empty(4, 3, side, side, dtype=of_weight)
+        return convolution._few(x, W)
+
+    monkeypatch.setattr(convolution, "has_amx", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert few((8, 8), 1)
+    assert few((3, 7), 3)
+    assert not few((5, 13), 1)
+    assert not few((2, 11), 3)
+    assert not few((0, 4), 3)
+    assert not few((4, 4), 3, torch.float32, torch.float32)
+    assert not few((4, 4), 3, of_weight=torch.float32)
+    monkeypatch.setattr(convolution, "has_amx", lambda: True)
+    assert not few((4, 4), 3)
+    monkeypatch.setattr(convolution, "has_amx", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not few((4, 4), 3)
 
 
 @pytest.mark.parametrize(("dtype", "side"), [(torch.float32, 4), (torch.float64, 4), (torch.bfloat16, 5)])
