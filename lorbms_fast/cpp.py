@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import CDLL
 from functools import cache
 from hashlib import sha256
@@ -53,16 +53,22 @@ def native_loops(wanted: bool) -> Iterator[None]:
 
 
 def compiler() -> list[str]:
-    """Find the machine's C++ compiler: the words of CXX (`ccache g++`), or c++; none where there is none."""
-    words = shlex.split(os.environ.get("CXX", "c++"))
+    """Find the machine's C++ compiler: CXX, a path or several words (`ccache g++`), or c++; [] where there is none."""
+    named = os.environ.get("CXX", "c++")
+    if shutil.which(named):  # whose path may have spaces
+        return [named]
+    try:
+        words = shlex.split(named)
+    except ValueError:  # a quote is not closed
+        return []
     return words if words and shutil.which(words[0]) else []
 
 
 @cache
 def _library(source: Path, headers: Path | None) -> CDLL | None:
-    command = compiler()
     if not _SYSTEM or OFF in os.environ:
         return None
+    command = compiler()
     if not command:
         _warn_once(
             f"C++ loops are not built, slower operations run: install g++, name a compiler in CXX, or set {OFF}=1"
@@ -73,25 +79,31 @@ def _library(source: Path, headers: Path | None) -> CDLL | None:
         options = [*command[1:], *FLAGS]
         name = f"{source.parent.name}-{_key(source, headers, options, version)}.so"
         compiling = [command[0], *options, *([] if headers is None else [f"-I{headers}"]), str(source)]
-        try:
-            return _loaded(_cache() / name, compiling)
-        except (OSError, UserError, subprocess.CalledProcessError) as error:
-            why = _reason(error)
-        with TemporaryDirectory() as aside:
-            found = _loaded(Path(aside) / name, compiling)
-    except (OSError, UserError, subprocess.CalledProcessError) as error:
+        return _loaded(name, compiling)
+    except (OSError, subprocess.CalledProcessError) as error:
         warnings.warn(f"{source.name} could not be compiled, slower loops run instead: {_reason(error)}", stacklevel=2)
         return None
-    _warn_once(f"C++ loops are compiled anew by each process: {why}; name another place in XDG_CACHE_HOME")
-    return found
 
 
-def _loaded(path: Path, compiling: list[str]) -> CDLL:
-    """Load a library, compiled before if it is not there."""
-    if not path.exists():
-        with atomic_write(path) as partial:
-            subprocess.run([*compiling, "-o", str(partial)], capture_output=True, check=True)
-    return CDLL(str(path))
+def _loaded(name: str, compiling: list[str]) -> CDLL:
+    """Load a library from the cache, where it is put if it is not there; where that fails, one of this process's."""
+    with suppress(OSError):
+        path = _cache() / name
+        if path.exists():
+            return CDLL(str(path))
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / name
+        subprocess.run([*compiling, "-o", str(made)], capture_output=True, check=True)
+        try:
+            path = _cache() / name
+            with atomic_write(path) as partial:
+                shutil.copyfile(made, partial)
+            return CDLL(str(path))
+        except (OSError, UserError) as error:
+            found = CDLL(str(made))
+            why = str(error).replace(f"/{name}", "")  # of all libraries the same
+            _warn_once(f"C++ loops are compiled anew by each process: {why}; name another place in XDG_CACHE_HOME")
+            return found
 
 
 def _reason(error: Exception) -> str:

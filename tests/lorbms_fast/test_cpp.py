@@ -1,8 +1,12 @@
 """How C++ sources become libraries, and what happens where they cannot."""
 
+import errno
+import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -58,8 +62,12 @@ def test_another_source_is_another_library(source, tmp_path):
 @needs_compiler
 def test_a_source_that_does_not_compile_is_told_and_leaves_nothing(source, tmp_path):
     source.write_text("not C++")
-    with pytest.warns(UserWarning, match=r"native\.cpp could not be compiled, slower loops run instead: .*not"):
+    with (
+        pytest.warns(UserWarning, match=r"native\.cpp could not be compiled, slower loops run instead: .*not"),
+        patch.object(subprocess, "run", wraps=subprocess.run) as ran,
+    ):
         assert cpp.library(source) is None
+    assert sum(str(source) in call.args[0] for call in ran.call_args_list) == 1
     assert not kept(tmp_path)
     assert cpp.library(source) is None  # and is told once
 
@@ -92,30 +100,39 @@ def test_without_a_place_to_keep_it_a_library_is_compiled_for_this_process(place
 
 
 @needs_compiler
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("fault", ["full", "not executable"])
 def test_where_a_cache_is_full_or_may_not_be_executed_from(fault, source, tmp_path, monkeypatch):
     """A quota of a home, or a disk mounted `noexec`."""
-    load, run = cpp.CDLL, subprocess.run
+    load = cpp.CDLL
 
     def loaded(path):
         if fault == "not executable" and "cache" in path:
             raise OSError(f"{path}: failed to map segment from shared object")
         return load(path)
 
-    def ran(command, **options):
-        if fault == "full" and "cache" in command[-1]:
-            raise subprocess.CalledProcessError(1, command, stderr=b"final link failed: No space left on device")
-        return run(command, **options)
+    def full(made, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cpp, "CDLL", loaded)
-    monkeypatch.setattr(subprocess, "run", ran)
-    with pytest.warns(UserWarning, match="compiled anew by each process: .*(map|No space).*XDG_CACHE_HOME"):
+    if fault == "full":
+        monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.warns(UserWarning, match="anew by each process: [^.]*(map|No space)[^.]*XDG_CACHE_HOME"):
         assert cpp.library(source).answer() == 42
+    assert len(kept(tmp_path)) == (fault == "not executable")
+    source.write_text(SOURCE % 43)
+    for _ in range(2):
+        cpp._library.cache_clear()
+        assert cpp.library(source).answer() == 43  # and a second warning would fail
 
 
 @needs_compiler
-def test_a_compiler_may_be_named_with_what_runs_it(source, monkeypatch):
-    monkeypatch.setenv("CXX", "env c++")
+@pytest.mark.parametrize("named", ["env c++", "my compiler"])
+def test_a_compiler_may_be_named_with_what_runs_it_or_have_a_space(named, source, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", named)
+    if named == "my compiler":
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        (tmp_path / named).symlink_to(shutil.which("c++"))
     loaded = cpp.library(source)
     assert loaded is not None
     assert loaded.answer() == 42
@@ -131,8 +148,9 @@ def test_other_options_of_a_compiler_are_another_library(source, monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")
-def test_without_a_compiler_it_is_said_once(source, tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "there-is-no-such-compiler")
+@pytest.mark.parametrize("named", ["there-is-no-such-compiler", "g++ '-O2", ""])
+def test_without_a_compiler_it_is_said_once(named, source, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", named)
     cpp._warn_once.cache_clear()
     with pytest.warns(UserWarning, match=r"loops are not built, slower operations run: install g\+\+"):
         assert cpp.library(source) is None
@@ -143,4 +161,5 @@ def test_switched_off(source, monkeypatch):
     with cpp.native_loops(False):
         assert cpp.library(source) is None
     monkeypatch.setenv(cpp.OFF, "1")
-    assert cpp.library(source) is None
+    with patch.object(cpp, "compiler", side_effect=AssertionError):
+        assert cpp.library(source) is None
