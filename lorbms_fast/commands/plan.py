@@ -102,7 +102,7 @@ def _predict(chosen: list["Gpu"], present: "Gpu | None", settings: dict[str, Any
         facts = settings | {"iterations": iterations, "predicted": True} | counts | of_operators
         print(json_format.dumps(facts | {"gpus": rows}, indent=2))
         return
-    console = Console()
+    console = Console(markup=False)
     console.print(
         f"One iteration ({settings['preset']} model, batch {batch_size}, {precision}), counted: "
         f"{counts['launches_ours']:,} launches of our kernels and {counts['launches_torch']:,} of torch's, "
@@ -157,7 +157,7 @@ def _compare(file: Path, gpu: "Gpu | None", json: bool) -> None:
         table.add_row(line.name, f"{line.predicted:,}", f"{line.seen:,g}", *_beside(line.expected, line.measured))
     counts = sum(line.predicted for line in lines), sum(line.seen for line in lines)
     table.add_row("all", f"{counts[0]:,}", f"{counts[1]:,g}", *_beside(whole, took))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _beside(expected: "Range", seconds: float) -> tuple[str, str, str]:

@@ -71,5 +71,5 @@ def profile(
     for one in seen[:top]:
         each = one.microseconds / iterations / 1e3
         table.add_row(one.name, f"{one.count / iterations:,.0f}", f"{each:,.2f}", f"{one.microseconds / whole:.1%}")
-    Console().print(table)
+    Console(markup=False).print(table)
     print(f"trace: {out.resolve()}")

@@ -64,5 +64,5 @@ def search(
     table = Table(*(Column(name, overflow="fold") for name in rows[0] if name != "folder"))
     for row in rows:
         table.add_row(*(f"{value:.3g}" for name, value in row.items() if name != "folder"))
-    Console().print(table)
+    Console(markup=False).print(table)
     print(f"{out / 'search.json'}; best run: {rows[0]['folder']}")

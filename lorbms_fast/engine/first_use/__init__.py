@@ -114,7 +114,7 @@ class Found:
             table.add_column(name, justify="left" if name in ("operation", "form") else "right", no_wrap=True)
         for row in self.rows:
             table.add_row(*("" if value is None else _short(value) for value in row.cells.values()))
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+        Console(markup=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
 
     def facts(self) -> dict[str, Any]:
         """All of it, for a file."""

@@ -129,14 +129,18 @@ def test_a_missing_array_is_named(copy):
         list(fill_checks(Golden.open(copy, torch.float64)))
 
 
-def test_exit_status_1_when_a_number_is_out(copy, capsys):
+def test_exit_status_1_when_a_number_is_out(copy, monkeypatch, capsys):
     parameters = json.loads((copy / "params.json").read_text())
     parameters[0]["sum"] += 1
     (copy / "params.json").write_text(json.dumps(parameters))
     for name in ("grads.npz", "ops.npz"):
         with np.load(copy / name) as arrays:
             np.savez(copy / name, **{key: arrays[key] for key in arrays if key.startswith(("names", "mixing"))})
+    named = copy.rename(copy.with_name("my [bw] [b]")).name  # of which markup would leave "my"
+    monkeypatch.chdir(copy.parent)
     with pytest.raises(SystemExit) as exit_:
-        main(["verify", "--golden", str(copy), "--impl", "reference"])
+        main(["verify", "--golden", named, "--impl", "reference"])
     assert exit_.value.code == 1
-    assert "OUT" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "OUT" in told
+    assert named in told
