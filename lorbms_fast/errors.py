@@ -1,5 +1,6 @@
 """The one exception that a user's mistake ends in."""
 
+import re
 import shlex
 
 LONGEST = 600
@@ -18,10 +19,14 @@ class UserError(Exception):
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """Turn a text into one printable line; of a longer one, keep beginning and end."""
+    """Turn a text into one printable line; of a longer one, keep beginning and end.
+
+    >>> one_line("'a  b.jpg' is no picture:\\n    go on with  lorbms-fast prepare")
+    "'a  b.jpg' is no picture: go on with  lorbms-fast prepare"
+    """
     if len(text) > longest:
         text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
-    words = " ".join(text.split())
+    words = re.sub(r" *[^\S ]\s*", " ", text).strip()  # spaces alone stay: names have them, and commands to copy
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 

@@ -131,7 +131,8 @@ def results(
 
     Work is a function of a module, and leaves the same when it is done twice; what is shared is sent to each machine
     once. A task needs so many processors and bytes of memory, and a share of a GPU or none. The progress bar counts the
-    images of all tasks, or what `unit` says. Raises UserError if a task failed, or its machines died too often.
+    images of all tasks, or what `unit` says. Raises UserError if a task did, or it could not read or write, or its
+    machines died, too often; a mistake of the program is a RuntimeError with the task's own traceback.
     """
     remote: Any = ray.remote(_done).options(
         num_cpus=processors,
@@ -202,7 +203,7 @@ def _done(work: Callable[..., T], shared: Any, name: str, item: Any) -> T:
 
 
 def _result(reference: Any, task: Task) -> Any:
-    """Get a task's result; UserError where it failed, OSError where it may be tried again."""
+    """Get a task's result; UserError where it said so or died, OSError where it may be tried again, or its own."""
     try:
         return ray.get(reference)
     except RayTaskError as error:

@@ -139,7 +139,7 @@ def test_a_classifier_that_sees_other_images_is_refused(variant, candidates, sto
 
 def test_chunks_without_a_place_are_refused_in_one_line(run_of_variant, tmp_path, capsys):
     run = run_of_variant("hu")
-    with pytest.raises(UserError, match=r"8 tiles that have no place in the picture.*transfer --mask with 8 digits"):
+    with pytest.raises(UserError, match=r"8 tiles that have no place in the picture.*transfer --mask  with 8 digits"):
         RunView.open(run.folder)
     with pytest.raises(SystemExit):
         main(["evaluate", "scenes", str(run.folder)])
