@@ -109,7 +109,8 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, n, C, O, height, width, pad
     padding=st.sampled_from([0, 1, 2]), threads=st.integers(1, 3), side=st.sampled_from([4, 8]),
 )  # fmt: skip
 def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, width, padding, threads, side):
-    assume(min(height, width) + 2 * padding >= 3)
+    size = height + 2 * padding - 2, width + 2 * padding - 2
+    assume(min(size) > 0 and n * size[0] * size[1] > 1)  # one position is torch's own
     before, found = torch.get_num_threads(), []
     torch.set_num_threads(threads)
     try:
@@ -123,7 +124,7 @@ def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, w
                 found.append((y, *torch.autograd.grad(y, (x, W), g)))
     finally:
         torch.set_num_threads(before)
-    assert is_winograds(y) or y.numel() <= y.shape[1]
+    assert is_winograds(y)
     for rows, lines in zip(*(results[:2] for results in found), strict=True):  # a tile is of the same operations
         assert torch.equal(rows, lines)
     assert close(found[0][2], found[1][2], TOLERANCE[dtype])
