@@ -28,15 +28,15 @@ from lorbms_fast.kernels._common.cpp.lines import (
 )
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
-FEW_VALUES, FEW_POSITIONS = 1 << 15, 192
-"""Of all contiguous maps, and of one, below which torch's own norm is quicker than loops, whose call takes longer.
+FEW_VALUES = 1 << 15
+"""Of all contiguous maps, below which torch's own norm is quicker than loops, whose call takes longer.
 
-A quarter of the values without gradients, where the call is shorter, and in maps of any size. Where torch repeats scale
-and shift for each sample, loops are quicker for so few values, and without gradients for any.
+A quarter of the values without gradients, where the call is shorter. Where torch repeats scale and shift for each
+sample, loops are quicker for so few values, and without gradients for any.
 """
 MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
-MAPS_BESIDE, POSITIONS_BESIDE = 128, 64
+MAPS_BESIDE, POSITIONS_BESIDE = 128, 128
 """The same of maps that loops go through side by side."""
 
 
@@ -78,7 +78,8 @@ def _form(
         return _instance_norm
     alone = activation == IDENTITY
     if plain(x):
-        form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, weight is not None)
+        scales = weight is not None and not (trains and weight.itemsize == 2)  # which loops widen, and gradients narrow
+        form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, scales)
         if form is not cpp or cpp.LOOPS.built():
             return form
     if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0:
@@ -111,8 +112,7 @@ def _quickest(
     if scales and shape[0] > 1 and (not trains or values < FEW_VALUES):
         return cpp
     if dtype not in (torch.bfloat16, torch.float16):
-        few_values = values < (FEW_VALUES if trains else FEW_VALUES // 4)
-        return _instance_norm if few_values or (trains and values < FEW_POSITIONS * maps) else cpp
+        return _instance_norm if values < (FEW_VALUES if trains else FEW_VALUES // 4) else cpp
     if maps >= MAPS_BESIDE and values <= POSITIONS_BESIDE * maps:
         return cpp
     few = maps < MANY_MAPS  # torch's own has vector instructions for 16 bits alone

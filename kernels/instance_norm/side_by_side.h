@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int64_t FEW_POSITIONS = 64;
+constexpr int64_t FEW_POSITIONS = 128;
 
 // Position p of map number `lane`: values[p][lane]. Where there are fewer maps than a block, the others are zero.
 template <class R> using SideBySide = R[FEW_POSITIONS][BLOCK];

@@ -84,11 +84,13 @@ def test_which_form_runs():
     assert (
         form((1, 256, 2, 2)) is form((1, 256, 16, 16), torch.bfloat16) is form((2, 32, 2, 2), torch.float16) is torchs
     )
-    assert form((4, 256, 16, 16), torch.bfloat16) is form((2, 64, 8, 8), torch.float16) is cpp
+    assert form((4, 256, 16, 16), torch.bfloat16) is form((2, 64, 8, 16), torch.float16) is form((8, 64, 8, 8)) is cpp
     # Of several samples torch repeats parameters.
     assert form((2, 3, 4, 4), trains=False, affine=True) is form((2, 3, 90, 90), torch.half, trains=False, affine=True)
     assert form((2, 3, 4, 4), trains=False, affine=True) is form((1, 3, 90, 90), trains=False) is cpp
     assert form((2, 3, 4, 4), trains=False) is form((1, 3, 4, 4), trains=False, affine=True) is torchs
+    weight = torch.ones(3, dtype=torch.bfloat16)  # loops widen it, and make its gradient narrow again
+    assert fused._form(torch.ones(2, 3, 4, 4).bfloat16(), weight, None, IDENTITY, True) is torchs
     # Of a norm and an activation torch keeps two tensors, and the second must not be changed in place.
     assert form((1, 3, 4, 4), activation=RELU) is cpp
     assert form((1, 3, 4, 4), activation=RELU, trains=False) is torchs
