@@ -25,7 +25,6 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.constants import beside
-from lorbms_fast.kernels._common.convolution import conv2d, conv2d_backward
 from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels.resize_conv import cpp
 
@@ -105,7 +104,7 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
         ctx.save_for_backward(x, taps)
-        return cpp.spread(conv2d(x, _pointwise(taps)).contiguous(memory_format=CHANNELS_LAST))
+        return cpp.spread(F.conv2d(x, _pointwise(taps)).contiguous(memory_format=CHANNELS_LAST))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -114,7 +113,10 @@ class _Products(torch.autograd.Function):
             return double_backward.by_definition(_by_phases, (x, taps), grad)
         to_products = cpp.gather(grad.contiguous(memory_format=CHANNELS_LAST))
         needs_x, needs_taps = ctx.needs_input_grad
-        to_x, to_last, _ = conv2d_backward(to_products, x, _pointwise(taps), (needs_x, needs_taps, False))
+        to_x, to_last, _ = torch.ops.aten.convolution_backward(
+            to_products, x, _pointwise(taps), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
+            [needs_x, needs_taps, False],
+        )  # fmt: skip
         to_taps = None
         if needs_taps:
             to_taps = torch.zeros_like(taps)

@@ -13,10 +13,10 @@ Elsewhere torch's operations compute the same, and bfloat16 with AMX, which mult
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common import norm_relu
-from lorbms_fast.kernels._common.convolution import conv2d, conv2d_backward
 from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 
@@ -27,7 +27,7 @@ Gradients = tuple[Any, Any, Any]
 def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
     """`b + W * ReLU(x)`, (N, O, H, W), channels_last where x is."""
     if not cpp.take(x, W):
-        return conv2d(torch.relu(x), W, b)
+        return F.conv2d(torch.relu(x), W, b, padding=W.shape[-1] // 2)
     y = new_maps(x, len(W), *x.shape[2:])
     cpp.conv(x, W, b, y, cpp.AROUND, True, False)
     return y
@@ -44,7 +44,11 @@ def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
 def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> Gradients:
     """Gradients of `b + W * ReLU(x)` for the masked ones of ReLU(x), W and b, given that of the result."""
     if not cpp.take(x, W, grad):
-        return conv2d_backward(grad, torch.relu(x), W, mask)
+        ones, padding = [1, 1], [W.shape[-1] // 2] * 2
+        result: Gradients = torch.ops.aten.convolution_backward(
+            grad, torch.relu(x), W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
+        )
+        return result
     to_x = to_W = to_b = None
     if mask[0]:
         cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), cpp.AROUND)
