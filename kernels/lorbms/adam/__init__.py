@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check, check_dtype
+from lorbms_fast.kernels._common.shapes import check, check_dtype, check_floating
 from lorbms_fast.kernels.lorbms.adam import reference
 
 if TRITON:
@@ -26,7 +26,7 @@ def step_size(
     tensor(0.0003, dtype=torch.float64)
 
     All are scalars, t, lr and factor float64: the loss, `overflow`, 1 where a gradient is not finite, else 0, and t,
-    the steps taken so far, to which this one is added in place. `flawed`, float32 (2,), counts losses, and steps'
+    the steps taken so far, to which this one is added in place. `flawed`, (2,) of floating-point numbers, counts losses, and steps'
     gradients, that were not finite; overflows that are `expected`, as a scaler answers them, do not count. The
     definition is the fused form.
 
@@ -38,6 +38,6 @@ def step_size(
     check("flawed", flawed, 2)
     for name, scalar in (("t", t), ("lr", lr), ("factor", factor)):
         check_dtype(name, scalar, torch.float64)
-    check_dtype("flawed", flawed, torch.float32)
+    check_floating("flawed", flawed)
     form = triton_ops if select_impl(impl, overflow) == "triton" else reference
     return form.step_size(loss, overflow, t, flawed, lr, factor, betas, expected)
