@@ -26,9 +26,9 @@ def step_size(
     tensor(0.0003, dtype=torch.float64)
 
     All are scalars, t, lr and factor float64: the loss, `overflow`, 1 where a gradient is not finite, else 0, and t,
-    the steps taken so far, to which this one is added in place. `flawed`, (2,) of floating-point numbers, counts losses, and steps'
-    gradients, that were not finite; overflows that are `expected`, as a scaler answers them, do not count. The
-    definition is the fused form.
+    the steps taken so far, to which this one is added in place. `flawed`, two floating-point numbers, counts losses,
+    and steps' gradients, that were not finite; overflows that are `expected`, as a scaler answers them, do not count.
+    The definition is the fused form.
 
     Returns `factor lr sqrt(1 - beta2^t) / (1 - beta1^t)`, a scalar: float32 from Triton, else float64. Where no step
     was ever taken it is not finite. Raises ValueError if a shape or dtype does not fit.
