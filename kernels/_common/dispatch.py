@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from lorbms_fast.kernels._common import of_torch
 
 Form = Literal["reference", "fused", "triton"]
 Impl = Literal["auto", "reference", "fused", "triton"]
@@ -86,8 +87,8 @@ def transformed() -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    in_transform: bool = torch._C._are_functorch_transforms_active()
-    return in_transform or forward_ad._current_level >= 0 or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    of_transform = of_torch.in_transform() or of_torch.in_forward_mode()
+    return of_transform or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def checked_impl(impl: Impl | None) -> Impl | None:

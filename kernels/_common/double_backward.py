@@ -7,14 +7,10 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.dispatch import transformed
+from lorbms_fast.kernels._common.of_torch import are_several, is_zero
 
-# Gradients that are no memory that loops could read: many sent through at once, in one of torch's two ways (that for
-# gradients is the older one in torch 2.13), and zeros of forward-mode differentiation.
-_WITHOUT_MEMORY = [
-    getattr(torch._C._functorch, name)
-    for name in ("is_legacy_batchedtensor", "is_batchedtensor")
-    if hasattr(torch._C._functorch, name)
-] + [Tensor._is_zerotensor]
+_WITHOUT_MEMORY = *are_several, is_zero
+"""What a gradient is asked for, as loops could not read it then."""
 
 
 def asked_for(*grads: Tensor | None) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import NORM, Loops
 from lorbms_fast.kernels._common.cpp.lines import DTYPES
-from lorbms_fast.kernels._common.cpp.vectors import has_amx
+from lorbms_fast.kernels._common.cpp.vectors import vectors_multiply
 from lorbms_fast.kernels.densenet_block.passes import Norm
 from lorbms_fast.kernels.densenet_block.reference import Statistics
 
@@ -38,12 +38,8 @@ def take(matrix: Tensor) -> bool:
 
 @cache
 def multiplies(dtype: torch.dtype, B: int) -> bool:
-    """Does `convolution` compute it for a bottleneck of B maps, and faster than torch's products?
-
-    bfloat16 comes in pairs, and a processor with AMX multiplies it faster.
-    """
-    taken = dtype == torch.float32 or (dtype == torch.bfloat16 and B % 2 == 0 and not has_amx())
-    return taken and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    """Does `convolution` compute it for a bottleneck of B maps, of which bfloat16 comes in pairs?"""
+    return vectors_multiply(dtype) and (dtype == torch.float32 or B % 2 == 0)
 
 
 def convolution(x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as modes_in_force
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
+from lorbms_fast.kernels._common.of_torch import modes_in_force
 from lorbms_fast.kernels.densenet_block import fused
 from lorbms_fast.kernels.densenet_block.reference import Bottleneck, Layer, Norm, Statistics
 

@@ -24,8 +24,8 @@ from lorbms_fast.kernels._common.cpp.lines import (
     line_stride,
     lines,
     plain,
-    wrapped,
 )
+from lorbms_fast.kernels._common.of_torch import is_wrapped
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
 FEW_VALUES = 1 << 15
@@ -90,7 +90,7 @@ def _form(
 
 
 def _fits(parameter: Tensor, x: Tensor) -> bool:
-    if parameter.shape != x.shape[1:2] or wrapped(parameter):
+    if parameter.shape != x.shape[1:2] or is_wrapped(parameter):
         return False
     if parameter.dtype is not x.dtype and parameter.dtype != torch.promote_types(x.dtype, torch.float32):
         return False

@@ -20,7 +20,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
-from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
+from lorbms_fast.kernels._common.cpp.vectors import LANES, vectors_multiply
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST, is_channels_last
 from lorbms_fast.kernels.product_conv import cpp, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
@@ -114,13 +114,12 @@ def pays(positions: int, weight: Sizes, dtype: torch.dtype, multiplied: bool) ->
     a product for it. Measured on an AMD EPYC with AVX-512, where bfloat16 is multiplied twice as fast.
     """
     values = prod(weight)
-    known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    if not known or values < LEAST or 2 * positions > weight[0]:
+    if not vectors_multiply(dtype) or values < LEAST or 2 * positions > weight[0]:
         return False
     many = values >= MANY
     if dtype == torch.float32:
         return positions <= (MOST if many else 48) and (not multiplied or (many and positions >= 12))
-    return dtype == torch.bfloat16 and not has_amx() and positions <= (64 if many else 36)
+    return positions <= (64 if many else 36)
 
 
 def _multiplied(x: Sizes, taps: Sizes, dtype: torch.dtype) -> bool:

@@ -8,12 +8,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
+from lorbms_fast.kernels._common.of_torch import is_wrapped, is_zero
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2, torch.float16: 3}
 """As `maps.h` numbers them."""
-
-wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-"""Is a tensor one of torch.func's, perhaps kept beyond its transform? It is no memory."""
 
 
 class Lines(NamedTuple):
@@ -88,7 +86,7 @@ def _alike(first: Tensor, *others: Tensor) -> bool:
 def plain(maps: Tensor) -> bool:
     """Is a tensor what lies in the CPU's memory?"""
     own = type(maps) in (Tensor, Parameter) and maps.is_cpu and maps.layout is torch.strided
-    return own and not (maps.is_neg() or maps._is_zerotensor() or wrapped(maps))
+    return own and not (maps.is_neg() or is_zero(maps) or is_wrapped(maps))
 
 
 def empty_channels_last(x: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from lorbms_fast.cpp import library
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, known_line_stride, same_lines, same_rows
+from lorbms_fast.kernels._common.of_torch import in_dispatch_mode, is_profiled
 
 _HEADERS = Path(__file__).parent
 _LIBRARY = torch.library.Library("lorbms_fast", "FRAGMENT")
@@ -108,8 +108,7 @@ def cpp_op(schema: str, convolves: tuple[int, int] | None = None) -> Callable[[C
 
         @wraps(function)
         def called(*args: Any) -> Any:
-            watched = is_in_torch_dispatch_mode() or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-            return operation(*args) if watched else function(*args)
+            return operation(*args) if in_dispatch_mode() or is_profiled() else function(*args)
 
         return called
 

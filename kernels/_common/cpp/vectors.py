@@ -2,10 +2,17 @@
 
 import torch
 
+from lorbms_fast.kernels._common.of_torch import has_amx
+
 LANES = 16
 """Channels, in and out, come in so many: a vector of AVX-512, two of AVX2."""
 
 
-def has_amx() -> bool:
-    """Does the processor multiply bfloat16 in tiles, many times faster than loops of vectors?"""
-    return torch.cpu._is_amx_tile_supported()
+def has_vectors() -> bool:
+    """Has the processor AVX2 or AVX-512, which these loops are written for?"""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def vectors_multiply(dtype: torch.dtype) -> bool:
+    """Do such loops multiply a dtype, on a processor with nothing faster for it?"""
+    return has_vectors() and (dtype == torch.float32 or (dtype == torch.bfloat16 and not has_amx()))

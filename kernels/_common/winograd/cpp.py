@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import NORM, Loops, cpp_op
-from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
+from lorbms_fast.kernels._common.cpp.vectors import LANES, has_vectors, vectors_multiply
 
 _CONVOLUTION = [c_int64] * 10
 LOOPS = Loops(
@@ -65,8 +65,7 @@ def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fals
 def possible(taps: Sequence[int], dtype: torch.dtype) -> bool:
     """Do the loops take maps of a dtype and taps of this size, (O, C, ...), on a processor with nothing faster?"""
     O, C = taps[:2]
-    fits = C % LANES == O % LANES == 0 and (dtype == torch.float32 or (dtype == torch.bfloat16 and not has_amx()))
-    return fits and _has_vectors()
+    return C % LANES == O % LANES == 0 and vectors_multiply(dtype)
 
 
 def in_rows(maps: Sequence[int]) -> bool:
@@ -76,7 +75,7 @@ def in_rows(maps: Sequence[int]) -> bool:
 
 def runs() -> bool:
     """Are there vectors, and a C++ compiler?"""
-    return _has_vectors() and LOOPS.take(torch.ones(1, 1, 2, 2))
+    return has_vectors() and LOOPS.take(torch.ones(1, 1, 2, 2))
 
 
 @cache
@@ -100,10 +99,6 @@ def multiplications(side: int, y: torch.Size) -> int:
     """Count those of a map in and a map out of (N, _, [D,] H, W), and a slice of taps: each tile takes (side + 2)^2."""
     *slices, height, width = y[0], *y[2:]
     return (side + 2) ** 2 * prod(slices) * -(-height // side) * -(-width // side)
-
-
-def _has_vectors() -> bool:
-    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 class Sight(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lorbms_fast.cpp import library
+from lorbms_fast.kernels._common.of_torch import in_dispatch_mode
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 """Numbers of dtypes in `loops.cpp`."""
@@ -23,8 +23,8 @@ def runs(dtype: torch.dtype) -> bool:
     Not while torch traces, as its compiler makes loops of its own; nor while operations are recorded or counted: the
     loop is none that is seen, and a replay would have the batch of its recording.
     """
-    watched = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
-    return dtype in DTYPES and not watched and library(_SOURCE) is not None
+    traced = torch.compiler.is_compiling() or in_dispatch_mode()
+    return dtype in DTYPES and not traced and library(_SOURCE) is not None
 
 
 def assemble_batch(images: Tensor, rows: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:

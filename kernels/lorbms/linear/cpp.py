@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op, plain
 from lorbms_fast.kernels._common.cpp.lines import DTYPES
-from lorbms_fast.kernels._common.cpp.vectors import LANES
+from lorbms_fast.kernels._common.cpp.vectors import LANES, has_vectors
 
 MOST = 256
 """Samples; what belongs to more of them leaves the cache."""
@@ -32,7 +32,7 @@ def take(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
         and not any(size % LANES for size in weight.shape)
         and weight.is_contiguous()
         and bias.is_contiguous()
-        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and has_vectors()
         and LOOPS.built()
     )
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.lines import known_line_stride
-from lorbms_fast.kernels._common.cpp.vectors import LANES, has_amx
+from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.layout import new_maps
+from lorbms_fast.kernels._common.of_torch import has_amx
 
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lorbms_fast.kernels._common import winograd
-from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.cpp import native_loops, vectors
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST as LAYOUTS
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.measurement.counts import count
@@ -28,7 +28,7 @@ def everywhere(monkeypatch, side):
     """Take all shapes, whether it pays or not, in tiles of this side."""
     monkeypatch.setattr(cpp, "tile", lambda y, taps, dtype: side)
     monkeypatch.setattr(cpp, "pays", lambda y, taps, dtype: taps[0] % cpp.LANES == taps[1] % cpp.LANES == 0)
-    if not (cpp._has_vectors() and cpp.LOOPS.take(stack(1, 16, 4, 4))):
+    if not (vectors.has_vectors() and cpp.LOOPS.take(stack(1, 16, 4, 4))):
         pytest.skip("no AVX2, or no C++ compiler")
 
 
@@ -191,10 +191,10 @@ def test_what_went_through_relu_already(native):
 
 def test_bfloat16_asks_for_more_tiles_and_leaves_all_to_amx(monkeypatch):
     small, large, W = (stack(*size, dtype=torch.bfloat16) for size in ((2, 96, 4, 4), (64, 96, 8, 8), (96, 96, 3, 3)))
-    monkeypatch.setattr(cpp, "_has_vectors", lambda: True)
+    monkeypatch.setattr(vectors, "has_vectors", lambda: True)
     for amx in (False, True):
         cpp.pays.cache_clear()
-        monkeypatch.setattr(cpp, "has_amx", lambda amx=amx: amx)
+        monkeypatch.setattr(vectors, "has_amx", lambda amx=amx: amx)
         assert [cpp.pays(x.shape, W.shape, torch.bfloat16) for x in (small, large)] == [False, not amx]
         assert cpp.pays(large.shape, W.shape, torch.float32)
     cpp.pays.cache_clear()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lorbms_fast.kernels._common.cpp.vectors import has_amx
+from lorbms_fast.kernels._common.of_torch import has_amx
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.densenet_block import convolution as of_layers
 from lorbms_fast.kernels.densenet_block.passes import Norm

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorbms_fast import cpp as libraries
-from lorbms_fast.kernels._common.cpp import Loops, native_loops
+from lorbms_fast.kernels._common.cpp import Loops, native_loops, vectors
 from lorbms_fast.kernels.densenet_block import cpp, passes, products
 
 # What is compiled for other processors has no pairs of bfloat16, or vectors half as wide.
@@ -164,12 +164,12 @@ def test_what_is_not_a_number_stays_so(dtype):
 
 
 def test_who_multiplies(monkeypatch):
-    for amx, vectors, taken in (
+    for amx, found, taken in (
         (False, "AVX512", {(torch.float32, 7), (torch.float32, 8), (torch.bfloat16, 8)}),
         (True, "AVX2", {(torch.float32, 7), (torch.float32, 8)}),
         (False, "DEFAULT", set()),
     ):
-        monkeypatch.setattr(cpp, "has_amx", lambda amx=amx: amx)
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda vectors=vectors: vectors)
+        monkeypatch.setattr(vectors, "has_amx", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=found: found)
         dtypes = torch.float32, torch.bfloat16, torch.float16, torch.float64
         assert {(dtype, B) for dtype in dtypes for B in (7, 8) if cpp.multiplies.__wrapped__(dtype, B)} == taken

@@ -24,8 +24,8 @@ from lorbms_fast.kernels import (
     use_impl,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
-from lorbms_fast.kernels._common.cpp.vectors import has_amx
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
+from lorbms_fast.kernels._common.of_torch import has_amx
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.product_conv import fused
 from tests.kernels.convolutions import (

@@ -19,8 +19,8 @@ from lorbms_fast.kernels import (
     winograd_conv,
 )
 from lorbms_fast.kernels._common.cpp import native_loops
-from lorbms_fast.kernels._common.cpp.vectors import has_amx
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST
+from lorbms_fast.kernels._common.of_torch import has_amx
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.winograd_conv import fused, reference
 from lorbms_fast.measurement.counts import count
@@ -324,13 +324,13 @@ def test_only_where_it_pays(monkeypatch):
     large, small = drawn(2, 32, 64, 64), drawn(2, 32, 16, 16)
     assert [is_winograds(conv(x)) for x in (large, small)] == [True, False]
     with torch.autocast("cpu", torch.bfloat16):
-        assert [is_winograds(conv(x)) for x in (large, small)] == [not cpp.has_amx(), False]
+        assert [is_winograds(conv(x)) for x in (large, small)] == [not has_amx(), False]
     with torch.autocast("cpu", torch.float16):
         assert not is_winograds(conv(large))
     many = WinogradConv2d(368, 16, 3, padding=1)
     with torch.autocast("cpu", torch.bfloat16):
         wide = [drawn(1, 368, 64, 64, channels_last=last) for last in (False, True)]
-        assert [is_winograds(many(x)) for x in wide] == [False, not cpp.has_amx()]  # one of them is rearranged
+        assert [is_winograds(many(x)) for x in wide] == [False, not has_amx()]  # one of them is rearranged
     conv = WinogradConv3d(32, 32, 3, padding=1)
     assert [is_winograds(conv(drawn(2, 32, *size))) for size in ((8, 16, 16), (1, 32, 32))] == [True, False]
 

@@ -1,0 +1,36 @@
+"""What torch knows and tells by private names alone: of what runs, of tensors and of the processor.
+
+The names are those of torch 2.11 to 2.15. One that has them otherwise breaks this file and no other of these folders;
+`tests/kernels/_common/test_of_torch.py` holds each answer against what torch does in public.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, is_in_torch_dispatch_mode
+
+has_amx = torch.cpu._is_amx_tile_supported
+"""Does the processor multiply bfloat16 in tiles, many times faster than loops of vectors?"""
+is_profiled = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
+"""Does a profiler write down what runs?"""
+in_dispatch_mode = is_in_torch_dispatch_mode
+"""Does a TorchDispatchMode see what runs, which may count it, record it or change it?"""
+modes_in_force = _get_current_dispatch_mode_stack
+"""These modes, the outermost first."""
+in_transform = torch._C._are_functorch_transforms_active
+"""Does torch.func transform what runs (vmap, grad, jvp, ...)?"""
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+"""Is a tensor one of torch.func's, perhaps kept beyond its transform?"""
+is_zero = Tensor._is_zerotensor
+"""Is a tensor a zero of forward-mode differentiation, which takes no memory?"""
+are_several = [
+    getattr(torch._C._functorch, name)
+    for name in ("is_legacy_batchedtensor", "is_batchedtensor")
+    if hasattr(torch._C._functorch, name)
+]
+"""Are tensors sent through as one, in this of torch's two ways? Gradients go the older one in 2.13."""
+
+
+def in_forward_mode() -> bool:
+    """Are derivatives taken forward, of dual tensors?"""
+    return forward_ad._current_level >= 0
