@@ -18,7 +18,7 @@ from lorbms_fast.kernels._common.activation import Activation
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, known_line_stride, lie_in_rows, plain
 from lorbms_fast.kernels.batch_norm import reference
 from lorbms_fast.kernels.instance_norm import cpp
-from lorbms_fast.kernels.instance_norm.fused import lying_as, of_channels, with_readable_gradients
+from lorbms_fast.kernels.instance_norm.fused import lying_as, with_readable_gradients
 
 FEW_VALUES, FEW_OF_A_MAP = 1 << 16, 256
 """Below which contiguous maps in float32 take no longer with torch's own, whose call is shorter."""
@@ -128,13 +128,7 @@ class _Norm(torch.autograd.Function):
             definition = partial(_defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), *none
         grad = _evenly(x, grad)
-        dx, sums = cpp.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
-        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        if sums is None:
-            return dx, None, None, *none
-        to_shift, to_scale = of_channels(sums, x.dtype)
-        to_weight = to_scale.to(weight.dtype) if needs_weight else None
-        return dx, to_weight, to_shift.to(bias.dtype) if needs_bias else None, *none
+        return *cpp.backward(grad, x, statistics, weight, bias, activation.number, activation.slope), *none
 
 
 _apply = super(torch.autograd.Function, _Norm).apply

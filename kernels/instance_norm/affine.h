@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <vector>
 
 #include "maps.h"
 
@@ -59,11 +60,29 @@ struct Sums {
     double *values;
     int64_t maps;
 
-    Sums(Shape shape, void *sums) : values(static_cast<double *>(sums)), maps(shape.samples * shape.channels) {}
-
     void take(int64_t map, double of_g, double along) const {
         if (values) values[map] = of_g, values[maps + map] = along;
     }
 };
+
+// body(sums), whose sums over samples are the gradients of shift and scale, which nobody may want.
+template <class R, class Body> void with_sums(Shape shape, void *to_shift, void *to_scale, int threads, Body body) {
+    const int64_t C = shape.channels, maps = shape.samples * C;
+    if (!to_shift && !to_scale) return body(Sums{nullptr, maps});
+    std::vector<double> values(2 * maps);
+    body(Sums{values.data(), maps});
+    double *const of_kinds[] = {values.data(), values.data() + maps};
+    R *const to[] = {static_cast<R *>(to_shift), static_cast<R *>(to_scale)};
+    in_parallel(divided(C, BLOCK), worth(Shape{shape.samples, 1, C}, threads), [=](int64_t block) {
+        const int64_t begin = block * BLOCK, end = std::min(begin + BLOCK, C);
+        for (int kind = 0; kind < 2; kind++) {
+            if (!to[kind]) continue;
+            double *const sums = of_kinds[kind];
+            for (int64_t n = 1; n < shape.samples; n++)
+                for (int64_t c = begin; c < end; c++) sums[c] += sums[n * C + c];
+            for (int64_t c = begin; c < end; c++) to[kind][c] = R(sums[c]);
+        }
+    });
+}
 
 } // namespace

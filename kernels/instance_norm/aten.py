@@ -32,8 +32,8 @@ def forward(
 def backward(
     grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
     slope: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradient of x; the sums of the gradients of the result, and of their products with x_hat, of each map."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """Gradients of x, scale and shift, in their dtypes."""
     how, (mean, rstd) = Activation(NAMES[activation], slope), statistics
     of_map = (*x.shape[:2], *[1] * (x.dim() - 2))
     if x.is_contiguous():
@@ -44,7 +44,7 @@ def backward(
             g = _through(g, _affine(y, scale, shift), how).to(x.dtype)
         of_bn = torch.ops.aten.native_batch_norm_backward
         dx, along, summed = of_bn(g, maps, scale, None, None, mean, rstd, True, 0.0, [True] * 3)
-        return dx.view(x.shape), torch.stack((summed, along)).view(2, *x.shape[:2])
+        return dx.view(x.shape), _added_up(along, weight), _added_up(summed, bias)
     positions = tuple(range(2, x.dim()))
     rstd = rstd.view(of_map)
     x_hat = (_from_first(x) - mean.view(of_map)) * rstd
@@ -53,7 +53,7 @@ def backward(
     count = x[0, 0].numel()
     factor = rstd if weight is None else rstd * weight.view(of_map[1], *of_map[2:])
     dx = empty_channels_last(x).copy_((g - sum_g / count - x_hat * (sum_along / count)) * factor)
-    return dx, torch.stack((sum_g.flatten(1), sum_along.flatten(1)))
+    return dx, _added_up(sum_along, weight), _added_up(sum_g, bias)
 
 
 def activated(y: Tensor, how: Activation) -> Tensor:
@@ -75,6 +75,14 @@ def _through(grad: Tensor, y: Tensor, how: Activation) -> Tensor:
     if how.name in ("gelu", "gelu_tanh"):
         return aten.gelu_backward(grad.to(y.dtype), y, approximate="tanh" if how.name == "gelu_tanh" else "none")
     return grad
+
+
+def _added_up(sums: Tensor, parameter: Tensor | None) -> Tensor | None:
+    """The gradient of a parameter from each map's."""
+    if parameter is None:
+        return None
+    exact = torch.promote_types(sums.dtype, torch.float32)
+    return sums.view(-1, *parameter.shape).sum(0, dtype=exact).to(parameter.dtype)
 
 
 def _one_sample(x: Tensor) -> Tensor:

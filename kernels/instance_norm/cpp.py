@@ -19,7 +19,7 @@ from lorbms_fast.kernels._common.cpp.lines import (
 )
 
 _FORWARD = (2, [*[c_void_p] * 3, c_int, c_double, c_double, c_int, *[c_void_p] * 2, c_double])
-_BACKWARD = (3, [*[c_void_p] * 4, c_int, c_double, c_int])
+_BACKWARD = (3, [*[c_void_p] * 5, c_int, c_double, c_int])
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {"forward": _FORWARD, "backward": _BACKWARD, "rows_forward": _FORWARD, "rows_backward": _BACKWARD},
@@ -84,28 +84,28 @@ def _forward(
 
 @cpp_op(
     "instance_norm_maps_backward(Tensor grad, Tensor x, Tensor statistics, Tensor? weight, Tensor? bias, "
-    "int activation, float slope) -> (Tensor, Tensor)"
+    "int activation, float slope) -> (Tensor, Tensor, Tensor)"
 )
 def backward(
     grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, activation: int,
     slope: float,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Gradient of x; of each map, the sum of the gradients of the result, and that of their products with x_hat.
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """Gradients of x, scale and shift, in their dtypes.
 
-    No sums without parameters: a small map takes not much longer than a tensor of them. The gradient of the result lies
-    as x does. Of a batch's statistics it is that of the batch.
+    The gradient of the result lies as x does. Of a batch's statistics it is that of the batch.
     """
     lie = known(x.shape, x.stride(), x.dtype)
-    sums = None if weight is None and bias is None else torch.empty_like(statistics)
+    to_scale = None if weight is None else torch.empty(weight.shape, dtype=lie.exact)
+    to_shift = None if bias is None else torch.empty(bias.shape, dtype=lie.exact)
     dx = torch.empty_like(x) if lie.dense else empty_channels_last(x)
-    weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
+    exact_weight, exact_bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
     of_grad = lie.strides if grad.stride() == x.stride() else known(grad.shape, grad.stride(), grad.dtype).strides
     LOOPS.function("rows_backward" if lie.rows else "backward")(
         lie.dtype, torch.get_num_threads(), *lie.sizes, grad.data_ptr(), *of_grad, x.data_ptr(), *lie.strides,
-        dx.data_ptr(), *lie.of_new, statistics.data_ptr(), _address(weight), _address(bias), _address(sums),
-        activation, slope, statistics.shape[1] < lie.sizes[0],
+        dx.data_ptr(), *lie.of_new, statistics.data_ptr(), _address(exact_weight), _address(exact_bias),
+        _address(to_shift), _address(to_scale), activation, slope, statistics.shape[1] < lie.sizes[0],
     )  # fmt: skip
-    return dx, sums
+    return dx, _as(weight, to_scale), _as(bias, to_shift)
 
 
 class Lie(NamedTuple):
@@ -140,6 +140,12 @@ def _exact(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
         return parameter
     return parameter.to(dtype).contiguous()
+
+
+def _as(parameter: Tensor | None, grad: Tensor | None) -> Tensor | None:
+    if parameter is None or grad is None or grad.dtype == parameter.dtype:
+        return grad
+    return grad.to(parameter.dtype)
 
 
 def _address(parameter: Tensor | None) -> int:

@@ -139,13 +139,7 @@ class _Norm(torch.autograd.Function):
             definition = partial(_defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), None
         grad = lying_as(x, grad)
-        dx, sums = form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope)
-        if weight is None and bias is None:
-            return dx, None, None, None
-        _, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        to_shift, to_scale = of_channels(sums, x.dtype)
-        to_weight = to_scale.to(weight.dtype) if needs_weight else None
-        return dx, to_weight, to_shift.to(bias.dtype) if needs_bias else None, None
+        return *form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope), None
 
 
 _apply = super(torch.autograd.Function, _Norm).apply
@@ -154,11 +148,6 @@ _apply = super(torch.autograd.Function, _Norm).apply
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return reference.instance_norm(x, eps, weight, bias, activation)
-
-
-def of_channels(sums: Tensor, dtype: torch.dtype) -> Any:
-    """Add up the sums of samples' maps, all at once, as small maps take as long: gradients of shift and scale."""
-    return torch.unbind_copy(sums.sum(1, dtype=torch.promote_types(dtype, torch.float32)))
 
 
 def lying_as(x: Tensor, grad: Tensor) -> Tensor:

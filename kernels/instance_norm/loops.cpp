@@ -10,8 +10,8 @@
     SHAPE, MAPS(x), MAPS(y), void *statistics, const void *weight, const void *bias, int kind, double slope,           \
         double eps, int batch, void *running_mean, void *running_var, double momentum
 #define BACKWARD                                                                                                       \
-    SHAPE, MAPS(grad), MAPS(x), MAPS(dx), const void *statistics, const void *weight, const void *bias, void *sums,    \
-        int kind, double slope, int batch
+    SHAPE, MAPS(grad), MAPS(x), MAPS(dx), const void *statistics, const void *weight, const void *bias,                \
+        void *to_shift, void *to_scale, int kind, double slope, int batch
 
 static void forward(FORWARD) {
     const Shape shape = batch ? Shape{1, samples * positions, channels} : Shape{samples, positions, channels};
@@ -37,10 +37,11 @@ static void backward(BACKWARD) {
     FOR_DTYPE(dtype, T, {
         using R = Real<T>;
         const Parameters<R> of(shape, statistics, weight, bias);
-        const Sums sums_of(shape, sums);
         const auto grad = AS(T, grad), x = AS(T, x), dx = AS(T, dx);
-        of_samples(shape, threads, [=, &rows](int64_t n, int together) {
-            lines_backward<T>(shape, rows, grad, x, dx, of, sums_of, n, Activation{kind, slope}, together);
+        with_sums<R>(shape, to_shift, to_scale, threads, [=, &rows](Sums sums) {
+            of_samples(shape, threads, [=, &rows](int64_t n, int together) {
+                lines_backward<T>(shape, rows, grad, x, dx, of, sums, n, Activation{kind, slope}, together);
+            });
         });
     })
 }
@@ -66,14 +67,14 @@ static void rows_backward(BACKWARD) {
         using R = Real<T>;
         const Shape of_statistics{batch ? 1 : samples, positions, channels};
         const Parameters<R> of(of_statistics, statistics, weight, bias);
-        const Sums sums_of(of_statistics, sums);
-        if (!batch && positions <= FEW_POSITIONS)
-            return side_by_side_backward<T>(
-                shape, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sums_of, Activation{kind, slope}, threads
-            );
-        contiguous_backward<T>(
-            shape, batch, AS(T, grad).data, AS(T, x).data, AS(T, dx).data, of, sums_of, Activation{kind, slope}, threads
-        );
+        const T *const grad = AS(T, grad).data, *const x = AS(T, x).data;
+        T *const dx = AS(T, dx).data;
+        with_sums<R>(of_statistics, to_shift, to_scale, threads, [=](Sums sums) {
+            if (!batch && positions <= FEW_POSITIONS)
+                side_by_side_backward<T>(shape, grad, x, dx, of, sums, Activation{kind, slope}, threads);
+            else
+                contiguous_backward<T>(shape, batch, grad, x, dx, of, sums, Activation{kind, slope}, threads);
+        });
     })
 }
 
