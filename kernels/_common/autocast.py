@@ -12,6 +12,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if _knows(device) and torch.is_autocast_enabled(device) else x.dtype
 
 
+def computed_in(dtype: torch.dtype) -> set[torch.dtype]:
+    """The dtypes that may come together on the CPU where torch computes in this one, its own alone but in autocast."""
+    return {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
+
+
 def convolves_in_tf32() -> bool:
     """Tell whether torch's own convolutions of float32 may use TF32.
 

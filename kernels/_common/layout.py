@@ -12,6 +12,11 @@ def is_channels_last(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
+def is_dense(x: Tensor) -> bool:
+    """Say whether a tensor lies without gaps in the order of its dimensions, or with channels behind all others."""
+    return x.is_contiguous() or x.is_contiguous(memory_format=CHANNELS_LAST[x.dim()])
+
+
 def new_maps(like: Tensor, channels: int, *size: int) -> Tensor:
     """Make channels_last maps, (N, channels, *size), of a tensor's N, dtype and device; values are anything."""
     shape = like.shape[0], channels, *size

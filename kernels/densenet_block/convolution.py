@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels._common.layout import new_maps
+from lorbms_fast.kernels._common.conv2d_backward import conv2d_backward
+from lorbms_fast.kernels._common.layout import is_dense, new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.densenet_block.passes import Norm, matrix
 
@@ -42,7 +43,7 @@ def backward_weight(
     """Compute gradients of W and of the bias where they are asked for; others are None, or not."""
     if not _takes(x, W):
         a = _activated(does, x, norm) if to_W else x
-        _, of_W, of_bias = _backward(grad, a, W, [False, to_W, to_bias])
+        _, of_W, of_bias = conv2d_backward(grad, a, W.to(a.dtype), (False, to_W, to_bias), padding=1)
         return of_W, of_bias
     sums = grad.new_empty(len(W), dtype=torch.float32) if to_bias else None
     if not to_W:
@@ -55,7 +56,8 @@ def backward_weight(
 def backward_input(grad: Tensor, x: Tensor, W: Tensor) -> Tensor:
     """Compute the gradient of what is convolved, `ReLU(norm(x))`."""
     if not _takes(x, W):
-        return _backward(grad, x, W, [True, False, False])[0]
+        to_x, *_ = conv2d_backward(grad, x, W.to(x.dtype), (True, False, False), padding=1)
+        return to_x
     to_a = new_maps(x, *x.shape[1:])
     cpp.backward_input(grad, W, to_a, cpp.AROUND)
     return to_a
@@ -85,22 +87,13 @@ def _activated(does: ModuleType, x: Tensor, norm: Norm) -> Tensor:
     return a
 
 
-def _backward(grad: Tensor, a: Tensor, W: Tensor, asked: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    ones = [1, 1]
-    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        grad, a, W.to(a.dtype), [len(W)], ones, ones, ones, False, [0, 0], 1, asked
-    )
-    return result
-
-
 def _takes(x: Tensor, W: Tensor) -> bool:
     return cpp.LOOPS.take(x) and faster(x, W)
 
 
 def faster(x: Tensor, W: Tensor) -> bool:
     """Would loops, where there are some, convolve channels_last maps of x's size and dtype in less time than torch?"""
-    lies = W.is_contiguous() or W.is_contiguous(memory_format=torch.channels_last)
-    return lies and _pays(x.shape, W.shape, x.dtype)
+    return is_dense(W) and _pays(x.shape, W.shape, x.dtype)
 
 
 @cache

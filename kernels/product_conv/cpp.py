@@ -61,14 +61,8 @@ def _run(
     *biases: Tensor | None,
 ) -> None:  # fmt: skip
     """Call a loop with W, (small's channels, large's channels, *taps), as it lies, and what lies beside it."""
-    window = _window(
-        tuple(small.shape[2:]),
-        tuple(large.shape[2:]),
-        tuple(W.shape[2:]),
-        tuple(step),
-        tuple(before),
-        not W.is_contiguous(),
-    )
+    sizes = small.shape[2:], large.shape[2:], W.shape[2:], step, before
+    window = _window(*map(tuple, sizes), not W.is_contiguous())
     positions = len(small) * prod(small.shape[2:])
     space = W.new_empty(-(-positions // LANES) * LANES * (W.numel() // len(W) + len(W)))
     exact = [None if bias is None else bias.to(torch.float32).contiguous() for bias in biases]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
-from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
+from lorbms_fast.kernels._common.autocast import compute_dtype, computed_in, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
 from lorbms_fast.kernels._common.cpp.vectors import LANES, vectors_multiply
-from lorbms_fast.kernels._common.layout import CHANNELS_LAST, is_channels_last
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST, is_channels_last, is_dense
 from lorbms_fast.kernels.product_conv import cpp, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
 
@@ -95,13 +95,13 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Size
         and x.dim() in CHANNELS_LAST
         and x.shape[1] == weight.shape[read]
         and min(x.numel(), *weight.shape, *size) > 0
-        and all(plain(t) and t.dtype in _dtypes(dtype) for t in tensors)
+        and all(plain(t) and t.dtype in computed_in(dtype) for t in tensors)
         and weight.dtype is torch.float32
         and weight.shape[0] % LANES == weight.shape[1] % LANES == 0
         and (bias is None or bias.shape == weight.shape[1 - read : 2 - read])
         and pays(len(x) * prod(small), weight.shape, dtype, _multiplied(x.shape, weight.shape[2:], dtype))
-        and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST[weight.dim()]))
-        and _taken(x)
+        and is_dense(weight)
+        and cpp.LOOPS.take_any(x)
     )
 
 
@@ -134,13 +134,8 @@ def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """
     dtype = compute_dtype(x)
     slow = dtype == torch.bfloat16 or (dtype == torch.float32 and is_channels_last(x))
-    right = all(plain(t) and t.dtype in _dtypes(dtype) for t in (x, weight, bias)) and x.dim() == weight.dim()
+    right = all(plain(t) and t.dtype in computed_in(dtype) for t in (x, weight, bias)) and x.dim() == weight.dim()
     return slow and right and bias.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def _dtypes(computed: torch.dtype) -> set[torch.dtype]:
-    """Those that torch takes together where it computes in this one."""
-    return {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {computed}
 
 
 def _applied(
@@ -197,19 +192,10 @@ class _OfTorch(torch.autograd.Function):
             return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
         needs_x, needs_weight, _ = ctx.needs_input_grad[2:]
         step, before = map(list, ctx.window)
-        more = list(_more(ctx.window, ctx.size, x, weight))
+        more, ones = list(_more(ctx.window, ctx.size, x, weight)), [1] * len(step)
+        wanted = [needs_x, needs_weight, False]
         to_x, to_weight, _ = torch.ops.aten.convolution_backward(
-            grad,
-            x,
-            weight.to(x.dtype),
-            None,
-            step,
-            before,
-            [1] * len(step),
-            True,
-            more,
-            1,
-            [needs_x, needs_weight, False],
+            grad, x, weight.to(x.dtype), None, step, before, ones, True, more, 1, wanted
         )
         return None, None, to_x, to_weight if to_weight is None else to_weight.to(weight.dtype), _sums(grad, bias)
 
@@ -223,11 +209,7 @@ def _empty(like: Tensor, shape: Sizes, layout: torch.memory_format) -> Tensor:
 
 
 def _readable(maps: Tensor) -> Tensor:
-    return maps if _taken(maps) else maps.resolve_neg().contiguous()
-
-
-def _taken(maps: Tensor) -> bool:
-    return cpp.LOOPS.take(maps) or cpp.LOOPS.take_rows(maps)
+    return maps if cpp.LOOPS.take_any(maps) else maps.resolve_neg().contiguous()
 
 
 def _layout(*tensors: Tensor) -> torch.memory_format:

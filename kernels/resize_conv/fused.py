@@ -25,6 +25,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.constants import beside
+from lorbms_fast.kernels._common.conv2d_backward import conv2d_backward
 from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels.resize_conv import cpp
 
@@ -113,10 +114,7 @@ class _Products(torch.autograd.Function):
             return double_backward.by_definition(_by_phases, (x, taps), grad)
         to_products = cpp.gather(grad.contiguous(memory_format=CHANNELS_LAST))
         needs_x, needs_taps = ctx.needs_input_grad
-        to_x, to_last, _ = torch.ops.aten.convolution_backward(
-            to_products, x, _pointwise(taps), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
-            [needs_x, needs_taps, False],
-        )  # fmt: skip
+        to_x, to_last, _ = conv2d_backward(to_products, x, _pointwise(taps), (needs_x, needs_taps, False))
         to_taps = None
         if needs_taps:
             to_taps = torch.zeros_like(taps)
@@ -158,13 +156,11 @@ class _Phases(torch.autograd.Function):
         of_phases = []
         for phase, W in enumerate(_kernels(taps)):
             g, x = _every_other(grad, phase), _read(padded, W)
-            gradients = torch.ops.aten.convolution_backward(
-                g, x, W, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [needs_padded, needs_taps, False]
-            )
+            to_read, to_W, _ = conv2d_backward(g, x, W, (needs_padded, needs_taps, False))
             if grad_padded is not None:
-                _read(grad_padded, W).add_(gradients[0])
+                _read(grad_padded, W).add_(to_read)
             if needs_taps:
-                of_phases.append(gradients[1].permute(0, 2, 3, 1).flatten(1, 2))
+                of_phases.append(to_W.permute(0, 2, 3, 1).flatten(1, 2))
         return grad_padded, torch.cat(of_phases, 1) if needs_taps else None
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.arrange import arranged
-from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
+from lorbms_fast.kernels._common.autocast import compute_dtype, computed_in, no_autocast
 from lorbms_fast.kernels._common.cpp import line_stride, plain
-from lorbms_fast.kernels._common.layout import CHANNELS_LAST, new_maps
+from lorbms_fast.kernels._common.layout import CHANNELS_LAST, is_dense, new_maps
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.product_conv import fused as product
 from lorbms_fast.kernels.winograd_conv import reference
@@ -81,7 +81,6 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, sigh
     """Say whether these are what loops read, and read fast."""
     tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
     contiguous = x.dim() > 3 and x.stride(1) != 1
-    dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
     return (
         x.dim() == weight.dim() == 2 + len(padding)
         and x.shape[1] == weight.shape[1]
@@ -90,10 +89,10 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, sigh
         and (sight == cpp.PLAIN or (padding == (1, 1) and min(sight.size(x)) > 1))
         and min(size := _size(x, weight, padding, sight)) > 0
         and cpp.pays(torch.Size((len(x), len(weight), *size)), weight.shape, dtype, True, contiguous)
-        and all(plain(t) and t.dtype in dtypes for t in tensors)
+        and all(plain(t) and t.dtype in computed_in(dtype) for t in tensors)
         and (bias is None or bias.shape == weight.shape[:1])
-        and _taken(x)
-        and (weight.is_contiguous() or weight.is_contiguous(memory_format=CHANNELS_LAST[weight.dim()]))
+        and cpp.LOOPS.take_any(x)
+        and is_dense(weight)
     )
 
 
@@ -119,7 +118,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
-        if double_backward.asked_for(grad) or not _taken(g := _readable(grad)):
+        if double_backward.asked_for(grad) or not cpp.LOOPS.take_any(g := _readable(grad)):
             definition = partial(_defined, ctx.padding, ctx.sight)
             return None, None, *double_backward.by_definition(definition, (x, weight, bias), grad)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:]
@@ -147,10 +146,6 @@ def _backward_input(grad: Tensor, weight: Tensor, to_x: Tensor, padding: Padding
     seen = new_maps(to_x, to_x.shape[1], *(size + 2 * around for size in sight.size(to_x)))
     cpp.backward_input(grad, weight, seen, (0, 0) if around else padding)
     cpp.backward_sight(seen, to_x, around, sight)
-
-
-def _taken(maps: Tensor) -> bool:
-    return cpp.LOOPS.take(maps) or cpp.LOOPS.take_rows(maps)
 
 
 def _readable(maps: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class Loops:
         """Check that they go through contiguous maps like these on this machine."""
         return same_rows(*maps) and self.built()
 
+    def take_any(self, maps: Tensor) -> bool:
+        """Check that they go through maps like these, or through contiguous ones, on this machine."""
+        return self.take(maps) or self.take_rows(maps)
+
     def built(self) -> bool:
         """Check that they are there, or can be."""
         return library(self._source, _HEADERS) is not None

@@ -10,18 +10,14 @@ ten thousandth at most beside the rounding of what is read and written, which is
 Elsewhere torch's operations compute the same, and bfloat16 with AMX, which multiplies it faster. There is no autograd.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lorbms_fast.kernels._common import norm_relu
+from lorbms_fast.kernels._common.conv2d_backward import Gradients, conv2d_backward
 from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels._common.winograd import cpp
-
-Gradients = tuple[Any, Any, Any]
-"""Tensors, or None where none was asked for."""
 
 
 def relu_conv2d(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
@@ -44,11 +40,7 @@ def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
 def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> Gradients:
     """Gradients of `b + W * ReLU(x)` for the masked ones of ReLU(x), W and b, given that of the result."""
     if not cpp.take(x, W, grad):
-        ones, padding = [1, 1], [W.shape[-1] // 2] * 2
-        result: Gradients = torch.ops.aten.convolution_backward(
-            grad, torch.relu(x), W, [W.shape[0]], ones, padding, ones, False, [0, 0], 1, list(mask)
-        )
-        return result
+        return conv2d_backward(grad, torch.relu(x), W, mask, W.shape[-1] // 2)
     to_x = to_W = to_b = None
     if mask[0]:
         cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), cpp.AROUND)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import norm_relu
 from lorbms_fast.kernels._common.autocast import compute_dtype, no_autocast
+from lorbms_fast.kernels._common.conv2d_backward import conv2d_backward
 from lorbms_fast.kernels.lorbms.pooled_conv import cpp, reference
 from lorbms_fast.kernels.max_pool.fused import pooled, unpooled
 
@@ -61,8 +62,5 @@ def unpooled_backward(
         of_taps = cpp.backward_taps(grad, places, x, weight, relu) if needs[1] or needs[2] else (None, None)
         return to_x, *of_taps
     g = unpooled(grad, places, *x.shape[2:])
-    a, ones, zeros = torch.relu(x) if relu else x, [1, 1], [0, 0]
-    to_a, *of_taps = torch.ops.aten.convolution_backward(
-        g, a, weight, [len(weight)], ones, zeros, ones, False, zeros, 1, list(needs)
-    )
+    to_a, *of_taps = conv2d_backward(g, torch.relu(x) if relu else x, weight, needs)
     return norm_relu.relu_backward(to_a, x) if relu and needs[0] else to_a, *of_taps
