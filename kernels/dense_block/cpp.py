@@ -1,6 +1,6 @@
 """The triangular system packed, and solved as one loop in C++ over Winograd's and norms', as operations of torch's.
 
-Documented at `fused`, where the same loops are called one by one if convolutions are not all Winograd's.
+Documented at `system`, where the same loops are called one by one if convolutions are not all Winograd's.
 """
 
 from collections.abc import Sequence

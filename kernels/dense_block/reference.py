@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
-Activation = Callable[[Tensor], Tensor]
+BlockActivation = Literal["relu", "instance_norm_relu"]
+"""What each layer's convolution reads maps through."""
+Function = Callable[[Tensor], Tensor]
 
 
-def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation) -> Tensor:
+def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Function) -> Tensor:
     """Append the maps of L convolutions to x, each reading x and all maps before it (Huang et al., 2017).
 
     `y_l = b_l + W_l * activation([x, y_0, .., y_{l-1}])` with `*` a convolution padded to keep height and width.
@@ -33,6 +36,13 @@ def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     return stack
 
 
-def activation_of(normed: bool, eps: float) -> Activation:
+def activation_of(normed: bool, eps: float) -> Function:
     """ReLU, of maps that are normalized first or as they are."""
     return partial(instance_norm_relu, eps=eps) if normed else torch.relu
+
+
+def checked_activation(activation: BlockActivation) -> BlockActivation:
+    """The activation, if there is one of this name; ValueError if there is none."""
+    if activation not in get_args(BlockActivation):
+        raise ValueError(f"activation '{activation}': choose one of {', '.join(get_args(BlockActivation))}")
+    return activation

@@ -1,6 +1,6 @@
 """The dense block in two launches forward and two backward, as an operator torch.compile does not look into.
 
-The triangular system of fused.py, on channels_last maps and packed weights. Forward, with a norm: `activate` makes the
+The triangular system of system.py, on channels_last maps and packed weights. Forward, with a norm: `activate` makes the
 stack of activated maps of the block's input, `convolve` gives all layers what the input contributes, and of each image
 its last program to finish substitutes forward, layer after layer. Backward: `solve_transposed` substitutes back, and
 `gradients` turns the result into the gradients of the input and of all parameters. Where the activation is ReLU alone,

@@ -4,13 +4,13 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import refuse_integers
 from lorbms_fast.kernels._common.operation import is_watched
-from lorbms_fast.kernels.dense_block import ActivationName, PackedLayers, dense_block_activated
+from lorbms_fast.kernels.dense_block import BlockActivation, PackedLayers, dense_block_activated
 from lorbms_fast.kernels.lorbms.dense_block_pooled import fused
 from lorbms_fast.kernels.lorbms.pooled_conv import check_pooled, pooled_conv2d
 
 
 def dense_block_pooled(
-    x: Tensor, layers: PackedLayers, weight: Tensor, bias: Tensor, activation: ActivationName = "relu",
+    x: Tensor, layers: PackedLayers, weight: Tensor, bias: Tensor, activation: BlockActivation = "relu",
     eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     """`pooled_conv2d(dense_block_activated(x, layers, ...), weight, bias)`: a block and a DenseNet's transition.

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block.fused import System, apply, from_stack, needed, normalized_stack
+from lorbms_fast.kernels.dense_block.fused import apply, from_stack, needed, normalized_stack
+from lorbms_fast.kernels.dense_block.system import System
 from lorbms_fast.kernels.lorbms.pooled_conv.fused import convolved_and_pooled, unpooled_backward
 
 

@@ -17,6 +17,7 @@ from lorbms_fast.kernels import (
 )
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels.dense_block import fused
+from lorbms_fast.kernels.dense_block.system import System
 from lorbms_fast.kernels.lorbms import dense_block_pooled, pooled_conv2d
 
 ACTIVATIONS = ("relu", "instance_norm_relu")
@@ -205,7 +206,7 @@ def test_blocks_are_kernels_that_a_convolution_reads_without_copying_them(layers
     assert len(blocks) == layers
     assert all(block.is_contiguous(memory_format=torch.channels_last) for block in blocks)
     assert sum(block.numel() for block in blocks) == sum(weight.numel() for weight in weights)
-    for again, weight in zip(fused.System(blocks).weights(), weights, strict=True):
+    for again, weight in zip(System(blocks).weights(), weights, strict=True):
         torch.testing.assert_close(again, weight, rtol=0, atol=0)
     (to_first,) = torch.autograd.grad(sum(block.square().sum() for block in blocks), weights[:1])
     torch.testing.assert_close(to_first, 2 * weights[0])
