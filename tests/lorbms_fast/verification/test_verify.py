@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,32 @@ def test_an_iteration_goes_as_the_authors_program(lambdas, schedule, convention,
     look()
     assert columns == ["L_rec_hat", "L_rec_prime", "L_adv", "L_cls_one", "L_D_real", "L_D_fake"]
     np.testing.assert_allclose(seen, expected, rtol=0.03)
+
+
+def test_a_gradient_that_is_no_number_is_found(monkeypatch):
+    """Also in a parameter that is not the first of its network: here the root's at 0."""
+
+    class Discriminator(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (torch.nn.Parameter(torch.tensor(value)) for value in (1.0, 0.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a * x + 0 * self.b.sqrt()
+
+    image, dsc = torch.ones(1), Discriminator()
+    parameters = torch.nn.ModuleDict({"dsc": dsc}).named_parameters
+    of_a = 2 * torch.tensor(1.0).sigmoid().item() - 1
+    golden = SimpleNamespace(
+        gradients={"names_dsc": np.array(["dsc.a", "dsc.b"]), "L_D_const": np.full((2, 4), of_a)},
+        batch=lambda: SimpleNamespace(I_ref=image),
+        networks=lambda impl, normalize: SimpleNamespace(dsc=dsc, named_parameters=parameters),
+        fill=lambda name, shape: torch.ones(shape),
+    )
+    losses_of = SimpleNamespace(generator_losses=lambda *of: (None, SimpleNamespace(I_mix=image)))
+    monkeypatch.setitem(IMPLS, "fast", losses_of)
+    (check,) = gradient_checks(golden, "fast")
+    assert not check.passed
 
 
 def test_another_prefix_changes_every_value(copy):
