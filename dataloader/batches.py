@@ -194,7 +194,7 @@ class NeighbourBatches(BatchSource):
     @property
     def mixing(self) -> dict[str, Any]:
         """The settings of mixing, beside the store and the draw."""
-        return {"tau": self.tau}
+        return {"tau": self.tau, "neighbours": self.neighbours.digest}
 
     def each_image(self, draw: np.random.Generator, size: int) -> Iterator[Batch]:
         """Yield batches with every image once as reference, in order, and candidates of random ranks."""

@@ -4,6 +4,7 @@ One row an image in the store's order: `id`, and for each quadrant n `q{n}_ids` 
 How they were found is JSON under the schema's metadata key `lorbms_fast`.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class NeighbourTable:
     """Name of the feature extractor: distances are on its scale."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Facts of the search: clusters, seed, choice of tau."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of who the neighbours are and of how far away they are."""
+        return hashlib.sha256(self.rows.tobytes() + self.distances.tobytes()).hexdigest()
 
     def save(self, store: ImageStore) -> Path:
         """Write the table into the store's folder, replacing an older one."""

@@ -49,7 +49,7 @@ def measure_generation(
     store = source.store
     device = next(networks.parameters()).device
     setting = {"weights": weights_fingerprint(networks), "iteration": iteration, "store": store.digest}
-    setting |= source.mixing | {"features": features.setting, "draw": draw}
+    setting |= source.mixing | {"features": features.setting, "seed": source.seed, "draw": draw}
     folder = run / "evaluation" / "generation"
 
     def make() -> Result:

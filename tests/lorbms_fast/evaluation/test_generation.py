@@ -106,6 +106,19 @@ def test_results_are_kept_for_these_weights(run, source, monkeypatch):
         measure_generation(networks, source, features, run, 6)
 
 
+def test_other_candidates_are_measured_anew(run, source, monkeypatch):
+    networks, features = load_networks(run), extractor_features("descriptor", None, CPU)
+    monkeypatch.setattr(generation, "describe_all", lambda batches, *_: generation.Described(np.empty((0, 2)), None))
+    monkeypatch.setattr(generation, "_compared", lambda *_: {})
+    table = source.neighbours
+    others = replace(table, rows=table.rows[:, :, ::-1].copy())
+    settings = [
+        measure_generation(networks, one, features, run, 6)["setting"]
+        for one in (source, replace(source, neighbours=others), replace(source, seed=source.seed + 1))
+    ]
+    assert len({json.dumps(setting) for setting in settings}) == 3
+
+
 def test_worse_images_are_farther(run, source):
     """Images blended with noise lie farther from the real ones than the images themselves."""
     features = extractor_features("descriptor", None, CPU)
