@@ -71,7 +71,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     lie = known(x.shape, x.stride(), x.dtype)
     samples, _, channels = lie.sizes
-    statistics = torch.empty(2, 1 if batch else samples, channels, dtype=torch.float64)
+    statistics = torch.empty(2, 1 if batch else samples, channels, dtype=torch.float64, device=x.device)
     y = torch.empty_like(x) if lie.dense else empty_channels_last(x)
     weight, bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
     LOOPS.function("rows_forward" if lie.rows else "forward")(
@@ -95,8 +95,8 @@ def backward(
     The gradient of the result lies as x does. Of a batch's statistics it is that of the batch.
     """
     lie = known(x.shape, x.stride(), x.dtype)
-    to_scale = None if weight is None else torch.empty(weight.shape, dtype=lie.exact)
-    to_shift = None if bias is None else torch.empty(bias.shape, dtype=lie.exact)
+    to_scale = None if weight is None else torch.empty(weight.shape, dtype=lie.exact, device=x.device)
+    to_shift = None if bias is None else torch.empty(bias.shape, dtype=lie.exact, device=x.device)
     dx = torch.empty_like(x) if lie.dense else empty_channels_last(x)
     exact_weight, exact_bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
     of_grad = lie.strides if grad.stride() == x.stride() else known(grad.shape, grad.stride(), grad.dtype).strides

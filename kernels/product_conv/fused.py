@@ -205,7 +205,7 @@ def _sums(grad: Tensor, bias: Tensor) -> Tensor:
 
 
 def _empty(like: Tensor, shape: Sizes, layout: torch.memory_format) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, memory_format=layout)
+    return torch.empty(shape, dtype=like.dtype, memory_format=layout, device=like.device)
 
 
 def _readable(maps: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from lorbms_fast import kernels
@@ -67,7 +68,7 @@ LAYERS = {
     "SpectralConv2d": lambda: SpectralConv2d(3, 2, 3),
     "GroupedBatchNorm2d": lambda: GroupedBatchNorm2d(3).eval(),
     "max_pool2x2": lambda: max_pool2x2,
-    "grouped_batch_norm": lambda: lambda x: grouped_batch_norm(x, torch.ones(3).to(x), torch.zeros(3).to(x), 2)[0],
+    "grouped_batch_norm": lambda: lambda x: grouped_batch_norm(x, x.new_ones(3), x.new_zeros(3), 2)[0],
 }
 layers = pytest.mark.parametrize("name", LAYERS)
 layouts = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
@@ -119,6 +120,30 @@ def test_operations_in_place_train_without_a_compiler_too(name, channels_last):
     with native_loops(False):
         found = gradients(layer, x, lambda y: y.mul_(2).sin())
     assert_close(found, gradients(layer, x, lambda y: (y * 2).sin()))
+
+
+class _Elsewhere(TorchFunctionMode):
+    """What `torch.set_default_device` would have made on another device, where loops of the CPU would reach for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in {torch.empty, torch.zeros, torch.ones, torch.full, torch.tensor, torch.arange, torch.linspace}:
+            if "device" not in (kwargs or {}):
+                self.made.append((function.__name__, args))
+        return function(*args, **(kwargs or {}))
+
+
+@layers
+@layouts
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_is_made_on_the_default_device(name, channels_last, dtype):
+    layer, x = made(name, channels_last, dtype)
+    with _Elsewhere() as elsewhere:
+        gradients(layer, x)
+    assert elsewhere.made == []
 
 
 @layers

@@ -75,7 +75,7 @@ def in_rows(maps: Sequence[int]) -> bool:
 
 def runs() -> bool:
     """Are there vectors, and a C++ compiler?"""
-    return has_vectors() and LOOPS.take(torch.ones(1, 1, 2, 2))
+    return has_vectors() and LOOPS.take(torch.ones(1, 1, 2, 2, device="cpu"))
 
 
 @cache

@@ -21,7 +21,8 @@ def no_quick_norm(model: nn.Module) -> str | None:
     """Why an instance norm of ours would not be known to be faster; None if it is."""
     device = device_of(model)
     if device.type == "cpu":
-        return None if cpp.take(torch.ones(1, 1, 2, 2)) else "no C++ compiler, and without one torch's own is faster"
+        quick = cpp.take(torch.ones(1, 1, 2, 2, device="cpu"))
+        return None if quick else "no C++ compiler, and without one torch's own is faster"
     if device.type == "cuda":
         return None if kernels_run_on(device) else "no Triton, or a GPU before Ampere, where it has no tensor cores"
     return f"no kernels for {device.type}"

@@ -47,7 +47,8 @@ def assemble_at(
     """
     H, W = size
     addresses = addresses.contiguous()
-    batch = torch.empty((*addresses.shape, *((H, W, 3) if channels_last else (3, H, W))), dtype=dtype)
+    image = (H, W, 3) if channels_last else (3, H, W)
+    batch = torch.empty((*addresses.shape, *image), dtype=dtype, device=addresses.device)
     where, n = addresses.data_ptr(), addresses.numel()
     _loop()(DTYPES[dtype], torch.get_num_threads(), where, n, H, W, channels_last, batch.data_ptr())
     return batch.movedim(-1, -3) if channels_last else batch
