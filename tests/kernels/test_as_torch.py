@@ -130,9 +130,9 @@ class _Elsewhere(TorchFunctionMode):
         self.made = []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in {torch.empty, torch.zeros, torch.ones, torch.full, torch.tensor, torch.arange, torch.linspace}:
-            if "device" not in (kwargs or {}):
-                self.made.append((function.__name__, args))
+        makers = {torch.empty, torch.zeros, torch.ones, torch.full, torch.tensor, torch.arange, torch.linspace}
+        if function in makers and "device" not in (kwargs or {}):
+            self.made.append((function.__name__, args))
         return function(*args, **(kwargs or {}))
 
 
