@@ -47,9 +47,6 @@ lorbms evaluate linear "$out/run" --rows random encoder discriminator "$@"
 lorbms evaluate report "$out/run"
 
 echo '[evaluation]
-epochs = 100  # of two iterations each
-[loss]
-adv = 0.052
-cls = 0.044' > "$out/ablation.toml"
+epochs = 100  # of two iterations each' > "$out/ablation.toml"
 lorbms evaluate ablation "$out/demo/store" --out "$out/ablation" --preset demo --iterations 700 \
     --config "$out/ablation.toml" --features descriptor "$@"

@@ -288,11 +288,15 @@ PRESETS = {
 }
 
 
-def preset_named(name: str, changes: Path | None = None) -> TrainConfig:
-    """Find a preset, changed by a file of settings as `read_config` does; UserError where there is none."""
+def preset_named(name: str, changes: Path | None = None, loss: LossConfig | None = None) -> TrainConfig:
+    """Find a preset, changed by a file of settings as `read_config` does; UserError where there is none.
+
+    `loss` takes the place of the preset's own weights before the file does.
+    """
     if name not in PRESETS:
         raise UserError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
-    return PRESETS[name] if changes is None else read_config(changes, PRESETS[name])
+    preset = PRESETS[name] if loss is None else dataclasses.replace(PRESETS[name], loss=loss)
+    return preset if changes is None else read_config(changes, preset)
 
 
 def to_json(config: TrainConfig) -> str:

@@ -37,10 +37,18 @@ VARIANTS = {
 
 
 def variant_config(base: TrainConfig, name: str, evaluation: EvaluationConfig | None = None) -> TrainConfig:
-    """Leave one part of L_G out of a run's settings, none of the training; UserError without such a variant."""
+    """Leave one part of L_G out of a run's settings, none of the training.
+
+    Raises UserError without such a variant, or where the settings leave that part out already.
+    """
     if name not in VARIANTS:
         raise UserError(f"there is no variant '{name}': choose of {', '.join(VARIANTS)}")
     without = VARIANTS[name].without
+    if without is not None and getattr(base.loss, without) == 0:
+        raise UserError(
+            f"these settings leave L_{without} out already, so that '{name}' would be 'full' again: "
+            f"give it a weight by --config, or leave '{name}' out of --variants"
+        )
     left_out: dict[str, Any] = {} if without is None else {without: 0.0}
     return replace(base, loss=replace(base.loss, **left_out), evaluation=evaluation or base.evaluation)
 

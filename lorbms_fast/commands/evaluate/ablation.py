@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.commands.options import StoreFolder
-from lorbms_fast.config import Count, Epochs, TrainConfig, preset_named
+from lorbms_fast.config import Count, Epochs, LossConfig, TrainConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -59,7 +59,7 @@ def ablation(
         weights: Weights of these features, where they need some.
         epochs: Length of each training in passes over the store.
         iterations: Length in iterations instead.
-        preset: Settings to start from: thesis or demo.
+        preset: Settings to start from: thesis or demo; the losses have the thesis's weights in both.
         config: TOML or JSON file with settings that replace the preset's.
         variants: Variants to train, of full, no-cls, no-rec, no-adv.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
@@ -68,7 +68,7 @@ def ablation(
     where = device_named(device)
     described = image_features(inception, features, weights, where)
     pictures, images = read_stl10(stl10), ImageStore.open(store)
-    base = replace(preset_named(preset, config), epochs=epochs, iterations=iterations, device=device)
+    base = replace(preset_named(preset, config, LossConfig()), epochs=epochs, iterations=iterations, device=device)
     asked = [None if path is None else str(path.resolve()) for path in (inception, weights)]
     measured = replace(base.evaluation, inception=asked[0], features=features, weights=asked[1])
     configs = {name: variant_config(base, name, measured) for name in variants}  # before the first is trained

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorbms_fast.commands.options import StoreFolder
-from lorbms_fast.config import Count, preset_named
+from lorbms_fast.config import Count, LossConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -38,7 +38,7 @@ def calibration(
         store: Image store to learn from; needs no neighbours.
         out: Folder for results.
         iterations: Length of each training.
-        preset: Sizes and rates to start from: thesis or demo.
+        preset: Sizes and rates to start from: thesis or demo; the losses have the thesis's weights in both.
         config: TOML or JSON file with settings that replace the preset's.
         batch_size: Images an iteration; the preset's by default.
         variants: Variants to train.
@@ -46,7 +46,7 @@ def calibration(
     """
     if unknown := [name for name in variants if name not in DECODERS]:
         raise UserError(f"there is no variant '{unknown[0]}': choose of {', '.join(DECODERS)}")
-    settings = preset_named(preset, config)
+    settings = preset_named(preset, config, LossConfig())
     settings = settings if batch_size is None else replace(settings, batch_size=batch_size)
     images, where = ImageStore.open(store), device_named(device)
     results = [calibrate(name, settings, images, iterations, out, where) for name in variants]

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from lorbms_fast.cli import main
-from lorbms_fast.config import LossConfig, to_json
+from lorbms_fast.config import LossConfig, TrainConfig, to_json
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.ablation import BEYOND, VARIANTS, ablation_rows, variant_config
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
@@ -27,6 +27,31 @@ def test_each_variant_leaves_one_loss_out():
     assert weights == {"no-cls": (0.904, 0.052, 0), "no-rec": (0, 0.052, 0.044), "no-adv": (0.904, 0, 0.044)}
     with pytest.raises(UserError, match="choose of full, no-cls"):
         variant_config(TINY, "no-D")
+    without = replace(TINY, loss=LossConfig(adv=0))
+    assert variant_config(without, "no-cls").loss == LossConfig(adv=0, cls=0)
+    with pytest.raises(UserError, match="leave L_adv out already"):
+        variant_config(without, "no-adv")
+
+
+class Asked(Exception):
+    """What a command asks for, in the place of doing it."""
+
+
+@pytest.mark.parametrize(("command", "work"), [("ablation", "_trained"), ("calibration", "calibrate")])
+def test_the_demos_networks_learn_by_the_thesiss_losses(command, work, store, stl10_folder, tmp_path, monkeypatch):
+    """The preset itself has no L_adv, which both are about."""
+
+    def ask(_name: object, config: TrainConfig, *_of: object) -> None:
+        raise Asked(config.loss)
+
+    monkeypatch.setattr(importlib.import_module(f"lorbms_fast.commands.evaluate.{command}"), work, ask)
+    (tmp_path / "changed.toml").write_text("[loss]\ncls = 0.1")
+    measured = ["--stl10", str(stl10_folder), "--features", "descriptor"] if command == "ablation" else []
+    arguments = ["evaluate", command, str(store.path), "--out", str(tmp_path / "out"), "--preset", "demo", *measured]
+    for more, loss in (([], LossConfig()), (["--config", str(tmp_path / "changed.toml")], LossConfig(cls=0.1))):
+        with pytest.raises(Asked) as asked:
+            main([*arguments, *more])
+        assert asked.value.args == (loss,)
 
 
 def test_table_4_5_averages_the_last_three_epochs(tmp_path):
