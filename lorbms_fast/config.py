@@ -200,6 +200,8 @@ class EvaluationConfig:
     """Instead of Inception: efficientnet-lite0, descriptor, deepcluster, timm:MODEL or torchvision:MODEL."""
     weights: str | None = None
     """Weights of these features, where they need some."""
+    stores: tuple[str, ...] = ()
+    """Image stores with neighbours to measure on, by path (the thesis: tr_v6 and te_v2); by default the run's own."""
     epochs: Count = 1
     """Epochs between two measurements."""
 

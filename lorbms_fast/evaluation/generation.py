@@ -17,6 +17,7 @@ from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.draws import generator
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.tiled import Tiled
+from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.crops import row_batches
 from lorbms_fast.evaluation.distances import frechet, halves, inception_score, kernel_distance, split_inception_score
 from lorbms_fast.evaluation.features import weights_fingerprint
@@ -33,6 +34,12 @@ MIXED_SCENES = 7
 """Purpose of these random draws, unlike a run's other ones."""
 SCORES = {"is": "IS", "class_score": f"class score{OTHER_WEIGHTS}"}
 """Key of a score over class probabilities in a result -> its name."""
+
+
+def check_names(stores: Sequence[Path]) -> None:
+    """Raise UserError where two stores have one name, by which results are kept."""
+    if len({store.name for store in stores}) < len(stores):
+        raise UserError("two --stores have the same name, by which results are kept: name one by a link of another")
 
 
 def measure_generation(

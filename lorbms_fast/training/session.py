@@ -19,7 +19,7 @@ from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
 from lorbms_fast.errors import as_word
-from lorbms_fast.evaluation.generation import SCORES, draw_generation_curves, measure_generation
+from lorbms_fast.evaluation.generation import SCORES, check_names, draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.malloc import retain_freed_memory
@@ -97,19 +97,26 @@ def _draw_curves(run: Run, source: BatchSource) -> None:
 
 
 def _measure(run: Run, store: ImageStore) -> Measure | None:
-    """Make the measurement of mixed scenes against a store's images that the settings ask for, if they do."""
+    """Make the measurement of mixed scenes that settings ask for, if they do, on this store or on those they name.
+
+    Raises UserError where it cannot be made.
+    """
     asked = run.config.evaluation
-    if (asked.inception, asked.features, asked.weights) == (None, None, None):
+    if not (asked.inception or asked.features or asked.weights or asked.stores):
         return None
     inception, weights = (None if path is None else Path(path) for path in (asked.inception, asked.weights))
     features = image_features(inception, asked.features, weights, device_named(run.config.device))
-    source = scene_batches(run.config, store)
+    check_names([Path(path) for path in asked.stores])
+    sources = [scene_batches(run.config, one) for one in [ImageStore.open(path) for path in asked.stores] or [store]]
 
     def measure(networks: Networks, iteration: int) -> dict[str, float]:
-        result = measure_generation(networks, source, features, run.folder, iteration)
+        measured: dict[str, float] = {}
+        for source in sources:
+            result = measure_generation(networks, source, features, run.folder, iteration)
+            kind = f"generation/{source.store.path.name}" if asked.stores else "generation"
+            measured |= {f"{kind}/{name}": result[name][0] for name in ("frechet", "kid", *SCORES) if name in result}
         draw_generation_curves(run.folder)
-        measured = {name: result[name] for name in ("frechet", "kid", *SCORES) if name in result}
-        return {f"generation/{name}": value for name, (value, *_) in measured.items()}
+        return measured
 
     return measure
 

@@ -35,6 +35,7 @@ def ablation(
     inception: Path | None = None,
     features: str | None = None,
     weights: Path | None = None,
+    measured: Path | None = None,
     epochs: Epochs = 10,
     iterations: Count | None = None,
     preset: str = "thesis",
@@ -57,6 +58,8 @@ def ablation(
         inception: Weights inception-2015-12-05 for FID and IS; others' distance and score get other names.
         features: Instead of Inception: efficientnet-lite0 or another extractor; the result is not FID.
         weights: Weights of these features, where they need some.
+        measured: Image store with neighbours whose images mixed scenes are made of and compared with, such as te_v2; by
+            default the one that is trained on.
         epochs: Length of each training in passes over the store.
         iterations: Length in iterations instead.
         preset: Settings to start from: thesis or demo; the losses have the thesis's weights in both.
@@ -69,14 +72,16 @@ def ablation(
     described = image_features(inception, features, weights, where)
     pictures, images = read_stl10(stl10), ImageStore.open(store)
     base = replace(preset_named(preset, config, LossConfig()), epochs=epochs, iterations=iterations, device=device)
-    asked = [None if path is None else str(path.resolve()) for path in (inception, weights)]
-    measured = replace(base.evaluation, inception=asked[0], features=features, weights=asked[1])
-    configs = {name: variant_config(base, name, measured) for name in variants}  # before the first is trained
+    files = [None if path is None else str(path.resolve()) for path in (inception, weights)]
+    on = ImageStore.open(measured or store)
+    others = () if measured is None else (str(on.path.resolve()),)
+    asked = replace(base.evaluation, inception=files[0], features=features, weights=files[1], stores=others)
+    configs = {name: variant_config(base, name, asked) for name in variants}  # before the first is trained
     for name, settings in configs.items():
         run = _trained(out / name, settings, images)
         evaluate_row("encoder", Sources(run.folder, pictures, linear, where))
         networks = load_networks(run.folder, where)
-        source = neighbour_batches(run.config, images)
+        source = neighbour_batches(run.config, on)
         iteration = int(run.latest().name)
         measure_generation(networks, source, described, run.folder, iteration)
         measure_retrieval(networks, images, run.folder, iteration, pairs=PAIRS, seed=0, device=where)

@@ -10,9 +10,9 @@ from lorbms_fast.checkpoint import load
 from lorbms_fast.commands.options import RunFolder
 from lorbms_fast.config import Natural
 from lorbms_fast.devices import device_named
-from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.generation import (
     SCORES,
+    check_names,
     draw_generation_curves,
     generation_results,
     measure_generation,
@@ -57,8 +57,7 @@ def generation(
         draw: Number of the random draw of candidates.
         device: `cpu`, `cuda`, `cuda:1`; auto takes a GPU when there is one.
     """
-    if len({store.name for store in stores}) < len(stores):
-        raise UserError("two --stores have the same name, by which results are kept: name one by a link of another")
+    check_names(stores)
     where = device_named(device)
     described = image_features(inception, features, weights, where)
     opened = Run.open(run)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,6 +220,33 @@ def test_a_training_run_is_measured_after_every_second_epoch(store, tmp_path):
     assert [(e.step, pytest.approx(e.value)) for e in board.Scalars("generation/frechet")] == [
         (result["iteration"], result["frechet"][0]) for result in results
     ]
+
+
+def test_a_training_run_is_measured_on_the_stores_that_are_named(store, tmp_path, monkeypatch):
+    """The thesis measures on tr_v6 and te_v2, and learns from tr_v5."""
+    named = [str(shutil.copytree(store.path, tmp_path / name)) for name in ("tr_v6", "te_v2")]
+    asked = EvaluationConfig(features="descriptor", stores=tuple(named))
+    compared = {"frechet": (1.0, 0.0, 2.0), "kid": (0.0, 0.0, 0.0)}
+    monkeypatch.setattr(generation, "describe_all", lambda batches, *_: generation.Described(np.empty((0, 2)), None))
+    monkeypatch.setattr(generation, "_compared", lambda *_: compared)
+    config = replace(TINY, batch_size=12, iterations=2, evaluation=asked)
+    run = Run.create(tmp_path / "run", config, store.path)
+    run_training(run, store)
+    assert [(one["iteration"], one["store"]) for one in generation_results(run.folder)] == [(2, "te_v2"), (2, "tr_v6")]
+    board = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    for name in ("te_v2", "tr_v6"):
+        assert [(e.step, e.value) for e in board.Scalars(f"generation/{name}/frechet")] == [(2, 1.0)]
+
+
+def test_stores_to_measure_on_that_cannot_be_are_told_before_a_training(store, tmp_path):
+    for stores, features, told in (
+        ((str(store.path), f"other/{store.path.name}"), "descriptor", "two --stores have the same name"),
+        ((str(store.path),), None, "name --inception FILE"),
+        ((str(tmp_path / "nowhere"),), "descriptor", "nowhere is not an image store"),
+    ):
+        config = replace(TINY, evaluation=EvaluationConfig(features=features, stores=stores))
+        with pytest.raises(UserError, match=told):
+            run_training(Run.create(tmp_path / "run", config, store.path), store)
 
 
 @pytest.mark.slow

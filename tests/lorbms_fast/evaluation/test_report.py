@@ -42,16 +42,19 @@ def test_the_demos_networks_learn_by_the_thesiss_losses(command, work, store, st
     """The preset itself has no L_adv, which both are about."""
 
     def ask(_name: object, config: TrainConfig, *_of: object) -> None:
-        raise Asked(config.loss)
+        raise Asked(config.loss, config.evaluation.stores)
 
     monkeypatch.setattr(importlib.import_module(f"lorbms_fast.commands.evaluate.{command}"), work, ask)
     (tmp_path / "changed.toml").write_text("[loss]\ncls = 0.1")
-    measured = ["--stl10", str(stl10_folder), "--features", "descriptor"] if command == "ablation" else []
+    measured, stores = [], ()
+    if command == "ablation":
+        stores = (str(store.path.resolve()),)
+        measured = ["--stl10", str(stl10_folder), "--features", "descriptor", "--measured", *stores]
     arguments = ["evaluate", command, str(store.path), "--out", str(tmp_path / "out"), "--preset", "demo", *measured]
     for more, loss in (([], LossConfig()), (["--config", str(tmp_path / "changed.toml")], LossConfig(cls=0.1))):
         with pytest.raises(Asked) as asked:
             main([*arguments, *more])
-        assert asked.value.args == (loss,)
+        assert asked.value.args == (loss, stores)
 
 
 def test_table_4_5_averages_the_last_three_epochs(tmp_path):
