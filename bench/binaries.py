@@ -17,7 +17,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from lorbms_fast.atomic_io import atomic_write
-from lorbms_fast.kernels._common.operation import said
+from lorbms_fast.errors import said
 from lorbms_fast.measurement.gpus import MULTIPROCESSORS
 from lorbms_fast.measurement.launches import Launch
 

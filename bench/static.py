@@ -34,8 +34,7 @@ from bench.tritons import REQUIRED_BY, environment_of
 from lorbms_fast import kernels
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import ModelConfig, Precision
-from lorbms_fast.kernels import DenseBlock, lorbms, use_impl
-from lorbms_fast.kernels._common.dispatch import Impl
+from lorbms_fast.kernels import DenseBlock, Impl, lorbms, use_impl
 from lorbms_fast.measurement.chains import BYTES_A_CYCLE
 from lorbms_fast.measurement.gpus import GPUS
 from lorbms_fast.measurement.launches import Launch, TorchOperations, recorded

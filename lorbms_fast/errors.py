@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake ends in."""
+"""The one exception that a user's mistake ends in, and how others are told of."""
 
 import re
 import shlex
@@ -37,3 +37,17 @@ def as_word(name: object) -> str:
     ('runs/first', "'my run'")
     """
     return shlex.quote(str(name))
+
+
+def origin(error: BaseException) -> BaseException:
+    """Find the first error of a chain, which the others come from."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def said(error: BaseException) -> str:
+    """Name an error's origin on one line."""
+    error = origin(error)
+    text = getattr(error, "error_message", None) or str(error)  # Triton's own begin with a listing
+    return f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"

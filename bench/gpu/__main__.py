@@ -24,7 +24,7 @@ import torch
 from bench.gpu.findings import Findings
 from bench.gpu.page import write_page
 from bench.gpu.setting import Setting
-from lorbms_fast.kernels._common.operation import said
+from lorbms_fast.errors import said
 
 PHASES = {
     "machine": 25, "compilation": 90, "first_use": 60, "operations": 130, "sanitizer": 40, "captured": 60,

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.kernels import lorbms
-from lorbms_fast.kernels._common.dispatch import Impl
+from lorbms_fast.kernels import Impl, lorbms
 
 Outputs = Tensor | Sequence[Tensor]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.gpu.cases import Case
 from lorbms_fast.config import Precision
 from lorbms_fast.engine.precision import precision
-from lorbms_fast.kernels._common.dispatch import Impl
+from lorbms_fast.kernels import Impl
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 import triton
 
-from lorbms_fast.kernels._common.dispatch import INTERPRETED
-
 
 class Tuner(triton.runtime.Autotuner):
     """Triton's own, which times no candidate that is the only one.
@@ -62,7 +60,7 @@ def autotune(
 
     def decorate(kernel: Any) -> Tuner:
         # Where TRITON_INTERPRET was set from the start; the tests interpret single kernels, and take `tiny` then.
-        tried = [triton.Config(tiny)] if INTERPRETED else list(configs)
+        tried = [triton.Config(tiny)] if triton.knobs.runtime.interpret else list(configs)
         tuner = Tuner(
             kernel, kernel.arg_names, tried, list(key), None, None,
             prune_configs_by={"early_config_prune": candidates}, cache_results=True,
@@ -71,3 +69,9 @@ def autotune(
         return tuner
 
     return decorate
+
+
+@autotune([triton.Config({})], {}, [])
+@triton.jit
+def nothing() -> None:
+    """Fail, as this is imported, in a Triton whose tuner is not as ours takes it: `dispatch.found_triton`."""

@@ -4,12 +4,14 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lorbms_fast.errors import said
 from lorbms_fast.kernels._common import of_torch
 
 Form = Literal["reference", "fused", "triton"]
@@ -19,8 +21,25 @@ Impl = Literal["auto", "reference", "fused", "triton"]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Kernels run in Triton's interpreter, on the CPU: for tests. Triton too reads the variable when it is imported."""
 
-TRITON = find_spec("triton") is not None
-"""There is Triton; only then do the operations import (and register) their kernels."""
+
+def found_triton() -> bool:
+    """Is there a Triton that kernels can be written with? One that fails as it is imported, or ours in it, is told of.
+
+    One that fails as it compiles or launches is answered by `operation`.
+    """
+    if find_spec("triton") is None:
+        return False
+    try:
+        import_module("lorbms_fast.kernels._common.autotune")  # asks more of Triton than any other module
+    except Exception as error:
+        told = f"this Triton is not one that kernels are written for ({said(error)}): the fused forms run instead"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+HAS_TRITON = found_triton()
+"""Only then do the operations import (and register) their kernels."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A plain global and no ContextVar: torch.compile guards the one and breaks the graph at the other.
@@ -47,10 +66,10 @@ def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Fo
     if transformed():
         return "reference"
     if chosen == "auto":
-        runs = TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES and prepares not in failed
+        runs = HAS_TRITON and not INTERPRETED and x.is_cuda and x.dtype in _DTYPES and prepares not in failed
         return "triton" if runs and _supports(x.device) else "fused"
     if chosen == "triton":
-        if not TRITON:
+        if not HAS_TRITON:
             raise ValueError("impl 'triton' needs the package triton, which is missing: choose fused or auto")
         if not (x.is_cuda or INTERPRETED):
             raise ValueError(f"impl 'triton' runs on CUDA, not on {x.device.type}: choose fused or auto")
@@ -61,7 +80,7 @@ def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Fo
 
 def kernels_run_on(device: torch.device) -> bool:
     """Say whether Triton's kernels run on a device: interpreted, where nobody waits for a GPU's hours of it."""
-    return TRITON and (device.type == "cpu" if INTERPRETED else device.type == "cuda" and _supports(device))
+    return HAS_TRITON and (device.type == "cpu" if INTERPRETED else device.type == "cuda" and _supports(device))
 
 
 def _supports(device: torch.device) -> bool:

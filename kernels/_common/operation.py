@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from lorbms_fast.errors import said
 from lorbms_fast.kernels._common import dispatch, double_backward
 from lorbms_fast.kernels._common.autocast import compute_dtype, convolves_in_tf32
 
@@ -214,17 +215,3 @@ def failed_kernel(error: BaseException | None) -> str | None:
             return module
         error = error.__cause__ or error.__context__
     return None
-
-
-def origin(error: BaseException) -> BaseException:
-    """Find the first error of a chain, which the others come from."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
-
-
-def said(error: BaseException) -> str:
-    """Name an error's origin on one line."""
-    error = origin(error)
-    text = getattr(error, "error_message", None) or str(error)  # Triton's own begin with a listing
-    return f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"

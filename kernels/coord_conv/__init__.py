@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.shapes import check_taps, misfit, unless_traced
 from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.coord_conv import reference
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.coord_conv.triton import ops as triton_ops
 
 __all__ = ["CoordConv2d", "coord_conv2d"]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import compute_dtype, refuse_integers
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.dense_block.packed_layers import PackedLayers, pack_layers
 from lorbms_fast.kernels.dense_block.reference import BlockActivation, activation_of, checked_activation
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.dense_block.triton import ops as triton_ops
 
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
-from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Form, Impl, select_impl
 from lorbms_fast.kernels._common.shapes import check_device, check_maps, misfit, unless_traced
 from lorbms_fast.kernels.dense_block import fused
 from lorbms_fast.kernels.dense_block.system import System
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.dense_block.triton import ops as triton_ops
 
 

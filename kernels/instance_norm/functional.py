@@ -3,12 +3,12 @@
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.activation import IDENTITY, RELU, Activation, named
-from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Form, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.shapes import check_of_maps, misfit
 from lorbms_fast.kernels.instance_norm import fused, reference
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.instance_norm.triton import ops as triton_ops
 
 

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl, transformed
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.shapes import check_squares
 from lorbms_fast.kernels.max_pool import fused, reference
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.max_pool.triton import ops as triton_ops
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.autocast import compute_dtype, refuse_integers
-from lorbms_fast.kernels._common.dispatch import TRITON, Form, Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Form, Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.packing import Packing
@@ -21,7 +21,7 @@ from lorbms_fast.kernels._common.unbatched import takes_one
 from lorbms_fast.kernels.resize_conv import fused, reference
 from lorbms_fast.kernels.spectral_norm.modules import weight_of
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.resize_conv.triton import ops as triton_ops
 
 

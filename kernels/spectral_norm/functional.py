@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels.spectral_norm import fused
 from lorbms_fast.kernels.spectral_norm.reference import check_vector, power_step, spectral_norm
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.spectral_norm.triton import ops as triton_ops
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lorbms_fast.config import Count, Epochs, Precision, preset_named
 from lorbms_fast.errors import UserError
-from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON
 from lorbms_fast.progress import at_work
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def plan(
         measured: Trace that `lorbms-fast profile` wrote on a GPU, or the kit's replay.json.gz; it says what ran.
         json: Print JSON.
     """
-    if not TRITON:
+    if not HAS_TRITON:
         raise UserError(
             "counting launches needs the package triton, which is missing: pip install 'lorbms-fast[triton]'"
         )

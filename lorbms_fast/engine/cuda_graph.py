@@ -20,10 +20,10 @@ from lorbms_fast.engine.distributed import ALONE, World, exchange_once, nothing_
 from lorbms_fast.engine.draw_queue import DrawQueue, unpacked
 from lorbms_fast.engine.fast import Fast
 from lorbms_fast.engine.iteration import batches_of, iterate
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, said
 from lorbms_fast.kernels import lorbms
 from lorbms_fast.kernels._common.dispatch import in_force
-from lorbms_fast.kernels._common.operation import failing, failures_answered, fall_back, said
+from lorbms_fast.kernels._common.operation import failing, failures_answered, fall_back
 from lorbms_fast.optimizers import Optimizers, undone
 from lorbms_fast.progress import tqdm
 from lorbms_fast.types import Batch, DrawFn, Networks, StepMetrics

@@ -15,9 +15,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lorbms_fast.devices import device_named
-from lorbms_fast.errors import UserError, one_line
+from lorbms_fast.errors import UserError, one_line, said
 from lorbms_fast.kernels import GroupedBatchNorm2d
-from lorbms_fast.kernels._common.operation import said
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Networks
 

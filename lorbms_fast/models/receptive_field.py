@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lorbms_fast.kernels._common.dispatch import use_impl
+from lorbms_fast.kernels import use_impl
 
 
 class Window(NamedTuple):

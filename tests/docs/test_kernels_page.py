@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from lorbms_fast.kernels import DenseBlock, use_impl
-from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON
 from lorbms_fast.kernels.instance_norm import cpp
 
-if TRITON:
+if HAS_TRITON:
     from tests.kernels.interpreter import interpreted
 
 FOR_OTHERS, OF_LAYERS = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text().split("## Forms")
-FORMS = ["auto", "reference", pytest.param("triton", marks=pytest.mark.skipif(not TRITON, reason="no Triton here"))]
+FORMS = ["auto", "reference", pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="no Triton here"))]
 
 
 def snippets(text):

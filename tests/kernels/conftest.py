@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON
 
-if TRITON:
+if HAS_TRITON:
     from tests.kernels.interpreter import interpreted
-collect_ignore_glob = [] if TRITON else ["*_triton.py"]
+collect_ignore_glob = [] if HAS_TRITON else ["*_triton.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -16,12 +16,12 @@ from torch import Tensor
 from lorbms_fast import kernels
 from lorbms_fast.cpp import native_loops
 from lorbms_fast.kernels import lorbms
-from lorbms_fast.kernels._common.dispatch import TRITON
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON
 
-if TRITON:
+if HAS_TRITON:
     from tests.kernels.interpreter import interpreted
 
-FORMS = ["reference", "fused", "loops", *(["triton"] if TRITON else [])]
+FORMS = ["reference", "fused", "loops", *(["triton"] if HAS_TRITON else [])]
 SIZES = {"N": 2, "C": 16, "G": 16, "O": 16, "H": 4, "W": 4, "Q": 4, "k": 3, "+": 18, "D": 32, "E": 48}
 """`+` is C and coordinates, D is C + G, E is C + 2 G."""
 

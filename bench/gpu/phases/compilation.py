@@ -19,9 +19,9 @@ from bench.gpu.cases import cases
 from bench.gpu.findings import Findings
 from bench.gpu.judging import DTYPES, arithmetic, results
 from bench.gpu.setting import Setting
+from lorbms_fast.errors import said
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.kernels._common import dispatch
-from lorbms_fast.kernels._common.operation import said
 
 Work = Callable[[], object]
 EACH = 8 << 30

@@ -14,7 +14,7 @@ from lorbms_fast.dataloader import counter_rng
 from lorbms_fast.engine.cuda_graph import CudaGraphs
 from lorbms_fast.engine.distributed import average, let_go
 from lorbms_fast.engine.torch_compile import compile_regions
-from lorbms_fast.kernels._common.operation import said
+from lorbms_fast.errors import said
 from lorbms_fast.measurement.step import Captured, captured, random_draws
 from lorbms_fast.mixing import mixing_mask, padded_candidates
 

@@ -5,7 +5,7 @@ from typing import Any
 from bench.gpu.findings import Findings
 from bench.gpu.setting import Setting
 from lorbms_fast.config import Precision
-from lorbms_fast.kernels._common.operation import said
+from lorbms_fast.errors import said
 from lorbms_fast.measurement.apart import compare_steps
 
 ROUNDS = {12: 10, 64: 4, 128: 3}

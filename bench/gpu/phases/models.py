@@ -12,9 +12,8 @@ from bench.gpu.setting import Setting
 from bench.others.agreement import errors
 from bench.others.measuring import measure
 from bench.others.models import CASES, DTYPES, LAYOUTS
-from lorbms_fast.kernels import use_impl
-from lorbms_fast.kernels._common.dispatch import Impl
-from lorbms_fast.kernels._common.operation import said
+from lorbms_fast.errors import said
+from lorbms_fast.kernels import Impl, use_impl
 
 ROUNDS = 9
 REHEARSED = [("bfloat16", layout, "CycleGAN generator") for layout in LAYOUTS]

@@ -22,8 +22,8 @@ from bench.gpu.setting import Setting
 from bench.gpu.timing import milliseconds
 from lorbms_fast.config import Precision
 from lorbms_fast.engine.first_use.judging import judged
-from lorbms_fast.kernels._common.dispatch import Impl
-from lorbms_fast.kernels._common.operation import said
+from lorbms_fast.errors import said
+from lorbms_fast.kernels import Impl
 
 TIMED: Precision = "bfloat16"
 FORMS: dict[str, Impl] = {"definition": "reference", "fused torch": "fused", "Triton": "triton"}

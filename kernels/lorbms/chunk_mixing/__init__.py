@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.shapes import check, check_dtype, misfit
 from lorbms_fast.kernels.lorbms.chunk_mixing import reference
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.lorbms.chunk_mixing.triton import ops as triton_ops
 
 

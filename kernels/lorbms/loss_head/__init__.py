@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.shapes import check, check_dtype, misfit
 from lorbms_fast.kernels.lorbms.loss_head import reference
 from lorbms_fast.kernels.lorbms.loss_head.reference import Gan
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.lorbms.loss_head.triton import ops as triton_ops
 
 

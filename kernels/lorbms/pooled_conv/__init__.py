@@ -3,12 +3,12 @@
 from torch import Tensor
 
 from lorbms_fast.kernels._common.autocast import compute_dtype
-from lorbms_fast.kernels._common.dispatch import TRITON, Impl, select_impl
+from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.shapes import check, check_device, check_floating, check_squares, check_taps
 from lorbms_fast.kernels.lorbms.pooled_conv import fused, reference
 
-if TRITON:
+if HAS_TRITON:
     from lorbms_fast.kernels.lorbms.pooled_conv.triton import ops as triton_ops
 
 

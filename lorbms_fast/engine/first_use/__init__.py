@@ -152,7 +152,7 @@ def choose_forms(
     path = path or place(of)
     judging = judging or (judged_apart if device.type == "cuda" else judged_here)
 
-    if dispatch.TRITON:
+    if dispatch.HAS_TRITON:
         use_writable_cache(world.first)
     known: dict[str, Verdict] = world.shared(lambda: {} if retune else load(path, of))
     missing = {str(key): calls for key, calls in families.items() if str(key) not in known}

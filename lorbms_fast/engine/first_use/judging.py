@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lorbms_fast.engine.cuda_graph import CudaGraphs
 from lorbms_fast.engine.first_use.calls import Call
+from lorbms_fast.errors import origin, said
 from lorbms_fast.kernels._common import dispatch
-from lorbms_fast.kernels._common.operation import TRITON, origin, said, variants_of
+from lorbms_fast.kernels._common.operation import TRITON, variants_of
 
 TIMES = 4
 """How many times the definition's own error a form may have; or one part in 2^p where the definition has next to none,

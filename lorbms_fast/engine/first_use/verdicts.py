@@ -30,7 +30,7 @@ def machine(device: torch.device) -> dict[str, str]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     driver = DRIVER.read_text().splitlines()[0] if DRIVER.exists() else ""
     triton = "none"
-    if dispatch.TRITON:
+    if dispatch.HAS_TRITON:
         import triton as installed
 
         triton = installed.__version__

@@ -97,7 +97,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
 def _compile_alone(device: torch.device) -> None:
     """Choose no tile sizes by time while others use the GPU."""
     _begin(device)
-    if dispatch.TRITON:
+    if dispatch.HAS_TRITON:
         from lorbms_fast.kernels._common.autotune import Tuner
 
         Tuner.timed = False

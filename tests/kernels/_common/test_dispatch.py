@@ -1,5 +1,7 @@
 """Which form of an operation runs."""
 
+import sys
+
 import pytest
 import torch
 
@@ -19,16 +21,31 @@ def test_choosing_a_form():
         select_impl("cuda", x)
 
 
+@pytest.mark.skipif(not dispatch.HAS_TRITON, reason="no Triton here")
+@pytest.mark.parametrize("lacks", ["Autotuner", "jit", None])
+def test_a_triton_of_another_kind_is_told_of_and_left_alone(lacks, monkeypatch):
+    import triton
+
+    name = "lorbms_fast.kernels._common.autotune"
+    monkeypatch.delitem(sys.modules, name)
+    if lacks is None:
+        assert dispatch.found_triton()
+        return
+    monkeypatch.delattr(triton.runtime if lacks == "Autotuner" else triton, lacks)
+    with pytest.warns(RuntimeWarning, match=f"this Triton is not one.*AttributeError: .*{lacks}.*fused forms run"):
+        assert not dispatch.found_triton()
+
+
 def test_a_gpus_tests_run_kernels_natively():
     assert not dispatch.INTERPRETED  # only `interpreted` may say so, for the length of a test
 
 
 def test_triton_is_refused_where_it_cannot_run(monkeypatch):
     x = torch.ones(1)
-    monkeypatch.setattr(dispatch, "TRITON", False)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", False)
     with pytest.raises(ValueError, match="needs the package triton"):
         select_impl("triton", x)
-    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
     monkeypatch.setattr(dispatch, "INTERPRETED", False)
     with pytest.raises(ValueError, match="not on cpu"):
         select_impl("triton", x)
@@ -52,7 +69,7 @@ def capability(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(found))
     monkeypatch.setattr(dispatch, "_supported", {})
-    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
     monkeypatch.setattr(dispatch, "INTERPRETED", False)
     return found
 
