@@ -160,9 +160,9 @@ import torch
 from lorbms_fast.kernels import DenseBlock, InstanceNorm2d
 x = torch.randn(2, 8, 8, 8, requires_grad=True)
 InstanceNorm2d(16)(DenseBlock(8, 4, 2)(x)).square().sum().backward()
-print(x.grad.shape, "tyro" in [name for name, module in sys.modules.items() if module])
+print(x.grad.shape, [name for name in ("tyro", "torch._dynamo") if sys.modules.get(name)])  # a second's import
 """)
-    assert (ran.returncode, ran.stdout) == (0, "torch.Size([2, 8, 8, 8]) False\n")
+    assert (ran.returncode, ran.stdout) == (0, "torch.Size([2, 8, 8, 8]) []\n")
     # A CUDA build of torch 2.14 says itself that its Triton, which is hidden here, is not there.
     assert [line for line in ran.stderr.splitlines() if "torch/utils/flop_counter.py" not in line] == []
 

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common.of_torch import constant_to_compilers
+
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype a convolution or matrix product of x computes in: autocast's inside its context, else x's own."""
@@ -38,7 +40,7 @@ def no_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if _knows(device) else nullcontext()
 
 
-@torch.compiler.assume_constant_result  # torch 2.11's compiler cannot look inside
+@constant_to_compilers  # torch 2.11's compiler cannot look inside
 def _knows(device: str) -> bool:
     """Say whether the device has autocast; `meta` has none."""
     return torch.amp.is_autocast_available(device)

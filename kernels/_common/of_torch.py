@@ -4,10 +4,16 @@ The names are those of torch 2.11 to 2.15. One that has them otherwise breaks th
 `tests/kernels/_common/test_of_torch.py` holds each answer against what torch does in public.
 """
 
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, is_in_torch_dispatch_mode
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 has_amx = torch.cpu._is_amx_tile_supported
 """Does the processor multiply bfloat16 in tiles, many times faster than loops of vectors?"""
@@ -29,6 +35,12 @@ are_several = [
     if hasattr(torch._C._functorch, name)
 ]
 """Are tensors sent through as one, in this of torch's two ways? Gradients go the older one in 2.13."""
+
+
+def constant_to_compilers(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function as `torch.compiler.assume_constant_result` does, which imports the compiler for a second."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def in_forward_mode() -> bool:

@@ -57,6 +57,14 @@ def test_gradients_that_are_no_memory():
     assert of_torch.is_zero(torch._efficientzerotensor(3))
 
 
+def test_what_compilers_take_for_constant():
+    def f():
+        return 1
+
+    of_torch.constant_to_compilers(f)
+    assert vars(f) == vars(torch.compiler.assume_constant_result(lambda: 1))
+
+
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="nothing here to ask the processor by")
 def test_has_amx():
     assert of_torch.has_amx() == (" amx_tile" in Path("/proc/cpuinfo").read_text())
