@@ -5,6 +5,8 @@ from torch import Tensor
 
 from lorbms_fast.errors import UserError
 
+QUADRANTS = "q1 top left, q2 top right, q3 bottom left, q4 bottom right"
+"""Order of a mask's digits, in words."""
 TAU = 16_000.0
 """The thesis's threshold, squared L2 between DeepCluster features."""
 
@@ -66,6 +68,15 @@ def threshold_mask(distances: Tensor, tau: float | Tensor) -> Tensor:
     mask = distances < tau
     farthest = torch.arange(distances.shape[1], device=distances.device) == distances.argmax(1, keepdim=True)
     return mask & ~(mask.all(1, keepdim=True) & farthest)
+
+
+def in_order(tiles: int) -> str:
+    """Name the first and the last digit of a mask, for where there is no room for words.
+
+    >>> in_order(4), in_order(9)
+    ('q1..q4', '1..9')
+    """
+    return "q1..q4" if tiles == 4 else f"1..{tiles}"
 
 
 def parse_mask(text: str, tiles: int = 4) -> Tensor:

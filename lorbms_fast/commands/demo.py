@@ -21,6 +21,7 @@ from lorbms_fast.engine.log import read_entries
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.disentangling.retrieval import measure_retrieval
 from lorbms_fast.evaluation.results import percentage
+from lorbms_fast.mixing import QUADRANTS
 from lorbms_fast.photos import shipped
 from lorbms_fast.photos.coco import IMAGES
 from lorbms_fast.photos.composed import COCO, CREDITS, write_credits
@@ -76,7 +77,7 @@ def demo(*, out: Path = Path("demo"), scenes: Natural = 0) -> None:
     render(run, film=True)
     named = {path.stem: path for path in sorted(images.iterdir())}
     of_object, into = (named.get(name, list(named.values())[i]) for i, name in enumerate((OBJECT, SCENE)))
-    _title(f"6/6 moving quadrants of {of_object.name} into {into.name}: mask {MASK}")
+    _title(f"6/6 moving quadrants of {of_object.name} into {into.name}: mask {MASK} ({QUADRANTS})")
     transfer(run, object=of_object, scene=into, mask=MASK)
     print(_learned(run, ImageStore.open(store)))
     pictures = [run / name for name in ("film.png", "mixed_scenes.png", "transfer.png", "curves.png")]

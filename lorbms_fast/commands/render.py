@@ -11,6 +11,7 @@ from lorbms_fast.config import Count, Natural
 from lorbms_fast.counted import counted
 from lorbms_fast.engine.implementations import implementation
 from lorbms_fast.errors import UserError
+from lorbms_fast.mixing import QUADRANTS
 from lorbms_fast.rendering.scenes import film_sheet, interpolation_sheet, scene_sheet
 from lorbms_fast.rendering.sheet import save_sheet
 from lorbms_fast.rendering.transfer import interpolation
@@ -77,3 +78,5 @@ def render(
     target = out or target
     save_sheet(sheet, target)
     print(f"{target}: {counted(len(batch.mask), 'sample')}, {batch.mask.float().mean():.0%} of the tiles replaced")
+    if batch.mask.shape[1] == 4:
+        print(f"digits of a mask: {QUADRANTS}")

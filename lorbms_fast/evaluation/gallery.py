@@ -8,6 +8,7 @@ from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.evaluation.disentangling.swaps import draw_swaps, swap
 from lorbms_fast.evaluation.split import photographs_of
+from lorbms_fast.mixing import QUADRANTS, in_order
 from lorbms_fast.psnr import psnr
 from lorbms_fast.rendering.sheet import sheet
 from lorbms_fast.types import Networks
@@ -37,6 +38,7 @@ def gallery(networks: Networks, store: ImageStore, best: int = 8) -> tuple[Image
     words = (
         f"The best {len(shown)} of {len(found)} transfers of one quadrant between random pictures, by the PSNR of "
         f"I_mix against the collage: {levels[: len(shown)].min():.1f} to {levels.max():.1f} dB; "
-        f"half of all reach {np.median(levels):.1f} dB."
+        f"half of all reach {np.median(levels):.1f} dB. Digits of a mask: {QUADRANTS}."
     )
-    return sheet([images for *_, images in shown], COLUMNS, [mask for _, mask, _ in shown], cell=96), words
+    pictures, masks = [images for *_, images in shown], [mask for _, mask, _ in shown]
+    return sheet(pictures, COLUMNS, masks, cell=96, over_labels=in_order(4)), words

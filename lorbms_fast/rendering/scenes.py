@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from lorbms_fast.dataloader.pixels import to_uint8_nhwc
+from lorbms_fast.mixing import in_order
 from lorbms_fast.rendering.sheet import sheet
 from lorbms_fast.tiles import is_grid, tile_of_chunk
 from lorbms_fast.types import Batch, Scenes
@@ -67,7 +68,8 @@ def film_sheet(batch: Batch, moments: Mapping[str, Scenes]) -> Image.Image:
     count, width = len(batch.mask), 1 + len(moments)
     rows = [list(columns[what][i * width : (i + 1) * width]) for i in range(count) for what in columns]
     masks = ["".join(map(str, m)) for m in batch.mask.int().tolist()]
-    return sheet(rows, ["", *moments], [label for mask in masks for label in ("I_hat", f"I_mix {mask}")])
+    labels = [label for mask in masks for label in ("I_hat", f"I_mix {mask}")]
+    return sheet(rows, ["", *moments], labels, over_labels=in_order(batch.mask.shape[1]))
 
 
 def _collage(batch: Batch) -> dict[str, Tensor]:
@@ -78,4 +80,5 @@ def _collage(batch: Batch) -> dict[str, Tensor]:
 def _rows(columns: dict[str, Tensor], mask: Tensor) -> Image.Image:
     """Draw a row for each sample, labeled with its mask, and a column for each name."""
     pixels: NDArray[np.uint8] = np.stack([to_uint8_nhwc(column) for column in columns.values()])
-    return sheet(list(pixels.swapaxes(0, 1)), list(columns), ["".join(map(str, m)) for m in mask.int().tolist()])
+    labels = ["".join(map(str, m)) for m in mask.int().tolist()]
+    return sheet(list(pixels.swapaxes(0, 1)), list(columns), labels, over_labels=in_order(mask.shape[1]))

@@ -27,8 +27,9 @@ def sheet(
     columns: Sequence[str],
     row_labels: Sequence[str] | None = None,
     cell: int = 128,
+    over_labels: str = "",
 ) -> Image.Image:
-    """Draw images in rows and columns with a label over each column and, if given, left of each row.
+    """Draw images in rows and columns with a label over each column and, if given, left of each row and over these.
 
     Images are uint8 (H, W, 3), None for an empty cell, whose side is `cell` pixels. Small ones are enlarged without
     smoothing. Raises ValueError if a row is not as long as `columns`, or `row_labels` not as long as `rows`.
@@ -38,10 +39,11 @@ def sheet(
     if row_labels is not None and len(row_labels) != len(rows):
         raise ValueError(f"{len(row_labels)} row labels do not fit {len(rows)} rows")
     font = ImageFont.load_default(FONT)
-    left = GAP if row_labels is None else GAP + int(max(map(font.getlength, row_labels), default=0)) + GAP
+    left = GAP if row_labels is None else GAP + int(max(map(font.getlength, [over_labels, *row_labels]))) + GAP
     size = (left + len(columns) * (cell + GAP), HEADER + len(rows) * (cell + GAP))
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
+    draw.text((GAP, HEADER // 2), over_labels, INK, font, anchor="lm")
     for j, label in enumerate(columns):
         draw.text((left + j * (cell + GAP) + cell // 2, HEADER // 2), label, INK, font, anchor="mm")
     for i, row in enumerate(rows):

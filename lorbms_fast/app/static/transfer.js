@@ -34,6 +34,8 @@ export function show(image, address) {
 // A button over each part of the object's picture; the bottom left one is pressed.
 function tileButtons(count) {
   const perSide = Math.sqrt(count);
+  byId("digits").textContent = count === 4 ? "q1..q4" : `1..${count}`;
+  byId("digits").title = count === 4 ? QUADRANTS.join("; ") : "row by row";
   const grid = document.querySelector(".tiles");
   grid.style.gridTemplate = `repeat(${perSide}, 1fr) / repeat(${perSide}, 1fr)`;
   for (let tile = 0; tile < count; tile++) {

@@ -8,9 +8,11 @@ from PIL import Image
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.lorbms import mix_chunks
 from lorbms_fast.models import build
-from lorbms_fast.rendering.scenes import collage
+from lorbms_fast.rendering import sheet as sheets
+from lorbms_fast.rendering.scenes import collage, scene_sheet
 from lorbms_fast.rendering.sheet import save_sheet, sheet
 from lorbms_fast.rendering.transfer import interpolation, transfer
+from lorbms_fast.types import Batch
 from tests.conftest import TINY
 
 
@@ -22,6 +24,16 @@ def test_images_stand_in_their_cells():
     page = np.asarray(sheet([[flat(10), None], [flat(20), flat(30, 200)]], ["a", "b"], ["first", "second"], cell=32))
     centre = lambda i, j: page[22 + i * 36 + 16, page.shape[1] - (2 - j) * 36 + 16, 0]  # noqa: E731
     assert [centre(0, 0), centre(0, 1), centre(1, 0), centre(1, 1)] == [10, 255, 20, 30]
+
+
+def test_masks_come_with_the_order_of_their_digits():
+    """Over the masks on the left, in a column that is wide enough."""
+    batch = Batch(torch.zeros(1, 3, 8, 8), torch.zeros(4, 1, 3, 8, 8), torch.tensor([[True, False, False, True]]))
+    corner = lambda page: np.asarray(page)[: sheets.HEADER, : page.width - 6 * (128 + sheets.GAP)]  # noqa: E731
+    told, mute = corner(scene_sheet(batch, None, made=())), corner(sheet([[flat(1)] * 6], list("abcdef"), ["q1..q4"]))
+    assert told.shape == mute.shape
+    assert (told < 128).any()
+    assert not (mute < 128).any()
 
 
 def test_a_sheet_is_a_png_by_its_name_too(tmp_path):
