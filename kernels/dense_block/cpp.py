@@ -118,6 +118,6 @@ def _system(y: Tensor, pushes: Sequence[Tensor], rstd: Sequence[Tensor], gradien
 @cache
 def _loops() -> Any:
     """The loops of others, in the order of `loops.cpp`."""
-    passes = [norm_relu.LOOPS.function(f) for f in ("normalize", "normalize_backward", "add", "add_relu_backward")]
+    norms = [norm_relu.LOOPS.function(f) for f in ("normalize", "normalize_backward", "add", "add_relu_backward")]
     convs = [winograd.LOOPS.function(f) for f in ("conv", "conv_backward_input", "conv_backward_taps")]
-    return (c_void_p * 7)(*(cast(function, c_void_p).value for function in (*passes, *convs)))
+    return (c_void_p * 7)(*(cast(function, c_void_p).value for function in (*norms, *convs)))

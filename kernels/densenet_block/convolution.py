@@ -14,16 +14,16 @@ from torch import Tensor
 from lorbms_fast.kernels._common.conv2d_backward import conv2d_backward
 from lorbms_fast.kernels._common.layout import is_dense, new_maps
 from lorbms_fast.kernels._common.winograd import cpp
-from lorbms_fast.kernels.densenet_block.passes import Norm, matrix
+from lorbms_fast.kernels.densenet_block.norms import Norm, matrix
 
 _FEW, _NARROW, _POINTS = 256, 48, 2_900_000
 
 
-def convolution(does: ModuleType, x: Tensor, norm: Norm, W: Tensor, bias: Tensor | None, out: Tensor) -> None:
+def convolution(form: ModuleType, x: Tensor, norm: Norm, W: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """Write `W * ReLU(norm(x)) + bias`.
 
     Args:
-        does: passes that take x.
+        form: of norms that takes x, `cpp` or `norms`.
         x: (N, C, H, W).
         norm: of its channels.
         W: (O, C, 3, 3).
@@ -33,16 +33,16 @@ def convolution(does: ModuleType, x: Tensor, norm: Norm, W: Tensor, bias: Tensor
     if _takes(x, W):
         cpp.norm_conv(x, norm[:4], norm.eps, W, bias, out)
     else:
-        a = _activated(does, x, norm)
+        a = _activated(form, x, norm)
         out.copy_(F.conv2d(a, W.to(a.dtype), None if bias is None else bias.to(a.dtype), padding=1))
 
 
 def backward_weight(
-    does: ModuleType, grad: Tensor, x: Tensor, norm: Norm, W: Tensor, to_W: bool, to_bias: bool
+    form: ModuleType, grad: Tensor, x: Tensor, norm: Norm, W: Tensor, to_W: bool, to_bias: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Compute gradients of W and of the bias where they are asked for; others are None, or not."""
     if not _takes(x, W):
-        a = _activated(does, x, norm) if to_W else x
+        a = _activated(form, x, norm) if to_W else x
         _, of_W, of_bias = conv2d_backward(grad, a, W.to(a.dtype), (False, to_W, to_bias), padding=1)
         return of_W, of_bias
     sums = grad.new_empty(len(W), dtype=torch.float32) if to_bias else None
@@ -64,7 +64,7 @@ def backward_input(grad: Tensor, x: Tensor, W: Tensor) -> Tensor:
 
 
 def backward_norm(
-    does: ModuleType,
+    form: ModuleType,
     grad: Tensor,
     x: Tensor,
     norm: Norm,
@@ -73,17 +73,17 @@ def backward_norm(
     sum_along: Tensor,
     add_to: Tensor,
 ) -> None:
-    """Do as `passes.sums` with the gradient of `ReLU(norm(x))`; `add_to` has x's strides."""
+    """Do as `norms.sums` with the gradient of `ReLU(norm(x))`; `add_to` has x's strides."""
     if _takes(x, W):
         cpp.norm_backward_input(grad, x, norm[:4], norm.eps, W, add_to, sum_g, sum_along)
     else:
         to_a, of_x, to_x = map(matrix, (backward_input(grad, x, W), x, add_to))
-        does.sums(to_a.contiguous(), of_x, norm, sum_g, sum_along, to_x)
+        form.sums(to_a.contiguous(), of_x, norm, sum_g, sum_along, to_x)
 
 
-def _activated(does: ModuleType, x: Tensor, norm: Norm) -> Tensor:
+def _activated(form: ModuleType, x: Tensor, norm: Norm) -> Tensor:
     a = new_maps(x, *x.shape[1:])
-    does.norm_relu(matrix(x), norm, matrix(a))
+    form.norm_relu(matrix(x), norm, matrix(a))
     return a
 
 

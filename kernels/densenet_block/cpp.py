@@ -1,4 +1,4 @@
-"""The passes as C++ loops. Documented in `passes.py`.
+"""Norms as C++ loops. Documented in `norms.py`.
 
 They are called straight, and not as operations of torch's: some hundred times a step, for matrices that may be small.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.cpp import NORM, Loops
 from lorbms_fast.kernels._common.cpp.lines import DTYPES
 from lorbms_fast.kernels._common.cpp.vectors import vectors_multiply
-from lorbms_fast.kernels.densenet_block.passes import Norm
+from lorbms_fast.kernels.densenet_block.norms import Norm
 from lorbms_fast.kernels.densenet_block.reference import Statistics
 
 LOOPS = Loops(

@@ -31,8 +31,9 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.arrange import arranged, copy_
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import is_channels_last
-from lorbms_fast.kernels.densenet_block import convolution, passes, products, reference
-from lorbms_fast.kernels.densenet_block.reference import Bottleneck, Layer, Norm, Statistics
+from lorbms_fast.kernels.densenet_block import convolution, norms, products, reference
+from lorbms_fast.kernels.densenet_block.reference import BatchNorm, Bottleneck, Layer, Statistics
+from lorbms_fast.kernels.densenet_block.stack import Parts, Positions, Received
 
 
 def densenet_block(
@@ -66,7 +67,7 @@ _COUNT = 7
 
 def _result(x: Tensor, stack: Tensor, new_alone: bool) -> Tensor:
     """What the block gives, in x's layout."""
-    maps = _Positions.of(x).maps(stack[:, x.shape[1] :] if new_alone else stack)
+    maps = Positions.of(x).maps(stack[:, x.shape[1] :] if new_alone else stack)
     return arranged(maps, memory_format(x))
 
 
@@ -79,16 +80,16 @@ def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], sav
         used: is appended what each layer's norms normalize with.
         saved: is appended what the backward reads of each layer.
     """
-    positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv))
+    positions, parts = Positions.of(x), Parts(x.shape[1], len(layers[0].conv))
     stack = x.new_empty(positions.rows, parts.before(len(layers)).stop)
     copy_(positions.maps(stack[:, parts.before(0)]), x)
-    does = products.passes_for(stack)
+    form = products.form_for(stack)
     mean, var = x.new_zeros(2, stack.shape[1], dtype=_exact(x.dtype))
     # The last layer that normalizes with the batch's statistics: none are taken of maps that only later ones read.
     last = max((number for number, layer in enumerate(layers) if layer.norm.statistics is None), default=-1)
     if last >= 0:
         first = parts.before(0)
-        does.statistics(stack[:, first], mean[first], var[first])
+        form.statistics(stack[:, first], mean[first], var[first])
     for number, layer in enumerate(layers):
         read, own = parts.before(number), parts.own(number)
         of_stack = layer.norm.statistics or (mean[read], var[read])
@@ -96,32 +97,32 @@ def _stack(x: Tensor, layers: Sequence[Layer], used: list[list[Statistics]], sav
         maps, norm = stack[:, read], _norm(layer.norm, of_stack)
         bottleneck = of_bottleneck = None
         if layer.bottleneck is not None:
-            bottleneck, of_bottleneck = _narrowed(does, maps, norm, layer.bottleneck)
+            bottleneck, of_bottleneck = _narrowed(form, maps, norm, layer.bottleneck)
             used[-1].append(of_bottleneck)
             maps, norm = bottleneck, _norm(layer.bottleneck.norm, of_bottleneck)
         new = positions.maps(stack[:, own])
-        convolution.convolution(does, positions.maps(maps), norm, layer.conv, layer.bias, new)
+        convolution.convolution(form, positions.maps(maps), norm, layer.conv, layer.bias, new)
         if layer.dropout is not None:
             new *= layer.dropout
         if number < last:
-            does.statistics(stack[:, own], mean[own], var[own])
+            form.statistics(stack[:, own], mean[own], var[own])
         if saved is not None:
             saved += [bottleneck, *of_stack, *(of_bottleneck or (None, None)), layer.dropout]
     return stack
 
 
-def _narrowed(does: ModuleType, maps: Tensor, norm: passes.Norm, by: Bottleneck) -> tuple[Tensor, Statistics]:
+def _narrowed(form: ModuleType, maps: Tensor, norm: norms.Norm, by: Bottleneck) -> tuple[Tensor, Statistics]:
     """Compute the maps of a bottleneck, and what its norm normalizes with."""
     W = by.conv.flatten(1)
     bottleneck = maps.new_empty(len(maps), len(W))
     mean, var = by.norm.statistics or norm.mean.new_empty(2, len(W))
-    products.convolution(does, maps, norm, W, bottleneck, (mean, var) if by.norm.statistics is None else None)
+    products.convolution(form, maps, norm, W, bottleneck, (mean, var) if by.norm.statistics is None else None)
     return bottleneck, (mean, var)
 
 
 def _factors(layer: Layer) -> Tensor | None:
     """The dropout's, as rows of a matrix: one for each sample, or for each position."""
-    return None if layer.dropout is None else passes.matrix(layer.dropout).contiguous()
+    return None if layer.dropout is None else norms.matrix(layer.dropout).contiguous()
 
 
 class _Kept(NamedTuple):
@@ -157,75 +158,83 @@ class _Block(torch.autograd.Function):
         layers, kept = _restored(saved, ctx.norms)
         if double_backward.asked_for(grad):
             return _by_definition(x, layers, ctx.new_alone, grad)
-        positions, parts = _Positions.of(x), _Parts(x.shape[1], len(layers[0].conv))
-        does = products.passes_for(stack)
+        positions, parts = Positions.of(x), Parts(x.shape[1], len(layers[0].conv))
+        form = products.form_for(stack)
         to_stack = torch.empty_like(stack)
         if ctx.new_alone:
             to_stack[:, parts.before(0)] = 0
         copy_(positions.maps(to_stack[:, x.shape[1] :] if ctx.new_alone else to_stack), grad)
-        mean, constant, slope = x.new_zeros(3, stack.shape[1], dtype=_exact(x.dtype))
+        received = Received(to_stack, *x.new_zeros(3, stack.shape[1], dtype=_exact(x.dtype)))
         of_batch = [number for number, layer in enumerate(layers) if layer.norm.statistics is None]
         if of_batch:
-            mean[parts.before(of_batch[-1])] = kept[of_batch[-1]].of_stack[0]
-
-        def completed(maps: slice, factors: Tensor | None = None) -> Tensor:
-            """Gradient of maps that all layers have sent back to."""
-            result = stack.new_empty(positions.rows, maps.stop - maps.start)
-            line = mean[maps], constant[maps], slope[maps]
-            does.less_line(to_stack[:, maps], stack[:, maps], *line, result, factors)
-            return result
+            received.mean[parts.before(of_batch[-1])] = kept[of_batch[-1]].of_stack[0]
 
         gradients: list[Tensor | None] = []
         for number in reversed(range(len(layers))):
-            layer, (of_stack, narrowed) = layers[number], kept[number]
-            read, own = parts.before(number), parts.own(number)
+            layer, read, own = layers[number], parts.before(number), parts.own(number)
             wanted = ctx.needs_input_grad[4 + _COUNT * number :][:_COUNT]
-
-            grad_y = positions.maps(completed(own, _factors(layer)))
-            maps, norm = stack[:, read], _norm(layer.norm, of_stack)
-            to_bias, to_weight = mean.new_zeros(2, read.stop)
-            of_maps = to_bias, to_weight, to_stack[:, read]
-            grad_narrow = to_weight2 = to_bias2 = None
-            seen, norm_of_it = maps, norm
-            if layer.bottleneck is not None and narrowed is not None:
-                seen, norm_of_it = narrowed[0], _norm(layer.bottleneck.norm, narrowed[1])
-            of_conv = positions.maps(seen), norm_of_it, layer.conv
-            grad_conv, grad_bias = convolution.backward_weight(does, grad_y, *of_conv, *wanted[5:])
-            if layer.bottleneck is None:
-                convolution.backward_norm(does, grad_y, *of_conv, *of_maps[:2], positions.maps(of_maps[2]))
-            else:
-                W, (_, _, _, statistics) = layer.bottleneck
-                to_seen = passes.matrix(convolution.backward_input(grad_y, of_conv[0], layer.conv)).contiguous()
-                to_bias2, to_weight2 = mean.new_empty(2, len(W))
-                does.norm_relu_backward_(to_seen, seen, norm_of_it, to_bias2, to_weight2, statistics is None)
-                W = W.flatten(1)
-                grad_narrow = products.convolution_backward(does, to_seen, maps, norm, W, wanted[2], *of_maps)
-                grad_narrow = None if grad_narrow is None else grad_narrow.view(layer.bottleneck.conv.shape)
-            does.add_line(
-                positions.rows, norm, to_bias, to_weight, constant[read], slope[read], layer.norm.statistics is None
-            )
-
-            found = (to_weight, to_bias, grad_narrow, to_weight2, to_bias2, grad_conv, grad_bias)
+            grad_y = positions.maps(received.gradient(form, stack, own, _factors(layer)))
+            found = _send_back(form, grad_y, stack[:, read], layer, kept[number], received.by(read), wanted)
             pairs = zip(found, _parameters(layer), wanted, strict=True)
             gradients[:0] = [g.to(p.dtype) if needed and p is not None else None for g, p, needed in pairs]
         to_x = None
         if ctx.needs_input_grad[3]:
-            to_x = positions.arranged(completed(parts.before(0)), memory_format(x))
+            to_x = arranged(positions.maps(received.gradient(form, stack, parts.before(0))), memory_format(x))
         return None, None, None, to_x, *gradients
 
 
-def _restored(saved: Sequence[Any], norms: Sequence[Sequence[tuple[float, bool]]]) -> tuple[list[Layer], list[_Kept]]:
-    """The layers and what was kept of them; `norms`: eps of each layer's, and whether they take the batch's."""
+def _send_back(
+    form: ModuleType, grad_y: Tensor, maps: Tensor, layer: Layer, kept: _Kept,
+    to_maps: tuple[Tensor, Tensor, Tensor], wanted: Sequence[bool],
+) -> tuple[Any, ...]:  # fmt: skip
+    """Add to what the maps that a layer reads receive; return the gradients of its parameters, of these as wanted.
+
+    Args:
+        form: of norms that takes the stack, `cpp` or `norms`.
+        grad_y: of the layer's convolution's result, (N, growth, H, W).
+        maps: that it reads, (M, C + l * growth).
+        layer: whose turn it is.
+        kept: of it.
+        to_maps: what layers send back to these, as `Received.by` gives it.
+        wanted: of each of its parameters, if the gradient is.
+    """
+    positions, norm, (directly, *line) = Positions.of(grad_y), _norm(layer.norm, kept.of_stack), to_maps
+    to_bias, to_weight = norm.mean.new_zeros(2, maps.shape[1])
+    if layer.bottleneck is None or kept.narrowed is None:
+        of_conv = positions.maps(maps), norm, layer.conv
+        of_convs = convolution.backward_weight(form, grad_y, *of_conv, *wanted[5:])
+        convolution.backward_norm(form, grad_y, *of_conv, to_bias, to_weight, positions.maps(directly))
+        narrow: tuple[Tensor | None, ...] = None, None, None
+    else:
+        W, (_, _, _, statistics) = layer.bottleneck
+        read, norm_of_read = kept.narrowed[0], _norm(layer.bottleneck.norm, kept.narrowed[1])
+        of_convs = convolution.backward_weight(
+            form, grad_y, positions.maps(read), norm_of_read, layer.conv, *wanted[5:]
+        )
+        to_read = norms.matrix(convolution.backward_input(grad_y, positions.maps(read), layer.conv)).contiguous()
+        to_bias2, to_weight2 = norm.mean.new_empty(2, len(W))
+        form.norm_relu_backward_(to_read, read, norm_of_read, to_bias2, to_weight2, statistics is None)
+        sums = to_bias, to_weight, directly
+        to_W = products.convolution_backward(form, to_read, maps, norm, W.flatten(1), wanted[2], *sums)
+        narrow = None if to_W is None else to_W.view(W.shape), to_weight2, to_bias2
+    form.add_line(positions.rows, norm, to_bias, to_weight, *line, layer.norm.statistics is None)
+    return to_weight, to_bias, *narrow, *of_convs
+
+
+def _restored(
+    saved: Sequence[Any], of_norms: Sequence[Sequence[tuple[float, bool]]]
+) -> tuple[list[Layer], list[_Kept]]:
+    """The layers and what was kept of them; `of_norms`: eps of each layer's, and whether they take the batch's."""
     layers, kept = [], []
-    of_layers, parameters = saved[: 6 * len(norms)], saved[6 * len(norms) :]
-    for number, ((eps, batch), *narrow) in enumerate(norms):
+    of_layers, parameters = saved[: 6 * len(of_norms)], saved[6 * len(of_norms) :]
+    for number, ((eps, batch), *narrow) in enumerate(of_norms):
         maps, mean, var, mean2, var2, dropout = of_layers[6 * number : 6 * number + 6]
         weight, bias, *between, conv, conv_bias = parameters[_COUNT * number : _COUNT * (number + 1)]
         bottleneck = None
         for eps2, batch2 in narrow:
-            norm2 = Norm(between[1], between[2], eps2, None if batch2 else (mean2, var2))
+            norm2 = BatchNorm(between[1], between[2], eps2, None if batch2 else (mean2, var2))
             bottleneck = Bottleneck(between[0], norm2)
-        norm = Norm(weight, bias, eps, None if batch else (mean, var))
+        norm = BatchNorm(weight, bias, eps, None if batch else (mean, var))
         layers.append(Layer(norm, bottleneck, conv, conv_bias, dropout))
         kept.append(_Kept((mean, var), (maps, (mean2, var2)) if bottleneck else None))
     return layers, kept
@@ -250,50 +259,11 @@ def _by_definition(x: Tensor, layers: Sequence[Layer], new_alone: bool, grad: Te
     return None, None, None, to_x, *gradients
 
 
-class _Positions(NamedTuple):
-    """Rows of a matrix: the positions of N samples of H by W."""
-
-    N: int
-    H: int
-    W: int
-
-    @classmethod
-    def of(cls, x: Tensor) -> "_Positions":
-        return cls(len(x), *x.shape[2:])
-
-    @property
-    def rows(self) -> int:
-        return self.N * self.H * self.W
-
-    def maps(self, matrix: Tensor) -> Tensor:
-        """(M, C) as maps (N, C, H, W) in the same memory."""
-        return matrix.view(*self, -1).permute(0, 3, 1, 2)
-
-    def arranged(self, matrix: Tensor, layout: torch.memory_format) -> Tensor:
-        """The maps in a layout: in the same memory if it is channels_last, else copied."""
-        return arranged(self.maps(matrix), layout)
-
-
-class _Parts(NamedTuple):
-    """Columns of the stack."""
-
-    C: int
-    growth: int
-
-    def before(self, layer: int) -> slice:
-        """Maps that the layer reads."""
-        return slice(0, self.C + layer * self.growth)
-
-    def own(self, layer: int) -> slice:
-        """Maps that it makes."""
-        return slice(self.C + layer * self.growth, self.C + (layer + 1) * self.growth)
-
-
-def _norm(norm: Norm, statistics: Statistics) -> passes.Norm:
-    """The norm with what it normalizes with, as the passes take it."""
+def _norm(norm: BatchNorm, statistics: Statistics) -> norms.Norm:
+    """The norm with what it normalizes with, as they are applied."""
     mean, var = statistics
     weight, bias = norm.weight.to(mean.dtype).contiguous(), norm.bias.to(mean.dtype).contiguous()
-    return passes.Norm(mean, var, weight, bias, norm.eps)
+    return norms.Norm(mean, var, weight, bias, norm.eps)
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.of_torch import modes_in_force
 from lorbms_fast.kernels.densenet_block import fused
-from lorbms_fast.kernels.densenet_block.reference import Bottleneck, Layer, Norm, Statistics
+from lorbms_fast.kernels.densenet_block.reference import BatchNorm, Bottleneck, Layer, Statistics
 
 
 class Modules(NamedTuple):
@@ -112,18 +112,18 @@ def _read(layer: Modules, x: Tensor) -> Layer:
     return Layer(_norm(layer.norm, dtype), bottleneck, layer.conv.weight, layer.conv.bias, dropout)
 
 
-def _norm(norm: nn.BatchNorm2d, dtype: torch.dtype) -> Norm:
+def _norm(norm: nn.BatchNorm2d, dtype: torch.dtype) -> BatchNorm:
     mean, var = norm.running_mean, norm.running_var
     statistics = None
     if not norm.training and mean is not None and var is not None:
         # Copies: running statistics may change before the backward.
         statistics = mean.to(dtype, copy=True), var.to(dtype, copy=True)
-    return Norm(norm.weight, norm.bias, norm.eps, statistics)
+    return BatchNorm(norm.weight, norm.bias, norm.eps, statistics)
 
 
 @torch.no_grad()
 def _track(norms: list[nn.BatchNorm2d], statistics: list[Statistics], count: int) -> None:
-    """Move running statistics as torch does, towards those of a batch of so many positions; many in one operation."""
+    """Move running statistics as torch form, towards those of a batch of so many positions; many in one operation."""
     counted, moved = [], defaultdict(list)
     for norm, (mean, var) in zip(norms, statistics, strict=True):
         if not (norm.training and norm.track_running_stats):

@@ -9,8 +9,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.densenet_block import cpp, passes
-from lorbms_fast.kernels.densenet_block.passes import Norm
+from lorbms_fast.kernels.densenet_block import cpp, norms
+from lorbms_fast.kernels.densenet_block.norms import Norm
 from lorbms_fast.kernels.densenet_block.reference import Statistics
 
 # Bytes of what a layer reads that each thread makes at once: about a core's own cache. With half of it a step takes as
@@ -18,35 +18,35 @@ from lorbms_fast.kernels.densenet_block.reference import Statistics
 _CHUNK = 1 << 20
 
 
-def passes_for(matrix: Tensor) -> ModuleType:
-    """Choose the passes: `cpp`'s loops, or torch's operations."""
-    return cpp if cpp.take(matrix) else passes
+def form_for(matrix: Tensor) -> ModuleType:
+    """Choose the form of norms: `cpp`, loops, or torch's operations."""
+    return cpp if cpp.take(matrix) else norms
 
 
-def convolution(does: ModuleType, x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:
+def convolution(form: ModuleType, x: Tensor, norm: Norm, W: Tensor, out: Tensor, of_out: Statistics | None) -> None:
     """Write `out = ReLU(norm(x)) W^T`, and its columns' statistics into `of_out`.
 
     Args:
-        does: passes that take x.
+        form: of norms that takes x, `cpp` or `norms`.
         x: (M, C).
         norm: of its columns.
         W: (B, C), in float32 or x's dtype, which it is rounded to.
         out: (M, B), without gaps.
         of_out: means and variances, (B,) each; None leaves them out.
     """
-    if does is cpp and cpp.multiplies(x.dtype, len(W)):
+    if form is cpp and cpp.multiplies(x.dtype, len(W)):
         cpp.convolution(x, norm, W, out, of_out)
         return
     W = W.to(x.dtype)
     for rows, a in _chunks(x):
-        does.norm_relu(x[rows], norm, a)
+        form.norm_relu(x[rows], norm, a)
         torch.mm(a, W.t(), out=out[rows])
     if of_out is not None:
-        does.statistics(out, *of_out)
+        form.statistics(out, *of_out)
 
 
 def convolution_backward(
-    does: ModuleType,
+    form: ModuleType,
     grad: Tensor,
     x: Tensor,
     norm: Norm,
@@ -56,10 +56,10 @@ def convolution_backward(
     sum_along: Tensor,
     add_to: Tensor,
 ) -> Tensor | None:
-    """Return the gradient of W, if it is wanted, and add the rest as `passes.sums` does.
+    """Return the gradient of W, if it is wanted, and add the rest as `norms.sums` does.
 
     Args:
-        does: passes that take x.
+        form: of norms that takes x, `cpp` or `norms`.
         grad: (M, B), of `convolution`'s result, without gaps.
         x: (M, C).
         norm: of its columns.
@@ -69,15 +69,15 @@ def convolution_backward(
         sum_along: (C,).
         add_to: (M, C).
     """
-    if does is cpp and cpp.multiplies(x.dtype, len(W)):
+    if form is cpp and cpp.multiplies(x.dtype, len(W)):
         return cpp.convolution_backward(grad, x, norm, W, wanted, sum_g, sum_along, add_to)
     W, to_W = W.to(x.dtype), None
     for rows, a in _chunks(x):
         if wanted:
-            does.norm_relu(x[rows], norm, a)
+            form.norm_relu(x[rows], norm, a)
             to_W = _plus_product(to_W, grad[rows].t(), a)
         torch.mm(grad[rows], W, out=a)
-        does.sums(a, x[rows], norm, sum_g, sum_along, add_to[rows])
+        form.sums(a, x[rows], norm, sum_g, sum_along, add_to[rows])
     return to_W
 
 

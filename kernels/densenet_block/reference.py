@@ -11,7 +11,7 @@ Statistics = tuple[Tensor, Tensor]
 """Means and variances of some maps."""
 
 
-class Norm(NamedTuple):
+class BatchNorm(NamedTuple):
     """A batch norm."""
 
     weight: Tensor
@@ -26,13 +26,13 @@ class Bottleneck(NamedTuple):
 
     conv: Tensor
     """(bottleneck, C + l * growth, 1, 1)."""
-    norm: Norm
+    norm: BatchNorm
 
 
 class Layer(NamedTuple):
     """One layer: `dropout(conv(bottleneck(ReLU(norm(stack)))) + bias)`."""
 
-    norm: Norm
+    norm: BatchNorm
     bottleneck: Bottleneck | None
     """None: the convolution reads all."""
     conv: Tensor
@@ -63,6 +63,6 @@ def densenet_block(x: Tensor, layers: Sequence[Layer], new_alone: bool = False) 
     return stack[:, x.shape[1] :] if new_alone else stack
 
 
-def _norm_relu(x: Tensor, norm: Norm) -> Tensor:
+def _norm_relu(x: Tensor, norm: BatchNorm) -> Tensor:
     mean, var = norm.statistics or (None, None)
     return F.batch_norm(x, mean, var, norm.weight, norm.bias, norm.statistics is None, 0.0, norm.eps).relu()

@@ -1,4 +1,4 @@
-"""The 3x3 convolution behind a norm and ReLU, where Winograd's loops run and where torch's own does, in float64."""
+"""The 3x3 convolution behind a norm and ReLU, where Winograd's loops run and where torch's own form, in float64."""
 
 from itertools import product
 
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from lorbms_fast.kernels._common.of_torch import has_amx
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.densenet_block import convolution as of_layers
-from lorbms_fast.kernels.densenet_block.passes import Norm
-from lorbms_fast.kernels.densenet_block.products import passes_for
+from lorbms_fast.kernels.densenet_block.norms import Norm
+from lorbms_fast.kernels.densenet_block.products import form_for
 
 # Of bfloat16: results are rounded once, and gradients of weights in their own dtype.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -39,7 +39,7 @@ def close(found, expected, dtype):
 def test_is_the_definitions(dtype, C, side, loops):
     draw = torch.Generator().manual_seed(0)
     x, grad = stack(C, side, dtype, draw), stack(16, side, dtype, draw).contiguous(memory_format=torch.channels_last)
-    bias, norm, does = torch.randn(16, generator=draw), norm_of(C, draw), passes_for(x[0, :, 0].t())
+    bias, norm, form = torch.randn(16, generator=draw), norm_of(C, draw), form_for(x[0, :, 0].t())
     for lies, of_weight in product(("rows", "channels last", "turned"), {dtype, torch.float32}):
         W = (torch.randn(16, C, 3, 3, generator=draw) / C**0.5).to(of_weight)
         if lies != "rows":
@@ -54,17 +54,17 @@ def test_is_the_definitions(dtype, C, side, loops):
         to_a, to_x, to_W, to_bias, to_weight, to_shift = torch.autograd.grad(expected, [a, *exact], grad.double())
 
         out = stack(16, side, dtype, draw)
-        of_layers.convolution(does, x, norm, W, bias, out)
+        of_layers.convolution(form, x, norm, W, bias, out)
         close(out, expected, dtype)
         for asked in product((True, False), repeat=2):
-            found = of_layers.backward_weight(does, grad, x, norm, W, *asked)
+            found = of_layers.backward_weight(form, grad, x, norm, W, *asked)
             for f, e, needed in zip(found, (to_W, to_bias), asked, strict=True):
                 if needed:  # torch's own may give others too
                     close(f, e, dtype)
         close(of_layers.backward_input(grad, x, W), to_a, dtype)
         sums, add_to = torch.ones(2, C), stack(C, side, dtype, draw)
         before = add_to._base.clone()
-        of_layers.backward_norm(does, grad, x, norm, W, *sums, add_to)
+        of_layers.backward_norm(form, grad, x, norm, W, *sums, add_to)
         close(sums[0], 1 + to_shift, dtype)
         close((sums[1] - 1) * (norm.var + norm.eps).rsqrt(), to_weight, dtype)
         close(add_to, before.view(2, side, side, -1).permute(0, 3, 1, 2)[:, :C].double() + to_x, dtype)
@@ -93,7 +93,7 @@ def test_threads_decide_nothing():
     draw = torch.Generator().manual_seed(0)
     x, grad = stack(48, 40, torch.bfloat16, draw), stack(16, 40, torch.bfloat16, draw)
     W, norm, found, before = torch.randn(16, 48, 3, 3, generator=draw), norm_of(48, draw), [], torch.get_num_threads()
-    does, grad = passes_for(x[0, :, 0].t()), grad.contiguous(memory_format=torch.channels_last)
+    form, grad = form_for(x[0, :, 0].t()), grad.contiguous(memory_format=torch.channels_last)
     if not of_layers._takes(x, W):
         pytest.skip("no AVX2, no C++ compiler, or AMX")
     try:
@@ -101,9 +101,9 @@ def test_threads_decide_nothing():
             torch.set_num_threads(threads)
             sums, out = torch.zeros(2, 48), torch.empty_like(grad)
             add_to = stack(48, 40, torch.bfloat16, torch.Generator().manual_seed(1))
-            of_layers.backward_norm(does, grad, x, norm, W, *sums, add_to)
-            of_layers.convolution(does, x, norm, W, None, out)
-            found.append((sums, add_to, out, *of_layers.backward_weight(does, grad, x, norm, W, True, True)))
+            of_layers.backward_norm(form, grad, x, norm, W, *sums, add_to)
+            of_layers.convolution(form, x, norm, W, None, out)
+            found.append((sums, add_to, out, *of_layers.backward_weight(form, grad, x, norm, W, True, True)))
     finally:
         torch.set_num_threads(before)
     for others in found[1:]:

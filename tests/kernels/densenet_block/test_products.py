@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lorbms_fast import cpp as libraries
 from lorbms_fast.kernels._common.cpp import Loops, native_loops, vectors
-from lorbms_fast.kernels.densenet_block import cpp, passes, products
+from lorbms_fast.kernels.densenet_block import cpp, norms, products
 
 # What is compiled for other processors has no pairs of bfloat16, or vectors half as wide.
 FORMS = ["loops", "chunks", "torch", "x86-64", "x86-64-v3", "x86-64-v4"]
@@ -59,10 +59,10 @@ def _check(dtype, M, C, B, wide, far):
     W, to_stack = (drawn(B, C, seed=2) / C**0.5).float(), drawn(M, wide, seed=3).to(dtype)
     mean, var = x.double().mean(0), x.double().var(0, correction=0)
     weight, bias = (t.float() for t in drawn(2, C, seed=4))
-    norm = passes.Norm(mean.float(), var.float(), weight, bias, 1e-3)
+    norm = norms.Norm(mean.float(), var.float(), weight, bias, 1e-3)
 
     y, of_y = torch.full((M, B), torch.nan, dtype=dtype), torch.full((2, B), torch.nan).unbind()
-    products.convolution(products.passes_for(x), x, norm, W, y, of_y)
+    products.convolution(products.form_for(x), x, norm, W, y, of_y)
     W_exact = W.to(dtype).double().requires_grad_()  # rounded as autocast does it
 
     # With what the norm rounds to, as ReLU's bend is where it is.
@@ -74,11 +74,11 @@ def _check(dtype, M, C, B, wide, far):
     close(of_y[0], y.double().mean(0), torch.float32)
     close(of_y[1], y.double().var(0, correction=0), torch.float32)
     none = torch.empty_like(y)
-    products.convolution(products.passes_for(x), x, norm, W, none, None)
+    products.convolution(products.form_for(x), x, norm, W, none, None)
     assert torch.equal(none, y)
 
     sums, kept = torch.ones(2, C), to_stack.clone()
-    to_W = products.convolution_backward(products.passes_for(x), g, x, norm, W, True, *sums, to_stack[:, :C])
+    to_W = products.convolution_backward(products.form_for(x), g, x, norm, W, True, *sums, to_stack[:, :C])
     to_a, expected_to_W = torch.autograd.grad(expected, [a, W_exact], g.double())
     through = torch.where(a > 0, to_a, 0).detach()
     close(to_W, expected_to_W, dtype, g.double().abs().T @ a.detach())
@@ -87,7 +87,7 @@ def _check(dtype, M, C, B, wide, far):
     close(to_stack[:, :C], kept[:, :C] + scale * through, dtype)
     assert torch.equal(to_stack[:, C:], kept[:, C:])
     again, others = kept.clone(), torch.ones(2, C)
-    assert products.convolution_backward(products.passes_for(x), g, x, norm, W, False, *others, again[:, :C]) is None
+    assert products.convolution_backward(products.form_for(x), g, x, norm, W, False, *others, again[:, :C]) is None
     close(again, to_stack.double(), dtype)
     close(others[1], sums[1].double(), dtype, (through * centred).abs().sum(0))
 
@@ -116,16 +116,16 @@ def test_any_shape(dtype, M, C, B, more, threads):
 def test_no_result_depends_on_threads(dtype):
     M, C, B = 2500, 100, 32
     x, g, W = (drawn(*shape).to(dtype) for shape in ((M, C), (M, B), (B, C)))
-    norm = passes.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 1e-5)
-    if products.passes_for(x) is not cpp or not cpp.multiplies(dtype, B):
+    norm = norms.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 1e-5)
+    if products.form_for(x) is not cpp or not cpp.multiplies(dtype, B):
         pytest.skip("torch multiplies")
     results = []
     before = torch.get_num_threads()
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         y, of_y, sums, to_x = x.new_empty(M, B), torch.empty(2, B), torch.zeros(2, C), torch.zeros_like(x)
-        products.convolution(products.passes_for(x), x, norm, W, y, tuple(of_y))
-        to_W = products.convolution_backward(products.passes_for(x), g, x, norm, W, True, *sums, to_x)
+        products.convolution(products.form_for(x), x, norm, W, y, tuple(of_y))
+        to_W = products.convolution_backward(products.form_for(x), g, x, norm, W, True, *sums, to_x)
         results.append((y, of_y, sums, to_x, to_W))
     torch.set_num_threads(before)
     for other in results[1:]:
@@ -139,9 +139,9 @@ def test_statistics_far_from_zero(dtype):
     M, C, B = 500, 4, 6
     x, W = (drawn(M, C) + 3e3 * 2).to(dtype), torch.eye(6, 4).to(dtype)
     W[4:] = 0.25
-    norm = passes.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 0.0)
+    norm = norms.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 0.0)
     y, of_y = x.new_empty(M, B), (torch.empty(B), torch.empty(B))
-    products.convolution(products.passes_for(x), x, norm, W, y, of_y)
+    products.convolution(products.form_for(x), x, norm, W, y, of_y)
     close(of_y[0], y.double().mean(0), torch.float32)
     close(of_y[1], y.double().var(0, correction=0), torch.float32)
 
@@ -152,13 +152,13 @@ def test_what_is_not_a_number_stays_so(dtype):
     M, C, B = 60, 20, 8
     x, W = drawn(M, C).to(dtype), drawn(B, C, seed=1).to(dtype)
     x[7, 3] = torch.nan
-    norm = passes.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 1e-5)
+    norm = norms.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 1e-5)
     y = x.new_empty(M, B)
-    products.convolution(products.passes_for(x), x, norm, W, y, None)
+    products.convolution(products.form_for(x), x, norm, W, y, None)
     assert y[7].isnan().all()
     assert not y[torch.arange(M) != 7].isnan().any()
     sums, to_x = torch.zeros(2, C), torch.zeros_like(x)
-    to_W = products.convolution_backward(products.passes_for(x), torch.ones_like(y), x, norm, W, True, *sums, to_x)
+    to_W = products.convolution_backward(products.form_for(x), torch.ones_like(y), x, norm, W, True, *sums, to_x)
     assert to_W[:, 3].isnan().all()
     assert not to_W[:, torch.arange(C) != 3].isnan().any()
 

@@ -1,4 +1,4 @@
-"""Passes between the convolutions of a DenseNet's block, as operations of torch's; `cpp.py` has it as loops.
+"""Batch norms and ReLUs between the convolutions of a DenseNet's block, as operations of torch's; `cpp.py` has loops.
 
 Maps lie in matrices (M, C): a row is a position of a sample, a column a map. Vectors (C,) are without gaps and have the
 dtype that sums are taken in: float32 for 16-bit maps. There is no autograd here.
