@@ -119,6 +119,8 @@ class ImageStore:
             if not index.schema.equals(SCHEMA):
                 raise ValueError(f"it has columns {index.schema.names} of other kinds")
             _check(index)
+        except PermissionError:
+            raise
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise UserError(f"{path / INDEX} cannot be read ({error}): {again}") from error
         return cls(path, images, index, root, facts)

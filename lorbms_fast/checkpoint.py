@@ -117,7 +117,7 @@ def restore(folder: Path, networks: Networks, optimizers: Optimizers) -> None:
 
 def finished(folder: Path) -> list[Path]:
     """List a folder's finished checkpoints, oldest first; each is named by its iteration."""
-    found = (path for path in folder.glob("*") if re.fullmatch(r"\d{8,}", path.name))
+    found = (path for path in folder.glob("*") if re.fullmatch(r"\d{8,}", path.name) and path.is_dir())
     return sorted(found, key=lambda path: int(path.name))
 
 
@@ -130,7 +130,9 @@ def newest(folder: Path, model: ModelConfig) -> Path:
     for path in reversed(finished(folder)):
         try:
             facts = _checked(path)
-        except Damaged as error:
+        except (Damaged, FileNotFoundError) as error:
+            if not path.exists():  # the run is training, and has newer ones
+                return newest(folder, model)
             damaged.append(str(error))
             continue
         if differing := list(differences(facts["model"], json.loads(json.dumps(asdict(model))), "model")):

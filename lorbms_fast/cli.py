@@ -136,6 +136,7 @@ def _call(name: str, arguments: Sequence[str]) -> None:
 
     from lorbms_fast.config import describe
 
+    _refuse_empty(arguments)
     arguments = _in_todays_words(arguments)
     try:
         tyro.cli(_load(name, arguments), prog=f"lorbms-fast {name}", args=arguments)
@@ -147,6 +148,15 @@ def _call(name: str, arguments: Sequence[str]) -> None:
             raise
         part = str(getattr(parsing, "arg", "")).rpartition("settings.")[2]  # of a command in a command: more before it
         _fail(describe(fault, as_options=True, within=f"{part}." if part else ""))
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse a text of no letters, as a shell makes of a variable that is not set: for a path it is this folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument or (option.startswith("--") and equals and not value):
+            where = option or (before if before.startswith("--") else "")
+            _fail(f"{where or 'an argument'} is an empty text: is a variable of the shell not set?")
 
 
 def _in_todays_words(arguments: Sequence[str]) -> list[str]:

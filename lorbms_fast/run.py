@@ -6,7 +6,8 @@ Batches are functions of their number and nothing else is random: there are no g
 
 import json
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.types import Networks
 
 FORMAT = {"format": "lorbms-fast run", "version": 2}
+DEPTH = 3
+"""Number of folders from a checkpoint's file to its run's."""
 
 
 class Progress(NamedTuple):
@@ -125,8 +128,14 @@ class Run:
             digests = [None if facts.get(of) is None else str(facts[of]) for of in ("images", "neighbours")]
         except PermissionError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}): change its permissions") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}): copy it back if you have it elsewhere, or begin a new run with --out"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{folder} is not a run: name a folder that `lorbms-fast train` wrote") from error
+            around = next((one for one in list(folder.parents)[:DEPTH] if (one / "run.json").is_file()), None)
+            remedy = f"it lies in {around}, name that" if around else "name a folder that `lorbms-fast train` wrote"
+            raise UserError(f"{folder} is not a run: {remedy}") from error
         if found != FORMAT:
             raise of_another_version(path, found, FORMAT)
         return cls(folder, read_config(folder / "config.json", TrainConfig()), store, *digests)
@@ -163,6 +172,8 @@ class Run:
     def keep(self) -> None:
         """Write down settings and store where they are other than in the folder, and say which."""
         kept = Run.open(self.folder)
+        if self != kept:
+            self._write()
         if changed := list(differences(asdict(self.config), asdict(kept.config))):
             print(f"from now on kept in {self.folder / 'config.json'}: {'; '.join(changed)}")
         if self.store.resolve() != kept.store.resolve():
@@ -171,8 +182,20 @@ class Run:
             print(f"{self.folder} goes on with other images than before, those of {self.store}")
         elif kept.neighbours not in (None, self.neighbours):
             print(f"{self.folder} goes on with other neighbours than before, those of {self.store}")
-        if self != kept:
-            self._write()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep settings and store as `keep` does; where the block ends in a UserError and no checkpoint, as before."""
+        before, learned = Run.open(self.folder), self.checkpoints()
+        self.keep()
+        try:
+            yield
+        except UserError:
+            if self != before and self.checkpoints() == learned:
+                before._write()
+                if self.config != before.config:
+                    print(f"{self.folder / 'config.json'} is as before again: nothing was learned with other settings")
+            raise
 
     @property
     def _checkpoints(self) -> Path:
@@ -238,5 +261,10 @@ def load_networks(folder: Path | str, device: torch.device | str = "cpu") -> Net
     run = Run.open(folder)
     path = run.latest()  # before there are networks: a run that has none, or others, costs no memory
     networks = build(run.config.model, run.config.impl)
-    checkpoint.load_weights(networks, path / checkpoint.MODEL)
+    try:
+        checkpoint.load_weights(networks, path / checkpoint.MODEL)
+    except checkpoint.Damaged:
+        if path.exists():
+            raise
+        return load_networks(folder, device)  # the run is training, and has newer ones
     return networks.to(device).eval()

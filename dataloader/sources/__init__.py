@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lorbms_fast.dataloader.sources.coco import Part, annotation_files, find_annotations, of_coco, part_of
-from lorbms_fast.dataloader.sources.folder import OURS, SUFFIXES, of_folder, tree_below
+from lorbms_fast.dataloader.sources.folder import OURS, SUFFIXES, no_folder, of_folder, tree_below
 from lorbms_fast.dataloader.sources.listing import Listing, Skipped
 from lorbms_fast.dataloader.sources.stl10 import of_stl10
 from lorbms_fast.dataloader.sources.tar import Members, archives_in, of_mixed, of_tar
@@ -53,7 +53,7 @@ def photographs_in(
     missing or unfit, or `annotations` or `split` do not apply.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is {'not a folder' if root.exists() else 'missing'}: name a folder of photographs")
+        raise no_folder(root)
     if any(all((root / name).is_file() for name in marks) for marks in OURS):
         raise UserError(f"{root} is an image store or a run already: name a folder of photographs")
     if annotations is not None and layout != "coco":

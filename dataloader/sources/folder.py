@@ -44,8 +44,10 @@ def of_folder(root: Path) -> Listing:
     found = named_pictures(tree)
     unread = unread_pictures(tree)
     if not found:
+        others = [str(path) for path in tree.files if path.suffix.lower() not in UNREAD]
+        there = f", but {counted_names(others, 'other file')}: unpack what is packed" if others else ""
         wanted = f"endings {' '.join(sorted(SUFFIXES))} are looked for"
-        raise UserError(f"{root} holds no photographs that can be read{first_of(unread)}: {wanted}")
+        raise UserError(f"{root} holds no photographs that can be read{first_of(unread)}{there}: {wanted}")
     return Listing(identified(found), unread, notes_on(root, tree, SUFFIXES | UNREAD))
 
 
@@ -92,7 +94,7 @@ def is_hidden(path: str) -> bool:
 def tree_below(root: Path) -> Tree:
     """List a folder's files, none hidden, each folder once however links lead; UserError where one is unreadable."""
     if not root.is_dir():
-        raise UserError(f"{root} is {'not a folder' if root.exists() else 'missing'}: name a folder of photographs")
+        raise no_folder(root)
 
     def unreadable(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}): change its permissions or leave it out")
@@ -112,6 +114,13 @@ def tree_below(root: Path) -> Tree:
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found += [place / name for name in names if not is_hidden(name)]
     return Tree(sorted(found), sorted(ours))
+
+
+def no_folder(root: Path) -> UserError:
+    """Say that there is no folder of a name, and which might be meant."""
+    if root.exists():
+        return UserError(f"{root} is not a folder: name the one that it is in")
+    return UserError(f"{root} is missing: name a folder of photographs")
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -68,7 +68,8 @@ def of_mixed(root: Path, members: Members | None = None) -> Listing:
     tree = tree_below(root)
     loose = named_pictures(tree)
     packed, unusable = (members or named_members)(root, archives_in(tree))
-    note = f"{len(loose):,} pictures lie beside archives with {len(packed):,}: --layout folder or tar takes one kind"
+    lie = f"{counted(len(loose), 'picture lies', 'pictures lie')} beside archives with {len(packed):,}"
+    note = f"{lie}: --layout folder or tar takes one kind"
     notes = notes_on(root, tree, (*SUFFIXES, *UNREAD, *ENDINGS))
     return Listing(identified([*loose, *packed]), unread_pictures(tree) + unusable, [note, *notes])
 

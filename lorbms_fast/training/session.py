@@ -15,10 +15,11 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.first_use import IN_FORCE
 from lorbms_fast.engine.first_use.verdicts import as_json
+from lorbms_fast.engine.log import read_entries
 from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training
-from lorbms_fast.errors import as_word
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.evaluation.generation import SCORES, check_names, draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
 from lorbms_fast.kernels import use_impl
@@ -62,7 +63,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
     training = Training.of(run, source, world)
     if world.first:
         run.check_space(training.networks, training.optimizers)
-    start = run.restore(training.networks, training.optimizers) if run.checkpoints() else BEGINNING
+    start = run.restore(training.networks, training.optimizers) if run.checkpoints() else _beginning(run)
     world.wait()  # until all have read the checkpoint, which the first may soon replace
     if training.last_iteration(start) <= start.iteration:
         if world.first:
@@ -70,25 +71,37 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
             print(_nothing_to_do(training, start))
         return
     measure = _measure(run, source.store) if world.first else None  # before forms are tried, and settings kept
-    if world.first:
-        run.keep()
-        print(_summary(training, start))
-    if (found := training.choose_forms(start, retune)) is not None and world.first:
-        found.tell()
-        with atomic_write(run.folder / "kernels.json") as partial:
-            partial.write_text(as_json(found.facts()))
-    try:
-        training.train(start, SHEET, measure)
-    except Interrupted as stop:
+    with run.kept() if world.first else nullcontext():
         if world.first:
-            _draw_curves(run, source)
-            go_on = f"go on with  lorbms-fast train --resume {as_word(run.folder)}"
-            print(f"stopped after iteration {stop.iteration}: {go_on}")
-        raise
+            print(_summary(training, start))
+        if (found := training.choose_forms(start, retune)) is not None and world.first:
+            found.tell()
+            with atomic_write(run.folder / "kernels.json") as partial:
+                partial.write_text(as_json(found.facts()))
+        try:
+            training.train(start, SHEET, measure)
+        except Interrupted as stop:
+            if world.first:
+                _draw_curves(run, source)
+                go_on = f"go on with  lorbms-fast train --resume {as_word(run.folder)}"
+                print(f"stopped after iteration {stop.iteration}: {go_on}")
+            raise
     if world.first:  # the others may be here before the last checkpoint is
         _draw_curves(run, source)
         made = (run.latest(), run.folder / "curves.png", run.folder / "sheets")
         print(f"done: {', '.join(str(path) for path in made if path.exists())}")
+
+
+def _beginning(run: Run) -> Progress:
+    """Begin a run that has no checkpoint; UserError where it wrote some, which are gone."""
+    metrics, every = run.folder / "metrics.jsonl", Run.open(run.folder).config.checkpoint_every
+    learned = int(max((entry.get("iteration", 0) for entry in read_entries(metrics)), default=0))
+    if learned >= every:
+        raise UserError(
+            f"{metrics} has {counted(learned, 'iteration')}, and no checkpoint is there any more: "
+            f"copy one back to {run.folder / 'checkpoints'}, or remove {metrics.name} to begin again"
+        )
+    return BEGINNING
 
 
 def _draw_curves(run: Run, source: BatchSource) -> None:

@@ -127,7 +127,8 @@ def test_stopping_at_a_bad_file_leaves_nothing(photographs, tmp_path, capsys):
     [
         (lambda root: None, "is missing"),
         (lambda root: root.mkdir(), "holds no photographs"),
-        (lambda root: root.write_text(""), "is not a folder"),
+        (lambda root: root.write_text(""), "is not a folder: name the one that it is in"),
+        (lambda root: (root.mkdir(), (root / "a.zip").touch()), "but 1 other file (a.zip): unpack what is packed"),
     ],
 )
 def test_folders_that_give_nothing(make, named, tmp_path, capsys):
@@ -189,6 +190,10 @@ def test_what_may_not_be_read_is_not_called_damaged(store, monkeypatch):
         Shards.open({store.path / "images-00000.npy": store.images.shape}, "again")
     with pytest.raises(PermissionError):
         NeighbourTable.load(store)
+    monkeypatch.undo()
+    monkeypatch.setattr("lorbms_fast.dataloader.store.read_rows", refuse)
+    with pytest.raises(PermissionError):
+        ImageStore.open(store.path)
 
 
 def test_changed_pixels_are_found(store):

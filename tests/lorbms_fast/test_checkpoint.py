@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,22 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_used(name, damage, tmp_
     run.save(Progress(4, 4), networks, optimizers, 0.1)
     assert names(run) == [2, 4]
     assert run.latest().name == "00000004"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("reads", ["_checked", "load_weights"])
+def test_one_that_is_dropped_while_it_is_read_is_not_called_damaged(reads, tmp_path, monkeypatch, capsys):
+    run = saved(tmp_path, {2: 0.2}, replace(TINY, keep_checkpoints=1))
+    read = getattr(checkpoint, reads)
+
+    def dropped(*arguments: Any) -> Any:
+        monkeypatch.setattr(checkpoint, reads, read)
+        run.save(Progress(4, 4), *fresh(4), 0.1)  # by the process that trains
+        return read(*arguments)
+
+    monkeypatch.setattr(checkpoint, reads, dropped)
+    assert same(load_networks(run.folder), fresh(4)[0])
+    assert names(run) == [4]
     assert capsys.readouterr().err == ""
 
 

@@ -58,6 +58,21 @@ def test_mistakes_end_in_status_2_on_one_line(arguments, capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("prepare", "", "--out", "Y"), "an argument"),
+        (("prepare", "X", "--out", ""), "--out"),
+        (("train", "--resume="), "--resume"),
+        (("transfer", "X", "--object", "A", "--scene", "B", "--mask", ""), "--mask"),
+    ],
+)
+def test_empty_texts_are_not_taken_for_this_folder(arguments, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err.startswith(f"lorbms-fast: {named} is an empty text: ")
+
+
+@pytest.mark.parametrize(
     ("command", "option", "value"),
     [
         ("prepare X --out Y", "--image-size", "1"),

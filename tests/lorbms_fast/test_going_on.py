@@ -14,6 +14,7 @@ from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
+from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
@@ -230,6 +231,63 @@ def test_an_interruption_is_told_and_ends_with_its_status(run, monkeypatch, caps
     assert ended.value.code == 130
     assert "stopped after iteration 3: go on with" in capsys.readouterr().out
     assert iterations(run)[-1] == 3
+
+
+def test_settings_that_nothing_was_learned_with_are_not_kept(run, capsys):
+    before = (run / "config.json").read_text()
+    assert "--graphs on needs" in refused(capsys, "--resume", run, "--iterations", 4, "--graphs", "on")
+    assert (run / "config.json").read_text() == before
+    train("--resume", run, "--iterations", 3)
+    assert iterations(run)[-1] == 3
+
+
+def test_settings_that_something_was_learned_with_are_kept(run, monkeypatch, capsys):
+    gone = iter([False, True])
+    monkeypatch.setattr(NeighbourBatches, "gone", lambda self: run if next(gone, True) else None)
+    refused(capsys, "--resume", run, "--iterations", 9, "--log-every", 1)
+    assert iterations(run)[-1] == 4
+    assert Run.open(run).config.iterations == 9
+
+
+def test_settings_that_cannot_be_written_are_not_said_to_be_kept(run, monkeypatch, capsys):
+    def refuse(_: Run) -> None:
+        raise UserError("read-only")
+
+    monkeypatch.setattr(Run, "_write", refuse)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train("--resume", run, "--iterations", 3)
+    assert "from now on kept" not in capsys.readouterr().out
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again_unsaid(run, capsys):
+    train("--resume", run, "--iterations", 3, "--log-every", 1, "--checkpoint-every", 1)
+    shutil.rmtree(run / "checkpoints")
+    metrics = (run / "metrics.jsonl").read_text()
+    assert "metrics.jsonl has 3 iterations" in refused(capsys, "--resume", run, "--iterations", 4)
+    assert (run / "metrics.jsonl").read_text() == metrics
+    (run / "metrics.jsonl").unlink()
+    train("--resume", run, "--iterations", 1)
+    assert iterations(run) == [1]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(run):
+    train("--resume", run, "--iterations", 3, "--log-every", 1, "--checkpoint-every", 100)
+    shutil.rmtree(run / "checkpoints")
+    train("--resume", run, "--iterations", 1)
+    assert iterations(run) == [1]
+
+
+@pytest.mark.parametrize("inside", ["checkpoints", "checkpoints/00000002", "checkpoints/00000002/model.safetensors"])
+def test_a_part_of_a_run_is_told_from_what_is_none(inside, run):
+    with pytest.raises(UserError, match=rf"{inside} is not a run: it lies in {run}, name that"):
+        Run.open(run / inside)
+
+
+def test_a_run_that_is_damaged_is_not_called_none(run):
+    (run / "run.json").write_text("")
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        Run.open(run)
 
 
 @pytest.mark.parametrize("there", [None, "notes.txt", "checkpoints"])
