@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from lorbms_fast.mixing import mixing_mask
 
 DRAWS = 200_000
+"""Max. number of draws. By few, such as 20 an image of a dozen, half and 47% cannot be told apart."""
 
 
 def replaced_fraction(distances: NDArray[np.float32], tau: float) -> float:
@@ -24,9 +25,12 @@ def half_replacing_tau(distances: NDArray[np.float32]) -> float:
 
 
 def draw(distances: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
-    """Draw candidates independently and uniformly for at most 200,000 images: their distances (M, 4)."""
+    """Draw candidates independently and uniformly, of few images again and again: their distances (M, 4).
+
+    As many draws as there can be of whole rounds of at most 200,000 images.
+    """
     generator = np.random.Generator(np.random.Philox(seed))
     images = generator.permutation(len(distances))[:DRAWS]
-    images = np.tile(images, max(1, min(20, DRAWS // len(images))))
+    images = np.tile(images, DRAWS // len(images))
     ranks = generator.integers(distances.shape[2], size=(len(images), distances.shape[1]))
     return distances[images[:, None], np.arange(distances.shape[1]), ranks]

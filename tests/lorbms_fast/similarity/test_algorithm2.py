@@ -281,6 +281,16 @@ def test_a_folder_whose_name_is_not_utf_8_can_be_a_store_and_no_run(photographs,
         Run.create(tmp_path / f"R{name}", TINY, store.path)
 
 
+def test_tau_replaces_half_of_few_images_too():
+    """Of all ways to draw, as many as a million draws tell."""
+    distances = np.sort(np.random.default_rng(0).exponential(size=(12, 4, 10)).astype(np.float32), axis=2)
+    tau = half_replacing_tau(distances)
+    ranks = np.random.default_rng(1).integers(10, size=(12, 80_000, 4))
+    drawn = distances[np.arange(12)[:, None, None], np.arange(4), ranks].reshape(-1, 4)
+    assert replaced_fraction(drawn, tau) == pytest.approx(0.5, abs=0.004)
+    assert replaced_fraction(draw(distances, seed=1), tau) == pytest.approx(0.5, abs=0.004)
+
+
 def test_tau_replaces_half():
     distances = np.sort(np.square(normal(500, 4, 10)) * 100 + 3)
     tau = half_replacing_tau(distances)
