@@ -94,8 +94,9 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
             for child in children:
                 found[child].before.add(None)
                 found[child].after.add(None)
+        kind = "torch.fx's GraphModule" if isinstance(module, fx.GraphModule) else type(module).__name__
         for below in unknown:
-            found[below].opaque = found[below].opaque or f"{name or 'the model'} ({type(module).__name__})"
+            found[below].opaque = found[below].opaque or f"{name or 'the model'} ({kind})"
     return found
 
 

@@ -58,9 +58,10 @@ def norms_with_activations(model: nn.Module) -> Iterator[Finding]:
             become(module, kind, **_attributes(module, found[module]))
             ours = type(module).__qualname__ + (" of lorbms_fast" if module in own else "")
             yield Finding(name, f"{kinds[module]} -> {ours}")
-        elif wanted.get(module):
+        elif wanted.get(module) or (module in wanted and found[module].opaque is not None):
+            behind = "with the activation behind it" if wanted[module] else "with what may be behind it"
             reason = _why_not(found[module], wanted[module], found)
-            yield Finding(name, f"{type(module).__name__} with the activation behind it", reason)
+            yield Finding(name, f"{type(module).__name__} {behind}", reason)
     for module, name in names.items():
         if module in activations:
             become(module, PASSED[type(module)])

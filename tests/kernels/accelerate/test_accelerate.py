@@ -627,6 +627,22 @@ def test_what_is_left_and_why():
     assert str(report).startswith("where")
 
 
+def test_a_graph_module_is_not_followed_and_says_so():
+    model = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    reasons = {finding.where: finding.why_not for finding in accelerate(model)}
+    assert reasons["1"] == "the model (torch.fx's GraphModule) cannot be followed"
+
+
+@pytest.mark.parametrize(("slopes", "stay"), [(1, False), (16, True), (32, False)])
+def test_norms_before_few_slopes_stay(slopes, stay):
+    """Torch's PReLU of few channels_last maps is slow, and torch's norm hands it contiguous ones."""
+    norms = [nn.InstanceNorm2d(slopes), nn.InstanceNorm2d(slopes)]
+    model = nn.Sequential(norms[0], nn.PReLU(slopes), norms[1], nn.Conv2d(slopes, 3, 1))
+    reasons = [str(finding.why_not) for finding in accelerate(model) if "Norm" in finding.what]
+    assert ["slopes" in reason for reason in reasons] == [stay, False]
+    assert [type(norm) is nn.InstanceNorm2d for norm in norms] == [stay, False]
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, torch.optim.swa_utils.AveragedModel])
 def test_wrappers_of_torchs(wrap):
     """As DistributedDataParallel, whose forward nobody can follow: what they run is what counts."""
