@@ -55,7 +55,8 @@ def neighbour_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatche
     )
     reading = _reading(config, store)
     table = NeighbourTable.load(store)
-    tau = table.tau if mixing.tau is None else mixing.tau
+    other_scale = mixing.candidates == "batch"  # there a threshold is for codes
+    tau = table.tau if mixing.tau is None or other_scale else mixing.tau
     return NeighbourBatches(store, config.batch_size, config.seed, table, tau, candidates, **reading)
 
 

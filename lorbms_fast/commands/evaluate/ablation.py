@@ -23,7 +23,7 @@ from lorbms_fast.evaluation.pretraining import Sources
 from lorbms_fast.evaluation.probe import LinearConfig
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.training.session import run_training
-from lorbms_fast.training.setup import neighbour_batches
+from lorbms_fast.training.setup import scene_batches
 
 
 def ablation(
@@ -81,7 +81,7 @@ def ablation(
         run = _trained(out / name, settings, images)
         evaluate_row("encoder", Sources(run.folder, pictures, linear, where))
         networks = load_networks(run.folder, where)
-        source = neighbour_batches(run.config, on)
+        source = scene_batches(run.config, on)
         iteration = int(run.latest().name)
         measure_generation(networks, source, described, run.folder, iteration)
         measure_retrieval(networks, images, run.folder, iteration, pairs=PAIRS, seed=0, device=where)

@@ -19,6 +19,7 @@ from lorbms_fast.app.server import application
 from lorbms_fast.app.view import RunView
 from lorbms_fast.cli import main
 from lorbms_fast.config import MixingConfig
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine.trainer import Training
@@ -144,6 +145,15 @@ def test_chunks_without_a_place_are_refused_in_one_line(run_of_variant, tmp_path
     with pytest.raises(SystemExit):
         main(["evaluate", "scenes", str(run.folder)])
     assert "objects are told by quadrant" in capsys.readouterr().err
+
+
+def test_a_threshold_for_codes_is_none_for_neighbours(store):
+    """Mixed scenes of D.2 are measured with candidates from the neighbours, whose distances have a scale of their own."""
+    config = replace(TINY, mixing=MixingConfig(tau=1e-3))
+    assert scene_batches(config, store).tau == 1e-3
+    in_batch = replace(TINY, mixing=MixingConfig(tau=1e-3, candidates="batch"))
+    assert batch_source(in_batch, store).tau == 1e-3
+    assert scene_batches(in_batch, store).tau == NeighbourTable.load(store).tau
 
 
 @pytest.mark.parametrize("name", ["nine-tiles", "hu"])
