@@ -148,7 +148,7 @@ def test_chunks_without_a_place_are_refused_in_one_line(run_of_variant, tmp_path
 
 
 def test_a_threshold_for_codes_is_none_for_neighbours(store):
-    """Mixed scenes of D.2 are measured with candidates from the neighbours, whose distances have a scale of their own."""
+    """Scenes of D.2 are measured with candidates from the neighbours, whose distances have a scale of their own."""
     config = replace(TINY, mixing=MixingConfig(tau=1e-3))
     assert scene_batches(config, store).tau == 1e-3
     in_batch = replace(TINY, mixing=MixingConfig(tau=1e-3, candidates="batch"))
