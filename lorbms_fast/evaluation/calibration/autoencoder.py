@@ -52,6 +52,13 @@ def calibrate(
         raise UserError(
             f"{store.path} has images of {store.side} px, the model takes {side}: prepare one with --image-size {side}"
         )
+    model = config.model
+    others = {model.encoder, model.decoder, model.discriminator, config.loss.gan} - {"thesis", "cross-entropy"}
+    if others:
+        raise UserError(
+            f"decoders are compared by the thesis's networks and losses, not by {', '.join(sorted(others))}: "
+            "leave it out of the settings"
+        )
     split = split_photographs(store, LEARNED, config.seed)
     if len(split.train) < config.batch_size:
         raise UserError(f"{store.path} has {len(split.train)} images to learn from: lower --batch-size")

@@ -89,6 +89,19 @@ def test_quality_is_l1_and_psnr(store):
     assert found["psnr"] == pytest.approx(np.mean(psnr), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, model=replace(CONFIG.model, encoder="rf46-encoder")),
+        replace(CONFIG, model=replace(CONFIG.model, discriminator="attention-discriminator")),
+        replace(CONFIG, loss=replace(CONFIG.loss, gan="hinge")),
+    ],
+)
+def test_what_would_not_be_used_is_refused(config, store, tmp_path):
+    with pytest.raises(UserError, match="not by (rf46-encoder|attention-discriminator|hinge): leave it out"):
+        calibrate("resize", config, store, 1, tmp_path, CPU)
+
+
 def test_mistakes(store, tmp_path, capsys):
     asked = f"evaluate calibration {store.path} --out {tmp_path / 'out'} --variants resize bilinear"
     with pytest.raises(SystemExit):
