@@ -98,7 +98,7 @@ def test_quality_is_l1_and_psnr(store):
     ],
 )
 def test_what_would_not_be_used_is_refused(config, store, tmp_path):
-    with pytest.raises(UserError, match="not by (rf46-encoder|attention-discriminator|hinge): leave it out"):
+    with pytest.raises(UserError, match=r"not by (rf46-encoder|attention-discriminator|hinge): leave it out"):
         calibrate("resize", config, store, 1, tmp_path, CPU)
 
 
