@@ -86,7 +86,7 @@ def operation(
             try:
                 return in_form(form, args, kwargs)
             except Exception as error:
-                if _answered or failed_kernel(error) is None or dispatch.in_force() == TRITON:
+                if _to_be_raised(error):
                     raise
                 why = said(error)
             _forms[key or key_of(name, args, kwargs)] = "fused"
@@ -114,7 +114,7 @@ def by_kernels(kernels: Callable[[], R], definition: Callable[[], R]) -> R:
     try:
         return kernels()
     except Exception as error:
-        if _answered or failed_kernel(error) is None or dispatch.in_force() == TRITON:
+        if _to_be_raised(error):
             raise
         names, why = failing(error), said(error)
     fall_back(names)
@@ -126,6 +126,11 @@ def by_kernels(kernels: Callable[[], R], definition: Callable[[], R]) -> R:
             stacklevel=2,
         )
     return definition()
+
+
+def _to_be_raised(error: Exception) -> bool:
+    """Say whether an error is no kernel's, or somebody else answers it, or kernels are wanted and nothing else."""
+    return _answered or failed_kernel(error) is None or dispatch.in_force() == TRITON
 
 
 def key_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:

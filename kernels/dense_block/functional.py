@@ -14,6 +14,7 @@ from lorbms_fast.kernels.dense_block.reference import BlockActivation, activatio
 
 if HAS_TRITON:
     from lorbms_fast.kernels.dense_block.triton import ops as triton_ops
+    from lorbms_fast.kernels.dense_block.triton import sizes as triton_sizes
 
 
 def _variants(
@@ -21,7 +22,7 @@ def _variants(
     activation: BlockActivation = "relu", eps: float = 1e-5,
 ) -> dict[str, Callable[[], None]]:  # fmt: skip
     maps = len(weights.biases) if isinstance(weights, PackedLayers) else sum(map(len, biases))
-    return triton_ops.variants(x, maps, activation)
+    return triton_sizes.variants(x, maps, activation)
 
 
 @operation(variants=_variants)

@@ -25,7 +25,7 @@ from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.engine.first_use.judging import judged
-from lorbms_fast.kernels.dense_block.triton.ops import _MANY
+from lorbms_fast.kernels.dense_block.triton.sizes import MANY
 
 CPU = torch.device("cpu")
 
@@ -189,7 +189,7 @@ def test_few_images_and_many_are_checked(setting):
     """More programs an image of a dense block, and one for it."""
     found = [case for n in replace(setting, rehearse=False).batches for case in cases(ModelConfig(), n, 64)]
     images = [case.shapes[0][0] for case in found if "dense block, encoder" in case.name]
-    assert min(images) < _MANY <= max(images)
+    assert min(images) < MANY <= max(images)
 
 
 BEHAVIOURS = {

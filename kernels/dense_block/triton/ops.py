@@ -7,14 +7,15 @@ its last program to finish substitutes forward, layer after layer. Backward: `so
 maps are rectified as they are read: there is no stack and nothing to activate, and `solve`, which substitutes, is a
 launch of its own, as no launch before `convolve` could clear its counters.
 
-One program per image leaves most of a GPU idle where images are large. There (`_split`) a layer is a launch, in which
-many programs share an image; with a norm the last of them makes the layer's activation, or takes its gradient back.
+One program per image leaves most of a GPU idle where images are large. There (`sizes.is_split`) a layer is a launch,
+in which many programs share an image; with a norm the last of them makes the layer's activation, or takes its gradient
+back.
 
 What needs all that some programs have stored is thus done by the last of them (`kernels._last`) and not by a launch
 that follows: nobody waits for anybody, totals are added in an order of their own, and results are the same every time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,29 +27,14 @@ from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.custom_op import at_least_16, input_precision, triton_op
 from lorbms_fast.kernels._common.operation import by_kernels
 from lorbms_fast.kernels.dense_block import reference
-from lorbms_fast.kernels.dense_block.triton import kernels
-
-# A tile has at most this many positions. An image with more than `_ON_ONE_SM` of them is split, unless there are so
-# many images that they fill a large GPU twice: a launch more a layer costs less than tiles that wait for each other.
-# From counting a program's steps (docs/engine.md), not measured.
-_TILE = 256
-_ON_ONE_SM = 64
-_MANY = 264
-_WIDEST = 256
-"""Max. maps of a layer: one program makes all of them at a position."""
-_POSITIONS = 128
-"""Max. positions of grad_x per program."""
-_PROGRAMS = 264
-"""Max. programs for a weight gradient: about 2 x 132 multiprocessors."""
-_splits: dict[tuple[int, ...], bool] = {}
-"""Whether to split, by positions, channels, new maps and norm, where somebody has tried; elsewhere `_split` decides."""
+from lorbms_fast.kernels.dense_block.triton import kernels, sizes
 
 
 def pack(blocks: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> Sequence[Tensor]:
     """Each block's weights one after the other, each (map, row, column, channel): how channels_last parameters lie."""
-    sizes = [sum(W_l.numel() for W_l in weights) for weights in blocks]
+    lengths = [sum(W_l.numel() for W_l in weights) for weights in blocks]
     packed = torch.cat([W_l.permute(0, 2, 3, 1).flatten() for weights in blocks for W_l in weights])
-    return packed.to(dtype).split(sizes)
+    return packed.to(dtype).split(lengths)
 
 
 def unpack(w: Tensor, maps: int, layers: int, kernel_size: int) -> list[Tensor]:
@@ -87,36 +73,36 @@ def dense_block(
     N, C, H, W = x.shape
     L, MAPS, NORM = layers, len(b), activation != "relu"
     G, STACK = MAPS // L, C + MAPS
-    if G > _WIDEST:
-        raise NotImplementedError(f"layers of {G} maps: there are kernels for {_WIDEST} at most")
+    if G > sizes.WIDEST:
+        raise NotImplementedError(f"layers of {G} maps: there are kernels for {sizes.WIDEST} at most")
     y, stack, mean, rstd = _results(x, w, b, layers, kernel_size, activation, eps)
-    split = _split(N, H * W, C, MAPS, NORM)
+    split = sizes.is_split(N, H * W, C, MAPS, NORM)
     arrived = x.new_empty((L if split else 1, N), dtype=torch.int32)
     if NORM:
-        few = _few_channels(C, H * W)
+        few = sizes.activating_block(C, H * W)
         kernels.activate[(N * triton.cdiv(C, few["BLOCK_C"]),)](
             x, x.stride(), stack, mean, rstd, arrived, arrived.numel(), H * W, C, eps, W=W, STACK=STACK, **few,
             num_warps=8 if few["BLOCK_M"] > 256 else 4,
         )  # fmt: skip
     maps = (y, stack, w, mean, rstd)
-    sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
-    sizes |= {"NORM": NORM, "SPLIT": split, "PRECISION": input_precision(w.dtype)}
-    big, tile = _matrix(H * W, MAPS, w.dtype), _tile(H * W, G, w.dtype, split, NORM)
-    of_solve = _launch(tile["TILE_M"], w.dtype)
-    of_solve |= _solving(tile, of_solve["num_warps"], not (split and NORM)) | tile
-    of_convolve = _launch(max(64, 2 * big["BLOCK_M"]), w.dtype)
+    arguments: dict[str, Any] = {"H": H, "W": W, "KERNEL": kernel_size, "C": C, "G": G, "MAPS": MAPS}
+    arguments |= {"NORM": NORM, "SPLIT": split, "PRECISION": input_precision(w.dtype)}
+    big, tile = sizes.convolving_block(H * W, MAPS, w.dtype), sizes.solving_tile(H * W, G, w.dtype, split, NORM)
+    of_solve = sizes.warps_and_stages(tile["TILE_M"], w.dtype)
+    of_solve |= sizes.registers(tile, of_solve["num_warps"], not (split and NORM)) | tile
+    of_convolve = sizes.warps_and_stages(max(64, 2 * big["BLOCK_M"]), w.dtype)
     if NORM and not split:
-        of_convolve |= _solving(tile, of_convolve["num_warps"], True)
+        of_convolve |= sizes.registers(tile, of_convolve["num_warps"], True)
     kernels.convolve[N * triton.cdiv(H * W, big["BLOCK_M"]), triton.cdiv(MAPS, big["BLOCK_N"])](
         None if NORM else _channels_last(x), b, *maps, arrived, eps,
-        **sizes, **big, **tile, **of_convolve,
+        **arguments, **big, **tile, **of_convolve,
     )  # fmt: skip
     if split:
         grid = N, triton.cdiv(H * W, tile["TILE_M"])
         for layer in range(1, L):
-            kernels.solve[grid](*maps, arrived[layer], layer, layer + 1, eps, **sizes, **of_solve)
+            kernels.solve[grid](*maps, arrived[layer], layer, layer + 1, eps, **arguments, **of_solve)
     elif not NORM:
-        kernels.solve[N, 1](*maps, arrived, 0, L, eps, **sizes, **of_solve)
+        kernels.solve[N, 1](*maps, arrived, 0, L, eps, **arguments, **of_solve)
     return y, stack, mean, rstd
 
 
@@ -151,9 +137,9 @@ def dense_block_backward(
     grad_stack = None if grad_stack is None else _channels_last(grad_stack)
 
     wide = 128 if y.dtype.itemsize == 2 else 64  # float32 spills with more
-    blocks = {"BLOCK_M": at_least_16(H * W, _POSITIONS), "BLOCK_X": at_least_16(C, 64)}
+    blocks = {"BLOCK_M": at_least_16(H * W, sizes.POSITIONS), "BLOCK_X": at_least_16(C, 64)}
     blocks |= {"BLOCK_C": wide, "BLOCK_N": at_least_16(MAPS, wide if NORM and H * W > 64 else 64)}
-    blocks["BLOCK_K"] = _deep(H * W, y.dtype)
+    blocks["BLOCK_K"] = sizes.channels_a_step(H * W, y.dtype)
     blocks["BLOCK_Q"] = 32 if precision == "ieee" else 64
     columns = triton.cdiv(C, blocks["BLOCK_X"])
     w_parts, b_parts, of_x, of_parameters, parts, part = None, None, 0, 0, 0, 0
@@ -162,25 +148,25 @@ def dense_block_backward(
     if needs_parameters:
         rows = triton.cdiv(triton.cdiv(STACK, 16) * 16 * k * k, wide)
         of_parameters = (rows + 1) * triton.cdiv(MAPS, blocks["BLOCK_N"])
-        parts = max(1, min(_PROGRAMS // of_parameters, triton.cdiv(N * H * W, 4 * blocks["BLOCK_Q"])))
+        parts = max(1, min(sizes.PROGRAMS // of_parameters, triton.cdiv(N * H * W, 4 * blocks["BLOCK_Q"])))
         part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_Q"]) * blocks["BLOCK_Q"]
         if parts > 1:
             w_parts, b_parts = (x.new_empty((parts, len(total)), dtype=torch.float32) for total in (w, b))
 
     arrived = x.new_empty(N * L + N * columns + of_parameters, dtype=torch.int32)
     g = torch.empty_like(y)
-    sizes: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
-    split = _split(N, H * W, C, MAPS, NORM)
-    tile = _tile(H * W, G, y.dtype, split, NORM)
-    of_solve = _launch(tile["TILE_M"], y.dtype)
+    arguments: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
+    split = sizes.is_split(N, H * W, C, MAPS, NORM)
+    tile = sizes.solving_tile(H * W, G, y.dtype, split, NORM)
+    of_solve = sizes.warps_and_stages(tile["TILE_M"], y.dtype)
     maps = (grad_y, grad_stack, g, y, w, mean, rstd)
     # The last layer reads no other's gradients: with a norm, which needs whole images, one program each does it.
     of_layers = [(layer, layer + 1, not (NORM and layer == L - 1)) for layer in reversed(range(L))]
     for i, (first, last, shared) in enumerate(of_layers if split else [(0, L, False)]):
         kernels.solve_transposed[N, triton.cdiv(H * W, tile["TILE_M"]) if shared else 1](
             *maps, arrived, 0 if i else len(arrived), N * first, first, last,
-            **sizes, NORM=NORM, SPLIT=shared,
-            **tile, **of_solve, **_solving(tile, of_solve["num_warps"], not shared),
+            **arguments, NORM=NORM, SPLIT=shared,
+            **tile, **of_solve, **sizes.registers(tile, of_solve["num_warps"], not shared),
         )  # fmt: skip
     if of_x + parts * of_parameters:
         kernels.gradients[(of_x + parts * of_parameters,)](
@@ -188,7 +174,7 @@ def dense_block_backward(
             w, grad_stack, x.new_empty((N, H, W, C), dtype=y.dtype) if needs_x and NORM else None,
             grad_x, grad_x.stride() if needs_x and NORM else None, w_parts, b_parts, grad_w, grad_b, arrived[N * L :],
             N, parts, part, len(w), of_x, of_parameters,
-            **sizes, **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
+            **arguments, **blocks, num_warps=8, num_stages=3 if y.dtype.itemsize == 2 else 2,
         )  # fmt: skip
     return grad_x, grad_w, grad_b
 
@@ -247,71 +233,3 @@ dense_block.register_autograd(_backward, setup_context=_setup)
 
 def _channels_last(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-
-
-def _split(images: int, positions: int, *block: int) -> bool:
-    return _splits.get((positions, *block), positions > _ON_ONE_SM and images < _MANY)
-
-
-def variants(x: Tensor, maps: int, activation: str) -> dict[str, Callable[[], None]]:
-    """Ways to run these kernels where an image has several tiles, by name; each sets its own for such images."""
-    _, C, H, W = x.shape
-    if min(_TILE, _ON_ONE_SM) >= H * W:
-        return {}
-    key = H * W, C, maps, activation != "relu"
-    ways = {"whole images": False, "layers": True}
-    return {name: partial(_splits.__setitem__, key, split) for name, split in ways.items()}
-
-
-def _deep(positions: int, dtype: torch.dtype) -> int:
-    """Channels, each with a tap, at a step of a product: with few positions it is short and waits, and takes more.
-
-    float32 has no room for more.
-    """
-    if dtype.itemsize > 2:
-        return 32
-    return 64 if positions > 64 else 128
-
-
-def _tile(positions: int, growth: int, dtype: torch.dtype, split: bool, norm: bool) -> dict[str, int]:
-    """Block sizes of what solves: of split images small ones, but where a norm goes through all in the end."""
-    small = 64 if positions <= 256 else _TILE if norm else 128
-    block = at_least_16(positions, min(_TILE, small) if split else _TILE)
-    deep = (256 if block == 16 else _deep(block, dtype)) if dtype.itemsize == 2 else 64 if block <= 64 else 32
-    return {"TILE_M": block, "TILE_G": at_least_16(growth, _WIDEST), "TILE_K": deep if growth <= 64 else 32}
-
-
-def _matrix(positions: int, maps: int, dtype: torch.dtype) -> dict[str, int]:
-    """Block sizes of a convolution as a matrix product; a block lies in one image."""
-    return {
-        "BLOCK_M": at_least_16(positions, 128),
-        "BLOCK_N": at_least_16(maps, 64),
-        "BLOCK_K": _deep(positions, dtype),
-    }
-
-
-def _launch(rows: int, dtype: torch.dtype) -> dict[str, int]:
-    """Warps for a tile with so many rows, and how many steps of a product are loaded ahead: float32 takes registers.
-
-    Exact float32 products leave none for it, and are too slow themselves to wait for memory.
-    """
-    half = dtype.itemsize == 2
-    stages = 3 if half else 2 if input_precision(dtype) == "tf32" else 1
-    return {"num_warps": max(4, rows // 32) if half else max(1, rows // 16), "num_stages": stages}
-
-
-def _solving(tile: dict[str, int], warps: int, roomy: bool) -> dict[str, int]:
-    """Max. registers of the solving kernels, as the compiler would spill some to fit another program beside it.
-
-    `roomy` programs may have all: those of whole images, which are few, and those that rectify what they read and need
-    so many that two fit beside each other with all as well.
-    """
-    return {"maxnreg": min(255 if roomy else 8 * tile["TILE_G"], 255, 2048 // warps)}
-
-
-def _few_channels(channels: int, positions: int) -> dict[str, int]:
-    """Block sizes of the kernels that activate: 32 bytes or more of every position."""
-    return {
-        "BLOCK_M": int(min(1024, triton.next_power_of_2(positions))),
-        "BLOCK_C": int(min(16, triton.next_power_of_2(channels))),
-    }

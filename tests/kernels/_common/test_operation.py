@@ -86,10 +86,10 @@ def test_the_variants_of_a_dense_block_give_the_same(monkeypatch):
     torch.manual_seed(0)
     Ws, bs = [torch.randn(2, 3, 3, 3), torch.randn(2, 5, 3, 3)], [torch.randn(2)] * 2
     with interpreted(seed=0):
-        from lorbms_fast.kernels.dense_block.triton import ops
+        from lorbms_fast.kernels.dense_block.triton import sizes
 
-        monkeypatch.setattr(ops, "_TILE", 16)
-        monkeypatch.setattr(ops, "_splits", {})
+        monkeypatch.setattr(sizes, "TILE", 16)
+        monkeypatch.setattr(sizes, "_splits", {})
         found = []
         names = operation.variants_of("dense_block", (torch.empty(1, 3, 5, 5), Ws, bs), {})
         assert names == ["triton: whole images", "triton: layers"]
@@ -97,7 +97,7 @@ def test_the_variants_of_a_dense_block_give_the_same(monkeypatch):
             x = torch.linspace(-1, 1, 75).view(1, 3, 5, 5).requires_grad_()
             y = kernels.dense_block(x, Ws, bs, impl=name)
             found.append((y.detach(), *torch.autograd.grad(y.square().sum(), x)))
-            assert list(ops._splits.values()) == [name.endswith("layers")]
+            assert list(sizes._splits.values()) == [name.endswith("layers")]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 

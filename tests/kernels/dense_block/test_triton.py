@@ -11,6 +11,7 @@ from torch import Tensor
 from lorbms_fast.kernels import DenseBlock, dense_block, dense_block_activated, dense_block_maps
 from lorbms_fast.kernels._common.operation import failed_kernel
 from lorbms_fast.kernels.dense_block.triton import ops as form
+from lorbms_fast.kernels.dense_block.triton import sizes
 
 ACTIVATIONS = ("relu", "instance_norm_relu")
 FORMS = (dense_block, dense_block_maps, dense_block_activated)
@@ -92,9 +93,9 @@ def test_output_and_gradients(block, activation, n, channels, layers, growth, he
 @pytest.mark.parametrize("few", [False, True])
 def test_images_of_several_tiles(activation, few, monkeypatch):
     """An image in tiles of which the last is not full: one after the other, and in programs and launches apart."""
-    monkeypatch.setattr(form, "_TILE", 16)
-    monkeypatch.setattr(form, "_ON_ONE_SM", 8 if few else 1024)
-    assert form._split(2, 35) == few
+    monkeypatch.setattr(sizes, "TILE", 16)
+    monkeypatch.setattr(sizes, "ON_ONE_SM", 8 if few else 1024)
+    assert sizes.is_split(2, 35) == few
     assert_agrees(dense_block_activated, inputs(2, 4, 3, 3, 5, 7), activation)
     assert_agrees(dense_block, inputs(2, 4, 3, 3, 5, 7), activation)
 
@@ -169,7 +170,7 @@ def test_maps_far_from_zero_keep_their_variance():
 @pytest.mark.parametrize("few", [False, True])
 def test_what_is_not_a_number_stays(few, monkeypatch):
     """In one image, and in gradients of what read it; products with it may make more of it than the definition's."""
-    monkeypatch.setattr(form, "_ON_ONE_SM", 8 if few else 1024)
+    monkeypatch.setattr(sizes, "ON_ONE_SM", 8 if few else 1024)
     tensors = inputs(2, 3, 2, 4, 4, 4)
     with torch.no_grad():
         tensors[0][1, 2, 0, 3] = torch.nan
@@ -203,7 +204,7 @@ def programs_of_gradients(monkeypatch) -> list:
             return kernel[grid]
 
     monkeypatch.setattr(form.kernels, "gradients", Counted())
-    monkeypatch.setattr(form, "_POSITIONS", 16)
+    monkeypatch.setattr(sizes, "POSITIONS", 16)
     return counts
 
 
@@ -255,7 +256,7 @@ def test_export_keeps_the_operator():
 
 def test_layers_of_more_maps_than_a_program_makes_are_left_to_the_fused_form():
     """By the dispatcher, which knows that it was a kernel that could not."""
-    x, *parameters = inputs(1, 4, 2, form._WIDEST + 1, 2, 2, k=1)
+    x, *parameters = inputs(1, 4, 2, sizes.WIDEST + 1, 2, 2, k=1)
     with pytest.raises(NotImplementedError, match="for 256 at most") as error:
         dense_block(x, parameters[:2], parameters[2:], impl="triton")
     assert failed_kernel(error.value) == form.__name__
