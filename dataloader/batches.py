@@ -6,7 +6,7 @@ depends on how many workers there are, or on the device that draws.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -52,11 +52,17 @@ class BatchSource(ABC):
     """Number of images passed before the run was resumed, perhaps with another batch size."""
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size} makes no batches: use 1 or more")
         if self.batch_size > len(self.store):
             raise UserError(
                 f"{self.store.path} has {len(self.store)} images: too few for a batch of {self.batch_size}; "
                 "lower --batch-size or prepare more images"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send another process the fields, and not what was drawn here or is being made."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def batches_per_epoch(self) -> int:

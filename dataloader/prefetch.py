@@ -1,7 +1,9 @@
 """Values that are computed before they are asked for."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Generic, TypeVar
 
 S = TypeVar("S")
@@ -11,7 +13,7 @@ T = TypeVar("T")
 class Prefetcher(Generic[T]):
     """Function of a number whose values for the next numbers are computed in the background.
 
-    Any number may be asked for; only consecutive ones are fast.
+    Any number may be asked for, by any thread or forked process; only consecutive ones are fast.
 
     >>> squared = Prefetcher(lambda number: number**2, ahead=2)
     >>> [squared(number) for number in (0, 1, 2, 7)]
@@ -20,13 +22,22 @@ class Prefetcher(Generic[T]):
 
     def __init__(self, make: Callable[[int], T], ahead: int) -> None:
         self._make, self._ahead = make, ahead
-        self._pool = ThreadPoolExecutor(ahead)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._pool = ThreadPoolExecutor(self._ahead)
         self._coming: dict[int, Future[T]] = {}
+        self._turn = Lock()
 
     def __call__(self, number: int) -> T:
         """Return `make(number)`; an exception of it is raised here."""
-        self._expect(range(number, number + self._ahead + 1))
-        return self._coming.pop(number).result()
+        if self._process != os.getpid():  # forked: the threads are the parent's
+            self._begin()
+        with self._turn:
+            self._expect(range(number, number + self._ahead + 1))
+            coming = self._coming.pop(number)
+        return coming.result()
 
     def _expect(self, numbers: range) -> None:
         for number in self._coming.keys() - set(numbers):

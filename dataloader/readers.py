@@ -4,10 +4,11 @@ All give the same pixels where they can: mapped and resident read the store, str
 for sides that the store does not have.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -17,13 +18,14 @@ from torch import Tensor
 
 from lorbms_fast.dataloader.decoders import dali, decoder_named
 from lorbms_fast.dataloader.pixels import to_float_nchw
+from lorbms_fast.dataloader.shards import counted_from_0
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels.lorbms.batch_assembly import assemble_batch, cpp
 from lorbms_fast.progress import tqdm
 
 Reader = Callable[[NDArray[np.int64]], Tensor]
-"""Rows of any shape to float32 (*rows.shape, 3, S, S) in [-1, 1]."""
+"""Rows of any shape, as `counted_from_0` takes them, to float32 (*rows.shape, 3, S, S) in [-1, 1]."""
 Mode = Literal["auto", "mapped", "resident", "streamed"]
 
 SHARE_OF_GPU = 0.5
@@ -89,7 +91,8 @@ class ResidentReader:
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Documented at `Reader`; on the images' device."""
-        return assemble_batch(self.images, torch.from_numpy(rows).to(self.images.device), channels_last=True)
+        wanted = torch.from_numpy(counted_from_0(rows, len(self.images)))
+        return assemble_batch(self.images, wanted.to(self.images.device), channels_last=True)
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,13 @@ class StreamedReader:
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Documented at `Reader`; UserError where a photograph is gone or is another one now."""
+        rows = counted_from_0(rows, len(self.store))
         if self._by_dali:
             return to_float_nchw(decode_on(self.device, self.store, rows, self.side))
         decoder = decoder_named("scaled")
-        parts = np.array_split(rows.ravel(), min(self.threads, rows.size))
-        decoded = self._pool.map(lambda part: self.store.squares(part.tolist(), self.side, decoder), parts)
+        parts = np.array_split(rows.ravel(), min(self.threads, rows.size) or 1)
+        pool = _pool(self.threads, os.getpid())
+        decoded = pool.map(lambda part: self.store.squares(part.tolist(), self.side, decoder), parts)
         images = torch.from_numpy(np.concatenate(list(decoded)).reshape(*rows.shape, self.side, self.side, 3))
         return to_float_nchw(images.to(self.device))
 
@@ -122,9 +127,11 @@ class StreamedReader:
             print(f"photographs are decoded on the CPU: {obstacle}", flush=True)
         return not obstacle
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads)
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Make a process's pool of threads, once: a process that is forked has none of its parent's."""
+    return ThreadPoolExecutor(threads)
 
 
 def decode_on(device: torch.device, store: ImageStore, rows: NDArray[np.int64], side: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lorbms_fast.errors import UserError
 
@@ -54,7 +54,7 @@ class Shards:
         """
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
-        wanted = self._counted_from_0(np.asarray(rows))
+        wanted = counted_from_0(rows, len(self))
         flat = wanted.ravel()
         if len(self.files) == 1:
             images = self.files[0][flat]
@@ -65,9 +65,9 @@ class Shards:
             images = np.concatenate([np.empty((0, *self.shape[2:]), np.uint8), *found])
         return np.asarray(images.reshape(*wanted.shape, *self.shape[1:]))
 
-    def addresses(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.int64]:
+    def addresses(self, rows: ArrayLike) -> NDArray[np.int64]:
         """Memory addresses of the images that `self[rows]` copies; valid as long as this object lives."""
-        wanted = self._counted_from_0(rows)
+        wanted = counted_from_0(rows, len(self))
         addresses: NDArray[np.int64] = self._first_images[np.searchsorted(self.ends, wanted, side="right")]
         return addresses + wanted * self.files[0][0].nbytes
 
@@ -77,14 +77,23 @@ class Shards:
         starts = self.ends - [len(file) for file in self.files]
         return np.array([file.ctypes.data for file in self.files]) - starts * self.files[0][0].nbytes
 
-    def _counted_from_0(self, rows: NDArray[Any]) -> NDArray[np.integer]:
-        if rows.dtype == bool:
-            if rows.shape != (len(self),):
-                raise IndexError(f"truth values of shape {rows.shape} for {len(self)} images")
-            return np.flatnonzero(rows)
-        if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} images")
-        return rows % len(self)
+
+def counted_from_0(rows: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Count the rows that numpy would take of `count` images from 0; IndexError where it would take none.
+
+    >>> counted_from_0([0, -1], 3).tolist(), counted_from_0([True, False, True], 3).tolist()
+    ([0, 2], [0, 2])
+    """
+    wanted = np.asarray(rows)
+    if wanted.dtype == bool:
+        if wanted.shape != (count,):
+            raise IndexError(f"truth values of shape {wanted.shape} for {count} images")
+        return np.flatnonzero(wanted)
+    if wanted.size and wanted.dtype.kind not in "iu":
+        raise IndexError(f"rows are whole numbers or truth values, not {wanted.dtype}")
+    if wanted.size and not (-count <= wanted.min() and wanted.max() < count):
+        raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {count} images")
+    return np.asarray(wanted.astype(np.int64) % count)
 
 
 def _map(path: Path, shape: Shape, again: str) -> NDArray[np.uint8]:

@@ -164,7 +164,7 @@ class ImageStore:
         of_one = [list(group) for _, group in groupby(self.entries(rows), lambda entry: entry.place)]
         places = [group[0].place for group in of_one]
         found = read_squares(self.root, places, [_noted(group) for group in of_one], side, decoder)
-        images = []
+        images = [np.empty((0, side, side, 3), np.uint8)]
         for place, group, squares in zip(places, of_one, found, strict=True):
             made = f"of which {self.path} was made"
             if isinstance(squares, BadImage):

@@ -1,5 +1,8 @@
 """Batches are functions of their number."""
 
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +101,24 @@ def test_padded_candidates_are_the_used_and_the_first_again(mask, extra):
     for found in padded:
         assert torch.equal(found[:, : used.shape[1]], used)
         assert (found[:, used.shape[1] :] == used[:, :1]).all()
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_nothing_is_refused(size, source):
+    with pytest.raises(UserError, match=f"--batch-size {size} makes no batches"):
+        replace(source, batch_size=size)
+
+
+def test_what_was_drawn_from_can_be_sent(source):
+    expected = source.batch(1).I_ref
+    assert torch.equal(pickle.loads(pickle.dumps(source)).batch(1).I_ref, expected)
+
+
+def test_threads_may_ask_at_once():
+    """Each expects other numbers next, and cancels what nobody waits for."""
+    squared = Prefetcher(lambda number: time.sleep(0.001) or number**2, ahead=2)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(squared, range(0, 400, 2))) == [number**2 for number in range(0, 400, 2)]
 
 
 def test_too_large_a_batch_is_refused(source):

@@ -1,5 +1,6 @@
 """The same images, whichever way they are read."""
 
+import multiprocessing
 import pickle
 import shutil
 from dataclasses import replace
@@ -13,6 +14,7 @@ from lorbms_fast.cli import main
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.cpp import native_loops
 from lorbms_fast.dataloader.decoders import dali
+from lorbms_fast.dataloader.in_batch import NearestInBatch
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.readers import MappedReader, ResidentReader, StreamedReader, decode_on, reader
@@ -55,6 +57,46 @@ def test_resident_and_mapped_are_what_the_store_says(sharded, loops):
             assert torch.equal(read(ROWS), exact)
             with pytest.raises(IndexError):
                 read(np.array([[72]]))
+
+
+ALIKE = ([0, 71], (0, -1), range(0, 72, 71), torch.tensor([0, 71]), np.isin(np.arange(72), (0, 71)))
+ALIKE += (np.array([0, 71], np.uint64), np.array([0, -1], np.int8))
+
+
+@pytest.mark.parametrize("loops", [False, True])
+@pytest.mark.parametrize("mode", ["mapped", "resident", "streamed"])
+def test_rows_are_what_numpy_takes_for_them_in_every_mode(mode, loops, sharded):
+    read = reader(sharded, mode, 64, CPU)
+    with native_loops(loops):
+        expected = read(np.array([0, 71]))
+        for rows in ALIKE:
+            assert torch.equal(read(rows), expected)
+        assert read([]).shape == (0, 3, 64, 64)
+        for wrong in (np.array([1.0]), ["1"], [72], [-73], [True], None):
+            with pytest.raises(IndexError):
+                read(wrong)
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_what_a_process_has_read_from_goes_on_in_a_forked_one(ahead, store):
+    source = NearestInBatch(store, 3, 0, read=StreamedReader(store, 64, CPU, threads=2), ahead=ahead)
+    expected = source.batch(1).I_ref.sum().item()
+    forked = multiprocessing.get_context("fork")
+    there, here = forked.Pipe()
+    process = forked.Process(target=lambda: here.send(source.batch(1).I_ref.sum().item()))
+    process.start()
+    try:
+        assert there.poll(20), "the threads it waits for are the parent's"
+        assert there.recv() == expected
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_what_was_read_from_can_be_sent(store):
+    source = NearestInBatch(store, 3, 0, read=StreamedReader(store, 64, CPU), ahead=2)
+    expected = source.batch(1).I_ref
+    assert torch.equal(pickle.loads(pickle.dumps(source)).batch(1).I_ref, expected)
 
 
 @pytest.mark.parametrize("side", [64, 96, 128, 224])
