@@ -13,7 +13,7 @@ from lorbms_fast.config import Precision
 from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
 from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.devices import device_named
-from lorbms_fast.engine.collapse import classifier_state, collapsed, discriminator_state
+from lorbms_fast.engine.collapse import collapsed
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
 from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronize_batch_norm
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
@@ -22,6 +22,7 @@ from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import batches_of, iterate
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.precision import chosen_precision, precision
+from lorbms_fast.engine.samples import Shown, reconstruction_levels, states_of
 from lorbms_fast.engine.signals import Interrupted, StopRequests, stop_requests
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.errors import UserError, as_word
@@ -30,7 +31,6 @@ from lorbms_fast.kernels.spectral_norm.reference import spectral_norm, spectral_
 from lorbms_fast.models import build
 from lorbms_fast.optimizers import Optimizers, undone
 from lorbms_fast.progress import tqdm
-from lorbms_fast.psnr import blur_levels, psnr
 from lorbms_fast.run import BEGINNING, Progress, Run
 from lorbms_fast.types import Batch, Networks, Scenes, StepMetrics
 
@@ -176,7 +176,7 @@ class Training:
         log = is_due(config.log_every, done)
         sheet, save = (is_due(every, done, last) for every in (config.sheet_every, config.checkpoint_every))
         passed = self._passes(now) > self._passes(before)
-        question = self._looking_is_free or log or save or passed
+        question = self.device.type == "cpu" or log or save or passed  # a GPU would have to finish first
         leave = self._leaving(done, stop, log) if question else None
         save = save or (passed and measured) or leave is not None
         return Due(log, question, sheet or done == 1, sheet, save, passed and measured and leave is None, leave)
@@ -197,11 +197,6 @@ class Training:
         """Compute the progress after `iteration` iterations of a run that goes on from `start`."""
         images = self.source.images_after(start.images, (iteration - start.iteration) * self.batches)
         return start._replace(iteration=iteration, images=images)
-
-    @property
-    def _looking_is_free(self) -> bool:
-        """Tell whether numbers can be read at any time: a GPU would have to finish first."""
-        return self.device.type == "cpu"
 
     def _passes(self, progress: Progress) -> int:
         """Count the periods of `evaluation.epochs` passes that were finished until then."""
@@ -290,30 +285,14 @@ class Training:
         with precision(self.device, self.arithmetic), on_its_own(self.networks.cls):
             batch = self._batch(0).first(SHEET_ROWS)
             scenes = impl.scenes(self.networks, batch)
-            states = {
-                "classifier": classifier_state(self.networks, impl, scenes.I_mix, batch),
-                "discriminator": discriminator_state(self.networks, batch.I_ref, scenes.I_mix),
-            }
-        levels = {"PSNR of I_hat": psnr(scenes.I_hat.float(), batch.I_ref).item()} | blur_levels(batch.I_ref)
+            states = states_of(self.networks, impl, batch, scenes)
+        shown = Shown(states, reconstruction_levels(batch, scenes))
         if draw is not None:
             log.sheet(iteration, draw(batch, scenes))
-        log.board(iteration, {f"{who}/{name}": value for who, state in states.items() for name, value in state.items()})
-        log.board(iteration, {f"samples/{name}": value for name, value in levels.items()})
+        log.board(iteration, shown.numbers())
         if draw is not None:
-            tqdm.write(f"iteration {iteration:,}: {_learned(levels, states['classifier']['gain'])}")
+            tqdm.write(f"iteration {iteration:,}: {shown.learned()}")
         for message in collapsed(iteration, states):
             tqdm.write(message)
-        if ended and levels["PSNR of I_hat"] < levels["one color"]:
-            other_betas = "" if config.optim.betas == (0.9, 0.999) else "--optim.betas 0.9 0.999 or "
-            tqdm.write(
-                f"warning: it ends with reconstructions of {levels['PSNR of I_hat']:.1f} dB, worse than one color each "
-                f"({levels['one color']:.1f} dB): go on with more --iterations, or begin anew with {other_betas}a "
-                "lower --optim.generator-lr"
-            )
-
-
-def _learned(levels: dict[str, float], gain: float) -> str:
-    """Say what the samples show of the networks: PSNR beside that of blurs, the classifier beside a constant answer."""
-    (made, reached), *blurs = levels.items()
-    beside = ", ".join(f"{name} {level:.1f}" for name, level in blurs)
-    return f"{made} {reached:.1f} dB ({beside}); classifier {gain:+.2f} nats a logit against the best constant answer"
+        if ended and (warning := shown.warning(config.optim.betas)) is not None:
+            tqdm.write(warning)

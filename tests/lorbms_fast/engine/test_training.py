@@ -72,7 +72,7 @@ def test_a_run_says_how_long_it_takes_and_what_it_learned(store, tmp_path, capsy
 def test_a_run_that_learned_less_than_one_color_warns_at_its_end(
     one_color, warnings, store, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("lorbms_fast.engine.trainer.blur_levels", lambda images: {"one color": one_color})
+    monkeypatch.setattr("lorbms_fast.engine.samples.blur_levels", lambda images: {"one color": one_color})
     run_training(Run.create(tmp_path / "run", replace(TINY, iterations=2, sheet_every=1), store.path), store)
     told = capsys.readouterr().out
     assert told.count("worse than one color each (99.0 dB): go on with more --iterations") == warnings
