@@ -44,9 +44,9 @@ class Shown(NamedTuple):
         return f"{made} {reached:.1f} dB ({beside}); classifier {gain}"
 
     def warning(self, betas: tuple[float, float]) -> str | None:
-        """Say what helps a run that ends with them, where pictures of one color would be nearer than reconstructions."""
+        """Say what helps a run that ends with them, if pictures of one color would be nearer than reconstructions."""
         reached, one_color = self.levels["PSNR of I_hat"], self.levels["one color"]
-        if reached >= one_color:
+        if not reached < one_color:
             return None
         other_betas = "" if betas == (0.9, 0.999) else "--optim.betas 0.9 0.999 or "
         return (

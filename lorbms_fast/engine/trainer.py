@@ -176,7 +176,7 @@ class Training:
         log = is_due(config.log_every, done)
         sheet, save = (is_due(every, done, last) for every in (config.sheet_every, config.checkpoint_every))
         passed = self._passes(now) > self._passes(before)
-        question = self.device.type == "cpu" or log or save or passed  # a GPU would have to finish first
+        question = self._looking_is_free or log or save or passed
         leave = self._leaving(done, stop, log) if question else None
         save = save or (passed and measured) or leave is not None
         return Due(log, question, sheet or done == 1, sheet, save, passed and measured and leave is None, leave)
@@ -197,6 +197,11 @@ class Training:
         """Compute the progress after `iteration` iterations of a run that goes on from `start`."""
         images = self.source.images_after(start.images, (iteration - start.iteration) * self.batches)
         return start._replace(iteration=iteration, images=images)
+
+    @property
+    def _looking_is_free(self) -> bool:
+        """Tell whether numbers can be read at any time: a GPU would have to finish first."""
+        return self.device.type == "cpu"
 
     def _passes(self, progress: Progress) -> int:
         """Count the periods of `evaluation.epochs` passes that were finished until then."""
