@@ -31,8 +31,9 @@ from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 FEW_VALUES = 1 << 15
 """Of all contiguous maps, below which torch's own norm is quicker than loops, whose call takes longer.
 
-A quarter of the values without gradients, where the call is shorter. Where torch repeats scale and shift for each
-sample, loops are quicker for so few values, and without gradients for any.
+A quarter of the values without gradients, where the call is shorter; loops are quicker for any there, where torch
+repeats scale and shift for each sample. With gradients so they are for few values where nothing but the norm runs; in
+a net, whose other layers leave caches to none of Python's code, they take as long or longer.
 """
 MANY_MAPS, MANY_POSITIONS = 1024, 1024
 """Of 16 bits: at least so many maps of at most so many positions, of which torch's own begins each slowly."""
@@ -54,6 +55,8 @@ def instance_norm(
     """
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
+    if activation is IDENTITY and torch.is_grad_enabled() and is_torchs(x):
+        return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, False)
     trains = torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     )
@@ -70,18 +73,31 @@ def instance_norm(
     return result
 
 
+def is_torchs(x: Tensor) -> bool:
+    """Is torch's own norm the quickest, with gradients? Asked first, as it takes no longer than a few questions."""
+    return x.is_cpu and x.layout is torch.strided and _is_torchs(x.shape, x.stride(), x.dtype)
+
+
+@lru_cache(4096)
+def _is_torchs(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> bool:
+    whole = len(shape) > 2 and dtype in (torch.float32, torch.float64) and lie_in_rows(shape, strides)
+    return whole and shape[0] > 1 and prod(shape) < FEW_VALUES  # of one sample see `_instance_norm`
+
+
 def _form(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: Activation, trains: bool
 ) -> ModuleType | Callable[..., Tensor]:
     """What runs on these: the loops, operations of torch's, or a norm of its own."""
-    if not ((weight is None or _fits(weight, x)) and (bias is None or _fits(bias, x))):
-        return _instance_norm
-    alone = activation == IDENTITY
-    if plain(x):
+    alone, in_memory = activation == IDENTITY, plain(x)
+    if in_memory:
         scales = weight is not None and not (trains and weight.itemsize == 2)  # which loops widen, and gradients narrow
         form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, scales)
-        if form is not cpp or cpp.LOOPS.built():
+        if form is not cpp:  # asked first, as a small map takes as long as the questions below
             return form
+    if not ((weight is None or _fits(weight, x)) and (bias is None or _fits(bias, x))):
+        return _instance_norm
+    if in_memory and cpp.LOOPS.built():
+        return cpp
     if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0:
         return _instance_norm
     if x.is_contiguous():
@@ -109,7 +125,7 @@ def _quickest(
         return _instance_norm if known_line_stride(shape, strides) is None else cpp
     if trains and not alone:  # torch keeps two tensors of a norm and an activation
         return cpp
-    if scales and shape[0] > 1 and (not trains or values < FEW_VALUES):
+    if scales and shape[0] > 1 and not trains:
         return cpp
     if dtype not in (torch.bfloat16, torch.float16):
         return _instance_norm if values < (FEW_VALUES if trains else FEW_VALUES // 4) else cpp
