@@ -94,6 +94,7 @@ def pack_layers(
 ) -> list[PackedLayers]:
     """Pack the layers of several dense blocks, with differentiable operations: on CUDA a few launches for all of them.
 
+    >>> from lorbms_fast.kernels import dense_block
     >>> block = [torch.randn(4, 8, 3, 3)], [torch.zeros(4)]
     >>> (packed,) = pack_layers([block])
     >>> x = torch.randn(2, 8, 10, 10)
