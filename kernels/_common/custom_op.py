@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch._library.custom_ops import CustomOpDef
 
 from lorbms_fast.kernels._common.autocast import convolves_in_tf32
+from lorbms_fast.kernels._common.of_torch import CustomOpDef
 
 
 def triton_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:

@@ -66,7 +66,7 @@ class CoordConv2d(nn.Conv2d):
         self.impl = checked_impl(impl)
 
     def extra_repr(self) -> str:
-        """As it was made: channels without coordinates."""
+        """Arguments as they were given: channels without coordinates."""
         return f"{self.in_channels - 2}, {self.out_channels}, kernel_size={self.kernel_size[0]}"
 
     @leaf

@@ -35,7 +35,7 @@ class PackedLayers(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That convolutions compute in."""
+        """The dtype that convolutions compute in."""
         return self.first.dtype
 
     @property

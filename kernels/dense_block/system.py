@@ -26,7 +26,7 @@ class System(NamedTuple):
 
     @classmethod
     def empty(cls, weights: Sequence[Tensor], dtype: torch.dtype) -> "System":
-        """One for these layers' weights."""
+        """Allocate the system of these layers' weights."""
         growth, C, *kernel = weights[0].shape
         steps = [(last - middle, (middle - first) * growth) for first, middle, last in _pushes(len(weights))]
         shapes = [(rows * growth, columns, *kernel) for rows, columns in [(len(weights), C), *steps]]
@@ -36,7 +36,7 @@ class System(NamedTuple):
 
     @property
     def layers(self) -> int:
-        """L."""
+        """L, the number of layers."""
         return len(self.blocks)
 
     @property
@@ -46,7 +46,7 @@ class System(NamedTuple):
 
     @property
     def in_channels(self) -> int:
-        """C."""
+        """C, maps that the block reads."""
         return self.blocks[0].shape[1]
 
     def of_input(self, x_hat: Tensor, b: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class System(NamedTuple):
         return [torch.cat(of_layer, 1) for of_layer in self._parts()]
 
     def _parts(self) -> list[list[Tensor]]:
-        """Of each layer, in the order of the maps that it reads."""
+        """The parts of each layer's weight, in the order of the maps that it reads."""
         parts: list[list[Tensor]] = [[] for _ in self.blocks]
         for (_, middle, last), block in zip([(0, 0, self.layers), *_pushes(self.layers)], self.blocks, strict=True):
             for i, of_layer in enumerate(parts[middle:last]):  # views of their own: an exported graph writes into them

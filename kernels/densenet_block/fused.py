@@ -57,7 +57,7 @@ def densenet_block(
 
 
 def _parameters(layer: Layer) -> tuple[Tensor | None, ...]:
-    """Those of a layer, `_COUNT` of them."""
+    """The parameters of a layer, `_COUNT` of them."""
     conv, norm = layer.bottleneck or (None, None)
     return *layer.norm[:2], conv, *(norm[:2] if norm else (None, None)), layer.conv, layer.bias
 

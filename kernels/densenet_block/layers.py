@@ -14,7 +14,7 @@ from lorbms_fast.kernels.densenet_block.reference import BatchNorm, Bottleneck, 
 
 
 class Modules(NamedTuple):
-    """Those of a layer."""
+    """The modules of a layer."""
 
     norm: nn.BatchNorm2d
     bottleneck: tuple[nn.Conv2d, nn.BatchNorm2d] | None
@@ -26,12 +26,12 @@ class Modules(NamedTuple):
 
     @property
     def norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        """One or two."""
+        """One norm, or with a bottleneck two."""
         return (self.norm,) if self.bottleneck is None else (self.norm, self.bottleneck[1])
 
     @property
     def convs(self) -> tuple[nn.Conv2d, ...]:
-        """One or two."""
+        """One convolution, or with a bottleneck two."""
         return (self.conv,) if self.bottleneck is None else (self.bottleneck[0], self.conv)
 
 

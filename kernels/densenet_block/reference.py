@@ -18,7 +18,7 @@ class BatchNorm(NamedTuple):
     bias: Tensor
     eps: float
     statistics: Statistics | None
-    """That it normalizes with; None takes the batch's own, with biased variances."""
+    """Means and variances that it normalizes with; None takes the batch's own, with biased variances."""
 
 
 class Bottleneck(NamedTuple):

@@ -15,12 +15,12 @@ class Positions(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> "Positions":
-        """Those of maps (N, C, H, W)."""
+        """The positions of maps (N, C, H, W)."""
         return cls(len(x), *x.shape[2:])
 
     @property
     def rows(self) -> int:
-        """M."""
+        """M, the number of rows."""
         return self.N * self.H * self.W
 
     def maps(self, matrix: Tensor) -> Tensor:
@@ -52,11 +52,11 @@ class Received(NamedTuple):
     slope: Tensor
 
     def by(self, columns: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """What some of them have, and layers add to: directly, constant and slope."""
+        """What some maps have received so far, and layers add to: directly, constant and slope."""
         return self.directly[:, columns], self.constant[columns], self.slope[columns]
 
     def gradient(self, form: ModuleType, stack: Tensor, columns: slice, factors: Tensor | None = None) -> Tensor:
-        """That of some of them, once all layers have sent back, times factors, each row of which is for as many."""
+        """The gradient of some maps, once all layers have sent back, times factors, a row of which is for as many."""
         result = stack.new_empty(len(stack), columns.stop - columns.start)
         line = self.mean[columns], self.constant[columns], self.slope[columns]
         form.less_line(self.directly[:, columns], stack[:, columns], *line, result, factors)

@@ -86,7 +86,7 @@ class _ProductConv(_ConvNd):
 
     @leaf
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """As torch's; only what is transposed takes an `output_size`."""
+        """Convolve as torch's layer does; only what is transposed takes an `output_size`."""
         if output_size is not None or not self._asks(input):
             return super().forward(input, *(() if output_size is None else (output_size,)))
         stride, padding, more = self.stride, self.padding, self.output_padding

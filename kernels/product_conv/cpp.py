@@ -72,7 +72,7 @@ def _run(
 
 @lru_cache(1024)
 def _window(*sizes: Any) -> Any:
-    """As `loops.cpp` reads it; an image is one slice."""
+    """Make the table of sizes that `loops.cpp` reads; an image is one slice."""
     *axes, taps_first = sizes
     missing = [(1,), (1,), (1,), (1,), (0,)]
     numbers = [n for one, of in zip(missing, axes, strict=True) for n in (*one * (_AXES - len(of)), *of)]

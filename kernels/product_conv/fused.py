@@ -54,7 +54,7 @@ def product_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, 
 def product_conv_transposed(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes, output_padding: Sizes
 ) -> Tensor:
-    """The same, transposed."""
+    """Compute the transposed convolution that `reference.py` defines, in the layout that torch's own has."""
     if not _possible(stride, padding, output_padding):
         return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, output_padding, strict=False)
@@ -73,7 +73,7 @@ def may_pay(x: Tensor, weight: Sizes, stride: Sizes, padding: Sizes, transposed:
 
 @lru_cache(4096)
 def sizes_pay(x: Sizes, weight: Sizes, stride: Sizes, padding: Sizes, transposed: bool, dtype: torch.dtype) -> bool:
-    """The same, asked once, as a small convolution takes as long as the questions."""
+    """Say whether a convolution of such sizes pays: asked once, as a small one takes as long as the questions."""
     samples, _, *size = x
     if not transposed:
         size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, weight[2:], stride, padding, strict=True)]

@@ -97,7 +97,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, sigh
 
 
 def _size(x: Tensor, weight: Tensor, padding: Padding, sight: cpp.Sight) -> list[int]:
-    """Of the result, without samples and channels."""
+    """Sizes of the result, without samples and channels."""
     return [size + 2 * more - k + 1 for size, more, k in zip(sight.size(x), padding, weight.shape[2:], strict=True)]
 
 
