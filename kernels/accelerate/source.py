@@ -37,12 +37,20 @@ def calls_as_torch(module: nn.Module) -> bool:
     return own and kind.__call__ is nn.Module.__call__ and "forward" not in vars(module)
 
 
-def only_calls_children(module: nn.Module) -> bool:
+def runs_in_turn(module: nn.Module) -> bool:
+    """Say whether a module's children are called as nn.Sequential's."""
+    kind = type(module)
+    ours = kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__  # type: ignore[attr-defined]
+    return ours and calls_as_torch(module)
+
+
+def only_calls_children(module: nn.Module, those_of_sequences: bool = False) -> bool:
     """Say whether a forward, and methods that it calls, only call children of a module and read plain attributes.
 
-    Children in a list or dictionary of modules count as the module's own, by an index or in a loop.
+    Children in a list or dictionary of modules count as the module's own, by an index or in a loop; if wanted, those
+    of a sequence as well.
     """
-    return calls_as_torch(module) and _harmless(type(module).forward, module, set())
+    return calls_as_torch(module) and _harmless(type(module).forward, module, set(), those_of_sequences)
 
 
 def held(module: nn.Module) -> set[nn.Module] | None:
@@ -142,7 +150,7 @@ def _named(function: FunctionType) -> list[Any]:
     return [function.__globals__[name] for name in names if name in function.__globals__]
 
 
-def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
+def _harmless(function: Any, module: nn.Module, seen: set[str], those_of_sequences: bool) -> bool:
     """Say whether every mention of a function's first argument is a call of a child, or of a plain attribute."""
     tree = _source(function)
     if tree is None or not tree.args.args or tree.args.posonlyargs:
@@ -165,19 +173,20 @@ def _harmless(function: Any, module: nn.Module, seen: set[str]) -> bool:
         called = _is_called(attribute, parents)
         if name in children:
             child: Any = module._modules[name]
-            if is_container(child):
-                if not _elements_are_called(attribute, parents, tree, function):
-                    return False
-            elif not (called or _is_compared_with_none(user, attribute) or _reads_plain(user, child)) and (
-                not _calls_method_of_leaf(user, child, parents)
-            ):
+            listed = is_container(child) or (those_of_sequences and runs_in_turn(child))
+            harmless = listed and _elements_are_called(attribute, parents, tree, function)
+            if not harmless and not is_container(child):
+                harmless = called or _is_compared_with_none(user, attribute) or _reads_plain(user, child)
+                harmless = harmless or _calls_method_of_leaf(user, child, parents)
+            if not harmless:
                 return False
         elif name in plain or (not called and (name in module._modules or _is_plain(of_class(name, module)))):
             continue
         elif isinstance(of_class(name, None), staticmethod) if called else name == "__class__":
             pass  # neither is handed the module, or leads to it
         elif called and name not in seen and isinstance(of_class(name, None), FunctionType):
-            if hasattr(nn.Module, name) or not _harmless(getattr(type(module), name), module, seen | {name}):
+            method = getattr(type(module), name)
+            if hasattr(nn.Module, name) or not _harmless(method, module, seen | {name}, those_of_sequences):
                 return False
         elif name not in seen and (name in {*vars(module), *module._modules} or of_class(name, None) is not None):
             return False  # what a module has not, it does not use

@@ -25,7 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lorbms_fast.kernels.accelerate.source import OF_TORCH, calls_as_torch, held, is_container, only_calls_children
+from lorbms_fast.kernels.accelerate.source import (
+    OF_TORCH,
+    calls_as_torch,
+    held,
+    is_container,
+    only_calls_children,
+    runs_in_turn,
+)
 from lorbms_fast.kernels.accelerate.swapping import Passed
 
 _MODES = "modes"
@@ -89,8 +96,10 @@ def uses(model: nn.Module) -> dict[nn.Module, Uses]:
         elif not is_container(module) and not _is_known(module):
             elsewhere = held(module)
             unknown = set(found) if elsewhere is None else elsewhere & found.keys()
-            if unknown or not only_calls_children(module):
+            if unknown or not only_calls_children(module, those_of_sequences=True):
                 unknown |= set(module.modules())
+            elif not only_calls_children(module):
+                children += [each for child in children if runs_in_turn(child) for each in _called(child)]
             for child in children:
                 found[child].before.add(None)
                 found[child].after.add(None)
@@ -156,13 +165,6 @@ def _is_known(module: nn.Module) -> bool:
     known = type(module).__module__.startswith(("torch.", "lorbms_fast."))
     leaf = all(type(child) is nn.Identity or isinstance(child, Passed) for child in module._modules.values())
     return known and leaf and "forward" not in vars(module)
-
-
-def runs_in_turn(module: nn.Module) -> bool:
-    """Say whether a module's children are called as nn.Sequential's."""
-    kind = type(module)
-    ours = kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__  # type: ignore[attr-defined]
-    return ours and calls_as_torch(module)
 
 
 def _in_turn(found: dict[nn.Module, Uses], members: list[nn.Module]) -> None:

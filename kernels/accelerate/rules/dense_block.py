@@ -8,8 +8,9 @@ from torch import fx, nn
 
 from lorbms_fast.kernels.accelerate.joined import BatchNormAct2d
 from lorbms_fast.kernels.accelerate.report import Finding
+from lorbms_fast.kernels.accelerate.source import runs_in_turn
 from lorbms_fast.kernels.accelerate.swapping import PassedReLU, become, restored, with_partners
-from lorbms_fast.kernels.accelerate.uses import graphs_of, in_one_mode, runs_in_turn
+from lorbms_fast.kernels.accelerate.uses import graphs_of, in_one_mode
 from lorbms_fast.kernels.densenet_block import (
     DenseNetBlock,
     Plan,

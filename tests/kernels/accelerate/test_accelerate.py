@@ -39,7 +39,14 @@ from lorbms_fast.kernels.accelerate.uses import traced_once, uses
 from lorbms_fast.kernels.densenet_block import DenseNetLayer
 from lorbms_fast.kernels.instance_norm import cpp
 from lorbms_fast.kernels.winograd_conv import fused as winograd_conv
-from tests.kernels.accelerate.models import PoolingUNet, UNet, patch_discriminator, resnet, resnet_generator
+from tests.kernels.accelerate.models import (
+    PoolingUNet,
+    ResidualBlock,
+    UNet,
+    patch_discriminator,
+    resnet,
+    resnet_generator,
+)
 
 MODELS = {
     "CycleGAN's generator": (resnet_generator, (2, 3, 16, 20)),
@@ -1246,6 +1253,34 @@ def test_layers_in_lists_whose_forward_only_calls_them_are_joined():
     joined = {finding.where for finding in report.swapped if "Act" in finding.what}
     assert joined == {"down.0.1", "down.1.1", "up.0.1", "up.1.1", "more.first.1", "last.1"}  # one norm is called alone
     assert_close([model(x)], [plain(x)])
+
+
+class Tapped(nn.Module):
+    """As CUT's generator: what comes out of layers of a sequence, wanted by their numbers, or of all of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(*sequence(), ResidualBlock(4), *sequence())
+
+    def forward(self, x, layers=()):
+        if len(layers) == 0:
+            return self.model(x)
+        taps = []
+        for number, layer in enumerate(self.model):
+            x = layer(x)
+            if number in layers:
+                taps.append(x)
+        return torch.cat(taps)
+
+
+@pytest.mark.parametrize("layers", [(), (1, 4, 5)], ids=["called", "tapped"])
+def test_layers_inside_of_those_of_a_tapped_sequence_are_joined(layers):
+    torch.manual_seed(0)
+    model, x = Tapped().double(), torch.randn(2, 4, 6, 6).double()
+    plain = copy.deepcopy(model)
+    joined = {finding.where for finding in accelerate(model).swapped if "Act" in finding.what}
+    assert joined == {"model.3.conv_block.2"}
+    assert_close([model(x, layers)], [plain(x, layers)])
 
 
 HARD = [
