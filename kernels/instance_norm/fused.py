@@ -55,8 +55,6 @@ def instance_norm(
     """
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
-    if activation is IDENTITY and torch.is_grad_enabled() and is_torchs(x):
-        return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, False)
     trains = torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     )
@@ -74,14 +72,23 @@ def instance_norm(
 
 
 def is_torchs(x: Tensor) -> bool:
-    """Is torch's own norm the quickest, with gradients? Asked first, as it takes no longer than a few questions."""
-    return x.is_cpu and x.layout is torch.strided and _is_torchs(x.shape, x.stride(), x.dtype)
+    """Is torch's own norm the quickest? Layers ask first, as it takes no longer than a few questions."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    return plain(x) and _is_torchs(x.shape, x.stride(), x.dtype)
 
 
 @lru_cache(4096)
 def _is_torchs(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> bool:
-    whole = len(shape) > 2 and dtype in (torch.float32, torch.float64) and lie_in_rows(shape, strides)
-    return whole and shape[0] > 1 and prod(shape) < FEW_VALUES  # of one sample see `_instance_norm`
+    if len(shape) < 3 or shape[0] < 2 or prod(shape[2:]) < 2:  # of one sample see `_instance_norm`
+        return False
+    return _quickest(shape, strides, dtype, True, True, False) is _instance_norm
+
+
+def torchs_own(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Torch's own norm."""
+    cudnn = x.is_cuda and torch.backends.cudnn.enabled
+    return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
 
 
 def _form(
@@ -90,8 +97,7 @@ def _form(
     """What runs on these: the loops, operations of torch's, or a norm of its own."""
     alone, in_memory = activation == IDENTITY, plain(x)
     if in_memory:
-        scales = weight is not None and not (trains and weight.itemsize == 2)  # which loops widen, and gradients narrow
-        form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, scales)
+        form = _quickest(x.shape, x.stride(), x.dtype, alone, trains, weight is not None)
         if form is not cpp:  # asked first, as a small map takes as long as the questions below
             return form
     if not ((weight is None or _fits(weight, x)) and (bias is None or _fits(bias, x))):
@@ -178,9 +184,9 @@ def lying_as(x: Tensor, grad: Tensor) -> Tensor:
 
 def _instance_norm(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Torch's own norm; of one sample its batch norm, as the gradient of 2.13's is wrong there in channels_last."""
-    cudnn = x.is_cuda and torch.backends.cudnn.enabled
     if x.dim() < 3 or x.shape[0] != 1:
-        return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
+        return torchs_own(x, eps, weight, bias)
+    cudnn = x.is_cuda and torch.backends.cudnn.enabled
     y: Tensor = torch.batch_norm(x, weight, bias, None, None, True, 0.0, eps, cudnn)
     with_readable_gradients(y)
     return y

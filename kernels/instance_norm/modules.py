@@ -13,6 +13,7 @@ from lorbms_fast.kernels._common.activation import IDENTITY, Activation, NormAct
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.own_tensors import own
+from lorbms_fast.kernels.instance_norm import fused
 from lorbms_fast.kernels.instance_norm.functional import instance_norm_act, instance_norm_relu, run
 
 
@@ -69,6 +70,8 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         form = select_impl(self.impl, input)
         if form == "reference" and transformed():
             return self._by_torch(input)
+        if form == "fused" and self.activation == "identity" and fused.is_torchs(input):
+            return fused.torchs_own(input, self.eps, own(self, "weight"), own(self, "bias"))
         shape = input.shape
         if input.numel() <= shape[0] * shape[1]:  # one position, or none
             if not torch.compiler.is_compiling() and not input.numel():
