@@ -27,13 +27,9 @@ def _variants(
 
 @operation(variants=_variants)
 def dense_block(
-    x: Tensor,
-    weights: Sequence[Tensor] | PackedLayers,
-    biases: Sequence[Tensor] = (),
-    activation: BlockActivation = "relu",
-    eps: float = 1e-5,
-    impl: Impl | None = None,
-) -> Tensor:
+    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
+    activation: BlockActivation = "relu", eps: float = 1e-5, impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
     """Append the maps of L convolutions to x, each reading the activation of x and of all maps before it.
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
@@ -66,13 +62,9 @@ def dense_block(
 
 @operation(variants=_variants)
 def dense_block_maps(
-    x: Tensor,
-    weights: Sequence[Tensor] | PackedLayers,
-    biases: Sequence[Tensor] = (),
-    activation: BlockActivation = "relu",
-    eps: float = 1e-5,
-    impl: Impl | None = None,
-) -> Tensor:
+    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
+    activation: BlockActivation = "relu", eps: float = 1e-5, impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
     """Compute only the new maps of `dense_block`: (N, L * growth, H, W). Arguments and errors are its own.
 
     >>> weights = [torch.randn(4, 8, 3, 3), torch.randn(4, 12, 3, 3)]
@@ -90,13 +82,9 @@ def dense_block_maps(
 
 @operation(variants=_variants)
 def dense_block_activated(
-    x: Tensor,
-    weights: Sequence[Tensor] | PackedLayers,
-    biases: Sequence[Tensor] = (),
-    activation: BlockActivation = "relu",
-    eps: float = 1e-5,
-    impl: Impl | None = None,
-) -> Tensor:
+    x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor] = (),
+    activation: BlockActivation = "relu", eps: float = 1e-5, impl: Impl | None = None,
+) -> Tensor:  # fmt: skip
     """`activation(dense_block(x, ...))`, where the fast form has all of it already but for the last layer's maps.
 
     Arguments, dtypes and errors are those of `dense_block`.

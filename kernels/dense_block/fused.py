@@ -5,7 +5,7 @@ copy that a convolution of some of the maps needs anyway. Everything is channels
 conversions, and normalizing runs along memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -106,7 +106,7 @@ class _Maps(torch.autograd.Function):
         W, rstd = others[: ctx.layers], others[ctx.layers :]
         normed, eps = ctx.options
         if double_backward.asked_for(grad_y):
-            return _by_definition(_maps_defined, ctx.options, x, b, W, grad_y)
+            return _by_definition(ctx.options, x, b, W, grad_y, None)
         x_hat, _ = _normalized_input(x, normed, eps)  # again: one tensor less to keep
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
@@ -129,26 +129,18 @@ def _normalized_input(x: Tensor, normed: bool, eps: float) -> tuple[Tensor, list
     return x_hat, [norm_relu.normalize(x, x_hat, eps)]
 
 
-def _stack(system: System, x: Tensor, b: Tensor, activation: reference.Function) -> Tensor:
-    return reference.dense_block(x, system.weights(), b.split(system.growth), activation)
-
-
-def _maps_defined(normed: bool, eps: float, x: Tensor, b: Tensor, *W: Tensor) -> Tensor:
-    """The new maps, by the definition."""
-    return _stack(System(W), x, b, reference.activation_of(normed, eps))[:, x.shape[1] :]
-
-
-def _activated_defined(normed: bool, eps: float, x: Tensor, b: Tensor, *W: Tensor) -> Tensor:
-    """The activated stack, by the definition."""
-    activation = reference.activation_of(normed, eps)
-    return activation(_stack(System(W), x, b, activation))
+def _defined(normed: bool, eps: float, x: Tensor, b: Tensor, *W: Tensor) -> tuple[Tensor, Tensor]:
+    """New maps and activated stack, by the definition."""
+    system, activation = System(W), reference.activation_of(normed, eps)
+    stack = reference.dense_block(x, system.weights(), b.split(system.growth), activation)
+    return stack[:, x.shape[1] :], activation(stack)
 
 
 def _by_definition(
-    definition: Callable[..., Tensor], options: tuple[bool, float], x: Tensor, b: Tensor, W: Sequence[Tensor],
-    grad: Tensor,
-) -> Any:  # fmt: skip
-    to_x, to_b, *to_W = double_backward.by_definition(partial(definition, *options), (x, b, *W), grad)
+    options: tuple[bool, float], x: Tensor, b: Tensor, W: Sequence[Tensor], *grads: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Gradients of all arguments from those of new maps and activated stack, which can be differentiated again."""
+    to_x, to_b, *to_W = double_backward.by_definition(partial(_defined, *options), (x, b, *W), grads)
     return to_x, to_b, None, None, *to_W
 
 
@@ -168,7 +160,7 @@ class _Activated(torch.autograd.Function):
         x, b, stack, *others = ctx.saved_tensors
         W, rstd = others[: ctx.layers], others[ctx.layers :]
         if double_backward.asked_for(grad):
-            return _by_definition(_activated_defined, ctx.options, x, b, W, grad)
+            return _by_definition(ctx.options, x, b, W, None, grad)
         to_stack = norm_relu.relu_backward(grad, stack)
         to_x, to_b, to_W = from_stack(System(W), needed(ctx.needs_input_grad, 4), to_stack, stack, rstd)
         return to_x, to_b, None, None, *to_W

@@ -41,19 +41,11 @@ class DenseBlock(Packing):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        num_layers: int | None = None,
-        growth_rate: int | None = None,
-        *,
-        activation: BlockActivation = "relu",
-        kernel_size: int = 3,
-        eps: float = 1e-5,
-        conv: Callable[[int, int, int], nn.Module] = nn.Conv2d,
-        impl: Impl | None = None,
-        layers: int | None = None,
+        self, in_channels: int, num_layers: int | None = None, growth_rate: int | None = None, *,
+        activation: BlockActivation = "relu", kernel_size: int = 3, eps: float = 1e-5,
+        conv: Callable[[int, int, int], nn.Module] = nn.Conv2d, impl: Impl | None = None, layers: int | None = None,
         growth: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         num_layers = _renamed("layers", layers, "num_layers", num_layers)
         growth_rate = _renamed("growth", growth, "growth_rate", growth_rate)

@@ -64,15 +64,8 @@ def backward_input(grad: Tensor, x: Tensor, W: Tensor) -> Tensor:
 
 
 def backward_norm(
-    form: ModuleType,
-    grad: Tensor,
-    x: Tensor,
-    norm: Norm,
-    W: Tensor,
-    sum_g: Tensor,
-    sum_along: Tensor,
-    add_to: Tensor,
-) -> None:
+    form: ModuleType, grad: Tensor, x: Tensor, norm: Norm, W: Tensor, sum_g: Tensor, sum_along: Tensor, add_to: Tensor,
+) -> None:  # fmt: skip
     """Do as `norms.sums` with the gradient of `ReLU(norm(x))`; `add_to` has x's strides."""
     if _takes(x, W):
         cpp.norm_backward_input(grad, x, norm[:4], norm.eps, W, add_to, sum_g, sum_along)

@@ -87,15 +87,9 @@ class DenseNetBlock(nn.ModuleDict):
     __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
 
     def __init__(
-        self,
-        num_layers: int,
-        num_input_features: int,
-        bn_size: int = 4,
-        growth_rate: int = 32,
-        drop_rate: float = 0.0,
-        *,
-        impl: Impl | None = None,
-    ) -> None:
+        self, num_layers: int, num_input_features: int, bn_size: int = 4, growth_rate: int = 32, drop_rate: float = 0.0,
+        *, impl: Impl | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if num_layers < 0 or min(bn_size, growth_rate) < 1:
             raise ValueError(f"num_layers {num_layers}, bn_size {bn_size}, growth_rate {growth_rate}: 0, 1, 1 at least")

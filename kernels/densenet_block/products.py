@@ -46,16 +46,9 @@ def convolution(form: ModuleType, x: Tensor, norm: Norm, W: Tensor, out: Tensor,
 
 
 def convolution_backward(
-    form: ModuleType,
-    grad: Tensor,
-    x: Tensor,
-    norm: Norm,
-    W: Tensor,
-    wanted: bool,
-    sum_g: Tensor,
-    sum_along: Tensor,
+    form: ModuleType, grad: Tensor, x: Tensor, norm: Norm, W: Tensor, wanted: bool, sum_g: Tensor, sum_along: Tensor,
     add_to: Tensor,
-) -> Tensor | None:
+) -> Tensor | None:  # fmt: skip
     """Return the gradient of W, if it is wanted, and add the rest as `norms.sums` does.
 
     Args:

@@ -70,13 +70,9 @@ class SpectralConv2d(SpectralNorm, nn.Conv2d):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        **options: Any,
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1, **options: Any,
+    ) -> None:  # fmt: skip
         sides = zip(_pair(options.get("dilation", 1)), _pair(kernel_size), strict=True)
         padding = tuple(dilation * (taps - 1) // 2 for dilation, taps in sides)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=padding, **options)

@@ -64,14 +64,9 @@ class IterationImpl(Protocol):
 
 
 def iterate(
-    impl: IterationImpl,
-    networks: Networks,
-    optimizers: Optimizers,
-    batches: Sequence[Batch],
-    loss: LossConfig,
-    optim: OptimConfig,
-    arithmetic: Precision = "float32",
-) -> StepMetrics:
+    impl: IterationImpl, networks: Networks, optimizers: Optimizers, batches: Sequence[Batch], loss: LossConfig,
+    optim: OptimConfig, arithmetic: Precision = "float32",
+) -> StepMetrics:  # fmt: skip
     """Update generator, generator, classifier and discriminator, then move every u on.
 
     There is one batch for all four updates, as in the thesis, or four. The networks are in training mode, the learning

@@ -126,14 +126,9 @@ def _short(value: str | float) -> str:
 
 
 def choose_forms(
-    works: Iterable[Callable[[], object]],
-    device: torch.device,
-    kernels: Tried = "auto",
-    retune: bool = False,
-    world: World = ALONE,
-    judging: Judge | None = None,
-    path: Path | None = None,
-) -> Found:
+    works: Iterable[Callable[[], object]], device: torch.device, kernels: Tried = "auto", retune: bool = False,
+    world: World = ALONE, judging: Judge | None = None, path: Path | None = None,
+) -> Found:  # fmt: skip
     """Give each operation that some works make a form: the fastest that is right, tried now or before.
 
     Args:
