@@ -54,7 +54,13 @@ class tqdm(plain.tqdm):  # noqa: N801
     def status_printer(self, file: Any) -> Callable[[str], None]:
         """Make a function that shows a state: over the last one, or below it."""
         if not self._in_lines:
-            return plain.tqdm.status_printer(file)
+            show = plain.tqdm.status_printer(file)
+
+            def over(state: str) -> None:
+                with suppress(OSError):  # a terminal that is closed ends no work
+                    show(state)
+
+            return over
 
         last = ""
 

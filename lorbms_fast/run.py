@@ -17,7 +17,7 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import LOCK, atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock
 from lorbms_fast.config import TrainConfig, read_config, to_json
-from lorbms_fast.dataloader.neighbour_table import digest_of_neighbours
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable, digest_of_neighbours
 from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError, as_word
@@ -163,6 +163,7 @@ class Run:
                 "name a store of the same images, wherever it is now, or say --other-images to go on with these"
             )
         if self.neighbours not in (None, neighbours) and self.checkpoints() and not other_images:
+            NeighbourTable.load(store)  # which says where there are none, or damaged ones
             raise UserError(
                 f"{store.path} has other neighbours than those that {self.folder} has learned from: find those again "
                 f"with the options of lorbms-fast neighbours that were used then, or say --other-images to go on"

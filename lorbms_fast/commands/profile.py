@@ -10,6 +10,7 @@ from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.config import Count, Impl, Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
+from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.machine import machine
 from lorbms_fast.measurement.profiled import launched, profiled
 from lorbms_fast.measurement.step import captured_step, step
@@ -45,6 +46,8 @@ def profile(
             float16 before Ampere.
         top: Lines of the table.
     """
+    if out.is_dir():  # what follows takes a minute
+        raise UserError(f"{out} is a folder: name a file for the trace")
     model = preset_named(preset).model
     where = device_named(device)
     arithmetic = chosen_precision(precision, where)

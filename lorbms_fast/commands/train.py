@@ -64,7 +64,7 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
         """Train LORBMS on a store that has neighbours.
 
         Writes checkpoints, metrics.jsonl, TensorBoard logs, sample sheets and loss curves into the run's folder.
-        Ctrl-C or SIGTERM saves a checkpoint first; `--resume RUN` goes on from the newest one. For several GPUs:
+        Ctrl-C, SIGTERM or a closed terminal saves a checkpoint first; `--resume RUN` goes on from it. For several GPUs:
         `torchrun --standalone --nproc-per-node 8 --max-restarts 3 -m lorbms_fast train STORE --out RUN`; every process
         takes its own batches of --batch-size images, and the run may be resumed by another number of processes.
 

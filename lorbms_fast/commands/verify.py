@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorbms_fast.config import Count, Impl, preset_named
+from lorbms_fast.config import Count, Impl, ModelConfig, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.first_use import Tried
 from lorbms_fast.engine.precision import chosen_precision
@@ -51,7 +51,7 @@ def verify(
         kernels: triton ends at the first operation that has no right kernel; auto gives it the fused torch form.
         retune: Try again what was tried on this GPU before.
     """
-    where = device_named(device)  # first: what follows takes a minute
+    where, model = device_named(device), preset_named(preset).model  # first: what follows takes a minute
     numbers = Golden.open(golden, getattr(torch, dtype))
     console = Console(markup=False)  # a folder may be called [bold]
     table = Table("quantity", "error", "allowed", "verdict", title=f"{golden}: impl {impl}, {dtype}")
@@ -70,18 +70,17 @@ def verify(
     console.print(table)
     console.print(f"{table.row_count - failed} of {table.row_count} within tolerance")
     if where.type == "cuda":
-        failed += try_kernels(where, preset, batch_size, kernels, retune)
+        failed += try_kernels(where, model, batch_size, kernels, retune)
     if failed:
         sys.exit(1)
 
 
-def try_kernels(device: torch.device, preset: str, batch_size: int, kernels: Tried, retune: bool) -> int:
+def try_kernels(device: torch.device, model: ModelConfig, batch_size: int, kernels: Tried, retune: bool) -> int:
     """Give the operations of an iteration their forms, print them, and count those whose kernels are not right."""
     if not dispatch.kernels_run_on(device):
         raise UserError(
             f"--device {device}: its kernels need the package triton, a GPU since Ampere, and TRITON_INTERPRET unset"
         )
-    model = preset_named(preset).model
     found = forms_of_an_iteration(model, batch_size, chosen_precision("auto", device), device, kernels, retune)
     found.tell(whole=True)
     return sum(bool(row.verdict.failures) for row in found.rows)

@@ -1,4 +1,4 @@
-"""Requests to stop (SIGINT, SIGTERM), noted when they come and followed when an iteration is over."""
+"""Requests to stop (SIGINT, SIGTERM, SIGHUP), noted when they come and followed when an iteration is over."""
 
 import os
 import signal
@@ -46,15 +46,22 @@ class StopRequests:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Collect SIGINT and SIGTERM instead of dying at once; a second one of either acts as usual."""
+    """Collect SIGINT, SIGTERM and, unless nohup has it ignored, SIGHUP instead of dying at once.
+
+    A second SIGINT or SIGTERM acts as usual. SIGHUP comes where a terminal is closed or a connection breaks, from the
+    system and from the shell: a second one asks for no more than the first.
+    """
     requests = StopRequests()
 
     def note(number: int, frame: FrameType | None) -> None:
         for watched, handler in usual.items():
-            signal.signal(watched, handler)
+            signal.signal(watched, signal.SIG_IGN if watched == signal.SIGHUP else handler)
         requests.note()
 
-    usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asked.append(signal.SIGHUP)
+    usual = {number: signal.signal(number, note) for number in asked}
     try:
         yield requests
     finally:

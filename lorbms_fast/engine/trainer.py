@@ -159,7 +159,7 @@ class Training:
                     log.tell_duration(done)
                     if due.look:
                         self._look(log, done, draw if due.sheet else None, done == last)
-                except BrokenPipeError:  # nobody reads what a run says: it ends, and loses nothing
+                except (OSError, UserError):  # nobody hears what a run says, or it cannot draw: it loses nothing
                     self._keep(log, now)
                     raise
                 if due.save:

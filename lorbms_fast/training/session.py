@@ -1,6 +1,6 @@
 """A run from its newest checkpoint to its end: built, trained, drawn and measured."""
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,8 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
             if world.first:
                 _draw_curves(run, source)
                 go_on = f"go on with  lorbms-fast train --resume {as_word(run.folder)}"
-                print(f"stopped after iteration {stop.iteration}: {go_on}")
+                with suppress(OSError):  # a terminal that is closed
+                    print(f"stopped after iteration {stop.iteration}: {go_on}")
             raise
     if world.first:  # the others may be here before the last checkpoint is
         _draw_curves(run, source)

@@ -22,6 +22,7 @@ from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.engine import oom
 from lorbms_fast.engine.log import read_lines
+from lorbms_fast.engine.signals import stop_requests
 from lorbms_fast.errors import UserError
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.progress import tqdm as bar
@@ -65,6 +66,31 @@ def test_sigterm_saves_and_exits_within_ten_seconds(store, tmp_path):
     assert f"stopped after iteration {done}: go on with  lorbms-fast train --resume {run.folder}" in said
     run_training(replace(run, config=replace(LONG, iterations=done + 1)), store)
     assert int(run.latest().name) == done + 1
+
+
+def test_a_terminal_that_is_closed_saves_too(store, tmp_path):
+    """The system and the shell send SIGHUP each."""
+    run = Run.create(tmp_path / "run", LONG, store.path)
+    with started(train, run.folder, says=tmp_path / "said") as process:
+        until(lambda: iterations(run) >= 3, process)
+        for _ in range(2):
+            os.kill(process.pid, signal.SIGHUP)
+            time.sleep(0.01)
+        process.join()
+    assert process.exitcode == 130
+    assert int(run.latest().name) == iterations(run)
+
+
+@pytest.mark.parametrize(("before", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_nohup_is_heeded(before, stops):
+    usual = signal.signal(signal.SIGHUP, before)
+    try:
+        with stop_requests() as stop:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert stop.came == stops
+    finally:
+        signal.signal(signal.SIGHUP, usual)
 
 
 def train_slowly(folder: Path) -> None:

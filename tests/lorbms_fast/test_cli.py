@@ -150,6 +150,18 @@ def test_verify_refuses_a_device_before_it_computes(monkeypatch, capsys):
     assert "--device foo" in capsys.readouterr().err
 
 
+def test_verify_looks_for_its_preset_before_it_computes(monkeypatch, capsys):
+    monkeypatch.setattr("lorbms_fast.commands.verify.Golden", None)
+    assert run("verify", "--preset", "x") == 2
+    assert "there is no preset 'x'" in capsys.readouterr().err
+
+
+def test_a_trace_does_not_go_into_a_folders_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lorbms_fast.commands.profile.step", None)
+    assert run("profile", "--out", str(tmp_path)) == 2
+    assert "is a folder: name a file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("info", "--json"), ("info",)])
 def test_output_that_nobody_reads_is_no_error(arguments):
     read, write = os.pipe()

@@ -1,5 +1,6 @@
 """`--resume`: with another batch size, other settings, into another folder, on a store that moved or is another one."""
 
+import errno
 import json
 import os
 import re
@@ -204,6 +205,26 @@ def test_other_neighbours_are_refused_unless_asked_for(run, store, capsys):
     assert "goes on with other neighbours than before" in capsys.readouterr().out
     train("--resume", run, "--iterations", 5)
     assert iterations(run)[-1] == 5
+
+
+@pytest.mark.parametrize(("left", "said"), [(None, "has no neighbours yet"), (b"", "neighbours.parquet is damaged")])
+def test_neighbours_that_are_gone_are_not_called_others(left, said, run, store, capsys):
+    path = store.path / "neighbours.parquet"
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+    assert said in refused(capsys, "--resume", run, "--iterations", 3)
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "a terminal that is gone"), UserError("a full disk")])
+def test_what_cannot_be_said_or_drawn_loses_no_iteration(fault, run, monkeypatch):
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Training, "_look", fail)
+    with pytest.raises(SystemExit):
+        train("--resume", run, "--iterations", 4)
+    assert iterations(run)[-1] == 4
 
 
 def test_networks_of_checkpoints_that_counted_batches_can_be_used_and_not_trained_on(run, capsys):

@@ -32,6 +32,11 @@ def test_a_full_disk_under_a_log_ends_no_work():
     assert bar.n == 3
 
 
+def test_a_terminal_that_is_closed_ends_no_work(monkeypatch):
+    monkeypatch.setattr(Full, "isatty", lambda _: True)
+    assert list(tqdm(range(3), file=Full(), mininterval=0)) == [0, 1, 2]
+
+
 def test_a_log_hears_of_work_that_has_no_bar(capsys, monkeypatch):
     monkeypatch.setattr(progress, "BETWEEN_LINES", 0.01)
     with at_work("counting"):

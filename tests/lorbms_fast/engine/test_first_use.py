@@ -19,6 +19,7 @@ from triton.compiler import CompilationError
 from bench.gpu.tape import Tape
 from lorbms_fast import kernels
 from lorbms_fast.commands.verify import try_kernels
+from lorbms_fast.config import preset_named
 from lorbms_fast.engine import first_use
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.engine.first_use import choose_forms, judging, workers
@@ -419,8 +420,9 @@ def test_nothing_is_interpreted_for_a_gpu(store, tmp_path, monkeypatch, capsys):
 
 def test_verify_tries_a_gpus_kernels(captured, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert try_kernels(CPU, "demo", 1, "auto", retune=False) == 0
-    assert try_kernels(CPU, "demo", 1, "auto", retune=False) == 0
+    model = preset_named("demo").model
+    assert try_kernels(CPU, model, 1, "auto", retune=False) == 0
+    assert try_kernels(CPU, model, 1, "auto", retune=False) == 0
     assert capsys.readouterr().out.count("mix_chunks") == 2  # it was looked up, and is printed all the same
 
 
