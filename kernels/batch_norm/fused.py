@@ -28,6 +28,9 @@ FEW, MUCH, MANY = 1 << 18, 1 << 19, 128
 """Of more channels, in 16 bits, loops are quicker between these numbers of values, and beyond with at most so many
 channels; of at most twice as many from half the values on."""
 
+_LYING_AS_RESULT = "relu", "leaky_relu"
+"""Activations whose gradients torch lays as it reads them, however those of their results lie."""
+
 
 def batch_norm(
     x: Tensor,
@@ -52,7 +55,7 @@ def batch_norm(
         if alone and x.stride(0) != x.numel() and known_line_stride(x.shape, x.stride()) is not None:
             x = empty_channels_last(x).copy_(x)
         y: Tensor = torch.batch_norm(x, weight, bias, *running, True, momentum, eps, torch.backends.cudnn.enabled)
-        if alone:
+        if alone and activation.name not in _LYING_AS_RESULT:  # what is called for it takes as long as a small map
             with_readable_gradients(y)
         return activated(y, activation, inplace)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):

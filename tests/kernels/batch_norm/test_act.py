@@ -1,6 +1,7 @@
 """Batch norm with an activation behind it, against torch's layers in float64: results, gradients, statistics."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -314,10 +315,12 @@ def test_a_layer_names_its_activation():
     assert list(layer.state_dict()) == list(nn.BatchNorm2d(3).state_dict())
 
 
-def test_one_image_that_is_lines_or_becomes_them(monkeypatch):
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "silu"])
+def test_one_image_that_is_lines_or_becomes_them(activation, monkeypatch):
     """Where torch 2.13's own misreads maps and gradients, whose one sample has another stride."""
     monkeypatch.setattr(fused, "_faster", lambda *_: False)
-    layer, image, probe = BatchNormAct2d(24), torch.randn(8, 8, 24, requires_grad=True), torch.randn(8, 8, 24)
+    layer, image = BatchNormAct2d(24, activation), torch.randn(8, 8, 24, requires_grad=True)
+    probe = torch.randn(8, 8, 24)
     lines, rows, sent = image.permute(2, 0, 1)[None], image.permute(2, 0, 1).contiguous()[None], probe.permute(2, 0, 1)
     (expected,) = torch.autograd.grad(layer(rows), image, sent[None].contiguous(), retain_graph=True)
     for maps in (lines, rows):
@@ -328,6 +331,26 @@ def test_one_image_that_is_lines_or_becomes_them(monkeypatch):
         y, several = layer(maps).squeeze(0).permute(1, 2, 0), torch.stack([probe, 2 * probe])
         (found,) = torch.autograd.grad(y, image, several, retain_graph=True, is_grads_batched=True)
         torch.testing.assert_close(found, torch.stack([expected, 2 * expected]))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "silu"])
+def test_gradients_of_one_sample_that_lie_anyhow(activation, monkeypatch):
+    """With gaps, dimensions in any order, and any stride of the sample."""
+    monkeypatch.setattr(fused, "_faster", lambda *_: False)
+    chance = random.Random(0)
+    for _ in range(50):
+        shape = 1, chance.choice((1, 2, 3, 8)), *chance.choices((2, 3, 5), k=chance.choice((1, 2, 3)))
+        x, order = torch.randn(shape, dtype=torch.float64), chance.sample(range(1, len(shape)), len(shape) - 1)
+        laid = torch.zeros([shape[i] + chance.choice((0, 0, 3)) for i in order], dtype=torch.float64)
+        strides = [chance.choice((1, 2, shape[1], x.numel(), laid.numel())), *[0] * len(order)]
+        for i, stride in zip(order, laid.stride(), strict=True):
+            strides[i] = stride
+        grad = laid.as_strided(shape, strides).copy_(torch.randn(shape))
+        maps = chance.choice((x, x.movedim(1, -1).contiguous().movedim(-1, 1))).requires_grad_()
+        y = batch_norm_act(maps, activation)
+        (found,) = torch.autograd.grad(y, maps, grad)
+        (expected,) = torch.autograd.grad(batch_norm_act(maps, activation, impl="reference"), maps, grad)
+        torch.testing.assert_close(found, expected)
 
 
 def test_no_eps_is_what_torch_makes_of_it():
