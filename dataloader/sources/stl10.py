@@ -20,7 +20,9 @@ def of_stl10(root: Path, split: str | None = None) -> Listing:
     """List pictures of `{train,test,unlabeled}_X.bin`, or of one, ids as `train_000000`; UserError without any."""
     splits = [name for name in ([split] if split else SPLITS) if images_file(root, name).is_file()]
     if not splits:
-        raise UserError(f"{root} has no {split or '{train,test,unlabeled}'}_X.bin: name the folder stl10_binary")
+        there = ", ".join(path.name for path in sorted(root.glob("*_X.bin")))
+        remedy = f"only {there}: choose another --split" if split and there else "name the folder stl10_binary"
+        raise UserError(f"{root} has no {split or '{train,test,unlabeled}'}_X.bin: {remedy}")
     return Listing(
         [
             Photograph(f"{name}_{i:06d}", ByteRange(images_file(root, name).name, i * BYTES, BYTES), size=(SIDE, SIDE))

@@ -145,6 +145,11 @@ def test_damaged_stl10_is_named(name, length, stl10, tmp_path):
         read_labels(tmp_path, "train") if length is None else read_images(tmp_path, "train")
 
 
+def test_a_split_that_stl10_has_not_is_told_with_those_it_has(stl10):
+    with pytest.raises(UserError, match=r"no training_X\.bin: only test_X\.bin, train_X\.bin: choose another --split"):
+        photographs_in(stl10, "stl10", split="training")
+
+
 # PASCAL VOC
 
 VOC = """<annotation><filename>{name}.jpg</filename><size><width>100</width><height>80</height><depth>3</depth></size>
