@@ -83,7 +83,12 @@ def test_what_a_process_has_read_from_goes_on_in_a_forked_one(ahead, store):
     expected = source.batch(1).I_ref.sum().item()
     forked = multiprocessing.get_context("fork")
     there, here = forked.Pipe()
-    process = forked.Process(target=lambda: here.send(source.batch(1).I_ref.sum().item()))
+
+    def worker() -> None:
+        torch.set_num_threads(1)  # as a DataLoader's does: torch's own threads are the parent's, too
+        here.send(source.batch(1).I_ref.sum().item())
+
+    process = forked.Process(target=worker)
     process.start()
     try:
         assert there.poll(20), "the threads it waits for are the parent's"
