@@ -8,7 +8,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,6 +153,18 @@ class ImageStore:
             for row in self.index.take(pa.array(rows, pa.int64())).to_pylist()
         ]
 
+    def rows_beside(self, row: int) -> range:
+        """Rows of all images of the same photograph: they stand side by side."""
+        after = np.searchsorted(self._first_rows, row, "right")
+        return range(*self._first_rows[after - 1 : after + 1].tolist())
+
+    @cached_property
+    def _first_rows(self) -> NDArray[np.int64]:
+        """Row of each photograph's first image, and the number of all images."""
+        source, offset = self.index["source"], self.index["offset"].to_numpy()
+        other = pc.not_equal(source[1:], source[:-1]).to_numpy() | (offset[1:] != offset[:-1])
+        return np.concatenate([[0], 1 + np.flatnonzero(other), [len(source)]])
+
     def square(self, i: int, side: int) -> NDArray[np.uint8]:
         """Decode image i of another side, (side, side, 3), by the reference; UserError as of `squares`."""
         return self.squares([i], side, decoder_named("pillow"))[0]
@@ -159,19 +172,23 @@ class ImageStore:
     def squares(self, rows: Sequence[int], side: int, decoder: Decoder) -> NDArray[np.uint8]:
         """Decode images at another resolution, (len(rows), side, side, 3), from their source photographs.
 
-        Neighbouring rows of the same photograph share its decoding. Raises UserError if one is gone or another one now.
+        Neighbouring rows of the same photograph share its decoding, which is that of all its images, as when it was
+        prepared: how finely a decoder reads a photograph may depend on its smallest square, and an image is not to
+        depend on what is asked for beside it. Raises UserError if a photograph is gone or another one now.
         """
-        of_one = [list(group) for _, group in groupby(self.entries(rows), lambda entry: entry.place)]
-        places = [group[0].place for group in of_one]
-        found = read_squares(self.root, places, [_noted(group) for group in of_one], side, decoder)
+        shared = [(beside, list(group)) for beside, group in groupby(rows, self.rows_beside)]
+        entries = iter(self.entries([row for beside, _ in shared for row in beside]))
+        noted = [list(islice(entries, len(beside))) for beside, _ in shared]
+        places = [of_one[0].place for of_one in noted]
+        found = read_squares(self.root, places, [_noted(of_one) for of_one in noted], side, decoder)
         images = [np.empty((0, side, side, 3), np.uint8)]
-        for place, group, squares in zip(places, of_one, found, strict=True):
+        for place, (beside, wanted), squares in zip(places, shared, found, strict=True):
             made = f"of which {self.path} was made"
             if isinstance(squares, BadImage):
                 raise UserError(f"{squares.path}, {made}, {squares.reason}: put it back or prepare the store again")
-            if len(squares.images) != len(group):
+            if len(squares.images) != len(beside):
                 raise UserError(f"{self.root / str(place)} is another picture than the one {made}: prepare it again")
-            images.append(squares.images)
+            images.append(squares.images[[row - beside.start for row in wanted]])
         return np.concatenate(images)
 
 

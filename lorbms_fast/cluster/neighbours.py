@@ -238,25 +238,28 @@ def _forget(copied: tuple[Place, Sequence[int]]) -> None:
 
 
 def _compute_features(job: Job, store: ImageStore) -> None:
-    def part(rows: slice) -> pa.Table:
-        return store.index.take(pa.array(range(rows.start, rows.stop)))  # a slice is sent with all that it is a part of
+    def part(rows: slice) -> tuple[int, int, pa.Table]:
+        """The rows' first and last in an index of whole photographs."""
+        start = store.rows_beside(rows.start).start
+        whole = pa.array(range(start, store.rows_beside(rows.stop - 1).stop))
+        return rows.start - start, rows.stop - start, store.index.take(whole)  # a slice is sent with all it is part of
 
     tasks = (
-        Task(f"features of images {of.start} to {of.stop - 1}", of.stop - of.start, (number, part(of)))
+        Task(f"features of images {of.start} to {of.stop - 1}", of.stop - of.start, (number, *part(of)))
         for number, of in enumerate(job.files)
     )
     for _ in results(_features, job, tasks, "features", job.images, gpu=job.gpu):
         pass
 
 
-def _features(job: Job, item: tuple[int, pa.Table]) -> None:
-    number, index = item
+def _features(job: Job, item: tuple[int, int, int, pa.Table]) -> None:
+    number, start, stop, index = item
     names = [f"q{q + 1}/features-{number:05d}.npy" for q in range(QUADRANTS)]
     if all(job.work.exists(name) for name in names):
         return
     part = ImageStore(Path(job.store.name), Shards([], np.zeros(1, np.int64)), index, job.root, {})
     extractor = _extractor(job.features, job.weights, _device().type)
-    found = np.concatenate([features for _, features in extracted(part, len(index), extractor)])
+    found = np.concatenate([features for _, features in extracted(part, stop, extractor, start)])
     if job.dtype == np.float16 and np.abs(found).max() > LARGEST:
         raise UserError(
             f"the features '{job.features}' reach {np.abs(found).max():g}, too much for float16, which is "

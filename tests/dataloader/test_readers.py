@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lorbms_fast.cli import main
 from lorbms_fast.config import ModelConfig, TrainConfig
@@ -108,6 +109,18 @@ def test_what_was_read_from_can_be_sent(store):
 def test_streamed_decodes_the_same_squares(sharded, side):
     exact = np.stack([sharded.square(int(row), side) for row in ROWS.ravel()]).reshape(2, 3, side, side, 3)
     assert np.array_equal(to_uint8_nhwc(StreamedReader(sharded, side, CPU, threads=3)(ROWS)), exact)
+
+
+def test_streamed_is_what_was_prepared_whatever_stands_beside_it(tmp_path):
+    """Photographs so large that decoders leave out what their smallest square does not need."""
+    (tmp_path / "photos").mkdir()
+    for i, texture in enumerate(np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), dtype=np.uint8)):
+        Image.fromarray(texture).save(tmp_path / "photos" / f"{i}.jpg", quality=90)
+    prepare_store(tmp_path / "s", tmp_path / "photos", of_folder(tmp_path / "photos"), Recipe(versions=(1, 2, 3)))
+    store = ImageStore.open(tmp_path / "s")
+    for rows in (np.array([0]), np.array([5, 0, 4]), np.arange(6)):
+        streamed = StreamedReader(store, 64, CPU, threads=2)(rows)
+        assert np.array_equal(to_uint8_nhwc(streamed), store.images[rows])
 
 
 def test_streamed_by_dali(sharded, tmp_path):
