@@ -64,6 +64,29 @@ def batch_norm(
     return cpp.batch_forward(x, *running, weight, bias, momentum, eps, activation.number, activation.slope)[0]
 
 
+def is_torchs(x: Tensor, activation: str) -> bool:
+    """Is torch's own norm the quickest? Layers ask first, as it takes no longer than a few questions."""
+    if torch.compiler.is_compiling() or not plain(x):
+        return False
+    return _is_torchs(x.shape, x.stride(), x.dtype, activation, torch.get_num_threads())
+
+
+@lru_cache(4096)
+def _is_torchs(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, name: str, threads: int) -> bool:
+    several = len(shape) > 2 and shape[0] > 1 and prod(shape) > shape[1]
+    return several and not _faster(shape, strides, dtype, name, threads)
+
+
+def torchs_own(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
+    momentum: float, eps: float, activation: Activation, inplace: bool,
+) -> Tensor:  # fmt: skip
+    """Torch's own norm, and the activation."""
+    cudnn = torch.backends.cudnn.enabled
+    y: Tensor = torch.batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps, cudnn)
+    return activated(y, activation, inplace)
+
+
 def activated(y: Tensor, activation: Activation, inplace: bool) -> Tensor:
     """The activation of what a batch norm gave, in place where nobody can tell.
 

@@ -43,7 +43,7 @@ class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
         # TorchScript reads the first branch alone, and knows torch's kernel alone.
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             self._check_input_dim(input)
-            momentum, of_batch = self._counted(), self.training or self.running_mean is None
+            momentum, of_batch = self._counted(self.num_batches_tracked), self.training or self.running_mean is None
             tracked = not self.training or self.track_running_stats
             mean, var = self.running_mean if tracked else None, self.running_var if tracked else None
             y = F.batch_norm(input, mean, var, self.weight, self.bias, of_batch, momentum, self.eps)
@@ -54,25 +54,30 @@ class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
         activation, training = self._activation(), self.training
+        # Soon, as maps may be small.
+        if training and fused.is_torchs(input, self.activation) and select_impl(self.impl, input) == "fused":
+            self._check_input_dim(input)
+            return fused.torchs_own(input, *self._read(), activation, self.inplace)
         of_torch = torch.compiler.is_compiling() or transformed() or not input.numel() or self.eps <= 0
         if of_torch or not (training or (self.running_mean is None and self.running_var is None)):
             y = super().forward(input)
             return activation(y) if of_torch else fused.activated(y, activation, self.inplace)
         self._check_input_dim(input)
-        weight, bias, mean, var = own(self, "weight"), own(self, "bias"), None, None
-        if training and self.track_running_stats:
-            mean, var = own(self, "running_mean"), own(self, "running_var")
-        form = select_impl(self.impl, input)
-        options = weight, bias, mean, var, self._counted(), self.eps, activation
-        if form == "reference":
-            return reference.batch_norm(input, *options)
-        return fused.batch_norm(input, *options, self.inplace)
+        if select_impl(self.impl, input) == "reference":
+            return reference.batch_norm(input, *self._read(), activation)
+        return fused.batch_norm(input, *self._read(), activation, self.inplace)
 
-    def _counted(self) -> float:
+    def _read(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, float, float]:
+        """Parameters, running statistics that move, the share of a batch in them, which is counted, and eps."""
+        momentum, mean, var = self._counted(own(self, "num_batches_tracked")), None, None
+        if self.training and self.track_running_stats:
+            mean, var = own(self, "running_mean"), own(self, "running_var")
+        return own(self, "weight"), own(self, "bias"), mean, var, momentum, self.eps
+
+    def _counted(self, batches: Tensor | None) -> float:
         """Count a batch; its share in the running statistics."""
         momentum = 0.0 if self.momentum is None else self.momentum
-        batches = self.num_batches_tracked if self.training and self.track_running_stats else None
-        if batches is not None:
+        if batches is not None and self.training and self.track_running_stats:
             batches.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(batches)
