@@ -70,7 +70,7 @@ def select_impl(impl: Impl | None, x: Tensor, prepares: str | None = None) -> Fo
         return "triton" if runs and _supports(x.device) else "fused"
     if chosen == "triton":
         if not HAS_TRITON:
-            raise ValueError("impl 'triton' needs the package triton, which is missing: choose fused or auto")
+            raise ValueError("impl 'triton' needs the package triton, one that kernels know: choose fused or auto")
         if not (x.is_cuda or INTERPRETED):
             raise ValueError(f"impl 'triton' runs on CUDA, not on {x.device.type}: choose fused or auto")
         if x.dtype not in _DTYPES:

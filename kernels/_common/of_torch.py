@@ -1,7 +1,7 @@
 """What torch knows and tells by private names alone: of what runs, of tensors and of the processor.
 
-The names are those of torch 2.11 to 2.15. One that has them otherwise breaks this file and no other of these folders;
-`tests/kernels/_common/test_of_torch.py` holds each answer against what torch does in public.
+The names are those of torch 2.11 to 2.15; `tests/kernels/_common/test_of_torch.py` holds each answer against what torch
+does in public. Private operations (`torch._foreach_...`, `F._verify_...`) stand where they are used.
 """
 
 from collections.abc import Callable

@@ -54,7 +54,7 @@ def batch_norm(
         alone = x.shape[0] == 1
         if alone and x.stride(0) != x.numel() and known_line_stride(x.shape, x.stride()) is not None:
             x = empty_channels_last(x).copy_(x)
-        y: Tensor = torch.batch_norm(x, weight, bias, *running, True, momentum, eps, torch.backends.cudnn.enabled)
+        y = _torchs_norm(x, weight, bias, *running, momentum, eps)
         if alone and activation.name not in _LYING_AS_RESULT:  # what is called for it takes as long as a small map
             with_readable_gradients(y)
         return activated(y, activation, inplace)
@@ -66,15 +66,9 @@ def batch_norm(
 
 def is_torchs(x: Tensor, activation: str) -> bool:
     """Is torch's own norm the quickest? Layers ask first, as it takes no longer than a few questions."""
-    if torch.compiler.is_compiling() or not plain(x):
+    if torch.compiler.is_compiling() or not plain(x) or x.dim() < 3 or x.shape[0] < 2 or x.numel() <= x.shape[1]:
         return False
-    return _is_torchs(x.shape, x.stride(), x.dtype, activation, torch.get_num_threads())
-
-
-@lru_cache(4096)
-def _is_torchs(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, name: str, threads: int) -> bool:
-    several = len(shape) > 2 and shape[0] > 1 and prod(shape) > shape[1]
-    return several and not _faster(shape, strides, dtype, name, threads)
+    return not _faster(x.shape, x.stride(), x.dtype, activation, torch.get_num_threads())
 
 
 def torchs_own(
@@ -82,9 +76,15 @@ def torchs_own(
     momentum: float, eps: float, activation: Activation, inplace: bool,
 ) -> Tensor:  # fmt: skip
     """Torch's own norm, and the activation."""
+    return activated(_torchs_norm(x, weight, bias, running_mean, running_var, momentum, eps), activation, inplace)
+
+
+def _torchs_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
+    momentum: float, eps: float,
+) -> Tensor:  # fmt: skip
     cudnn = torch.backends.cudnn.enabled
-    y: Tensor = torch.batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps, cudnn)
-    return activated(y, activation, inplace)
+    return torch.batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps, cudnn)
 
 
 def activated(y: Tensor, activation: Activation, inplace: bool) -> Tensor:

@@ -54,8 +54,9 @@ class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
         activation, training = self._activation(), self.training
-        # Soon, as maps may be small.
-        if training and fused.is_torchs(input, self.activation) and select_impl(self.impl, input) == "fused":
+        # First, as a small map takes as long as the questions below.
+        small = training and self.eps > 0 and fused.is_torchs(input, self.activation)
+        if small and select_impl(self.impl, input) == "fused":
             self._check_input_dim(input)
             return fused.torchs_own(input, *self._read(), activation, self.inplace)
         of_torch = torch.compiler.is_compiling() or transformed() or not input.numel() or self.eps <= 0

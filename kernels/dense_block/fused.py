@@ -16,7 +16,7 @@ from lorbms_fast.kernels._common import double_backward, norm_relu
 from lorbms_fast.kernels._common.autocast import no_autocast
 from lorbms_fast.kernels._common.layout import new_maps
 from lorbms_fast.kernels.dense_block import cpp, reference
-from lorbms_fast.kernels.dense_block.system import Gradients, System, solve, solve_transposed
+from lorbms_fast.kernels.dense_block.system import BlockGradients, System, solve, solve_transposed
 
 CHANNELS_LAST = torch.channels_last
 
@@ -111,13 +111,13 @@ class _Maps(torch.autograd.Function):
         g = grad_y.clone(memory_format=CHANNELS_LAST)
         # Without a norm y_hat is y, and what later layers send back to it adds to what came from outside.
         g_hat = torch.zeros_like(g) if normed else g
-        needs = needed(ctx.needs_input_grad, 4)
-        to_x, to_b, to_W = solve_transposed(System(W), needs, g, g_hat, None, x_hat, y_hat, rstd)
+        wanted = wanted_of(ctx.needs_input_grad, 4)
+        to_x, to_b, to_W = solve_transposed(System(W), wanted, g, g_hat, None, x_hat, y_hat, rstd)
         return to_x, to_b, None, None, *to_W
 
 
-def needed(needs: Sequence[bool], W: int) -> tuple[bool, bool, bool]:
-    """Tell which gradients of x, biases and blocks are needed, for (x, biases, ..) whose blocks begin at `W`."""
+def wanted_of(needs: Sequence[bool], W: int) -> tuple[bool, bool, bool]:
+    """Tell which gradients of x, biases and blocks are wanted, for (x, biases, ..) whose blocks begin at `W`."""
     return needs[0], needs[1], any(needs[W:])
 
 
@@ -162,7 +162,7 @@ class _Activated(torch.autograd.Function):
         if double_backward.asked_for(grad):
             return _by_definition(ctx.options, x, b, W, None, grad)
         to_stack = norm_relu.relu_backward(grad, stack)
-        to_x, to_b, to_W = from_stack(System(W), needed(ctx.needs_input_grad, 4), to_stack, stack, rstd)
+        to_x, to_b, to_W = from_stack(System(W), wanted_of(ctx.needs_input_grad, 4), to_stack, stack, rstd)
         return to_x, to_b, None, None, *to_W
 
 
@@ -183,9 +183,9 @@ def normalized_stack(system: System, x: Tensor, b: Tensor, normed: bool, eps: fl
 
 
 def from_stack(
-    system: System, needs: tuple[bool, bool, bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
-) -> Gradients:
+    system: System, wanted: tuple[bool, bool, bool], grad: Tensor, stack: Tensor, rstd: Sequence[Tensor]
+) -> BlockGradients:
     """Gradients from that of the normalized stack, behind whose ReLU there is another reader; it is overwritten."""
     C = system.in_channels
     g = grad[:, C:]
-    return solve_transposed(system, needs, g, g, grad[:, :C], stack[:, :C], stack[:, C:], rstd)
+    return solve_transposed(system, wanted, g, g, grad[:, :C], stack[:, :C], stack[:, C:], rstd)

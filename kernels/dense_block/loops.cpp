@@ -109,7 +109,7 @@ struct System {
     }
 
     // The gradients g of y and g_hat of y_hat, which may be one, made complete; `to_a` has room for those of ReLU(y_hat)
-    // of half of the layers. Documented at `fused._solve_transposed`.
+    // of half of the layers. Documented at `system.solve_transposed`.
     void transposed(int64_t first, int64_t last, OfLayers g, OfLayers g_hat, OfLayers y_hat, void *to_a) {
         if (last - first == 1) {
             if (!rstd) return;

@@ -12,10 +12,11 @@ from lorbms_fast.kernels.instance_norm.reference import instance_norm_relu
 
 BlockActivation = Literal["relu", "instance_norm_relu"]
 """What each layer's convolution reads maps through."""
-Function = Callable[[Tensor], Tensor]
 
 
-def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Function) -> Tensor:
+def dense_block(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Append the maps of L convolutions to x, each reading x and all maps before it (Huang et al., 2017).
 
     `y_l = b_l + W_l * activation([x, y_0, .., y_{l-1}])` with `*` a convolution padded to keep height and width.
@@ -36,7 +37,7 @@ def dense_block(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     return stack
 
 
-def activation_of(normed: bool, eps: float) -> Function:
+def activation_of(normed: bool, eps: float) -> Callable[[Tensor], Tensor]:
     """ReLU, of maps that are normalized first or as they are."""
     return partial(instance_norm_relu, eps=eps) if normed else torch.relu
 

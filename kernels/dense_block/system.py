@@ -117,25 +117,25 @@ def solve(system: System, y: Tensor, y_hat: Tensor, normed: bool, eps: float) ->
     return rstd
 
 
-Gradients = tuple[Tensor | None, Tensor | None, Sequence[Tensor | None]]
+BlockGradients = tuple[Tensor | None, Tensor | None, Sequence[Tensor | None]]
 """Of x, biases and blocks, as far as they are wanted."""
 
 
 def solve_transposed(
-    system: System, needs: tuple[bool, bool, bool], g: Tensor, g_hat: Tensor, to_a0: Tensor | None, x_hat: Tensor,
+    system: System, wanted: tuple[bool, bool, bool], g: Tensor, g_hat: Tensor, to_a0: Tensor | None, x_hat: Tensor,
     y_hat: Tensor, rstd: Sequence[Tensor],
-) -> Gradients:  # fmt: skip
-    """Solve the transposed system of the forward's, as far as gradients of x, biases and blocks are needed.
+) -> BlockGradients:  # fmt: skip
+    """Solve the transposed system of the forward's, as far as gradients of x, biases and blocks are wanted.
 
     g and g_hat are the gradients of y and y_hat as far as they came from outside, and are made complete in place. They
     may be one: then a layer's part holds that of y_hat until the layer's turn comes, and that of y after. to_a0 is the
     gradient of x's activation from outside, if any; rstd is empty without a norm.
     """
-    needs_x, needs_b, needs_W = needs
-    to_pushes = _send_back(system, needs_W, g, g_hat, y_hat, rstd[1:])
-    to_read, to_W, grad_b = relu_conv2d_backward(g, x_hat, system.blocks[0], (needs_x, needs_W, needs_b))
+    wants_x, wants_b, wants_W = wanted
+    to_pushes = _send_back(system, wants_W, g, g_hat, y_hat, rstd[1:])
+    to_read, to_W, grad_b = relu_conv2d_backward(g, x_hat, system.blocks[0], (wants_x, wants_W, wants_b))
     grad_x = None
-    if needs_x:
+    if wants_x:
         if to_a0 is None:
             grad_x = norm_relu.relu_backward(to_read, x_hat, out=to_read)
             if rstd:
@@ -148,12 +148,12 @@ def solve_transposed(
 
 
 def _send_back(
-    system: System, needs_W: bool, g: Tensor, g_hat: Tensor, y_hat: Tensor, rstd: Sequence[Tensor]
+    system: System, wants_W: bool, g: Tensor, g_hat: Tensor, y_hat: Tensor, rstd: Sequence[Tensor]
 ) -> Sequence[Tensor | None]:
-    """Complete g and g_hat from the last layer on; returns the gradients of the blocks behind the first, if needed."""
+    """Complete g and g_hat from the last layer on; returns the gradients of the blocks behind the first, if wanted."""
     blocks = [*system.blocks[1:]]
     if cpp.take(blocks, g, g_hat, y_hat):
-        return cpp.solve_transposed(g, g_hat, y_hat, blocks, rstd, needs_W) or [None] * len(blocks)
+        return cpp.solve_transposed(g, g_hat, y_hat, blocks, rstd, wants_W) or [None] * len(blocks)
     to_blocks: list[Tensor | None] = []  # from the last on
     for first, middle, last in reversed(_steps(0, system.layers)):
         if first == middle:  # all layers behind have sent back to this one
@@ -165,7 +165,7 @@ def _send_back(
                     norm_relu.add_(g[:, maps], to_y)
         else:
             to_pushed, read = g[:, system.maps(middle, last)], system.maps(first, middle)
-            to_a, to_W, _ = relu_conv2d_backward(to_pushed, y_hat[:, read], blocks.pop(), (True, needs_W, False))
+            to_a, to_W, _ = relu_conv2d_backward(to_pushed, y_hat[:, read], blocks.pop(), (True, wants_W, False))
             norm_relu.add_relu_backward_(g_hat[:, read], to_a, y_hat[:, read])
             to_blocks.append(to_W)
     return to_blocks[::-1]

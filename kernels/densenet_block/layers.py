@@ -123,7 +123,7 @@ def _norm(norm: nn.BatchNorm2d, dtype: torch.dtype) -> BatchNorm:
 
 @torch.no_grad()
 def _track(norms: list[nn.BatchNorm2d], statistics: list[Statistics], count: int) -> None:
-    """Move running statistics as torch form, towards those of a batch of so many positions; many in one operation."""
+    """Move running statistics as torch does, towards those of a batch of so many positions; many in one operation."""
     counted, moved = [], defaultdict(list)
     for norm, (mean, var) in zip(norms, statistics, strict=True):
         if not (norm.training and norm.track_running_stats):

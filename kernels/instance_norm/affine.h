@@ -55,7 +55,8 @@ template <class R> struct Found {
     }
 };
 
-// Where sums go of each map, of the gradients of its result and of their products with x_hat, if anybody reads them: (2, N, C).
+// Where sums go of each map, of the gradients of its result and of their products with x_hat, if anybody reads them:
+// (2, N, C).
 struct Sums {
     double *values;
     int64_t maps;
@@ -65,7 +66,7 @@ struct Sums {
     }
 };
 
-// body(sums), whose sums over samples are the gradients of shift and scale, which nobody may want.
+// body(sums), whose sums over samples are the gradients of shift and scale, either may be left out.
 template <class R, class Body> void with_sums(Shape shape, void *to_shift, void *to_scale, int threads, Body body) {
     const int64_t C = shape.channels, maps = shape.samples * C;
     if (!to_shift && !to_scale) return body(Sums{nullptr, maps});

@@ -71,18 +71,16 @@ def instance_norm(
     return result
 
 
-def is_torchs(x: Tensor) -> bool:
-    """Is torch's own norm the quickest? Layers ask first, as it takes no longer than a few questions."""
+def is_torchs(x: Tensor, weight: Tensor | None) -> bool:
+    """Is torch's own norm the quickest, in training? Layers ask first, as it takes no longer than a few questions."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
-    return plain(x) and _is_torchs(x.shape, x.stride(), x.dtype)
-
-
-@lru_cache(4096)
-def _is_torchs(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> bool:
-    if len(shape) < 3 or shape[0] < 2 or prod(shape[2:]) < 2:  # of one sample see `_instance_norm`
+    if not (x.requires_grad or (weight is not None and weight.requires_grad)):
         return False
-    return _quickest(shape, strides, dtype, True, True, False) is _instance_norm
+    shape = x.shape
+    if len(shape) < 3 or shape[0] < 2 or x.numel() <= shape[0] * shape[1]:  # of one sample see `_instance_norm`
+        return False
+    return plain(x) and _quickest(shape, x.stride(), x.dtype, True, True, weight is not None) is _instance_norm
 
 
 def torchs_own(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -70,14 +70,14 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         form = select_impl(self.impl, input)
         if form == "reference" and transformed():
             return self._by_torch(input)
-        if form == "fused" and self.activation == "identity" and fused.is_torchs(input):
-            return fused.torchs_own(input, self.eps, own(self, "weight"), own(self, "bias"))
-        shape = input.shape
+        weight, bias, shape = own(self, "weight"), own(self, "bias"), input.shape
+        if form == "fused" and self.activation == "identity" and fused.is_torchs(input, weight):
+            return fused.torchs_own(input, self.eps, weight, bias)
         if input.numel() <= shape[0] * shape[1]:  # one position, or none
             if not torch.compiler.is_compiling() and not input.numel():
                 return self._by_torch(input)
             F._verify_spatial_size(shape)  # type: ignore[attr-defined]
-        activation, weight, bias = self._activation(), own(self, "weight"), own(self, "bias")
+        activation = self._activation()
         if form == "triton":  # whose kernels may fail
             return instance_norm_act(input, activation, None, self.eps, weight, bias, self.impl)
         return run(form, input, self.eps, weight, bias, activation)

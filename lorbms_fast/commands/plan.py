@@ -52,7 +52,7 @@ def plan(
     """
     if not HAS_TRITON:
         raise UserError(
-            "counting launches needs the package triton, which is missing: pip install 'lorbms-fast[triton]'"
+            "counting launches needs the package triton, one that kernels know: pip install 'lorbms-fast[triton]'"
         )
     from lorbms_fast.measurement.gpus import GPUS, gpu_called
 

@@ -37,17 +37,17 @@ def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
         norm_relu.add_(out, relu_conv2d(x, W))
 
 
-def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, mask: tuple[bool, bool, bool]) -> Gradients:
-    """Gradients of `b + W * ReLU(x)` for the masked ones of ReLU(x), W and b, given that of the result."""
+def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
+    """Gradients of `b + W * ReLU(x)` for those of ReLU(x), W and b that are wanted, given that of the result."""
     if not cpp.take(x, W, grad):
-        return conv2d_backward(grad, torch.relu(x), W, mask, W.shape[-1] // 2)
+        return conv2d_backward(grad, torch.relu(x), W, wanted, W.shape[-1] // 2)
     to_x = to_W = to_b = None
-    if mask[0]:
+    if wanted[0]:
         cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), cpp.AROUND)
-    if mask[1]:
-        sums = grad.new_empty(len(W), dtype=torch.float32) if mask[2] else None
+    if wanted[1]:
+        sums = grad.new_empty(len(W), dtype=torch.float32) if wanted[2] else None
         cpp.backward_taps(grad, x, to_W := torch.empty_like(W), cpp.AROUND, True, cpp.PLAIN, sums)
         to_b = None if sums is None else sums.to(grad.dtype)
-    elif mask[2]:
+    elif wanted[2]:
         to_b = grad.sum((0, 2, 3))
     return to_x, to_W, to_b

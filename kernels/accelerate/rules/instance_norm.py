@@ -12,8 +12,8 @@ from lorbms_fast.kernels.instance_norm import InstanceNorm2d, InstanceNorm3d
 
 OURS: dict[type[nn.Module], type[nn.Module]] = {nn.InstanceNorm2d: InstanceNorm2d, nn.InstanceNorm3d: InstanceNorm3d}
 FEW = 32
-"""Slopes of a PReLU, one a map, with fewer of which it is slow in channels_last bfloat16: torch goes through a position
-as through one vector. A norm, stride-2 convolutions around it and the PReLU were 0.80 to 0.95 times as fast with ours,
+"""A PReLU with fewer slopes, one a map, is slow in channels_last bfloat16: torch goes through a position as through one
+vector. A norm, stride-2 convolutions around it and the PReLU were 0.80 to 0.95 times as fast with ours,
 which keeps that layout, for 8 to 30 maps, and 0.96 to 1.25 times for 32 to 128; in float32 0.96 to 1.10 for fewer than
 32 (one thread).
 """

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels.dense_block.fused import apply, from_stack, needed, normalized_stack
+from lorbms_fast.kernels.dense_block.fused import apply, from_stack, normalized_stack, wanted_of
 from lorbms_fast.kernels.dense_block.system import System
 from lorbms_fast.kernels.lorbms.pooled_conv.fused import convolved_and_pooled, unpooled_backward
 
@@ -40,7 +40,7 @@ class _Pooled(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weight, stack, places, *others = ctx.saved_tensors
         W, rstd = others[: ctx.layers], others[ctx.layers :]
-        of_block, of_down = needed(ctx.needs_input_grad, 6), ctx.needs_input_grad[2:4]
+        of_block, of_down = wanted_of(ctx.needs_input_grad, 6), ctx.needs_input_grad[2:4]
         to_stack, *grads_down = unpooled_backward(grad, stack, weight, places, (any(of_block), *of_down), relu=True)
         if to_stack is None:
             return None, None, *grads_down, *[None] * (2 + len(W))

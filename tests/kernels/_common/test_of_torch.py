@@ -67,4 +67,5 @@ def test_what_compilers_take_for_constant():
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="nothing here to ask the processor by")
 def test_has_amx():
-    assert of_torch.has_amx() == (" amx_tile" in Path("/proc/cpuinfo").read_text())
+    """The system may withhold from a process what its processor has."""
+    assert not of_torch.has_amx() or " amx_tile" in Path("/proc/cpuinfo").read_text()

@@ -1,4 +1,4 @@
-"""The 3x3 convolution behind a norm and ReLU, where Winograd's loops run and where torch's own form, in float64."""
+"""The 3x3 convolution behind a norm and ReLU, where Winograd's loops run and where torch's own does, in float64."""
 
 from itertools import product
 
