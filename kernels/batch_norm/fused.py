@@ -66,9 +66,10 @@ def batch_norm(
 
 def is_torchs(x: Tensor, activation: str) -> bool:
     """Is torch's own norm the quickest? Layers ask first, as it takes no longer than a few questions."""
-    if torch.compiler.is_compiling() or not plain(x) or x.dim() < 3 or x.shape[0] < 2 or x.numel() <= x.shape[1]:
+    shape = x.shape
+    if len(shape) < 3 or shape[0] < 2 or torch.compiler.is_compiling() or not plain(x):
         return False
-    return not _faster(x.shape, x.stride(), x.dtype, activation, torch.get_num_threads())
+    return not _faster(shape, x.stride(), x.dtype, activation, torch.get_num_threads())
 
 
 def torchs_own(
