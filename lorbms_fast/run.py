@@ -186,17 +186,24 @@ class Run:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep settings and store as `keep` does; where the block ends in a UserError and no checkpoint, as before."""
+        """Keep settings and store as `keep` does; where the block fails without a new checkpoint, as before."""
         before, learned = Run.open(self.folder), self.checkpoints()
         self.keep()
         try:
             yield
-        except UserError:
+        except Exception:  # want of memory is none of ours yet; an interruption has saved a checkpoint
             if self != before and self.checkpoints() == learned:
                 before._write()
                 if self.config != before.config:
                     print(f"{self.folder / 'config.json'} is as before again: nothing was learned with other settings")
+                if self._learns_from_others_than(before):
+                    print(f"{self.folder / 'run.json'} is as before again: nothing was learned from {self.store}")
             raise
+
+    def _learns_from_others_than(self, kept: "Run") -> bool:
+        """Tell whether the store is elsewhere, or known to have other images or neighbours."""
+        moved = self.store.resolve() != kept.store.resolve()
+        return moved or kept.digest not in (None, self.digest) or kept.neighbours not in (None, self.neighbours)
 
     @property
     def _checkpoints(self) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import atomic_write
@@ -260,6 +261,24 @@ def test_settings_that_nothing_was_learned_with_are_not_kept(run, capsys):
     assert (run / "config.json").read_text() == before
     train("--resume", run, "--iterations", 3)
     assert iterations(run)[-1] == 3
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA out of memory."), OSError(errno.ENOSPC, "full")])
+def test_settings_that_do_not_fit_are_not_kept_and_a_store_as_little(fault, run, store, tmp_path, monkeypatch, capsys):
+    before = [(run / name).read_text() for name in ("config.json", "run.json")]
+    shutil.copytree(store.path, tmp_path / "moved")
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Training, "_iterate", fail)
+    with pytest.raises(SystemExit) as ended:
+        train("moved", "--resume", run, "--iterations", 4, "--batch-size", 12)
+    said = capsys.readouterr().out
+    assert ended.value.code == 2
+    assert [(run / name).read_text() for name in ("config.json", "run.json")] == before
+    assert "config.json is as before again: nothing was learned with other settings" in said
+    assert "run.json is as before again: nothing was learned from moved" in said
 
 
 def test_settings_that_something_was_learned_with_are_kept(run, monkeypatch, capsys):
