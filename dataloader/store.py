@@ -24,7 +24,7 @@ from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.places import copied, url_of
 from lorbms_fast.dataloader.recipes import Crop
-from lorbms_fast.dataloader.shards import Shards
+from lorbms_fast.dataloader.shards import Shards, counted_from_0
 from lorbms_fast.errors import UserError, as_word
 
 FORMAT = {"format": "lorbms-fast image store", "version": 1}
@@ -174,9 +174,11 @@ class ImageStore:
 
         Neighbouring rows of the same photograph share its decoding, which is that of all its images, as when it was
         prepared: how finely a decoder reads a photograph may depend on its smallest square, and an image is not to
-        depend on what is asked for beside it. Raises UserError if a photograph is gone or another one now.
+        depend on what is asked for beside it. Rows are what numpy takes for them, else IndexError. Raises UserError if
+        a photograph is gone or another one now.
         """
-        shared = [(beside, list(group)) for beside, group in groupby(rows, self.rows_beside)]
+        from_0 = counted_from_0(rows, len(self.index)).tolist()  # of a part, there are no images
+        shared = [(beside, list(group)) for beside, group in groupby(from_0, self.rows_beside)]
         entries = iter(self.entries([row for beside, _ in shared for row in beside]))
         noted = [list(islice(entries, len(beside))) for beside, _ in shared]
         places = [of_one[0].place for of_one in noted]

@@ -105,6 +105,14 @@ def test_what_was_read_from_can_be_sent(store):
     assert torch.equal(pickle.loads(pickle.dumps(source)).batch(1).I_ref, expected)
 
 
+def test_squares_are_of_rows_as_numpy_takes_them(sharded):
+    assert np.array_equal(sharded.square(-1, 64), sharded.square(71, 64))
+    assert np.array_equal(sharded.square(-72, 64), sharded.square(0, 64))
+    for row in (72, -73):
+        with pytest.raises(IndexError, match="of 72 images"):
+            sharded.square(row, 64)
+
+
 @pytest.mark.parametrize("side", [64, 96, 128, 224])
 def test_streamed_decodes_the_same_squares(sharded, side):
     exact = np.stack([sharded.square(int(row), side) for row in ROWS.ravel()]).reshape(2, 3, side, side, 3)
