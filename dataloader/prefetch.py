@@ -22,18 +22,26 @@ class Prefetcher(Generic[T]):
 
     def __init__(self, make: Callable[[int], T], ahead: int) -> None:
         self._make, self._ahead = make, ahead
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._pool = ThreadPoolExecutor(self._ahead)
-        self._coming: dict[int, Future[T]] = {}
-        self._turn = Lock()
+        self._of_process: dict[int, _Coming[T]] = {}
 
     def __call__(self, number: int) -> T:
         """Return `make(number)`; an exception of it is raised here."""
-        if self._process != os.getpid():  # forked: the threads are the parent's
-            self._begin()
+        process = os.getpid()
+        if process not in self._of_process:  # a forked one has none of its parent's threads, and maybe its locks held
+            self._of_process.setdefault(process, _Coming(self._make, self._ahead))  # the first of several is for all
+        return self._of_process[process].result(number)
+
+
+class _Coming(Generic[T]):
+    """What the threads of one process make."""
+
+    def __init__(self, make: Callable[[int], T], ahead: int) -> None:
+        self._make, self._ahead = make, ahead
+        self._pool = ThreadPoolExecutor(ahead)
+        self._coming: dict[int, Future[T]] = {}
+        self._turn = Lock()
+
+    def result(self, number: int) -> T:
         with self._turn:
             self._expect(range(number, number + self._ahead + 1))
             coming = self._coming.pop(number)

@@ -3,6 +3,8 @@
 import multiprocessing
 import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from PIL import Image
 from lorbms_fast.cli import main
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.cpp import native_loops
+from lorbms_fast.dataloader import prefetch
 from lorbms_fast.dataloader.decoders import dali
 from lorbms_fast.dataloader.in_batch import NearestInBatch
 from lorbms_fast.dataloader.pixels import to_float_nchw, to_uint8_nhwc
@@ -79,21 +82,30 @@ def test_rows_are_what_numpy_takes_for_them_in_every_mode(mode, loops, sharded):
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
-def test_what_a_process_has_read_from_goes_on_in_a_forked_one(ahead, store):
+def test_what_a_process_has_read_from_goes_on_in_a_forked_one(ahead, store, monkeypatch):
+    """Where two threads ask at once, and one of them goes on while the other is making a pool."""
     source = NearestInBatch(store, 3, 0, read=StreamedReader(store, 64, CPU, threads=2), ahead=ahead)
     expected = source.batch(1).I_ref.sum().item()
     forked = multiprocessing.get_context("fork")
     there, here = forked.Pipe()
+    begun = prefetch.ThreadPoolExecutor
+
+    def slow(threads: int) -> ThreadPoolExecutor:
+        time.sleep(0.1)
+        return begun(threads)
+
+    monkeypatch.setattr(prefetch, "ThreadPoolExecutor", slow)
 
     def worker() -> None:
         torch.set_num_threads(1)  # as a DataLoader's does: torch's own threads are the parent's, too
-        here.send(source.batch(1).I_ref.sum().item())
+        with ThreadPoolExecutor(2) as pool:
+            here.send([batch.I_ref.sum().item() for batch in pool.map(source.batch, (1, 1))])
 
     process = forked.Process(target=worker)
     process.start()
     try:
         assert there.poll(20), "the threads it waits for are the parent's"
-        assert there.recv() == expected
+        assert there.recv() == [expected] * 2
     finally:
         process.kill()
         process.join()
