@@ -59,7 +59,7 @@ def ablation(
         features: Instead of Inception: efficientnet-lite0 or another extractor; the result is not FID.
         weights: Weights of these features, where they need some.
         measured: Image store with neighbours whose images mixed scenes are made of and compared with, such as te_v2; by
-            default the one that is trained on.
+            default the one that `evaluation.stores` of --config names, or the one that is trained on.
         epochs: Length of each training in passes over the store.
         iterations: Length in iterations instead.
         preset: Settings to start from: thesis or demo; the losses have the thesis's weights in both.
@@ -73,9 +73,12 @@ def ablation(
     pictures, images = read_stl10(stl10), ImageStore.open(store)
     base = replace(preset_named(preset, config, LossConfig()), epochs=epochs, iterations=iterations, device=device)
     files = [None if path is None else str(path.resolve()) for path in (inception, weights)]
-    on = ImageStore.open(measured or store)
-    others = () if measured is None else (str(on.path.resolve()),)
-    asked = replace(base.evaluation, inception=files[0], features=features, weights=files[1], stores=others)
+    named = base.evaluation.stores if measured is None else (measured,)
+    if len(named) > 1:
+        raise UserError(f"the table is of one store, evaluation.stores names {len(named)}: choose one by --measured")
+    on = ImageStore.open(named[0] if named else store)
+    stores = (str(on.path.resolve()),) if named else ()
+    asked = replace(base.evaluation, inception=files[0], features=features, weights=files[1], stores=stores)
     configs = {name: variant_config(base, name, asked) for name in variants}  # before the first is trained
     for name, settings in configs.items():
         run = _trained(out / name, settings, images)

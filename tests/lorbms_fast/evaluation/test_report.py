@@ -57,6 +57,25 @@ def test_the_demos_networks_learn_by_the_thesiss_losses(command, work, store, st
         assert asked.value.args == (loss, stores)
 
 
+def test_the_ablation_measures_on_the_store_that_a_settings_file_names(store, stl10_folder, tmp_path, monkeypatch):
+    def ask(_name: object, config: TrainConfig, *_of: object) -> None:
+        raise Asked(*config.evaluation.stores)
+
+    monkeypatch.setattr(importlib.import_module("lorbms_fast.commands.evaluate.ablation"), "_trained", ask)
+    there, settings = tmp_path / "there", tmp_path / "settings.json"
+    there.symlink_to(store.path)
+    ablation = ["evaluate", "ablation", str(store.path), "--out", str(tmp_path / "out"), "--stl10", str(stl10_folder)]
+    ablation += ["--features", "descriptor", "--config", str(settings)]
+    settings.write_text(json.dumps({"evaluation": {"stores": [str(there)]}}))
+    with pytest.raises(Asked, match=str(store.path.resolve())):
+        main(ablation)
+    settings.write_text(json.dumps({"evaluation": {"stores": [str(there), str(store.path)]}}))
+    with pytest.raises(Asked, match=str(store.path.resolve())):
+        main([*ablation, "--measured", str(store.path)])
+    with pytest.raises(SystemExit, match="2"):
+        main(ablation)
+
+
 def test_table_4_5_averages_the_last_three_epochs(tmp_path):
     folder = tmp_path / "no-rec" / "evaluation" / "generation"
     folder.mkdir(parents=True)
