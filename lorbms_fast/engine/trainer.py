@@ -127,7 +127,7 @@ class Training:
         `evaluation.epochs` epochs, and its numbers are logged.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; a checkpoint of the last finished iteration was written before.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint of the last finished iteration was written before.
             UserError: another process of the run is gone.
         """
         self.networks.train()
@@ -160,7 +160,10 @@ class Training:
                     if due.look:
                         self._look(log, done, draw if due.sheet else None, done == last)
                 except (OSError, UserError):  # nobody hears what a run says, or it cannot draw: it loses nothing
-                    self._keep(log, now)
+                    if due.question or self.world.size == 1:  # several processes look together only
+                        guard.look()
+                        log.read(0)
+                        self._keep(log, now)
                     raise
                 if due.save:
                     self._keep(log, now)

@@ -77,6 +77,22 @@ def test_stopping_at_the_iteration_itself(spoilt, store, tmp_path):
     assert [path.name for path in t.run.checkpoints()] == ["00000002"]
 
 
+@pytest.mark.parametrize("wrong", [True, False])
+def test_a_state_is_looked_at_before_it_is_kept_for_a_fault(wrong, spoilt, store, tmp_path, monkeypatch):
+    """On a GPU, which is not asked after every iteration."""
+
+    def fail(*_: object) -> None:
+        raise OSError("nobody hears it")
+
+    monkeypatch.setattr(Training, "_looking_is_free", False)
+    monkeypatch.setattr(Training, "_look", fail)
+    spoilt += [0] if wrong else []
+    t = training(tmp_path / "run", store, replace(QUIET, log_every=100, checkpoint_every=100))
+    with pytest.raises(UserError if wrong else OSError, match="not finite" if wrong else "nobody"):
+        t.train()
+    assert [path.name for path in t.run.checkpoints()] == ([] if wrong else ["00000001"])
+
+
 def test_going_back_learns_more_slowly(spoilt, store, tmp_path, capsys):
     undisturbed = training(tmp_path / "undisturbed", store, QUIET)
     undisturbed.train()
