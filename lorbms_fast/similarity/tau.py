@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from lorbms_fast.mixing import mixing_mask
 
 DRAWS = 200_000
-"""Max. number of draws. By few, such as 20 an image of a dozen, half and 47% cannot be told apart."""
+"""At most this many draws; a dozen images drawn 20 times each cannot tell half from 47%."""
 
 
 def replaced_fraction(distances: NDArray[np.float32], tau: float) -> float:
@@ -27,7 +27,7 @@ def half_replacing_tau(distances: NDArray[np.float32]) -> float:
 def draw(distances: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
     """Draw candidates independently and uniformly, of few images again and again: their distances (M, 4).
 
-    As many draws as there can be of whole rounds of at most 200,000 images.
+    Whole rounds of all images, at most `DRAWS` draws.
     """
     generator = np.random.Generator(np.random.Philox(seed))
     images = generator.permutation(len(distances))[:DRAWS]
