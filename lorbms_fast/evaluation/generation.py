@@ -39,7 +39,9 @@ SCORES = {"is": "IS", "class_score": f"class score{OTHER_WEIGHTS}"}
 def check_names(stores: Sequence[Path]) -> None:
     """Raise UserError where two stores have one name, by which results are kept."""
     if len({store.name for store in stores}) < len(stores):
-        raise UserError("two --stores have the same name, by which results are kept: name one by a link of another")
+        raise UserError(
+            "two stores to measure on have the same name, by which results are kept: name one by a link of another"
+        )
 
 
 def measure_generation(
