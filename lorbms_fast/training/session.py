@@ -43,7 +43,7 @@ def run_training(
 
     Where the store is now is noted in the run; `other_images` allows images that it has not learned from. `retune`
     tries kernels again that were tried on this machine before. Raises UserError if another process is training it, and
-    Interrupted after SIGINT or SIGTERM, when everything is on disk.
+    Interrupted after SIGINT, SIGTERM or SIGHUP, when everything is on disk.
     """
     run = run.on(store, other_images)
     with (
