@@ -169,7 +169,7 @@ def test_stores_that_cannot_be_measured_are_told_before_the_first_is(run, photog
 def test_results_of_two_stores_of_one_name_would_be_one(run, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "generation", str(run), "--stores", "a/store", "b/store", "--features", "descriptor"])
-    assert "two --stores have the same name" in capsys.readouterr().err
+    assert "two stores to measure on have the same name" in capsys.readouterr().err
 
 
 def test_a_run_of_a_gpu_is_measured_and_drawn_without(run, tmp_path, capsys):
@@ -240,7 +240,7 @@ def test_a_training_run_is_measured_on_the_stores_that_are_named(store, tmp_path
 
 def test_stores_to_measure_on_that_cannot_be_are_told_before_a_training(store, tmp_path):
     for stores, features, told in (
-        ((str(store.path), f"other/{store.path.name}"), "descriptor", "two --stores have the same name"),
+        ((str(store.path), f"other/{store.path.name}"), "descriptor", "two stores to measure on have the same name"),
         ((str(store.path),), None, "name --inception FILE"),
         ((str(tmp_path / "nowhere"),), "descriptor", "nowhere is not an image store"),
     ):
