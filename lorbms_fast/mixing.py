@@ -85,7 +85,7 @@ def parse_mask(text: str, tiles: int = 4) -> Tensor:
     1 takes the object image's chunk. Raises UserError unless it is as many characters 0 or 1.
     """
     if len(text) != tiles or set(text) - {"0", "1"}:
-        quadrants = "for q1 (top left) q2 (top right) q3 (bottom left) q4 (bottom right), e.g. 0010"
+        quadrants = f"for {QUADRANTS}, e.g. 0010"
         places = quadrants if tiles == 4 else "one a tile, row by row"
         raise UserError(f"mask '{text}': write {tiles} digits 0 or 1, {places}")
     return torch.tensor([digit == "1" for digit in text])

@@ -22,7 +22,7 @@ def transfer(run: RunFolder, /, *, object: Path, scene: Path, mask: str = "0010"
         run: Folder of a training run.
         object: Photo to take quadrants from.
         scene: Photo to put them into.
-        mask: Four digits for q1 (top left), q2 (top right), q3 (bottom left), q4 (bottom right); 1 takes the object's.
+        mask: Four digits for q1 top left, q2 top right, q3 bottom left, q4 bottom right; 1 takes the object's.
             A system with other tiles has a digit for each, row by row.
         out: PNG to write; RUN/transfer.png by default.
     """

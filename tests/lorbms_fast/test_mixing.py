@@ -1,12 +1,15 @@
 """Algorithm 1 against the sentence that defines it."""
 
+import json
+from importlib.resources import files
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lorbms_fast.errors import UserError
-from lorbms_fast.mixing import author_mixing_mask, mixing_mask, parse_mask
+from lorbms_fast.mixing import QUADRANTS, author_mixing_mask, mixing_mask, parse_mask
 
 distance = st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
 rows = st.lists(st.tuples(distance, distance, distance, distance), min_size=1, max_size=8)
@@ -46,8 +49,13 @@ def test_bad_masks_are_named(text):
         parse_mask(text)
 
 
+def test_the_page_names_quadrants_as_everything_else_does():
+    page = (files("lorbms_fast.app") / "static/transfer.js").read_text()
+    assert f"const QUADRANTS = {json.dumps(QUADRANTS.split(', '))};" in page
+
+
 def test_masks_are_explained_by_what_their_digits_stand_for():
-    with pytest.raises(UserError, match=r"'02': write 4 digits 0 or 1, for q1 \(top left\) .* q4 \(bottom right\)"):
+    with pytest.raises(UserError, match=r"'02': write 4 digits 0 or 1, for q1 top left, .* q4 bottom right, "):
         parse_mask("02")
     with pytest.raises(UserError, match="'02': write 9 digits 0 or 1, one a tile, row by row"):
         parse_mask("02", 9)

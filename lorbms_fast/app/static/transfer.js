@@ -7,7 +7,7 @@
 
 export const byId = (id) => document.getElementById(id);
 
-const QUADRANTS = ["q1, top left", "q2, top right", "q3, bottom left", "q4, bottom right"];
+const QUADRANTS = ["q1 top left", "q2 top right", "q3 bottom left", "q4 bottom right"];
 const RESULTS = ["collage", "I_mix", "I_hat", "I_hat_obj"];
 
 export function say(text) {
@@ -35,7 +35,7 @@ export function show(image, address) {
 function tileButtons(count) {
   const perSide = Math.sqrt(count);
   byId("digits").textContent = count === 4 ? "q1..q4" : `1..${count}`;
-  byId("digits").title = count === 4 ? QUADRANTS.join("; ") : "row by row";
+  byId("digits").title = count === 4 ? QUADRANTS.join(", ") : "row by row";
   const grid = document.querySelector(".tiles");
   grid.style.gridTemplate = `repeat(${perSide}, 1fr) / repeat(${perSide}, 1fr)`;
   for (let tile = 0; tile < count; tile++) {
