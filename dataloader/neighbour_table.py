@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,13 @@ class NeighbourTable:
     facts: dict[str, Any] = field(default_factory=dict)
     """Facts of the search: clusters, seed, choice of tau."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of who the neighbours are and of how far away they are."""
-        return hashlib.sha256(self.rows.tobytes() + self.distances.tobytes()).hexdigest()
+        """SHA-256 of who the neighbours are and of how far away they are, however they are written down."""
+        found = hashlib.sha256()
+        for array in (self.rows, self.distances):
+            found.update(np.ravel(array).data)
+        return found.hexdigest()
 
     def save(self, store: ImageStore) -> Path:
         """Write the table into the store's folder, replacing an older one."""
@@ -102,8 +106,8 @@ class NeighbourTable:
         return cls(all_rows, all_distances, tau, features, facts)
 
 
-def digest_of_neighbours(store: ImageStore) -> str | None:
-    """Compute SHA-256 of a store's neighbours; None where it has none."""
+def neighbours_checksum(store: ImageStore) -> str | None:
+    """Compute SHA-256 of the file of a store's neighbours; None where it has none."""
     path = store.path / FILE
     return checksum(path) if path.is_file() else None
 

@@ -17,7 +17,7 @@ import torch
 from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import LOCK, atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock
 from lorbms_fast.config import TrainConfig, read_config, to_json
-from lorbms_fast.dataloader.neighbour_table import NeighbourTable, digest_of_neighbours
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable, neighbours_checksum
 from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError, as_word
@@ -55,7 +55,7 @@ class Run:
     digest: str | None = None
     """Digest of the store's images; None: nobody has noted it, as in runs of before 28 November 2026."""
     neighbours: str | None = None
-    """Digest of the store's neighbours; None: there are none, or nobody has noted it."""
+    """Checksum of the file of the store's neighbours; None: there are none, or nobody has noted it."""
 
     @classmethod
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
@@ -154,7 +154,7 @@ class Run:
 
         A store whose neighbours are others than before is another one too.
         """
-        digest, neighbours = self.digest, digest_of_neighbours(store)
+        digest, neighbours = self.digest, neighbours_checksum(store)
         if digest is None and self.store.exists() and self.store.resolve() != store.path.resolve():
             digest = ImageStore.open(self.store).digest
         if digest not in (None, store.digest) and self.checkpoints() and not other_images:
