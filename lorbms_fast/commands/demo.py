@@ -77,7 +77,8 @@ def demo(*, out: Path = Path("demo"), scenes: Natural = 0) -> None:
     render(run, film=True)
     named = {path.stem: path for path in sorted(images.iterdir())}
     of_object, into = (named.get(name, list(named.values())[i]) for i, name in enumerate((OBJECT, SCENE)))
-    _title(f"6/6 moving quadrants of {of_object.name} into {into.name}: mask {MASK} ({QUADRANTS})")
+    _title(f"6/6 moving quadrants of {of_object.name} into {into.name}: mask {MASK}")
+    print(f"digits of a mask: {QUADRANTS}")
     transfer(run, object=of_object, scene=into, mask=MASK)
     print(_learned(run, ImageStore.open(store)))
     pictures = [run / name for name in ("film.png", "mixed_scenes.png", "transfer.png", "curves.png")]

@@ -41,7 +41,7 @@ def _draws_are_equal(setting: Setting) -> str:
     there, here = (random_draws(n, device, (18, 24, 30, 36)) for device in (setting.device, CPU))
     on_device, on_host = there(range(count)), here(range(count))
     pairs = [*zip(on_device, on_host, strict=True)]
-    pairs += [tuple(counter_rng.permutation(338_865, 7, device) for device in (setting.device, CPU))]  # type: ignore[list-item]
+    pairs.append((counter_rng.permutation(338_865, 7, setting.device), counter_rng.permutation(338_865, 7, CPU)))
     distances = torch.rand((count * n, 4), generator=torch.Generator().manual_seed(0))
     pairs += [(mixing_mask(distances.to(setting.device), 0.5), mixing_mask(distances, 0.5))]
     pairs += [(padded_candidates(on_device.mask, 3 * n), padded_candidates(on_host.mask, 3 * n))]
