@@ -18,7 +18,7 @@ Form = Literal["reference", "fused", "triton"]
 Impl = Literal["auto", "reference", "fused", "triton"]
 """Values of `impl=`: the definition, fused PyTorch, a Triton kernel, or the fastest that runs here."""
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 """Kernels run in Triton's interpreter, on the CPU: for tests. Triton too reads the variable when it is imported."""
 
 

@@ -225,7 +225,7 @@ class Training:
         forms = tried(config.kernels, self.device, config.impl)
         if forms is None:
             if dispatch.INTERPRETED and self.device.type == "cuda" and self.world.first:
-                tqdm.write("TRITON_INTERPRET=1 is set: no kernel of ours runs on the GPU; unset it")
+                tqdm.write("TRITON_INTERPRET is set: no kernel of ours runs on the GPU; unset it")
             return None
         self.networks.train()
         works: list[Callable[[], object]]

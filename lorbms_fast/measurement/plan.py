@@ -152,7 +152,7 @@ def replayed(operations: Sequence[Operation], gpu: Gpu) -> Range:
 def count_iteration(model: ModelConfig, batch_size: int, precision: Precision) -> Iteration:
     """Count an iteration with Triton's kernels, tf32 as float32, by the CPU; UserError under Triton's interpreter."""
     if INTERPRETED:
-        raise UserError("TRITON_INTERPRET=1 is set, and interpreted kernels are not launched: unset it")
+        raise UserError("TRITON_INTERPRET is set, and interpreted kernels are not launched: unset it")
     branches = Branches()
     with Alive() as alive:
         one_iteration = step("fast", model, batch_size, "float32" if precision == "tf32" else precision)
