@@ -155,6 +155,11 @@ class NeighbourBatches(BatchSource):
     tau: float
     candidates: Literal["independent", "shared-rank"] = "independent"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates not in ("independent", "shared-rank"):
+            raise ValueError(f"candidates '{self.candidates}': choose independent or shared-rank")
+
     def draw(self, number: int) -> BatchIndices:
         """Draw the indices of batch `number`, counted from 0 over the whole run, on the host."""
         block, position = divmod(number, DRAWN)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -37,8 +37,11 @@ PARTS = 8
 def reader(store: ImageStore, mode: Mode, side: int, device: torch.device) -> Reader:
     """Make the reader of a mode; `auto` is resident on a GPU that has room, else mapped.
 
-    Images have `side` pixels and come on `device`. Raises UserError if the store's have another side, unless streamed.
+    Images have `side` pixels and come on `device`. Raises UserError if the store's have another side, unless streamed,
+    and ValueError if there is no such mode.
     """
+    if mode not in get_args(Mode):
+        raise ValueError(f"reader '{mode}': choose one of {', '.join(get_args(Mode))}")
     if mode == "streamed":
         return StreamedReader(store, side, device)
     if store.side != side:

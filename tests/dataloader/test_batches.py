@@ -164,3 +164,8 @@ def test_reading_ahead_makes_the_next_and_forgets_the_rest():
     with pytest.raises(ValueError, match="five"):
         ahead(5)
     assert ahead(6) == 36
+
+
+def test_unknown_candidates_are_refused(store):
+    with pytest.raises(ValueError, match="candidates 'nearest': choose independent or shared-rank"):
+        NeighbourBatches(store, 5, 0, neighbours=NeighbourTable.load(store), tau=50.0, candidates="nearest")

@@ -158,6 +158,11 @@ def test_batches_of_a_gpu_are_decoded_on_the_cpu_where_dali_is_not(sharded, monk
     assert capsys.readouterr().out == "photographs are decoded on the CPU: DALI is not there\n"
 
 
+def test_an_unknown_mode_is_refused(sharded):
+    with pytest.raises(ValueError, match="reader 'map': choose one of auto, mapped, resident, streamed"):
+        reader(sharded, "map", 64, CPU)
+
+
 def test_another_size_is_refused_unless_it_is_streamed(sharded):
     for mode in ("auto", "mapped", "resident"):
         with pytest.raises(UserError, match=r"images of 64 px, 96 are wanted: .* --images streamed"):
