@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -147,18 +147,22 @@ class BatchSource(ABC):
         return (self.read or MappedReader(self.store, CPU))(rows)
 
 
+Candidates = Literal["independent", "shared-rank"]
+"""Is a rank among the neighbours drawn for each quadrant, or one for all?"""
+
+
 @dataclass(frozen=True)
 class NeighbourBatches(BatchSource):
     """Batches whose candidates are drawn from the neighbours of each quadrant (Algorithm 1)."""
 
     neighbours: NeighbourTable
     tau: float
-    candidates: Literal["independent", "shared-rank"] = "independent"
+    candidates: Candidates = "independent"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.candidates not in ("independent", "shared-rank"):
-            raise ValueError(f"candidates '{self.candidates}': choose independent or shared-rank")
+        if self.candidates not in get_args(Candidates):
+            raise ValueError(f"candidates '{self.candidates}': choose {' or '.join(get_args(Candidates))}")
 
     def draw(self, number: int) -> BatchIndices:
         """Draw the indices of batch `number`, counted from 0 over the whole run, on the host."""

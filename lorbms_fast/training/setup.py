@@ -1,9 +1,9 @@
 """The batches that settings ask for, from a store."""
 
-from typing import Any, Literal
+from typing import Any
 
 from lorbms_fast.config import TrainConfig
-from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
+from lorbms_fast.dataloader.batches import BatchSource, Candidates, NeighbourBatches
 from lorbms_fast.dataloader.in_batch import Halves, NearestInBatch
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.readers import reader
@@ -50,9 +50,7 @@ def scene_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches | 
 def neighbour_batches(config: TrainConfig, store: ImageStore) -> NeighbourBatches:
     """Make batches with candidates from a store's neighbours."""
     mixing = config.mixing
-    candidates: Literal["independent", "shared-rank"] = (
-        "shared-rank" if mixing.candidates == "shared-rank" else "independent"
-    )
+    candidates: Candidates = "shared-rank" if mixing.candidates == "shared-rank" else "independent"
     reading = _reading(config, store)
     table = NeighbourTable.load(store)
     other_scale = mixing.candidates == "batch"  # there a threshold is for codes
