@@ -39,7 +39,9 @@ def test_what_cannot_be_searched_is_told_before_anything_starts(store, tmp_path,
     def refuse():
         raise ConnectionError("timed out")
 
-    monkeypatch.setattr(_ray(), "init", refuse)
+    ray = _ray()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # tests of the cluster keep theirs until all have run
+    monkeypatch.setattr(ray, "init", refuse)
     for options, told in ((["--metric", "foo"], "--metric foo: choose one of L_G"), ([], "RAY_ADDRESS=local")):
         with pytest.raises(SystemExit):
             main(["search", str(store.path), "--out", str(tmp_path / "out"), "--preset", "demo", *options])
@@ -79,7 +81,8 @@ def test_two_trials(method, store, tmp_path, capsys):
 
     (tmp_path / "tiny.json").write_text(to_json(TINY))
     out = tmp_path / "search"
-    ray.init(num_cpus=2, include_dashboard=False)
+    if alone := not ray.is_initialized():  # tests of the cluster keep theirs until all have run
+        ray.init("local", num_cpus=2, include_dashboard=False)
     options = ["--method", method, "--trials", "2", "--slices", "2", "--every", "2", "--device", "cpu"]
     try:
         for _ in range(2):  # the second time nothing is left to do
@@ -90,4 +93,5 @@ def test_two_trials(method, store, tmp_path, capsys):
             assert all(row["iteration"] == 4 for row in rows)
             assert all(5e-5 <= row["generator_lr"] <= 1e-3 for row in rows)
     finally:
-        ray.shutdown()
+        if alone:
+            ray.shutdown()
