@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from lorbms_fast.errors import UserError
@@ -186,6 +186,14 @@ def check_room(place: Path, size: float, use: str, remedy: str) -> None:
     if size > (free := shutil.disk_usage(there).free):
         have = f"{free / 1e6:,.1f} MB are free on its disk"
         raise UserError(f"{place} needs {size / 1e6:,.1f} MB for {use} and {have}: {remedy}")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError where nothing can be written in a folder, which need not exist yet."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    with full_disk_named(folder), TemporaryFile(dir=there) as file:
+        file.write(b"\0")
+        file.flush()
 
 
 def read_json(path: Path) -> Any:

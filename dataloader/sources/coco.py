@@ -33,8 +33,8 @@ def of_coco(root: Path, annotations: Path) -> Listing:
     """List every image that a COCO file names (instances_*.json, or image_info_*.json without boxes).
 
     An entry without a number as id or a plain file name is unusable, and so is one whose id another file has already,
-    or whose name several files below the folder have; the same entry twice counts once. Crowds and boxes that are
-    empty or not finite do not count as boxes.
+    or whose name several files below the folder have; the same entry twice counts once. Boxes that are empty or not
+    finite do not count; a crowd's does, as pycocotools counts.
 
     Images are looked for in the root, in `images/`, in the folder that the file is called after, beside the file, and
     if none is there, in every folder below. Raises UserError if none is there either, or the file is none of COCO's.
@@ -299,15 +299,15 @@ def _boxes(annotations: list[Any], images: dict[int, dict[str, Any]]) -> tuple[l
             f"{len(of_none):,} of {len(annotations):,} annotations are of no listed image: number {number} {what}"
         )
     if no_box:
-        what = "crowds, empty, or without four finite numbers"
+        what = "empty, or without four finite numbers"
         notes.append(f"{len(no_box):,} of {len(annotations):,} annotations do not count as boxes ({what})")
     return boxes, notes
 
 
 def is_box(annotation: dict[str, Any]) -> bool:
-    """Check that an annotation has a box: four finite numbers, not empty, and not a crowd's."""
+    """Check that an annotation has a box: four finite numbers, not empty."""
     box = annotation.get("bbox")
-    if annotation.get("iscrowd") or not isinstance(box, list) or len(box) != 4:
+    if not isinstance(box, list) or len(box) != 4:
         return False
     if not all(isinstance(number, int | float) and abs(number) <= LARGEST for number in box):
         return False

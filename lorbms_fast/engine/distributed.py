@@ -108,8 +108,16 @@ ALONE = World()
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Join the group that torchrun started this process for, inside the block; stay alone without torchrun."""
+    """Join the group that torchrun started this process for, inside the block; stay alone without torchrun.
+
+    Raises UserError where others are said to be there, and torchrun did not start this one.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
+        if (named := os.environ.get("WORLD_SIZE") or "1") != "1":
+            raise UserError(
+                f"WORLD_SIZE is {named}, but torchrun has not started this process (TORCHELASTIC_RUN_ID is not set): "
+                "start all processes by torchrun, or unset WORLD_SIZE to train by this one alone"
+            )
         yield ALONE
         return
     gpus = torch.cuda.is_available()

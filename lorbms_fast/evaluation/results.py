@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_write, check_writable
 
 Result = dict[str, Any]
 
 
 def cached(path: Path, setting: Result, make: Callable[[], Result]) -> Result:
-    """Read the result of a setting, in plain values, from a JSON file; else make and write it."""
+    """Read the result of a setting, in plain values, from a JSON file; else make and write it.
+
+    Raises UserError where it could not be written, before it is made.
+    """
     setting = json.loads(json.dumps(setting))
     if (found := read_result(path)) is not None and found.get("setting") == setting:
         return found
+    check_writable(path.parent)  # measuring may take hours
     result = make() | {"setting": setting}
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n")

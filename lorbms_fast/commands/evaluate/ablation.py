@@ -55,7 +55,8 @@ def ablation(
         store: Image store with neighbours to train on.
         out: Folder for the runs.
         stl10: Folder stl10_binary of STL-10, or of a set in its format that `lorbms-fast compose` made.
-        inception: Weights inception-2015-12-05 for FID and IS; others' distance and score get other names.
+        inception: Weights inception-2015-12-05 for FID and IS; others' distance and score get other names. Where
+            neither these nor features are named, those of `evaluation` in --config are taken.
         features: Instead of Inception: efficientnet-lite0 or another extractor; the result is not FID.
         weights: Weights of these features, where they need some.
         measured: Image store with neighbours whose images mixed scenes are made of and compared with, such as te_v2; by
@@ -69,9 +70,13 @@ def ablation(
         linear: Lengths and sizes of the linear probe.
     """
     where = device_named(device)
+    base = replace(preset_named(preset, config, LossConfig()), epochs=epochs, iterations=iterations, device=device)
+    if inception is None and features is None and weights is None:
+        kept = base.evaluation
+        inception, weights = (None if path is None else Path(path) for path in (kept.inception, kept.weights))
+        features = kept.features
     described = image_features(inception, features, weights, where)
     pictures, images = read_stl10(stl10), ImageStore.open(store)
-    base = replace(preset_named(preset, config, LossConfig()), epochs=epochs, iterations=iterations, device=device)
     files = [None if path is None else str(path.resolve()) for path in (inception, weights)]
     named = base.evaluation.stores if measured is None else (measured,)
     if len(named) > 1:

@@ -33,10 +33,10 @@ class QuadrantObjects:
 def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> QuadrantObjects:
     """Find the category whose box covers most of each quadrant of each image of a store.
 
-    Boxes follow the image's crop and mirroring. What `prepare` does not count as a box does not count here, nor a box
-    of no listed image or category. The annotations, instances_*.json, are by default looked for beside the store's
-    photographs. Raises NoAnnotations if there is no file or it speaks of none of the
-    store's images, another UserError if it cannot be read or is none of COCO's.
+    Boxes follow the image's crop and mirroring. What `prepare` does not count as a box does not count here, nor a
+    crowd's, nor a box of no listed image or category. The annotations, instances_*.json, are by default looked for
+    beside the store's photographs. Raises NoAnnotations if there is no file or it speaks of none of the store's images,
+    another UserError if it cannot be read or is none of COCO's.
     """
     path = annotations or find_annotations(store.root) or find_annotations(store.root.parent)
     if path is None:
@@ -48,7 +48,8 @@ def read_quadrant_objects(store: ImageStore, annotations: Path | None) -> Quadra
         categories = {category["id"]: str(category["name"]) for category in content["categories"]}
         numbers = {identity: number for number, identity in enumerate(sorted(categories))}
         images, _ = usable_images(content["images"])
-        marked = [one for one in content["annotations"] if isinstance(one, dict) and is_box(one)]
+        entries = [one for one in content["annotations"] if isinstance(one, dict)]
+        marked = [one for one in entries if is_box(one) and not one.get("iscrowd")]  # a crowd is no object
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no instances file of COCO ({error!r} is amiss): name another") from error
     boxes: dict[Path, list[tuple[int, list[float]]]] = {Path(image["file_name"]): [] for image in images.values()}

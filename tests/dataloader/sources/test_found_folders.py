@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader.prepare import choose, prepare_store
@@ -336,7 +337,6 @@ def test_long_numbers_are_no_ids_and_no_boxes(digits, tmp_path):
 
 
 NO_BOXES = [
-    box(1, iscrowd=1),
     box(1, bbox=[0, 0, 0, 5]),
     box(1, bbox=[0, 0, 5, -1]),
     box(1, bbox=[float("nan")] * 4),
@@ -352,9 +352,14 @@ def test_only_boxes_count_as_boxes(tmp_path):
     images = [entry(1), entry(2)]
     listing = of_coco(tmp_path, annotate(tmp_path, images, NO_BOXES + [box(2)] * 4))
     assert [one.boxes for one in listing.photographs] == [0, 4]
-    assert listing.notes[1:] == [
-        "8 of 12 annotations do not count as boxes (crowds, empty, or without four finite numbers)"
-    ]
+    assert listing.notes[1:] == ["7 of 11 annotations do not count as boxes (empty, or without four finite numbers)"]
+
+
+def test_a_crowd_counts_as_pycocotools_counts(tmp_path):
+    put(tmp_path / "train2017", FIRST)
+    path = annotate(tmp_path, [entry(1)], [box(1, id=1, iscrowd=1), *(box(1, id=i) for i in (2, 3, 4))])
+    coco = COCO(path)
+    assert [one.boxes for one in of_coco(tmp_path, path).photographs] == [len(coco.getAnnIds(imgIds=[1]))] == [4]
 
 
 def test_annotations_of_no_image_are_named(tmp_path, capsys):

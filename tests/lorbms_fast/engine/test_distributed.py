@@ -353,6 +353,16 @@ def test_one_process_under_torchruns_variables_is_a_world(monkeypatch, store, tm
     assert not dist.is_initialized()
 
 
+def test_processes_that_torchrun_has_not_started_do_not_train_alone_unsaid(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="start all processes by torchrun, or unset WORLD_SIZE"), distributed.joined():
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with distributed.joined() as world:
+        assert world == World(0, 1)
+
+
 def met(monkeypatch, store, size, **variables):
     given = {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
     for name, value in (given | variables).items():

@@ -34,6 +34,7 @@ from lorbms_fast.evaluation.generation import (
 )
 from lorbms_fast.evaluation.image_features import extractor_features, image_features
 from lorbms_fast.evaluation.inception import Inception
+from lorbms_fast.evaluation.results import cached
 from lorbms_fast.run import Run, load_networks
 from lorbms_fast.similarity.features import load_extractor
 from lorbms_fast.training.session import run_training
@@ -105,6 +106,12 @@ def test_results_are_kept_for_these_weights(run, source, monkeypatch):
     networks.dec.last.bias.data += 1
     with pytest.raises(TypeError):
         measure_generation(networks, source, features, run, 6)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    (tmp_path / "evaluation").touch()  # no folder
+    with pytest.raises(UserError, match=r"cannot write .*evaluation/generation: Not a directory; choose another place"):
+        cached(tmp_path / "evaluation" / "generation" / "1.json", {}, lambda: pytest.fail("measured first"))
 
 
 def test_other_candidates_are_measured_anew(run, source, monkeypatch):

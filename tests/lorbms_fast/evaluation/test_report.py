@@ -76,6 +76,21 @@ def test_the_ablation_measures_on_the_store_that_a_settings_file_names(store, st
         main(ablation)
 
 
+def test_the_ablation_measures_by_the_features_that_a_settings_file_names(store, stl10_folder, tmp_path, monkeypatch):
+    def ask(_name: object, config: TrainConfig, *_of: object) -> None:
+        raise Asked(config.evaluation.features, config.evaluation.epochs)
+
+    monkeypatch.setattr(importlib.import_module("lorbms_fast.commands.evaluate.ablation"), "_trained", ask)
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[evaluation]\nfeatures = "descriptor"\nepochs = 2')
+    ablation = ["evaluate", "ablation", str(store.path), "--out", str(tmp_path / "out"), "--stl10", str(stl10_folder)]
+    ablation += ["--config", str(settings)]
+    for more, used in (([], "descriptor"), (["--features", "efficientnet-lite0"], "efficientnet-lite0")):
+        with pytest.raises(Asked) as asked:
+            main([*ablation, *more])
+        assert asked.value.args == (used, 2)
+
+
 def test_table_4_5_averages_the_last_three_epochs(tmp_path):
     folder = tmp_path / "no-rec" / "evaluation" / "generation"
     folder.mkdir(parents=True)
