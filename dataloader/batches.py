@@ -133,6 +133,20 @@ class BatchSource(ABC):
         mapped = self.read is None or isinstance(self.read, MappedReader)
         return self.store.gone() if mapped else None
 
+    def __len__(self) -> int:
+        """Full batches in one pass, as `batches_per_epoch`."""
+        return self.batches_per_epoch
+
+    def __getitem__(self, number: int) -> Batch:
+        """Batch `number` of the whole run, as `batch`, for PyTorch's DataLoader: there is no last one.
+
+        `DataLoader(source, batch_size=None, num_workers=2)` reads the first pass by processes, with
+        `sampler=range(len(source), 2 * len(source))` the second; without one each of its passes is the first again.
+        """
+        if number < 0:
+            raise IndexError(f"batch {number}: they are counted from 0, and there is no last one")
+        return self.batch(number)
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the store."""
         first = number * self.batches_per_epoch

@@ -65,7 +65,7 @@ class MappedReader:
         """Documented at `Reader`."""
         if self.device.type == "cpu" and cpp.runs(torch.float32):
             return cpp.assemble_at(torch.from_numpy(self.store.images.addresses(rows)), self.store.images.shape[1:3])
-        images = torch.from_numpy(self.store.images[rows])
+        images = torch.from_numpy(self.store.images[np.asarray(rows)])
         if self.device.type == "cuda":  # bytes travel, not the four times larger floats
             images = images.pin_memory().to(self.device, non_blocking=True)
         return to_float_nchw(images)

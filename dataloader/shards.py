@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from lorbms_fast.errors import UserError
 
 Shape = tuple[int, int, int, int]
+Rows = int | slice | NDArray[np.integer] | NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,26 @@ class Shards:
         _, height, width, channels = self.files[0].shape
         return len(self), height, width, channels
 
-    def __getitem__(self, rows: int | slice | NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.uint8]:
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """uint8, as of an array."""
+        return self.files[0].dtype
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Give numpy all images: one file as it is mapped, read-only; of several a copy, else ValueError."""
+        if copy is False and len(self.files) > 1:
+            raise ValueError(f"images of {len(self.files)} files are one array only as a copy")
+        images = self.files[0] if len(self.files) == 1 else np.concatenate(self.files)
+        return np.array(images, dtype, copy=copy)
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.uint8]:
         """Copy the images of a row, a slice, or an array of rows of any shape: (*rows.shape, S, S, 3).
 
-        As numpy has it, an array of N truth values stands for the rows where it is true.
+        As numpy has it, an array of N truth values stands for the rows where it is true. A tuple would be rows, columns
+        and so on to numpy: IndexError.
         """
+        if isinstance(rows, tuple):
+            raise IndexError("images are taken by rows alone: images[rows][...] for parts of them")
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
         wanted = counted_from_0(rows, len(self))

@@ -24,7 +24,7 @@ from lorbms_fast.dataloader.image_file import ByteRange
 from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.places import copied, url_of
 from lorbms_fast.dataloader.recipes import Crop
-from lorbms_fast.dataloader.shards import Shards, counted_from_0
+from lorbms_fast.dataloader.shards import Rows, Shards, counted_from_0
 from lorbms_fast.errors import UserError, as_word
 
 FORMAT = {"format": "lorbms-fast image store", "version": 1}
@@ -63,6 +63,10 @@ class ImageStore:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.uint8]:
+        """Copy images as `images[rows]` does: a store is a data set to PyTorch, of pictures (S, S, 3)."""
+        return self.images[rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Open it there, in another process (a DataLoader's, say), instead of sending all images; a part is sent."""

@@ -11,6 +11,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch.utils.data import DataLoader
 
 from lorbms_fast.dataloader.batches import CPU, NeighbourBatches
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
@@ -131,6 +132,18 @@ def test_a_pass_is_an_iteration(source):
     assert len(first) == source.batches_per_epoch == 4
     assert torch.equal(first[3].I_q, source.batch(3).I_q)
     assert torch.equal(next(source.epoch(2)).I_ref, source.batch(8).I_ref)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_a_data_set_to_pytorch(workers, source):
+    """By other processes, in any order, of any pass."""
+    assert len(source) == source.batches_per_epoch
+    for sampler in (None, [2, 0], range(4, 8)):
+        loader = DataLoader(source, batch_size=None, sampler=sampler, num_workers=workers)
+        for number, batch in zip(range(4) if sampler is None else sampler, loader, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, source.batch(number), strict=True))
+    with pytest.raises(IndexError, match="batch -1: they are counted from 0"):
+        source[-1]
 
 
 def test_other_libraries_take_batches_without_a_copy(source):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from lorbms_fast.cli import main
 from lorbms_fast.config import ModelConfig, TrainConfig
@@ -224,6 +225,32 @@ def test_a_store_that_is_another_one_meanwhile_is_told(photographs, tmp_path):
     prepare_store(tmp_path / "s", photographs, of_folder(photographs), Recipe(versions=(2,)))
     with pytest.raises(UserError, match="prepared again; open it anew"):
         pickle.loads(sent)
+
+
+def test_all_images_are_an_array_to_numpy(sharded, store):
+    """One file is not copied; several are, unless that is refused."""
+    for images in (sharded.images, store.images):
+        every = np.asarray(images)
+        assert every.dtype == images.dtype == np.uint8
+        assert np.array_equal(every, images[:])
+        assert np.array_equal(np.asarray(images, np.float32), images[:].astype(np.float32))
+    assert np.shares_memory(np.asarray(store.images), store.images.files[0])
+    assert not np.shares_memory(np.array(store.images), store.images.files[0])
+    with pytest.raises(ValueError, match="5 files are one array only as a copy"):
+        np.asarray(sharded.images, copy=False)
+    with pytest.raises(IndexError, match=r"by rows alone: images\[rows\]"):
+        store.images[0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_store_is_a_data_set_to_pytorch(workers, sharded):
+    every = torch.from_numpy(sharded.images[:])
+    for data in (sharded, sharded.images):
+        assert torch.equal(torch.cat(list(DataLoader(data, 7, num_workers=workers))), every)
+    shuffled = [torch.randperm(72).tolist()[start : start + 10] for start in range(0, 72, 10)]
+    for rows, images in zip(shuffled, DataLoader(sharded, batch_sampler=shuffled, num_workers=workers), strict=True):
+        assert torch.equal(images, every[rows])
+    assert np.array_equal(sharded[ROWS], sharded.images[ROWS])
 
 
 def test_no_shards_no_store():
