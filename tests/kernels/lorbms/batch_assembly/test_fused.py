@@ -41,6 +41,16 @@ def test_every_byte_in_every_dtype():
         assert torch.equal(*(lorbms.assemble_batch(images, rows, dtype=dtype, impl=i) for i in ("fused", "reference")))
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_one_row_without_dimensions_gives_one_image(form, channels_last):
+    images, row = torch.randint(256, (3, 4, 5, 3), dtype=torch.uint8), torch.tensor(2)
+    with native_loops(form == "loops"):
+        impl = "reference" if form == "reference" else "fused"
+        found = lorbms.assemble_batch(images, row, channels_last=channels_last, impl=impl)
+    assert torch.equal(found, image_by_image(images, row[None], torch.float32)[0])
+
+
 @pytest.mark.parametrize("loops", [False, True])
 @pytest.mark.parametrize("row", [2, -1])
 def test_rows_that_are_not_there(row, loops):
