@@ -5,7 +5,7 @@ does in public. Private operations (`torch._foreach_...`, `F._verify_...`) stand
 """
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,12 @@ def constant_to_compilers(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function as `torch.compiler.assume_constant_result` does, which imports the compiler for a second."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def soon_applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """Give a function's `apply` without its questions about transforms of torch.func, and what they left behind."""
+    applied: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+    return applied
 
 
 def in_forward_mode() -> bool:

@@ -74,6 +74,12 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} is of {tensor.dtype}: expected floating-point numbers")
 
 
+def check_number(name: str, value: float) -> None:
+    """Raise TypeError for a tensor that torch takes for no number, as it would count as a constant here."""
+    if isinstance(value, Tensor) and (value.dim() or value.requires_grad):
+        raise TypeError(f"{name} must be a number, not a tensor with dimensions or one that requires gradients")
+
+
 @unless_traced
 def check_of_maps(x: Tensor, names: Sequence[str], *vectors: Tensor | None) -> None:
     """Raise ValueError unless vectors, where there are any, have one value for each of x's maps."""

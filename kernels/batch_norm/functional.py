@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lorbms_fast.kernels._common.activation import named
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl
+from lorbms_fast.kernels._common.shapes import check_number
 from lorbms_fast.kernels.batch_norm import fused, reference
 
 
@@ -43,6 +44,7 @@ def batch_norm_act(
     Raises:
         ValueError: there is no such activation, or form; or one value of a channel has no variance.
     """
+    check_number("eps", eps)
     form = reference if select_impl(impl, x) == "reference" else fused  # `triton` is torch's own, which calls cuDNN
     how = named(activation, negative_slope)
     return form.batch_norm(x, weight, bias, running_mean, running_var, momentum, eps, how)

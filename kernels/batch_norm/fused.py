@@ -5,6 +5,7 @@ activation, forward and backward, and keeps two tensors, the input and what the 
 instance norms with the maps of all samples as one, keep the input and each map's statistics.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.activation import Activation
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, known_line_stride, lie_in_rows, plain
+from lorbms_fast.kernels._common.of_torch import soon_applied
 from lorbms_fast.kernels.batch_norm import reference
 from lorbms_fast.kernels.instance_norm import cpp
 from lorbms_fast.kernels.instance_norm.fused import lying_as, with_readable_gradients
@@ -47,21 +49,21 @@ def batch_norm(
 
     `inplace`: as of `activated`.
     """
-    running = running_mean, running_var
-    if not _loops_are_faster(x, activation, weight, bias, *running):
+    running = [average for average in (running_mean, running_var) if average is not None]
+    if len(running) == 1 or not _loops_are_faster(x, activation, weight, bias, *running):
         if x.numel() == x.shape[1]:
             F._verify_batch_size(x.size())  # type: ignore[attr-defined]
         alone = x.shape[0] == 1
         if alone and x.stride(0) != x.numel() and known_line_stride(x.shape, x.stride()) is not None:
             x = empty_channels_last(x).copy_(x)
-        y = _torchs_norm(x, weight, bias, *running, momentum, eps)
+        y = _torchs_norm(x, weight, bias, running_mean, running_var, momentum, eps)
         if alone and activation.name not in _LYING_AS_RESULT:  # what is called for it takes as long as a small map
             with_readable_gradients(y)
         return activated(y, activation, inplace)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        y = _apply(x, weight, bias, *running, momentum, eps, activation)
+        y = _apply(x, weight, bias, running, momentum, eps, activation)
         return y
-    return cpp.batch_forward(x, *running, weight, bias, momentum, eps, activation.number, activation.slope)[0]
+    return cpp.batch_forward(x, running, weight, bias, momentum, eps, activation.number, activation.slope)[0]
 
 
 def is_torchs(x: Tensor, activation: str) -> bool:
@@ -104,9 +106,10 @@ def activated(y: Tensor, activation: Activation, inplace: bool) -> Tensor:
 def _loops_are_faster(x: Tensor, activation: Activation, *others: Tensor | None) -> bool:
     if not _faster(x.shape, x.stride(), x.dtype, activation.name, torch.get_num_threads()) or not plain(x):
         return False
-    kinds = x.dtype, torch.promote_types(x.dtype, torch.float32)
-    fit = all(t is None or (t.dtype in kinds and t.shape == x.shape[1:2] and plain(t)) for t in others)
-    return fit and cpp.LOOPS.built()
+    given = [t for t in others if t is not None]
+    fit = all(t.dtype == given[0].dtype and t.shape == x.shape[1:2] and plain(t) for t in given)
+    known = not given or given[0].dtype in (x.dtype, torch.promote_types(x.dtype, torch.float32))
+    return fit and known and cpp.LOOPS.built()
 
 
 def go_through(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> bool:
@@ -137,11 +140,10 @@ def _faster(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
-        running_var: Tensor | None, momentum: float, eps: float, activation: Activation,
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running: Sequence[Tensor], momentum: float,
+        eps: float, activation: Activation,
     ) -> Tensor:  # fmt: skip
-        running = running_mean, running_var
-        y, statistics = cpp.batch_forward(x, *running, weight, bias, momentum, eps, activation.number, activation.slope)
+        y, statistics = cpp.batch_forward(x, running, weight, bias, momentum, eps, activation.number, activation.slope)
         ctx.save_for_backward(x, weight, bias, statistics)
         ctx.options = eps, activation
         return y
@@ -150,7 +152,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias, statistics = ctx.saved_tensors
         eps, activation = ctx.options
-        none = (None,) * 5
+        none = (None,) * 4
         if double_backward.asked_for(grad):
             definition = partial(_defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), *none
@@ -158,8 +160,7 @@ class _Norm(torch.autograd.Function):
         return *cpp.backward(grad, x, statistics, weight, bias, activation.number, activation.slope), *none
 
 
-_apply = super(torch.autograd.Function, _Norm).apply
-"""Sooner than `_Norm.apply`, as instance norm's."""
+_apply = soon_applied(_Norm)
 
 
 def _evenly(x: Tensor, grad: Tensor) -> Tensor:

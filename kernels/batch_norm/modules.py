@@ -8,6 +8,7 @@ from lorbms_fast.kernels._common.activation import NormAct, activate
 from lorbms_fast.kernels._common.dispatch import select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.own_tensors import own
+from lorbms_fast.kernels._common.shapes import check_number
 from lorbms_fast.kernels.batch_norm import fused, reference
 
 
@@ -70,6 +71,7 @@ class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
 
     def _read(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, float, float]:
         """Parameters, running statistics that move, the share of a batch in them, which is counted, and eps."""
+        check_number("eps", self.eps)
         momentum, mean, var = self._counted(own(self, "num_batches_tracked")), None, None
         if self.training and self.track_running_stats:
             mean, var = own(self, "running_mean"), own(self, "running_var")

@@ -8,6 +8,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.autocast import compute_dtype, refuse_integers
 from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
+from lorbms_fast.kernels._common.shapes import check_number
 from lorbms_fast.kernels.dense_block import fused, reference
 from lorbms_fast.kernels.dense_block.packed_layers import PackedLayers, pack_layers
 from lorbms_fast.kernels.dense_block.reference import BlockActivation, activation_of, checked_activation
@@ -54,7 +55,7 @@ def dense_block(
         ValueError: there is no such activation, or form; or a shape, dtype or device does not fit.
         RuntimeError: x is of whole numbers; or, from the definition, parameters are of another dtype.
     """
-    packed = _packed(x, weights, biases, activation, impl)
+    packed = _packed(x, weights, biases, activation, eps, impl)
     if packed.form == "reference":
         return reference.dense_block(x, packed.weights, packed.biases, activation_of(activation != "relu", eps))
     return torch.cat([x, _new_maps(x, packed, activation, eps)], 1)
@@ -73,7 +74,7 @@ def dense_block_maps(
     >>> torch.equal(dense_block_maps(x, weights, biases), dense_block(x, weights, biases)[:, 8:])
     True
     """
-    packed = _packed(x, weights, biases, activation, impl)
+    packed = _packed(x, weights, biases, activation, eps, impl)
     if packed.form == "reference":
         stack = reference.dense_block(x, packed.weights, packed.biases, activation_of(activation != "relu", eps))
         return stack[:, x.shape[1] :]
@@ -95,7 +96,7 @@ def dense_block_activated(
     >>> y = dense_block_activated(x, weights, biases)
     >>> torch.testing.assert_close(y, dense_block(x, weights, biases).relu())
     """
-    w, b, layers, kernel_size, form, _ = _packed(x, weights, biases, activation, impl)
+    w, b, layers, kernel_size, form, _ = _packed(x, weights, biases, activation, eps, impl)
     if form == "reference":
         function = activation_of(activation != "relu", eps)
         return function(reference.dense_block(x, w, b, function))
@@ -106,9 +107,10 @@ def dense_block_activated(
 
 def _packed(
     x: Tensor, weights: Sequence[Tensor] | PackedLayers, biases: Sequence[Tensor], activation: BlockActivation,
-    impl: Impl | None,
+    eps: float, impl: Impl | None,
 ) -> PackedLayers:  # fmt: skip
     checked_activation(activation)
+    check_number("eps", eps)
     refuse_integers(x)
     packed = weights
     if not isinstance(packed, PackedLayers):

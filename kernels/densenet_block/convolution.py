@@ -45,12 +45,11 @@ def backward_weight(
         a = _activated(form, x, norm) if to_W else x
         _, of_W, of_bias = conv2d_backward(grad, a, W.to(a.dtype), (False, to_W, to_bias), padding=1)
         return of_W, of_bias
-    sums = grad.new_empty(len(W), dtype=torch.float32) if to_bias else None
     if not to_W:
-        return None, None if sums is None else torch.sum(grad, (0, 2, 3), dtype=torch.float32, out=sums)
-    taps = torch.empty_like(W)
+        return None, torch.sum(grad, (0, 2, 3), dtype=torch.float32) if to_bias else None
+    taps, sums = torch.empty_like(W), [grad.new_empty(len(W), dtype=torch.float32)] if to_bias else []
     cpp.norm_backward_taps(grad, x, norm[:4], norm.eps, taps, sums)
-    return taps, sums
+    return taps, sums[0] if sums else None
 
 
 def backward_input(grad: Tensor, x: Tensor, W: Tensor) -> Tensor:

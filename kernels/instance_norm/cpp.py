@@ -1,5 +1,6 @@
 """Instance norm as C++ loops over channels_last or contiguous maps, registered as operations of torch's."""
 
+from collections.abc import Sequence
 from ctypes import c_double, c_int, c_void_p
 from functools import lru_cache
 from math import prod
@@ -44,24 +45,24 @@ def forward(
 
 
 @cpp_op(
-    "batch_norm_maps(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor? weight, Tensor? bias, "
-    "float momentum, float eps, int activation, float slope) -> (Tensor, Tensor)"
+    "batch_norm_maps(Tensor x, Tensor(a!)[] running, Tensor? weight, Tensor? bias, float momentum, float eps, "
+    "int activation, float slope) -> (Tensor, Tensor)"
 )
 def batch_forward(
-    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
-    momentum: float, eps: float, activation: int, slope: float,
+    x: Tensor, running: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None, momentum: float, eps: float,
+    activation: int, slope: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The same with the maps of all samples as one, (2, 1, C); moves the averages.
+    """The same with the maps of all samples as one, (2, 1, C); moves running averages, of mean and variance, if any.
 
     Lines of all samples are evenly spaced.
     """
     exact = known(x.shape, x.stride(), x.dtype).exact
-    running = _exact(running_mean, exact), _exact(running_var, exact)
-    mean, var = map(_address, running)
+    moved = [average.to(exact).contiguous() for average in running]
+    mean, var = [average.data_ptr() for average in moved] or (0, 0)
     found = _forward(x, weight, bias, eps, activation, slope, True, mean, var, momentum)
-    for average, moved in zip((running_mean, running_var), running, strict=True):
-        if average is not None and moved is not None and moved is not average:
-            average.copy_(moved)
+    for average, value in zip(running, moved, strict=True):
+        if value is not average:
+            average.copy_(value)
     return found
 
 

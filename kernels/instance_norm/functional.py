@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.activation import IDENTITY, RELU, Activation, named
 from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Form, Impl, select_impl
 from lorbms_fast.kernels._common.operation import operation
-from lorbms_fast.kernels._common.shapes import check_of_maps, misfit
+from lorbms_fast.kernels._common.shapes import check_number, check_of_maps, misfit
 from lorbms_fast.kernels.instance_norm import fused, reference
 
 if HAS_TRITON:
@@ -99,6 +99,7 @@ def run(
     activation: Activation = IDENTITY,
 ) -> Tensor:
     """Normalize and activate in one form."""
+    check_number("eps", eps)
     if form == "reference":
         return reference.instance_norm(x, eps, weight, bias, activation)
     return (triton_ops if form == "triton" else fused).instance_norm(x, eps, weight, bias, activation)

@@ -25,7 +25,7 @@ from lorbms_fast.kernels._common.cpp.lines import (
     lines,
     plain,
 )
-from lorbms_fast.kernels._common.of_torch import is_wrapped
+from lorbms_fast.kernels._common.of_torch import is_wrapped, soon_applied
 from lorbms_fast.kernels.instance_norm import aten, cpp, reference
 
 FEW_VALUES = 1 << 15
@@ -100,6 +100,8 @@ def _form(
             return form
     if not ((weight is None or _fits(weight, x)) and (bias is None or _fits(bias, x))):
         return _instance_norm
+    if weight is not None and bias is not None and weight.dtype is not bias.dtype:  # which torch refuses
+        return _instance_norm
     if in_memory and cpp.LOOPS.built():
         return cpp
     if x.dtype not in DTYPES or x.dim() < 3 or x.numel() == 0:
@@ -162,8 +164,7 @@ class _Norm(torch.autograd.Function):
         return *form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope), None
 
 
-_apply = super(torch.autograd.Function, _Norm).apply
-"""Sooner than `_Norm.apply`, which asks again for transforms of torch.func, and for tensors that they left behind."""
+_apply = soon_applied(_Norm)
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

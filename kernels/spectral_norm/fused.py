@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.autocast import no_autocast
+from lorbms_fast.kernels._common.of_torch import soon_applied
 from lorbms_fast.kernels.spectral_norm import cpp
 
 EPS = 1e-12
@@ -107,8 +108,7 @@ class _Divide(torch.autograd.Function):
         return None, None, None, *_through_division(grads, weights, vectors)
 
 
-_apply = super(torch.autograd.Function, _Divide).apply
-"""Sooner than `_Divide.apply`, as instance norm's."""
+_apply = soon_applied(_Divide)
 
 
 def _lying(weight: Tensor, strides: tuple[int, ...]) -> Tensor:

@@ -125,9 +125,9 @@ class _Convolution(torch.autograd.Function):
         to_x = to_weight = to_bias = None
         if needs_weight:
             to_weight = torch.empty_like(weight)
-            sums = x.new_empty(len(weight), dtype=torch.float32) if needs_bias else None
+            sums = [x.new_empty(len(weight), dtype=torch.float32)] if needs_bias else []
             cpp.backward_taps(g, _readable(x), to_weight, ctx.padding, False, ctx.sight, sums)
-            to_bias = sums if sums is None else sums.to(bias.dtype)
+            to_bias = sums[0].to(bias.dtype) if sums else None
         elif needs_bias:
             to_bias = grad.sum((0, *range(2, grad.dim())), dtype=bias.dtype)
         if needs_x:

@@ -122,6 +122,34 @@ def test_operations_in_place_train_without_a_compiler_too(name, channels_last):
     assert_close(found, gradients(layer, x, lambda y: (y * 2).sin()))
 
 
+CHANGED_SINCE = {
+    "BatchNormAct2d": lambda: BatchNormAct2d(32, "leaky_relu", track_running_stats=False),
+    "BatchNormAct2d tracking": lambda: BatchNormAct2d(32, "leaky_relu"),
+    "InstanceNormAct2d": lambda: InstanceNormAct2d(32, affine=True),
+    "WinogradConv2d": lambda: WinogradConv2d(32, 32, 3, padding=1, bias=False),
+    "DenseBlock": lambda: DenseBlock(32, 2, activation="instance_norm_relu"),
+    "DenseNetBlock": lambda: DenseNetBlock(2, 32, 2, 16),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_SINCE)
+@layouts
+def test_what_is_changed_in_place_since_where_torch_copies_it_before(name, channels_last):
+    layer, x = CHANGED_SINCE[name](), torch.randn(4, 32, 32, 32)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    expected = gradients(layer, x)
+
+    def changed_since(x):
+        maps = x * 1
+        y = layer(maps)
+        maps.mul_(2)
+        return y
+
+    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        found = gradients(changed_since, x)
+    assert_close(found, expected[:1], 1e-5)
+
+
 class _Elsewhere(TorchFunctionMode):
     """What `torch.set_default_device` would have made on another device, where loops of the CPU would reach for it."""
 

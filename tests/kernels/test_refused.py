@@ -16,10 +16,14 @@ from lorbms_fast.kernels import (
     ResizeConv2d,
     SpectralConv2d,
     advance_u,
+    batch_norm_act,
     coord_conv2d,
+    dense_block,
     fold_taps,
     grouped_batch_norm,
+    instance_norm,
     instance_norm_act,
+    instance_norm_relu,
     pack_layers,
     product_conv,
     spectral_norm_all,
@@ -58,6 +62,29 @@ REFUSED = {
     "a value a channel": (lambda: GroupedBatchNorm2d(1)(torch.ones(1, 1, 1, 1)), "more than 1 value per channel"),
     "a value a group": (lambda: GroupedBatchNorm2d(1)(torch.ones(2, 1, 1, 1), 2), "more than 1 value per channel"),
 }
+
+
+X = torch.ones(1, 2, 4, 4)
+EPS = {
+    "instance_norm": lambda eps, impl: instance_norm(X, eps, impl),
+    "instance_norm_relu": lambda eps, impl: instance_norm_relu(X, eps, impl),
+    "batch_norm_act": lambda eps, impl: batch_norm_act(X, eps=eps, impl=impl),
+    "dense_block": lambda eps, impl: dense_block(
+        X, [torch.ones(1, 2, 3, 3)], [torch.ones(1)], "instance_norm_relu", eps, impl
+    ),
+    "InstanceNormAct2d": lambda eps, impl: InstanceNormAct2d(2, eps=eps, impl=impl)(X),
+    "BatchNormAct2d": lambda eps, impl: BatchNormAct2d(2, eps=eps, impl=impl)(X),
+}
+
+
+@pytest.mark.parametrize("impl", ["reference", "fused"])
+@pytest.mark.parametrize("name", EPS)
+def test_a_tensor_is_eps_where_torch_takes_it_for_a_number(name, impl):
+    """Its gradient would be none."""
+    torch.testing.assert_close(EPS[name](torch.tensor(0.5), impl), EPS[name](0.5, impl))
+    for eps in (torch.tensor(0.5, requires_grad=True), torch.tensor([0.5])):
+        with pytest.raises(TypeError, match="eps"):
+            EPS[name](eps, impl)
 
 
 def block(**options):

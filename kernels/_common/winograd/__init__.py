@@ -45,9 +45,9 @@ def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, wanted: tuple[bool,
     if wanted[0]:
         cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), cpp.AROUND)
     if wanted[1]:
-        sums = grad.new_empty(len(W), dtype=torch.float32) if wanted[2] else None
+        sums = [grad.new_empty(len(W), dtype=torch.float32)] if wanted[2] else []
         cpp.backward_taps(grad, x, to_W := torch.empty_like(W), cpp.AROUND, True, cpp.PLAIN, sums)
-        to_b = None if sums is None else sums.to(grad.dtype)
+        to_b = sums[0].to(grad.dtype) if sums else None
     elif wanted[2]:
         to_b = grad.sum((0, 2, 3))
     return to_x, to_W, to_b

@@ -155,17 +155,17 @@ def backward_input(grad: Tensor, W: Tensor, to_x: Tensor, padding: Sequence[int]
 
 
 @cpp_op(
-    "winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int[] padding, bool relu, int[2] sight=[0, 0],"
-    " Tensor(b!)? sums=None) -> ()",
+    "winograd_backward_taps(Tensor grad, Tensor x, Tensor(a!) to_W, int[] padding, bool relu, int[2] sight,"
+    " Tensor(b!)[] sums) -> ()",
     convolves=(0, 2),
 )
 def backward_taps(
-    grad: Tensor, x: Tensor, to_W: Tensor, padding: Sequence[int], relu: bool, sight: Sequence[int] = PLAIN,
-    sums: Tensor | None = None,
+    grad: Tensor, x: Tensor, to_W: Tensor, padding: Sequence[int], relu: bool, sight: Sequence[int],
+    sums: Sequence[Tensor],
 ) -> None:  # fmt: skip
-    """Write into `to_W`, and grad's sums, for a bias, into `sums`, (O,) in float32."""
-    of_sums = None if sums is None else sums.data_ptr()
-    _run("conv_backward_taps", x, grad, grad, to_W, padding, sight, relu, to_W.data_ptr(), of_sums)
+    """Write into `to_W`, and grad's sums, for a bias, into one tensor (O,) in float32, if there is one."""
+    results = to_W.data_ptr(), *(_of(sums) or [0])
+    _run("conv_backward_taps", x, grad, grad, to_W, padding, sight, relu, *results)
 
 
 @cpp_op("winograd_backward_sight(Tensor seen, Tensor(a!) to_x, int around, int[2] sight) -> ()")
@@ -205,16 +205,16 @@ def norm_backward_input(
 
 
 @cpp_op(
-    "winograd_norm_backward_taps(Tensor grad, Tensor x, Tensor[] norm, float eps, Tensor(a!) to_W, Tensor(b!)? sums)"
+    "winograd_norm_backward_taps(Tensor grad, Tensor x, Tensor[] norm, float eps, Tensor(a!) to_W, Tensor(b!)[] sums)"
     " -> ()",
     convolves=(0, 4),
 )
 def norm_backward_taps(
-    grad: Tensor, x: Tensor, norm: Sequence[Tensor], eps: float, to_W: Tensor, sums: Tensor | None
+    grad: Tensor, x: Tensor, norm: Sequence[Tensor], eps: float, to_W: Tensor, sums: Sequence[Tensor]
 ) -> None:
     """Write into `to_W` and `sums` as `backward_taps` does."""
-    of_sums = None if sums is None else sums.data_ptr()
-    _run("norm_conv_backward_taps", x, grad, grad, to_W, AROUND, PLAIN, *_of(norm), eps, to_W.data_ptr(), of_sums)
+    results = to_W.data_ptr(), *(_of(sums) or [0])
+    _run("norm_conv_backward_taps", x, grad, grad, to_W, AROUND, PLAIN, *_of(norm), eps, *results)
 
 
 def _of(tensors: Sequence[Tensor]) -> list[int]:

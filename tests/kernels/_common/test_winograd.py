@@ -90,7 +90,7 @@ def test_taps_are_read_and_written_as_they_lie(dtype, n, C, O, deep, threads):
             y, to_x, to_W, sums = torch.empty_like(g), torch.empty_like(x), torch.empty_like(taps), torch.empty(O)
             cpp.conv(x, taps, None, y, padding, False, False)
             cpp.backward_input(g, taps, to_x, padding)
-            cpp.backward_taps(g, x, to_W, padding, False, cpp.PLAIN, sums)
+            cpp.backward_taps(g, x, to_W, padding, False, cpp.PLAIN, [sums])
             results.append((y, to_x, to_W.to(dtype), sums))
     finally:
         torch.set_num_threads(before)
@@ -115,7 +115,7 @@ def test_many_channels_are_threads_own(dtype, sizes, C, O):
         for threads in (1, 2, 3, 4):
             torch.set_num_threads(threads)
             found.append(torch.empty(O, C, *[3] * len(positions)))
-            cpp.backward_taps(g, x, found[-1], padding, True)
+            cpp.backward_taps(g, x, found[-1], padding, True, cpp.PLAIN, [])
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(found[0], other) for other in found[1:])
@@ -219,6 +219,6 @@ def test_gradients_of_taps_over_many_tiles_are_sums_of_sums():
         pytest.skip("no AVX2, or no C++ compiler")
     x, g = (1 + stack(1, 16, 384, 384, seed=seed).abs() for seed in (0, 1))
     to_W = stack(16, 16, 3, 3)
-    cpp.backward_taps(g, x, to_W, (1, 1), False)
+    cpp.backward_taps(g, x, to_W, (1, 1), False, cpp.PLAIN, [])
     exact = torch.nn.grad.conv2d_weight(x.double(), to_W.shape, g.double(), padding=1)
     assert (to_W - exact).abs().max() <= 1.2e-6 * exact.abs().max()

@@ -367,6 +367,23 @@ def test_no_eps_is_what_torch_makes_of_it(eps, loops, monkeypatch):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("positions", [4, 64])
+@pytest.mark.parametrize("kinds", [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_parameters_of_two_dtypes_are_refused_as_torch_refuses_them(kinds, positions):
+    x = torch.ones(2, 16, positions, positions, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    weight, bias = (torch.ones(16, dtype=getattr(torch, kind)) for kind in kinds)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        nn.functional.batch_norm(x, None, None, weight, bias, training=True)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        batch_norm_act(x, weight=weight, bias=bias)
+
+
+@pytest.mark.parametrize("which", ["running_mean", "running_var"])
+def test_one_average_alone_is_refused_as_torch_refuses_it(which):
+    with pytest.raises(ValueError, match="must either both be None or neither"):
+        batch_norm_act(torch.randn(4, 16, 64, 64), **{which: torch.zeros(16)})
+
+
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "silu"])
 def test_maps_for_which_torchs_own_is_quicker_are_left_to_it_first(activation, monkeypatch):
     monkeypatch.setattr(fused, "_faster", lambda *_: False)

@@ -204,6 +204,18 @@ def test_a_layer_names_its_activation():
     assert list(InstanceNormAct2d(3, affine=True).state_dict()) == ["weight", "bias"]
 
 
+@pytest.mark.parametrize("positions", [4, 64])
+@pytest.mark.parametrize("kinds", [("float32", "bfloat16"), ("bfloat16", "float32")])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_parameters_of_two_dtypes_are_refused_as_torch_refuses_them(layout, kinds, positions):
+    x = LAYOUTS[layout](torch.ones(2, 16, positions, positions, dtype=torch.bfloat16))
+    weight, bias = (torch.ones(16, dtype=getattr(torch, kind)) for kind in kinds)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        nn.functional.instance_norm(x, weight=weight, bias=bias)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        instance_norm_act(x, weight=weight, bias=bias)
+
+
 def test_maps_for_which_torchs_own_is_quicker_are_left_to_it_first(monkeypatch):
     """In training alone: else loops are quicker from fewer values on."""
     layer, x, asked = InstanceNorm2d(8, affine=True), torch.randn(2, 8, 16, 16), []
