@@ -167,11 +167,11 @@ class Training:
                     raise
                 if due.save:
                     self._keep(log, now)
+                if due.leave is not None and (done < last or due.measure):  # else there is nothing left to do
+                    raise due.leave
                 if due.measure and measure is not None:
                     with stop.at_once(done):  # takes minutes, and everything is on disk
                         log.board(done, measure(self.networks, done))
-                if due.leave is not None and done < last:
-                    raise due.leave
 
     def _due(self, before: Progress, now: Progress, last: int, stop: StopRequests, measured: bool) -> Due:
         """Find out what is due after an iteration that began at `before`; where several processes ask, all must."""
@@ -182,7 +182,7 @@ class Training:
         question = self._looking_is_free or log or save or passed
         leave = self._leaving(done, stop, log) if question else None
         save = save or (passed and measured) or leave is not None
-        return Due(log, question, sheet or done == 1, sheet, save, passed and measured and leave is None, leave)
+        return Due(log, question, sheet or done == 1, sheet, save, passed and measured, leave)
 
     def _leaving(self, done: int, stop: StopRequests, look_at_files: bool) -> Exception | Interrupted | None:
         """Find the reason to end the run after so many iterations, in any process, or None. Every one must ask."""

@@ -69,6 +69,8 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
         if world.first:
             replace(run, config=Run.open(run.folder).config).keep()  # where the store is now, and no settings
             print(_nothing_to_do(training, start))
+            if _curves_are_old(run.folder):
+                _draw_curves(run, source)
         return
     measure = _measure(run, source.store) if world.first else None  # before forms are tried, and settings kept
     with run.kept() if world.first else nullcontext():
@@ -83,9 +85,11 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
         except Interrupted as stop:
             if world.first:
                 _draw_curves(run, source)
-                go_on = f"go on with  lorbms-fast train --resume {as_word(run.folder)}"
+                left = "go on with  lorbms-fast train --resume"
+                if stop.iteration == training.last_iteration(start):  # a resumed run has nothing to do
+                    left = "the last; its scenes are not measured yet:  lorbms-fast evaluate generation"
                 with suppress(OSError):  # a terminal that is closed
-                    print(f"stopped after iteration {stop.iteration}: {go_on}")
+                    print(f"stopped after iteration {stop.iteration}: {left} {as_word(run.folder)}")
             raise
     if world.first:  # the others may be here before the last checkpoint is
         _draw_curves(run, source)
@@ -108,6 +112,12 @@ def _beginning(run: Run) -> Progress:
 def _draw_curves(run: Run, source: BatchSource) -> None:
     some = source.images(np.arange(min(len(source.store), BLURRED)))
     draw_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", blur_levels(some))
+
+
+def _curves_are_old(folder: Path) -> bool:
+    """Tell whether a run's curves are missing or older than its numbers, as after a Ctrl-C while they were drawn."""
+    curves, metrics = folder / "curves.png", folder / "metrics.jsonl"
+    return metrics.exists() and not (curves.exists() and curves.stat().st_mtime >= metrics.stat().st_mtime)
 
 
 def _measure(run: Run, store: ImageStore) -> Measure | None:

@@ -21,6 +21,7 @@ from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.training import session
 from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY, store_of
 
@@ -253,6 +254,34 @@ def test_an_interruption_is_told_and_ends_with_its_status(run, monkeypatch, caps
     assert ended.value.code == 130
     assert "stopped after iteration 3: go on with" in capsys.readouterr().out
     assert iterations(run)[-1] == 3
+
+
+def test_an_interruption_in_the_last_iteration_leaves_nothing_out_unsaid(run, monkeypatch, capsys):
+    """The pass ends with it, after which scenes are measured where that is asked for."""
+    step = Training._step
+    monkeypatch.setattr(Training, "_step", lambda training: os.kill(os.getpid(), signal.SIGTERM) or step(training))
+    last = ["--iterations", 3, "--batch-size", 18]
+    whole = shutil.copytree(run, run.with_name("whole"))
+    train("--resume", whole, *last)
+    assert "done: " in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="130"):
+        train("--resume", run, *last, "--evaluation.features", "descriptor")
+    assert f"not measured yet:  lorbms-fast evaluate generation {run}\n" in capsys.readouterr().out
+    assert iterations(run)[-1] == 3
+
+
+def test_curves_that_an_interruption_left_out_are_drawn_by_the_next(run, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "draw_curves", interrupt)
+        with pytest.raises(SystemExit, match="130"):
+            train("--resume", run, "--iterations", 3)
+    curves = run / "curves.png"
+    before = curves.stat().st_mtime_ns
+    train("--resume", run)
+    assert curves.stat().st_mtime_ns > before
 
 
 def test_settings_that_nothing_was_learned_with_are_not_kept(run, capsys):

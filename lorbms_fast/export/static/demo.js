@@ -21,7 +21,16 @@ const { attempt, byId, transferTab } = await load("transfer.js");
 function canvas() {
   const made = document.createElement("canvas");
   made.width = made.height = side;
+  paint(made);
   return made;
+}
+
+// What is transparent lies over white, as in a store.
+function paint(made) {
+  const context = made.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, made.width, made.height);
+  return context;
 }
 
 // Pictures: uint8 RGBA row by row here, float32 planes in [-1, 1] for the networks.
@@ -68,9 +77,7 @@ async function square(file) {
   while (width > side) {
     const next = Math.max(side, width / 2);
     const smaller = new OffscreenCanvas(Math.ceil(next), Math.ceil(next));
-    const context = smaller.getContext("2d");
-    context.fillStyle = "white";
-    context.fillRect(0, 0, smaller.width, smaller.height);
+    const context = paint(smaller);
     context.imageSmoothingQuality = "high";
     context.drawImage(source, left, top, width, width, 0, 0, smaller.width, smaller.height);
     [source, left, top, width] = [smaller, 0, 0, smaller.width];

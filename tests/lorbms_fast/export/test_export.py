@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,11 @@ def test_the_page_transfers_without_a_server(run, tmp_path, browser):
     slider = clicks.find(browser, "#amount")
     clicks.changes(browser, "I_mix", lambda: slider.send_keys(clicks.Keys.HOME))
     clicks.until(browser, lambda: clicks.shown(browser, "I_mix") == clicks.shown(browser, "I_hat"))
+    for slot, side in (("scene", 32), ("object", 100)):  # enlarged, and made smaller
+        clear = io.BytesIO()
+        Image.new("RGBA", (side, side), (255, 0, 0, 0)).save(clear, format="png")
+        drop = partial(clicks.drop, browser, f"#{slot} .picture", "clear.png", clear.getvalue())
+        assert (_pixels(clicks.changes(browser, f"{slot} img", drop)) == 255).all(), "white, as in a store"
     names = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert all(name.startswith(("blob:", "data:")) for name in names)
     assert browser.get_log("browser") == []
