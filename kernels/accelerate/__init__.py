@@ -1,8 +1,8 @@
-"""Faster layers in somebody's model by one call, and back by another.
+"""Swap the layers of somebody's model for faster ones by one call, and back by another.
 
-`RULES` are tried in turn; each is a file of `rules/` that finds modules which a faster one can stand for, and says what
-it left and why. A module stays the object that it was, with its parameters, buffers, hooks and names, and gets another
-class (`swapping.become`): optimizers made before, state dicts, copies and moves to other devices stay right.
+`RULES` are tried in turn; each is a file of `rules/` that finds modules a faster one can replace, and says what it left
+and why. A module remains the same object, with its parameters, buffers, hooks and names, and gets another class
+(`swapping.become`): optimizers made before, state dicts, copies and moves to other devices stay right.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ __all__ = ["MEMORY_RULES", "RULES", "Report", "accelerate", "restore"]
 
 
 def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
-    """Give layers of a model that compute what a layer of this package computes faster that layer's work to do.
+    """Swap layers of a model, in place, for faster ones of this package that compute the same.
 
     >>> model = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(3))
     >>> x = torch.randn(2, 3, 16, 16)
@@ -38,31 +38,32 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     >>> type(model[1]) is nn.Conv2d
     True
 
-    Results change by rounding alone. Parameters, names, state dict and hooks stay, so that this may be done before or
-    after an optimizer is made or a checkpoint is loaded. Move the model to its device first, as what is known to be
-    faster there decides, and compile it afterwards. Whole models that are pickled
-    then need this package to be loaded; state dicts do not.
+    Results change by rounding only. Parameters, names, state dict and hooks stay, so that it may be called before or
+    after an optimizer is made or a checkpoint is loaded. Move the model to its device first, since that decides what is
+    known to be faster, and compile it afterwards. A whole model that is pickled needs this package to be loaded again;
+    a state dict does not.
 
     Norms are joined with the activations behind them, and enlarging and pads with convolutions, where a module's
-    forward can be followed (by torch.fx) or is nn.Sequential's, nobody else reads what is between, and no hooks are on
-    them. What lies between the two is then not computed any more, until somebody asks for it: a hook on one of them,
-    another layer in its place, or another value of an attribute that is not asked for at every call (an activation's
-    slope) makes both what they were. Call `accelerate` again once that is done.
+    forward is nn.Sequential's or can be followed (by torch.fx), nothing else reads what passes between them, and no
+    hooks are on them. The intermediate result is then never computed. A hook on one of them, another layer in its
+    place, or a new value of an attribute that is not read at every call (an activation's slope) makes both what they
+    were. Call `accelerate` again after that.
 
-    What is known is how the model is now: before you change its forward, a flag that decides what a forward reads, or
-    the order of a sequence (`insert`, `del`), before you set an attribute that a forward asks for (`hasattr`), and
-    before what goes by exact types (torch.ao's quantization, captum's DeepLift, most counts of operations), call
-    `restore`, and `accelerate` after it.
+    The model is taken as it is now. Call `restore` before you change its forward, a flag that decides what a forward
+    reads, the order of a sequence (`insert`, `del`) or an attribute that a forward asks for (`hasattr`), and before
+    tools that go by exact types (torch.ao's quantization, captum's DeepLift, most counts of operations); then call
+    `accelerate` again.
 
     Args:
         model: any; changed in place.
-        save_memory: also swap what takes less memory and may take longer: torchvision's dense blocks.
+        save_memory: also swap what takes less memory and may take longer: dense blocks, torchvision's and others'.
 
     Returns:
-        A table of what was swapped, and of what was not and why.
+        A list that prints as a table: layers that were swapped (`.swapped`), and those that a rule looked at and left,
+        with the reason (`.left`).
 
     Raises:
-        TypeError: it is no module.
+        TypeError: the model is no module.
     """
     _check(model)
     for name in _WRAPPED:
@@ -90,7 +91,7 @@ def _accelerated(model: nn.Module, rules: Iterable[Rule]) -> Report:
 def restore(model: nn.Module) -> None:
     """Undo `accelerate`: every module is of its own class again. A model that was not accelerated stays as it is.
 
-    Of a part of a model, what was joined with layers of that part is restored too.
+    Given a part of a model, it also restores what was joined with layers of that part.
 
     >>> model = nn.Sequential(nn.MaxPool2d(2))
     >>> report = accelerate(model)

@@ -24,7 +24,9 @@ def snippets(text):
     return re.findall(r"```python\n(.*?)```", text, re.S)
 
 
-@pytest.mark.parametrize("number", range(len(snippets(FOR_OTHERS))), ids=["import", "nnU-Net", "CycleGAN", "DenseNet"])
+@pytest.mark.parametrize(
+    "number", range(len(snippets(FOR_OTHERS))), ids=["import", "nnU-Net", "CycleGAN", "DenseNet", "timing"]
+)
 def test_one_call_for_models_of_others(number):
     snippet, printed = snippets(FOR_OTHERS)[number], StringIO()
     if "dynamic_network_architectures" in snippet and find_spec("dynamic_network_architectures") is None:
