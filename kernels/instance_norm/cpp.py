@@ -100,10 +100,11 @@ def backward(
     to_shift = None if bias is None else torch.empty(bias.shape, dtype=lie.exact, device=x.device)
     dx = torch.empty_like(x) if lie.dense else empty_channels_last(x)
     exact_weight, exact_bias = _exact(weight, lie.exact), _exact(bias, lie.exact)
+    found = _exact(statistics, torch.float64)  # hooks on saved tensors may have rounded them
     of_grad = lie.strides if grad.stride() == x.stride() else known(grad.shape, grad.stride(), grad.dtype).strides
     LOOPS.function("rows_backward" if lie.rows else "backward")(
         lie.dtype, torch.get_num_threads(), *lie.sizes, grad.data_ptr(), *of_grad, x.data_ptr(), *lie.strides,
-        dx.data_ptr(), *lie.of_new, statistics.data_ptr(), _address(exact_weight), _address(exact_bias),
+        dx.data_ptr(), *lie.of_new, _address(found), _address(exact_weight), _address(exact_bias),
         _address(to_shift), _address(to_scale), activation, slope, statistics.shape[1] < lie.sizes[0],
     )  # fmt: skip
     return dx, _as(weight, to_scale), _as(bias, to_shift)

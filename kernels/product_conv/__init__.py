@@ -11,6 +11,7 @@ from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
+from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.product_conv import fused, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
 
@@ -78,15 +79,24 @@ def product_conv_transposed(
 
 class _ProductConv(_ConvNd):
     _dimensions: int
+    _torchs_own: Any
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
     impl: Impl | None = None
 
     def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.impl = checked_impl(impl)
 
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve as torch's layer does."""
+        # TorchScript reads the first branch alone, and knows torch's own alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._torchs_own(input)
+        else:
+            return self._recorded(input)
+
     @leaf
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Convolve as torch's layer does; only what is transposed takes an `output_size`."""
+    def _recorded(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if output_size is not None or not self._asks(input):
             return super().forward(input, *(() if output_size is None else (output_size,)))
         stride, padding, more = self.stride, self.padding, self.output_padding
@@ -114,6 +124,15 @@ def _shifts_transposed(conv: _ConvNd) -> bool:
     return conv.transposed and conv.bias is not None
 
 
+class _ProductConvTranspose(_ProductConv):
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve as torch's layer does."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._torchs_own(input, output_size)
+        else:
+            return self._recorded(input, *(() if output_size is None else (output_size,)))
+
+
 class ProductConv2d(_ProductConv, nn.Conv2d):
     """`torch.nn.Conv2d`, by `product_conv` where that pays; arguments, parameters and state dict are torch's.
 
@@ -121,7 +140,7 @@ class ProductConv2d(_ProductConv, nn.Conv2d):
     torch.Size([1, 256, 4, 4])
     """
 
-    _dimensions = 2
+    _dimensions, _torchs_own = 2, torchs_own(nn.Conv2d)
 
 
 class ProductConv3d(_ProductConv, nn.Conv3d):
@@ -131,27 +150,27 @@ class ProductConv3d(_ProductConv, nn.Conv3d):
     torch.Size([1, 128, 2, 2, 2])
     """
 
-    _dimensions = 3
+    _dimensions, _torchs_own = 3, torchs_own(nn.Conv3d)
 
 
-class ProductConvTranspose2d(_ProductConv, nn.ConvTranspose2d):
+class ProductConvTranspose2d(_ProductConvTranspose, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` by `product_conv_transposed`; arguments, parameters and state dict are torch's.
 
     >>> ProductConvTranspose2d(256, 256, 4, stride=2, padding=1)(torch.randn(1, 256, 4, 4)).shape
     torch.Size([1, 256, 8, 8])
     """
 
-    _dimensions = 2
+    _dimensions, _torchs_own = 2, torchs_own(nn.ConvTranspose2d)
 
 
-class ProductConvTranspose3d(_ProductConv, nn.ConvTranspose3d):
+class ProductConvTranspose3d(_ProductConvTranspose, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` by `product_conv_transposed`; arguments, parameters and state dict are torch's.
 
     >>> ProductConvTranspose3d(256, 128, 2, stride=2)(torch.randn(1, 256, 2, 2, 2)).shape
     torch.Size([1, 128, 4, 4, 4])
     """
 
-    _dimensions = 3
+    _dimensions, _torchs_own = 3, torchs_own(nn.ConvTranspose3d)
 
 
 def why_no_product_conv(conv: _ConvNd) -> str | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.shapes import check_taps, misfit
+from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.upsample_conv import fused, reference
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -50,6 +51,9 @@ class UpsampleConv2d(nn.Conv2d):
     impl: Impl | None = None
     around: str | None = None
     """`reflect` or `replicate`, where another layer padded so what was enlarged and the convolution pads nothing."""
+    __constants__ = [*nn.Conv2d.__constants__, "around"]  # noqa: RUF012
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
+    _torchs_own = torchs_own(nn.Conv2d)
 
     def __init__(
         self, in_channels: int, out_channels: int, bias: bool = True, padding_mode: PaddingMode = "zeros",
@@ -60,10 +64,20 @@ class UpsampleConv2d(nn.Conv2d):
         )
         self.impl = checked_impl(impl)
 
-    @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); of fewer dimensions, what torch's two make of it."""
+        # TorchScript reads the first branch alone, and knows torch's own alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._by_torch(input)
+        else:
+            return self._recorded(input)
+
+    @leaf
+    def _recorded(self, input: Tensor) -> Tensor:
         if input.dim() != 4:
-            enlarged = F.interpolate(input, scale_factor=2.0)
-            return super().forward(enlarged if self.around is None else F.pad(enlarged, [1] * 4, self.around))
+            return self._by_torch(input)
         return upsample_conv(input, self.weight, self.bias, self.around or self.padding_mode, self.impl)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        enlarged = F.interpolate(input, scale_factor=2.0)
+        return self._torchs_own(enlarged if self.around is None else F.pad(enlarged, [1, 1, 1, 1], self.around))

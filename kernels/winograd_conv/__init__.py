@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
+from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.winograd_conv import fused, reference
 
 
@@ -57,17 +58,27 @@ def _convolved(
 
 class _WinogradConv(_ConvNd):
     _dimensions: int
+    _torchs_own: Any
     impl: Impl | None = None
     around: str | None = None
     """`reflect` or `replicate`, where another layer padded by one and the convolution pads nothing."""
+    __constants__ = [*_ConvNd.__constants__, "around"]  # noqa: RUF012
+    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
 
     def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.impl = checked_impl(impl)
 
-    @leaf
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
+        # TorchScript reads the first branch alone, and knows torch's own alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._torchs_own(input if self.around is None else F.pad(input, [1, 1, 1, 1], self.around))
+        else:
+            return self._recorded(input)
+
+    @leaf
+    def _recorded(self, input: Tensor) -> Tensor:
         others = torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions
         if not (others or input.numel() * self.out_channels < fused.MANY or why_no_winograd_conv(self) is not None):
             padding, edges = (_padding(self), self.padding_mode) if self.around is None else ((1, 1), self.around)
@@ -87,7 +98,7 @@ class WinogradConv2d(_WinogradConv, nn.Conv2d):
     Arguments, parameters and state dict are torch's.
     """
 
-    _dimensions = 2
+    _dimensions, _torchs_own = 2, torchs_own(nn.Conv2d)
 
 
 class WinogradConv3d(_WinogradConv, nn.Conv3d):
@@ -99,7 +110,7 @@ class WinogradConv3d(_WinogradConv, nn.Conv3d):
     Arguments, parameters and state dict are torch's.
     """
 
-    _dimensions = 3
+    _dimensions, _torchs_own = 3, torchs_own(nn.Conv3d)
 
 
 def why_no_winograd_conv(conv: _ConvNd) -> str | None:

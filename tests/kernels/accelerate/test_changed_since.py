@@ -230,11 +230,34 @@ def test_spectral_norms_of_layers_that_lie_on_several_machines(normalize):
         distributed.destroy_process_group()
 
 
-def test_norms_with_activations_are_scripted():
-    model, x = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3), nn.GELU()), torch.randn(2, 3, 5, 5)
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.InstanceNorm2d(16), nn.ReLU(), nn.BatchNorm2d(16), nn.GELU()),
+        nn.Sequential(nn.Upsample(scale_factor=2), nn.ReplicationPad2d(1), nn.Conv2d(16, 16, 3)),
+        nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3, padding="same")),
+        nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(16, 512, 4, 2, 1), nn.ConvTranspose2d(512, 16, 4, 2)),
+        nn.Sequential(nn.Unflatten(1, (16, 1)), nn.Conv3d(16, 16, (1, 3, 3)), nn.ConvTranspose3d(16, 2, 2, 2)),
+    ],
+)
+def test_layers_are_scripted(model):
+    x = torch.randn(2, 16, 6, 6)
     expected = model(x)
-    accelerate(model)
+    assert all(finding.why_not is None for finding in accelerate(model))
     torch.testing.assert_close(torch.jit.script(model)(x), expected)
+
+
+def test_saved_tensors_that_hooks_round():
+    """What loops would read as another type is memory of somebody else's."""
+    model, x = nn.Sequential(nn.InstanceNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.SiLU()), torch.randn(2, 4, 128, 64)
+    accelerate(model)
+    gradients = []
+    for pack in (torch.clone, torch.Tensor.float):
+        z = x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            y = model(z)
+        gradients += torch.autograd.grad(y.sin().sum(), z)
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # of torch's own hooks as well
