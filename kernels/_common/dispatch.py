@@ -128,6 +128,9 @@ def use_impl(impl: Impl) -> Iterator[None]:
     >>> with use_impl("reference"):
     ...     y = InstanceNormReLU()(torch.randn(2, 3, 8, 8))
 
+    A kernel that fails where `triton` is in force is an error, in a backward, too. One of a call that names `triton` is
+    an error in its forward alone: a backward is no call's, and goes on by the definition.
+
     Raises ValueError if there is no such form.
     """
     global _chosen

@@ -107,7 +107,7 @@ def operation(
 def by_kernels(kernels: Callable[[], R], definition: Callable[[], R]) -> R:
     """Run a backward by its kernels; by its definition where it is differentiated itself, or where a kernel fails.
 
-    It fails with the kernel where `triton` is in force as it runs: what the forward's call named is not known here.
+    It fails with the kernel where `triton` is in force as it runs: see `use_impl`.
     """
     if double_backward.asked_for():
         return definition()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from triton.runtime.jit import JITFunction
 
-from lorbms_fast.kernels import use_impl
+from lorbms_fast.kernels import max_pool2x2, use_impl
 from lorbms_fast.kernels._common import dispatch, operation
 from tests.kernels.test_as_torch import LAYERS, gradients, made
 
@@ -60,3 +60,20 @@ def test_a_layer_goes_on_and_says_why(name, in_backward, on_a_gpu, monkeypatch):
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-4)
     gradients(LAYERS[name](), x)  # a warning would be an error here
+
+
+def test_kernels_alone_are_wanted_by_a_block_of_code_forward_and_backward_by_a_call_forward(on_a_gpu, monkeypatch):
+    x = torch.randn(1, 2, 4, 4, requires_grad=True)
+    with use_impl("triton"):
+        in_block = max_pool2x2(x).sum()
+    in_call, expected = max_pool2x2(x, "triton").sum(), max_pool2x2(x, "reference").sum()
+    fail(monkeypatch)
+    with use_impl("triton"), pytest.raises(RuntimeError, match="ptxas died"):
+        in_block.backward()
+    with use_impl("triton"), pytest.raises(RuntimeError, match="ptxas died"):
+        max_pool2x2(x)
+    with pytest.raises(RuntimeError, match="ptxas died"):
+        max_pool2x2(x, "triton")
+    with pytest.warns(RuntimeWarning, match="the definition runs instead"):
+        (found,) = torch.autograd.grad(in_call, x)
+    assert torch.equal(found, *torch.autograd.grad(expected, x))
