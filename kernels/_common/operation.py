@@ -53,55 +53,66 @@ def operation(
         if variants is not None:
             _variants[name] = variants
 
-        def in_form(form: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-            form, variant = (form, "") if form is None else form.partition(": ")[::2]
-            if variant:
-                _variants[name](*args, **kwargs)[variant]()
-            return function(*args, **kwargs, impl=form)  # type: ignore[arg-type]
-
         @wraps(function)
         def dispatched(*args: Any, **kwargs: Any) -> R:
             named = kwargs.pop("impl", None) if len(args) <= place else args[place]
             args = args[:place]
             if named is None:
-                # No := in here: torch 2.11 cannot compile a variable that only a comprehension sets.
-                # Nor are numbers asked: with dynamic=True they are symbols, which cannot be.
-                asked = [getattr(arg, "asked", None) for arg in args if not isinstance(arg, int | float)]
-                named = next((one for one in asked if one is not None), None)
+                named = _asked(args)
             if torch.compiler.is_compiling():
                 failed = named is None and name in dispatch.failed
-                return in_form("fused" if failed else named, args, kwargs)
+                return _in_form(function, "fused" if failed else named, args, kwargs)
             if named is not None or dispatch.transformed():
-                return in_form(named, args, kwargs)
+                return _in_form(function, named, args, kwargs)
             if _watcher is not None:
                 with watched(None) as watcher:
                     watcher(dispatched, args, kwargs)
                     return function(*args, **kwargs)
             if dispatch.in_force() not in ("auto", TRITON):
                 return function(*args, **kwargs)
-            key = key_of(name, args, kwargs) if _forms or name in dispatch.failed else ()
-            form = _forms.get(key, "fused" if name in dispatch.failed and dispatch.in_force() == "auto" else None)
-            if form == "fused":
-                return in_form(form, args, kwargs)
-            try:
-                return in_form(form, args, kwargs)
-            except Exception as error:
-                if _to_be_raised(error):
-                    raise
-                why = said(error)
-            _forms[key or key_of(name, args, kwargs)] = "fused"
-            dispatch.failed.add(name)
-            warnings.warn(
-                f"{name}: its kernel failed ({why}); the fused form runs instead, here and at shapes that nobody has "
-                "tried",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            return in_form("fused", args, kwargs)
+            return _as_found(function, args, kwargs)
 
         return dispatched
 
     return decorate
+
+
+def _asked(args: tuple[Any, ...]) -> str | None:
+    """The form that packed parameters among arguments were asked for."""
+    # No := in here: torch 2.11 cannot compile a variable that only a comprehension sets.
+    # Nor are numbers asked: with dynamic=True they are symbols, which cannot be.
+    asked = [getattr(arg, "asked", None) for arg in args if not isinstance(arg, int | float)]
+    return next((one for one in asked if one is not None), None)
+
+
+def _in_form(function: Callable[..., R], form: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    form, variant = (form, "") if form is None else form.partition(": ")[::2]
+    if variant:
+        _variants[function.__name__](*args, **kwargs)[variant]()
+    return function(*args, **kwargs, impl=form)
+
+
+def _as_found(function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    """Run the form that was found for such a call, and the fused one where a kernel fails."""
+    name = function.__name__
+    key = key_of(name, args, kwargs) if _forms or name in dispatch.failed else ()
+    form = _forms.get(key, "fused" if name in dispatch.failed and dispatch.in_force() == "auto" else None)
+    if form == "fused":
+        return _in_form(function, form, args, kwargs)
+    try:
+        return _in_form(function, form, args, kwargs)
+    except Exception as error:
+        if _to_be_raised(error):
+            raise
+        why = said(error)
+    _forms[key or key_of(name, args, kwargs)] = "fused"
+    dispatch.failed.add(name)
+    warnings.warn(
+        f"{name}: its kernel failed ({why}); the fused form runs instead, here and at shapes that nobody has tried",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return _in_form(function, "fused", args, kwargs)
 
 
 def by_kernels(kernels: Callable[[], R], definition: Callable[[], R]) -> R:

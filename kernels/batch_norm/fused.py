@@ -5,8 +5,7 @@ activation, forward and backward, and keeps two tensors, the input and what the 
 instance norms with the maps of all samples as one, keep the input and each map's statistics.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -14,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.activation import Activation
 from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, known_line_stride, lie_in_rows, plain
 from lorbms_fast.kernels._common.of_torch import soon_applied
 from lorbms_fast.kernels.batch_norm import reference
 from lorbms_fast.kernels.instance_norm import cpp
-from lorbms_fast.kernels.instance_norm.fused import lying_as, with_readable_gradients
+from lorbms_fast.kernels.instance_norm.fused import Norm, lying_as, with_readable_gradients
 
 FEW_VALUES, FEW_OF_A_MAP = 1 << 16, 256
 """Below which contiguous maps in float32 take no longer with torch's own, whose call is shorter."""
@@ -56,12 +54,12 @@ def batch_norm(
         alone = x.shape[0] == 1
         if alone and x.stride(0) != x.numel() and known_line_stride(x.shape, x.stride()) is not None:
             x = empty_channels_last(x).copy_(x)
-        y = _torchs_norm(x, weight, bias, running_mean, running_var, momentum, eps)
+        y = torchs_own(x, weight, bias, running_mean, running_var, momentum, eps)
         if alone and activation.name not in _LYING_AS_RESULT:  # what is called for it takes as long as a small map
             with_readable_gradients(y)
         return activated(y, activation, inplace)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        y = _apply(x, weight, bias, running, momentum, eps, activation)
+        y = _apply(x, weight, bias, (running, momentum, eps, activation))
         return y
     return cpp.batch_forward(x, running, weight, bias, momentum, eps, activation.number, activation.slope)[0]
 
@@ -76,16 +74,9 @@ def is_torchs(x: Tensor, activation: str) -> bool:
 
 def torchs_own(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
-    momentum: float, eps: float, activation: Activation, inplace: bool,
-) -> Tensor:  # fmt: skip
-    """Torch's own norm, and the activation."""
-    return activated(_torchs_norm(x, weight, bias, running_mean, running_var, momentum, eps), activation, inplace)
-
-
-def _torchs_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
     momentum: float, eps: float,
 ) -> Tensor:  # fmt: skip
+    """Torch's own norm."""
     cudnn = torch.backends.cudnn.enabled
     return torch.batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps, cudnn)
 
@@ -137,27 +128,14 @@ def _faster(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
     return values >= (FEW // 2 if channels <= 2 * NARROW else FEW) and (values <= MUCH or channels <= MANY)
 
 
-class _Norm(torch.autograd.Function):
+class _Norm(Norm):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running: Sequence[Tensor], momentum: float,
-        eps: float, activation: Activation,
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
+        running, momentum, eps, activation = how
+        ctx.how, ctx.defined, ctx.readable = (eps, activation, cpp), _defined, _evenly
         y, statistics = cpp.batch_forward(x, running, weight, bias, momentum, eps, activation.number, activation.slope)
         ctx.save_for_backward(x, weight, bias, statistics)
-        ctx.options = eps, activation
         return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight, bias, statistics = ctx.saved_tensors
-        eps, activation = ctx.options
-        none = (None,) * 4
-        if double_backward.asked_for(grad):
-            definition = partial(_defined, eps, activation)
-            return *double_backward.by_definition(definition, (x, weight, bias), grad), *none
-        grad = _evenly(x, grad)
-        return *cpp.backward(grad, x, statistics, weight, bias, activation.number, activation.slope), *none
 
 
 _apply = soon_applied(_Norm)

@@ -59,7 +59,7 @@ class BatchNormAct(NormAct, nn.modules.batchnorm._BatchNorm):
         small = training and self.eps > 0 and fused.is_torchs(input, self.activation)
         if small and select_impl(self.impl, input) == "fused":
             self._check_input_dim(input)
-            return fused.torchs_own(input, *self._read(), activation, self.inplace)
+            return fused.activated(fused.torchs_own(input, *self._read()), activation, self.inplace)
         of_torch = torch.compiler.is_compiling() or transformed() or not input.numel() or self.eps <= 0
         if of_torch or not (training or (self.running_mean is None and self.running_var is None)):
             y = super().forward(input)

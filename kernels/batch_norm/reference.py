@@ -21,23 +21,7 @@ def batch_norm(
     """Normalize every map over all samples to mean 0 and variance 1; then scale and shift, if there are parameters.
 
     `activation((x - mean) / sqrt(var + eps) * weight + bias)`, mean and biased variance over samples and positions
-    (Ioffe and Szegedy, 2015).
-
-    Args:
-        x: (N, C, *positions), floating point, any memory layout.
-        weight: scale, (C,), or None.
-        bias: shift, (C,), or None.
-        running_mean: average that moves towards the mean by the share `momentum`, or None.
-        running_var: the same of the unbiased variance.
-        momentum: that share.
-        eps: added to the variance.
-        activation: of the result.
-
-    Returns:
-        Tensor of x's shape and dtype.
-
-    Raises:
-        ValueError: one value of a channel has no variance.
+    (Ioffe and Szegedy, 2015); documented at `batch_norm_act`.
     """
     check_floating("x", x)
     F._verify_batch_size(x.size())  # type: ignore[attr-defined]

@@ -19,16 +19,8 @@ def dense_block(
 ) -> Tensor:
     """Append the maps of L convolutions to x, each reading x and all maps before it (Huang et al., 2017).
 
-    `y_l = b_l + W_l * activation([x, y_0, .., y_{l-1}])` with `*` a convolution padded to keep height and width.
-
-    Args:
-        x: (N, C, H, W).
-        weights: L kernels (growth, C + l * growth, k, k), k odd.
-        biases: L vectors (growth,).
-        activation: without parameters, each map on its own, e.g. ReLU or instance norm and ReLU.
-
-    Returns:
-        (N, C + L * growth, H, W): x itself, then each layer's maps in order, none of them activated.
+    `y_l = b_l + W_l * activation([x, y_0, .., y_{l-1}])` with `*` a convolution padded to keep height and width. The
+    activation has no parameters, and is each map's own; the rest is documented at the package's function of this name.
     """
     stack = x
     for weight, bias in zip(weights, biases, strict=True):

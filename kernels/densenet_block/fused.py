@@ -41,10 +41,7 @@ def densenet_block(
 ) -> tuple[Tensor, list[list[Statistics]]]:
     """Return the stack, and what each layer's norms normalized with; documented in `reference.py`.
 
-    Args:
-        x: (N, C, H, W), not empty, of the dtype that is computed in.
-        layers: L of them, in order; their parameters may have another dtype.
-        new_alone: leave x out of the result.
+    x is not empty, and of the dtype that is computed in; parameters may have another.
     """
     used: list[list[Statistics]] = []
     inputs = [x, *(p for layer in layers for p in _parameters(layer))]

@@ -22,7 +22,6 @@ from lorbms_fast.kernels._common.cpp.lines import (
     known_line_stride,
     lie_in_rows,
     line_stride,
-    lines,
     plain,
 )
 from lorbms_fast.kernels._common.of_torch import is_wrapped, soon_applied
@@ -44,15 +43,7 @@ MAPS_BESIDE, POSITIONS_BESIDE = 128, 128
 def instance_norm(
     x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None, activation: Activation = IDENTITY
 ) -> Tensor:
-    """(N, C, *positions) -> the same, in x's memory layout; documented in `reference.py`.
-
-    Args:
-        x: (N, C, *positions).
-        eps: added to the variance.
-        weight: scale, (C,), or None.
-        bias: shift, (C,), or None.
-        activation: of the result.
-    """
+    """(N, C, *positions) -> the same, in x's memory layout; documented in `reference.py`."""
     if torch.compiler.is_compiling():  # whose compiler fuses the definition; torch's kernel would leave the layout
         return reference.instance_norm(x, eps, weight, bias, activation)
     trains = torch.is_grad_enabled() and (
@@ -67,7 +58,7 @@ def instance_norm(
     if not trains:  # a call of a function of autograd's takes as long as a small map
         y, _ = form.forward(x, weight, bias, eps, activation.number, activation.slope)
         return y
-    result: Tensor = (_apply if form is cpp else _Norm.apply)(x, weight, bias, (eps, activation, form))
+    result: Tensor = (_apply if form is cpp else Norm.apply)(x, weight, bias, (eps, activation, form))
     return result
 
 
@@ -143,28 +134,31 @@ def _quickest(
     return _instance_norm if few and values < FEW_VALUES // 2 else cpp
 
 
-class _Norm(torch.autograd.Function):
+class Norm(torch.autograd.Function):
+    """Maps, scale and shift -> the result; a batch norm has another forward, which says how its gradients are read."""
+
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, how: tuple[float, Activation, ModuleType]
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
+        """Keep what the backward reads: the maps, and not the result."""
         eps, activation, form = ctx.how = how
+        ctx.defined, ctx.readable = _defined, lying_as
         y, statistics = form.forward(x, weight, bias, eps, activation.number, activation.slope)
         ctx.save_for_backward(x, weight, bias, statistics)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
+        """Gradients of maps, scale and shift."""
         x, weight, bias, statistics = ctx.saved_tensors
         eps, activation, form = ctx.how
         if double_backward.asked_for(grad):
-            definition = partial(_defined, eps, activation)
+            definition = partial(ctx.defined, eps, activation)
             return *double_backward.by_definition(definition, (x, weight, bias), grad), None
-        grad = lying_as(x, grad)
+        grad = ctx.readable(x, grad)
         return *form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope), None
 
 
-_apply = soon_applied(_Norm)
+_apply = soon_applied(Norm)
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -178,7 +172,7 @@ def lying_as(x: Tensor, grad: Tensor) -> Tensor:
     grad = grad.to(x.dtype).resolve_neg()
     if x.is_contiguous():
         return grad.contiguous()
-    return grad if lines(grad) is not None else empty_channels_last(x).copy_(grad)
+    return empty_channels_last(x).copy_(grad) if line_stride(grad) is None else grad
 
 
 def _instance_norm(x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:

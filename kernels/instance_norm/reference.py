@@ -16,17 +16,7 @@ def instance_norm(
     """Normalize every map of every sample to mean 0 and variance 1; then scale and shift, if there are parameters.
 
     `activation((x - mean) / sqrt(var + eps) * weight + bias)`, mean and biased variance over the positions of one map
-    (Ulyanov et al., 2016).
-
-    Args:
-        x: (N, C, *positions), floating point, any memory layout.
-        eps: added to the variance. LORBMS uses 1e-9.
-        weight: scale, (C,), or None.
-        bias: shift, (C,), or None.
-        activation: of the result.
-
-    Returns:
-        Tensor of x's shape and dtype.
+    (Ulyanov et al., 2016); documented at `instance_norm_act`. LORBMS's eps is 1e-9.
     """
     positions = tuple(range(2, x.dim()))
     var, mean = torch.var_mean(x, positions, correction=0, keepdim=True)

@@ -48,11 +48,11 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         (places,) = ctx.saved_tensors
         if double_backward.asked_for(grad):
-            return _spread(grad, places, *ctx.size)
+            return spread(grad, places, *ctx.size)
         return unpooled(grad, places, *ctx.size)
 
 
-def _spread(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+def spread(grad: Tensor, places: Tensor, height: int, width: int) -> Tensor:
     """`unpooled` in operations of torch's that can be differentiated."""
     N, C, h, w = grad.shape
     if places.dtype != torch.uint8:

@@ -59,11 +59,7 @@ def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
         if cpp.take(weight, dtype):
             taps: Tensor = _Fold.apply(weight, dtype)
             return taps.transpose(0, 1)
-        return _folded(weight, dtype)
-
-
-def _folded(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return (beside(weight, SUMS) @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
+        return (beside(weight, SUMS) @ weight.permute(0, 2, 3, 1).flatten(1, 2)).to(dtype)
 
 
 class _Fold(torch.autograd.Function):
@@ -78,13 +74,13 @@ class _Fold(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         shape, dtype = ctx.like
         if double_backward.asked_for(grad):
-            return _unfolded(grad, dtype), None
+            return unfolded(grad, dtype), None
         to_weight = torch.empty(shape, dtype=dtype, device=grad.device, memory_format=CHANNELS_LAST)
         cpp.unfold(grad.contiguous(), to_weight)
         return to_weight, None
 
 
-def _unfolded(grad: Tensor, dtype: torch.dtype) -> Tensor:
+def unfolded(grad: Tensor, dtype: torch.dtype) -> Tensor:
     """The gradient of a weight from that of its taps, (9, O, C): folding transposed."""
     with no_autocast(grad):
         grad = grad.to(dtype).transpose(0, 1)

@@ -56,13 +56,7 @@ def advance_u(weights: Sequence[Tensor], us: Sequence[Tensor], impl: Impl | None
     >>> (W_bar,) = spectral_norm_all([weight], [u])
     >>> torch.testing.assert_close(torch.linalg.matrix_norm(W_bar, 2), torch.tensor(1.0), rtol=1e-3, atol=0)
 
-    Args:
-        weights: (O, ...) each.
-        us: (1, O), one a weight.
-        impl: form to run; None takes the one in force.
-
-    Raises:
-        ValueError: as `spectral_norm_all`.
+    Arguments and errors are those of `spectral_norm_all`.
     """
     _check(weights, us)
     form = select_impl(impl, weights[0])

@@ -1,7 +1,6 @@
 """Maps whose channels are neighbours in memory, as loops read them: a line of channels after another."""
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +11,6 @@ from lorbms_fast.kernels._common.of_torch import is_wrapped, is_zero
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2, torch.float16: 3}
 """As `maps.h` numbers them."""
-
-
-class Lines(NamedTuple):
-    """Strides of (N, C, *positions): sample n's position p has its channels at `address + n * sample + p * line`."""
-
-    address: int
-    sample: int
-    line: int
 
 
 def line_stride(maps: Tensor) -> int | None:
@@ -58,12 +49,6 @@ def lie_in_rows(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         following *= size
     return True
-
-
-def lines(maps: Tensor) -> Lines | None:
-    """The lines of channels_last maps, or of some channels of them; None where the maps lie in another way."""
-    line = known_line_stride(maps.shape, maps.stride())
-    return None if line is None else Lines(maps.data_ptr(), maps.stride(0), line)
 
 
 def same_lines(*maps: Tensor) -> bool:

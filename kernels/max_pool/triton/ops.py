@@ -1,6 +1,5 @@
 """2x2 max pooling in Triton, in the memory layout that comes."""
 
-from itertools import product
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from lorbms_fast.kernels._common.custom_op import triton_op
 from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.operation import by_kernels
+from lorbms_fast.kernels.max_pool.fused import spread
 from lorbms_fast.kernels.max_pool.triton import kernels
 
 BLOCK = 1024
@@ -72,16 +72,7 @@ def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> Non
 
 def _backward(ctx: Any, grad: Tensor, _which: Tensor) -> Any:
     (which,) = ctx.saved_tensors
-    return by_kernels(lambda: pool_backward(grad, which, *ctx.size), lambda: _defined_backward(grad, which, *ctx.size))
-
-
-def _defined_backward(grad: Tensor, which: Tensor, height: int, width: int) -> Tensor:
-    """`pool_backward` in operations of torch's."""
-    H, W = 2 * which.shape[2], 2 * which.shape[3]
-    dx = grad.new_zeros(*grad.shape[:2], height, width)
-    for corner, (i, j) in enumerate(product(range(2), repeat=2)):
-        dx[:, :, i:H:2, j:W:2] = grad.where(which == corner, 0)
-    return dx
+    return by_kernels(lambda: pool_backward(grad, which, *ctx.size), lambda: spread(grad, which, *ctx.size))
 
 
 pool.register_autograd(_backward, setup_context=_save)

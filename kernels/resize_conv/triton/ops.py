@@ -9,7 +9,6 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
-from lorbms_fast.kernels._common.constants import beside
 from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.operation import by_kernels
@@ -154,15 +153,9 @@ def _save_weights(ctx: Any, inputs: tuple[Tensor, list[Tensor], torch.dtype], ou
 def _backward_of_fold(ctx: Any, grads: list[Tensor]) -> Any:
     first, *others = by_kernels(
         lambda: unfold(grads[0], list(grads[1:]), ctx.channels_last, ctx.dtype),
-        lambda: [_defined_unfold(grad, ctx.dtype) for grad in grads],
+        lambda: [fused.unfolded(grad[OF_PHASES].transpose(1, 2), ctx.dtype) for grad in grads],
     )
     return first, others, None
-
-
-def _defined_unfold(grad: Tensor, dtype: torch.dtype) -> Tensor:
-    """`unfold` of one weight in operations of torch's."""
-    sums = beside(grad, fused.SUMS)
-    return (sums.T @ grad[OF_PHASES].flatten(1)).view(3, 3, *grad.shape[1:]).permute(3, 2, 0, 1).to(dtype)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
