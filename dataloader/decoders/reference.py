@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from lorbms_fast.dataloader.decoders.interface import Crops, Squares
 from lorbms_fast.dataloader.image_file import BadImage, ByteRange
@@ -64,6 +64,7 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(name, f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
                 with _one_at_a_time(image.width * image.height):
+                    _scale_transparent_color(image)
                     image.load()
                     return _upright_rgb(name, image)
         except BadImage:
@@ -107,19 +108,46 @@ def _upright_rgb(name: Path | str, image: Image.Image) -> NDArray[np.uint8]:
     rows = max(1, BAND // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        stored[top:bottom] = _to_rgb(name, image.crop((0, top, image.width, bottom)), image.format)
+        stored[top:bottom] = _to_rgb(name, image.crop((0, top, image.width, bottom)), image)
     return upright
 
 
-def _to_rgb(name: Path | str, image: Image.Image, format: str | None) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and format == "PPM"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+def _scale_transparent_color(image: Image.Image) -> None:
+    """Bring a PNG's transparent colour to the depth that its pixels are decoded to: Pillow leaves it as in the file."""
+    color = image.info.get("transparency")
+    if not isinstance(image, PngImagePlugin.PngImageFile) or color is None:
+        return
+    raw = image.tile[0][3]
+    if raw in ("L;2", "L;4"):
+        image.info["transparency"] = color * {"L;2": 85, "L;4": 17}[raw]
+    elif raw == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in color)
+
+
+def _to_rgb(name: Path | str, image: Image.Image, whole: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and whole.format == "PPM"):
+        return Image.fromarray(_upper_bits(np.asarray(image), whole)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise BadImage(name, "has pixels of 32 bits, whose white nobody has agreed on (save it with 8 or 16)")
+        raise BadImage(name, "has pixels of 32 bits, or signed ones, whose white nobody has agreed on (save it with 8)")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _upper_bits(grey: NDArray[np.integer], whole: Image.Image) -> NDArray[np.uint8]:
+    """Keep the upper eight bits of grey values, zero black and what is transparent white.
+
+    Pillow gives a TIFF's values as they are in the file: of 12 bits, too, and where zero is white.
+    """
+    bits, zero_is_white = 16, False
+    if isinstance(whole, TiffImagePlugin.TiffImageFile):
+        bits = int(whole.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (bits,))[0])
+        zero_is_white = whole.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    upper = (grey >> (bits - 8)).astype(np.uint8)
+    upper = ~upper if zero_is_white else upper
+    clear = whole.info.get("transparency")
+    return upper if clear is None else np.where(grey == clear, np.uint8(255), upper)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Photographs as strangers' folders hold them."""
 
 import fcntl
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,49 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path):
     values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     Image.fromarray(values).save(tmp_path / "a.png")
     assert np.array_equal(read_rgb(tmp_path / "a.png")[..., 0], values >> 8)
+
+
+@pytest.mark.parametrize(("bits", "zero_is_white"), [(12, False), (16, False), (16, True)])
+def test_deep_tiffs_of_scanners_keep_their_upper_eight(bits, zero_is_white, tmp_path):
+    values = np.arange(0, 4096, 8, dtype=np.uint16).reshape(16, 32)
+    deep = values << (bits - 12)
+    Image.fromarray(deep).save(tmp_path / "a.tif")
+    data = (tmp_path / "a.tif").read_bytes()
+    if bits == 12:  # two pixels in three bytes
+        digits = "".join(f"{value:03x}" for value in values.ravel().tolist())
+        data = data.replace(deep.tobytes(), bytes.fromhex(digits).ljust(deep.nbytes, b"\0"))
+        data = data.replace(tiff_number(258, 16), tiff_number(258, 12))
+    if zero_is_white:
+        data = data.replace(tiff_number(262, 1), tiff_number(262, 0))
+    (tmp_path / "a.tif").write_bytes(data)
+    expected = 255 - (values >> 4) if zero_is_white else values >> 4
+    assert np.array_equal(read_rgb(tmp_path / "a.tif")[..., 1], expected)
+
+
+def tiff_number(tag: int, value: int) -> bytes:
+    """An entry of a TIFF's directory: one number of 16 bits."""
+    return struct.pack("<HHIHH", tag, 3, 1, value, 0)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("kind", ["grey", "rgb"])
+def test_a_pngs_transparent_color_becomes_white_at_any_depth(kind, depth, tmp_path):
+    most, channels = 2**depth - 1, {"grey": 1, "rgb": 3}[kind]
+    if kind == "rgb" and depth < 8:
+        pytest.skip("PNG has none")
+    values = np.linspace(0, most, 16 * channels).astype(int).reshape(16, channels)
+    clear = values[5]
+    packed = "".join(f"{value:0{depth}b}" for value in values.ravel().tolist())
+    row = b"\0" + int(packed, 2).to_bytes(len(packed) // 8)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 16, 1, depth, {"grey": 0, "rgb": 2}[kind], 0, 0, 0))]
+    chunks += [(b"tRNS", clear.astype(">u2").tobytes()), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
+    file = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks:
+        file += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    (tmp_path / "a.png").write_bytes(file)
+    shown = values * 255 // most if depth < 8 else values >> (depth - 8)
+    expected = np.where((values == clear).all(1, keepdims=True), 255, shown)
+    assert np.array_equal(read_rgb(tmp_path / "a.png")[0], np.broadcast_to(expected, (16, 3)))
 
 
 def test_transparency_is_laid_over_white(tmp_path):
