@@ -17,7 +17,7 @@ from lorbms_fast.dataloader.neighbour_table import NEIGHBOURS, NeighbourTable
 from lorbms_fast.dataloader.places import Place, url_of
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.mixing import TAU
 from lorbms_fast.rendering.neighbours import neighbour_sheet
@@ -137,6 +137,7 @@ def neighbours(
     print(f"Faiss: {told_faiss(where)}")
     folder = url_of(store) or opened.path
     print(f"{folder}/{path.name}, {folder}/neighbours.png")
+    print(f"next: lorbms-fast train {as_word(folder)} --out RUN")
     for warning in _warnings(found, pictures, clusters):
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -146,7 +147,7 @@ def _threshold(distances: NDArray[np.float32], features: str, asked: float | Non
         return asked, "as asked"
     if features == "deepcluster":
         return TAU, "the thesis's threshold for these features"
-    return half_replacing_tau(distances), "half the quadrants are replaced; the thesis's 16,000 is on another scale"
+    return half_replacing_tau(distances), "chosen to replace half; the thesis's 16,000 is for other features"
 
 
 def _report(found: list[Quadrant], distances: NDArray[np.float32], tau: float, why: str) -> str:
@@ -158,7 +159,7 @@ def _report(found: list[Quadrant], distances: NDArray[np.float32], tau: float, w
         f"clusters searched for each image: {clusters}\n"
         f"of the ten nearest of all, found (recall, on a sample): {recalls}\n"
         f"squared distances: 5% below {low:,.1f}, half below {middle:,.1f}, 95% below {high:,.1f}\n"
-        f"tau = {tau:,.1f} ({why}); {fraction:.0%} of the quadrants are replaced"
+        f"tau = {tau:,.1f} ({why}): {fraction:.0%} of the quadrants are replaced, those whose distance is below it"
     )
 
 

@@ -22,7 +22,7 @@ from lorbms_fast.dataloader.prepare import Counts, prepare_store, refuse_existin
 from lorbms_fast.dataloader.recipes import RECIPES, Recipe
 from lorbms_fast.dataloader.sources import Layout, Skipped, layout_of, photographs_in
 from lorbms_fast.dataloader.store import SKIPPED
-from lorbms_fast.errors import UserError
+from lorbms_fast.errors import UserError, as_word
 
 WORKERS = min(8, os.cpu_count() or 1)
 REASONS = 5
@@ -117,14 +117,15 @@ def prepare(
     if counts.images <= NEIGHBOURS:
         need = f"{NEIGHBOURS + 1} or more are needed, for each has {NEIGHBOURS} neighbours"
         print(f"warning: {counted(counts.images, 'image')} will not do to train on: {need}", file=sys.stderr)
+    else:
+        print(f"next: lorbms-fast neighbours {as_word(url_of(out) or out)}")
 
 
 def _report(out: Path, recipe: Recipe, counts: Counts, skipped: list[Skipped]) -> str:
     """Say what every filter left, in the order of the filters."""
     lines = [counted(counts.named, "photograph")]
     if counts.unusable:
-        things = counted(counts.unusable, "entry or file that is", "entries or files that are")
-        lines.append(f"  besides, {things} not used")
+        lines.append(f"  and {counted(counts.unusable, 'entry or file', 'entries or files')} that cannot be used")
     if recipe.min_boxes:
         lines.append(f"{counts.with_enough_boxes:,} of them with {recipe.min_boxes} boxes or more")
     if counts.large_enough < counts.with_enough_boxes:

@@ -458,7 +458,7 @@ def test_formats_that_are_not_read_are_counted_and_named(tmp_path, capsys):
         (tmp_path / "p" / name).write_bytes(b"?" * 100)
     main(["prepare", str(tmp_path / "p"), "--out", str(tmp_path / "s"), "--workers", "1"])
     shown = capsys.readouterr().out
-    assert "1 photograph\n  besides, 3 entries or files that are not used" in shown
+    assert "1 photograph\n  and 3 entries or files that cannot be used" in shown
     assert "IMG_1.HEIC is a .heic file, which is not read (convert it to JPEG or PNG) (and 1 more)" in shown
     assert "x.JXL is a .jxl file" in shown
     assert f"{tmp_path / 's'}: 1 image, 1 of each photograph" in shown

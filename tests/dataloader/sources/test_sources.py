@@ -227,7 +227,7 @@ def test_duplicate_and_absent_ids(tmp_path, capsys):
     assert capsys.readouterr().out == ""  # pycocotools prints
     main(["prepare", str(tmp_path), "--recipe", "tr_v6", "--out", str(tmp_path / "s"), "--workers", "1"])
     shown = capsys.readouterr().out
-    assert "2 photographs\n  besides, 7 entries or files that are not used" in shown
+    assert "2 photographs\n  and 7 entries or files that cannot be used" in shown
     with pytest.raises(SystemExit):
         main(["prepare", str(tmp_path), "--recipe", "tr_v6", "--out", str(tmp_path / "t"), "--on-bad", "stop"])
     assert "image entry 3 gives b.jpg no id" in capsys.readouterr().err
