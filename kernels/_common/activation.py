@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.dispatch import Impl, checked_impl
+from lorbms_fast.kernels._common.dispatch import Impl
+from lorbms_fast.kernels._common.in_form import InForm
 
 ActivationName = Literal["identity", "relu", "leaky_relu", "silu", "gelu", "gelu_tanh"]
 NAMES: tuple[str, ...] = get_args(ActivationName)
@@ -104,19 +105,15 @@ class NormOptions(TypedDict, total=False):
     """Shift each map as well, if `affine`; where torch's own norms know it."""
 
 
-class NormAct(nn.Module):
+class NormAct(InForm, nn.Module):
     """Mixin for a norm of torch's that computes the activation behind it, too; of maps of any number of dimensions."""
-
-    impl: Impl | None = None
-    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
 
     def __init__(
         self, num_features: int, activation: str | nn.Module = "relu", *, negative_slope: float | None = None,
         impl: Impl | None = None, **options: Unpack[NormOptions],
     ) -> None:  # fmt: skip
-        super().__init__(num_features, **options)
+        super().__init__(num_features, impl=impl, **options)
         self.activation, self.negative_slope = named(activation, negative_slope)
-        self.impl = checked_impl(impl)
 
     def _activation(self) -> Activation:
         return Activation(self.activation, self.negative_slope)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common.cpp.lines import plain
 from lorbms_fast.kernels._common.of_torch import constant_to_compilers
 
 
@@ -14,9 +15,15 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if _knows(device) and torch.is_autocast_enabled(device) else x.dtype
 
 
-def computed_in(dtype: torch.dtype) -> set[torch.dtype]:
-    """The dtypes that may come together on the CPU where torch computes in this one, its own alone but in autocast."""
-    return {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
+def read_together(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+    """Do tensors lie in the CPU's memory, in dtypes that torch computes together in this one? Autocast takes two."""
+    dtypes = {torch.float32, torch.bfloat16} if torch.is_autocast_enabled("cpu") else {dtype}
+    return all(t is None or (plain(t) and t.dtype in dtypes) for t in tensors)
+
+
+def cast(dtype: torch.dtype, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A convolution's weight and bias in the dtype that it computes in."""
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def convolves_in_tf32() -> bool:

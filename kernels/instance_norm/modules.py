@@ -3,8 +3,6 @@
 PyTorch's own copy such maps to contiguous memory before the norm and leave them there (pytorch issue #72341).
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,26 +10,20 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common.activation import IDENTITY, Activation, NormAct, activate
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.in_form import InForm
 from lorbms_fast.kernels._common.own_tensors import own
 from lorbms_fast.kernels.instance_norm import fused
 from lorbms_fast.kernels.instance_norm.functional import instance_norm_act, instance_norm_relu, run
 
 
-class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
+class _InstanceNorm(InForm, nn.modules.instancenorm._InstanceNorm):
     """An instance norm of torch's that runs another kernel where that is faster.
 
-    Arguments, parameters, buffers, state dict and errors are torch's.
+    Arguments, parameters, buffers, state dict and errors are torch's. Every form keeps the layout.
     """
 
-    impl: Impl | None = None
-    """Form to run; None takes the one in force. Every form keeps the layout."""
     activation, negative_slope = IDENTITY
     __constants__ = [*nn.InstanceNorm2d.__constants__, "activation", "negative_slope"]  # noqa: RUF012
-    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
-
-    def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.impl = checked_impl(impl)
 
     def _activation(self) -> Activation:
         return IDENTITY

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lorbms_fast.kernels._common.cpp.vectors import LANES
-from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
+from lorbms_fast.kernels._common.dispatch import Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.in_form import InForm
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
 from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.product_conv import fused, reference
@@ -77,15 +78,9 @@ def product_conv_transposed(
     return form.product_conv_transposed(x, weight, bias, *sizes)
 
 
-class _ProductConv(_ConvNd):
+class _ProductConv(InForm, _ConvNd):
     _dimensions: int
     _torchs_own: Any
-    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
-    impl: Impl | None = None
-
-    def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.impl = checked_impl(impl)
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve as torch's layer does."""

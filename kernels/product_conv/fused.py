@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
-from lorbms_fast.kernels._common.autocast import compute_dtype, computed_in, no_autocast
+from lorbms_fast.kernels._common.autocast import cast, compute_dtype, no_autocast, read_together
 from lorbms_fast.kernels._common.cpp import line_stride, plain
 from lorbms_fast.kernels._common.cpp.vectors import LANES, vectors_multiply
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST, is_channels_last, is_dense
@@ -88,14 +88,14 @@ def _possible(stride: Sizes, padding: Sizes, output_padding: Sizes = ()) -> bool
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Sizes, small: Sizes) -> bool:
     """Say whether x and a weight, whose dimension `read` are x's channels, are what loops read, and it pays."""
-    tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
+    dtype = compute_dtype(x)
     return (
         not torch.compiler.is_compiling()  # `pays` is kept
         and x.dim() == weight.dim() == 2 + len(size)
         and x.dim() in CHANNELS_LAST
         and x.shape[1] == weight.shape[read]
         and min(x.numel(), *weight.shape, *size) > 0
-        and all(plain(t) and t.dtype in computed_in(dtype) for t in tensors)
+        and read_together(dtype, x, weight, bias)
         and weight.dtype is torch.float32
         and weight.shape[0] % LANES == weight.shape[1] % LANES == 0
         and (bias is None or bias.shape == weight.shape[1 - read : 2 - read])
@@ -134,7 +134,7 @@ def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """
     dtype = compute_dtype(x)
     slow = dtype == torch.bfloat16 or (dtype == torch.float32 and is_channels_last(x))
-    right = all(plain(t) and t.dtype in computed_in(dtype) for t in (x, weight, bias)) and x.dim() == weight.dim()
+    right = read_together(dtype, x, weight, bias) and x.dim() == weight.dim()
     return slow and right and bias.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -172,7 +172,7 @@ class _Product(torch.autograd.Function):
         if needs_weight:
             small, large = (_readable(x), g) if ctx.transposed else (g, _readable(x))
             cpp.to_weight(large, small, to_weight := torch.empty_like(weight), *ctx.window)
-        return None, None, to_x, to_weight, _sums(grad, bias) if needs_bias else None, None
+        return None, None, to_x, to_weight, sums(grad, bias) if needs_bias else None, None
 
 
 class _OfTorch(torch.autograd.Function):
@@ -197,10 +197,11 @@ class _OfTorch(torch.autograd.Function):
         to_x, to_weight, _ = torch.ops.aten.convolution_backward(
             grad, x, weight.to(x.dtype), None, step, before, ones, True, more, 1, wanted
         )
-        return None, None, to_x, to_weight if to_weight is None else to_weight.to(weight.dtype), _sums(grad, bias)
+        return None, None, to_x, to_weight if to_weight is None else to_weight.to(weight.dtype), sums(grad, bias)
 
 
-def _sums(grad: Tensor, bias: Tensor) -> Tensor:
+def sums(grad: Tensor, bias: Tensor) -> Tensor:
+    """The gradient of a convolution's bias."""
     return grad.sum((0, *range(2, grad.dim())), dtype=bias.dtype)
 
 
@@ -224,19 +225,15 @@ def _in_lines(maps: Tensor) -> bool:
 
 
 def _convolved(window: Window, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return reference.product_conv(x, *_cast(x, weight, bias), *window)
+    return reference.product_conv(x, *cast(x.dtype, weight, bias), *window)
 
 
 def _transposed(window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     more = _more(window, size, x, weight)
-    return reference.product_conv_transposed(x, *_cast(x, weight, bias), *window, more)
+    return reference.product_conv_transposed(x, *cast(x.dtype, weight, bias), *window, more)
 
 
 def _more(window: Window, size: Sizes, x: Tensor, weight: Tensor) -> Sizes:
     """Positions which a transposed convolution's result of this size has beyond the least."""
     axes = zip(size, x.shape[2:], weight.shape[2:], *window, strict=True)
     return tuple(n - (m - 1) * s + 2 * p - k for n, m, k, s, p in axes)
-
-
-def _cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return weight.to(x.dtype), None if bias is None else bias.to(x.dtype)

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl
+from lorbms_fast.kernels._common.dispatch import Impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.in_form import InForm
 from lorbms_fast.kernels._common.shapes import check_taps, misfit
 from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.upsample_conv import fused, reference
@@ -39,7 +40,7 @@ def upsample_conv(
     return (reference if form == "reference" else fused).upsample_conv(x, weight, bias, padding_mode)
 
 
-class UpsampleConv2d(nn.Conv2d):
+class UpsampleConv2d(InForm, nn.Conv2d):
     """`nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out_channels, 3, padding=1))` in one.
 
     >>> UpsampleConv2d(3, 4)(torch.randn(2, 3, 8, 8)).shape
@@ -48,21 +49,17 @@ class UpsampleConv2d(nn.Conv2d):
     Arguments, parameters and state dict are the convolution's; `impl` names the form to run, None the one in force.
     """
 
-    impl: Impl | None = None
     around: str | None = None
     """`reflect` or `replicate`, where another layer padded so what was enlarged and the convolution pads nothing."""
     __constants__ = [*nn.Conv2d.__constants__, "around"]  # noqa: RUF012
-    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
     _torchs_own = torchs_own(nn.Conv2d)
 
     def __init__(
         self, in_channels: int, out_channels: int, bias: bool = True, padding_mode: PaddingMode = "zeros",
         device: Any = None, dtype: torch.dtype | None = None, impl: Impl | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, 3, padding=1, bias=bias, padding_mode=padding_mode, device=device, dtype=dtype
-        )
-        self.impl = checked_impl(impl)
+        options: dict[str, Any] = {"padding_mode": padding_mode, "device": device, "dtype": dtype, "impl": impl}
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias, **options)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); of fewer dimensions, what torch's two make of it."""

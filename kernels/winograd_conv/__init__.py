@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lorbms_fast.kernels._common.dispatch import Impl, checked_impl, select_impl, transformed
+from lorbms_fast.kernels._common.dispatch import Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
+from lorbms_fast.kernels._common.in_form import InForm
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
 from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.winograd_conv import fused, reference
@@ -56,18 +57,12 @@ def _convolved(
     return form.winograd_conv(x, weight, bias, padding, edges)
 
 
-class _WinogradConv(_ConvNd):
+class _WinogradConv(InForm, _ConvNd):
     _dimensions: int
     _torchs_own: Any
-    impl: Impl | None = None
     around: str | None = None
     """`reflect` or `replicate`, where another layer padded by one and the convolution pads nothing."""
     __constants__ = [*_ConvNd.__constants__, "around"]  # noqa: RUF012
-    __jit_ignored_attributes__ = ["impl"]  # noqa: RUF012
-
-    def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.impl = checked_impl(impl)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
 from lorbms_fast.kernels._common.arrange import arranged
-from lorbms_fast.kernels._common.autocast import compute_dtype, computed_in, no_autocast
+from lorbms_fast.kernels._common.autocast import cast, compute_dtype, no_autocast, read_together
 from lorbms_fast.kernels._common.cpp import line_stride, plain
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST, is_dense, new_maps
 from lorbms_fast.kernels._common.winograd import cpp
@@ -79,8 +79,7 @@ def pads(padding: Padding, taps: Sequence[int]) -> bool:
 
 def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, sight: cpp.Sight) -> bool:
     """Say whether these are what loops read, and read fast."""
-    tensors, dtype = [x, weight, *(() if bias is None else (bias,))], compute_dtype(x)
-    contiguous = x.dim() > 3 and x.stride(1) != 1
+    dtype, contiguous = compute_dtype(x), x.dim() > 3 and x.stride(1) != 1
     return (
         x.dim() == weight.dim() == 2 + len(padding)
         and x.shape[1] == weight.shape[1]
@@ -89,7 +88,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Padding, sigh
         and (sight == cpp.PLAIN or (padding == (1, 1) and min(sight.size(x)) > 1))
         and min(size := _size(x, weight, padding, sight)) > 0
         and cpp.pays(torch.Size((len(x), len(weight), *size)), weight.shape, dtype, True, contiguous)
-        and all(plain(t) and t.dtype in computed_in(dtype) for t in tensors)
+        and read_together(dtype, x, weight, bias)
         and (bias is None or bias.shape == weight.shape[:1])
         and cpp.LOOPS.take_any(x)
         and is_dense(weight)
@@ -129,7 +128,7 @@ class _Convolution(torch.autograd.Function):
             cpp.backward_taps(g, _readable(x), to_weight, ctx.padding, False, ctx.sight, sums)
             to_bias = sums[0].to(bias.dtype) if sums else None
         elif needs_bias:
-            to_bias = grad.sum((0, *range(2, grad.dim())), dtype=bias.dtype)
+            to_bias = product.sums(grad, bias)
         if needs_x:
             to_x = _new(x, _layout(x, weight), *x.shape[1:])
             _backward_input(g, weight, to_x, ctx.padding, ctx.sight)
@@ -168,5 +167,5 @@ def _layout(*tensors: Tensor) -> torch.memory_format:
 
 
 def _defined(padding: Padding, sight: cpp.Sight, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    return reference.winograd_conv(x, weight, bias, padding, cpp.EDGES[sight.edges], bool(sight.doubled))
+    edges, doubled = cpp.EDGES[sight.edges], bool(sight.doubled)
+    return reference.winograd_conv(x, *cast(x.dtype, weight, bias), padding, edges, doubled)
