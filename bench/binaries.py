@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import write_json
 from lorbms_fast.errors import said
 from lorbms_fast.measurement.gpus import MULTIPROCESSORS
 from lorbms_fast.measurement.launches import Launch
@@ -97,8 +97,7 @@ def binary(launch: Launch, architecture: int) -> Binary | str:
         return said(error)
     except Exception as error:
         found = said(error)
-    with atomic_write(_place(launch, architecture)) as partial:
-        partial.write_text(json.dumps(found if isinstance(found, str) else asdict(found)))
+    write_json(_place(launch, architecture), found if isinstance(found, str) else asdict(found))
     return found
 
 

@@ -32,7 +32,7 @@ from bench.binaries import ARCHITECTURES, CACHE, Binary, binary, compiled_before
 from bench.report import replaced
 from bench.tritons import REQUIRED_BY, environment_of
 from lorbms_fast import kernels
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import write_json, write_text
 from lorbms_fast.config import ModelConfig, Precision
 from lorbms_fast.kernels import DenseBlock, Impl, lorbms, use_impl
 from lorbms_fast.measurement.chains import BYTES_A_CYCLE
@@ -98,9 +98,8 @@ def main(arguments: list[str]) -> int:
         of = "kinds" if options.check else "all"
         note(of, architectures, len(wanted), len(found), outcomes.count(None), faults)
     elif not options.check:
-        with atomic_write(STATIC) as partial:
-            page = STATIC.read_text()
-            partial.write_text(report(page, launches, others, architectures, found, outcomes.count(None), faults))
+        page = report(STATIC.read_text(), launches, others, architectures, found, outcomes.count(None), faults)
+        write_text(STATIC, page)
         print(f"{STATIC} is new: {len(found)} binaries")
     missing = f", {outcomes.count(None)} not compiled yet" if None in outcomes else ""
     summary = f"{len(found)} binaries by Triton {triton.__version__}: no spills that matter, tensor cores everywhere"
@@ -142,8 +141,7 @@ def with_versions(versions: list[str], arguments: list[str]) -> int:
 def note(of: str, architectures: Sequence[int], wanted: int, compiled: int, missing: int, faults: list[str]) -> None:
     """Keep for the report what became of `all` kernels, or of all `kinds`, with the Triton that is imported."""
     kept = {"sm": list(architectures), "kernels": wanted, "compiled": compiled, "missing": missing, "faults": faults}
-    with atomic_write(_noted(of, triton.__version__)) as partial:
-        partial.write_text(json.dumps(kept))
+    write_json(_noted(of, triton.__version__), kept)
 
 
 def _noted(of: str, version: str) -> Path:

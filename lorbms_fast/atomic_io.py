@@ -61,6 +61,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as `atomic_write` does."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people to read, as `atomic_write` does."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` to fill; on success it is synced to disk and takes `path`'s name.

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lorbms_fast.atomic_io import atomic_folder, atomic_write, remove_whole
+from lorbms_fast.atomic_io import atomic_folder, remove_whole, write_json
 from lorbms_fast.config import ModelConfig
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.differences import differences, of_another_version
@@ -58,8 +58,7 @@ def size(networks: Networks, optimizers: Optimizers) -> int:
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `state.json` for the files that are there, in place of an older one."""
     state = FORMAT | dict(facts) | {"sha256": {name: checksum(folder / name) for name in (MODEL, OPTIMIZERS)}}
-    with atomic_write(folder / STATE) as partial:
-        partial.write_text(json.dumps(state | {"seal": _seal(state)}, indent=2) + "\n")
+    write_json(folder / STATE, state | {"seal": _seal(state)})
 
 
 def facts_of(folder: Path) -> dict[str, Any]:

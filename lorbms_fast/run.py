@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from lorbms_fast import checkpoint
-from lorbms_fast.atomic_io import LOCK, atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock
+from lorbms_fast import atomic_io, checkpoint
+from lorbms_fast.atomic_io import atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock, write_text
 from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable, neighbours_checksum
 from lorbms_fast.dataloader.store import FACTS, ImageStore
@@ -93,7 +93,7 @@ class Run:
         """Remove what `create` wrote, where there is nothing to lose and no other process trains it."""
         with suppress(UserError), exclusive_lock(self.folder, f"is training {self.folder}"):
             if not self._has_begun():
-                for name in ("run.json", "config.json", LOCK):
+                for name in ("run.json", "config.json", atomic_io.LOCK):
                     (self.folder / name).unlink(missing_ok=True)
                 with suppress(OSError):  # the folder was there, with other things in it
                     self.folder.rmdir()
@@ -110,12 +110,10 @@ class Run:
 
     def _write(self) -> None:
         """Write settings and store; run.json last, which makes the folder a run."""
-        with atomic_write(self.folder / "config.json") as partial:
-            partial.write_text(to_json(self.config) + "\n")
+        write_text(self.folder / "config.json", to_json(self.config) + "\n")
         digests = {"images": self.digest, "neighbours": self.neighbours}
         facts = FORMAT | {"store": str(self.store.resolve())} | {name: of for name, of in digests.items() if of}
-        with atomic_write(self.folder / "run.json") as partial:
-            partial.write_text(json.dumps(facts, indent=2) + "\n")
+        write_text(self.folder / "run.json", json.dumps(facts, indent=2) + "\n")
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":

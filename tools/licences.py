@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import write_text
 from lorbms_fast.photos import shipped
 
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
@@ -27,8 +27,7 @@ def main() -> None:
     packages = {name: licence(package) for name, package in dependencies().items() if name != "lorbms-fast"}
     page = filled(PAGE.read_text(), "licence of photographs", Counter(photo.licence for photo in shipped.photos()))
     page = filled(page, "package", {name: f"{stated}{EXCUSED.get(name, '')}" for name, stated in packages.items()})
-    with atomic_write(PAGE) as partial:
-        partial.write_text(page)
+    write_text(PAGE, page)
     print(f"{PAGE} is new: {len(packages)} packages")
 
 

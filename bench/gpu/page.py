@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.gpu.findings import read
 from bench.gpu.setting import Setting
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import write_text
 
 
 def write_page(setting: Setting, phases: Sequence[str]) -> tuple[int, int]:
@@ -21,8 +21,7 @@ def write_page(setting: Setting, phases: Sequence[str]) -> tuple[int, int]:
         text += ["**Not measured:**", "", *(f"- {line['phase']}: {line['missed']}" for line in missed), ""]
     for phase in phases:
         text += _section(phase, [line for line in lines if line["phase"] == phase])
-    with atomic_write(setting.page) as partial:
-        partial.write_text("\n".join(text).rstrip() + "\n")
+    write_text(setting.page, "\n".join(text).rstrip() + "\n")
     return len(wrong), len(missed)
 
 

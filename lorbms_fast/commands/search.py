@@ -1,6 +1,5 @@
 """`lorbms-fast search`: find good hyperparameters."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import write_json
 from lorbms_fast.commands.options import StoreFolder
 from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
@@ -59,8 +58,7 @@ def search(
     ImageStore.open(store)
     base = replace(with_variant(base, variant), device=device)
     rows = run_search(base, space, store, out, method=method, trials=trials, slices=slices, every=every, metric=metric)
-    with atomic_write(out / "search.json") as partial:
-        partial.write_text(json.dumps(rows, indent=2) + "\n")
+    write_json(out / "search.json", rows)
     table = Table(*(Column(name, overflow="fold") for name in rows[0] if name != "folder"))
     for row in rows:
         table.add_row(*(f"{value:.3g}" for name, value in row.items() if name != "folder"))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_write, write_text
 from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.errors import UserError
 from lorbms_fast.progress import tqdm
@@ -44,8 +44,7 @@ class Log:
 
     def _begin(self, metrics: Path, start: int) -> None:
         kept = [(line, entry) for line, entry in _read(metrics) if entry.get("iteration", math.inf) <= start]
-        with atomic_write(metrics) as partial:
-            partial.write_text("".join(f"{line}\n" for line, _ in kept))
+        write_text(metrics, "".join(f"{line}\n" for line, _ in kept))
         self._recent = deque((entry for _, entry in kept), RECENT)
         self._metrics = self._open.enter_context(metrics.open("a"))
         self._board = self._open.enter_context(SummaryWriter(self._folder / "tensorboard", purge_step=start + 1))

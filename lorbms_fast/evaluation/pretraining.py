@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_write, write_json
 from lorbms_fast.checkpoint import load_weights, save_tensors
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.alexnet import AlexNet, AlexNetConvs
@@ -146,8 +146,7 @@ class Sources:
         facts.unlink(missing_ok=True)  # which are of the weights that were there
         with atomic_write(weights) as partial:
             save_tensors(backbone.state_dict(), partial)
-        with atomic_write(facts) as partial:
-            partial.write_text(json.dumps({"setting": setting, "last_loss": loss}, indent=2) + "\n")
+        write_json(facts, {"setting": setting, "last_loss": loss})
         return backbone.eval()
 
 

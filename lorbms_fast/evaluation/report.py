@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import write_text
 from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.evaluation.ablation import BEYOND, ablation_rows, last_epochs
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
@@ -52,8 +52,7 @@ def write_report(run: Path, ablation: Path, calibration: Path, target: Path) -> 
     )
     pages.filters["base64"] = lambda picture: base64.b64encode(picture.read_bytes()).decode("ascii")
     page = pages.get_template(TEMPLATE).render(title=f"LORBMS run {run.resolve().name}", sections=sections)
-    with atomic_write(target) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(target, page)
 
 
 def _about(run: Path) -> Section:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lorbms_fast.atomic_io import atomic_write, check_writable
+from lorbms_fast.atomic_io import check_writable, write_json
 
 Result = dict[str, Any]
 
@@ -22,8 +22,7 @@ def cached(path: Path, setting: Result, make: Callable[[], Result]) -> Result:
         return found
     check_writable(path.parent)  # measuring may take hours
     result = make() | {"setting": setting}
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(path, result)
     return result
 
 

@@ -12,7 +12,7 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.schedulers import PopulationBasedTraining
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import write_json
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.differences import differences
@@ -136,8 +136,7 @@ def _note(path: Path, asked: dict[str, Any], goes_on: bool) -> None:
     """Note what a search is asked for; UserError where it goes on, as it was begun, and was asked otherwise then."""
     if goes_on and path.exists() and (changed := list(differences(asked, json.loads(path.read_text())))):
         raise UserError(f"the search in {path.parent} was begun otherwise ({'; '.join(changed)}): choose another --out")
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(asked, indent=2) + "\n")
+    write_json(path, asked)
 
 
 def _connect() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lorbms_fast.atomic_io import atomic_write, exclusive_lock, full_disk_named
+from lorbms_fast.atomic_io import exclusive_lock, full_disk_named, write_text
 from lorbms_fast.counted import counted
 from lorbms_fast.dataloader.batches import BatchSource
 from lorbms_fast.dataloader.store import ImageStore
@@ -78,8 +78,7 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
             print(_summary(training, start))
         if (found := training.choose_forms(start, retune)) is not None and world.first:
             found.tell()
-            with atomic_write(run.folder / "kernels.json") as partial:
-                partial.write_text(as_json(found.facts()))
+            write_text(run.folder / "kernels.json", as_json(found.facts()))
         try:
             training.train(start, SHEET, measure)
         except Interrupted as stop:

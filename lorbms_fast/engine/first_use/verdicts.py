@@ -15,7 +15,7 @@ import torch
 from pydantic import TypeAdapter
 
 from lorbms_fast import __version__, kernels
-from lorbms_fast.atomic_io import atomic_write, read_json
+from lorbms_fast.atomic_io import read_json, write_text
 from lorbms_fast.engine.first_use.judging import Verdict
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common import dispatch
@@ -88,8 +88,7 @@ def save(path: Path, of: Mapping[str, str], verdicts: Mapping[str, Verdict]) -> 
     content: dict[str, Any] = FORMAT | {"machine": of}
     content |= {"verdicts": {key: asdict(verdict) for key, verdict in sorted(kept.items())}}
     try:
-        with atomic_write(path) as partial:
-            partial.write_text(as_json(content))
+        write_text(path, as_json(content))
     except UserError as error:
         tqdm.write(f"{error}: what was found of the kernels is not kept, and the next run tries them again")
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_write, write_json
 from lorbms_fast.config import TrainConfig
 from lorbms_fast.dataloader.pixels import to_float_nchw
 from lorbms_fast.dataloader.store import ImageStore
@@ -148,8 +148,7 @@ def _train(
                 curve.append({"iteration": done, **found, "L_D": float(L_D)})
                 bar.set_postfix({"L1": f"{float(L1):.3f}", "PSNR held out": f"{found['psnr']:.2f} dB"}, refresh=False)
             if done % save_every == 0 and done < iterations:
-                with atomic_write(points) as partial:
-                    partial.write_text(json.dumps(curve))
+                write_json(points, curve)
                 save_state(state, setting, done, networks, optimizers)
     for path in (state, points):
         path.unlink(missing_ok=True)
