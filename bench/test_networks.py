@@ -11,7 +11,7 @@ from bench.conftest import Compare
 from lorbms_fast import kernels
 from lorbms_fast.config import Impl, ModelConfig, Precision
 from lorbms_fast.engine.implementations import IMPLS
-from lorbms_fast.measurement.apart import apart
+from lorbms_fast.measurement.apart import apart, peak_memory
 from lorbms_fast.models import build
 from lorbms_fast.types import Batch, Networks
 
@@ -61,5 +61,5 @@ def test_iteration(batch: int, arithmetic: Precision, compare: Compare, benchmar
     settings = ModelConfig(), batch
     with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:
         compare(reference, fast, 3)
-        benchmark.extra_info["reference_peak_gb"] = reference.peak_memory()
-        benchmark.extra_info["fast_peak_gb"] = fast.peak_memory()
+        benchmark.extra_info["reference_peak_gb"] = reference.tell(peak_memory)
+        benchmark.extra_info["fast_peak_gb"] = fast.tell(peak_memory)

@@ -4,10 +4,14 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from lorbms_fast.config import ModelConfig, Precision
+
+if TYPE_CHECKING:
+    from lorbms_fast.measurement.step import Captured
 
 SMALL = ModelConfig(
     stem=3, growth=2, layers=(1, 1, 1, 1, 1), chunk=4,
@@ -65,6 +69,14 @@ class Setting:
     def precisions(self) -> tuple[Precision, ...]:
         """Arithmetics that are checked."""
         return ("float32", "bfloat16") if self.rehearse else ("float32", "tf32", "bfloat16", "float16")
+
+    def recording(self, one: "Captured") -> "Captured":
+        """Have an iteration captured when it is next called: on a CPU, on a tape."""
+        from bench.gpu.tape import Tape  # here, not above: what cannot be imported spoils a phase, and not all
+        from lorbms_fast.engine.cuda_graph import CudaGraphs
+
+        one.iteration.recorder = Tape(one.state) if self.rehearse else CudaGraphs(self.device)
+        return one
 
     def kernels(self) -> AbstractContextManager[None]:
         """Inside the context kernels run here: in a rehearsal, in Triton's interpreter."""

@@ -2,8 +2,8 @@
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -213,32 +213,29 @@ def synchronize_batch_norm(network: nn.Module, world: World) -> None:
             layer.gather = lambda own: _Gathered.apply(own, world)
 
 
-@contextmanager
-def on_its_own(network: nn.Module) -> Iterator[None]:
+def on_its_own(network: nn.Module) -> AbstractContextManager[None]:
     """Restrict batch norms to this process's batch inside the block, where no other process runs the network."""
-    layers = [layer for layer in network.modules() if isinstance(layer, GroupedBatchNorm2d)]
-    kept = [layer.gather for layer in layers]
-    for layer in layers:
-        layer.gather = None
-    try:
-        yield
-    finally:
-        for layer, gather in zip(layers, kept, strict=True):
-            layer.gather = gather
+    return _without("gather", [layer for layer in network.modules() if isinstance(layer, GroupedBatchNorm2d)])
 
 
 @contextmanager
 def nothing_exchanged(networks: Networks, optimizers: Optimizers) -> Iterator[None]:
     """Exchange nothing with other processes in iterations inside the block: one that fails holds up no other."""
-    averaging = {optimizer: optimizer.average for optimizer in vars(optimizers).values()}
-    for optimizer in averaging:
-        optimizer.average = None
+    with _without("average", vars(optimizers).values()), on_its_own(networks.cls):
+        yield
+
+
+@contextmanager
+def _without(name: str, holders: Iterable[Any]) -> Iterator[None]:
+    """Let an attribute of some objects be None inside the block."""
+    kept = {holder: getattr(holder, name) for holder in holders}
+    for holder in kept:
+        setattr(holder, name, None)
     try:
-        with on_its_own(networks.cls):
-            yield
+        yield
     finally:
-        for optimizer, average in averaging.items():
-            optimizer.average = average
+        for holder, value in kept.items():
+            setattr(holder, name, value)
 
 
 def exchange_once(optimizers: Optimizers) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -29,13 +29,15 @@ PREPARING = 3
 PER_ROUND = {"cpu": 1, "cuda": 5}
 """Iterations that are timed together."""
 
+T = TypeVar("T")
+
 _one_iteration: Callable[[], object]
 _device: torch.device
 
 
 @dataclass(frozen=True)
 class Apart:
-    """The process."""
+    """The process, which does an iteration when it is called."""
 
     forms: dict[str, int]
     """Numbers of operations that first use gave each form, where kernels of ours run."""
@@ -43,23 +45,11 @@ class Apart:
 
     def __call__(self) -> None:
         """Do one iteration."""
-        self._process.submit(_iterate).result()
+        self.tell(_iterate)
 
-    def seconds(self) -> float:
-        """Do an iteration, or a few on a GPU; returns the seconds of one, measured in the process itself."""
-        return self._process.submit(_seconds).result()
-
-    def count(self) -> Counts:
-        """Operations, arithmetic and bytes of one more iteration."""
-        return self._process.submit(_count).result()
-
-    def launches(self) -> int:
-        """Kernels that a GPU runs in one more iteration, as the profiler counts them."""
-        return self._process.submit(_launches).result()
-
-    def peak_memory(self) -> float:
-        """Gigabytes (10^9) held at most until now: of the process with interpreter and libraries, or of the GPU."""
-        return self._process.submit(_peak_memory).result() / 1e9
+    def tell(self, what: Callable[[], T]) -> T:
+        """Find out in the process: `iteration_seconds`, `counted`, `launches` or `peak_memory`."""
+        return self._process.submit(what).result()
 
 
 @contextmanager
@@ -104,19 +94,20 @@ def compare_steps(
         }
         if compiled_reference:  # before the turns: it takes minutes
             began = time.perf_counter()
-            forms["compiled_reference"].seconds()
+            forms["compiled_reference"].tell(iteration_seconds)
             compiling = time.perf_counter() - began
         preparing = 1 if device.type == "cpu" else PREPARING
-        rows = in_turns(list(forms.values()), rounds, preparing, measure=lambda form: form.seconds())
+        rows = in_turns(list(forms.values()), rounds, preparing, measure=lambda form: form.tell(iteration_seconds))
         times = dict(zip(forms, rows, strict=True))
         found: dict[str, Any] = {
-            name: {"seconds": median(times[name]), "peak_memory_gb": form.peak_memory()} for name, form in forms.items()
+            name: {"seconds": median(times[name]), "peak_memory_gb": form.tell(peak_memory)}
+            for name, form in forms.items()
         }
         for name in ("reference", "fast"):  # what is compiled or captured does not show its operations
-            found[name] |= asdict(forms[name].count())
+            found[name] |= asdict(forms[name].tell(counted))
         if device.type == "cuda":
             for name, form in forms.items():
-                found[name]["launches"] = form.launches()
+                found[name]["launches"] = form.tell(launches)
                 found[name] |= {"forms": form.forms} if form.forms else {}
     best: Form = "captured" if graphs else "fast"
     ratios = {"ratio": Pair(times["reference"], times[best]).ratio}
@@ -155,7 +146,8 @@ def _iterate() -> None:
     _one_iteration()
 
 
-def _seconds() -> float:
+def iteration_seconds() -> float:
+    """Do an iteration, or a few on a GPU; returns the seconds of one."""
     several = PER_ROUND[_device.type]
 
     def work() -> None:
@@ -165,15 +157,18 @@ def _seconds() -> float:
     return seconds(work, _device) / several
 
 
-def _count() -> Counts:
+def counted() -> Counts:
+    """Count operations, arithmetic and bytes of one more iteration."""
     return count(_one_iteration)
 
 
-def _launches() -> int:
+def launches() -> int:
+    """Count the kernels that a GPU runs in one more iteration, by the profiler."""
     return launched(profiled(_one_iteration, _device)[0])
 
 
-def _peak_memory() -> int:
+def peak_memory() -> float:
+    """Gigabytes (10^9) held at most until now: of the process with interpreter and libraries, or of the GPU."""
     if _device.type == "cuda":
-        return torch.cuda.max_memory_reserved(_device)
-    return bytes_told("VmHWM")  # not getrusage: its maximum is inherited from the parent process
+        return torch.cuda.max_memory_reserved(_device) / 1e9
+    return bytes_told("VmHWM") / 1e9  # not getrusage: its maximum is inherited from the parent process

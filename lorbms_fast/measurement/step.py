@@ -1,6 +1,6 @@
 """A whole training iteration, ready to be measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import NamedTuple
@@ -96,6 +96,11 @@ class Captured(NamedTuple):
                 tensors += [optimizer.scaler._scale, optimizer.scaler._growth_tracker]
         return tensors
 
+    def iterate(self, numbers: Iterable[int]) -> None:
+        """Do the iterations of these numbers, a batch each."""
+        for number in numbers:
+            self.iteration(number, range(number, number + 1))
+
 
 def captured(
     model: ModelConfig,
@@ -142,11 +147,5 @@ def captured_step(
     model: ModelConfig, batch_size: int, arithmetic: Precision, device: torch.device
 ) -> Callable[[], object]:
     """Build a function that does one iteration of the fast form as a CUDA graph, which the first call records."""
-    found = captured(model, batch_size, arithmetic, device, CudaGraphs(device))
-    numbers = count()
-
-    def one_iteration() -> object:
-        number = next(numbers)
-        return found.iteration(number, range(number, number + 1))
-
-    return one_iteration
+    found, numbers = captured(model, batch_size, arithmetic, device, CudaGraphs(device)), count()
+    return lambda: found.iterate([next(numbers)])

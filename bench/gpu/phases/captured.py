@@ -11,9 +11,7 @@ from torch import Tensor
 
 from bench.gpu.findings import Findings
 from bench.gpu.setting import Setting
-from bench.gpu.tape import Tape
 from lorbms_fast.config import Precision
-from lorbms_fast.engine.cuda_graph import CudaGraphs, Recorder
 from lorbms_fast.measurement.step import Captured, captured
 
 REPLAYS = 20
@@ -36,7 +34,7 @@ def compare(name: Precision, findings: Findings, setting: Setting) -> None:
     n, replays = setting.batch, 1 if setting.rehearse else REPLAYS
     sizes = sorted({-(-n * quarters // 4) for quarters in (6, 8, 10, 12)})
     plain, again, other = (captured(setting.model, n, name, setting.device, None, sizes) for _ in range(3))
-    played = _recorded(other, setting)
+    played = setting.recording(other)
     found = {size: Differences() for size in sizes}
     for number in range(len(sizes) * (PREPARING + replays)):
         if number:
@@ -84,12 +82,6 @@ class Differences:
         if self.found > TIMES * self.own + rounding:
             return "they differ"
         return None if self.replays else "no replay"
-
-
-def _recorded(other: Captured, setting: Setting) -> Captured:
-    recorder: Recorder = Tape(other.state) if setting.rehearse else CudaGraphs(setting.device)
-    other.iteration.recorder = recorder
-    return other
 
 
 @torch.no_grad()

@@ -8,14 +8,12 @@ import torch.distributed as dist
 
 from bench.gpu.findings import Findings
 from bench.gpu.setting import Setting
-from bench.gpu.tape import Tape
 from lorbms_fast.config import Precision
 from lorbms_fast.dataloader import counter_rng
-from lorbms_fast.engine.cuda_graph import CudaGraphs
 from lorbms_fast.engine.distributed import average, let_go
 from lorbms_fast.engine.torch_compile import compile_regions
 from lorbms_fast.errors import said
-from lorbms_fast.measurement.step import Captured, captured, random_draws
+from lorbms_fast.measurement.step import captured, random_draws
 from lorbms_fast.mixing import mixing_mask, padded_candidates
 
 CPU = torch.device("cpu")
@@ -50,12 +48,12 @@ def _draws_are_equal(setting: Setting) -> str:
 
 
 def _replays_do_not_wait(setting: Setting) -> str:
-    one = _recording(captured(setting.model, setting.batch, _precision(setting), setting.device), setting)
-    _iterate(one, 0, 3)
+    one = setting.recording(captured(setting.model, setting.batch, _precision(setting), setting.device))
+    one.iterate(range(3))
     if setting.device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
     try:
-        _iterate(one, 3, 4 if setting.rehearse else 8)
+        one.iterate(range(3, 4 if setting.rehearse else 8))
     finally:
         if setting.device.type == "cuda":
             torch.cuda.set_sync_debug_mode("default")
@@ -83,8 +81,8 @@ def _iterate_alone(setting: Setting) -> None:
     for optimizer in vars(one.optimizers).values():
         optimizer.average = partial(average, processes=1)
     if not setting.rehearse:  # a tape cannot wait for a collective operation
-        _recording(one, setting)
-    _iterate(one, 0, 2 if setting.rehearse else 5)
+        setting.recording(one)
+    one.iterate(range(2 if setting.rehearse else 5))
     assert setting.rehearse or one.iteration.graphs, "nothing was captured: see log.txt"
 
 
@@ -92,21 +90,11 @@ def _compiled_regions(setting: Setting) -> str:
     one = captured(setting.model, setting.batch, _precision(setting), setting.device)
     graphs = compile_regions(one.networks, ["dsc", "cls"], "eager" if setting.rehearse else "inductor")
     if not setting.rehearse:  # a tape inside torch.compile would write down what is compiled
-        _recording(one, setting)
-    _iterate(one, 0, 2 if setting.rehearse else 5)
+        setting.recording(one)
+    one.iterate(range(2 if setting.rehearse else 5))
     assert setting.rehearse or one.iteration.graphs, "nothing was captured: see log.txt"
     counts = ", ".join(f"{region} {found.count}" for region, found in graphs.items())
     return f"yes, compiled: {counts}"
-
-
-def _recording(one: Captured, setting: Setting) -> Captured:
-    one.iteration.recorder = Tape(one.state) if setting.rehearse else CudaGraphs(setting.device)
-    return one
-
-
-def _iterate(one: Captured, first: int, end: int) -> None:
-    for number in range(first, end):
-        one.iteration(number, range(number, number + 1))
 
 
 def _precision(setting: Setting) -> Precision:

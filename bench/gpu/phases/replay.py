@@ -10,9 +10,7 @@ import torch
 
 from bench.gpu.findings import Findings
 from bench.gpu.setting import Setting
-from bench.gpu.tape import Tape
 from lorbms_fast.config import Precision
-from lorbms_fast.engine.cuda_graph import CudaGraphs
 from lorbms_fast.measurement.gpus import GPUS, gpu_called
 from lorbms_fast.measurement.plan import count_iteration
 from lorbms_fast.measurement.profiled import profiled
@@ -26,18 +24,11 @@ TOP = 25
 def run(findings: Findings, setting: Setting) -> None:
     """Profile, predict, compare."""
     precision: Precision = "float32" if setting.rehearse else "bfloat16"
-    one = captured(setting.model, setting.batch, precision, setting.device)
-    one.iteration.recorder = Tape(one.state) if setting.rehearse else CudaGraphs(setting.device)
-    numbers = count()
-
-    def iterate() -> None:
-        number = next(numbers)
-        one.iteration(number, range(number, number + 1))
-
-    for _ in range(2):
-        iterate()
+    one = setting.recording(captured(setting.model, setting.batch, precision, setting.device))
+    one.iterate(range(2))
+    numbers = count(2)
     note = {"preset": "thesis", "batch_size": setting.batch, "precision": precision}
-    seen, profiler = profiled(iterate, setting.device, 1, note)
+    seen, profiler = profiled(lambda: one.iterate([next(numbers)]), setting.device, 1, note)
     file = _keep_trace(profiler, setting)
     iteration = count_iteration(setting.model, setting.batch, precision)
     ours = {operation.kernel for operation in iteration.ours}
