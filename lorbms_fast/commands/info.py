@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import preset_named
 from lorbms_fast.differences import changes
 from lorbms_fast.models.summary import Layer, describe, receptive_fields, totals
@@ -47,16 +47,9 @@ def _print_tables(
     for name, value in different.items():
         console.print(f"  {name} = {value}")
     for name, layers in networks.items():
-        table = Table("layer", "kind", "output (C, H, W)", title=name)
-        table.add_column("parameters", justify="right")
-        for layer in layers:
-            shape = " x ".join(map(str, layer.output))
-            table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}")
-        console.print(table)
-    summary = Table("network", title="trainable parameters")
-    summary.add_column("parameters", justify="right")
-    for name, count in totals(networks).items():
-        summary.add_row(name, f"{count:,}")
-    console.print(summary)
+        rows = [[one.name, one.kind, " x ".join(map(str, one.output)), f"{one.parameters:,}"] for one in layers]
+        print_table(["layer", "kind", "output (C, H, W)", "parameters"], rows, name, left=3)
+    counts = [[name, f"{count:,}"] for name, count in totals(networks).items()]
+    print_table(["network", "parameters"], counts, "trainable parameters", left=1)
     for name, side in fields.items():
         console.print(f"receptive field of the {name}: {side} x {side}, norms aside")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Count, Epochs, Precision, preset_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common.dispatch import HAS_TRITON
@@ -109,18 +109,18 @@ def _predict(chosen: list["Gpu"], present: "Gpu | None", settings: dict[str, Any
         f"{counts['gflop']:,.0f} GFLOP, {counts['gigabytes']:.1f} GB read and written, "
         f"{counts['memory_gigabytes']:.2f} GB of tensors at most."
     )
-    table = Table("GPU", title=f"predicted, not measured: an iteration, and {iterations:,} of them")
-    for column in ("at peak, ms", "CUDA graphs, ms", "without, ms", "largest batch", "CUDA graphs, hours"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
+    cells = [
+        [
             f"{row['gpu']}{' (here)' if row['here'] else ''}",
             f"{row['milliseconds_peak']:.1f}",
             *(_shown(row[f"milliseconds_{name}"]) for name in ("captured", "launched")),
             f"{row['largest_batch']:,}",
             _shown(row["hours_captured"]),
-        )
-    console.print(table)
+        ]
+        for row in rows
+    ]
+    columns = ["GPU", "at peak, ms", "CUDA graphs, ms", "without, ms", "largest batch", "CUDA graphs, hours"]
+    print_table(columns, cells, f"predicted, not measured: an iteration, and {iterations:,} of them", left=1)
     console.print(
         f"A launch takes the longest of its arithmetic and its bytes at {OF_PEAK[0]:.0%} to {OF_PEAK[1]:.0%} of the "
         f"data sheet's rates, of its programs' chains of dependent steps, and of {1e6 * REPLAYED[0]:g} to "
@@ -133,7 +133,7 @@ def _predict(chosen: list["Gpu"], present: "Gpu | None", settings: dict[str, Any
 def _compare(file: Path, gpu: "Gpu | None", json: bool) -> None:
     from lorbms_fast.measurement.gpus import GPUS, gpu_called
     from lorbms_fast.measurement.plan import Range, count_iteration
-    from lorbms_fast.measurement.traces import compare, read_trace
+    from lorbms_fast.measurement.traces import Line, compare, read_trace
 
     trace = read_trace(file)
     gpu = gpu or gpu_called(trace.gpu)
@@ -146,18 +146,17 @@ def _compare(file: Path, gpu: "Gpu | None", json: bool) -> None:
     lines = compare(iteration, trace, gpu)
     whole, took = sum((line.expected for line in lines), Range(0, 0)), sum(line.measured for line in lines)
     if json:
-        rows = [asdict(line) for line in lines]
-        print(json_format.dumps(settings | {"gpu": gpu.name, "recorded_on": trace.gpu, "lines": rows}, indent=2))
+        facts = {"gpu": gpu.name, "recorded_on": trace.gpu, "lines": [asdict(line) for line in lines]}
+        print(json_format.dumps(settings | facts, indent=2))
         return
     title = f"{settings['preset']} model, batch {settings['batch_size']}, {settings['precision']}, {trace.gpu}"
-    table = Table("launch", title=f"{title}: an iteration, in us, predicted for {gpu.name} and measured")
-    for column in ("predicted launches", "seen", "predicted", "measured", "times the prediction"):
-        table.add_column(column, justify="right")
-    for line in lines:
-        table.add_row(line.name, f"{line.predicted:,}", f"{line.seen:,g}", *_beside(line.expected, line.measured))
-    counts = sum(line.predicted for line in lines), sum(line.seen for line in lines)
-    table.add_row("all", f"{counts[0]:,}", f"{counts[1]:,g}", *_beside(whole, took))
-    Console(markup=False).print(table)
+    every = Line("all", sum(line.predicted for line in lines), sum(line.seen for line in lines), whole, took)
+    rows = [
+        [line.name, f"{line.predicted:,}", f"{line.seen:,g}", *_beside(line.expected, line.measured)]
+        for line in (*lines, every)
+    ]
+    columns = ["launch", "predicted launches", "seen", "predicted", "measured", "times the prediction"]
+    print_table(columns, rows, f"{title}: an iteration, in us, predicted for {gpu.name} and measured", left=1)
 
 
 def _beside(expected: "Range", seconds: float) -> tuple[str, str, str]:

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Count, Impl, Precision, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.precision import chosen_precision
@@ -68,11 +66,9 @@ def profile(
     kernels = f" and {launched(seen) / iterations:,.0f} kernels" if on_gpu else ""
     title = f"{preset} model, batch {batch_size}, {arithmetic}, {form}"
     took = f"an iteration of {whole / iterations / 1e3:,.1f} ms{kernels}"
-    table = Table("operation", title=f"{title}: {took} (measured, {machine()})")
-    for column in ("times", "ms", "share"):
-        table.add_column(column, justify="right")
+    rows = []
     for one in seen[:top]:
         each = one.microseconds / iterations / 1e3
-        table.add_row(one.name, f"{one.count / iterations:,.0f}", f"{each:,.2f}", f"{one.microseconds / whole:.1%}")
-    Console(markup=False).print(table)
+        rows.append([one.name, f"{one.count / iterations:,.0f}", f"{each:,.2f}", f"{one.microseconds / whole:.1%}"])
+    print_table(["operation", "times", "ms", "share"], rows, f"{title}: {took} (measured, {machine()})", left=1)
     print(f"trace: {out.resolve()}")

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from lorbms_fast.commands.options import StoreFolder
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Count, Epochs, LossConfig, TrainConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -93,7 +92,11 @@ def ablation(
         iteration = int(run.latest().name)
         measure_generation(networks, source, described, run.folder, iteration)
         measure_retrieval(networks, images, run.folder, iteration, pairs=PAIRS, seed=0, device=where)
-    Console(markup=False).print(_table(ablation_rows(out), described.distance, described.score or "IS"))
+    # A column for each variant: eleven for what is measured do not fit in a terminal.
+    titles, *cells = zip(*ablation_rows(out), strict=True)
+    here, score = described.distance, described.score or "IS"
+    measures = "STL-10 here", "thesis", f"{here} here", "FID, thesis", f"{score} here", "IS, thesis", *BEYOND
+    print_table(["", *titles], [[measure, *of_each] for measure, of_each in zip(measures, cells, strict=True)])
     print(f"STL-10 column: {pictures.test.source}")
     print(f"distance: {described.setting}; means over the last epochs that were measured, three in the thesis")
 
@@ -108,13 +111,3 @@ def _trained(folder: Path, config: TrainConfig, store: ImageStore) -> Run:
     run = replace(opened, config=config)
     run_training(run, store)
     return run
-
-
-def _table(rows: list[list[str]], distance: str, score: str) -> Table:
-    """Lay a column out for each variant: eleven for what is measured do not fit in a terminal."""
-    measures = "STL-10 here", "thesis", f"{distance} here", "FID, thesis", f"{score} here", "IS, thesis", *BEYOND
-    titles, *cells = zip(*rows, strict=True)
-    table = Table("", *titles)
-    for measure, of_each in zip(measures, cells, strict=True):
-        table.add_row(measure, *of_each)
-    return table

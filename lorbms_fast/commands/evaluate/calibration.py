@@ -3,10 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from lorbms_fast.commands.options import StoreFolder
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Count, LossConfig, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.devices import device_named
@@ -50,9 +48,8 @@ def calibration(
     settings = settings if batch_size is None else replace(settings, batch_size=batch_size)
     images, where = ImageStore.open(store), device_named(device)
     results = [calibrate(name, settings, images, iterations, out, where) for name in variants]
-    table = Table("variant", "L1", "PSNR, dB", title=f"{iterations:,} iterations; held out of {results[0]['pictures']}")
-    for result in results:
-        table.add_row(result["variant"], f"{result['l1']:.4f}", f"{result['psnr']:.2f}")
-    Console(markup=False).print(table)
+    rows = [[result["variant"], f"{result['l1']:.4f}", f"{result['psnr']:.2f}"] for result in results]
+    title = f"{iterations:,} iterations; held out of {results[0]['pictures']}"
+    print_table(["variant", "L1", "PSNR, dB"], rows, title)
     draw_calibration(results, out / "calibration.png")
     print(out / "calibration.png")

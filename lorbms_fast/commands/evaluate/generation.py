@@ -3,11 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from lorbms_fast.checkpoint import load
 from lorbms_fast.commands.options import RunFolder
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Natural
 from lorbms_fast.devices import device_named
 from lorbms_fast.evaluation.generation import (
@@ -62,23 +60,18 @@ def generation(
     described = image_features(inception, features, weights, where)
     opened = Run.open(run)
     networks = build(opened.config.model, opened.config.impl)
-    columns = ["iteration", "store", described.distance, "two halves of the real", "kernel distance x 1000"]
-    table = Table(*columns, *([described.score] if described.score else []))
     config = replace(opened.config, device=device)
     sources = [scene_batches(config, opened.open_store(store)) for store in stores or (None,)]
+    rows = []
     for checkpoint in opened.checkpoints() if all_checkpoints else [opened.latest()]:
         load(networks, checkpoint)
         for source in sources:
             result = measure_generation(networks.to(where).eval(), source, described, run, int(checkpoint.name), draw)
-            table.add_row(
-                f"{result['iteration']:,}",
-                result["store"],
-                interval(result["frechet"]),
-                f"{result['frechet_halves']:.1f}",
-                interval([1000 * value for value in result["kid"]]),
-                *([interval(result[key], 2)] if (key := score_key(result)) else []),
-            )
-    Console(markup=False).print(table)
+            found = [f"{result['iteration']:,}", result["store"], interval(result["frechet"])]
+            found += [f"{result['frechet_halves']:.1f}", interval([1000 * value for value in result["kid"]])]
+            rows.append(found + ([interval(result[key], 2)] if (key := score_key(result)) else []))
+    columns = ["iteration", "store", described.distance, "two halves of the real", "kernel distance x 1000"]
+    print_table(columns + ([described.score] if described.score else []), rows)
     results = generation_results(run)
     for pictures in sorted({result["pictures"] for result in results}):
         print(f"images: {pictures}")

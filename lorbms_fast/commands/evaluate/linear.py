@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from lorbms_fast.commands.options import RunFolder
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
 from lorbms_fast.evaluation.datasets.stl10 import read_stl10
@@ -57,9 +56,7 @@ def linear(
     sources = Sources(run, data, settings, device_named(device), voc, imagenet, alexnet)
     for name in names:
         check_needed(name, sources)  # all before the first, which takes hours
+    results = [evaluate_row(name, sources, keep_features=keep_features) for name in names]
+    cells = [[*in_columns(result), result["lengths"]] for result in results]
     title = f"Test accuracy, %. Pictures: {data.test.source}"
-    table = Table("row", "here", "thesis", "classifier", "setting", title=title)
-    for name in names:
-        result = evaluate_row(name, sources, keep_features=keep_features)
-        table.add_row(*in_columns(result), result["lengths"])
-    Console(markup=False).print(table)
+    print_table(["row", "here", "thesis", "classifier", "setting"], cells, title)

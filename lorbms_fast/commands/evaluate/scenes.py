@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from lorbms_fast.commands.options import RunFolder
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Count, Natural
 from lorbms_fast.devices import device_named
 from lorbms_fast.errors import UserError
@@ -71,9 +69,7 @@ def scenes(
         )
         rows = scene_rows(result)
     found = measure_retrieval(networks, images, run, iteration, pairs=pairs, seed=seed, device=where)
-    table = Table("measure", "value [95% interval]", "of", title=f"iteration {iteration:,}, {found['pictures']}")
-    for row in [*retrieval_rows(found), *rows]:
-        table.add_row(*row)
-    Console(markup=False).print(table)
+    title = f"iteration {iteration:,}, {found['pictures']}"
+    print_table(["measure", "value [95% interval]", "of"], [*retrieval_rows(found), *rows], title)
     if missing is not None:
         print(f"not measured: transfer accuracy, chunk invariance and chunk-to-category, for {missing}")
