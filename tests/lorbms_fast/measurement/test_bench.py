@@ -24,10 +24,8 @@ def processes(monkeypatch):
         started.append(form)
         forms = {"triton": 17, "fused": 1} if kernels == "auto" and form in ("fast", "captured") else {}
         counts = Counts(*(0 for _ in Counts.__dataclass_fields__))
-        yield SimpleNamespace(
-            seconds=lambda: SECONDS[form], peak_memory=lambda: 1.0, count=lambda: counts, launches=lambda: 700,
-            forms=forms,
-        )  # fmt: skip
+        answers = {apart.iteration_seconds: SECONDS[form], apart.peak_memory: 1.0, apart.counted: counts}
+        yield SimpleNamespace(tell=(answers | {apart.launches: 700}).__getitem__, forms=forms)
 
     monkeypatch.setattr(apart, "apart", fake)
     return started
