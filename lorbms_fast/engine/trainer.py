@@ -14,12 +14,12 @@ from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
 from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.collapse import collapsed
-from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs, Recorder
+from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronize_batch_norm
 from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
 from lorbms_fast.engine.first_use import Found, choose_forms, tried
 from lorbms_fast.engine.implementations import IMPLS, implementation
-from lorbms_fast.engine.iteration import batches_of, iterate
+from lorbms_fast.engine.iteration import IterationImpl, batches_of, iterate
 from lorbms_fast.engine.log import Log
 from lorbms_fast.engine.precision import chosen_precision, precision
 from lorbms_fast.engine.samples import Shown, reconstruction_levels, states_of
@@ -229,48 +229,49 @@ class Training:
             return None
         self.networks.train()
         works: list[Callable[[], object]]
-        if self._memory_can_be_fixed:
-            fixed = self._on_fixed_memory(None)
+        if (fixed := self._on_fixed_memory()) is not None:
             works, without_trace = [partial(fixed.rehearse, size) for size in fixed.sizes], fixed.undone()
         else:
             works, without_trace = [partial(self._iterate, start)], undone(self.networks, self.optimizers)
         with without_trace:
             return choose_forms(works, self.device, forms, retune, self.world)
 
-    @property
-    def _memory_can_be_fixed(self) -> bool:
-        config, source = self.run.config, self.source
-        fast = implementation(config.model, config.impl) is IMPLS["fast"]
-        return fast and isinstance(source.read, ResidentReader) and isinstance(source, NeighbourBatches)
-
     def _step(self) -> Callable[[Progress], StepMetrics]:
         """Choose how an iteration is run: as one CUDA graph where there can be, else operation after operation."""
-        config, on_gpu = self.run.config, self.device.type == "cuda"
-        possible = self._memory_can_be_fixed
-        if config.graphs == "on" and not possible:
+        graphs, on_gpu = self.run.config.graphs, self.device.type == "cuda"
+        if graphs == "off" or (graphs == "auto" and not on_gpu):
+            return self._iterate
+        captured = self._on_fixed_memory()
+        if captured is None and graphs == "on":
             raise UserError(
                 "--graphs on needs --images resident and --impl fast, and to mix and classify as the thesis"
             )
-        if not possible or config.graphs == "off" or (config.graphs == "auto" and not on_gpu):
+        if captured is None:
             return self._iterate
-        captured = self._on_fixed_memory(CudaGraphs(self.device) if on_gpu else None)
+        captured.recorder = CudaGraphs(self.device) if on_gpu else None
         return lambda progress: captured(progress.iteration, self.numbers(progress))
 
-    def _on_fixed_memory(self, recorder: Recorder | None) -> CapturedIteration:
-        source, trained = self.source, (self.networks, self.optimizers)
-        assert isinstance(source.read, ResidentReader)
-        assert isinstance(source, NeighbourBatches)
-        images, drawing = source.read.images, source.drawing(self.device)
-        config = self.run.config
-        return CapturedIteration(*trained, images, drawing, config, self.arithmetic, recorder, self.world)
+    def _on_fixed_memory(self) -> CapturedIteration | None:
+        """Make the iteration on fixed memory, not recorded yet; None where it cannot be, as a graph could not."""
+        config, source = self.run.config, self.source
+        if self._impl is not IMPLS["fast"] or not isinstance(source, NeighbourBatches):
+            return None
+        if not isinstance(source.read, ResidentReader):
+            return None
+        on_device = source.read.images, source.drawing(self.device)
+        parts = self.networks, self.optimizers, *on_device, config, self.arithmetic
+        return CapturedIteration(*parts, None, self.world)
+
+    @property
+    def _impl(self) -> IterationImpl:
+        return implementation(self.run.config.model, self.run.config.impl)
 
     def _iterate(self, progress: Progress) -> StepMetrics:
         config = self.run.config
-        impl = implementation(config.model, config.impl)
         self.optimizers.set_rates(config.optim, progress.iteration)
         with precision(self.device, self.arithmetic):
             batches = [self._batch(number) for number in self.numbers(progress)]
-        return iterate(impl, self.networks, self.optimizers, batches, config.loss, config.optim, self.arithmetic)
+        return iterate(self._impl, self.networks, self.optimizers, batches, config.loss, config.optim, self.arithmetic)
 
     def _batch(self, number: int) -> Batch:
         return self.source.complete(self.source.batch(number).to(self.device), self.networks.enc)
@@ -288,12 +289,10 @@ class Training:
         """Note on samples how well networks reconstruct and whether they tell them apart, and draw a sheet of them."""
         if not self.world.first:
             return
-        config = self.run.config
-        impl = implementation(config.model, config.impl)
         with precision(self.device, self.arithmetic), on_its_own(self.networks.cls):
             batch = self._batch(0).first(SHEET_ROWS)
-            scenes = impl.scenes(self.networks, batch)
-            states = states_of(self.networks, impl, batch, scenes)
+            scenes = self._impl.scenes(self.networks, batch)
+            states = states_of(self.networks, self._impl, batch, scenes)
         shown = Shown(states, reconstruction_levels(batch, scenes))
         if draw is not None:
             log.sheet(iteration, draw(batch, scenes))
@@ -302,5 +301,5 @@ class Training:
             tqdm.write(f"iteration {iteration:,}: {shown.learned()}")
         for message in collapsed(iteration, states):
             tqdm.write(message)
-        if ended and (warning := shown.warning(config.optim.betas)) is not None:
+        if ended and (warning := shown.warning(self.run.config.optim.betas)) is not None:
             tqdm.write(warning)
