@@ -175,12 +175,8 @@ class Run:
             self._write()
         if changed := list(differences(asdict(self.config), asdict(kept.config))):
             print(f"from now on kept in {self.folder / 'config.json'}: {'; '.join(changed)}")
-        if self.store.resolve() != kept.store.resolve():
-            print(f"from now on kept in {self.folder / 'run.json'}: the store is {self.store}, not {kept.store}")
-        if kept.digest not in (None, self.digest):
-            print(f"{self.folder} goes on with other images than before, those of {self.store}")
-        elif kept.neighbours not in (None, self.neighbours):
-            print(f"{self.folder} goes on with other neighbours than before, those of {self.store}")
+        for change in self._changes_of_store(kept):
+            print(change)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -194,14 +190,18 @@ class Run:
                 before._write()
                 if self.config != before.config:
                     print(f"{self.folder / 'config.json'} is as before again: nothing was learned with other settings")
-                if self._learns_from_others_than(before):
+                if any(self._changes_of_store(before)):
                     print(f"{self.folder / 'run.json'} is as before again: nothing was learned from {self.store}")
             raise
 
-    def _learns_from_others_than(self, kept: "Run") -> bool:
-        """Tell whether the store is elsewhere, or known to have other images or neighbours."""
-        moved = self.store.resolve() != kept.store.resolve()
-        return moved or kept.digest not in (None, self.digest) or kept.neighbours not in (None, self.neighbours)
+    def _changes_of_store(self, kept: "Run") -> Iterator[str]:
+        """Say where the store is elsewhere, or known to have other images or neighbours."""
+        if self.store.resolve() != kept.store.resolve():
+            yield f"from now on kept in {self.folder / 'run.json'}: the store is {self.store}, not {kept.store}"
+        if kept.digest not in (None, self.digest):
+            yield f"{self.folder} goes on with other images than before, those of {self.store}"
+        elif kept.neighbours not in (None, self.neighbours):
+            yield f"{self.folder} goes on with other neighbours than before, those of {self.store}"
 
     @property
     def _checkpoints(self) -> Path:

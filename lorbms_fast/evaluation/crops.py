@@ -92,13 +92,14 @@ def saturated(x: NDArray[np.floating], factor: np.floating | float) -> NDArray[n
     return V - (V - x) * np.minimum(factor, room)
 
 
-def row_batches(count: int, size: int) -> list[range]:
-    """Divide 0 .. count into ranges of at most `size`.
+def row_batches(rows: int | NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Divide rows, or all of so many, into batches of at most `size`.
 
-    >>> row_batches(7, 3)
-    [range(0, 3), range(3, 6), range(6, 7)]
+    >>> [batch.tolist() for batch in row_batches(7, 3)]
+    [[0, 1, 2], [3, 4, 5], [6]]
     """
-    return [range(i, min(i + size, count)) for i in range(0, count, size)]
+    every = np.arange(rows) if isinstance(rows, int) else rows
+    return [every[i : i + size] for i in range(0, len(every), size)]
 
 
 def shuffled_batch(

@@ -56,7 +56,7 @@ def cached_features(
 
     @torch.inference_mode()
     def of_view(data: Labelled, view: int | None) -> Tensor:
-        def make(rows: range) -> Tensor:
+        def make(rows: NDArray[np.int64]) -> Tensor:
             return central_crops(data, rows, side) if view is None else training_crops(data, rows, side, seed, view)
 
         return torch.cat([backbone(x.to(device)).float().cpu() for x in ahead(make, row_batches(len(data), BATCH))])
@@ -124,7 +124,7 @@ def store_features(network: nn.Module, store: ImageStore, device: torch.device) 
     found = []
     with tqdm(total=len(store), desc="features", unit="images") as bar:
         for rows in row_batches(len(store), STORE_BATCH):
-            images = to_float_nchw(np.array(store.images[rows.start : rows.stop])).to(device)
+            images = to_float_nchw(store.images[rows]).to(device)
             found.append(network(images).float().cpu().numpy())
             bar.update(len(rows))
     return np.concatenate(found)

@@ -200,7 +200,7 @@ def _real(folder: Path, source: NeighbourBatches | Halves, features: ImageFeatur
     if path.exists():
         with np.load(path) as kept:
             return Described(kept["features"], kept.get("probabilities"))
-    batches = (to_uint8_nhwc(source.images(np.asarray(rows))) for rows in row_batches(len(store), BATCH))
+    batches = (to_uint8_nhwc(source.images(rows)) for rows in row_batches(len(store), BATCH))
     real = describe_all(batches, len(store), features, "real images")
     arrays = {name: array for name, array in real._asdict().items() if array is not None}
     with atomic_write(path) as partial, partial.open("wb") as file:

@@ -112,8 +112,8 @@ def quality(
 ) -> dict[str, float]:
     """Measure `l1`, the mean absolute difference of values in [-1, 1], and `psnr` in dB, averaged over images."""
     l1, psnr = [], []
-    for part in row_batches(len(rows), TEST_BATCH):
-        I = to_float_nchw(store.images[rows[part.start : part.stop]]).to(device)
+    for part in row_batches(rows, TEST_BATCH):
+        I = to_float_nchw(store.images[part]).to(device)
         I_hat = networks["dec"](networks["enc"](I))
         l1.append((I - I_hat).abs().mean((1, 2, 3)))
         psnr.append(10 * torch.log10(4 / (I - I_hat).square().mean((1, 2, 3)).clamp_min(1e-10)))

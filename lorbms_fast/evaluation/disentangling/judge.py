@@ -1,6 +1,5 @@
 """A classifier of real objects, asked what it sees in the quadrants of images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +30,7 @@ class Judge:
 
     def sees_in_store(self, store: ImageStore, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Name the category in each quadrant of a store's images: (len(rows), 4)."""
-        batches = tqdm(_batches(rows), desc="judging real quadrants", unit="batches")
+        batches = tqdm(row_batches(rows, BATCH), desc="judging real quadrants", unit="batches")
         return np.concatenate([self.sees(np.asarray(store.images[batch])) for batch in batches])
 
 
@@ -41,7 +40,7 @@ def train_judge(store: ImageStore, objects: QuadrantObjects, extractor: Extracto
     known = labels != NONE
     if len(np.unique(labels[known])) < 2:
         raise UserError(f"half of {store.path} shows objects of fewer than two categories: prepare more images")
-    batches = tqdm(_batches(rows), desc="learning real quadrants", unit="batches")
+    batches = tqdm(row_batches(rows, BATCH), desc="learning real quadrants", unit="batches")
     features = np.concatenate([describe_quadrants(extractor, np.asarray(store.images[batch])) for batch in batches])
     return Judge(extractor, fit_logistic(features[known], labels[known], len(objects.classes)))
 
@@ -49,7 +48,3 @@ def train_judge(store: ImageStore, objects: QuadrantObjects, extractor: Extracto
 def describe_quadrants(extractor: Extractor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Compute features (B, 4, D) of images (B, S, S, 3), enlarged to what the extractor wants."""
     return extractor.extract(np.stack([area_resize(np.ascontiguousarray(image), extractor.side) for image in images]))
-
-
-def _batches(rows: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
-    return [rows[part.start : part.stop] for part in row_batches(len(rows), BATCH)]

@@ -78,7 +78,7 @@ def swap(networks: Networks, store: ImageStore, swaps: Swaps, device: torch.devi
     """Make the scenes of all swaps, batch by batch, under a progress bar."""
     with tqdm(total=len(swaps.ref), desc="swapping chunks", unit="scenes") as bar:
         for rows in row_batches(len(swaps.ref), BATCH):
-            part = Swaps(*(values[rows.start : rows.stop] for values in swaps))
+            part = Swaps(*(values[rows] for values in swaps))
             yield part, _swapped(networks, store, part, device)
             bar.update(len(rows))
 
