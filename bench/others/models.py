@@ -25,15 +25,8 @@ class Case:
     measured_shape: tuple[int, ...]
 
 
-def nnunet(kind: str, dimensions: int, widths: tuple[int, ...], deep_supervision: bool = True) -> nn.Module:
-    """Make an nnU-Net of dynamic-network-architectures as its default plans do.
-
-    Args:
-        kind: PlainConvUNet or ResidualEncoderUNet.
-        dimensions: 2 or 3.
-        widths: maps of each stage; each halves but the first.
-        deep_supervision: logits of all resolutions come out.
-    """
+def nnunet(kind: str, dimensions: int, widths: tuple[int, ...]) -> nn.Module:
+    """Make an nnU-Net of dynamic-network-architectures as its default plans do; each stage but the first halves."""
     architectures = importlib.import_module("dynamic_network_architectures.architectures.unet")
     conv, norm = (nn.Conv2d, nn.InstanceNorm2d) if dimensions == 2 else (nn.Conv3d, nn.InstanceNorm3d)
     stages = len(widths)
@@ -43,7 +36,7 @@ def nnunet(kind: str, dimensions: int, widths: tuple[int, ...], deep_supervision
         strides=(1, *[2] * (stages - 1)), num_classes=3,
         n_conv_per_stage_decoder=2 if kind == "PlainConvUNet" else 1, conv_bias=True, norm_op=norm,
         norm_op_kwargs={"eps": 1e-5, "affine": True}, nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
-        deep_supervision=deep_supervision, **blocks,
+        deep_supervision=True, **blocks,
     )  # fmt: skip
 
 

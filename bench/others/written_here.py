@@ -23,11 +23,7 @@ def cyclegan_generator(width: int = 64, blocks: int = 9) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with instance norms around which the input goes: CycleGAN's R256.
-
-    Args:
-        C: maps.
-    """
+    """Two 3x3 convolutions with instance norms around which the input goes: CycleGAN's R256."""
 
     def __init__(self, C: int) -> None:
         super().__init__()
@@ -42,13 +38,7 @@ class ResidualBlock(nn.Module):
 
 
 class Pix2Pix(nn.Module):
-    """A U-Net and the PatchGAN that judges its pictures (Isola et al., 2017).
-
-    Args:
-        width: of the outermost layers.
-        depth: how often the U-Net halves.
-        dropout: of its innermost levels.
-    """
+    """A U-Net that halves `depth` times, and the PatchGAN that judges its pictures (Isola et al., 2017)."""
 
     def __init__(self, width: int = 64, depth: int = 8, dropout: float = 0.5) -> None:
         super().__init__()
@@ -67,15 +57,9 @@ class Pix2Pix(nn.Module):
 
 
 class UNetLevel(nn.Module):
-    """A level of pix2pix's U-Net: halves, does what is below, doubles, and appends its input.
+    """A level of pix2pix's U-Net, at one of three places: halves, does what is below, doubles, and appends its input.
 
-    Args:
-        C: maps of the input.
-        inner: maps below.
-        out: maps that it appends, or gives if it is the outermost.
-        below: the next level.
-        place: outermost, between or innermost.
-        dropout: share of values that become 0.
+    It reads C maps, has `inner` below, and appends `out`, or gives them alone if it is the outermost.
     """
 
     def __init__(self, C: int, inner: int, out: int, below: nn.Module | None, place: str, dropout: float) -> None:
@@ -110,12 +94,7 @@ def patch_gan(channels: int = 3, width: int = 64) -> nn.Module:
 
 
 class TransformerNet(nn.Module):
-    """The style network of fast-neural-style (Johnson et al., 2016), with the instance norms of Ulyanov et al. (2016).
-
-    Args:
-        width: of the outermost layers.
-        blocks: residual ones.
-    """
+    """The style network of fast-neural-style (Johnson et al., 2016), with instance norms (Ulyanov et al., 2016)."""
 
     def __init__(self, width: int = 32, blocks: int = 5) -> None:
         super().__init__()
@@ -140,11 +119,7 @@ class TransformerNet(nn.Module):
 
 
 class StyleBlock(nn.Module):
-    """A residual block of the style network.
-
-    Args:
-        C: maps.
-    """
+    """A residual block of the style network."""
 
     def __init__(self, C: int) -> None:
         super().__init__()
@@ -169,13 +144,7 @@ def _enlarging(C: int, out: int) -> nn.Module:
 class FCDenseNet(nn.Module):
     """Fully convolutional DenseNet (Jégou et al., 2017); the default is FC-DenseNet103.
 
-    Args:
-        classes: of pixels.
-        growth: maps each layer appends.
-        layers: of the dense blocks on the way down; those on the way up are the same in reverse.
-        bottleneck: layers of the block between.
-        stem: maps of the first convolution.
-        dropout: of each layer.
+    Dense blocks have so many layers on the way down, and in reverse on the way up; the block between is the bottleneck.
     """
 
     def __init__(
@@ -225,14 +194,7 @@ class FCDenseNet(nn.Module):
 
 
 class FCDenseBlock(nn.Module):
-    """A dense block that gives its new maps alone.
-
-    Args:
-        C: maps of the input.
-        growth: maps each layer appends.
-        layers: how many.
-        dropout: of each.
-    """
+    """A dense block that gives its new maps alone."""
 
     def __init__(self, C: int, growth: int, layers: int, dropout: float) -> None:
         super().__init__()

@@ -25,10 +25,7 @@ CASES = 6
 class Graphs:
     """A torch.compile backend that compiles, by another one, and tells of each graph: all take minutes to an hour.
 
-    Args:
-        network: whose graphs these are.
-        backend: that compiles.
-        at_most: how many are compiled, the others run as they are; None compiles all.
+    It compiles so many graphs of a network at most; the others run as they are.
     """
 
     def __init__(self, network: str, backend: str = "inductor", at_most: int | None = None) -> None:

@@ -131,17 +131,10 @@ def choose_forms(
 ) -> Found:  # fmt: skip
     """Give each operation that some works make a form: the fastest that is right, tried now or before.
 
-    Args:
-        works: are done in the fused form; every process does them.
-        device: where.
-        kernels: `triton` takes no other form.
-        retune: try again what was tried before.
-        world: the processes that train together; the first one tries, the others take its verdicts.
-        judging: judges calls; by default in processes of their own.
-        path: of the file of verdicts; by default in the user's cache folder.
-
-    Raises:
-        UserError: `kernels` is `triton`, and none of an operation's kernels is right.
+    Every process of the `world` does the works, in the fused form; the first one tries, the others take its verdicts.
+    `kernels` is `triton` to take no other form, `retune` tries again what was tried before. Calls are judged in
+    processes of their own, verdicts kept in the user's cache folder, unless `judging` and `path` say otherwise. Raises
+    UserError if `kernels` is `triton`, and none of an operation's kernels is right.
     """
     families, of = recorded(works, device), machine(device)
     path = path or place(of)

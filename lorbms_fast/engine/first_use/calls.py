@@ -62,19 +62,14 @@ class Made:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of an operation.
-
-    Args:
-        operation: takes `impl`.
-        arguments: positional and by name; tensors as `Spec`, what is made of them as `Made`.
-        arithmetic: it was in force.
-        differentiated: gradients were wanted.
-    """
+    """A call of an operation, which takes `impl`."""
 
     operation: Callable[..., Any]
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    """Positional and by name; tensors as `Spec`, what is made of them as `Made`."""
     arithmetic: Precision
     differentiated: bool
+    """Gradients were wanted."""
 
     @property
     def specs(self) -> list[Spec]:
@@ -126,14 +121,8 @@ class Call:
     ) -> list[Tensor]:
         """Make the call in a form; then take the gradients of a random linear function of what it returns.
 
-        Args:
-            leaves: its tensors.
-            form: of the operation.
-            exact: compute as in float32 without TF32, or float64.
-            probes: coefficients of the linear function; an empty list is filled for the next run.
-
-        Returns:
-            What the call returns, the tensors that it may change, gradients.
+        Products are not TF32's if `exact`. An empty list of `probes`, the function's coefficients, is filled for the
+        next run. Returns what the call returns, the tensors that it may change, gradients.
         """
         device, probes = leaves[0].device, [] if probes is None else probes
         with precision(device, "float32" if exact else self.arithmetic), torch.set_grad_enabled(self.differentiated):

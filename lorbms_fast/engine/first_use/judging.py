@@ -101,14 +101,8 @@ class Verdict:
 
 
 def judge(calls: Sequence[Call], device: torch.device, timer: Timer | None = None) -> Verdict:
-    """Check each form at each of some calls that differ in the number of samples; take its time at the largest.
-
-    Args:
-        calls: of one operation.
-        device: where.
-        timer: `milliseconds`, by default.
-    """
-    timer, verdict = timer or milliseconds, Verdict()
+    """Check each form of an operation at each of some calls, of different batches; take its time at the largest."""
+    verdict = Verdict()
     by_size = sorted(calls, key=lambda call: (call.differentiated, call.batch))
     for call in by_size:
         try:
@@ -121,7 +115,7 @@ def judge(calls: Sequence[Call], device: torch.device, timer: Timer | None = Non
     tensors = call.drawn(device)
     for form in verdict.errors:
         try:
-            verdict.milliseconds[form] = timer(_again(call, tensors, form), device)
+            verdict.milliseconds[form] = (timer or milliseconds)(_again(call, tensors, form), device)
         except torch.OutOfMemoryError:
             continue
         except Exception as error:
@@ -186,13 +180,7 @@ def _leave_if_lost(device: torch.device) -> None:
 
 
 def milliseconds(work: Callable[[], object], device: torch.device, replays: int = REPLAYS) -> float:
-    """Median time of a piece of work; on a GPU between events around several in one graph.
-
-    Args:
-        work: reads and writes fixed memory, no number goes to the host.
-        device: where; a CPU's times are taken by its clock.
-        replays: how many are timed, of that graph.
-    """
+    """Median time of work on fixed memory; on a GPU between events around several in a graph, replayed so often."""
     if device.type == "cpu":
         began = time.perf_counter()
         work()

@@ -10,11 +10,7 @@ from lorbms_fast.progress import tqdm
 
 
 def use_writable_cache(tell: bool = True) -> None:
-    """Have Triton keep kernels in a folder of this process, in which nothing lasts, if its own cannot be written.
-
-    Args:
-        tell: say so.
-    """
+    """Have Triton keep kernels in a folder of this process, in which nothing lasts, if its own cannot be written."""
     from triton import knobs
 
     place = knobs.cache.dir

@@ -31,12 +31,7 @@ def judged_here(families: Sequence[Sequence[Call]], device: torch.device) -> Ite
 
 
 def judged_apart(families: Sequence[Sequence[Call]], device: torch.device) -> Iterator[Verdict | None]:
-    """Judge each operation's calls in a process of its own; yields None for each that was compiled before.
-
-    Args:
-        families: calls of an operation each.
-        device: a GPU.
-    """
+    """Judge each operation's calls in a process of its own, on a GPU; yields None for each that was compiled before."""
     first = _pool(device)
     pool: ProcessPoolExecutor | None = first
     try:
