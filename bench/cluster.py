@@ -164,7 +164,6 @@ def kmeans_seconds(of: Set) -> float:
 
 
 def main() -> None:
-    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", type=int, metavar="TASKS", help="time that many empty tasks of Ray, here")
     parser.add_argument("--compare", type=int, metavar="IMAGES", help="search one quadrant of so many, both ways, here")

@@ -347,7 +347,6 @@ def report(
 
 
 def cell(compiled: Binary | None, architecture: int) -> str:
-    """A binary in few words."""
     if compiled is None:
         return ""
     spilled = f", **{compiled.local} B spilled**" if compiled.local else ""

@@ -80,7 +80,6 @@ class Process(Protocol):
 
 
 def spawned(arguments: list[str], environment: dict[str, str], log: IO[str]) -> Process:
-    """A new Python."""
     return subprocess.Popen(
         [sys.executable, *PROGRAM, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL, start_new_session=True,

@@ -22,7 +22,6 @@ class Findings:
         self._write({"table": table, "wrong": wrong, "cells": cells})
 
     def note(self, text: str, wrong: bool = False) -> None:
-        """Write a sentence."""
         self._write({"note": text, "wrong": text if wrong else None})
 
     def missed(self, text: str) -> None:

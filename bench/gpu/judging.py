@@ -64,8 +64,6 @@ def poisoned() -> Iterator[None]:
         settings.fill_uninitialized_memory = before
 
 
-@contextlib.contextmanager
-def arithmetic(device: torch.device, name: Precision) -> Iterator[None]:
+def arithmetic(device: torch.device, name: Precision) -> contextlib.AbstractContextManager[None]:
     """Let products of float32 use TF32 or not; half precision is the dtype of the inputs."""
-    with precision(device, "float32" if name == "float32" else "tf32"):
-        yield
+    return precision(device, "float32" if name == "float32" else "tf32")

@@ -32,22 +32,18 @@ class Setting:
 
     @property
     def findings(self) -> Path:
-        """JSON lines."""
         return self.out / "findings.jsonl"
 
     @property
     def page(self) -> Path:
-        """Markdown."""
         return self.out / "GPU.md"
 
     @property
     def device(self) -> torch.device:
-        """Device to compute on."""
         return torch.device("cpu") if self.rehearse else torch.device("cuda", torch.cuda.current_device())
 
     @property
     def model(self) -> ModelConfig:
-        """The networks."""
         return SMALL if self.rehearse else ModelConfig()
 
     @property
@@ -62,12 +58,10 @@ class Setting:
 
     @property
     def batch(self) -> int:
-        """Reference images of an iteration."""
         return 1 if self.rehearse else 12
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Arithmetics that are checked."""
         return ("float32", "bfloat16") if self.rehearse else ("float32", "tf32", "bfloat16", "float16")
 
     def recording(self, one: "Captured") -> "Captured":

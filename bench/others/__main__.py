@@ -30,7 +30,6 @@ HEAD = """\
 
 
 def line(row: Row) -> str:
-    """Write a row as a line of the table."""
     name, layout, dtype, swapped, before, after, faster, more, less, saved = row.cells.values()
     low, high = row.times.middle_half
     return (
@@ -54,7 +53,6 @@ def rows(names: list[str], device: torch.device, rounds: int) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Parse the command line, measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m bench.others", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)

@@ -56,7 +56,6 @@ def basicunet(dimensions: int, features: tuple[int, ...]) -> nn.Module:
 
 
 def densenet121() -> nn.Module:
-    """Make torchvision's."""
     return with_torchvision.densenet().densenet121(num_classes=10)
 
 
@@ -107,7 +106,6 @@ CASES = {
 
 
 def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """Everything that comes out of a model."""
     found = model(x)
     return [found] if isinstance(found, Tensor) else list(found)
 

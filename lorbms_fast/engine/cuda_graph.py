@@ -8,7 +8,7 @@ a graph, on a CPU too.
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -180,11 +180,9 @@ class CapturedIteration:
         self._drawn.rehearse(size, len(self._images))
         self._work(size)
 
-    @contextmanager
-    def undone(self) -> Iterator[None]:
+    def undone(self) -> AbstractContextManager[None]:
         """Put back what iterations inside the block change."""
-        with undone(self._networks, self._optimizers, (self.number, self._numbers, self._drawn.slots)):
-            yield
+        return undone(self._networks, self._optimizers, (self.number, self._numbers, self._drawn.slots))
 
     def _do(self, size: int) -> None:
         if not self._replays:

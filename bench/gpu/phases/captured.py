@@ -23,7 +23,6 @@ ROUNDINGS = {"float32": 1e-5, "tf32": 1e-3, "bfloat16": 1e-2, "float16": 2e-3}
 
 
 def run(findings: Findings, setting: Setting) -> None:
-    """Compare in each arithmetic."""
     names: tuple[Precision, ...] = ("float32",) if setting.rehearse else ("bfloat16", "float32", "float16")
     for name in names:
         compare(name, findings, setting)
@@ -71,12 +70,10 @@ class Differences:
     flawed: bool = False
 
     def note(self, found: float, own: float) -> None:
-        """Keep what is larger."""
         self.flawed |= found != found
         self.found, self.own = max(self.found, found), max(self.own, own)
 
     def wrong(self, rounding: float) -> str | None:
-        """Say what is wrong."""
         if self.flawed:
             return "not a number"
         if self.found > TIMES * self.own + rounding:

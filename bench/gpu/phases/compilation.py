@@ -131,15 +131,12 @@ class _Hopper:
     """What Triton asks of a driver before it compiles, of a GPU that is not here."""
 
     def get_current_device(self) -> int:
-        """The only one."""
         return 0
 
     def get_current_stream(self, device: int) -> int:
-        """The only one."""
         return 0
 
     def get_current_target(self) -> Any:
-        """Architecture to compile for."""
         from triton.backends.compiler import GPUTarget
 
         return GPUTarget("cuda", 90, 32)

@@ -17,7 +17,6 @@ QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temp
 
 
 def run(findings: Findings, setting: Setting) -> None:
-    """Write them down."""
     findings.note(machine())
     for name in PACKAGES:
         findings.row("Versions", package=name, version=_version(name))

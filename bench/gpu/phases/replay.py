@@ -22,7 +22,6 @@ TOP = 25
 
 
 def run(findings: Findings, setting: Setting) -> None:
-    """Profile, predict, compare."""
     precision: Precision = "float32" if setting.rehearse else "bfloat16"
     one = setting.recording(captured(setting.model, setting.batch, precision, setting.device))
     one.iterate(range(2))
