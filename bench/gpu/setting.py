@@ -1,6 +1,7 @@
 """What all phases are told: where to compute, how large, until when, and where to write."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ SMALL = ModelConfig(
     stem=3, growth=2, layers=(1, 1, 1, 1, 1), chunk=4,
     discriminator_width=2, classifier_widths=(4, 4, 4, 4, 4), classifier_hidden=8,
 )  # fmt: skip
+REPLAYS = 15
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,17 @@ class Setting:
 
         one.iteration.recorder = Tape(one.state) if self.rehearse else CudaGraphs(self.device)
         return one
+
+    def milliseconds(self, work: Callable[[], object]) -> float:
+        """Median time of work on fixed memory in a graph; in a rehearsal a tape refuses what no graph can hold."""
+        from bench.gpu.tape import Tape
+        from lorbms_fast.engine.first_use import judging
+
+        if not self.rehearse:
+            return judging.milliseconds(work, self.device, REPLAYS)
+        began = time.monotonic()
+        Tape(list).record(work)
+        return 1e3 * (time.monotonic() - began)
 
     def kernels(self) -> AbstractContextManager[None]:
         """Inside the context kernels run here: in a rehearsal, in Triton's interpreter."""

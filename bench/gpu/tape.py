@@ -44,7 +44,7 @@ class Tape:
         self.warmed += 1
         work()
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, work: Callable[[], object]) -> Callable[[], None]:
         self.recorded += 1
         before = [tensor.detach().clone() for tensor in self._state()]
         try:

@@ -12,8 +12,7 @@ from lorbms_fast.kernels import accelerate
 def errors(name: str, layout: str, dtype: str, device: torch.device) -> tuple[float, float]:
     """Relative errors of an accelerated model's gradients, and of those of the model as it was made.
 
-    Raises:
-        ImportError: the model's package is not installed.
+    Raises ImportError if its package is not there.
     """
     torch.manual_seed(0)
     case = CASES[name]

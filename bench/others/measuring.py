@@ -50,11 +50,7 @@ class Row:
 
 
 def measure(name: str, layout: str, dtype: str, device: torch.device, rounds: int) -> Row:
-    """Measure one row.
-
-    Raises:
-        ImportError: the model's package is not installed.
-    """
+    """Measure one row; ImportError if its package is not there."""
     torch.manual_seed(0)
     case = CASES[name]
     images, *shape = case.measured_shape

@@ -133,9 +133,8 @@ def test_a_competitor_that_does_not_run_here_keeps_nothing_from_being_timed(sett
     monkeypatch.setattr(operations, "RAW", {"first": fails, "second": runs})
     monkeypatch.setattr(operations, "APEX", {})
     monkeypatch.setattr(operations.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(operations, "milliseconds", lambda work, device: 1.0)
     findings = Findings(setting.findings, "operations")
-    operations.compare_with_others(findings, SimpleNamespace(rehearse=False, device=CPU))
+    operations.compare_with_others(findings, SimpleNamespace(rehearse=False, device=CPU, milliseconds=lambda work: 1.0))
     assert [line["operation"] for line in lines(setting)] == ["second"]
     assert "first: RuntimeError: libnvrtc.so.13 is missing" in setting.findings.read_text()
 

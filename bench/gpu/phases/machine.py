@@ -9,7 +9,6 @@ import torch
 
 from bench.gpu.findings import Findings
 from bench.gpu.setting import Setting
-from bench.gpu.timing import milliseconds
 from lorbms_fast.measurement.machine import machine
 
 PACKAGES = ("torch", "triton", "numpy", "cupy-cuda13x", "pydantic", "lorbms-fast")
@@ -30,7 +29,7 @@ def run(findings: Findings, setting: Setting) -> None:
     device, dtype = setting.device, torch.bfloat16
     source, target = (torch.empty(size, dtype=torch.uint8, device=device).random_() for _ in range(2))
     a, b, c = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
-    copying, product = milliseconds(lambda: target.copy_(source), device), milliseconds(lambda: c.copy_(a @ b), device)
+    copying, product = (setting.milliseconds(work) for work in (lambda: target.copy_(source), lambda: c.copy_(a @ b)))
     findings.row("Ceilings", what="copy, read and written, TB/s", measured=2 * size / copying / 1e9)
     findings.row("Ceilings", what=f"bfloat16 product of {side}, TFLOP/s", measured=2 * side**3 / product / 1e9)
 

@@ -6,7 +6,7 @@ torch's are asked not to.
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,8 @@ from bench.gpu.apex import APEX
 from bench.gpu.cases import Case, cases
 from bench.gpu.findings import Findings
 from bench.gpu.judging import DTYPES, arithmetic, poisoned, results, same
-from bench.gpu.raw import RAW, Pair
+from bench.gpu.raw import RAW
 from bench.gpu.setting import Setting
-from bench.gpu.timing import milliseconds
 from lorbms_fast.config import Precision
 from lorbms_fast.engine.first_use.judging import judged
 from lorbms_fast.errors import said
@@ -92,7 +91,7 @@ def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None
         work = partial(results, case, inputs, DTYPES[name], impl)
         try:
             with arithmetic(setting.device, name):
-                cells[form] = milliseconds(work, setting.device)
+                cells[form] = setting.milliseconds(work)
         except Exception as error:  # a definition that asks the host for a number is in no graph
             cells[form] = f"not in a graph ({type(error).__name__})" if form != "Triton" else None
             if form == "Triton":
@@ -115,16 +114,12 @@ def compare_with_others(findings: Findings, setting: Setting) -> None:
             continue
         for name, competitor in competitors.items():
             try:
-                apart, *times = _beside(competitor, setting.device)
+                theirs, ours = competitor(setting.device)
+                apart = (theirs() - ours()).abs().max().item()
+                times = setting.milliseconds(theirs), setting.milliseconds(ours)
             except Exception as error:  # it may be installed for another driver: what is of ours is timed all the same
                 findings.missed(f"{package} beside ours, {name}: {said(error)}")
                 continue
             cells = {"operation": name, f"{package}, ms": times[0], "ours, ms": times[1], "largest difference": apart}
             wrong = None if apart < 1e-4 else "they differ"
             findings.row(f"{package} beside ours, forward, float32", wrong, **cells)
-
-
-def _beside(competitor: Callable[[torch.device], Pair], device: torch.device) -> tuple[float, float, float]:
-    theirs, ours = competitor(device)
-    apart = (theirs() - ours()).abs().max().item()
-    return apart, milliseconds(theirs, device), milliseconds(ours, device)
