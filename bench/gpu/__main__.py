@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn, Protocol
+from typing import IO, NoReturn, TypeAlias
 
 import torch
 
@@ -66,17 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 Start = Callable[[list[str], dict[str, str], IO[str]], "Process"]
 """Starts `main(arguments)` in a process group of its own, with these variables and this file for all output."""
-
-
-class Process(Protocol):
-    """Process that has been started."""
-
-    @property
-    def pid(self) -> int:
-        """Its number, and that of its group."""
-
-    def wait(self, seconds: float | None = None) -> int:
-        """Wait for its status; subprocess.TimeoutExpired when so many seconds have passed."""
+Process: TypeAlias = "subprocess.Popen[bytes] | Copy"
 
 
 def spawned(arguments: list[str], environment: dict[str, str], log: IO[str]) -> Process:

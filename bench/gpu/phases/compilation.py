@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 from zlib import crc32
 
@@ -79,12 +79,11 @@ def _works(setting: Setting) -> Iterator[Work]:
             yield from [step("fast", setting.model, 12, name, device)] * 2
 
 
-class Compiled:
+class Compiled(NamedTuple):
     """Results of `compiling`."""
 
-    def __init__(self) -> None:
-        self.done: set[str] = set()
-        self.failed: list[tuple[str, str]] = []
+    done: set[str]
+    failed: list[tuple[str, str]]
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def compiling(part: int, parts: int, pretend: bool) -> Iterator[Compiled]:
 
     from lorbms_fast.measurement.launches import launch_of
 
-    launching, found = JITFunction.run, Compiled()
+    launching, found = JITFunction.run, Compiled(set(), [])
 
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         variant = launch_of(self, grid, args, dict(kwargs)).variant
