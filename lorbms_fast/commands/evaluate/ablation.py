@@ -92,11 +92,7 @@ def ablation(
         iteration = int(run.latest().name)
         measure_generation(networks, source, described, run.folder, iteration)
         measure_retrieval(networks, images, run.folder, iteration, pairs=PAIRS, seed=0, device=where)
-    # A column for each variant: eleven for what is measured do not fit in a terminal.
-    titles, *cells = zip(*ablation_rows(out), strict=True)
-    here, score = described.distance, described.score or "IS"
-    measures = "STL-10 here", "thesis", f"{here} here", "FID, thesis", f"{score} here", "IS, thesis", *BEYOND
-    print_table(["", *titles], [[measure, *of_each] for measure, of_each in zip(measures, cells, strict=True)])
+    _print(ablation_rows(out), described.distance, described.score or "IS")
     print(f"STL-10 column: {pictures.test.source}")
     print(f"distance: {described.setting}; means over the last epochs that were measured, three in the thesis")
 
@@ -111,3 +107,10 @@ def _trained(folder: Path, config: TrainConfig, store: ImageStore) -> Run:
     run = replace(opened, config=config)
     run_training(run, store)
     return run
+
+
+def _print(rows: list[list[str]], distance: str, score: str) -> None:
+    """Print a column for each variant: eleven for what is measured do not fit in a terminal."""
+    measures = "STL-10 here", "thesis", f"{distance} here", "FID, thesis", f"{score} here", "IS, thesis", *BEYOND
+    titles, *cells = zip(*rows, strict=True)
+    print_table(["", *titles], [[measure, *of_each] for measure, of_each in zip(measures, cells, strict=True)])
