@@ -52,7 +52,7 @@ def power_iteration(
     if cpp.take(weights, first):
         return Vectors(*cpp.power_iteration(list(weights), list(first), u_first, iterations, eps, added))
     with no_autocast(weights[0]):  # on CUDA it would lower products with a vector
-        matrices = [_matrix(W) for W in weights]
+        matrices = [as_matrix(W) for W in weights]
         of_side = {u_first: [a.flatten() for a in first]}
         for half in range(2 * iterations):
             is_u = u_first == (half % 2 == 0)
@@ -117,27 +117,27 @@ def _lying(weight: Tensor, strides: tuple[int, ...]) -> Tensor:
 
 def _through_division(grads: Sequence[Tensor], weights: Sequence[Tensor], vectors: Vectors) -> list[Tensor]:
     us, vs, sigmas = zip(*vectors.each(weights), strict=True)
-    g = [_matrix(grad, W) for grad, W in zip(grads, weights, strict=True)]
-    inner = [torch.dot(g_i.flatten(), _matrix(W).flatten()) for g_i, W in zip(g, weights, strict=True)]
+    g = [as_matrix(grad, W) for grad, W in zip(grads, weights, strict=True)]
+    inner = [torch.dot(g_i.flatten(), as_matrix(W).flatten()) for g_i, W in zip(g, weights, strict=True)]
     u_scaled = torch._foreach_mul(us, torch._foreach_div(inner, sigmas))
     with no_autocast(weights[0]):
         result = [torch.addr(g_i, u_i, v_i, alpha=-1) for g_i, u_i, v_i in zip(g, u_scaled, vs, strict=True)]
     torch._foreach_div_(result, sigmas)
-    return [_restored(matrix, W) for matrix, W in zip(result, weights, strict=True)]
+    return [as_weight(matrix, W) for matrix, W in zip(result, weights, strict=True)]
 
 
 def _divided(vectors: Vectors, weight: Tensor) -> Tensor:
     """W / sigma, by the definition."""
-    return weight / torch.dot(vectors.u, torch.mv(_matrix(weight), vectors.v))
+    return weight / torch.dot(vectors.u, torch.mv(as_matrix(weight), vectors.v))
 
 
-def _matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
+def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
     """A weight (O, ...) as a matrix (O, everything else), columns in the order in which it, or another one, lies."""
     return (weight.movedim(1, -1) if _channels_last(weight if like is None else like) else weight).flatten(1)
 
 
-def _restored(matrix: Tensor, weight: Tensor) -> Tensor:
-    """The inverse of `_matrix` for a weight's shape and order."""
+def as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
+    """The inverse of `as_matrix` for a weight's shape and order: a view."""
     if not _channels_last(weight):
         return matrix.view(weight.shape)
     return matrix.view(len(weight), *weight.shape[2:], -1).movedim(-1, 1)

@@ -24,7 +24,7 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common import double_backward
-from lorbms_fast.kernels._common.custom_op import at_least_16, input_precision, triton_op
+from lorbms_fast.kernels._common.custom_op import input_precision, triton_op
 from lorbms_fast.kernels._common.operation import by_kernels
 from lorbms_fast.kernels.dense_block import reference
 from lorbms_fast.kernels.dense_block.triton import kernels, sizes
@@ -128,7 +128,7 @@ def dense_block_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, of packed weights and of biases; empty where not needed."""
     N, C, H, W = x.shape
-    L, MAPS, k, NORM, precision = layers, len(b), kernel_size, activation != "relu", input_precision(w.dtype)
+    L, MAPS, k, NORM = layers, len(b), kernel_size, activation != "relu"
     G, STACK = MAPS // L, C + MAPS
     grad_x, grad_w, grad_b = _gradients(
         x, grad_y, grad_stack, w, b, y, stack, mean, rstd, layers, kernel_size, activation, needs_x, needs_parameters
@@ -136,26 +136,19 @@ def dense_block_backward(
     grad_y = None if grad_y is None else _channels_last(grad_y)
     grad_stack = None if grad_stack is None else _channels_last(grad_stack)
 
-    wide = 128 if y.dtype.itemsize == 2 else 64  # float32 spills with more
-    blocks = {"BLOCK_M": at_least_16(H * W, sizes.POSITIONS), "BLOCK_X": at_least_16(C, 64)}
-    blocks |= {"BLOCK_C": wide, "BLOCK_N": at_least_16(MAPS, wide if NORM and H * W > 64 else 64)}
-    blocks["BLOCK_K"] = sizes.channels_a_step(H * W, y.dtype)
-    blocks["BLOCK_Q"] = 32 if precision == "ieee" else 64
+    blocks = sizes.gradients_blocks(H * W, C, MAPS, NORM, y.dtype)
     columns = triton.cdiv(C, blocks["BLOCK_X"])
-    w_parts, b_parts, of_x, of_parameters, parts, part = None, None, 0, 0, 0, 0
-    if needs_x:
-        of_x = N * triton.cdiv(H * W, blocks["BLOCK_M"]) * columns
+    of_x = N * triton.cdiv(H * W, blocks["BLOCK_M"]) * columns if needs_x else 0
+    of_parameters, parts, part, w_parts, b_parts = 0, 0, 0, None, None
     if needs_parameters:
-        rows = triton.cdiv(triton.cdiv(STACK, 16) * 16 * k * k, wide)
-        of_parameters = (rows + 1) * triton.cdiv(MAPS, blocks["BLOCK_N"])
-        parts = max(1, min(sizes.PROGRAMS // of_parameters, triton.cdiv(N * H * W, 4 * blocks["BLOCK_Q"])))
-        part = triton.cdiv(triton.cdiv(N * H * W, parts), blocks["BLOCK_Q"]) * blocks["BLOCK_Q"]
+        of_parameters, parts, part = sizes.parameters_division(N * H * W, STACK, MAPS, k * k, blocks)
         if parts > 1:
             w_parts, b_parts = (x.new_empty((parts, len(total)), dtype=torch.float32) for total in (w, b))
 
     arrived = x.new_empty(N * L + N * columns + of_parameters, dtype=torch.int32)
     g = torch.empty_like(y)
-    arguments: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS, "PRECISION": precision}
+    arguments: dict[str, Any] = {"H": H, "W": W, "KERNEL": k, "C": C, "G": G, "MAPS": MAPS}
+    arguments["PRECISION"] = input_precision(w.dtype)
     split = sizes.is_split(N, H * W, C, MAPS, NORM)
     tile = sizes.solving_tile(H * W, G, y.dtype, split, NORM)
     of_solve = sizes.warps_and_stages(tile["TILE_M"], y.dtype)

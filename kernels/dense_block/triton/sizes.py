@@ -67,6 +67,29 @@ def convolving_block(positions: int, maps: int, dtype: torch.dtype) -> dict[str,
     }
 
 
+def gradients_blocks(positions: int, channels: int, maps: int, norm: bool, dtype: torch.dtype) -> dict[str, int]:
+    """Block sizes of the gradients of the input, (BLOCK_M, BLOCK_X), and of weights, (BLOCK_C, BLOCK_N)."""
+    wide = 128 if dtype.itemsize == 2 else 64  # float32 spills with more
+    return {
+        "BLOCK_M": at_least_16(positions, POSITIONS),
+        "BLOCK_X": at_least_16(channels, 64),
+        "BLOCK_C": wide,
+        "BLOCK_N": at_least_16(maps, wide if norm and positions > 64 else 64),
+        "BLOCK_K": channels_a_step(positions, dtype),
+        "BLOCK_Q": 32 if input_precision(dtype) == "ieee" else 64,
+    }
+
+
+def parameters_division(
+    positions: int, stack: int, maps: int, taps: int, blocks: dict[str, int]
+) -> tuple[int, int, int]:
+    """Programs of a sum for the parameters, parts of it, each with so many programs, and positions of a part."""
+    rows = triton.cdiv(triton.cdiv(stack, 16) * 16 * taps, blocks["BLOCK_C"])
+    programs, step = (rows + 1) * triton.cdiv(maps, blocks["BLOCK_N"]), blocks["BLOCK_Q"]
+    parts = max(1, min(PROGRAMS // programs, triton.cdiv(positions, 4 * step)))
+    return programs, parts, triton.cdiv(triton.cdiv(positions, parts), step) * step
+
+
 def warps_and_stages(rows: int, dtype: torch.dtype) -> dict[str, int]:
     """Warps for a tile with so many rows, and how many steps of a product are loaded ahead: float32 takes registers.
 

@@ -11,8 +11,8 @@ import triton
 from torch import Tensor
 
 from lorbms_fast.kernels._common.custom_op import triton_op
-from lorbms_fast.kernels._common.layout import is_channels_last
 from lorbms_fast.kernels._common.operation import by_kernels
+from lorbms_fast.kernels.spectral_norm.fused import as_matrix, as_weight
 from lorbms_fast.kernels.spectral_norm.triton import kernels
 
 BLOCK_O, BLOCK_K = 32, 128
@@ -22,7 +22,7 @@ def spectral_norm_all(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[T
     """Every W / sigma, u' and v constants in the backward; documented at the package's function of this name."""
     W_bar, _, _, _ = normalize(_packed(weights), _packed(us).detach(), _sizes(weights))
     parts = W_bar.split([weight.numel() for weight in weights])
-    return [_restored(part, weight) for part, weight in zip(parts, weights, strict=True)]
+    return [as_weight(part, weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def next_us(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
@@ -33,15 +33,7 @@ def next_us(weights: Sequence[Tensor], us: Sequence[Tensor]) -> list[Tensor]:
 
 def _packed(tensors: Sequence[Tensor]) -> Tensor:
     """One after the other, channels_last ones as they lie: the order of a matrix's columns is no matter to sigma."""
-    return torch.cat([(t.permute(0, 2, 3, 1) if is_channels_last(t) else t).flatten() for t in tensors])
-
-
-def _restored(packed: Tensor, like: Tensor) -> Tensor:
-    """Part of a packing as a view that lies as the tensor it came from."""
-    if not is_channels_last(like):
-        return packed.view(like.shape)
-    O, C, height, width = like.shape
-    return packed.view(O, height, width, C).permute(0, 3, 1, 2)
+    return torch.cat([as_matrix(tensor).flatten() for tensor in tensors])
 
 
 def _sizes(weights: Sequence[Tensor]) -> list[int]:
