@@ -140,7 +140,8 @@ def _processes(out: Path, workers: int) -> Finish:
     """Make a function that makes shards by processes of this machine."""
 
     def finish(work: StagingFolder, shards: list[list[Photograph]], settings: Settings, on_bad: OnBad) -> None:
-        missing = [n for n, shard in enumerate(shards) if not work.is_finished(n, shard, with_bad=on_bad == "skip")]
+        with_bad = on_bad == "skip"
+        missing = [n for n, of in enumerate(shards) if not work.is_finished(n, of, settings.root, with_bad)]
         size = sum(len(shards[number]) for number in missing) * settings.bytes_of_one
         check_room(out, size, "images", "make room")
         tasks = {n: [shards[n][i : i + TASK] for i in range(0, len(shards[n]), TASK)] for n in missing}
@@ -210,7 +211,7 @@ def remove_leftover(out: Path) -> None:
 
 def refuse_existing(out: Path) -> None:
     """Raise UserError if there is a store, or something else, of this name already."""
-    if out.exists():
+    if out.exists() or out.is_symlink():  # a link to nowhere would be found out at the end
         raise UserError(f"{out} exists already: choose another name or remove it first")
 
 

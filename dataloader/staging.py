@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -61,10 +62,15 @@ class StagingFolder:
         """Records of finished shards."""
         return sorted(self.folder.glob("shard-*.json"))
 
-    def is_finished(self, number: int, photographs: Sequence[Photograph], with_bad: bool) -> bool:
-        """Check that a shard of these photographs is intact; `with_bad` accepts one that lacks bad photographs."""
+    def is_finished(self, number: int, photographs: Sequence[Photograph], root: Path, with_bad: bool) -> bool:
+        """Check that a shard of these photographs is intact, and that none has changed below `root` since it was made.
+
+        `with_bad` accepts one that lacks bad photographs.
+        """
         path = self._store / shard_name(number)
         if not path.is_file() or not self._record(number).is_file():
+            return False
+        if _changed_since(self._record(number).stat().st_mtime_ns, root, photographs):
             return False
         try:
             record = self.record(number)
@@ -140,6 +146,15 @@ class StagingFolder:
 
     def _record(self, number: int) -> Path:
         return self.folder / record_name(number)
+
+
+def _changed_since(time: int, root: Path, photographs: Sequence[Photograph]) -> bool:
+    """Tell whether a photograph's file was written, or came to its place, after a time: a bad one may be good now."""
+    for path in {one.place.path for one in photographs}:
+        with suppress(OSError):  # what is gone, or elsewhere, is not newer
+            if (root / path).stat().st_ctime_ns > time:
+                return True
+    return False
 
 
 def shard_name(number: int) -> str:

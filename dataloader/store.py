@@ -181,6 +181,11 @@ class ImageStore:
         depend on what is asked for beside it. Rows are what numpy takes for them, else IndexError. Raises UserError if
         a photograph is gone or another one now.
         """
+        if url_of(self.root) is None and not self.root.is_dir():
+            raise UserError(
+                f"{self.root}, of whose photographs {self.path} was made, is missing: put it back, write where it is "
+                f'now as "root" into {self.path / FACTS}, or prepare the store again'
+            )
         from_0 = counted_from_0(rows, len(self.index)).tolist()  # of a part, there are no images
         shared = [(beside, list(group)) for beside, group in groupby(from_0, self.rows_beside)]
         entries = iter(self.entries([row for beside, _ in shared for row in beside]))

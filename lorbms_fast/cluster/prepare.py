@@ -256,7 +256,7 @@ def _make_shard(job: _Job, item: tuple[int, list[Photograph]]) -> bytes:
 
 def _finish(staging: StagingFolder, number: int, photographs: list[Photograph], job: _Job) -> bool:
     """Make a shard in a staging folder, if it is not there; tells whether it was not."""
-    if staging.is_finished(number, photographs, with_bad=job.on_bad == "skip"):
+    if staging.is_finished(number, photographs, job.settings.root, with_bad=job.on_bad == "skip"):
         return False
     parts = as_asked(_parts(job.settings, photographs), job.on_bad)
     staging.finish(number, photographs, job.settings.image_size, parts)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from lorbms_fast.dataloader import prepare as module
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import layout_of, of_folder
+from lorbms_fast.dataloader.staging import StagingFolder
 from lorbms_fast.dataloader.store import ImageStore, damaged
 from lorbms_fast.errors import UserError
 from lorbms_fast.photos import shipped
@@ -167,6 +169,25 @@ def test_finished_shards_are_checked_before_they_are_kept(spoil, tmp_path, scene
     (partial / "store" / ".images-00007.npy.123.partial").write_bytes(b"left behind")
     prepare(tmp_path / "store", scenes)
     assert contents(tmp_path / "store") == contents(undisturbed)
+
+
+def test_photographs_that_were_mended_meanwhile_are_read_again(photographs, tmp_path, monkeypatch):
+    """Those of other shards are not."""
+    folder, out = shutil.copytree(photographs, tmp_path / "photographs"), tmp_path / "store"
+    good, bad = (folder / "photo07.jpg").read_bytes(), folder / "photo07.jpg"
+    bad.write_bytes(good[:500])
+    make = partial(prepare_store, out, folder, of_folder(folder), Recipe(), shard_bytes=100_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(StagingFolder, "publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make()
+    kept = finished(out)
+    assert len(kept) == 3
+    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
+    bad.write_bytes(good)
+    counts, skipped = make()
+    assert (counts.bad, counts.images, skipped) == (0, 24, [])
+    assert [(out / name).stat().st_ino == inode for name, inode in sorted(kept.items())] == [False, True, True]
 
 
 def test_other_settings_do_not_mix_with_finished_shards(tmp_path, scenes):

@@ -163,6 +163,14 @@ def test_dali_that_is_not_there_is_told_before_photographs_are_listed(photograph
     assert "no DALI on" in fails(capsys, "prepare", photographs, "--out", tmp_path / "s", "--decoder", "dali")
 
 
+def test_a_link_to_nowhere_is_no_place_for_a_store(photographs, tmp_path, capsys):
+    (tmp_path / "store").symlink_to("nowhere")
+    with pytest.raises(SystemExit):
+        main(["prepare", str(photographs), "--out", str(tmp_path / "store")])
+    assert "store exists already" in capsys.readouterr().err
+    assert not (tmp_path / "store.partial").exists()
+
+
 def test_existing_store_is_not_touched(store, photographs, monkeypatch, capsys):
     monkeypatch.setattr("lorbms_fast.commands.prepare.layout_of", None)  # it is told before photographs are listed
     assert "exists already" in fails(capsys, "prepare", photographs, "--out", store.path, "--workers", 1)
@@ -211,6 +219,19 @@ def test_a_source_that_went_away_is_named(photographs, tmp_path):
     (folder / "photo00.jpg").unlink()
     with pytest.raises(UserError, match=r"photo00\.jpg, of which .* was made, is missing"):
         store.square(0, 32)
+
+
+def test_a_store_is_told_where_its_photographs_have_moved_to(photographs, tmp_path):
+    folder, out = shutil.copytree(photographs, tmp_path / "photographs"), tmp_path / "store"
+    prepare_store(out, folder, of_folder(folder), Recipe())
+    square = ImageStore.open(out).square(3, 64)
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"photographs .* is missing: put it back, write where it is now"):
+        ImageStore.open(out).square(3, 64)
+    facts = (out / "store.json").read_text()
+    (out / "store.json").write_text(facts.replace(f'"{folder}"', f'"{tmp_path / "moved"}"'))
+    assert np.array_equal(ImageStore.open(out).square(3, 64), square)
+    assert not any(bad for _, bad in damaged(ImageStore.open(out)))
 
 
 def test_one_photograph_under_two_names_is_one_image(photographs, tmp_path):
