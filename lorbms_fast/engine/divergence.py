@@ -6,23 +6,23 @@ GPU collects them and sends them off at the log's entries, to be read at the nex
 before a checkpoint it does: none is written of a state that was not looked at.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from lorbms_fast import checkpoint
-from lorbms_fast.atomic_io import atomic_folder
-from lorbms_fast.dataloader.batches import BatchSource
+from lorbms_fast.atomic_io import atomic_folder, write_json
 from lorbms_fast.engine.async_metrics import AsyncMetrics
 from lorbms_fast.engine.distributed import World
 from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.optimizers import Optimizers
 from lorbms_fast.progress import tqdm
 from lorbms_fast.run import Progress, Run
-from lorbms_fast.types import Networks
+
+if TYPE_CHECKING:
+    from lorbms_fast.engine.trainer import Training
 
 FACTOR = 0.5
 """Learning-rate factor per rollback."""
@@ -88,105 +88,93 @@ class NonFiniteMonitor:
         return flaws
 
 
-class NonFiniteGuard:
-    """A watch for flaws as a run goes on, and the answers to them; all processes must look after the same iterations.
+def begin(training: "Training", start: Progress) -> None:
+    """Lower the learning rates as often as the run went back; one that may go back has a checkpoint to go to."""
+    run, world = training.run, training.world
+    for optimizer in vars(training.optimizers).values():
+        optimizer.factor.fill_(FACTOR**start.rollbacks)
+    if run.config.on_divergence == "rollback" and not run.checkpoints():
+        world.wait()  # until all have looked
+        if world.first:
+            run.save(start, training.networks, training.optimizers)
+        world.wait()
 
-    `batches` is the number that an iteration takes in all processes together.
+
+def answer(training: "Training", flaws: list[NonFinite]) -> None:
+    """Answer flaws, if there are any; in all processes after the same iterations.
+
+    Raises:
+        UserError: the run is to stop, or going back did not help.
+        RolledBack: the run is to go on from there.
     """
+    if not flaws:
+        return
+    first, run = flaws[0], training.run
+    place = run.folder / "divergence" / f"{first.before.iteration + 1:08d}"
+    are = "is" if len(first.what) == 1 else "are"
+    said = f"iteration {first.before.iteration + 1:,}: the {' and the '.join(first.what)} {are} not finite"
+    if training.world.first:
+        _write_down(training, flaws, place)
+    if run.config.on_divergence == "stop":
+        raise _stopped(run, said, place, "--on-divergence rollback, or lower rates")
+    _roll_back(training, said, place)
 
-    def __init__(
-        self, run: Run, source: BatchSource, networks: Networks, optimizers: Optimizers, world: World, batches: int
-    ) -> None:
-        self._run, self._source, self._networks, self._optimizers = run, source, networks, optimizers
-        self._world, self._batches = world, batches
-        self._watch = NonFiniteMonitor(optimizers, run.config.log_every)
 
-    def begin(self, start: Progress) -> None:
-        """Lower the learning rates as often as the run went back; one that may go back has a checkpoint to go to."""
-        for optimizer in vars(self._optimizers).values():
-            optimizer.factor.fill_(FACTOR**start.rollbacks)
-        if self._run.config.on_divergence == "rollback" and not self._run.checkpoints():
-            self._world.wait()  # until all have looked
-            if self._world.first:
-                self._run.save(start, self._networks, self._optimizers)
-            self._world.wait()
+def _stopped(run: Run, said: str, place: Path, remedy: str) -> UserError:
+    return UserError(
+        f"{said}; the images and the state are in {place}: go on from the last checkpoint with  lorbms-fast train "
+        f"--resume {as_word(run.folder)}  and {remedy}: --optim.generator-lr and the like"
+    )
 
-    def note(self, before: Progress) -> None:
-        """Note an iteration that began at `before`; the host does not wait."""
-        self._watch.note(before)
 
-    def look(self, left: int = 0) -> None:
-        """Answer what was noted; `left` is `NonFiniteMonitor.read`'s, and 0 before anything is kept of the state.
-
-        Raises:
-            UserError: something was not finite, and the run is to stop, or going back did not help.
-            RolledBack: the run is to go on from there.
-        """
-        flaws = self._watch.read(self._world, left)
-        if not flaws:
-            return
-        first = flaws[0]
-        place = self._run.folder / "divergence" / f"{first.before.iteration + 1:08d}"
-        are = "is" if len(first.what) == 1 else "are"
-        said = f"iteration {first.before.iteration + 1:,}: the {' and the '.join(first.what)} {are} not finite"
-        if self._world.first:
-            self._write_down(flaws, place)
-        answer = self._stop if self._run.config.on_divergence == "stop" else self._roll_back
-        answer(said, place)
-
-    def _stop(self, said: str, place: Path, remedy: str = "--on-divergence rollback, or lower rates") -> None:
-        raise UserError(
-            f"{said}; the images and the state are in {place}: go on from the last checkpoint with  lorbms-fast train "
-            f"--resume {as_word(self._run.folder)}  and {remedy}: --optim.generator-lr and the like"
+def _roll_back(training: "Training", said: str, place: Path) -> NoReturn:
+    run = training.run
+    path = run.latest()
+    kept = run.restore(training.networks, training.optimizers)
+    start = kept._replace(rollbacks=kept.rollbacks + 1)
+    if start.rollbacks > ROLLBACKS:
+        raise _stopped(run, f"{said}, though the run went back {ROLLBACKS} times already", place, "lower rates")
+    training.world.wait()  # until all have read it
+    if training.world.first:
+        checkpoint.seal(path, checkpoint.facts_of(path) | start._asdict())
+        tqdm.write(
+            f"{said}: back to iteration {start.iteration:,}, learning rates times {FACTOR**start.rollbacks:g}; "
+            f"its images are in {place}"
         )
+    raise RolledBack(start)
 
-    def _roll_back(self, said: str, place: Path) -> None:
-        path = self._run.latest()
-        kept = self._run.restore(self._networks, self._optimizers)
-        start = kept._replace(rollbacks=kept.rollbacks + 1)
-        if start.rollbacks > ROLLBACKS:
-            self._stop(f"{said}, though the run went back {ROLLBACKS} times already", place, "lower rates")
-        self._world.wait()  # until all have read it
-        if self._world.first:
-            checkpoint.seal(path, checkpoint.facts_of(path) | start._asdict())
-            tqdm.write(
-                f"{said}: back to iteration {start.iteration:,}, learning rates times {FACTOR**start.rollbacks:g}; "
-                f"its images are in {place}"
-            )
-        raise RolledBack(start)
 
-    def _write_down(self, flaws: list[NonFinite], place: Path) -> None:
-        """Write down what was not finite, the images it came from, and the networks' present state."""
-        if place.exists():  # the run came this way before
-            return
-        facts = {
-            "iterations": [
-                {
-                    "iteration": flaw.before.iteration + 1,
-                    "not_finite": flaw.what,
-                    "images": self._images(flaw),
-                }
-                for flaw in flaws
-            ],
-            "not_finite_in_the_state": [
-                name for name, tensor in self._networks.state_dict().items() if not tensor.isfinite().all()
-            ],
-            "learning_rates": {
-                name: (optimizer.factor * optimizer.param_groups[0]["lr"]).item()
-                for name, optimizer in vars(self._optimizers).items()
-            },
-            "begin_again_from": max((path.name for path in self._run.checkpoints()), default=None),
-        }
-        with atomic_folder(place) as partial:
-            (partial / "divergence.json").write_text(json.dumps(facts, indent=2) + "\n")
-            noticed = {"iteration": flaws[-1].before.iteration + 1, "model": asdict(self._run.config.model)}
-            checkpoint.write(partial, self._networks, self._optimizers, noticed)
+def _write_down(training: "Training", flaws: list[NonFinite], place: Path) -> None:
+    """Write down what was not finite, the images it came from, and the networks' present state."""
+    if place.exists():  # the run came this way before
+        return
+    run, networks, optimizers = training.run, training.networks, training.optimizers
+    facts = {
+        "iterations": [
+            {"iteration": flaw.before.iteration + 1, "not_finite": flaw.what, "images": _images(training, flaw)}
+            for flaw in flaws
+        ],
+        "not_finite_in_the_state": [
+            name for name, tensor in networks.state_dict().items() if not tensor.isfinite().all()
+        ],
+        "learning_rates": {
+            name: (optimizer.factor * optimizer.param_groups[0]["lr"]).item()
+            for name, optimizer in vars(optimizers).items()
+        },
+        "begin_again_from": max((path.name for path in run.checkpoints()), default=None),
+    }
+    with atomic_folder(place) as partial:
+        write_json(partial / "divergence.json", facts)
+        noticed = {"iteration": flaws[-1].before.iteration + 1, "model": asdict(run.config.model)}
+        checkpoint.write(partial, networks, optimizers, noticed)
 
-    def _images(self, flaw: NonFinite) -> list[dict[str, Any]]:
-        """Name the images of an iteration, batch by batch."""
-        names, first, found = self._source.store.index["id"], self._source.batch_number(flaw.before.images), []
-        for number in range(first, first + self._batches):
-            kinds = self._source.involved(number).tolist()
-            reference, *candidates = ([names[row].as_py() for row in kind] for kind in kinds)
-            found.append({"batch": number, "reference": reference, "candidates": candidates})
-        return found
+
+def _images(training: "Training", flaw: NonFinite) -> list[dict[str, Any]]:
+    """Name the images of an iteration, batch by batch."""
+    source, found = training.source, []
+    names, first = source.store.index["id"], source.batch_number(flaw.before.images)
+    for number in range(first, first + training.batches):
+        kinds = source.involved(number).tolist()
+        reference, *candidates = ([names[row].as_py() for row in kind] for kind in kinds)
+        found.append({"batch": number, "reference": reference, "candidates": candidates})
+    return found

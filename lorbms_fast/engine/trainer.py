@@ -13,10 +13,11 @@ from lorbms_fast.config import Precision
 from lorbms_fast.dataloader.batches import BatchSource, NeighbourBatches
 from lorbms_fast.dataloader.readers import ResidentReader
 from lorbms_fast.devices import device_named
+from lorbms_fast.engine import divergence
 from lorbms_fast.engine.collapse import collapsed
 from lorbms_fast.engine.cuda_graph import CapturedIteration, CudaGraphs
 from lorbms_fast.engine.distributed import ALONE, World, average, on_its_own, synchronize_batch_norm
-from lorbms_fast.engine.divergence import NonFiniteGuard, RolledBack
+from lorbms_fast.engine.divergence import NonFiniteMonitor, RolledBack
 from lorbms_fast.engine.first_use import Found, choose_forms, tried
 from lorbms_fast.engine.implementations import IMPLS, implementation
 from lorbms_fast.engine.iteration import IterationImpl, batches_of, iterate
@@ -143,17 +144,17 @@ class Training:
         """Train from `start` to the end of the run, or until it is to go back."""
         last = self.last_iteration(start)
         step = self._step()
-        guard = NonFiniteGuard(self.run, self.source, self.networks, self.optimizers, self.world, self.batches)
-        guard.begin(start)
+        watch = NonFiniteMonitor(self.optimizers, self.run.config.log_every)
+        divergence.begin(self, start)
         with Log(self.run.folder, start.iteration, last, self.world.first) as log:
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
                 metrics = step(before)
                 due = self._due(before, now, last, stop, measure is not None)
                 log.note(done, metrics, due.log)
-                guard.note(before)
+                watch.note(before)
                 if due.question:
-                    guard.look(due.left)
+                    divergence.answer(self, watch.read(self.world, due.left))
                 log.read(due.left)
                 try:
                     log.tell_duration(done)
@@ -161,7 +162,7 @@ class Training:
                         self._look(log, done, draw if due.sheet else None, done == last)
                 except (OSError, UserError):  # nobody hears what a run says, or it cannot draw: it loses nothing
                     if due.question or self.world.size == 1:  # several processes look together only
-                        guard.look()
+                        divergence.answer(self, watch.read(self.world))
                         log.read(0)
                         self._keep(log, now)
                     raise
