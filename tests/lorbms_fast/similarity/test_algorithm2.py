@@ -434,6 +434,11 @@ def test_pickles_that_would_run_code_are_refused(tmp_path):
         load_extractor("deepcluster", tmp_path / "w.pth", torch.device("cpu"))
 
 
+def test_weights_that_are_not_there_are_missing(tmp_path):
+    with pytest.raises(UserError, match=r"w\.pth is missing: name the file that holds the weights"):
+        load_extractor("deepcluster", tmp_path / "w.pth", torch.device("cpu"))
+
+
 def test_a_text_in_the_place_of_weights_is_told_with_the_kind_of_error(tmp_path):
     (tmp_path / "w.pth").write_text("hello")
     with pytest.raises(UserError, match=r"cannot be loaded as weights \(\w+Error: 101\): check that it is the right"):
