@@ -18,7 +18,7 @@ def read_checkpoint(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of pickles that torch would have written otherwise
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: name the file that holds the weights") from error
+        raise UserError(f"{path} is missing: check the path") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} cannot be loaded as weights (it holds more than tensors and plain values, so loading could run "

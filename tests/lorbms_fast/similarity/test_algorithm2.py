@@ -38,6 +38,7 @@ from lorbms_fast.similarity.features.extractor import Extractor
 from lorbms_fast.similarity.partial_search import PartialSearch
 from lorbms_fast.similarity.quadrants import quadrant
 from lorbms_fast.similarity.tau import draw, half_replacing_tau, replaced_fraction
+from lorbms_fast.weights import read_checkpoint
 from tests.conftest import TINY
 
 
@@ -435,8 +436,10 @@ def test_pickles_that_would_run_code_are_refused(tmp_path):
 
 
 def test_weights_that_are_not_there_are_missing(tmp_path):
-    with pytest.raises(UserError, match=r"w\.pth is missing: name the file that holds the weights"):
+    with pytest.raises(UserError, match=r"--weights .*w\.pth is missing: check the path"):
         load_extractor("deepcluster", tmp_path / "w.pth", torch.device("cpu"))
+    with pytest.raises(UserError, match=r"w\.pth is missing: check the path"):
+        read_checkpoint(tmp_path / "w.pth")
 
 
 def test_a_text_in_the_place_of_weights_is_told_with_the_kind_of_error(tmp_path):
