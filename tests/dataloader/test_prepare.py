@@ -11,6 +11,7 @@ from PIL import Image
 
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader.decoders import cut, read_rgb
+from lorbms_fast.dataloader.decoders.scaled import decode
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import RECIPES, Crop, Recipe
@@ -232,6 +233,22 @@ def test_a_store_is_told_where_its_photographs_have_moved_to(photographs, tmp_pa
     (out / "store.json").write_text(facts.replace(f'"{folder}"', f'"{tmp_path / "moved"}"'))
     assert np.array_equal(ImageStore.open(out).square(3, 64), square)
     assert not any(bad for _, bad in damaged(ImageStore.open(out)))
+
+
+def test_another_photograph_of_the_same_name_and_size_is_told(photographs, tmp_path):
+    """A file whose tags have changed is none."""
+    folder, out = shutil.copytree(photographs, tmp_path / "photographs"), tmp_path / "store"
+    prepare_store(out, folder, of_folder(folder), Recipe(versions=(1, 3)))
+    store = ImageStore.open(out)
+    before, first = store.squares([6, 7], 224, decode), folder / "photo03.jpg"
+    with Image.open(first) as picture:
+        turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    first.write_bytes(first.read_bytes()[:2] + b"\xff\xfe\0\6rate" + first.read_bytes()[2:])
+    assert np.array_equal(store.squares([6, 7], 224, decode), before)
+    turned.save(first)
+    for side in (32, 224):
+        with pytest.raises(UserError, match=r"photo03.jpg is another picture than the one of which"):
+            store.squares([7], side, decode)
 
 
 def test_one_photograph_under_two_names_is_one_image(photographs, tmp_path):
