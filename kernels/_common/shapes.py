@@ -76,7 +76,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
 
 def check_number(name: str, value: float) -> None:
     """Raise TypeError for a tensor that torch takes for no number, as it would count as a constant here."""
-    if isinstance(value, Tensor) and (value.dim() or value.requires_grad):
+    if type(value) is not float and isinstance(value, Tensor) and (value.dim() or value.requires_grad):
         raise TypeError(f"{name} must be a number, not a tensor with dimensions or one that requires gradients")
 
 

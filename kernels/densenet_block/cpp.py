@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import NORM, Loops
+from lorbms_fast.kernels._common.cpp import NORM, Loops, address
 from lorbms_fast.kernels._common.cpp.lines import DTYPES
 from lorbms_fast.kernels._common.cpp.vectors import vectors_multiply
 from lorbms_fast.kernels.densenet_block.norms import Norm
@@ -92,13 +92,11 @@ def add_line(
     rows: int, norm: Norm, sum_g: Tensor, sum_along: Tensor, constant: Tensor, slope: Tensor, of_batch: bool
 ) -> None:
     """Add to `constant` and `slope`, and change `sum_along`."""
-    where = [value.data_ptr() if isinstance(value, Tensor) else value for value in norm]
-    others = (sum_g.data_ptr(), sum_along.data_ptr(), constant.data_ptr(), slope.data_ptr())
-    LOOPS.function("add_line")(DTYPES[sum_g.dtype], 1, 1, rows, len(sum_g), *where, *others, of_batch)
+    others = map(address, (*norm, sum_g, sum_along, constant, slope))
+    LOOPS.function("add_line")(DTYPES[sum_g.dtype], 1, 1, rows, len(sum_g), *others, of_batch)
 
 
 def _run(name: str, matrices: tuple[Tensor, ...], *columns: Tensor | float | None) -> None:
     where = [number for matrix in matrices for number in (matrix.data_ptr(), 0, matrix.stride(0))]
-    others = [value.data_ptr() if isinstance(value, Tensor) else value for value in columns]
     head = DTYPES[matrices[0].dtype], torch.get_num_threads(), 1, *matrices[0].shape
-    LOOPS.function(name)(*head, *where, *others)
+    LOOPS.function(name)(*head, *where, *map(address, columns))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import Loops, cpp_op
+from lorbms_fast.kernels._common.cpp import Loops, address, cpp_op
 from lorbms_fast.kernels._common.cpp.vectors import LANES
 
 _CONVOLUTION = [c_void_p, c_int64, *[c_void_p] * 2]
@@ -66,8 +66,7 @@ def _run(
     positions = len(small) * prod(small.shape[2:])
     space = W.new_empty(-(-positions // LANES) * LANES * (W.numel() // len(W) + len(W)))
     exact = [None if bias is None else bias.to(torch.float32).contiguous() for bias in biases]
-    of_exact = [None if bias is None else bias.data_ptr() for bias in exact]
-    LOOPS.run(name, (large, small), addressof(window), len(W), W.data_ptr(), space.data_ptr(), *of_exact)
+    LOOPS.run(name, (large, small), addressof(window), len(W), *map(address, (W, space, *exact)))
 
 
 @lru_cache(1024)

@@ -22,6 +22,7 @@ _HEAD = [c_int, c_int, *[c_int64] * 3]
 _MAPS = [c_void_p, c_int64, c_int64]
 NORM = [*[c_void_p] * 4, c_double]
 """C types of a batch norm, as `norm.h` says NORM."""
+_NUMBERS = {int, bool, float}
 _PLACES: dict[Any, str] = {c_int: "q", c_int64: "q", c_double: "d", c_void_p: "P"}
 
 
@@ -74,6 +75,11 @@ class Loops:
             name: made(getattr(loops, name + suffix), [*_HEAD, *_MAPS * maps, *others])
             for name, (maps, others) in self._types.items()
         }
+
+
+def address(value: Any) -> Any:
+    """Where a tensor lies; anything else is what a loop takes. Numbers first, as torch takes longer to tell them."""
+    return value if type(value) in _NUMBERS or not isinstance(value, Tensor) else value.data_ptr()
 
 
 def _taking(function: Any, types: list[Any]) -> Any:

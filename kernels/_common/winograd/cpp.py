@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import NORM, Loops, cpp_op
+from lorbms_fast.kernels._common.cpp import NORM, Loops, address, cpp_op
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_vectors, vectors_multiply
 
 _CONVOLUTION = [c_int64] * 10
@@ -130,7 +130,9 @@ def _run(
     """
     side, slices, depth = tile(of.shape, W.shape, of.dtype), prod(x.shape[2:-2]), prod(W.shape[2:-2])
     before, around, lie = sum(padding[:-2]), padding[-1], (W.stride(1) != 1) + 2 * (W.dtype == torch.float32)
-    LOOPS.run(name, (x, y), side, slices, x.shape[-1], len(W), depth, before, around, *sight, lie, *others)
+    LOOPS.run(
+        name, (x, y), side, slices, x.shape[-1], len(W), depth, before, around, *sight, lie, *map(address, others)
+    )
 
 
 @cpp_op(
@@ -143,15 +145,13 @@ def conv(
     sight: Sequence[int] = PLAIN,
 ) -> None:  # fmt: skip
     """Write into y, or add to it."""
-    bias = None if b is None else b.to(x.dtype).contiguous()
-    of_bias = None if bias is None else bias.data_ptr()
-    _run("conv", x, y, y, W, padding, sight, relu, W.data_ptr(), of_bias, add)
+    _run("conv", x, y, y, W, padding, sight, relu, W, _bias(b, x), add)
 
 
 @cpp_op("winograd_backward_input(Tensor grad, Tensor W, Tensor(a!) to_x, int[] padding) -> ()", convolves=(0, 1))
 def backward_input(grad: Tensor, W: Tensor, to_x: Tensor, padding: Sequence[int]) -> None:
     """Write into `to_x`."""
-    _run("conv_backward_input", to_x, grad, to_x, W, padding, PLAIN, W.data_ptr())
+    _run("conv_backward_input", to_x, grad, to_x, W, padding, PLAIN, W)
 
 
 @cpp_op(
@@ -164,8 +164,7 @@ def backward_taps(
     sums: Sequence[Tensor],
 ) -> None:  # fmt: skip
     """Write into `to_W`, and grad's sums, for a bias, into one tensor (O,) in float32, if there is one."""
-    results = to_W.data_ptr(), *(_of(sums) or [0])
-    _run("conv_backward_taps", x, grad, grad, to_W, padding, sight, relu, *results)
+    _run("conv_backward_taps", x, grad, grad, to_W, padding, sight, relu, to_W, *(sums or (None,)))
 
 
 @cpp_op("winograd_backward_sight(Tensor seen, Tensor(a!) to_x, int around, int[2] sight) -> ()")
@@ -180,9 +179,7 @@ def norm_conv(x: Tensor, norm: Sequence[Tensor], eps: float, W: Tensor, b: Tenso
 
     A norm is a batch norm's mean, variance, weight and bias, each (C,) and in float32, and eps.
     """
-    bias = None if b is None else b.to(x.dtype).contiguous()
-    of_bias = None if bias is None else bias.data_ptr()
-    _run("norm_conv", x, y, y, W, AROUND, PLAIN, *_of(norm), eps, W.data_ptr(), of_bias)
+    _run("norm_conv", x, y, y, W, AROUND, PLAIN, *norm, eps, W, _bias(b, x))
 
 
 @cpp_op(
@@ -199,9 +196,7 @@ def norm_backward_input(
     g is what the ReLU lets through of the gradient of what is convolved, scale is `weight / sqrt(var + eps)`; `add_to`
     has x's strides.
     """
-    sums = sum_g.data_ptr(), sum_along.data_ptr()
-    others = *_of(norm), eps, W.data_ptr(), x.data_ptr(), *sums
-    _run("norm_conv_backward_input", add_to, grad, add_to, W, AROUND, PLAIN, *others)
+    _run("norm_conv_backward_input", add_to, grad, add_to, W, AROUND, PLAIN, *norm, eps, W, x, sum_g, sum_along)
 
 
 @cpp_op(
@@ -213,9 +208,8 @@ def norm_backward_taps(
     grad: Tensor, x: Tensor, norm: Sequence[Tensor], eps: float, to_W: Tensor, sums: Sequence[Tensor]
 ) -> None:
     """Write into `to_W` and `sums` as `backward_taps` does."""
-    results = to_W.data_ptr(), *(_of(sums) or [0])
-    _run("norm_conv_backward_taps", x, grad, grad, to_W, AROUND, PLAIN, *_of(norm), eps, *results)
+    _run("norm_conv_backward_taps", x, grad, grad, to_W, AROUND, PLAIN, *norm, eps, to_W, *(sums or (None,)))
 
 
-def _of(tensors: Sequence[Tensor]) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
+def _bias(b: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if b is None else b.to(x.dtype).contiguous()
