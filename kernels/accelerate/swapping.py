@@ -191,7 +191,20 @@ def _watch_registrations() -> None:
     global _watching
     if not _watching:
         register_module_module_registration_hook(_registered)
+        nn.Module.__delattr__ = _watched(nn.Module.__delattr__)  # type: ignore[method-assign]
         _watching = True
+
+
+def _watched(delete: Callable[[nn.Module, str], None]) -> Callable[[nn.Module, str], None]:
+    """Part those that do not go together before a module is deleted, of which torch has no hooks to tell."""
+
+    @wraps(delete)
+    def deleted(parent: nn.Module, name: str) -> None:
+        if name in vars(parent).get("_modules", ()):
+            _registered(parent, name, None)
+        delete(parent, name)
+
+    return deleted
 
 
 def _registered(parent: nn.Module, name: str, module: nn.Module | None) -> None:

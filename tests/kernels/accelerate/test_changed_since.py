@@ -88,6 +88,21 @@ def folded(model):
     return model
 
 
+def folded_and_deleted(model):
+    """As YOLOX does before it infers, in a sequence."""
+    model[0] = fuse_conv_bn_eval(model[0].eval(), model[1].eval())
+    return without(1)(model)
+
+
+def without(*places):
+    def change(model):
+        for i in sorted(places, reverse=True):
+            del model[i]
+        return model
+
+    return change
+
+
 def with_hooks_that_change(model):
     for module in [*model.modules()]:
         if isinstance(module, nn.ReLU | nn.LeakyReLU | nn.GELU | nn.Upsample):
@@ -124,6 +139,10 @@ CHANGES = {
     "another way of enlarging": replace(8, lambda: nn.Upsample(scale_factor=2, mode="bilinear")),
     "norms over several machines": nn.SyncBatchNorm.convert_sync_batchnorm,
     "a norm folded into a convolution": folded,
+    "a norm folded into a convolution and deleted": folded_and_deleted,
+    "deleted norm": without(6),
+    "deleted norm and activation": without(6, 7),
+    "deleted pad and enlarging": without(4, 8),
     "cut behind a norm": lambda model: model[:7],
     "a new sequence without activations": lambda model: nn.Sequential(*(m for m in model if "LU" not in str(m))),
     "a container of containers": lambda model: nn.Sequential(nn.Sequential(*model[:2]), nn.Sequential(*model[2:])),
