@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,13 @@ from lorbms_fast.dataloader.image_file import BadImage, ByteRange
 FORMATS = ("JPEG", "PNG", "WEBP", *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []), "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read, AVIF from Pillow 11.3 on. Others are not tried: some of Pillow's readers
 start other programs."""
+UNREAD = {
+    "HEIC": (b"....ftyphe", b"....ftypmif1", b"....ftypmsf1"),
+    "JPEG XL": (b"\xff\x0a", b"....JXL "),
+    "JPEG 2000": (b"....jP  ", b"\xff\x4f\xff\x51"),
+    "PDF": (b"%PDF",),
+}
+"""Formats that are not read -> the first bytes of their files, a dot for any: phones call HEIC pictures .jpg, too."""
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a file of some kilobytes can claim any size."""
 
@@ -72,7 +80,7 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
         except Image.DecompressionBombError as error:
             raise BadImage(name, f"has more than {MAX_PIXELS:,} pixels") from error
         except UnidentifiedImageError as error:
-            raise BadImage(name, f"is not a picture in one of the formats {', '.join(FORMATS)}") from error
+            raise BadImage(name, _unread(data)) from error
         except Exception as error:  # Pillow's readers meet strangers' bytes with exceptions of every kind
             raise BadImage(name, f"cannot be read ({_one_line(error)})") from error
 
@@ -160,6 +168,14 @@ def _one_at_a_time(pixels: int) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _unread(data: bytes) -> str:
+    """Say what a file is that none of Pillow's readers takes."""
+    for name, starts in UNREAD.items():
+        if any(re.match(start, data, re.DOTALL) for start in starts):
+            return f"is in the format {name}, whatever its name ends in, which is not read (convert it to JPEG or PNG)"
+    return f"is not a picture in one of the formats {', '.join(FORMATS)}"
 
 
 def _one_line(error: Exception) -> str:

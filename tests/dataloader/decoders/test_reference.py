@@ -124,6 +124,21 @@ def test_bad_files_are_named_on_one_line(how, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\0\0\0\nftypmif1", "HEIC"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    ],
+)
+def test_pictures_of_other_formats_are_told_whatever_they_are_called(start, name, tmp_path):
+    (tmp_path / "IMG_0001.jpg").write_bytes(start + bytes(100))
+    with pytest.raises(BadImage, match=rf"is in the format {name}, .* \(convert it to JPEG or PNG\)"):
+        read_rgb(tmp_path / "IMG_0001.jpg")
+
+
 def test_absurd_sizes_are_refused_before_decoding(tmp_path):
     path = tmp_path / "wide.png"
     Image.new("1", (20_000, 10_000)).save(path)
