@@ -159,8 +159,8 @@ def _report(found: list[Quadrant], distances: NDArray[np.float32], tau: float, w
         f"clusters searched for each image: {clusters}\n"
         f"of the ten nearest of all, found (recall, on a sample): {recalls}\n"
         f"squared distances: 5% below {low:,.1f}, half below {middle:,.1f}, 95% below {high:,.1f}\n"
-        f"tau = {tau:,.1f} ({why}): {fraction:.0%} of the quadrants are replaced, of each image's four the nearest always, "
-        "the farthest never, the others if below tau"
+        f"tau = {tau:,.1f} ({why}): {fraction:.0%} of the quadrants are replaced, of each image's four the nearest "
+        "always, the farthest never, the others if below tau"
     )
 
 
