@@ -28,8 +28,8 @@ def winograd_conv(
     It pays for float32 and bfloat16 (autocast's, too) with numbers of channels that are multiples of 16 and maps that
     are large beside these, on a CPU with AVX2 or AVX-512, a C++ compiler and, for bfloat16, without AMX. Anything else
     is torch's own. In float32 results are off by two to five times as much as torch's, about a millionth of the largest
-    one; in bfloat16 by no more than its rounding. An infinite value makes NaN of the tiles of 4x4 or 8x8 results that
-    it is in. For the backward it keeps x and the weight, as torch does (Lavin and Gray, 2015, arXiv 1509.09308).
+    one; in bfloat16 by no more than its rounding. What is infinite or NaN makes NaN of the tiles of 4x4 or 8x8 results
+    that it is in. For the backward it keeps x and the weight, as torch does (Lavin and Gray, 2015, arXiv 1509.09308).
     Volumes are convolved slice by slice.
 
     Args:

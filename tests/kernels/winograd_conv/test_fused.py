@@ -405,10 +405,11 @@ def test_what_somebody_put_in_place_of_torchs_call_is_called(dimensions):
     assert torch.equal(ours(x), -theirs(x))
 
 
-def test_what_is_infinite_is_nan_or_infinite_near_by():
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_what_is_infinite_or_nan_is_so_near_by(value):
     ours, theirs = layer()
     x = drawn(1, 16, 16, 16)
-    x[0, 3, 5, 5] = torch.inf
+    x[0, 3, 5, 5] = value
     finite = ours(x).isfinite()
     assert not (finite & ~theirs(x).isfinite()).any()
     assert finite[:, :, 8:].all()
