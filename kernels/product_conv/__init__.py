@@ -107,7 +107,7 @@ class _ProductConv(InForm, _ConvNd):
         stride: Any = self.stride
         steps = prod(stride) if isinstance(stride, tuple) else stride**self._dimensions
         few = fused.MOST * self.in_channels * (1 if self.transposed else steps)
-        shifts = _shifts_transposed(self)
+        shifts = _shifts_transposed(self) and fused.sum_may_pay(input)
         if not (input.numel() <= few or shifts) or why_no_product_conv(self) is not None:
             return False
         assert not isinstance(self.padding, str)  # by a name, which is not asked about

@@ -127,15 +127,20 @@ def _multiplied(x: Sizes, taps: Sizes, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and x[0] == 1 and prod(x) <= 20480 and min(taps[-2:]) <= 3
 
 
-def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+def sum_may_pay(x: Tensor) -> bool:
     """Say whether torch takes longer to sum a gradient for the bias along with the weight's than by itself.
 
     So it does in 16 bits, up to three times as long as the rest of the backward, and for channels_last images.
     """
+    if not torch.is_grad_enabled():
+        return False
     dtype = compute_dtype(x)
-    slow = dtype == torch.bfloat16 or (dtype == torch.float32 and is_channels_last(x))
-    right = read_together(dtype, x, weight, bias) and x.dim() == weight.dim()
-    return slow and right and bias.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return dtype == torch.bfloat16 or (dtype == torch.float32 and is_channels_last(x))
+
+
+def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    right = sum_may_pay(x) and read_together(compute_dtype(x), x, weight, bias) and x.dim() == weight.dim()
+    return right and bias.requires_grad and not torch.compiler.is_compiling()
 
 
 def _applied(

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lorbms_fast.kernels import DenseNetBlock, accelerate, use_impl
 from lorbms_fast.kernels._common.winograd import cpp as winograd
+from lorbms_fast.kernels.product_conv import ProductConvTranspose2d, fused
 
 
 def counted(model, x):
@@ -67,3 +68,12 @@ def test_a_dense_block_whose_memory_is_counted_is_the_one_that_runs():
     assert watched.grad_fn.name() == block(x).grad_fn.name()
     with use_impl("reference"):
         assert watched.grad_fn.name() != block(x).grad_fn.name()
+
+
+def test_small_transposed_convolutions_ask_for_little(monkeypatch):
+    """What `product_conv_transposed` asks takes longer than they do."""
+    monkeypatch.setattr(fused, "product_conv_transposed", None)
+    layer, x = ProductConvTranspose2d(16, 16, 2, stride=2), torch.randn(1, 16, 4, 4)
+    assert layer(x).shape == (1, 16, 8, 8)
+    with torch.no_grad():
+        layer(x.to(memory_format=torch.channels_last))
