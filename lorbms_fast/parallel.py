@@ -2,13 +2,11 @@
 
 import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
-from os import _exit
+from multiprocessing import get_context
 from types import ModuleType
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ import cv2
 from lorbms_fast.errors import UserError
 from lorbms_fast.malloc import retain_freed_memory
 from lorbms_fast.progress import tqdm
+from lorbms_fast.worker import end_with_parent
 
 KEPT = 256 << 20
 """Max. freed bytes that a worker keeps for its next pictures."""
@@ -91,11 +90,4 @@ def decode_alone() -> None:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool
     decode_alone()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        _exit(1)
+    end_with_parent()

@@ -21,6 +21,7 @@ from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
 from lorbms_fast.measurement.proc import bytes_told
 from lorbms_fast.measurement.profiled import launched, profiled
 from lorbms_fast.measurement.step import CPU, captured_step, forms_of_an_iteration, step
+from lorbms_fast.worker import end_with_parent
 
 Form = Literal["reference", "compiled_reference", "fast", "captured"]
 """The reference as it is and under torch.compile; the fast form operation after operation and as a CUDA graph."""
@@ -62,7 +63,7 @@ def apart(
     kernels: Kernels = "auto",
 ) -> Iterator[Apart]:
     """`step` or `captured_step` in a fresh process, which ends with the block."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as process:
         forms = process.submit(_make, form, model, batch_size, arithmetic, device, kernels).result()
         yield Apart(forms, process)
 

@@ -14,6 +14,7 @@ from lorbms_fast.engine.first_use.calls import Call
 from lorbms_fast.engine.first_use.judging import Verdict, judge, launch
 from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.kernels._common.operation import TRITON
+from lorbms_fast.worker import end_with_parent
 
 COMPILING = 8
 """Max. processes that compile side by side."""
@@ -101,6 +102,7 @@ def _compile_alone(device: torch.device) -> None:
 def _begin(device: torch.device) -> None:
     """Leave Ctrl-C to the process that waits, and the processors to the others; work on one GPU."""
     os.setpgid(0, 0)
+    end_with_parent(lambda: os.killpg(0, signal.SIGKILL))  # compilers too
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     if device.type == "cuda":
