@@ -9,7 +9,7 @@ WEB    := onnxruntime-web@1.30.0
 # Tests share the cores; a file's stay together, with what they set up.
 SHARED := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all test-browser test-cluster test-others test-torch bench static fuzz audit lock docs lint format clean
+.PHONY: demo test test-all test-gpu test-browser test-cluster test-others test-torch bench static fuzz audit lock docs lint format clean
 
 demo: $(READY)
 	$(VENV)/bin/lorbms-fast demo --out demo
@@ -19,6 +19,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTHON) -m pytest $(SHARED) -m "slow or not slow"
+
+# On a GPU, which all other tests leave alone.
+test-gpu: $(READY)
+	$(PYTHON) -m pytest -m gpu -rs
 
 # Real clicks in headless Chromium, and a page that computes in it: what the other two skip without a browser.
 test-browser: $(READY)

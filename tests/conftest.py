@@ -44,6 +44,12 @@ TINY = TrainConfig(
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs, which commands would train on by themselves, from all tests but those that need one."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 JPEG files of smooth random colours."""

@@ -84,7 +84,8 @@ def test_many_draws_at_once_are_those_of_their_numbers(source, numbers, candidat
         assert torch.equal(mask[i], source.batch(number).mask)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make test-gpu")
 def test_a_gpu_draws_the_same_batches(source):
     on_gpu_and_host = (source.drawing(device)(range(40)) for device in (torch.device("cuda"), CPU))
     for on_gpu, on_host in zip(*on_gpu_and_host, strict=True):

@@ -59,7 +59,8 @@ def test_a_permutation_has_all_in_an_order_of_its_own():
     assert (orders[0] == torch.arange(1000)).sum() < 10
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make test-gpu")
 def test_a_gpu_draws_the_same():
     counters = torch.randint(-(2**62), 2**62, (10_000,))
     assert torch.equal(counter_rng.bits(3, counters.cuda()).cpu(), counter_rng.bits(3, counters))

@@ -36,7 +36,8 @@ def runs(pid: int) -> bool:
 def test_a_worker_ends_with_a_killed_parent(program, gone):
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         worker, child = map(int, parent.stdout.readline().split())
-        assert runs(worker) and runs(child)
+        assert runs(worker)
+        assert runs(child)
         parent.kill()
     for _ in range(200):
         if not any(map(runs, [worker, child][:gone])):

@@ -160,7 +160,8 @@ def test_the_audit_sees_what_waits(waits):
     assert len(waits.seen) == 5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make test-gpu")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_cuda_finds_nobody_waiting(store, tmp_path, monkeypatch):
     config = replace(TINY, iterations=200, log_every=5, sheet_every=1000, checkpoint_every=1000, images="resident")

@@ -333,7 +333,8 @@ def test_sizes_hold_all_that_masks_can_use():
         assert found[-1] == 3 * n
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make test-gpu")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_cuda_graphs_replay_the_uncaptured_iteration(store):
     source = batch_source(CONFIG, store)
