@@ -26,9 +26,9 @@ class Case:
     """Of the inputs, the first of which has channels as neighbours in memory where it has four dimensions."""
     gradients: bool = True
 
-    def inputs(self, device: torch.device) -> list[Tensor]:
+    def inputs(self, device: torch.device, draw: int = 0) -> list[Tensor]:
         """Draw inputs, weights scaled to keep the size of what they act on: float32, exact in half precision too."""
-        generator = torch.Generator(device).manual_seed(0)
+        generator = torch.Generator(device).manual_seed(draw)
         drawn = [torch.randn(shape, generator=generator, device=device) for shape in self.shapes]
         scaled = [x / x[0].numel() ** 0.5 if i and x.dim() > 1 else x for i, x in enumerate(drawn)]
         rounded = [x.bfloat16().float() for x in scaled]

@@ -24,7 +24,7 @@ from bench.gpu.phases import compilation, models, operations
 from bench.gpu.setting import SMALL, Setting
 from lorbms_fast import kernels
 from lorbms_fast.config import ModelConfig
-from lorbms_fast.engine.first_use.judging import judged
+from lorbms_fast.engine.first_use.judging import errors_of, judged
 from lorbms_fast.kernels.dense_block.triton.sizes import MANY
 
 CPU = torch.device("cpu")
@@ -90,9 +90,13 @@ def test_errors_are_judged_by_the_definitions_own():
     exact = [torch.ones(4, dtype=torch.float64)]
     for off in (1e-4, 1e-2, 1.6):
         own = [torch.full((4,), 1 + off)]
-        assert judged([torch.full((4,), 1 + 3 * off)], own, exact).wrong is None
-        assert judged([torch.full((4,), 1 + 5 * off)], own, exact).wrong
-        assert judged([torch.full((4,), math.nan)], own, exact).wrong
+
+        def of(value, own=own):
+            return judged(lambda draw: errors_of([torch.full((4,), value)], own, exact)).wrong
+
+        assert of(1 + 3 * off) is None
+        assert of(1 + 5 * off)
+        assert of(math.nan)
 
 
 def test_inputs_are_exact_in_half_precision():

@@ -37,10 +37,16 @@ class Spec:
         value = x.detach().to("cpu", copy=True) if keep else None
         return cls(tuple(x.shape), x.dtype, is_channels_last(x), x.requires_grad, value)
 
-    def drawn(self, generator: torch.Generator, scaled: bool) -> Tensor:
-        """Draw a tensor; one that is `scaled` keeps the size of what it is multiplied with."""
+    def drawn(self, generator: torch.Generator, scaled: bool, moved: bool) -> Tensor:
+        """Draw a tensor; one that is `scaled` keeps the size of what it is multiplied with.
+
+        Of one whose values are kept, those of floating point are `moved` by a percent or so.
+        """
         if self.value is not None:
-            return self.value.to(generator.device)
+            value = self.value.to(generator.device)
+            if not moved or not value.is_floating_point():
+                return value
+            return value * (1 + 0.01 * torch.randn(self.shape, generator=generator, device=generator.device)).to(value)
         if not self.dtype.is_floating_point:
             each = max(1, torch.Size(self.shape[1:]).numel())
             shape = (min(self.shape[0], max(1, LARGEST // each)), *self.shape[1:])
@@ -89,10 +95,10 @@ class Call:
         sides = " x ".join(map(str, self.specs[0].shape[1:]))
         return f"{self.operation.__name__}{sides and f' {sides}'}"
 
-    def drawn(self, device: torch.device) -> list[Tensor]:
-        """Draw its tensors, the same every time."""
-        generator = torch.Generator(device).manual_seed(0)
-        found = [spec.drawn(generator, scaled=bool(i)) for i, spec in enumerate(self.specs)]
+    def drawn(self, device: torch.device, draw: int = 0) -> list[Tensor]:
+        """Draw its tensors, the same for the same number of a draw."""
+        generator = torch.Generator(device).manual_seed(draw)
+        found = [spec.drawn(generator, scaled=bool(i), moved=bool(draw)) for i, spec in enumerate(self.specs)]
         if found[0].shape != self.specs[0].shape:  # of fewer images than the store has
             found[1:] = [x % len(found[0]) if x.dtype == torch.int64 else x for x in found[1:]]
         return found
@@ -117,12 +123,17 @@ class Call:
         return arguments
 
     def run(
-        self, leaves: Sequence[Tensor], form: str, exact: bool = False, probes: list[Tensor] | None = None
+        self,
+        leaves: Sequence[Tensor],
+        form: str,
+        exact: bool = False,
+        probes: list[Tensor] | None = None,
+        draw: int = 0,
     ) -> list[Tensor]:
         """Make the call in a form; then take the gradients of a random linear function of what it returns.
 
         Products are not TF32's if `exact`. An empty list of `probes`, the function's coefficients, is filled for the
-        next run. Returns what the call returns, the tensors that it may change, gradients.
+        next run, by the number of the draw. Returns what the call returns, the tensors that it may change, gradients.
         """
         device, probes = leaves[0].device, [] if probes is None else probes
         with precision(device, "float32" if exact else self.arithmetic), torch.set_grad_enabled(self.differentiated):
@@ -133,8 +144,9 @@ class Call:
             if not moving or not moved:
                 return found
             if not probes:
-                generator = torch.Generator(device).manual_seed(1)
-                probes += [torch.randn(y.shape, generator=generator, device=device) for y in moving]
+                generator = torch.Generator(device).manual_seed(1 + draw)
+                drawn = [torch.randn(y.shape, generator=generator, device=device) for y in moving]
+                probes += [x.bfloat16().to(x) for x in drawn]  # the same numbers in all forms' dtypes
             weighted = [probe.to(y) for probe, y in zip(probes, moving, strict=True)]
             gradients = torch.autograd.grad(moving, moved, weighted, allow_unused=True)
         return found + [g for g in gradients if g is not None]

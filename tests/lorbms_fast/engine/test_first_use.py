@@ -441,6 +441,39 @@ def test_all_processes_take_the_firsts_verdicts(captured, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_luck_of_the_definition_is_told_from_a_wrong_result():
+    definition = [1e-5, *[1e-3] * (judging.DRAWS - 1)]
+
+    def judged(found):
+        return judging.judged(lambda draw: [judging.Error(found[draw], definition[draw], 1e-7)]).wrong
+
+    assert judged([1e-3] * judging.DRAWS) is None
+    assert judged([1e-2] * judging.DRAWS)
+    assert judged([1e-3] * (judging.DRAWS - 1) + [math.nan])
+
+
+def test_further_draws_are_others():
+    mask, logits, images = torch.tensor([True, False]), torch.tensor([0.0, 2.0]), torch.randn(5000, 3)
+    call = Call(kernels.max_pool2x2, (tuple(map(Spec.of, (mask, logits, images))), {}), "float32", False)
+    for draw in range(3):
+        (m, l, x), again = call.drawn(CPU, draw), call.drawn(CPU, draw)
+        assert all(map(torch.equal, (m, l, x), again))
+        assert torch.equal(m, mask)
+        assert l[0] == 0
+        assert (l[1] == 2) == (draw == 0)
+        assert 0 < abs(l[1] - 2) < 0.2 or draw == 0
+        assert torch.equal(x, call.drawn(CPU)[2]) == (draw == 0)
+
+
+def test_a_form_that_rounds_what_it_returns_is_right_all_the_same():
+    x = torch.randn(8, 16, 12, 12, dtype=torch.bfloat16, requires_grad=True)
+    scale, shift = (torch.randn(16, requires_grad=True) for _ in range(2))
+    given = (*map(Spec.of, (x, scale, shift)), 4)
+    verdict = judge([Call(kernels.relu_grouped_batch_norm, (given, {}), "bfloat16", True)], CPU)
+    assert verdict.failures == {}
+    assert 0 < verdict.errors["fused"] < 0.01
+
+
 def ends_its_process(x, impl=None):
     os._exit(1)
 
