@@ -12,6 +12,7 @@ from bench.gpu.cases import Case
 from lorbms_fast.config import Precision
 from lorbms_fast.engine.precision import precision
 from lorbms_fast.kernels import Impl
+from lorbms_fast.kernels._common.layout import is_channels_last
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -31,17 +32,18 @@ def results(case: Case, inputs: Sequence[Tensor], dtype: torch.dtype, impl: Impl
     moving = [y for y in outputs if y.requires_grad]
     if not moving:
         return found
-    probes = _probes(tuple((y.shape, y.dtype) for y in moving), moving[0].device)
+    probes = _probes(tuple((y.shape, y.dtype, is_channels_last(y)) for y in moving), moving[0].device)
     return [*found, *torch.autograd.grad(moving, leaves, probes)]
 
 
 @lru_cache(maxsize=8)
-def _probes(of: tuple[tuple[torch.Size, torch.dtype], ...], device: torch.device) -> list[Tensor]:
+def _probes(of: tuple[tuple[torch.Size, torch.dtype, bool], ...], device: torch.device) -> list[Tensor]:
     """Draw all outputs' parts in the linear function, once: a graph that is captured may not draw from a generator."""
     found = []
-    for number, (shape, dtype) in enumerate(of):
+    for number, (shape, dtype, channels_last) in enumerate(of):
         generator = torch.Generator(device).manual_seed(1 + number)
-        found.append(torch.randn(shape, generator=generator, device=device).bfloat16().to(dtype))
+        drawn = torch.randn(shape, generator=generator, device=device).bfloat16().to(dtype)
+        found.append(drawn.contiguous(memory_format=torch.channels_last) if channels_last else drawn)
     return found
 
 

@@ -146,7 +146,9 @@ class Call:
             if not probes:
                 generator = torch.Generator(device).manual_seed(1 + draw)
                 drawn = [torch.randn(y.shape, generator=generator, device=device) for y in moving]
-                probes += [x.bfloat16().to(x) for x in drawn]  # the same numbers in all forms' dtypes
+                probes += [  # in the outputs' layout, as from what comes next; the same numbers in all dtypes
+                    torch.empty_like(y, dtype=x.dtype).copy_(x.bfloat16()) for x, y in zip(drawn, moving, strict=True)
+                ]
             weighted = [probe.to(y) for probe, y in zip(probes, moving, strict=True)]
             gradients = torch.autograd.grad(moving, moved, weighted, allow_unused=True)
         return found + [g for g in gradients if g is not None]

@@ -465,6 +465,19 @@ def test_further_draws_are_others():
         assert torch.equal(x, call.drawn(CPU)[2]) == (draw == 0)
 
 
+def test_gradients_come_in_the_layout_of_what_was_returned():
+    x, seen = torch.randn(2, 5, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_(), []
+
+    def follows(x, impl):
+        y = x * 2
+        y.register_hook(lambda g: seen.append(g.stride()))
+        return y
+
+    call = Call(follows, ((Spec.of(x),), {}), "float32", True)
+    call.run(call.leaves(call.drawn(CPU)), "fused")
+    assert seen == [x.stride()]
+
+
 def test_a_form_that_rounds_what_it_returns_is_right_all_the_same():
     x = torch.randn(8, 16, 12, 12, dtype=torch.bfloat16, requires_grad=True)
     scale, shift = (torch.randn(16, requires_grad=True) for _ in range(2))
