@@ -43,13 +43,22 @@ class Shown(NamedTuple):
         gain = f"{self.states['classifier']['gain']:+.2f} nats a logit against the best constant answer"
         return f"{made} {reached:.1f} dB ({beside}); classifier {gain}"
 
-    def warning(self, betas: tuple[float, float]) -> str | None:
-        """Say what helps a run that ends with them, if pictures of one color would be nearer than reconstructions."""
+    def warning(self, betas: tuple[float, float], before: "Shown | None", ended: bool) -> str | None:
+        """Say what helps, if pictures of one color would be nearer than reconstructions.
+
+        They are in any run's beginning: it is said of one that has `ended`, or got no nearer since what was shown
+        `before`.
+        """
         reached, one_color = self.levels["PSNR of I_hat"], self.levels["one color"]
-        if not reached < one_color:
+        stays = before is not None and reached <= before.levels["PSNR of I_hat"]
+        if not reached < one_color or not (ended or stays):
             return None
+        worse = f"worse than one color each ({one_color:.1f} dB)"
         other_betas = "" if betas == (0.9, 0.999) else "--optim.betas 0.9 0.999 or "
-        return (
-            f"warning: it ends with reconstructions of {reached:.1f} dB, worse than one color each ({one_color:.1f} "
-            f"dB): go on with more --iterations, or begin anew with {other_betas}a lower --optim.generator-lr"
-        )
+        anew = f"begin anew with {other_betas}a lower --optim.generator-lr"
+        if ended:
+            return (
+                f"warning: it ends with reconstructions of {reached:.1f} dB, {worse}: "
+                f"go on with more --iterations, or {anew}"
+            )
+        return f"warning: reconstructions of {reached:.1f} dB are {worse}, and no better than before: {anew}"

@@ -146,6 +146,7 @@ class Training:
         step = self._step()
         watch = NonFiniteMonitor(self.optimizers, self.run.config.log_every)
         divergence.begin(self, start)
+        drawn: Shown | None = None
         with Log(self.run.folder, start.iteration, last, self.world.first) as log:
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
@@ -159,7 +160,7 @@ class Training:
                 try:
                     log.tell_duration(done)
                     if due.look:
-                        self._look(log, done, draw if due.sheet else None, done == last)
+                        drawn = self._look(log, done, draw if due.sheet else None, done == last, drawn)
                 except (OSError, UserError):  # nobody hears what a run says, or it cannot draw: it loses nothing
                     if due.question or self.world.size == 1:  # several processes look together only
                         divergence.answer(self, watch.read(self.world))
@@ -286,10 +287,13 @@ class Training:
         self.run.save(progress, self.networks, self.optimizers, log.kept_mean("L_rec_hat", since))
 
     @torch.no_grad()
-    def _look(self, log: Log, iteration: int, draw: Draw | None, ended: bool) -> None:
-        """Note on samples how well networks reconstruct and whether they tell them apart, and draw a sheet of them."""
+    def _look(self, log: Log, iteration: int, draw: Draw | None, ended: bool, before: Shown | None) -> Shown | None:
+        """Note on samples how well networks reconstruct and whether they tell them apart, and draw a sheet of them.
+
+        `before` is what the last sheet showed; returns what the last one shows now.
+        """
         if not self.world.first:
-            return
+            return None
         with precision(self.device, self.arithmetic), on_its_own(self.networks.cls):
             batch = self._batch(0).first(SHEET_ROWS)
             scenes = self._impl.scenes(self.networks, batch)
@@ -302,5 +306,8 @@ class Training:
             tqdm.write(f"iteration {iteration:,}: {shown.learned()}")
         for message in collapsed(iteration, states):
             tqdm.write(message)
-        if ended and (warning := shown.warning(self.run.config.optim.betas)) is not None:
+        if draw is None and not ended:
+            return before
+        if (warning := shown.warning(self.run.config.optim.betas, before, ended)) is not None:
             tqdm.write(warning)
+        return shown

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_a_run_that_learned_less_than_one_color_warns_at_its_end(
     run_training(Run.create(tmp_path / "run", replace(TINY, iterations=2, sheet_every=1), store.path), store)
     told = capsys.readouterr().out
     assert told.count("worse than one color each (99.0 dB): go on with more --iterations") == warnings
+
+
+def test_a_run_that_comes_no_nearer_than_one_color_warns_on_the_way(store, tmp_path, capsys, monkeypatch):
+    levels = iter([9.0, 8.0, 8.5, 11.0, 10.5, 9.0])
+    monkeypatch.setattr(
+        "lorbms_fast.engine.trainer.reconstruction_levels",
+        lambda *shown: {"PSNR of I_hat": next(levels), "one color": 10.0},
+    )
+    run_training(Run.create(tmp_path / "run", replace(TINY, iterations=6, sheet_every=1), store.path), store)
+    warnings = re.findall("warning: .*(?= dB are worse| dB, worse)", capsys.readouterr().out)
+    assert warnings == ["warning: reconstructions of 8.0", "warning: it ends with reconstructions of 9.0"]
 
 
 def test_interrupting_saves_first(store, tmp_path, monkeypatch):
