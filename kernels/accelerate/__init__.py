@@ -46,13 +46,14 @@ def accelerate(model: nn.Module, save_memory: bool = False) -> Report:
     Norms are joined with the activations behind them, and enlarging and pads with convolutions, where a module's
     forward is nn.Sequential's or can be followed (by torch.fx), nothing else reads what passes between them, and no
     hooks are on them. The intermediate result is then never computed. A hook on one of them, another layer in its
-    place, or a new value of an attribute that is not read at every call (an activation's slope) makes both what they
-    were. Call `accelerate` again after that.
+    place, its deletion, or a new value of an attribute that is not read at every call (an activation's slope) makes
+    both what they were. Call `accelerate` again after that.
 
     The model is taken as it is now. Call `restore` before you change its forward, a flag that decides what a forward
-    reads, the order of a sequence (`insert`, `del`) or an attribute that a forward asks for (`hasattr`), and before
-    tools that go by exact types (torch.ao's quantization, captum's DeepLift, most counts of operations); then call
-    `accelerate` again.
+    reads, the order of a sequence (`insert`), `_modules` itself or an attribute that a forward asks for (`hasattr`),
+    and before tools that go by exact types (torch.ao's quantization, captum's DeepLift, most counts of operations);
+    then call `accelerate` again. To hear of deletions, the first layers that are joined wrap torch's own
+    `Module.__delattr__`, and `ModuleDict`'s methods that delete, for the whole process; `restore` leaves them so.
 
     Args:
         model: any; changed in place.

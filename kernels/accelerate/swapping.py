@@ -191,18 +191,23 @@ def _watch_registrations() -> None:
     global _watching
     if not _watching:
         register_module_module_registration_hook(_registered)
+        # Torch has no hooks that tell of deletions: its methods are wrapped, for the whole process and for good.
         nn.Module.__delattr__ = _watched(nn.Module.__delattr__)  # type: ignore[method-assign]
+        nn.ModuleDict.__delitem__ = _watched(nn.ModuleDict.__delitem__)  # type: ignore[method-assign]
+        nn.ModuleDict.clear = _watched(nn.ModuleDict.clear)  # type: ignore[method-assign]
         _watching = True
 
 
-def _watched(delete: Callable[[nn.Module, str], None]) -> Callable[[nn.Module, str], None]:
-    """Part those that do not go together before a module is deleted, of which torch has no hooks to tell."""
+def _watched(delete: Callable[..., None]) -> Callable[..., None]:
+    """Part those that do not go together before the module of a name, or all of them, is deleted."""
 
     @wraps(delete)
-    def deleted(parent: nn.Module, name: str) -> None:
-        if name in vars(parent).get("_modules", ()):
-            _registered(parent, name, None)
-        delete(parent, name)
+    def deleted(parent: nn.Module, *names: str) -> None:
+        modules = vars(parent).get("_modules", {})
+        for name in names or [*modules]:
+            if name in modules:
+                _registered(parent, name, None)
+        delete(parent, *names)
 
     return deleted
 

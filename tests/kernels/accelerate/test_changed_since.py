@@ -173,6 +173,32 @@ def test_what_was_changed_since_counts(change, how):
     assert not any("lorbms" in type(module).__module__ for module in changed.modules())
 
 
+class NormByName(nn.Module):
+    """Has a norm in a dictionary, and does without where there is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms, self.activation = nn.ModuleDict({"instance": nn.InstanceNorm2d(16)}), nn.ReLU()
+
+    def forward(self, x):
+        if "instance" in self.norms:
+            x = self.norms["instance"](x)
+        return self.activation(x)
+
+
+@pytest.mark.parametrize(
+    "delete",
+    [lambda norms: norms.__delitem__("instance"), lambda norms: norms.pop("instance"), lambda norms: norms.clear()],
+    ids=["del", "pop", "clear"],
+)
+def test_norms_that_were_deleted_by_name(delete):
+    model, x = NormByName(), torch.randn(1, 16, 5, 5)
+    accelerate(model)
+    assert isinstance(model.activation, Passed)
+    delete(model.norms)
+    torch.testing.assert_close(model(x), x.relu())
+
+
 @pytest.mark.parametrize(
     "attributes", [{"kernel_size": 3, "padding": 1}, {"ceil_mode": True}, {"return_indices": True}]
 )
