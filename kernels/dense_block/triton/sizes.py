@@ -68,7 +68,11 @@ def convolving_block(positions: int, maps: int, dtype: torch.dtype) -> dict[str,
 
 
 def gradients_blocks(positions: int, channels: int, maps: int, norm: bool, dtype: torch.dtype) -> dict[str, int]:
-    """Block sizes of the gradients of the input, (BLOCK_M, BLOCK_X), and of weights, (BLOCK_C, BLOCK_N)."""
+    """Return the block sizes that gradients are computed with.
+
+    That of the input comes in blocks of BLOCK_M positions by BLOCK_X channels, summed over BLOCK_K maps, by taps, at a
+    time; those of weights come in blocks of BLOCK_C rows by BLOCK_N maps, summed over BLOCK_Q positions at a time.
+    """
     wide = 128 if dtype.itemsize == 2 else 64  # float32 spills with more
     return {
         "BLOCK_M": at_least_16(positions, POSITIONS),
@@ -83,7 +87,11 @@ def gradients_blocks(positions: int, channels: int, maps: int, norm: bool, dtype
 def parameters_division(
     positions: int, stack: int, maps: int, taps: int, blocks: dict[str, int]
 ) -> tuple[int, int, int]:
-    """Programs of a sum for the parameters, parts of it, each with so many programs, and positions of a part."""
+    """Return how the positions that gradients of parameters are summed over are divided into parts.
+
+    That is how many programs sum one part, each a block of the weights or of the biases, how many parts there are, and
+    how many positions a part has.
+    """
     rows = triton.cdiv(triton.cdiv(stack, 16) * 16 * taps, blocks["BLOCK_C"])
     programs, step = (rows + 1) * triton.cdiv(maps, blocks["BLOCK_N"]), blocks["BLOCK_Q"]
     parts = max(1, min(PROGRAMS // programs, triton.cdiv(positions, 4 * step)))
