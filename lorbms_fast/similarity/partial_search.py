@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorbms_fast.atomic_io import atomic_write, check_room
+from lorbms_fast.atomic_io import atomic_write, check_room, write_json, write_text
 from lorbms_fast.dataloader.neighbour_table import QUADRANTS
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.errors import UserError
@@ -35,8 +35,7 @@ class PartialSearch:
             raise UserError(f"{self.folder} holds features of another {changed}: remove it, or go on with the same")
         for result in self.folder.glob("*.npz") if changed else ():
             result.unlink()  # of a search that was over but for its end
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(features_of))
+        write_json(path, features_of)
 
     def features(self, n: int, d: int) -> NDArray[np.float32]:
         """Map the features, float32 (4, n, d), in a file that is made if need be; UserError without room.
@@ -69,8 +68,7 @@ class PartialSearch:
 
     def note_done(self, images: int) -> None:
         """Note how many images' features are on the disk."""
-        with atomic_write(self.folder / "done") as partial:
-            partial.write_text(str(images))
+        write_text(self.folder / "done", str(images))
 
     def forget_done(self) -> None:
         """Forget how many images' features are written: features of another search are about to take their place."""
