@@ -146,12 +146,12 @@ def _processes(out: Path, workers: int) -> Finish:
         check_room(out, size, "images", "make room")
         tasks = {n: [shards[n][i : i + TASK] for i in range(0, len(shards[n]), TASK)] for n in missing}
         in_one_row = [task for of_shard in tasks.values() for task in of_shard]
-        make = partial(prepare_part, settings)
+        make, begun = partial(prepare_part, settings), work.now()  # workers read ahead of the shard that is written
         # Closed on the way out, so that the progress bar ends before an error is printed.
         with closing(ordered_map(make, in_one_row, workers, "preparing", images=len)) as results:
             for number, of_shard in tasks.items():
                 made = islice(results, len(of_shard))
-                work.finish(number, shards[number], settings.image_size, as_asked(made, on_bad))
+                work.finish(number, shards[number], settings.image_size, as_asked(made, on_bad), begun)
 
     return finish
 

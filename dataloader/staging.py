@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorbms_fast.atomic_io import atomic_write, sync
+from lorbms_fast.atomic_io import atomic_write, sync, write_json, write_text
 from lorbms_fast.dataloader.image_file import Photograph
 from lorbms_fast.dataloader.prepare_worker import PreparedPart, Row
 from lorbms_fast.dataloader.sources.listing import Skipped
@@ -48,8 +48,7 @@ class StagingFolder:
                 "remove it, go on with the same options, or choose another --out"
             )
         self.tidy(shards)
-        with atomic_write(self.folder / SETTINGS) as partial:
-            partial.write_text(json.dumps(settings))
+        write_json(self.folder / SETTINGS, settings)
 
     def tidy(self, shards: int) -> None:
         """Remove what is none of so many shards."""
@@ -63,27 +62,34 @@ class StagingFolder:
         return sorted(self.folder.glob("shard-*.json"))
 
     def is_finished(self, number: int, photographs: Sequence[Photograph], root: Path, with_bad: bool) -> bool:
-        """Check that a shard of these photographs is intact, and that none has changed below `root` since it was made.
+        """Check that a shard of these photographs is intact.
 
-        `with_bad` accepts one that lacks bad photographs.
+        `with_bad` accepts one that lacks bad photographs, unless a file below `root` may have been mended since.
         """
         path = self._store / shard_name(number)
         if not path.is_file() or not self._record(number).is_file():
-            return False
-        if _changed_since(self._record(number).stat().st_mtime_ns, root, photographs):
             return False
         try:
             record = self.record(number)
         except ValueError:  # half-written, where a place can hold such files
             return False
-        return (
-            record.get("made_of") == digest(photographs)
-            and (with_bad or all(entry["kind"] != "bad" for entry in record["skipped"]))
-            and record["sha256"] == checksum(path)
-        )
+        if record.get("made_of") != digest(photographs):
+            return False
+        if any(entry["kind"] == "bad" for entry in record["skipped"]) and (
+            not with_bad or _changed_since(record.get("begun", 0), root, photographs)
+        ):
+            return False
+        return record["sha256"] == checksum(path)
 
-    def finish(self, number: int, photographs: Sequence[Photograph], side: int, parts: Iterable[PreparedPart]) -> None:
-        """Write a shard as its parts come, then its record."""
+    def now(self) -> int:
+        """Tell the time by the clock of the folder's file system, which may be another machine's, in nanoseconds."""
+        self._store.touch()
+        return self._store.stat().st_mtime_ns
+
+    def finish(
+        self, number: int, photographs: Sequence[Photograph], side: int, parts: Iterable[PreparedPart], begun: int
+    ) -> None:
+        """Write a shard as its parts come, then its record; no photograph was read before `begun`, a time of `now`."""
         path = self._store / shard_name(number)
         rows: list[Row] = []
         skipped: list[Skipped] = []
@@ -97,12 +103,12 @@ class StagingFolder:
             file.write(_header(len(rows), side))
         record = {
             "made_of": digest(photographs),
+            "begun": begun,
             "sha256": checksum(path),
             "rows": rows,
             "skipped": [asdict(entry) for entry in skipped],
         }
-        with atomic_write(self._record(number)) as partial:
-            partial.write_text(json.dumps(record))
+        write_text(self._record(number), json.dumps(record))
 
     def record(self, number: int) -> dict[str, Any]:
         """Read the record of a finished shard."""

@@ -259,7 +259,7 @@ def _finish(staging: StagingFolder, number: int, photographs: list[Photograph], 
     if staging.is_finished(number, photographs, job.settings.root, with_bad=job.on_bad == "skip"):
         return False
     parts = as_asked(_parts(job.settings, photographs), job.on_bad)
-    staging.finish(number, photographs, job.settings.image_size, parts)
+    staging.finish(number, photographs, job.settings.image_size, parts, staging.now())
     return True
 
 

@@ -22,6 +22,7 @@ from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
 from lorbms_fast.dataloader import prepare as module
 from lorbms_fast.dataloader.prepare import prepare_store
+from lorbms_fast.dataloader.prepare_worker import prepare_part
 from lorbms_fast.dataloader.recipes import Recipe
 from lorbms_fast.dataloader.sources import layout_of, of_folder
 from lorbms_fast.dataloader.staging import StagingFolder
@@ -171,20 +172,36 @@ def test_finished_shards_are_checked_before_they_are_kept(spoil, tmp_path, scene
     assert contents(tmp_path / "store") == contents(undisturbed)
 
 
-def test_photographs_that_were_mended_meanwhile_are_read_again(photographs, tmp_path, monkeypatch):
-    """Those of other shards are not."""
+@pytest.mark.parametrize("when", ["after the shard was made", "while it was made"])
+def test_photographs_that_were_mended_meanwhile_are_read_again(when, photographs, tmp_path, monkeypatch):
+    """Those of other shards are not, nor looked at."""
     folder, out = shutil.copytree(photographs, tmp_path / "photographs"), tmp_path / "store"
     good, bad = (folder / "photo07.jpg").read_bytes(), folder / "photo07.jpg"
     bad.write_bytes(good[:500])
     make = partial(prepare_store, out, folder, of_folder(folder), Recipe(), shard_bytes=100_000)
+
+    def mend() -> None:
+        time.sleep(0.02)  # a file system's clock ticks every few milliseconds
+        bad.write_bytes(good)
+
+    def mended_behind(settings, task):
+        part = prepare_part(settings, task)
+        if part.skipped:
+            mend()
+        return part
+
     with monkeypatch.context() as patch:
+        if when == "while it was made":
+            patch.setattr(module, "prepare_part", mended_behind)
         patch.setattr(StagingFolder, "publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             make()
     kept = finished(out)
     assert len(kept) == 3
-    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
-    bad.write_bytes(good)
+    if when == "after the shard was made":
+        mend()
+    of_another_shard = sorted(folder.iterdir())[-1]
+    of_another_shard.touch()
     counts, skipped = make()
     assert (counts.bad, counts.images, skipped) == (0, 24, [])
     assert [(out / name).stat().st_ino == inode for name, inode in sorted(kept.items())] == [False, True, True]
