@@ -18,7 +18,7 @@ from lorbms_fast.kernels._common.cpp.lines import DTYPES, empty_channels_last, k
 from lorbms_fast.kernels._common.of_torch import soon_applied
 from lorbms_fast.kernels.batch_norm import reference
 from lorbms_fast.kernels.instance_norm import cpp
-from lorbms_fast.kernels.instance_norm.fused import Norm, lying_as, with_readable_gradients
+from lorbms_fast.kernels.instance_norm.fused import gradients, lying_as, with_readable_gradients
 
 FEW_VALUES, FEW_OF_A_MAP = 1 << 16, 256
 """Below which contiguous maps in float32 take no longer with torch's own, whose call is shorter."""
@@ -128,14 +128,18 @@ def _faster(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
     return values >= (FEW // 2 if channels <= 2 * NARROW else FEW) and (values <= MUCH or channels <= MANY)
 
 
-class _Norm(Norm):
+class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
         running, momentum, eps, activation = how
-        ctx.how, ctx.defined, ctx.readable = (eps, activation, cpp), _defined, _evenly
+        ctx.how = eps, activation, cpp
         y, statistics = cpp.batch_forward(x, running, weight, bias, momentum, eps, activation.number, activation.slope)
         ctx.save_for_backward(x, weight, bias, statistics)
         return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return gradients(ctx, grad, _defined, _evenly)
 
 
 _apply = soon_applied(_Norm)

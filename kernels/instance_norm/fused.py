@@ -58,7 +58,7 @@ def instance_norm(
     if not trains:  # a call of a function of autograd's takes as long as a small map
         y, _ = form.forward(x, weight, bias, eps, activation.number, activation.slope)
         return y
-    result: Tensor = (_apply if form is cpp else Norm.apply)(x, weight, bias, (eps, activation, form))
+    result: Tensor = (_apply if form is cpp else _Norm.apply)(x, weight, bias, (eps, activation, form))
     return result
 
 
@@ -134,31 +134,34 @@ def _quickest(
     return _instance_norm if few and values < FEW_VALUES // 2 else cpp
 
 
-class Norm(torch.autograd.Function):
-    """Maps, scale and shift -> the result; a batch norm has another forward, which says how its gradients are read."""
-
+class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
-        """Keep what the backward reads: the maps, and not the result."""
         eps, activation, form = ctx.how = how
-        ctx.defined, ctx.readable = _defined, lying_as
         y, statistics = form.forward(x, weight, bias, eps, activation.number, activation.slope)
-        ctx.save_for_backward(x, weight, bias, statistics)
+        ctx.save_for_backward(x, weight, bias, statistics)  # and not the result
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        """Gradients of maps, scale and shift."""
-        x, weight, bias, statistics = ctx.saved_tensors
-        eps, activation, form = ctx.how
-        if double_backward.asked_for(grad):
-            definition = partial(ctx.defined, eps, activation)
-            return *double_backward.by_definition(definition, (x, weight, bias), grad), None
-        grad = ctx.readable(x, grad)
-        return *form.backward(grad, x, statistics, weight, bias, activation.number, activation.slope), None
+        return gradients(ctx, grad, _defined, lying_as)
 
 
-_apply = soon_applied(Norm)
+_apply = soon_applied(_Norm)
+
+
+def gradients(
+    ctx: Any, grad: Tensor, definition: Callable[..., Tensor], lying: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of maps, scale, shift and nothing, of a norm that kept those, and statistics, with what computes it.
+
+    The form reads them as `lying` returns them; those that are to be differentiated are the definition's.
+    """
+    x, weight, bias, statistics = ctx.saved_tensors
+    eps, activation, form = ctx.how
+    if double_backward.asked_for(grad):
+        return *double_backward.by_definition(partial(definition, eps, activation), (x, weight, bias), grad), None
+    return *form.backward(lying(x, grad), x, statistics, weight, bias, activation.number, activation.slope), None
 
 
 def _defined(eps: float, activation: Activation, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -127,7 +127,7 @@ def test_without_gradients(layout, side):
     expected = reference.instance_norm(x, 1e-5, weight, None, RELU)
     for found in (
         fused.instance_norm(x, 1e-5, weight, None, RELU),
-        fused.Norm.apply(x, weight, None, (1e-5, RELU, aten)),
+        fused._Norm.apply(x, weight, None, (1e-5, RELU, aten)),
     ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert found.stride() == x.stride()
