@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
@@ -107,7 +108,7 @@ class _ProductConv(InForm, _ConvNd):
         stride: Any = self.stride
         steps = prod(stride) if isinstance(stride, tuple) else stride**self._dimensions
         few = fused.MOST * self.in_channels * (1 if self.transposed else steps)
-        shifts = _shifts_transposed(self) and fused.sum_may_pay(input)
+        shifts = _shifts_transposed(self) and fused.sum_may_pay(input, compute_dtype(input))
         if not (input.numel() <= few or shifts) or why_no_product_conv(self) is not None:
             return False
         assert not isinstance(self.padding, str)  # by a name, which is not asked about

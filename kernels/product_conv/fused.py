@@ -46,9 +46,9 @@ def product_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, 
         return reference.product_conv(x, weight, bias, stride, padding)
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=False)
     size = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in axes)
-    if not _takes(x, weight, bias, 1, size, size):
+    if not _takes(x, weight, bias, dtype := compute_dtype(x), 1, size, size):
         return reference.product_conv(x, weight, bias, stride, padding)
-    return _applied(_Product, Window(stride, padding), size, x, weight, bias, False)
+    return _applied(_Product, dtype, Window(stride, padding), size, x, weight, bias, False)
 
 
 def product_conv_transposed(
@@ -59,10 +59,10 @@ def product_conv_transposed(
         return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, output_padding, strict=False)
     size = tuple((n - 1) * s - 2 * p + k + more for n, k, s, p, more in axes)
-    if _takes(x, weight, bias, 0, size, x.shape[2:]):
-        return _applied(_Product, Window(stride, padding), size, x, weight, bias, True)
-    if bias is not None and _sum_pays(x, weight, bias):
-        return _applied(_OfTorch, Window(stride, padding), size, x, weight, bias)
+    if _takes(x, weight, bias, dtype := compute_dtype(x), 0, size, x.shape[2:]):
+        return _applied(_Product, dtype, Window(stride, padding), size, x, weight, bias, True)
+    if bias is not None and _sum_pays(x, weight, bias, dtype):
+        return _applied(_OfTorch, dtype, Window(stride, padding), size, x, weight, bias)
     return reference.product_conv_transposed(x, weight, bias, stride, padding, output_padding)
 
 
@@ -86,9 +86,10 @@ def _possible(stride: Sizes, padding: Sizes, output_padding: Sizes = ()) -> bool
     return min(stride) > 0 and min(padding) >= 0 and all(0 <= n < step for n, step in more)
 
 
-def _takes(x: Tensor, weight: Tensor, bias: Tensor | None, read: int, size: Sizes, small: Sizes) -> bool:
+def _takes(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, read: int, size: Sizes, small: Sizes
+) -> bool:
     """Say whether x and a weight, whose dimension `read` are x's channels, are what loops read, and it pays."""
-    dtype = compute_dtype(x)
     return (
         not torch.compiler.is_compiling()  # `pays` is kept
         and x.dim() == weight.dim() == 2 + len(size)
@@ -127,26 +128,25 @@ def _multiplied(x: Sizes, taps: Sizes, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and x[0] == 1 and prod(x) <= 20480 and min(taps[-2:]) <= 3
 
 
-def sum_may_pay(x: Tensor) -> bool:
+def sum_may_pay(x: Tensor, dtype: torch.dtype) -> bool:
     """Say whether torch takes longer to sum a gradient for the bias along with the weight's than by itself.
 
     So it does in 16 bits, up to three times as long as the rest of the backward, and for channels_last images.
     """
     if not torch.is_grad_enabled():
         return False
-    dtype = compute_dtype(x)
     return dtype == torch.bfloat16 or (dtype == torch.float32 and is_channels_last(x))
 
 
-def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    right = sum_may_pay(x) and read_together(compute_dtype(x), x, weight, bias) and x.dim() == weight.dim()
+def _sum_pays(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> bool:
+    right = sum_may_pay(x, dtype) and read_together(dtype, x, weight, bias) and x.dim() == weight.dim()
     return right and bias.requires_grad and not torch.compiler.is_compiling()
 
 
 def _applied(
-    function: Any, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None, *options: bool
-) -> Tensor:
-    dtype = compute_dtype(x)
+    function: Any, dtype: torch.dtype, window: Window, size: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None,
+    *options: bool,
+) -> Tensor:  # fmt: skip
     with no_autocast(x):
         result: Tensor = function.apply(window, size, x.to(dtype), weight, bias, *options)
     return result
