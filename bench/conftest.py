@@ -44,7 +44,7 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
         benchmark.extra_info["fast_seconds"] = list(benchmark.stats.stats.data)
         benchmark.extra_info["ceiling"] = ceiling
         for name, work in (("reference", reference), ("fast", fast)) if counted else ():
-            counts = work.tell(counted_apart) if isinstance(work, Apart) else count(work)
+            counts = work.ask(counted_apart) if isinstance(work, Apart) else count(work)
             benchmark.extra_info[f"{name}_counts"] = vars(counts)
         other = ceiling or "reference"
         _add_row(benchmark, other, f"{test}[{other}]", reference_seconds)

@@ -42,6 +42,7 @@ from lorbms_fast.measurement.step import step
 from lorbms_fast.measurement.work import MATRIX, arithmetic, work
 from lorbms_fast.models import build
 from lorbms_fast.progress import tqdm
+from lorbms_fast.worker import end_with_parent
 
 OF_VERSIONS = (80, 90)
 """Compiled for first, and alone where versions of Triton are compared."""
@@ -111,7 +112,7 @@ def compile_all(wanted: Wanted, workers: int) -> list[Binary | str]:
     """Compile for each pair's architecture, in several processes; what failed is said instead."""
     global _wanted
     _wanted = wanted  # Forked, as kernels cannot be pickled: the processes find them where they were.
-    with get_context("fork").Pool(workers) as pool:
+    with get_context("fork").Pool(workers, end_with_parent) as pool:
         return list(tqdm(pool.imap(_attempt, range(len(wanted))), "compiling", len(wanted), unit="kernel"))
 
 

@@ -61,5 +61,5 @@ def test_iteration(batch: int, arithmetic: Precision, compare: Compare, benchmar
     settings = ModelConfig(), batch
     with apart("reference", *settings) as reference, apart("fast", *settings, arithmetic) as fast:
         compare(reference, fast, 3)
-        benchmark.extra_info["reference_peak_gb"] = reference.tell(peak_memory)
-        benchmark.extra_info["fast_peak_gb"] = fast.tell(peak_memory)
+        benchmark.extra_info["reference_peak_gb"] = reference.ask(peak_memory)
+        benchmark.extra_info["fast_peak_gb"] = fast.ask(peak_memory)

@@ -15,7 +15,15 @@ from typing import NamedTuple
 import torch
 
 from lorbms_fast import atomic_io, checkpoint
-from lorbms_fast.atomic_io import atomic_folder, atomic_write, check_room, clear_partials, exclusive_lock, write_text
+from lorbms_fast.atomic_io import (
+    atomic_folder,
+    atomic_write,
+    check_room,
+    clear_partials,
+    exclusive_lock,
+    write_json,
+    write_text,
+)
 from lorbms_fast.config import TrainConfig, read_config, to_json
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable, neighbours_checksum
 from lorbms_fast.dataloader.store import FACTS, ImageStore
@@ -113,7 +121,7 @@ class Run:
         write_text(self.folder / "config.json", to_json(self.config) + "\n")
         digests = {"images": self.digest, "neighbours": self.neighbours}
         facts = FORMAT | {"store": str(self.store.resolve())} | {name: of for name, of in digests.items() if of}
-        write_text(self.folder / "run.json", json.dumps(facts, indent=2) + "\n")
+        write_json(self.folder / "run.json", facts)
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":

@@ -48,8 +48,8 @@ def _print_tables(
         console.print(f"  {name} = {value}")
     for name, layers in networks.items():
         rows = [[one.name, one.kind, " x ".join(map(str, one.output)), f"{one.parameters:,}"] for one in layers]
-        print_table(["layer", "kind", "output (C, H, W)", "parameters"], rows, name, left=3)
+        print_table(["layer", "kind", "output (C, H, W)", "parameters"], rows, name, numbers=1)
     counts = [[name, f"{count:,}"] for name, count in totals(networks).items()]
-    print_table(["network", "parameters"], counts, "trainable parameters", left=1)
+    print_table(["network", "parameters"], counts, "trainable parameters", numbers=1)
     for name, side in fields.items():
         console.print(f"receptive field of the {name}: {side} x {side}, norms aside")

@@ -120,7 +120,7 @@ def _predict(chosen: list["Gpu"], present: "Gpu | None", settings: dict[str, Any
         for row in rows
     ]
     columns = ["GPU", "at peak, ms", "CUDA graphs, ms", "without, ms", "largest batch", "CUDA graphs, hours"]
-    print_table(columns, cells, f"predicted, not measured: an iteration, and {iterations:,} of them", left=1)
+    print_table(columns, cells, f"predicted, not measured: an iteration, and {iterations:,} of them", numbers=5)
     console.print(
         f"A launch takes the longest of its arithmetic and its bytes at {OF_PEAK[0]:.0%} to {OF_PEAK[1]:.0%} of the "
         f"data sheet's rates, of its programs' chains of dependent steps, and of {1e6 * REPLAYED[0]:g} to "
@@ -156,7 +156,7 @@ def _compare(file: Path, gpu: "Gpu | None", json: bool) -> None:
         for line in (*lines, every)
     ]
     columns = ["launch", "predicted launches", "seen", "predicted", "measured", "times the prediction"]
-    print_table(columns, rows, f"{title}: an iteration, in us, predicted for {gpu.name} and measured", left=1)
+    print_table(columns, rows, f"{title}: an iteration, in us, predicted for {gpu.name} and measured", numbers=5)
 
 
 def _beside(expected: "Range", seconds: float) -> tuple[str, str, str]:

@@ -70,5 +70,5 @@ def profile(
     for one in seen[:top]:
         each = one.microseconds / iterations / 1e3
         rows.append([one.name, f"{one.count / iterations:,.0f}", f"{each:,.2f}", f"{one.microseconds / whole:.1%}"])
-    print_table(["operation", "times", "ms", "share"], rows, f"{title}: {took} (measured, {machine()})", left=1)
+    print_table(["operation", "times", "ms", "share"], rows, f"{title}: {took} (measured, {machine()})", numbers=3)
     print(f"trace: {out.resolve()}")

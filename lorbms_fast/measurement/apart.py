@@ -38,7 +38,7 @@ _device: torch.device
 
 @dataclass(frozen=True)
 class Apart:
-    """The process, which does an iteration when it is called."""
+    """A process that does iterations, and answers questions about them."""
 
     forms: dict[str, int]
     """Numbers of operations that first use gave each form, where kernels of ours run."""
@@ -46,9 +46,9 @@ class Apart:
 
     def __call__(self) -> None:
         """Do one iteration."""
-        self.tell(_iterate)
+        self.ask(_iterate)
 
-    def tell(self, what: Callable[[], T]) -> T:
+    def ask(self, what: Callable[[], T]) -> T:
         """Find out in the process: `iteration_seconds`, `counted`, `launches` or `peak_memory`."""
         return self._process.submit(what).result()
 
@@ -95,20 +95,20 @@ def compare_steps(
         }
         if compiled_reference:  # before the turns: it takes minutes
             began = time.perf_counter()
-            forms["compiled_reference"].tell(iteration_seconds)
+            forms["compiled_reference"].ask(iteration_seconds)
             compiling = time.perf_counter() - began
         preparing = 1 if device.type == "cpu" else PREPARING
-        rows = in_turns(list(forms.values()), rounds, preparing, measure=lambda form: form.tell(iteration_seconds))
+        rows = in_turns(list(forms.values()), rounds, preparing, measure=lambda form: form.ask(iteration_seconds))
         times = dict(zip(forms, rows, strict=True))
         found: dict[str, Any] = {
-            name: {"seconds": median(times[name]), "peak_memory_gb": form.tell(peak_memory)}
+            name: {"seconds": median(times[name]), "peak_memory_gb": form.ask(peak_memory)}
             for name, form in forms.items()
         }
         for name in ("reference", "fast"):  # what is compiled or captured does not show its operations
-            found[name] |= asdict(forms[name].tell(counted))
+            found[name] |= asdict(forms[name].ask(counted))
         if device.type == "cuda":
             for name, form in forms.items():
-                found[name]["launches"] = form.tell(launches)
+                found[name]["launches"] = form.ask(launches)
                 found[name] |= {"forms": form.forms} if form.forms else {}
     best: Form = "captured" if graphs else "fast"
     ratios = {"ratio": Pair(times["reference"], times[best]).ratio}

@@ -22,6 +22,7 @@ from bench.gpu.setting import Setting
 from lorbms_fast.errors import said
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.kernels._common import dispatch
+from lorbms_fast.worker import end_with_parent
 
 Work = Callable[[], object]
 EACH = 8 << 30
@@ -32,7 +33,7 @@ def run(findings: Findings, setting: Setting) -> None:
     """Compile everything, and tell how much there was."""
     processes = 1 if setting.rehearse else side_by_side(setting.device)
     began = time.monotonic()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         parts = [pool.submit(compiled, setting, part, processes) for part in range(processes)]
         for part in as_completed(parts):
             kernels, failed = part.result()

@@ -20,7 +20,7 @@ from bench.gpu.judging import DTYPES, arithmetic, poisoned, results, same
 from bench.gpu.raw import RAW
 from bench.gpu.setting import Setting
 from lorbms_fast.config import Precision
-from lorbms_fast.engine.first_use.judging import Error, errors_of, judged
+from lorbms_fast.engine.first_use.judging import DRAWS, Error, errors_of, judged
 from lorbms_fast.errors import said
 from lorbms_fast.kernels import Impl
 
@@ -72,20 +72,21 @@ def _checked(
     case: Case, name: Precision, inputs: list[Tensor], exact: list[Tensor], setting: Setting
 ) -> dict[str, Any]:
     dtype = DTYPES[name]
-    moved = None
+    repeated = []
 
-    def draw(number: int) -> list[Error]:
-        nonlocal moved
-        given = case.inputs(setting.device, number) if number else inputs
-        right = results(case, given, torch.float64, "reference") if number else exact
-        with arithmetic(setting.device, name):
-            own = results(case, given, dtype, "reference")
-            with poisoned():
-                found, again = (results(case, given, dtype, "triton") for _ in range(2))
-        moved = moved if same(found, again) else "two runs differ"
-        return errors_of(found, own, right)
+    def draws() -> Iterator[list[Error]]:
+        for number in range(DRAWS):
+            given = case.inputs(setting.device, number) if number else inputs
+            right = results(case, given, torch.float64, "reference") if number else exact
+            with arithmetic(setting.device, name):
+                own = results(case, given, dtype, "reference")
+                with poisoned():
+                    found, again = (results(case, given, dtype, "triton") for _ in range(2))
+            repeated.append(same(found, again))
+            yield errors_of(found, own, right)
 
-    errors = judged(draw)
+    errors = judged(draws())
+    moved = None if all(repeated) else "two runs differ"
     cells = {"error": errors.found, "of the definition": errors.own, "twice the same": "no" if moved else "yes"}
     return cells | {"wrong": errors.wrong or moved}
 

@@ -4,7 +4,7 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
@@ -66,13 +66,11 @@ def errors_of(found: Sequence[Tensor], own: Sequence[Tensor], exact: Sequence[Te
     return errors
 
 
-def judged(draw: Callable[[int], list[Error]]) -> Errors:
-    """Judge a form by the errors of its results with drawn inputs: the first, and `DRAWS` if a result is out there."""
-    first = draw(0)
+def judged(draws: Iterator[list[Error]]) -> Errors:
+    """Judge a form by the errors of its results with drawn inputs: the first, and all others if one is out there."""
+    first = next(draws)
     errors = _judged(first)
-    if errors.wrong is None:
-        return errors
-    return _judged([_root_mean_square(each) for each in zip(first, *map(draw, range(1, DRAWS)), strict=True)])
+    return errors if errors.wrong is None else _judged(list(map(_typical, zip(first, *draws, strict=True))))
 
 
 def _judged(errors: Sequence[Error]) -> Errors:
@@ -85,8 +83,10 @@ def _judged(errors: Sequence[Error]) -> Errors:
     return Errors(_worst([error.found for error in errors]), _worst([error.own for error in errors]), wrong)
 
 
-def _root_mean_square(errors: Sequence[Error]) -> Error:
-    return Error(*(math.sqrt(sum(x * x for x in each) / len(errors)) for each in zip(*errors, strict=True)))
+def _typical(draws: tuple[Error, ...]) -> Error:
+    """Root mean squares of a result's errors, where the definition has a number."""
+    known = [error for error in draws if math.isfinite(error.own)] or draws
+    return Error(*(math.sqrt(sum(x * x for x in each) / len(each)) for each in zip(*known, strict=True)))
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
@@ -158,21 +158,33 @@ def _check(call: Call, device: torch.device, verdict: Verdict) -> None:
     """Add to a verdict what is found at one call."""
     first = _defined(call, device, 0)
     for form in ["fused", *_kernels(call, first.tensors)]:
-
-        def draw(number: int, form: str = form) -> list[Error]:
-            tensors, exact, own = _defined(call, device, number) if number else first
-            return errors_of(call.run(call.leaves(tensors), form, draw=number), own, exact)
-
         try:
-            errors = judged(draw)
-        except Exception as error:
+            errors = judged(_draws(call, device, form, first))
+        except FormError as error:
             _leave_if_lost(device)
-            verdict.fail(form, "failed", error)
+            verdict.fail(form, "failed", error.of)
             continue
         verdict.own = _worst([verdict.own, errors.own])
         verdict.errors[form] = _worst([verdict.errors.get(form, 0.0), errors.found])
         if errors.wrong is not None:
             verdict.failures.setdefault(form, f"is wrong ({errors.wrong})")
+
+
+class FormError(Exception):
+    """A form's own error, not one of the definition that it is compared with."""
+
+    def __init__(self, of: Exception) -> None:
+        self.of = of
+
+
+def _draws(call: Call, device: torch.device, form: str, first: "Defined") -> Iterator[list[Error]]:
+    for number in range(DRAWS):
+        defined = _defined(call, device, number) if number else first
+        try:
+            found = call.run(call.leaves(defined.tensors), form, draw=number)
+        except Exception as error:
+            raise FormError(error) from error
+        yield errors_of(found, defined.own, defined.exact)
 
 
 class Defined(NamedTuple):

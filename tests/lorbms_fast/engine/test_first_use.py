@@ -442,14 +442,29 @@ def test_all_processes_take_the_firsts_verdicts(captured, tmp_path):
 
 
 def test_luck_of_the_definition_is_told_from_a_wrong_result():
-    definition = [1e-5, *[1e-3] * (judging.DRAWS - 1)]
+    def judged(found, own):
+        return judging.judged([judging.Error(*each, 1e-7)] for each in zip(found, own, strict=True)).wrong
 
-    def judged(found):
-        return judging.judged(lambda draw: [judging.Error(found[draw], definition[draw], 1e-7)]).wrong
+    lucky = [1e-5, *[1e-3] * 7]
+    assert judged([1e-3] * 8, lucky) is None
+    assert judged([1e-2] * 8, lucky)
+    assert judged([1e-3] * 7 + [math.nan], lucky)
+    for none in (math.nan, math.inf):  # the definition has no number there, and is no excuse for the others
+        assert judged([1e-2] * 8, [*lucky[:7], none])
+        assert judged([1e-3] * 7 + [math.nan], [*lucky[:7], none]) is None
 
-    assert judged([1e-3] * judging.DRAWS) is None
-    assert judged([1e-2] * judging.DRAWS)
-    assert judged([1e-3] * (judging.DRAWS - 1) + [math.nan])
+
+def test_an_error_of_the_definition_is_none_of_a_form(monkeypatch):
+    def defined(call, device, draw):
+        if draw:
+            raise torch.OutOfMemoryError("of the definition")
+        return real(call, device, draw)
+
+    real = judging._defined
+    monkeypatch.setattr(judging, "_defined", defined)
+    monkeypatch.setattr(judging, "errors_of", lambda *results: [judging.Error(1.0, 1e-9, 0.0)])
+    call = Call(kernels.max_pool2x2, ((Spec.of(torch.randn(2, 3, 8, 8)),), {}), "float32", False)
+    assert judge([call], CPU).failures.keys() == {"triton"}
 
 
 def test_further_draws_are_others():

@@ -25,7 +25,7 @@ def processes(monkeypatch):
         forms = {"triton": 17, "fused": 1} if kernels == "auto" and form in ("fast", "captured") else {}
         counts = Counts(*(0 for _ in Counts.__dataclass_fields__))
         answers = {apart.iteration_seconds: SECONDS[form], apart.peak_memory: 1.0, apart.counted: counts}
-        yield SimpleNamespace(tell=(answers | {apart.launches: 700}).__getitem__, forms=forms)
+        yield SimpleNamespace(ask=(answers | {apart.launches: 700}).__getitem__, forms=forms)
 
     monkeypatch.setattr(apart, "apart", fake)
     return started
