@@ -201,10 +201,11 @@ def check_room(place: Path, size: float, use: str, remedy: str) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raise UserError where nothing can be written in a folder, which need not exist yet."""
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    with full_disk_named(folder), TemporaryFile(dir=there) as file:
-        file.write(b"\0")
-        file.flush()
+    with full_disk_named(folder):
+        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        with _creating(folder), TemporaryFile(dir=there) as file:
+            file.write(b"\0")
+            file.flush()
 
 
 def read_json(path: Path) -> Any:

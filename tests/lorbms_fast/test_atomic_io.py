@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lorbms_fast.atomic_io import atomic_folder, atomic_write
+from lorbms_fast.atomic_io import atomic_folder, atomic_write, check_writable
 from lorbms_fast.errors import UserError
 
 
@@ -103,3 +103,19 @@ def test_odd_places_are_refused(name, tmp_path, monkeypatch):
         write(Path(name))
     with pytest.raises(UserError), atomic_folder(Path(name)):
         pass
+
+
+@pytest.mark.parametrize("name", ["/proc/x", "file/x", "n" * 300])
+def test_where_nothing_can_be_written_is_told_before(name, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        check_writable(tmp_path / name)
+
+
+def test_below_a_folder_that_may_not_be_entered_nothing_can_be_written(tmp_path, monkeypatch):
+    def exists(path: Path) -> bool:  # root may enter every folder
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with pytest.raises(UserError, match=r"cannot write .*: Permission denied"):
+        check_writable(tmp_path / "closed" / "results")
