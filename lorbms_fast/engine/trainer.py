@@ -53,6 +53,11 @@ def is_due(every: int, done: int, last: int | None = None) -> bool:
     return done % every == 0 or done == last
 
 
+def what_is_left(done: int, last: int) -> str:
+    """Name the command for what a run that ends early after iteration `done` leaves out: after the last, its scenes."""
+    return "train --resume" if done < last else "evaluate generation"  # a resumed run would have nothing to do
+
+
 class Due(NamedTuple):
     """Work that is due after an iteration."""
 
@@ -143,6 +148,7 @@ class Training:
     def _train(self, start: Progress, stop: StopRequests, draw: Draw | None, measure: Measure | None) -> None:
         """Train from `start` to the end of the run, or until it is to go back."""
         last = self.last_iteration(start)
+        measured = self.world.any(measure is not None)  # by the first process; the others must save and end as it does
         step = self._step()
         watch = NonFiniteMonitor(self.optimizers, self.run.config.log_every)
         divergence.begin(self, start)
@@ -151,7 +157,7 @@ class Training:
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
                 metrics = step(before)
-                due = self._due(before, now, last, stop, measure is not None)
+                due = self._due(before, now, last, stop, measured)
                 log.note(done, metrics, due.log)
                 watch.note(before)
                 if due.question:
@@ -182,11 +188,11 @@ class Training:
         sheet, save = (is_due(every, done, last) for every in (config.sheet_every, config.checkpoint_every))
         passed = self._passes(now) > self._passes(before)
         question = self._looking_is_free or log or save or passed
-        leave = self._leaving(done, stop, log) if question else None
+        leave = self._leaving(done, last, stop, log) if question else None
         save = save or (passed and measured) or leave is not None
         return Due(log, question, sheet or done == 1, sheet, save, passed and measured, leave)
 
-    def _leaving(self, done: int, stop: StopRequests, look_at_files: bool) -> Exception | Interrupted | None:
+    def _leaving(self, done: int, last: int, stop: StopRequests, look_at_files: bool) -> Exception | Interrupted | None:
         """Find the reason to end the run after so many iterations, in any process, or None. Every one must ask."""
         gone = self.source.gone() if look_at_files else None
         if not self.world.any(stop.came or gone is not None):
@@ -194,8 +200,8 @@ class Training:
         if gone is None:
             return Interrupted(done)
         return UserError(
-            f"{gone} is gone or was cut short while the run read it; iteration {done} is saved: put it "
-            f"back, then  lorbms-fast train --resume {as_word(self.run.folder)}"
+            f"{gone} is gone or was cut short while the run read it; iteration {done} is saved: put it back, then  "
+            f"lorbms-fast {what_is_left(done, last)} {as_word(self.run.folder)}"
         )
 
     def _after(self, start: Progress, iteration: int) -> Progress:

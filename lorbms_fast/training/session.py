@@ -18,7 +18,7 @@ from lorbms_fast.engine.first_use.verdicts import as_json
 from lorbms_fast.engine.log import read_entries
 from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
-from lorbms_fast.engine.trainer import Measure, Training
+from lorbms_fast.engine.trainer import Measure, Training, what_is_left
 from lorbms_fast.errors import UserError, as_word
 from lorbms_fast.evaluation.generation import SCORES, check_names, draw_generation_curves, measure_generation
 from lorbms_fast.evaluation.image_features import image_features
@@ -84,11 +84,11 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
         except Interrupted as stop:
             if world.first:
                 _draw_curves(run, source)
-                left = "go on with  lorbms-fast train --resume"
-                if stop.iteration == training.last_iteration(start):  # a resumed run has nothing to do
-                    left = "the last; its scenes are not measured yet:  lorbms-fast evaluate generation"
+                last = training.last_iteration(start)
+                left = "go on with" if stop.iteration < last else "the last; its scenes are not measured yet:"
+                command = f"lorbms-fast {what_is_left(stop.iteration, last)} {as_word(run.folder)}"
                 with suppress(OSError):  # a terminal that is closed
-                    print(f"stopped after iteration {stop.iteration}: {left} {as_word(run.folder)}")
+                    print(f"stopped after iteration {stop.iteration}: {left}  {command}")
             raise
     if world.first:  # the others may be here before the last checkpoint is
         _draw_curves(run, source)

@@ -126,6 +126,25 @@ def test_interrupting_a_measurement_does_not_wait_for_it(store, tmp_path):
     assert [path.name for path in run.checkpoints()] == ["00000008"]
 
 
+ONE_PASS = replace(TINY, iterations=1, batch_size=24)
+"""An iteration that is the last and ends a pass, after which scenes are measured."""
+
+
+def test_images_gone_at_the_last_iteration_leave_a_measurement_that_can_be_made(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(NeighbourBatches, "gone", lambda source: Path("images-00000.npy"))
+    run = Run.create(tmp_path / "run", ONE_PASS, store.path)
+    with pytest.raises(UserError, match=f"put it back, then  lorbms-fast evaluate generation {run.folder}"):
+        Training.of(run, batch_source(ONE_PASS, store)).train(measure=lambda networks, iteration: {})
+
+
+def test_processes_end_alike_where_a_stop_leaves_the_measurement_out(store, tmp_path, monkeypatch):
+    """Only the first measures; the others know by it that something is left."""
+    monkeypatch.setattr(World, "any", lambda world, flag: True)
+    run = Run.create(tmp_path / "run", ONE_PASS, store.path)
+    with pytest.raises(Interrupted):
+        Training.of(run, batch_source(ONE_PASS, store), World(rank=1)).train()
+
+
 def test_only_the_newest_checkpoints_stay(store, tmp_path):
     config = replace(TINY, checkpoint_every=1, keep_checkpoints=2, log_every=10, sheet_every=10)
     run_training(Run.create(tmp_path / "run", config, store.path), store)
