@@ -1,5 +1,6 @@
 """A run from its newest checkpoint to its end: built, trained, drawn and measured."""
 
+import sys
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from lorbms_fast.devices import device_named
 from lorbms_fast.engine.distributed import ALONE, World
 from lorbms_fast.engine.first_use import IN_FORCE
 from lorbms_fast.engine.first_use.verdicts import as_json
-from lorbms_fast.engine.log import read_entries
+from lorbms_fast.engine.log import read_entries, read_lines
 from lorbms_fast.engine.oom import out_of_memory_told
 from lorbms_fast.engine.signals import Interrupted
 from lorbms_fast.engine.trainer import Measure, Training, what_is_left
@@ -69,8 +70,11 @@ def _train(run: Run, source: BatchSource, world: World, retune: bool) -> None:
         if world.first:
             replace(run, config=Run.open(run.folder).config).keep()  # where the store is now, and no settings
             print(_nothing_to_do(training, start))
-            if _curves_are_old(run.folder):
-                _draw_curves(run, source)
+            try:
+                if _curves_are_old(run.folder):
+                    _draw_curves(run, source)
+            except (OSError, UserError) as error:  # numbers of an older version, or images that are gone, perhaps
+                print(f"{run.folder / 'curves.png'} is not drawn anew: {error}", file=sys.stderr)
         return
     measure = _measure(run, source.store) if world.first else None  # before forms are tried, and settings kept
     with run.kept() if world.first else nullcontext():
@@ -116,7 +120,7 @@ def _draw_curves(run: Run, source: BatchSource) -> None:
 def _curves_are_old(folder: Path) -> bool:
     """Tell whether a run's curves are missing or older than its numbers, as after a Ctrl-C while they were drawn."""
     curves, metrics = folder / "curves.png", folder / "metrics.jsonl"
-    return metrics.exists() and not (curves.exists() and curves.stat().st_mtime >= metrics.stat().st_mtime)
+    return bool(read_lines(metrics)) and not (curves.exists() and curves.stat().st_mtime >= metrics.stat().st_mtime)
 
 
 def _measure(run: Run, store: ImageStore) -> Measure | None:

@@ -115,12 +115,26 @@ def test_a_copy_of_a_run_at_its_end_is_whole_and_told(run, capsys):
     assert iterations(Path("other")) == [2, 3]
 
 
-def test_few_iterations_log_nothing_as_the_page_says(run, store):
+def test_curves_of_a_run_at_its_end_that_cannot_be_drawn_are_a_warning(run, capsys):
+    """A copy's files may have any times; numbers of an older version lack some."""
+    metrics, curves = run / "metrics.jsonl", run / "curves.png"
+    metrics.write_text(metrics.read_text().replace('"psnr"', '"psnr_of_old"'))
+    os.utime(curves, ns=(0, 0))
+    train("--resume", run)
+    said = capsys.readouterr()
+    assert "nothing to do" in said.out
+    assert f"{curves} is not drawn anew: {metrics} has entries without psnr" in said.err
+    assert curves.stat().st_mtime_ns == 0
+
+
+def test_few_iterations_log_nothing_as_the_page_says(run, store, monkeypatch):
     train(store.path, "--out", "few", "--config", "tiny.json", "--log-every", 20)
     assert iterations(Path("few")) == [2]
     assert Path("few/metrics.jsonl").read_text() == ""
     page = " ".join((Path(__file__).parents[2] / "docs/cli.md").read_text().split())
-    assert "`metrics.jsonl` (a line every `--log-every` iterations, empty after fewer)" in page
+    assert "`metrics.jsonl` (a line every `--log-every` iterations, none before)" in page
+    monkeypatch.setattr(session, "blur_levels", lambda images: 1 / 0)  # no curves, and no images for them
+    train("--resume", "few")
 
 
 def test_epochs_are_counted_where_iterations_were_set_before_and_not_beside_iterations(run, store):
