@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ def _quietly(begun: Connection, work: Callable[..., None], arguments: tuple[obje
     told = os.open(says, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(told, stream)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where nohup runs the tests
     begun.send(True)
     _with_one_thread(work, *arguments)
 

@@ -278,7 +278,7 @@ def test_photographs_that_go_while_they_are_streamed(photographs, tmp_path, monk
         return batch(source, number)
 
     monkeypatch.setattr(NeighbourBatches, "batch", going)
-    with pytest.raises(UserError, match=r"photo\d\d\.jpg, of which .*store was made, .* missing"):
+    with pytest.raises(UserError, match=r"photographs, of whose photographs .* was made, is missing: put it back"):
         run_training(run, store)
     monkeypatch.undo()
     shutil.copytree(photographs, copied)

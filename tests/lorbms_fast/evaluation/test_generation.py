@@ -145,7 +145,7 @@ def test_features_must_be_named():
         image_features(None, None, None, CPU)
     with pytest.raises(UserError, match="the judged network itself"):
         image_features(None, "encoder", None, CPU)
-    with pytest.raises(UserError, match=r"nowhere\.pth cannot be loaded"):
+    with pytest.raises(UserError, match=r"nowhere\.pth is missing: check"):
         image_features(Path("nowhere.pth"), None, None, CPU)
     with pytest.raises(UserError, match="--weights are for these"):
         image_features(Path("nowhere.pth"), None, Path("others.pth"), CPU)
