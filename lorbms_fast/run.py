@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import torch
 
-from lorbms_fast import atomic_io, checkpoint
+from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import (
+    LOCK,
     atomic_folder,
     atomic_write,
     check_room,
@@ -101,7 +102,7 @@ class Run:
         """Remove what `create` wrote, where there is nothing to lose and no other process trains it."""
         with suppress(UserError), exclusive_lock(self.folder, f"is training {self.folder}"):
             if not self._has_begun():
-                for name in ("run.json", "config.json", atomic_io.LOCK):
+                for name in ("run.json", "config.json", LOCK):
                     (self.folder / name).unlink(missing_ok=True)
                 with suppress(OSError):  # the folder was there, with other things in it
                     self.folder.rmdir()

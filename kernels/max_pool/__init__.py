@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from lorbms_fast.kernels._common import torchscript
 from lorbms_fast.kernels._common.dispatch import HAS_TRITON, Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.operation import operation
 from lorbms_fast.kernels._common.shapes import check_squares
-from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.max_pool import fused, reference
 
 if HAS_TRITON:
@@ -51,21 +51,14 @@ class MaxPool2x2(nn.MaxPool2d):
     contiguous maps of 131,072 values or more in float32 and float16, without gradients of 65,536 or more in any dtype.
     """
 
-    _torchs_own = torchs_own(nn.MaxPool2d)
+    forward, _torchs_own = torchscript.forward, torchscript.torchs_own(nn.MaxPool2d)
 
     def __init__(self) -> None:
         super().__init__(2)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) or (C, H, W) -> the same with half the height and width."""
-        # TorchScript reads the first branch alone, and knows torch's own alone.
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self._torchs_own(input)
-        else:
-            return self._recorded(input)
-
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) or (C, H, W) -> the same with half the height and width."""
         if not torch.compiler.is_compiling() and input.dim() == 4 and not transformed() and _quicker(input):
             return max_pool2x2(input)
         return super().forward(input)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lorbms_fast.kernels._common import torchscript
 from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.in_form import InForm
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
-from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.product_conv import fused, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
 
@@ -82,14 +82,7 @@ def product_conv_transposed(
 class _ProductConv(InForm, _ConvNd):
     _dimensions: int
     _torchs_own: Any
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve as torch's layer does."""
-        # TorchScript reads the first branch alone, and knows torch's own alone.
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self._torchs_own(input)
-        else:
-            return self._recorded(input)
+    forward = torchscript.forward
 
     @leaf
     def _recorded(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -136,7 +129,7 @@ class ProductConv2d(_ProductConv, nn.Conv2d):
     torch.Size([1, 256, 4, 4])
     """
 
-    _dimensions, _torchs_own = 2, torchs_own(nn.Conv2d)
+    _dimensions, _torchs_own = 2, torchscript.torchs_own(nn.Conv2d)
 
 
 class ProductConv3d(_ProductConv, nn.Conv3d):
@@ -146,7 +139,7 @@ class ProductConv3d(_ProductConv, nn.Conv3d):
     torch.Size([1, 128, 2, 2, 2])
     """
 
-    _dimensions, _torchs_own = 3, torchs_own(nn.Conv3d)
+    _dimensions, _torchs_own = 3, torchscript.torchs_own(nn.Conv3d)
 
 
 class ProductConvTranspose2d(_ProductConvTranspose, nn.ConvTranspose2d):
@@ -156,7 +149,7 @@ class ProductConvTranspose2d(_ProductConvTranspose, nn.ConvTranspose2d):
     torch.Size([1, 256, 8, 8])
     """
 
-    _dimensions, _torchs_own = 2, torchs_own(nn.ConvTranspose2d)
+    _dimensions, _torchs_own = 2, torchscript.torchs_own(nn.ConvTranspose2d)
 
 
 class ProductConvTranspose3d(_ProductConvTranspose, nn.ConvTranspose3d):
@@ -166,7 +159,7 @@ class ProductConvTranspose3d(_ProductConvTranspose, nn.ConvTranspose3d):
     torch.Size([1, 128, 4, 4, 4])
     """
 
-    _dimensions, _torchs_own = 3, torchs_own(nn.ConvTranspose3d)
+    _dimensions, _torchs_own = 3, torchscript.torchs_own(nn.ConvTranspose3d)
 
 
 def why_no_product_conv(conv: _ConvNd) -> str | None:

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorbms_fast.kernels._common import torchscript
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.in_form import InForm
 from lorbms_fast.kernels._common.shapes import check_taps, misfit
-from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.upsample_conv import fused, reference
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -52,7 +52,7 @@ class UpsampleConv2d(InForm, nn.Conv2d):
     around: str | None = None
     """`reflect` or `replicate`, where another layer padded so what was enlarged and the convolution pads nothing."""
     __constants__ = [*nn.Conv2d.__constants__, "around"]  # noqa: RUF012
-    _torchs_own = torchs_own(nn.Conv2d)
+    forward = torchscript.forward
 
     def __init__(
         self, in_channels: int, out_channels: int, bias: bool = True, padding_mode: PaddingMode = "zeros",
@@ -61,20 +61,14 @@ class UpsampleConv2d(InForm, nn.Conv2d):
         options: dict[str, Any] = {"padding_mode": padding_mode, "device": device, "dtype": dtype, "impl": impl}
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias, **options)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); of fewer dimensions, what torch's two make of it."""
-        # TorchScript reads the first branch alone, and knows torch's own alone.
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self._by_torch(input)
-        else:
-            return self._recorded(input)
-
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, 2 H, 2 W); of fewer dimensions, what torch's two make of it."""
         if input.dim() != 4:
-            return self._by_torch(input)
+            return self._torchs_own(input)
         return upsample_conv(input, self.weight, self.bias, self.around or self.padding_mode, self.impl)
 
-    def _by_torch(self, input: Tensor) -> Tensor:
+    def _torchs_own(self, input: Tensor) -> Tensor:
         enlarged = F.interpolate(input, scale_factor=2.0)
-        return self._torchs_own(enlarged if self.around is None else F.pad(enlarged, [1, 1, 1, 1], self.around))
+        padded = enlarged if self.around is None else F.pad(enlarged, [1, 1, 1, 1], self.around)
+        return self._conv_forward(padded, self.weight, self.bias)

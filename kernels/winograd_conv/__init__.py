@@ -1,17 +1,15 @@
 """Convolutions of 3x3, 3x3x3 and 1x3x3 taps with a quarter of the multiplications, on the CPU: Winograd's algorithm."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lorbms_fast.kernels._common import torchscript
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
 from lorbms_fast.kernels._common.in_form import InForm
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
-from lorbms_fast.kernels._common.torchscript import torchs_own
 from lorbms_fast.kernels.winograd_conv import fused, reference
 
 
@@ -59,21 +57,19 @@ def _convolved(
 
 class _WinogradConv(InForm, _ConvNd):
     _dimensions: int
-    _torchs_own: Any
     around: str | None = None
     """`reflect` or `replicate`, where another layer padded by one and the convolution pads nothing."""
     __constants__ = [*_ConvNd.__constants__, "around"]  # noqa: RUF012
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
-        # TorchScript reads the first branch alone, and knows torch's own alone.
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self._torchs_own(input if self.around is None else F.pad(input, [1, 1, 1, 1], self.around))
-        else:
-            return self._recorded(input)
+    forward = torchscript.forward
+
+    def _torchs_own(self, input: Tensor) -> Tensor:
+        padded = input if self.around is None else F.pad(input, [1, 1, 1, 1], self.around)
+        return self._conv_forward(padded, self.weight, self.bias)
 
     @leaf
     def _recorded(self, input: Tensor) -> Tensor:
+        """(N, in_channels, *size) or (in_channels, *size) -> the same with out_channels and their size."""
         others = torch.compiler.is_compiling() or transformed() or input.dim() != 2 + self._dimensions
         if not (others or input.numel() * self.out_channels < fused.MANY or why_no_winograd_conv(self) is not None):
             padding, edges = (_padding(self), self.padding_mode) if self.around is None else ((1, 1), self.around)
@@ -81,7 +77,7 @@ class _WinogradConv(InForm, _ConvNd):
             weight = self.out_channels, self.in_channels, *self.kernel_size
             if fused.may_pay(input, weight, padding, edges):
                 return _convolved(input, self.weight, self.bias, padding, self.impl, edges)
-        return super().forward(input if self.around is None else F.pad(input, [1] * 4, self.around))
+        return self._torchs_own(input)
 
 
 class WinogradConv2d(_WinogradConv, nn.Conv2d):
@@ -93,7 +89,7 @@ class WinogradConv2d(_WinogradConv, nn.Conv2d):
     Arguments, parameters and state dict are torch's.
     """
 
-    _dimensions, _torchs_own = 2, torchs_own(nn.Conv2d)
+    _dimensions = 2
 
 
 class WinogradConv3d(_WinogradConv, nn.Conv3d):
@@ -105,7 +101,7 @@ class WinogradConv3d(_WinogradConv, nn.Conv3d):
     Arguments, parameters and state dict are torch's.
     """
 
-    _dimensions, _torchs_own = 3, torchs_own(nn.Conv3d)
+    _dimensions = 3
 
 
 def why_no_winograd_conv(conv: _ConvNd) -> str | None:
