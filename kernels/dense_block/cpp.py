@@ -64,7 +64,10 @@ def _copy(name: str, weights: Sequence[Tensor], blocks: Sequence[Tensor]) -> Non
 
 
 def take(pushes: Sequence[Tensor], *maps: Tensor) -> bool:
-    """Is a system of maps (N, L * growth, H, W) solved here, all of whose pushes are Winograd's?"""
+    """Is a system of maps (N, L * growth, H, W) solved here, all of whose pushes are Winograd's?
+
+    Also in bfloat16 with AMX: a step has so few maps that what is read and written decides, and the call of each loop.
+    """
     first = maps[0]
     return (
         len(pushes) > 0
@@ -73,7 +76,7 @@ def take(pushes: Sequence[Tensor], *maps: Tensor) -> bool:
         and all(
             W.shape[2:] == (3, 3)
             and W.dtype == first.dtype
-            and winograd.pays(first.shape, W.shape, W.dtype)
+            and winograd.saves(first.shape, W.shape, W.dtype)
             and W.is_contiguous(memory_format=torch.channels_last)
             for W in pushes
         )

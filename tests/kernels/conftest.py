@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common.cpp import vectors
 from lorbms_fast.kernels._common.dispatch import HAS_TRITON
+from lorbms_fast.kernels._common.winograd import cpp as winograd
 
 if HAS_TRITON:
     from tests.kernels.interpreter import interpreted
@@ -36,6 +38,16 @@ def poisoned() -> Iterator[None]:
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def no_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let loops multiply bfloat16 also where the processor has AMX."""
+    forget = winograd.pays.cache_clear
+    forget()
+    monkeypatch.setattr(vectors, "has_amx", lambda: False)
+    yield
+    forget()
 
 
 Outputs = Tensor | Sequence[Tensor]

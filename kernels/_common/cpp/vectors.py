@@ -13,6 +13,16 @@ def has_vectors() -> bool:
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
+def vectors_take(dtype: torch.dtype) -> bool:
+    """Do such loops multiply a dtype here?"""
+    return has_vectors() and dtype in (torch.float32, torch.bfloat16)
+
+
 def vectors_multiply(dtype: torch.dtype) -> bool:
     """Do such loops multiply a dtype, on a processor with nothing faster for it?"""
-    return has_vectors() and (dtype == torch.float32 or (dtype == torch.bfloat16 and not has_amx()))
+    return vectors_take(dtype) and not tiles_multiply(dtype)
+
+
+def tiles_multiply(dtype: torch.dtype) -> bool:
+    """Has the processor tiles for a dtype (AMX), which multiply it many times faster than vectors?"""
+    return dtype == torch.bfloat16 and has_amx()

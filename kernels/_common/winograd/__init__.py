@@ -7,7 +7,8 @@ In float32 and bfloat16, on a processor with AVX2 or AVX-512 and with a C++ comp
 of the multiplications (`loops.cpp`) where its maps are large enough, and in bfloat16 a sixth where they are larger. In
 float32 it is off by two to three times as much as oneDNN's, a millionth or two of the largest result; in bfloat16 by a
 ten thousandth at most beside the rounding of what is read and written, which is twenty times as much, and oneDNN's too.
-Elsewhere torch's operations compute the same, and bfloat16 with AMX, which multiplies it faster. There is no autograd.
+Elsewhere torch's operations compute the same, and nearly all in bfloat16 with AMX, which multiplies it faster. There is
+no autograd.
 """
 
 import torch
@@ -39,11 +40,13 @@ def add_relu_conv2d_(out: Tensor, x: Tensor, W: Tensor) -> None:
 
 def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
     """Gradients of `b + W * ReLU(x)` for those of ReLU(x), W and b that are wanted, given that of the result."""
-    if not cpp.take(x, W, grad):
+    if not cpp.take_taps(grad, x, W):
         return conv2d_backward(grad, torch.relu(x), W, wanted, W.shape[-1] // 2)
     to_x = to_W = to_b = None
-    if wanted[0]:
+    if wanted[0] and cpp.take(x, W, grad):
         cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), cpp.AROUND)
+    elif wanted[0]:
+        to_x, *_ = conv2d_backward(grad, x, W, (True, False, False), 1)  # of x only the size is read
     if wanted[1]:
         sums = [grad.new_empty(len(W), dtype=torch.float32)] if wanted[2] else []
         cpp.backward_taps(grad, x, to_W := torch.empty_like(W), cpp.AROUND, True, cpp.PLAIN, sums)

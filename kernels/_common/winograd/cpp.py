@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import NORM, Loops, address, cpp_op
-from lorbms_fast.kernels._common.cpp.vectors import LANES, has_vectors, vectors_multiply
+from lorbms_fast.kernels._common.cpp.vectors import LANES, has_vectors, tiles_multiply, vectors_multiply, vectors_take
 
 _CONVOLUTION = [c_int64] * 10
 LOOPS = Loops(
@@ -30,11 +30,28 @@ LOOPS = Loops(
 
 def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
     """Is a convolution of x by W, (O, C, k, k), into y, or into new maps, done here, and faster than elsewhere?"""
+    # `_read` before `pays`: not while torch.compile traces, which warns of functools.cache
+    return _read(x, W, y) and pays(x.shape, W.shape, x.dtype)
+
+
+def take_taps(grad: Tensor, x: Tensor, W: Tensor) -> bool:
+    """Is the gradient of W, (O, C, k, k), computed here? Also with AMX, of small maps, where oneDNN's takes longer."""
+    if not _read(x, W, grad):
+        return False
+    if tiles_multiply(x.dtype):
+        return x.shape[2] * x.shape[3] <= _SMALL and vectors_take(x.dtype) and _in_lanes(W.shape)
+    return pays(x.shape, W.shape, x.dtype)
+
+
+_SMALL = 8 * 8
+"""Positions; maps of 9x9 to 16x16 took 0.3 to 1.6 times as long with oneDNN, smaller ones 0.9 to 4 times (Xeon)."""
+
+
+def _read(x: Tensor, W: Tensor, y: Tensor | None) -> bool:
     return (
         W.shape[1:] == (x.shape[1], 3, 3)  # if not, torch says so
         and x.dtype == W.dtype
-        and LOOPS.take(x)  # before `pays`: not while torch.compile traces, which warns of functools.cache
-        and pays(x.shape, W.shape, x.dtype)
+        and LOOPS.take(x)
         and W.is_contiguous(memory_format=torch.channels_last)
         and (y is None or (y.dtype == x.dtype and LOOPS.take(y)))
     )
@@ -42,14 +59,19 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
 
 @cache
 def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, contiguous: bool = False) -> bool:
-    """Does it save enough multiplications for maps of y's size, (N, _, [D,] H, W), and taps, (O, C, [k,] 3, 3)?
+    """Does it save enough multiplications, on a processor with nothing faster? The arguments are those of `saves`."""
+    return vectors_multiply(dtype) and saves(y, taps, dtype, alone, contiguous)
 
-    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX. `alone`: a layer by
-    itself, among others that leave nothing of its own in the caches, for which turning a value of maps into points, or
-    back, costs as much as to multiply 8 times more, of `contiguous` maps 18 times, or 22 where they are copied, and
-    turning a tap into a point 25 times (AMD EPYC).
+
+def saves(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, contiguous: bool = False) -> bool:
+    """Does it save enough of vectors' multiplications for maps (N, _, [D,] H, W) like y, and taps (O, C, [k,] 3, 3)?
+
+    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16. `alone`: a layer by itself, among others that
+    leave nothing of its own in the caches, for which turning a value of maps into points, or back, costs as much as to
+    multiply 8 times more, of `contiguous` maps 18 times, or 22 where they are copied, and turning a tap into a point 25
+    times (AMD EPYC).
     """
-    if not possible(taps, dtype):
+    if not (vectors_take(dtype) and _in_lanes(taps)):
         return False
     (O, C), depth = taps[:2], prod(taps[2:-2])
     positions = y[0] * prod(y[2:])
@@ -64,8 +86,12 @@ def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fals
 
 def possible(taps: Sequence[int], dtype: torch.dtype) -> bool:
     """Do the loops take maps of a dtype and taps of this size, (O, C, ...), on a processor with nothing faster?"""
+    return _in_lanes(taps) and vectors_multiply(dtype)
+
+
+def _in_lanes(taps: Sequence[int]) -> bool:
     O, C = taps[:2]
-    return C % LANES == O % LANES == 0 and vectors_multiply(dtype)
+    return C % LANES == O % LANES == 0
 
 
 def in_rows(maps: Sequence[int]) -> bool:

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.lines import known_line_stride
-from lorbms_fast.kernels._common.cpp.vectors import LANES
+from lorbms_fast.kernels._common.cpp.vectors import LANES, tiles_multiply
 from lorbms_fast.kernels._common.layout import new_maps
-from lorbms_fast.kernels._common.of_torch import has_amx
 
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
@@ -27,7 +26,7 @@ def take(x: Tensor, weight: Tensor) -> bool:
     return (
         weight.shape[1:] == (x.shape[1], 1, 1)  # if not, torch says so
         and x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
-        and not (x.dtype == torch.bfloat16 and has_amx())
+        and not tiles_multiply(x.dtype)
         and not (x.shape[1] % LANES or len(weight) % LANES)
         and weight.is_contiguous()
         and LOOPS.take(x)

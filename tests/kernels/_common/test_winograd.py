@@ -24,7 +24,7 @@ channels = st.sampled_from([16, 32, 48, 80, 112, 208])
 
 
 @pytest.fixture
-def everywhere(monkeypatch, side):
+def everywhere(monkeypatch, side, no_tiles):
     """Take all shapes, whether it pays or not, in tiles of this side."""
     monkeypatch.setattr(cpp, "tile", lambda y, taps, dtype: side)
     monkeypatch.setattr(cpp, "pays", lambda y, taps, dtype: taps[0] % cpp.LANES == taps[1] % cpp.LANES == 0)
@@ -189,7 +189,7 @@ def test_what_went_through_relu_already(native):
     assert all(torch.equal(f, e) for f, e in zip(found[:2], expected[:2], strict=True))
 
 
-def test_bfloat16_asks_for_more_tiles_and_leaves_all_to_amx(monkeypatch):
+def test_bfloat16_asks_for_more_tiles_and_leaves_nearly_all_to_amx(monkeypatch):
     small, large, W = (stack(*size, dtype=torch.bfloat16) for size in ((2, 96, 4, 4), (64, 96, 8, 8), (96, 96, 3, 3)))
     monkeypatch.setattr(vectors, "has_vectors", lambda: True)
     for amx in (False, True):
@@ -197,6 +197,11 @@ def test_bfloat16_asks_for_more_tiles_and_leaves_all_to_amx(monkeypatch):
         monkeypatch.setattr(vectors, "has_amx", lambda amx=amx: amx)
         assert [cpp.pays(x.shape, W.shape, torch.bfloat16) for x in (small, large)] == [False, not amx]
         assert cpp.pays(large.shape, W.shape, torch.float32)
+        if cpp.runs():  # but for gradients of taps that saw small maps
+            assert [cpp.take_taps(x, x, W) for x in (small, large)] == [amx, True]
+            assert cpp.take(large, W) != amx
+            wide = stack(64, 96, 9, 8, dtype=torch.bfloat16)
+            assert cpp.take_taps(wide, wide, W) != amx
     cpp.pays.cache_clear()
 
 

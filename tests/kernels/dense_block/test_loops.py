@@ -9,7 +9,7 @@ import torch
 
 from lorbms_fast.kernels import dense_block_activated, dense_block_maps
 from lorbms_fast.kernels._common import norm_relu, winograd
-from lorbms_fast.kernels._common.cpp import native_loops
+from lorbms_fast.kernels._common.cpp import native_loops, vectors
 from lorbms_fast.kernels.dense_block import cpp, fused
 from lorbms_fast.measurement.counts import count
 
@@ -44,6 +44,7 @@ def solved(monkeypatch):
     return names
 
 
+@pytest.mark.usefixtures("no_tiles")
 @pytest.mark.parametrize("form", [dense_block_maps, dense_block_activated])
 @pytest.mark.parametrize("activation", ["relu", "instance_norm_relu"])
 def test_results_are_those_of_loops_one_by_one(form, activation, solved, monkeypatch):
@@ -88,6 +89,16 @@ def test_work_is_counted_as_that_of_loops_one_by_one(moved, monkeypatch):
     expected = count(run)
     assert found.gflop == expected.gflop
     assert found.operations < expected.operations
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_bfloat16_is_solved_in_one_loop_also_beside_tiles(amx, solved, no_tiles, monkeypatch):
+    monkeypatch.setattr(vectors, "has_amx", lambda: amx)
+    parameters = inputs(2, 5, 16, 16, torch.bfloat16)
+    exact = results(dense_block_maps, "instance_norm_relu", [p.detach().double() for p in parameters], "reference")
+    for found, expected in zip(results(dense_block_maps, "instance_norm_relu", parameters), exact, strict=True):
+        assert (found - expected).norm() < 0.1 * expected.norm() + 1
+    assert solved == ["solve", "solve_transposed"]
 
 
 @pytest.mark.parametrize("change", ["growth", "kernel", "small maps", "dtype", "one layer"])

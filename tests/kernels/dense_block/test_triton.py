@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,14 @@ def results(block, tensors, activation, impl, wanted=None) -> list[Tensor]:
     y = block(x, parameters[:layers], parameters[layers:], activation, EPS, impl)
     probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     return [y, *torch.autograd.grad((y * probe).sum(), wanted or tensors)]
+
+
+def nearest_to_bend(tensors) -> float:
+    """How near to 0 a map comes, where rounding decides about a ReLU's gradient."""
+    x, *parameters = exact(tensors)
+    layers = len(parameters) // 2
+    maps = dense_block_maps(x, parameters[:layers], parameters[layers:], "relu", EPS, "reference")
+    return maps.abs().min().item()
 
 
 def exact(tensors) -> list[Tensor]:
@@ -86,7 +94,9 @@ def assert_agrees(block, tensors, activation, tolerance=2e-5) -> None:
 @example(n=1, channels=6, layers=4, growth=17, height=1, width=2, k=3)
 @example(n=1, channels=16, layers=3, growth=16, height=5, width=3, k=3)  # channels by sixteens
 def test_output_and_gradients(block, activation, n, channels, layers, growth, height, width, k):
-    assert_agrees(block, inputs(n, channels, layers, growth, height, width, k), activation)
+    tensors = inputs(n, channels, layers, growth, height, width, k)
+    assume(activation != "relu" or nearest_to_bend(tensors) > 1e-5)
+    assert_agrees(block, tensors, activation)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
