@@ -76,7 +76,7 @@ def take(pushes: Sequence[Tensor], *maps: Tensor) -> bool:
         and all(
             W.shape[2:] == (3, 3)
             and W.dtype == first.dtype
-            and winograd.saves(first.shape, W.shape, W.dtype)
+            and winograd.pays(first.shape, W.shape, W.dtype, beside_tiles=True)
             and W.is_contiguous(memory_format=torch.channels_last)
             for W in pushes
         )

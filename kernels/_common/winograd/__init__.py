@@ -43,7 +43,7 @@ def relu_conv2d_backward(grad: Tensor, x: Tensor, W: Tensor, wanted: tuple[bool,
     if not cpp.take_taps(grad, x, W):
         return conv2d_backward(grad, torch.relu(x), W, wanted, W.shape[-1] // 2)
     to_x = to_W = to_b = None
-    if wanted[0] and cpp.take(x, W, grad):
+    if wanted[0] and cpp.pays(x.shape, W.shape, x.dtype):
         cpp.backward_input(grad, W, to_x := new_maps(x, *x.shape[1:]), cpp.AROUND)
     elif wanted[0]:
         to_x, *_ = conv2d_backward(grad, x, W, (True, False, False), 1)  # of x only the size is read

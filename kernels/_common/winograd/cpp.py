@@ -34,17 +34,17 @@ def take(x: Tensor, W: Tensor, y: Tensor | None = None) -> bool:
     return _read(x, W, y) and pays(x.shape, W.shape, x.dtype)
 
 
+_SMALL = 8 * 8
+"""Positions; maps of 9x9 to 16x16 took 0.3 to 1.6 times as long with oneDNN, smaller ones 0.9 to 4 times (Xeon)."""
+
+
 def take_taps(grad: Tensor, x: Tensor, W: Tensor) -> bool:
     """Is the gradient of W, (O, C, k, k), computed here? Also with AMX, of small maps, where oneDNN's takes longer."""
     if not _read(x, W, grad):
         return False
     if tiles_multiply(x.dtype):
-        return x.shape[2] * x.shape[3] <= _SMALL and vectors_take(x.dtype) and _in_lanes(W.shape)
+        return x.shape[2] * x.shape[3] <= _SMALL and possible(W.shape, x.dtype, beside_tiles=True)
     return pays(x.shape, W.shape, x.dtype)
-
-
-_SMALL = 8 * 8
-"""Positions; maps of 9x9 to 16x16 took 0.3 to 1.6 times as long with oneDNN, smaller ones 0.9 to 4 times (Xeon)."""
 
 
 def _read(x: Tensor, W: Tensor, y: Tensor | None) -> bool:
@@ -58,20 +58,18 @@ def _read(x: Tensor, W: Tensor, y: Tensor | None) -> bool:
 
 
 @cache
-def pays(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, contiguous: bool = False) -> bool:
-    """Does it save enough multiplications, on a processor with nothing faster? The arguments are those of `saves`."""
-    return vectors_multiply(dtype) and saves(y, taps, dtype, alone, contiguous)
+def pays(
+    y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, contiguous: bool = False,
+    beside_tiles: bool = False,
+) -> bool:  # fmt: skip
+    """Does it save enough multiplications for maps of y's size, (N, _, [D,] H, W), and taps, (O, C, [k,] 3, 3)?
 
-
-def saves(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = False, contiguous: bool = False) -> bool:
-    """Does it save enough of vectors' multiplications for maps (N, _, [D,] H, W) like y, and taps (O, C, [k,] 3, 3)?
-
-    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16. `alone`: a layer by itself, among others that
-    leave nothing of its own in the caches, for which turning a value of maps into points, or back, costs as much as to
-    multiply 8 times more, of `contiguous` maps 18 times, or 22 where they are copied, and turning a tap into a point 25
-    times (AMD EPYC).
+    oneDNN multiplies bfloat16 twice as fast as float32 with AVX512_BF16, and many times with AMX, which only counts if
+    not `beside_tiles`. `alone`: a layer by itself, among others that leave nothing of its own in the caches, for which
+    turning a value of maps into points, or back, costs as much as to multiply 8 times more, of `contiguous` maps 18
+    times, or 22 where they are copied, and turning a tap into a point 25 times (AMD EPYC).
     """
-    if not (vectors_take(dtype) and _in_lanes(taps)):
+    if not possible(taps, dtype, beside_tiles):
         return False
     (O, C), depth = taps[:2], prod(taps[2:-2])
     positions = y[0] * prod(y[2:])
@@ -84,14 +82,13 @@ def saves(y: torch.Size, taps: torch.Size, dtype: torch.dtype, alone: bool = Fal
     return theirs >= least * ours
 
 
-def possible(taps: Sequence[int], dtype: torch.dtype) -> bool:
-    """Do the loops take maps of a dtype and taps of this size, (O, C, ...), on a processor with nothing faster?"""
-    return _in_lanes(taps) and vectors_multiply(dtype)
+def possible(taps: Sequence[int], dtype: torch.dtype, beside_tiles: bool = False) -> bool:
+    """Do the loops take maps of a dtype and taps of this size, (O, C, ...), on a processor with nothing faster?
 
-
-def _in_lanes(taps: Sequence[int]) -> bool:
+    `beside_tiles`: or where AMX is.
+    """
     O, C = taps[:2]
-    return C % LANES == O % LANES == 0
+    return C % LANES == O % LANES == 0 and (vectors_take if beside_tiles else vectors_multiply)(dtype)
 
 
 def in_rows(maps: Sequence[int]) -> bool:
