@@ -2,7 +2,7 @@
 // without an activation behind them: of channels_last maps, a line of channels after another, and of contiguous ones, a
 // row of positions after another.
 #if defined(__AVX512F__) && !defined(__clang__)
-// By itself GCC takes half of an Intel's vectors: 1.15 to 1.2 times the time.
+// By itself GCC takes half of an Intel's vectors: up to 1.2 times the time.
 #pragma GCC target("prefer-vector-width=512")
 #endif
 #include "lines.h"
