@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from lorbms_fast.dataloader.decoders.interface import Crops, Squares
 from lorbms_fast.dataloader.image_file import BadImage, ByteRange
@@ -26,6 +27,8 @@ UNREAD = {
     "PDF": (b"%PDF",),
 }
 """Formats that are not read -> the first bytes of their files, a dot for any: phones call HEIC pictures .jpg, too."""
+DAMAGED = ("remature end", "bad Huffman code", "bad arithmetic code", "instead of RST", "extraneous bytes")
+"""Words of libjpeg's warnings of damaged codes; others are of metadata."""
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a file of some kilobytes can claim any size."""
 
@@ -74,6 +77,8 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
                 with _one_at_a_time(image.width * image.height):
                     _scale_transparent_color(image)
                     image.load()
+                    if isinstance(image, JpegImagePlugin.JpegImageFile) and (damage := _damage(data)):
+                        raise BadImage(name, f"is damaged ({damage})")
                     return _upright_rgb(name, image)
         except BadImage:
             raise
@@ -168,6 +173,24 @@ def _one_at_a_time(pixels: int) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _damage(data: bytes) -> str:
+    """Tell what libjpeg finds damaged in a JPEG, where it makes up pixels and Pillow says nothing; else nothing.
+
+    Bytes too many are damage as well, mostly: behind it codes are read at other places. Padding at the end is none.
+    """
+    try:
+        _, _, colors, _ = simplejpeg.decode_jpeg_header(data)
+        as_stored = "CMYK" if colors in ("CMYK", "YCCK") else "Gray"
+        simplejpeg.decode_jpeg(data, as_stored, min_height=1, min_width=1)  # all of its codes, an eighth of the pixels
+    except ValueError as error:
+        padding = re.search(r"(\d+) extraneous bytes before marker 0xd9", said := str(error))
+        end = data.rfind(b"\xff\xd9")
+        if padding and len(set(data[end - int(padding[1]) : end])) == 1:
+            return ""
+        return said if any(words in said for words in DAMAGED) else ""
+    return ""
 
 
 def _unread(data: bytes) -> str:

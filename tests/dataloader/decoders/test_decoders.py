@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import io
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -146,6 +147,28 @@ def test_bad_files_are_returned_among_good_ones(tmp_path):
     assert [isinstance(result, BadImage) for result in found] == [False, True, True, False]
     assert "cut.jpg cannot be read (image file is truncated" in str(found[1])
     assert "absent.jpg is missing" in str(found[2])
+
+
+@pytest.mark.parametrize("name", ["scaled", "pillow"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda whole: whole[: len(whole) // 2] + b"\xff\xd9", "premature end of data segment"),
+        (lambda whole: whole[: len(whole) // 2] + whole[9_000:], "extraneous bytes"),
+        (lambda whole: whole[:-2] + bytes(9) + b"\xff\xd9 behind the end", None),
+    ],
+    ids=["the rest is gone", "a part twice", "padding"],
+)
+def test_jpegs_of_which_a_part_is_made_up_are_refused(spoil, said, mode, name, tmp_path):
+    """Pillow says nothing of them."""
+    (tmp_path / "a.jpg").write_bytes(spoil(scene(mode=mode)))
+    of = partial(versions, "a")
+    (found,) = read(tmp_path, [ByteRange("a.jpg")], [lambda data: of], 64, decoder_named(name))
+    if said is None:
+        assert np.array_equal(found.images, reference.squares(scene(mode=mode), "a", of, 64).images)
+    else:
+        assert re.search(rf"a\.jpg is damaged \(Corrupt JPEG data: .*{said}", str(found))
 
 
 def test_what_is_not_wanted_has_a_size_and_no_images(decoder):
