@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Column, Table
 
 from lorbms_fast.atomic_io import write_json
 from lorbms_fast.commands.options import StoreFolder
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Count, preset_named
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.models.variants import with_variant
@@ -59,8 +58,6 @@ def search(
     base = replace(with_variant(base, variant), device=device)
     rows = run_search(base, space, store, out, method=method, trials=trials, slices=slices, every=every, metric=metric)
     write_json(out / "search.json", rows)
-    table = Table(*(Column(name, overflow="fold") for name in rows[0] if name != "folder"))
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" for name, value in row.items() if name != "folder"))
-    Console(markup=False).print(table)
+    columns = [name for name in rows[0] if name != "folder"]
+    print_table(columns, [[f"{row[name]:.3g}" for name in columns] for row in rows])
     print(f"{out / 'search.json'}; best run: {rows[0]['folder']}")

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from lorbms_fast.commands.tables import print_table
 from lorbms_fast.config import Count, Impl, ModelConfig, preset_named
 from lorbms_fast.devices import device_named
 from lorbms_fast.engine.first_use import Tried
@@ -53,22 +52,16 @@ def verify(
     """
     where, model = device_named(device), preset_named(preset).model  # first: what follows takes a minute
     numbers = Golden.open(golden, getattr(torch, dtype))
-    console = Console(markup=False)  # a folder may be called [bold]
-    table = Table("quantity", "error", "allowed", "verdict", title=f"{golden}: impl {impl}, {dtype}")
-    failed = 0
     with at_work("comparing with the author's numbers: a minute or two"):
-        for stage in (
-            fill_checks(numbers),
-            operation_checks(numbers, impl),
-            forward_checks(numbers, impl),
-            gradient_checks(numbers, impl),
-        ):
-            for check in stage:
-                failed += not check.passed
-                verdict = "ok" if check.passed else Text("OUT", "bold red")
-                table.add_row(check.quantity, f"{check.error:.1e}", f"{check.tolerance:.1e}", verdict)
-    console.print(table)
-    console.print(f"{table.row_count - failed} of {table.row_count} within tolerance")
+        checks = [*fill_checks(numbers), *operation_checks(numbers, impl), *forward_checks(numbers, impl)]
+        checks += gradient_checks(numbers, impl)
+    rows = [
+        [one.quantity, f"{one.error:.1e}", f"{one.tolerance:.1e}", "ok" if one.passed else Text("OUT", "bold red")]
+        for one in checks
+    ]
+    print_table(["quantity", "error", "allowed", "verdict"], rows, f"{golden}: impl {impl}, {dtype}")
+    failed = sum(not one.passed for one in checks)
+    print(f"{len(checks) - failed} of {len(checks)} within tolerance")
     if where.type == "cuda":
         failed += try_kernels(where, model, batch_size, kernels, retune)
     if failed:
