@@ -36,12 +36,6 @@ COMMANDS = {
     "info": "print every network's layers, shapes and parameter counts",
     "verify": "compare this installation with the numbers of the author's program",
 }
-FORMER = {
-    ("--impl", "torch"): "fast",
-    ("--batch-norm", "synchronised"): "synchronized",
-    ("--on-divergence", "skip"): "rollback",
-}
-"""Values of options before version 0.2, and what they are called now."""
 OF_EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "ray": "search"}
 """Modules that `train` does not bring, and the extras, named as the commands, that do."""
 
@@ -137,7 +131,6 @@ def _call(name: str, arguments: Sequence[str]) -> None:
     from lorbms_fast.config import describe
 
     _refuse_empty(arguments)
-    arguments = _in_todays_words(arguments)
     try:
         tyro.cli(_load(name, arguments), prog=f"lorbms-fast {name}", args=arguments)
     except ValidationError as error:
@@ -157,21 +150,6 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
         if not argument or (option.startswith("--") and equals and not value):
             where = option or (before if before.startswith("--") else "")
             _fail(f"{where or 'an argument'} is an empty text: is a variable of the shell not set?")
-
-
-def _in_todays_words(arguments: Sequence[str]) -> list[str]:
-    """Replace the values that options had in earlier versions, and say so."""
-    found: list[str] = []
-    for argument in arguments:
-        option, equals, value = argument.partition("=")
-        if not equals:
-            option, value = (found[-1] if found else ""), argument
-        if (option, value) in FORMER:
-            now = FORMER[option, value]
-            print(f"lorbms-fast: {option} {value} is called {option} {now} now", file=sys.stderr)
-            argument = f"{option}={now}" if equals else now
-        found.append(argument)
-    return found
 
 
 def _install(command: str, missing: str) -> str:

@@ -187,16 +187,6 @@ def test_closed_streams_are_no_error(closed):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(
-    "option", ["--impl torch", "--impl=torch", "--batch-norm synchronised", "--on-divergence skip"]
-)
-def test_former_values_of_options_are_understood(option, capsys):
-    assert run("train", "nowhere", "--out", "nowhere/run", *option.split()) == 2
-    told, refused = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"lorbms-fast: (--[a-z-]+) (\w+) is called \1 \w+ now", told)
-    assert "nowhere is not an image store" in refused
-
-
 def test_former_values_in_settings_are_understood(tmp_path):
     path = tmp_path / "settings.json"
     path.write_text('{"impl": "torch", "batch_norm": "synchronised", "on_divergence": "skip"}')
