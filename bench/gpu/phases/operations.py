@@ -113,9 +113,9 @@ def time_forms(case: Case, n: int, findings: Findings, setting: Setting) -> None
 
 
 def compare_with_others(findings: Findings, setting: Setting) -> None:
-    """Operations, forward, against plain CUDA kernels that CuPy compiles and against apex, each if it is here."""
+    """Operations, forward, against a plain CUDA kernel that CuPy compiles and against apex, each if it is here."""
     if setting.rehearse:
-        findings.note("neither CUDA kernels by hand nor apex on a CPU")
+        findings.note("neither a CUDA kernel by hand nor apex on a CPU")
         return
     for package, competitors in {"CuPy": RAW, "apex": APEX}.items():
         if importlib.util.find_spec(package.lower()) is None:
