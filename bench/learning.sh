@@ -34,7 +34,6 @@ else
         --sheet-every 250 --checkpoint-every 250 --keep-checkpoints 40
 fi
 "$python" -m bench.moments "$out/run" "$out/seen" "$out/unseen" "$out/photographs"
-"$python" -m bench.gradients "$out/run" "$out/unseen"
 for store in seen unseen photographs; do
     lorbms render "$out/run" --store "$out/$store" --out "$out/run/$store.png"
     lorbms render "$out/run" --store "$out/$store" --film --out "$out/run/$store-film.png"

@@ -1,12 +1,11 @@
-"""The table of gradients at I_mix, for runs of either form."""
+"""The table of what checkpoints knew, for runs of either form."""
 
 import json
 
 import pytest
 import torch
 
-from bench import gradients
-from bench.moments import table
+from bench import moments
 from lorbms_fast.run import Run
 from tests.conftest import run_of
 
@@ -17,9 +16,10 @@ def test_each_checkpoint_has_a_row_which_is_the_same_by_either_form(photographs,
     for impl in ("fast", "reference"):
         (folder / "config.json").write_text(json.dumps(settings | {"impl": impl}))
         capsys.readouterr()
-        table(folder, [tmp_path / "store"], gradients.COLUMNS, gradients.measured)
+        moments.table(folder, [tmp_path / "store"])
         head, *body = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
-        assert head == ["iteration", "store", *gradients.COLUMNS]
+        assert head == ["iteration", "store", *moments.COLUMNS]
+        assert {len(row) for row in body} == {len(head)}
         assert [row[0] for row in body] == [f"{int(path.name)}" for path in Run.open(folder).checkpoints()]
         rows.append([float(value) for row in body for value in row[2:]])
     assert any(rows[0])
@@ -29,4 +29,4 @@ def test_each_checkpoint_has_a_row_which_is_the_same_by_either_form(photographs,
 def test_what_is_finer_than_4x4_pixels_is_told():
     board = torch.tensor([[1.0, -1], [-1, 1]])
     fine, coarse = board.repeat(8, 8)[None, None], board.repeat_interleave(4, 0).repeat_interleave(4, 1)[None, None]
-    assert torch.equal(gradients._fine(fine + coarse.repeat(1, 1, 2, 2)), fine)
+    assert torch.equal(moments._fine(fine + coarse.repeat(1, 1, 2, 2)), fine)
