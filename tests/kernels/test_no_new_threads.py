@@ -8,6 +8,7 @@ import torch
 
 from lorbms_fast import kernels
 from lorbms_fast.kernels.instance_norm import cpp
+from tests.kernels.threads import threads
 
 LAYERS = {
     "instance norm": lambda: kernels.InstanceNormAct2d(32, "silu"),
@@ -33,9 +34,8 @@ def last_number() -> int:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 def test_a_step_starts_no_threads(make, layout):
-    layer, steps, before = make().to(memory_format=layout), 16, torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    layer, steps = make().to(memory_format=layout), 16
+    with threads(3):
         for samples in (1, 2):
             x = torch.randn(samples, 32, 64, 64).to(memory_format=layout).requires_grad_()
             for _ in range(12):  # the first brings the pool; others' processes may start some as well
@@ -46,5 +46,3 @@ def test_a_step_starts_no_threads(make, layout):
                     break
             else:
                 pytest.fail("each step starts a thread")
-    finally:
-        torch.set_num_threads(before)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorbms_fast.kernels._common.arrange import LOOPS, arranged, copy_
+from tests.kernels.threads import threads
 
 size = st.integers(1, 40)
 
@@ -13,12 +14,10 @@ size = st.integers(1, 40)
 @settings(deadline=None, max_examples=30)
 @given(
     n=st.integers(0, 3), channels=size, height=st.integers(0, 40), width=size, more=st.integers(0, 3),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), threads=st.integers(1, 2),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), count=st.integers(1, 2),
 )  # fmt: skip
-def test_the_same_values(n, channels, height, width, more, dtype, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+def test_the_same_values(n, channels, height, width, more, dtype, count):
+    with threads(count):
         rows = torch.randn(n, channels, height, width).to(dtype)
         lines = arranged(rows, torch.channels_last)
         assert lines.is_contiguous(memory_format=torch.channels_last)
@@ -30,8 +29,6 @@ def test_the_same_values(n, channels, height, width, more, dtype, threads):
         copy_(wider[:, :channels], rows)
         assert torch.equal(wider[:, :channels], rows)
         assert not wider[:, channels:].any()
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_who_copies():

@@ -12,6 +12,7 @@ from lorbms_fast.kernels._common.cpp import native_loops, vectors
 from lorbms_fast.kernels._common.layout import CHANNELS_LAST as LAYOUTS
 from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.measurement.counts import count
+from tests.kernels.threads import the_same_by_threads, threads
 
 CHANNELS_LAST = torch.channels_last
 # Of the largest result: ten times what is seen, a fifth of what the points 1 and 2 would have; in bfloat16 half of the
@@ -48,12 +49,10 @@ def close(found: Tensor, expected: Tensor) -> bool:
 @settings(deadline=None, max_examples=25)
 @given(
     n=st.integers(1, 3), C=channels, O=channels, height=st.integers(1, 18), width=st.integers(1, 18),
-    around=st.tuples(st.integers(0, 3), st.integers(0, 3)), threads=st.integers(1, 3),
+    around=st.tuples(st.integers(0, 3), st.integers(0, 3)), count=st.integers(1, 3),
 )  # fmt: skip
-def test_as_in_float64(dtype, n, C, O, height, width, around, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+def test_as_in_float64(dtype, n, C, O, height, width, around, count):
+    with threads(count):
         x, g = stack(n, C, height, width, around, 0, dtype), stack(n, O, height, width, around, 1, dtype)
         W, b = stack(O, C, 3, 3, seed=2, dtype=dtype), torch.linspace(-3, 3, O).to(dtype)
         assert cpp.take(x, W, g)
@@ -68,32 +67,26 @@ def test_as_in_float64(dtype, n, C, O, height, width, around, threads):
         assert torch.equal(out._base, g._base)
         found = winograd.relu_conv2d_backward(g, x, W, (True, True, True))
         assert all(map(close, found, torch.autograd.grad(y, exact, g.double())))
-    finally:
-        torch.set_num_threads(before)
 
 
 @all_tiles
 @pytest.mark.usefixtures("everywhere")
 @settings(deadline=None, max_examples=10)
-@given(n=st.integers(1, 2), C=channels, O=channels, deep=st.booleans(), threads=st.integers(1, 3))
-def test_taps_are_read_and_written_as_they_lie(dtype, n, C, O, deep, threads):
+@given(n=st.integers(1, 2), C=channels, O=channels, deep=st.booleans(), count=st.integers(1, 3))
+def test_taps_are_read_and_written_as_they_lie(dtype, n, C, O, deep, count):
     """Contiguous ones, and those in float32 of bfloat16 maps, to the bits; a bias's gradient with them."""
     depth, size = (3,) if deep else (), (5, 9, 13) if deep else (9, 13)
     layout, generator = LAYOUTS[2 + len(size)], torch.Generator().manual_seed(0)
     x, g = (torch.randn(n, k, *size, generator=generator).to(dtype).contiguous(memory_format=layout) for k in (C, O))
     W, padding = torch.randn(O, C, *depth, 3, 3, generator=generator).to(dtype), (1,) * len(size)
     results = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(count):
         for taps in (W.contiguous(memory_format=layout), W, W.float(), W.float().contiguous(memory_format=layout)):
             y, to_x, to_W, sums = torch.empty_like(g), torch.empty_like(x), torch.empty_like(taps), torch.empty(O)
             cpp.conv(x, taps, None, y, padding, False, False)
             cpp.backward_input(g, taps, to_x, padding)
             cpp.backward_taps(g, x, to_W, padding, False, cpp.PLAIN, [sums])
             results.append((y, to_x, to_W.to(dtype), sums))
-    finally:
-        torch.set_num_threads(before)
     for others in results[1:]:
         assert all(map(torch.equal, results[0], others))
     exact = g.double().sum((0, *range(2, g.dim())))
@@ -110,18 +103,16 @@ def test_many_channels_are_threads_own(dtype, sizes, C, O):
     generator, padding = torch.Generator().manual_seed(0), (1,) * len(positions)
     x, g = (torch.randn(n, k, *positions, generator=generator) for k in (C, O))
     x, g = (t.to(dtype).contiguous(memory_format=LAYOUTS[t.dim()]) for t in (x, g))
-    found, before = [], torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3, 4):
-            torch.set_num_threads(threads)
-            found.append(torch.empty(O, C, *[3] * len(positions)))
-            cpp.backward_taps(g, x, found[-1], padding, True, cpp.PLAIN, [])
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(found[0], other) for other in found[1:])
-    W = torch.zeros(found[0].shape, dtype=torch.float64, requires_grad=True)
+
+    def taps():
+        found = torch.empty(O, C, *[3] * len(positions))
+        cpp.backward_taps(g, x, found, padding, True, cpp.PLAIN, [])
+        return (found,)
+
+    (found,) = the_same_by_threads(taps, (1, 2, 3, 4))
+    W = torch.zeros(found.shape, dtype=torch.float64, requires_grad=True)
     y = (F.conv2d if len(positions) == 2 else F.conv3d)(torch.relu(x.double()), W, padding=1)
-    assert close(found[0].to(dtype), *torch.autograd.grad(y, W, g.double()))
+    assert close(found.to(dtype), *torch.autograd.grad(y, W, g.double()))
 
 
 @pytest.mark.parametrize("side", [4, 8])
@@ -144,14 +135,9 @@ def test_bfloat16_is_off_by_its_rounding_alone(side):
 def test_the_same_bits_whatever_the_threads(dtype):
     sizes = (3, 48, 13, 21), (3, 32, 13, 21), (32, 48, 3, 3)
     x, g, W = (stack(*size, seed=seed, dtype=dtype) for seed, size in enumerate(sizes))
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append([winograd.relu_conv2d(x, W), *winograd.relu_conv2d_backward(g, x, W, (True, True, False))[:2]])
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(others, found[0], strict=True))
+    the_same_by_threads(
+        lambda: (winograd.relu_conv2d(x, W), *winograd.relu_conv2d_backward(g, x, W, (True, True, False))[:2])
+    )
 
 
 @all_tiles

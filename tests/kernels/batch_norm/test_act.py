@@ -23,6 +23,7 @@ from tests.kernels.norms import (
     of_any_shape,
     results,
 )
+from tests.kernels.threads import the_same_by_threads
 
 LAYOUTS = norms.LAYOUTS | {
     "part of rows": lambda x: torch.cat([x, x], 2).movedim(1, -1).contiguous().movedim(-1, 1)[:, :, x.shape[2] :],
@@ -136,17 +137,7 @@ def test_a_map_of_no_numbers_is_alone(channels, layout):
 def test_results_do_not_depend_on_the_number_of_threads(layout):
     _, ours = pair((3, 40, 33, 35), "leaky_relu", torch.float32)
     x, probe = LAYOUTS[layout](torch.randn(3, 40, 33, 35)), torch.randn(3, 40, 33, 35)
-    before = torch.get_num_threads()
-    try:
-        found = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(results(copy.deepcopy(ours), x, probe))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        for f, e in zip(other, found[0], strict=True):
-            assert torch.equal(f, e)
+    the_same_by_threads(lambda: results(copy.deepcopy(ours), x, probe))
 
 
 @compiled

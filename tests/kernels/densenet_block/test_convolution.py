@@ -11,6 +11,7 @@ from lorbms_fast.kernels._common.winograd import cpp
 from lorbms_fast.kernels.densenet_block import convolution as of_layers
 from lorbms_fast.kernels.densenet_block.norms import Norm
 from lorbms_fast.kernels.densenet_block.products import form_for
+from tests.kernels.threads import the_same_by_threads
 
 # Of bfloat16: results are rounded once, and gradients of weights in their own dtype.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -92,19 +93,16 @@ def test_few_positions(maps, O, loops):
 def test_threads_decide_nothing():
     draw = torch.Generator().manual_seed(0)
     x, grad = stack(48, 40, torch.bfloat16, draw), stack(16, 40, torch.bfloat16, draw)
-    W, norm, found, before = torch.randn(16, 48, 3, 3, generator=draw), norm_of(48, draw), [], torch.get_num_threads()
+    W, norm = torch.randn(16, 48, 3, 3, generator=draw), norm_of(48, draw)
     form, grad = form_for(x[0, :, 0].t()), grad.contiguous(memory_format=torch.channels_last)
     if not of_layers._takes(x, W):
         pytest.skip("no AVX2, no C++ compiler, or AMX")
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            sums, out = torch.zeros(2, 48), torch.empty_like(grad)
-            add_to = stack(48, 40, torch.bfloat16, torch.Generator().manual_seed(1))
-            of_layers.backward_norm(form, grad, x, norm, W, *sums, add_to)
-            of_layers.convolution(form, x, norm, W, None, out)
-            found.append((sums, add_to, out, *of_layers.backward_weight(form, grad, x, norm, W, True, True)))
-    finally:
-        torch.set_num_threads(before)
-    for others in found[1:]:
-        assert all(map(torch.equal, found[0], others))
+
+    def outcome():
+        sums, out = torch.zeros(2, 48), torch.empty_like(grad)
+        add_to = stack(48, 40, torch.bfloat16, torch.Generator().manual_seed(1))
+        of_layers.backward_norm(form, grad, x, norm, W, *sums, add_to)
+        of_layers.convolution(form, x, norm, W, None, out)
+        return sums, add_to, out, *of_layers.backward_weight(form, grad, x, norm, W, True, True)
+
+    the_same_by_threads(outcome)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lorbms_fast import cpp as libraries
 from lorbms_fast.kernels._common.cpp import Loops, native_loops, vectors
 from lorbms_fast.kernels.densenet_block import cpp, norms, products
+from tests.kernels.threads import the_same_by_threads, threads
 
 # What is compiled for other processors has no pairs of bfloat16, or vectors half as wide.
 FORMS = ["loops", "chunks", "torch", "x86-64", "x86-64-v3", "x86-64-v4"]
@@ -44,14 +45,10 @@ def close(found, expected, dtype, sizes=None):
     assert (found.double() - expected).abs().max() <= TOLERANCE[dtype] * sizes.max()
 
 
-def check(dtype, M, C, B, wide, threads=2, far=0.0):
+def check(dtype, M, C, B, wide, count=2, far=0.0):
     """Both functions on C columns of a wider stack."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(count):
         _check(dtype, M, C, B, wide, far)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check(dtype, M, C, B, wide, far):
@@ -106,10 +103,10 @@ def test_as_in_float64(dtype, M, C, B, wide):
 @settings(deadline=None, max_examples=60)
 @given(
     M=st.integers(1, 300), C=st.integers(1, 150), B=st.integers(1, 80), more=st.integers(0, 40),
-    threads=st.integers(1, 3),
+    count=st.integers(1, 3),
 )  # fmt: skip
-def test_any_shape(dtype, M, C, B, more, threads):
-    check(dtype, M, C, B, C + more, threads)
+def test_any_shape(dtype, M, C, B, more, count):
+    check(dtype, M, C, B, C + more, count)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -119,17 +116,14 @@ def test_no_result_depends_on_threads(dtype):
     norm = norms.Norm(torch.zeros(C), torch.ones(C), torch.ones(C), torch.zeros(C), 1e-5)
     if products.form_for(x) is not cpp or not cpp.multiplies(dtype, B):
         pytest.skip("torch multiplies")
-    results = []
-    before = torch.get_num_threads()
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+
+    def outcome():
         y, of_y, sums, to_x = x.new_empty(M, B), torch.empty(2, B), torch.zeros(2, C), torch.zeros_like(x)
         products.convolution(products.form_for(x), x, norm, W, y, tuple(of_y))
         to_W = products.convolution_backward(products.form_for(x), g, x, norm, W, True, *sums, to_x)
-        results.append((y, of_y, sums, to_x, to_W))
-    torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(map(torch.equal, other, results[0]))
+        return y, of_y, sums, to_x, to_W
+
+    the_same_by_threads(outcome)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

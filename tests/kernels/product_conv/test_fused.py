@@ -37,6 +37,7 @@ from tests.kernels.convolutions import (
     kept,
     layouts,
 )
+from tests.kernels.threads import the_same_by_threads, threads
 
 # Of the largest result: all is summed in float32, and results of bfloat16 are rounded once.
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
@@ -81,9 +82,9 @@ def made(kind: type, channels_last: bool = False, **options: object) -> tuple[nn
         st.tuples(st.integers(1, 5), st.integers(2, 4), st.integers(1, 3), st.integers(0, 1), st.integers(0, 1)),
         min_size=2, max_size=3,
     ),
-    layouts=st.tuples(*[st.booleans()] * 3), shifted=st.booleans(), threads=st.integers(1, 3),
+    layouts=st.tuples(*[st.booleans()] * 3), shifted=st.booleans(), count=st.integers(1, 3),
 )  # fmt: skip
-def test_as_in_float64_and_laid_out_as_torchs(dtype, transposed, n, C, O, axes, layouts, shifted, threads):
+def test_as_in_float64_and_laid_out_as_torchs(dtype, transposed, n, C, O, axes, layouts, shifted, count):
     if not transposed:
         axes = [(max(size, k - 2 * p), k, s, p, 0) for size, k, s, p, _ in axes]
     axes = [(size + (p if transposed else 0), k, s, p, min(more, s - 1)) for size, k, s, p, more in axes]
@@ -99,16 +100,12 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, transposed, n, C, O, axes, 
 
     cast = [t.detach().to(dtype).requires_grad_() for t in inputs]
     theirs = of_torch(*cast)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(count):
         with torch.autocast("cpu", enabled=dtype == torch.bfloat16):
             function = product_conv_transposed if transposed else product_conv
             y = function(*inputs, *([] if shifted else [None]), *sizes)
         g = drawn(*y.shape, seed=3, channels_last=layouts[2]).to(dtype)
         found = torch.autograd.grad(y, inputs, g)
-    finally:
-        torch.set_num_threads(before)
     assert is_ours(y)
     assert y.dtype == dtype
     if len(size) == 2 or n > 1:  # of small single volumes torch's older code makes contiguous ones
@@ -124,16 +121,12 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, transposed, n, C, O, axes, 
 @kinds
 def test_the_same_bits_whatever_the_threads(kind):
     ours, _, x = made(kind)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            y = ours(x.requires_grad_())
-            found.append((y, *torch.autograd.grad(y.sin().sum(), [x, *ours.parameters()])))
-    finally:
-        torch.set_num_threads(before)
-    assert is_ours(found[0][0])
-    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(others, found[0], strict=True))
+
+    def outcome():
+        y = ours(x.requires_grad_())
+        return y, *torch.autograd.grad(y.sin().sum(), [x, *ours.parameters()])
+
+    assert is_ours(the_same_by_threads(outcome)[0])
 
 
 @kinds

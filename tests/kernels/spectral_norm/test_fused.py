@@ -12,6 +12,7 @@ from lorbms_fast.cpp import compiler
 from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels.spectral_norm import fused
 from tests.kernels.forms import assert_forms_agree, draw, fast, size
+from tests.kernels.threads import the_same_by_threads
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
@@ -85,16 +86,14 @@ def test_power_iteration(native, u_first, added):
 def test_loops_as_torchs_operations(dtype):
     weights = [draw(*size, seed=i).detach().to(dtype).requires_grad_() for i, size in enumerate(SIZES)]
     us = [draw(1, len(W), seed=9 + i).detach().to(dtype) for i, W in enumerate(weights)]
-    results, threads = [], torch.get_num_threads()
-    for native, count in (True, 1), (True, 3), (False, 1):
-        torch.set_num_threads(count)
+
+    def outcome(native):
         with native_loops(native):
             quotients = kernels.spectral_norm_all(weights, us)
-            grads = torch.autograd.grad(quotients, weights, [W.detach().sin() for W in weights])
-        results.append([*quotients, *grads])
-    torch.set_num_threads(threads)
-    assert all(map(torch.equal, results[0], results[1]))  # the number of threads changes nothing
-    torch.testing.assert_close(results[0], results[2])
+            return [*quotients, *torch.autograd.grad(quotients, weights, [W.detach().sin() for W in weights])]
+
+    by_loops = the_same_by_threads(lambda: outcome(True), (1, 3))
+    torch.testing.assert_close(by_loops, outcome(False))
 
 
 def test_gradients_of_another_layout():

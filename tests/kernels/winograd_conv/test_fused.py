@@ -33,6 +33,7 @@ from tests.kernels.convolutions import (
     kept,
     layouts,
 )
+from tests.kernels.threads import the_same_by_threads, threads
 
 # Of the largest result.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
@@ -106,24 +107,20 @@ def test_as_in_float64_and_laid_out_as_torchs(dtype, n, C, O, height, width, pad
 @settings(deadline=None, max_examples=20)
 @given(
     n=st.integers(1, 4), height=st.integers(1, 70) | st.integers(100, 140), width=st.integers(1, 40) | st.just(300),
-    padding=st.sampled_from([0, 1, 2]), threads=st.integers(1, 3), side=st.sampled_from([4, 8]),
+    padding=st.sampled_from([0, 1, 2]), count=st.integers(1, 3), side=st.sampled_from([4, 8]),
 )  # fmt: skip
-def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, width, padding, threads, side):
+def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, width, padding, count, side):
     size = height + 2 * padding - 2, width + 2 * padding - 2
     assume(min(size) > 0 and n * size[0] * size[1] > 1)  # one position is torch's own
-    before, found = torch.get_num_threads(), []
-    torch.set_num_threads(threads)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpp, "tile", lambda y, taps, dtype: 4 if dtype == torch.float32 else side)
-            for last in (False, True):
-                x = drawn(n, 16, height, width, dtype=dtype, channels_last=last).requires_grad_()
-                W = drawn(32, 16, 3, 3, dtype=dtype, channels_last=last).requires_grad_()
-                y = winograd_conv(x, W, padding=padding)
-                g = drawn(*y.shape, seed=1, dtype=dtype)
-                found.append((y, *torch.autograd.grad(y, (x, W), g)))
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    with threads(count), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpp, "tile", lambda y, taps, dtype: 4 if dtype == torch.float32 else side)
+        for last in (False, True):
+            x = drawn(n, 16, height, width, dtype=dtype, channels_last=last).requires_grad_()
+            W = drawn(32, 16, 3, 3, dtype=dtype, channels_last=last).requires_grad_()
+            y = winograd_conv(x, W, padding=padding)
+            g = drawn(*y.shape, seed=1, dtype=dtype)
+            found.append((y, *torch.autograd.grad(y, (x, W), g)))
     assert is_winograds(y)
     for rows, lines in zip(*(results[:2] for results in found), strict=True):  # a tile is of the same operations
         assert torch.equal(rows, lines)
@@ -134,24 +131,19 @@ def test_contiguous_images_are_read_and_written_band_by_band(dtype, n, height, w
 @settings(deadline=None, max_examples=30)
 @given(
     n=st.integers(1, 3), height=st.integers(2, 40), width=st.integers(2, 40), edges=st.sampled_from(cpp.EDGES),
-    doubled=st.booleans(), layouts=st.tuples(*[st.booleans()] * 3), threads=st.integers(1, 3),
+    doubled=st.booleans(), layouts=st.tuples(*[st.booleans()] * 3), count=st.integers(1, 3),
     side=st.sampled_from([4, 8]),
 )  # fmt: skip
-def test_what_is_beyond_edges_or_enlarged_is_seen(dtype, n, height, width, edges, doubled, layouts, threads, side):
+def test_what_is_beyond_edges_or_enlarged_is_seen(dtype, n, height, width, edges, doubled, layouts, count, side):
     shapes = (n, 16, height, width), (32, 16, 3, 3), (n, 32, height << doubled, width << doubled)
     x, W, g = (
         drawn(*shape, seed=seed, dtype=dtype, channels_last=last).requires_grad_()
         for seed, (shape, last) in enumerate(zip(shapes, layouts, strict=True))
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpp, "tile", lambda y, taps, dtype: 4 if dtype == torch.float32 else side)
-            y = fused.by_loops(x, W, None, (1, 1), edges, doubled)
-            found = torch.autograd.grad(y, (x, W), g)
-    finally:
-        torch.set_num_threads(before)
+    with threads(count), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpp, "tile", lambda y, taps, dtype: 4 if dtype == torch.float32 else side)
+        y = fused.by_loops(x, W, None, (1, 1), edges, doubled)
+        found = torch.autograd.grad(y, (x, W), g)
     exact = [t.detach().double().requires_grad_() for t in (x, W)]
     true = reference.winograd_conv(*exact, None, (1, 1), edges, doubled)
     for f, e in zip((y, *found), (true, *torch.autograd.grad(true, exact, g.double())), strict=True):
@@ -222,16 +214,12 @@ def test_volumes_as_in_float64(dtype, n, C, O, size, deep, padding, layouts, shi
 @both
 def test_the_same_bits_of_volumes_whatever_the_threads(dtype):
     x, W = drawn(2, 16, 9, 13, 21, dtype=dtype).requires_grad_(), drawn(32, 16, 3, 3, 3, dtype=dtype).requires_grad_()
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            y = winograd_conv(x, W, padding=1)
-            found.append((y, *torch.autograd.grad(y.sin().sum(), (x, W))))
-    finally:
-        torch.set_num_threads(before)
-    assert is_winograds(found[0][0])
-    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(others, found[0], strict=True))
+
+    def outcome():
+        y = winograd_conv(x, W, padding=1)
+        return y, *torch.autograd.grad(y.sin().sum(), (x, W))
+
+    assert is_winograds(the_same_by_threads(outcome)[0])
 
 
 @layouts

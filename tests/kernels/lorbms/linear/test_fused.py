@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lorbms_fast.kernels import lorbms, use_impl
 from lorbms_fast.kernels.lorbms.linear import cpp
 from lorbms_fast.measurement.counts import count
+from tests.kernels.threads import the_same_by_threads
 
 
 def drawn(*shape: int, seed: int) -> torch.Tensor:
@@ -36,17 +37,13 @@ def test_result_and_gradients(n, C, O, in_rows):
     exact = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
     y = F.linear(*exact)
     expected = [y, *torch.autograd.grad(y, exact, grad.double())]
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            y = lorbms.linear(x, weight, bias)
-            assert type(y.grad_fn).__name__ == "_LinearBackward"
-            found.append([y, *torch.autograd.grad(y, (x, weight, bias), grad)])
-    finally:
-        torch.set_num_threads(before)
-    assert all(map(torch.equal, *found))
-    for f, e in zip(found[0], expected, strict=True):
+
+    def outcome():
+        y = lorbms.linear(x, weight, bias)
+        assert type(y.grad_fn).__name__ == "_LinearBackward"
+        return y, *torch.autograd.grad(y, (x, weight, bias), grad)
+
+    for f, e in zip(the_same_by_threads(outcome, (1, 3)), expected, strict=True):
         assert f.dtype == torch.float32
         assert f.shape == e.shape
         assert (f - e).abs().max() <= 1e-6 * e.abs().max()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorbms_fast.kernels.lorbms.pooled_conv import cpp, fused
+from tests.kernels.threads import the_same_by_threads
 
 CHANNELS_LAST = torch.channels_last
 channels = st.sampled_from([16, 48, 240])
@@ -33,25 +34,19 @@ def test_result_and_gradients(dtype, tolerance, n, C, O, height, width, relu, be
         rows, columns = 2 * torch.arange(height // 2)[:, None] + places // 2, 2 * torch.arange(width // 2) + places % 2
         return maps.gather(2, (rows * width + columns).long().flatten(2)).view_as(places)
 
-    before, results, gradients = torch.get_num_threads(), [], []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            results.append(fused.convolved_and_pooled(x, weight, bias, relu))
-            y, places = results[-1]
-            grad = drawn(*y.shape, seed=3, dtype=dtype)
-            gradients.append(fused.unpooled_backward(grad, x, weight, places, (True, True, True), relu))
-    finally:
-        torch.set_num_threads(before)
-    assert all(map(torch.equal, *results))
-    assert all(map(torch.equal, *gradients))
+    def outcome():
+        y, places = fused.convolved_and_pooled(x, weight, bias, relu)
+        grad = drawn(*y.shape, seed=3, dtype=dtype)
+        return y, places, grad, *fused.unpooled_backward(grad, x, weight, places, (True, True, True), relu)
+
+    y, places, grad, *gradients = the_same_by_threads(outcome, (1, 3))
 
     expected = F.max_pool2d(maps.unflatten(2, (height, width)), 2)
     slack = tolerance * maps.abs().max()
     assert (y - expected).abs().max() <= slack
     assert (at(places) - expected).abs().max() <= slack  # one of several that are nearly the greatest
     of_inputs = torch.autograd.grad(at(places), exact, grad.double())
-    for f, e in zip(gradients[0], of_inputs, strict=True):
+    for f, e in zip(gradients, of_inputs, strict=True):
         assert f.dtype == dtype
         assert (f - e).abs().max() <= tolerance * e.abs().max()
 
