@@ -34,6 +34,8 @@ def assemble_batch(
         raise misfit("images", images, "(count, H, W, 3)")
     check_dtype("images", images, torch.uint8)
     check_dtype("rows", rows, torch.int64, torch.int32)
+    if not len(images) and rows.numel():
+        raise IndexError(f"{rows.numel()} rows of a store without images")
     form = select_impl(impl, torch.empty((), dtype=dtype, device=images.device))  # bytes in, but the result decides
     if form == "triton":
         return triton_ops.assemble_batch(images, rows, dtype, channels_last)

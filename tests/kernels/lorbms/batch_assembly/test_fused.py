@@ -58,6 +58,15 @@ def test_rows_that_are_not_there(row, loops):
         lorbms.assemble_batch(torch.zeros(2, 1, 1, 3, dtype=torch.uint8), torch.tensor([0, row]))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_store_without_images_has_no_rows(form):
+    empty, impl = torch.zeros(0, 4, 5, 3, dtype=torch.uint8), "reference" if form == "reference" else "fused"
+    with native_loops(form == "loops"):
+        assert lorbms.assemble_batch(empty, torch.zeros(0, 2, dtype=torch.int64), impl=impl).shape == (0, 2, 3, 4, 5)
+        with pytest.raises(IndexError, match="2 rows of a store without images"):
+            lorbms.assemble_batch(empty, torch.tensor([0, 1]), impl=impl)
+
+
 def test_images_anywhere_in_memory():
     images = [torch.randint(256, (4, 5, 3), dtype=torch.uint8) for _ in range(3)]
     if not cpp.runs(torch.float32):
