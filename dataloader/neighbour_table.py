@@ -27,6 +27,8 @@ NEIGHBOURS = 10
 QUADRANTS = 4
 FILE = "neighbours.parquet"
 _METADATA = b"lorbms_fast"
+STORE = "store"
+"""The fact that names the store by its digest: ids may be those of other pictures. Absent before 1 December 2026."""
 ROWS = 1 << 15
 """Number of rows that are written at a time: ten of the longest names of each fit into an array of pyarrow's, 2 GB."""
 
@@ -57,7 +59,7 @@ class NeighbourTable:
     def save(self, store: ImageStore) -> Path:
         """Write the table into the store's folder, replacing an older one."""
         ids = pa.array(store.ids)
-        facts = self.facts | {"tau": self.tau, "features": self.features}
+        facts = self.facts | {"tau": self.tau, "features": self.features, STORE: store.digest}
 
         def part(rows: slice) -> pa.Table:
             columns: dict[str, Any] = {"id": ids[rows]}
@@ -101,7 +103,7 @@ class NeighbourTable:
             raise
         except Exception as error:  # cells and metadata may be of any kind, and so are the exceptions
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
-        if not known or all_rows.min(initial=0) < 0:
+        if not known or all_rows.min(initial=0) < 0 or facts.pop(STORE, store.digest) != store.digest:
             raise UserError(f"{path} speaks of other images than the store holds: {again}")
         return cls(all_rows, all_distances, tau, features, facts)
 

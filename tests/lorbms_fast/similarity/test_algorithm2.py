@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import threading
@@ -21,7 +22,7 @@ from PIL import Image
 from lorbms_fast.cli import main
 from lorbms_fast.commands import neighbours
 from lorbms_fast.dataloader import neighbour_table
-from lorbms_fast.dataloader.neighbour_table import NeighbourTable
+from lorbms_fast.dataloader.neighbour_table import FILE, NeighbourTable
 from lorbms_fast.dataloader.parquet import read_rows
 from lorbms_fast.dataloader.prepare import prepare_store
 from lorbms_fast.dataloader.recipes import Recipe
@@ -342,6 +343,23 @@ def test_damaged_table(store, content):
     (store.path / "neighbours.parquet").write_bytes(content)
     with pytest.raises(UserError, match=r"neighbours\.parquet is damaged"):
         NeighbourTable.load(store)
+
+
+def test_neighbours_of_other_pictures_of_the_same_names_are_refused(store, photographs, tmp_path):
+    folder = shutil.copytree(photographs, tmp_path / "photographs")
+    shutil.copy(folder / "photo03.jpg", folder / "photo04.jpg")
+    prepare_store(tmp_path / "other", folder, of_folder(folder), Recipe())
+    shutil.copy(store.path / FILE, tmp_path / "other")
+    with pytest.raises(UserError, match=r"neighbours\.parquet speaks of other images than the store holds"):
+        NeighbourTable.load(ImageStore.open(tmp_path / "other"))
+
+
+def test_neighbours_of_before_a_store_was_noted_are_read(store):
+    table = pq.read_table(store.path / FILE)
+    facts = json.loads(table.schema.metadata[b"lorbms_fast"])
+    assert facts.pop("store") == store.digest
+    pq.write_table(table.replace_schema_metadata({"lorbms_fast": json.dumps(facts)}), store.path / FILE)
+    assert NeighbourTable.load(store).tau == 50.0
 
 
 def test_command_end_to_end(store, capsys):
