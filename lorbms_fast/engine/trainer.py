@@ -154,6 +154,8 @@ class Training:
         divergence.begin(self, start)
         drawn: Shown | None = None
         with Log(self.run.folder, start.iteration, last, self.world.first) as log:
+            if measure is not None and self._ends_a_pass(start):  # what an interruption left out; else it is looked up
+                self._measure(log, start.iteration, stop, measure)
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
                 metrics = step(before)
@@ -178,8 +180,16 @@ class Training:
                 if due.leave is not None and (done < last or due.measure):  # else there is nothing left to do
                     raise due.leave
                 if due.measure and measure is not None:
-                    with stop.at_once(done):  # takes minutes, and everything is on disk
-                        log.board(done, measure(self.networks, done))
+                    self._measure(log, done, stop, measure)
+
+    def _measure(self, log: Log, iteration: int, stop: StopRequests, measure: Measure) -> None:
+        with stop.at_once(iteration):  # takes minutes, and everything is on disk
+            log.board(iteration, measure(self.networks, iteration))
+
+    def _ends_a_pass(self, progress: Progress) -> bool:
+        """Tell whether scenes are measured after the iteration that ended at `progress`."""
+        before = progress.images - self.batches * self.source.batch_size
+        return before >= 0 and self._passes(progress) > self._passes(progress._replace(images=before))
 
     def _due(self, before: Progress, now: Progress, last: int, stop: StopRequests, measured: bool) -> Due:
         """Find out what is due after an iteration that began at `before`; where several processes ask, all must."""

@@ -126,6 +126,33 @@ def test_interrupting_a_measurement_does_not_wait_for_it(store, tmp_path):
     assert [path.name for path in run.checkpoints()] == ["00000008"]
 
 
+@pytest.mark.parametrize("in_it", [True, False], ids=["in the measurement", "in the iteration before"])
+def test_a_measurement_that_a_stop_left_out_is_made_by_the_resumed_run(in_it, store, tmp_path, monkeypatch):
+    config = replace(TINY, iterations=17, checkpoint_every=100, sheet_every=100)  # passes end after 8 and 16
+    run, came_back, assemble = Run.create(tmp_path / "run", config, store.path), [], NeighbourBatches.batch
+
+    def measure(networks: Networks, iteration: int) -> dict[str, float]:
+        if in_it and not came_back:
+            came_back.append("stopped")
+            os.kill(os.getpid(), signal.SIGTERM)
+        came_back.append(iteration)
+        return {}
+
+    def terminated_in_the_eighth(source: NeighbourBatches, number: int) -> Batch:
+        if number == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return assemble(source, number)
+
+    if not in_it:
+        monkeypatch.setattr(NeighbourBatches, "batch", terminated_in_the_eighth)
+    with pytest.raises(Interrupted, match="8"):
+        Training.of(run, batch_source(config, store)).train(measure=measure)
+    monkeypatch.undo()
+    again = Training.of(run, batch_source(config, store))
+    again.train(run.restore(again.networks, again.optimizers), measure=measure)
+    assert came_back == ["stopped", 8, 16][not in_it :]
+
+
 ONE_PASS = replace(TINY, iterations=1, batch_size=24)
 """An iteration that is the last and ends a pass, after which scenes are measured."""
 
