@@ -2,8 +2,6 @@
 
 import webbrowser
 
-from lorbms_fast.app.server import HOST, serve
-from lorbms_fast.app.view import RunView
 from lorbms_fast.commands.options import RunFolder
 
 
@@ -19,6 +17,10 @@ def app(run: RunFolder, /, *, port: int = 8000, open: bool = False) -> None:
         port: Port of 127.0.0.1; 0 takes a free one.
         open: Open the page in the browser.
     """
+    print(f"opening {run}", flush=True)  # what is imported now takes seconds, 20 on a busy machine
+    from lorbms_fast.app.server import HOST, serve
+    from lorbms_fast.app.view import RunView
+
     view = RunView.open(run)
     if view.store is None:
         print(f"the store {view.run.store} cannot be opened: pictures and neighbours of it are left out")

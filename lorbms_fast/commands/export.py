@@ -79,7 +79,8 @@ def export(run: RunFolder, /, *, out: Path, web: Path | None = None, examples: N
                 write_page(encoder, decoder, web, generator, run.resolve().name, partial / "demo.html", pictures)
     print(f"ONNX Runtime and PyTorch agree within {worst:.1e} of the largest number")
     for path in sorted(out.iterdir()):
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+        size = path.stat().st_size
+        print(f"{path}  {size / 1e6:.1f} MB" if size >= 1e6 else f"{path}  {size / 1e3:.1f} kB")
 
 
 def _examples(run: Path, count: int, side: int) -> list[NDArray[np.uint8]]:

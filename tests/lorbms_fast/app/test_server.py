@@ -305,8 +305,10 @@ def test_mistakes_of_the_command(run, tmp_path, capsys):
     ):
         with pytest.raises(SystemExit) as exit_:
             main(["app", *arguments])
+        told = capsys.readouterr()
         assert exit_.value.code == 2
-        assert message in capsys.readouterr().err
+        assert message in told.err
+        assert told.out == f"opening {arguments[0]}\n"
     assert listening.server_address[0] == "127.0.0.1"
     listening.server_close()
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def test_generators_of_variants_are_exported(variant, tmp_path, capsys):
             parameter.data.fill_(1)  # 0 would leave the attention out
     run.save(Progress(iteration=1), networks, Optimizers.of(networks, config.optim))
     main(["export", str(run.folder), "--out", str(tmp_path / "exported")])  # compares ONNX with PyTorch itself
-    assert "agree within" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "agree within" in told
+    assert re.search(r"README\.txt  \d+\.\d kB$", told, re.MULTILINE)
     assert (tmp_path / "exported" / "decoder.onnx").exists()
 
 
