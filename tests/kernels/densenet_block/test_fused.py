@@ -12,6 +12,7 @@ from torch import nn
 from bench.others import with_torchvision
 from lorbms_fast.kernels import DenseNetBlock, use_impl
 from lorbms_fast.kernels._common.cpp import native_loops
+from tests.kernels.densenet_block.steps import assert_close, draw_norms, maps, norms, outcome
 
 
 class Layer(nn.Module):
@@ -40,19 +41,11 @@ class Block(nn.Module):
         return x
 
 
-def norms(block):
-    return [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
-
-
 def pair(dtype=torch.float64, layers=3, C=5, size=2, k=4, p=0.0, **options):
     """The hand-written block, and ours with its state."""
     torch.manual_seed(0)
     theirs = Block(layers, C, size, k, p)
-    for norm in norms(theirs):
-        nn.init.uniform_(norm.weight, -1, 2)
-        nn.init.normal_(norm.bias)
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
+    draw_norms(theirs)
     ours = DenseNetBlock(layers, C, size, k, p)
     ours.load_state_dict(theirs.state_dict())
     for block in (theirs, ours):
@@ -60,29 +53,6 @@ def pair(dtype=torch.float64, layers=3, C=5, size=2, k=4, p=0.0, **options):
             for name, value in options.items():
                 setattr(norm, name, value)
     return theirs.to(dtype), ours.to(dtype)
-
-
-def maps(*shape, dtype=torch.float64, channels_last=False):
-    generator = torch.Generator().manual_seed(1)
-    x = (torch.randn(shape, generator=generator) * 2 + 3).to(dtype)
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
-
-
-def outcome(block, x, after=lambda y: y):
-    """Output, gradients and running statistics of a step."""
-    torch.manual_seed(3)
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    y = block(x)
-    value, stride = y.detach().clone(), torch.tensor(y.stride())
-    probe = torch.arange(y.numel(), dtype=torch.float64).sin().view(y.shape).to(y.dtype)
-    parameters = list(block.parameters())
-    grads = torch.autograd.grad((after(y) * probe).sum(), [x, *(p for p in parameters if p.requires_grad)])
-    return [value, stride, *grads, *(b.clone() for b in block.buffers())]
-
-
-def assert_close(found, expected, tolerance=1e-9):
-    for f, e in zip(found, expected, strict=True):
-        torch.testing.assert_close(f, e, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["loops", "torch"])

@@ -14,6 +14,7 @@ from lorbms_fast.kernels._common.cpp import native_loops
 from lorbms_fast.kernels._common.winograd import cpp as winograd
 from lorbms_fast.kernels.densenet_block import StackedBlock, stacked, stacked_kind
 from lorbms_fast.kernels.densenet_block import layers as of_blocks
+from tests.kernels.densenet_block.steps import assert_close, draw_norms, maps, outcome
 
 C, GROWTH = 5, 4
 
@@ -94,37 +95,12 @@ def pair(kind, dtype=torch.float64, dropout=0.0):
 def made(kind, dtype, dropout):
     torch.manual_seed(0)
     theirs = kind(dropout=dropout).to(dtype)
-    for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
-        nn.init.uniform_(norm.weight, -1, 2)
-        nn.init.normal_(norm.bias)
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
+    draw_norms(theirs)
     ours = copy.deepcopy(theirs)
     accelerate(ours, save_memory=True)
     assert issubclass(type(ours), StackedBlock)
     assert isinstance(ours, type(theirs))
     return theirs, ours
-
-
-def maps(*shape, dtype=torch.float64, channels_last=False):
-    x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 2 + 3).to(dtype)
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
-
-
-def outcome(block, x, after=lambda y: y):
-    """Output, its strides, gradients and running statistics of a step."""
-    torch.manual_seed(3)
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    y = block(x)
-    value, stride = y.detach().clone(), torch.tensor(y.stride())
-    probe = torch.arange(y.numel(), dtype=torch.float64).sin().view(y.shape).to(y.dtype)
-    grads = torch.autograd.grad((after(y) * probe).sum(), [x, *(p for p in block.parameters() if p.requires_grad)])
-    return [value, stride, *grads, *(b.clone() for b in block.buffers())]
-
-
-def assert_close(found, expected, tolerance=1e-9):
-    for f, e in zip(found, expected, strict=True):
-        torch.testing.assert_close(f, e, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(
