@@ -5,7 +5,6 @@ import pickle
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lorbms_fast.cli import main
-from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.cpp import native_loops
 from lorbms_fast.dataloader import prefetch
 from lorbms_fast.dataloader.decoders import dali
@@ -28,7 +25,6 @@ from lorbms_fast.dataloader.shards import Shards
 from lorbms_fast.dataloader.sources import of_folder
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError
-from lorbms_fast.training.setup import batch_source
 
 CPU = torch.device("cpu")
 ROWS = np.array([[3, 40, 7], [0, 71, 40]])
@@ -256,23 +252,3 @@ def test_a_store_is_a_data_set_to_pytorch(workers, sharded):
 def test_no_shards_no_store():
     with pytest.raises(UserError, match="holds no images"):
         Shards.open({}, "again")
-
-
-@pytest.mark.parametrize(
-    ("mode", "side"),
-    [("mapped", 64), ("resident", 96), ("mapped", 128), ("resident", 224)]
-    + [("streamed", side) for side in (64, 96, 128, 224)],
-)
-def test_every_size_from_photographs_to_batches(mode, side, photographs, tmp_path):
-    stored = 64 if mode == "streamed" else side
-    store = str(tmp_path / "store")
-    options = ["--image-size", str(stored), "--min-side", "1", "--workers", "1"]
-    main(["prepare", str(photographs), "--out", store, *options])
-    main(["neighbours", store, "--features", "descriptor"])
-    config = replace(TrainConfig(), model=ModelConfig(image_size=side), images=mode, batch_size=4, device="cpu")
-    source = batch_source(config, ImageStore.open(Path(store)))
-    batch = source.batch(3)
-    assert batch.I_ref.shape == (4, 3, side, side)
-    assert batch.I_q.shape == (4, 4, 3, side, side)
-    exact = np.stack([source.store.square(int(row), side) for row in source.rows(3)])
-    assert np.array_equal(to_uint8_nhwc(batch.I_ref), exact)

@@ -1,4 +1,4 @@
-"""From photographs to a trained model at every image size, whichever way images are read."""
+"""From photographs to batches and a trained model at every image size, whichever way images are read."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from lorbms_fast.cli import main
+from lorbms_fast.dataloader.pixels import to_uint8_nhwc
 from lorbms_fast.run import Run, load_networks
+from lorbms_fast.training.setup import batch_source
 from tests.conftest import TINY
 
 
@@ -43,6 +45,10 @@ def test_every_size_trains(mode, side, stores, settings, tmp_path):
     options = ["--config", str(settings), "--model.image-size", str(side), "--images", mode, "--device", "cpu"]
     main(["train", str(stores[stored]), "--out", str(tmp_path / "run"), *options])
     run = Run.open(tmp_path / "run")
+    source = batch_source(run.config, run.open_store())
+    exact = [[source.store.square(int(row), side) for row in rows] for rows in source.involved(3)]
+    assert np.array_equal(to_uint8_nhwc(source.batch(3).I_ref), exact[0])
+    assert np.array_equal(to_uint8_nhwc(source.batch(3).I_q), exact[1:])
     entries = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [entry["iteration"] for entry in entries] == [1, 2]
     assert all(np.isfinite(list(entry.values())).all() for entry in entries)
