@@ -15,7 +15,7 @@ from bench.gpu import __main__ as kit
 import importlib
 for phase in kit.PHASES:
     importlib.import_module(f"bench.gpu.phases.{phase}")
-import bench.gpu.small_block, tests.kernels.interpreter
+import tests.kernels.interpreter
 """
 
 
