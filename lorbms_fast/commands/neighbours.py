@@ -124,11 +124,11 @@ def neighbours(
         rows = np.stack([quadrant.rows for quadrant in found], axis=1)
         table = NeighbourTable(rows, distances, threshold, features, facts)
         path = table.save(opened)
+        images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
+        save_sheet(neighbour_sheet(opened, table, images), opened.path / "neighbours.png")
         keep_features(opened, work.features_file)
         shutil.rmtree(work.folder)
         (Place.of(store) / FOLDER).remove()
-    images = np.linspace(0, len(opened) - 1, SHEET_IMAGES).astype(int).tolist()
-    save_sheet(neighbour_sheet(opened, table, images), opened.path / "neighbours.png")
     if url_of(store):
         for name in (path.name, "neighbours.png", FEATURES):
             if (opened.path / name).is_file():

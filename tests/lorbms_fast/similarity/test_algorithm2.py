@@ -362,6 +362,22 @@ def test_neighbours_of_before_a_store_was_noted_are_read(store):
     assert NeighbourTable.load(store).tau == 50.0
 
 
+def test_a_sheet_that_cannot_be_drawn_loses_no_search(store, monkeypatch):
+    command = ["neighbours", str(store.path), "--features", "descriptor"]
+
+    def full(*_: object) -> None:
+        raise UserError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(neighbours, "save_sheet", full)
+        with pytest.raises(SystemExit, match="2"):
+            main(command)
+    monkeypatch.setattr(algorithm2, "find_for_quadrant", full)  # nothing is searched again
+    main(command)
+    assert NeighbourTable.load(store).features == "descriptor"
+    assert (store.path / "features.npy").is_file()
+
+
 def test_command_end_to_end(store, capsys):
     (store.path / "neighbours.parquet").unlink()
     with pytest.raises(UserError, match="has no neighbours yet"):
