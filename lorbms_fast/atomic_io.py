@@ -20,6 +20,7 @@ UNWRITABLE = {
     *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG),
 }
 """Errors of the operating system that mean that nothing can be written."""
+ELSEWHERE = "choose another place"
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def _alive(process: int) -> bool:
 
 
 @contextmanager
-def exclusive_lock(folder: Path, doing: str) -> Iterator[None]:
+def exclusive_lock(folder: Path, doing: str, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Make `folder`, unless it is there, and keep other processes out of it until the block ends.
 
     The lock is the kernel's: it ends with the process, however that ends. What is in the folder stays. The package
@@ -135,9 +136,9 @@ def exclusive_lock(folder: Path, doing: str) -> Iterator[None]:
     file was removed, not that its folder was renamed.
 
     `doing` is told to the process that comes second, as in "is preparing OUT". Raises UserError if another process is
-    in the block.
+    in the block, or, with `elsewhere` as the remedy, the folder cannot be written.
     """
-    with full_disk_named(folder):
+    with full_disk_named(folder, elsewhere):
         descriptor = _locked(folder, doing)
     try:
         yield
@@ -179,15 +180,15 @@ def _creating(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a `UserError` that names `path`."""
+def full_disk_named(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn the operating system's refusal to write into a `UserError` that names `path` and a remedy."""
     try:
         yield
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space or choose another place" if full else "choose another place"
+        remedy = f"free some space or {elsewhere}" if full else elsewhere
         raise UserError(f"cannot write {path}: {error.strerror}; {remedy}") from error
 
 

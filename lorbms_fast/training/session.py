@@ -47,8 +47,9 @@ def run_training(
     Interrupted after SIGINT, SIGTERM or SIGHUP, when everything is on disk.
     """
     run = run.on(store, other_images)
+    in_a_copy = f"go on in a copy:  lorbms-fast train --resume {as_word(run.folder)} --out NEW"
     with (
-        exclusive_lock(run.folder, f"is training {run.folder}") if world.first else nullcontext(),
+        exclusive_lock(run.folder, f"is training {run.folder}", in_a_copy) if world.first else nullcontext(),
         full_disk_named(run.folder),
     ):
         if world.first:

@@ -168,8 +168,11 @@ def test_a_disk_that_fills_while_training(small_disk, store, monkeypatch):
 def test_output_that_cannot_be_written(small_disk, store):
     run = Run.create(small_disk / "run", TINY, store.path)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    for start in (lambda: run_training(run, store), lambda: Run.create(small_disk / "new", TINY, store.path)):
-        with pytest.raises(UserError, match=r"cannot write .*disk/.*: Read-only file system; choose another place"):
+    for start, remedy in (
+        (lambda: run_training(run, store), r"go on in a copy:  lorbms-fast train --resume .*disk/run --out NEW"),
+        (lambda: Run.create(small_disk / "new", TINY, store.path), "choose another place"),
+    ):
+        with pytest.raises(UserError, match=rf"cannot write .*disk/.*: Read-only file system; {remedy}"):
             start()
 
 
