@@ -29,7 +29,8 @@ def _layers() -> Iterator[Case]:
 
 
 def _paired(images: Tensor, weight: Tensor, bias: Tensor, impl: Impl) -> Tensor:
-    return lorbms.paired_conv2d(*images.split((BATCH, 4 * BATCH)), weight, bias, stride=2, impl=impl)
+    shared, each = images.split((BATCH, 4 * BATCH))
+    return lorbms.paired_conv2d(shared, each, weight, bias, stride=2, impl=impl)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in _layers()])
