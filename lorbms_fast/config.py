@@ -110,6 +110,9 @@ class ModelConfig:
     """Maps of the classifier's five convolutions, even numbers: three of them work in two halves, as AlexNet's."""
     classifier_hidden: Size = 4096
     """Units of the classifier's two hidden fully connected layers."""
+    initial_values: Literal["thesis", "he"] = "thesis"
+    """Spread of the first weights of encoder and decoder: the thesis's, or He's (2015) in all but the transitions up,
+    which learns sooner where the rate is high."""
 
     @property
     def chunks(self) -> int:
@@ -275,6 +278,7 @@ PRESETS = {
             discriminator_width=16,
             classifier_widths=(32, 64, 96, 96, 64),
             classifier_hidden=256,
+            initial_values="he",  # else some hundred photographs stay one grey at this rate (docs/learning.md)
         ),
         # With so few photographs L_adv makes stripes, and more L_cls brings more of the candidates across; Adam's
         # momentum of 0.9 spares the demo hundreds of iterations of one grey for all (docs/learning.md).

@@ -77,8 +77,8 @@ def for_arguments(arguments: Sequence[str]) -> Callable[..., None]:
             other_images: Let a run that is resumed go on with a store of other images, or other neighbours.
             retune: On a GPU, try all kernels again, also those that were tried on this machine before.
             preset: Settings to start from: thesis (the headline run) or demo (small networks, other weights of the
-                losses and other rates, for a dozen photographs and minutes on a CPU; for hundreds of photographs give
-                --optim.generator-lr 3e-4 and more --iterations).
+                losses, initial values and rates, for a dozen photographs and minutes on a CPU; for hundreds of
+                photographs give more --iterations).
             variant: System of Appendix D to change these settings to: `lorbms-fast info --variant list` names them.
             config: TOML or JSON file with settings that replace the preset's, or those of the run that is resumed.
             settings: Any single setting.

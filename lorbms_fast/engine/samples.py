@@ -20,8 +20,10 @@ def states_of(networks: Networks, impl: IterationImpl, batch: Batch, scenes: Sce
 
 
 def reconstruction_levels(batch: Batch, scenes: Scenes) -> dict[str, float]:
-    """Compute the PSNR of reconstructions, then those of blurs, by name."""
-    return {"PSNR of I_hat": psnr(scenes.I_hat.float(), batch.I_ref).item()} | blur_levels(batch.I_ref)
+    """Compute the PSNR of reconstructions, then those of blurs, by name, the last one color for all images."""
+    I = batch.I_ref
+    for_all = {"one for all": psnr(I.mean((0, 2, 3), keepdim=True).expand_as(I), I).item()}
+    return {"PSNR of I_hat": psnr(scenes.I_hat.float(), I).item()} | blur_levels(I) | for_all
 
 
 class Shown(NamedTuple):
@@ -47,10 +49,10 @@ class Shown(NamedTuple):
         """Say what helps, if pictures of one color would be nearer than reconstructions.
 
         They are in any run's beginning: it is said of one that has `ended`, or got no nearer since what was shown
-        `before`.
+        `before` and is nearer to one color for all.
         """
-        reached, one_color = self.levels["PSNR of I_hat"], self.levels["one color"]
-        stays = before is not None and reached <= before.levels["PSNR of I_hat"]
+        reached, one_color, for_all = (self.levels[name] for name in ("PSNR of I_hat", "one color", "one for all"))
+        stays = before is not None and reached <= before.levels["PSNR of I_hat"] and 2 * reached < one_color + for_all
         if not reached < one_color or not (ended or stays):
             return None
         worse = f"worse than one color each ({one_color:.1f} dB)"

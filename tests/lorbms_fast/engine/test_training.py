@@ -80,14 +80,14 @@ def test_a_run_that_learned_less_than_one_color_warns_at_its_end(
 
 
 def test_a_run_that_comes_no_nearer_than_one_color_warns_on_the_way(store, tmp_path, capsys, monkeypatch):
-    levels = iter([9.0, 8.0, 8.5, 11.0, 10.5, 9.0])
+    levels = iter([9.5, 9.0, 8.0, 8.5, 10.5, 8.5])  # the second is a few images' noise, nearer to one color each
     monkeypatch.setattr(
         "lorbms_fast.engine.trainer.reconstruction_levels",
-        lambda *shown: {"PSNR of I_hat": next(levels), "one color": 10.0},
+        lambda *shown: {"PSNR of I_hat": next(levels), "one color": 10.0, "one for all": 7.5},
     )
     run_training(Run.create(tmp_path / "run", replace(TINY, iterations=6, sheet_every=1), store.path), store)
     warnings = re.findall("warning: .*(?= dB are worse| dB, worse)", capsys.readouterr().out)
-    assert warnings == ["warning: reconstructions of 8.0", "warning: it ends with reconstructions of 9.0"]
+    assert warnings == ["warning: reconstructions of 8.0", "warning: it ends with reconstructions of 8.5"]
 
 
 def test_interrupting_saves_first(store, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The networks' sizes and initial values."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,6 +64,20 @@ def test_seed_decides_the_initial_values():
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["enc.first.weight"], other["enc.first.weight"])
     assert not torch.equal(first["enc.block3.layer0.weight"][:, :8], first["enc.block3.layer1.weight"][:, :8])
+
+
+def test_he_values_tell_images_apart_from_the_first_iteration_on():
+    """Where reconstructions differ less than the first steps' noise, some hundred photographs stay one grey."""
+    coarse = torch.empty(4, 3, 4, 4).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.interpolate(coarse, size=64, mode="bilinear")
+    demo = PRESETS["demo"].model
+    spreads = {}
+    for model in (demo, replace(demo, initial_values="thesis")):
+        networks = build(model, "reference")
+        with torch.no_grad():
+            spreads[model.initial_values] = networks.dec(networks.enc(images)).std(0).mean().item()
+        assert networks.dec.up2.weight.std().item() == pytest.approx(1, rel=0.1)
+    assert spreads["he"] > 0.02 > 10 * spreads["thesis"]
 
 
 def test_a_tensor_that_no_rule_knows_is_named():
