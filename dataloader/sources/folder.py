@@ -46,8 +46,9 @@ def of_folder(root: Path) -> Listing:
     if not found:
         others = [str(path) for path in tree.files if path.suffix.lower() not in UNREAD]
         there = f", but {counted_names(others, 'other file')}: unpack what is packed" if others else ""
+        not_entered = "".join(f"; {note}" for note in _on_ours(root, tree))
         wanted = f"endings {' '.join(sorted(SUFFIXES))} are looked for"
-        raise UserError(f"{root} holds no photographs that can be read{first_of(unread)}{there}: {wanted}")
+        raise UserError(f"{root} holds no photographs that can be read{first_of(unread)}{there}{not_entered}: {wanted}")
     return Listing(identified(found), unread, notes_on(root, tree, SUFFIXES | UNREAD))
 
 
@@ -70,10 +71,14 @@ def unread(name: str) -> Skipped:
 
 def notes_on(root: Path, tree: Tree, endings: Iterable[str]) -> list[str]:
     """Note the stores and runs that were not entered, and the files without one of the endings that are wanted."""
-    ours = ", ".join(str(root / path) for path in tree.ours)
     names = [str(path) for path in tree.files if not path.name.lower().endswith(tuple(endings))]
     others = f"not looked at, for their endings: {counted_names(names, 'file')}"
-    return [*([f"not entered, as made by this program: {ours}"] if ours else []), *([others] if names else [])]
+    return [*_on_ours(root, tree), *([others] if names else [])]
+
+
+def _on_ours(root: Path, tree: Tree) -> list[str]:
+    ours = ", ".join(str(root / path) for path in tree.ours)
+    return [f"not entered, as made by this program: {ours}"] if ours else []
 
 
 def counted_names(names: list[str], noun: str) -> str:

@@ -513,6 +513,9 @@ def test_stores_and_runs_below_the_source_are_not_entered(photographs, tmp_path)
     assert f"{tmp_path / 'deep/store'}, {tmp_path / 'run'}" in listing.notes[0]
     with pytest.raises(UserError, match="is an image store or a run already"):
         photographs_in(tmp_path / "run", "folder")
+    (tmp_path / "deep/b.jpg").unlink()
+    with pytest.raises(UserError, match=r"can be read; not entered, as made by this program: .*deep/store: "):
+        of_folder(tmp_path / "deep")
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
