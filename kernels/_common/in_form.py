@@ -1,6 +1,9 @@
 """Layers that are torch's but for the form they run in."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
 
 from lorbms_fast.kernels._common.dispatch import Impl, checked_impl
 
@@ -15,3 +18,20 @@ class InForm:
     def __init__(self, *args: Any, impl: Impl | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.impl = checked_impl(impl)
+
+
+_Layer = TypeVar("_Layer", bound=type[nn.Module])
+
+
+def under_the_name_of(torchs: type[nn.Module]) -> Callable[[_Layer], _Layer]:
+    """Decorate a layer that stands for torch's: who initializes layers by the names of their classes finds torch's.
+
+    Its `repr` says what it is, and pickle looks for that.
+    """
+
+    def named(layer: _Layer) -> _Layer:
+        layer.__name__ = torchs.__name__
+        layer._get_name = lambda self: type(self).__qualname__  # type: ignore[method-assign]
+        return layer
+
+    return named

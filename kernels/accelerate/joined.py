@@ -44,3 +44,4 @@ class MaxPool2x2(Swapped, _MaxPool2x2):
 InstanceNormAct2d.__name__, InstanceNormAct3d.__name__ = "InstanceNorm2d", "InstanceNorm3d"
 BatchNormAct2d.__name__, BatchNormAct3d.__name__ = "BatchNorm2d", "BatchNorm3d"
 MaxPool2x2.__name__ = "MaxPool2d"
+UpsampleConv2d.__name__ = WinogradConv2d.__name__ = "Conv2d"

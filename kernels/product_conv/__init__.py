@@ -12,7 +12,7 @@ from lorbms_fast.kernels._common.autocast import compute_dtype
 from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels._common.in_form import InForm
+from lorbms_fast.kernels._common.in_form import InForm, under_the_name_of
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
 from lorbms_fast.kernels.product_conv import fused, reference
 from lorbms_fast.kernels.product_conv.reference import Sizes
@@ -122,6 +122,7 @@ class _ProductConvTranspose(_ProductConv):
             return self._recorded(input, *(() if output_size is None else (output_size,)))
 
 
+@under_the_name_of(nn.Conv2d)
 class ProductConv2d(_ProductConv, nn.Conv2d):
     """`torch.nn.Conv2d`, by `product_conv` where that pays; arguments, parameters and state dict are torch's.
 
@@ -132,6 +133,7 @@ class ProductConv2d(_ProductConv, nn.Conv2d):
     _dimensions, _torchs_own = 2, torchscript.torchs_own(nn.Conv2d)
 
 
+@under_the_name_of(nn.Conv3d)
 class ProductConv3d(_ProductConv, nn.Conv3d):
     """`torch.nn.Conv3d`, by `product_conv` where that pays; arguments, parameters and state dict are torch's.
 
@@ -142,6 +144,7 @@ class ProductConv3d(_ProductConv, nn.Conv3d):
     _dimensions, _torchs_own = 3, torchscript.torchs_own(nn.Conv3d)
 
 
+@under_the_name_of(nn.ConvTranspose2d)
 class ProductConvTranspose2d(_ProductConvTranspose, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` by `product_conv_transposed`; arguments, parameters and state dict are torch's.
 
@@ -152,6 +155,7 @@ class ProductConvTranspose2d(_ProductConvTranspose, nn.ConvTranspose2d):
     _dimensions, _torchs_own = 2, torchscript.torchs_own(nn.ConvTranspose2d)
 
 
+@under_the_name_of(nn.ConvTranspose3d)
 class ProductConvTranspose3d(_ProductConvTranspose, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` by `product_conv_transposed`; arguments, parameters and state dict are torch's.
 

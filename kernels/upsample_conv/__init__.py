@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lorbms_fast.kernels._common import torchscript
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels._common.in_form import InForm
+from lorbms_fast.kernels._common.in_form import InForm, under_the_name_of
 from lorbms_fast.kernels._common.shapes import check_taps, misfit
 from lorbms_fast.kernels.upsample_conv import fused, reference
 
@@ -40,6 +40,7 @@ def upsample_conv(
     return (reference if form == "reference" else fused).upsample_conv(x, weight, bias, padding_mode)
 
 
+@under_the_name_of(nn.Conv2d)
 class UpsampleConv2d(InForm, nn.Conv2d):
     """`nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out_channels, 3, padding=1))` in one.
 

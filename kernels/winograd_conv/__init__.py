@@ -8,7 +8,7 @@ from torch.nn.modules.conv import _ConvNd
 from lorbms_fast.kernels._common import torchscript
 from lorbms_fast.kernels._common.dispatch import Impl, select_impl, transformed
 from lorbms_fast.kernels._common.fx_leaf import leaf
-from lorbms_fast.kernels._common.in_form import InForm
+from lorbms_fast.kernels._common.in_form import InForm, under_the_name_of
 from lorbms_fast.kernels._common.shapes import check_positions, of_each
 from lorbms_fast.kernels.winograd_conv import fused, reference
 
@@ -80,6 +80,7 @@ class _WinogradConv(InForm, _ConvNd):
         return self._torchs_own(input)
 
 
+@under_the_name_of(nn.Conv2d)
 class WinogradConv2d(_WinogradConv, nn.Conv2d):
     """`torch.nn.Conv2d`, 3x3 convolutions of stride 1 by `winograd_conv`, others by torch's own.
 
@@ -92,6 +93,7 @@ class WinogradConv2d(_WinogradConv, nn.Conv2d):
     _dimensions = 2
 
 
+@under_the_name_of(nn.Conv3d)
 class WinogradConv3d(_WinogradConv, nn.Conv3d):
     """`torch.nn.Conv3d`, 3x3x3 and 1x3x3 convolutions of stride 1 by `winograd_conv`, others by torch's own.
 

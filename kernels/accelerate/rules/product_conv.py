@@ -44,4 +44,4 @@ def products_with_weights(model: nn.Module) -> Iterator[Finding]:
             continue
         if why_not_here is None:
             become(module, _FASTER[kind])
-        yield Finding(name, before if why_not_here else f"{before} -> {type(module).__name__}", why_not_here)
+        yield Finding(name, before if why_not_here else f"{before} -> {kind_of(module).__qualname__}", why_not_here)

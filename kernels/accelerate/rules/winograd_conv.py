@@ -44,7 +44,7 @@ def convolutions(model: nn.Module) -> Iterator[Finding]:
             yield from pass_to(module, names, pads[module])
         elif reason is None:
             become(module, _FASTER[kind_of(module)])
-        yield Finding(name, f"{kind} -> {type(module).__name__}" if reason is None else kind, reason)
+        yield Finding(name, f"{kind} -> {kind_of(module).__qualname__}" if reason is None else kind, reason)
 
 
 def _why_not(module: nn.Conv2d | nn.Conv3d) -> str | None:

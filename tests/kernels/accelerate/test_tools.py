@@ -47,11 +47,18 @@ def test_operations_of_dense_blocks_are_counted_as_their_layers():
 
 
 def test_layers_are_initialized_by_the_names_of_their_classes():
-    """As pix2pix does."""
-    layers = nn.BatchNorm2d(8), nn.ReLU(), nn.InstanceNorm2d(8), nn.SiLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3)
+    """As pix2pix does, and MUNIT, which asks whether a name begins with "Conv"."""
+    layers: list[nn.Module] = [nn.BatchNorm2d(16), nn.ReLU(), nn.InstanceNorm2d(16), nn.SiLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(16, 16, 3), nn.ReflectionPad2d(1), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 512, 4)]
+    layers += [nn.Upsample(scale_factor=2), nn.Conv2d(512, 16, 3, padding=1), nn.ConvTranspose2d(16, 3, 2)]
     model, names = nn.Sequential(*layers), [type(layer).__name__ for layer in layers]
     assert accelerate(model).swapped
-    assert all(name in type(layer).__name__ for layer, name in zip(model, names, strict=True))
+    found = [type(layer).__name__ for layer in model]
+    assert all(name in ours for ours, name in zip(found, names, strict=True))
+    assert [name for name in found if "Conv" in name] == [name for name in names if "Conv" in name]
+    assert [repr(layer).partition("(")[0] for layer in model if "Conv" in type(layer).__name__] == [
+        *("WinogradConv2d", "WinogradConv2d", "ProductConv2d", "UpsampleConv2d", "ProductConvTranspose2d")
+    ]
 
 
 class Watching(TorchDispatchMode):
