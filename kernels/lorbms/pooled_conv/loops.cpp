@@ -315,36 +315,41 @@ template <> struct Group<BFloat16> {
 };
 #endif
 
-// The gradients of W, of x or of ReLU(x), and of the bias.
+// The gradients of W, of x or of ReLU(x), and of the bias. Of few squares each thread takes maps of its own, else squares
+// are summed in parts.
 template <class T>
 void to_taps(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, T *to_W, T *to_b,
     int threads
 ) {
-    const int64_t parts = std::clamp<int64_t>(squares.count() / MANY, 1, 16), of_part = divided(squares.count(), parts);
-    std::vector<std::vector<float>> sums_of(parts); // of W, and behind it of the bias
+    constexpr int64_t PARTS = 16;
+    const int64_t parts = squares.count() < PARTS * MANY ? 1 : PARTS, of_part = divided(squares.count(), parts);
+    const int64_t shares = parts > 1 ? 1 : threads, all = O * C + O;
+    const auto sums_of = unwritten<float>(parts * all); // of W, and behind it of the bias
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
         Group<T> group{O, C};
 #pragma omp for schedule(static)
-        for (int64_t part = 0; part < parts; part++) {
-            std::vector<float> &of_W = sums_of[part];
-            of_W.resize(O * C + O);
-            float *const of_b = &of_W[O * C];
-            const int64_t end = std::min((part + 1) * of_part, squares.count());
-            for (int64_t first = part * of_part; first < end; first += MANY) {
+        for (int64_t i = 0; i < parts * shares; i++) {
+            const int64_t part = i / shares, share = i % shares;
+            const int64_t begin = O / LANES * share / shares * LANES, end = O / LANES * (share + 1) / shares * LANES;
+            float *const of_W = sums_of.get() + part * all, *const of_b = of_W + O * C;
+            std::fill(of_W + begin * C, of_W + end * C, 0.f);
+            std::fill(of_b + begin, of_b + end, 0.f);
+            const int64_t last = std::min((part + 1) * of_part, squares.count());
+            for (int64_t first = part * of_part; first < last; first += MANY) {
                 group.count = 0;
-                for (int64_t square = first; square < std::min(first + MANY, end); square++) {
+                for (int64_t square = first; square < std::min(first + MANY, last); square++) {
                     const T *const of_square = squares.line(grad, square);
-                    for (int64_t o = 0; o < O; o += LANES) store(of_b + o, load(of_b + o) + load(of_square + o));
+                    for (int64_t o = begin; o < end; o += LANES) store(of_b + o, load(of_b + o) + load(of_square + o));
                     const auto corner = [&](int number) { return squares.corner(x, square, number); };
                     group.read(of_square, squares.line(which, square), corner, relu);
                 }
                 group.finish();
-                for (int64_t o = 0; o < O; o++)
+                for (int64_t o = begin; o < end; o++)
                     of_vectors(C, [&](auto V, int64_t c) {
                         Vector sums[V];
-                        float *const to = &of_W[o * C + c];
+                        float *const to = of_W + o * C + c;
                         for (int v = 0; v < V; v++) sums[v] = load(to + v * LANES);
                         group.add(sums, o, c);
                         for (int v = 0; v < V; v++) store(to + v * LANES, sums[v]);
@@ -352,9 +357,9 @@ void to_taps(
             }
         }
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < O * C + O; i += LANES) {
+        for (int64_t i = 0; i < all; i += LANES) {
             Vector sum{};
-            for (const auto &of_W : sums_of) sum += load(&of_W[i]);
+            for (int64_t part = 0; part < parts; part++) sum += load(sums_of.get() + part * all + i);
             store(i < O * C ? to_W + i : to_b + i - O * C, sum);
         }
     }
