@@ -16,8 +16,6 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, is_in
 P = ParamSpec("P")
 R = TypeVar("R")
 
-has_amx = torch.cpu._is_amx_tile_supported
-"""Does the processor multiply bfloat16 in tiles, many times faster than loops of vectors?"""
 is_profiled = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
 """Does a profiler write down what runs?"""
 in_dispatch_mode = is_in_torch_dispatch_mode
@@ -36,6 +34,13 @@ are_several = [
     if hasattr(torch._C._functorch, name)
 ]
 """Are tensors sent through as one, in this of torch's two ways? Gradients go the older one in 2.13."""
+
+_HAS_AMX: bool = torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
+
+
+def has_amx() -> bool:
+    """Does the processor multiply bfloat16 in tiles (AMX), and does the system let this process, which has asked?"""
+    return _HAS_AMX
 
 
 def constant_to_compilers(function: Callable[P, R]) -> Callable[P, R]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common import amx_conv
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op, plain
 from lorbms_fast.kernels._common.cpp.lines import DTYPES
 from lorbms_fast.kernels._common.norm_relu import cpp as norm_relu
@@ -115,12 +116,13 @@ def _system(y: Tensor, pushes: Sequence[Tensor], rstd: Sequence[Tensor], gradien
     for i, W in enumerate(pushes):
         table += [W.data_ptr(), gradients[i].data_ptr() if gradients else 0, winograd.tile(y.shape, W.shape, y.dtype)]
     of_rstd = (c_void_p * len(rstd))(*(each.data_ptr() for each in rstd)) if rstd else None
-    return [_loops(), y.shape[-1], len(pushes) + 1, (c_int64 * len(table))(*table), of_rstd]
+    return [_loops(amx_conv.runs(y.dtype)), y.shape[-1], len(pushes) + 1, (c_int64 * len(table))(*table), of_rstd]
 
 
 @cache
-def _loops() -> Any:
-    """The loops of others, in the order of `loops.cpp`."""
+def _loops(in_tiles: bool) -> Any:
+    """The loops of others, in the order of `loops.cpp`; taps' gradients take no less time in tiles."""
     norms = [norm_relu.LOOPS.function(f) for f in ("normalize", "normalize_backward", "add", "add_relu_backward")]
-    convs = [winograd.LOOPS.function(f) for f in ("conv", "conv_backward_input", "conv_backward_taps")]
-    return (c_void_p * 7)(*(cast(function, c_void_p).value for function in (*norms, *convs)))
+    convs = [(amx_conv if in_tiles else winograd).LOOPS.function(f) for f in ("conv", "conv_backward_input")]
+    functions = *norms, *convs, winograd.LOOPS.function("conv_backward_taps")
+    return (c_void_p * len(functions))(*(cast(function, c_void_p).value for function in functions))

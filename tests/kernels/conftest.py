@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common import amx_conv
 from lorbms_fast.kernels._common.cpp import vectors
 from lorbms_fast.kernels._common.dispatch import HAS_TRITON
 from lorbms_fast.kernels._common.winograd import cpp as winograd
@@ -45,7 +46,8 @@ def no_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let loops multiply bfloat16 also where the processor has AMX."""
     forget = winograd.pays.cache_clear
     forget()
-    monkeypatch.setattr(vectors, "has_amx", lambda: False)
+    for module in (vectors, amx_conv):
+        monkeypatch.setattr(module, "has_amx", lambda: False)
     yield
     forget()
 

@@ -1,13 +1,19 @@
 // Products of matrices that lie in a core's own cache, of floats or of pairs of bfloat16, summed in float.
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 
 #include "vectors.h"
 
-// Memory, unwritten.
-template <class Value> std::unique_ptr<Value[]> unwritten(int64_t size) {
-    return std::unique_ptr<Value[]>(new Value[size]);
+struct Free {
+    void operator()(void *memory) const { std::free(memory); }
+};
+template <class Value> using Memory = std::unique_ptr<Value[], Free>;
+
+// Memory, unwritten, from the beginning of a line of the cache on.
+template <class Value> Memory<Value> unwritten(int64_t size) {
+    return Memory<Value>(static_cast<Value *>(std::aligned_alloc(64, divided(size * sizeof(Value), 64) * 64)));
 }
 
 // Two of bfloat16 that are neighbours in depth; they may have been written one at a time.

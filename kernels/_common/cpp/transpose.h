@@ -19,7 +19,7 @@ template <class T> struct Vectors {
 };
 
 // Exchange the blocks of S x S beside the diagonal of each 2S x 2S, for S = N / 2, ..., 1.
-template <int S, class Vector> void exchange(Vector (&rows)[N]) {
+template <int S, class Vector> [[gnu::always_inline]] inline void exchange(Vector (&rows)[N]) {
 #ifndef __clang__
     Vector upper, lower; // numbers of a pair's elements
     for (int j = 0; j < N; j++) upper[j] = j & S ? N + j - S : j, lower[j] = j & S ? N + j : j + S;

@@ -30,8 +30,6 @@
 // threads there are. Maps and taps are float or bfloat16, all that is between them is float.
 //
 // Contiguous maps of images are made channels_last, or made of such, a band of rows at a time, in the cache.
-#include <cstdlib>
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -213,21 +211,17 @@ template <class Matrix, class Get, class Put> void transform(Get get, Put put) {
     }
 }
 
-struct Free {
-    void operator()(float *memory) const { std::free(memory); }
-};
-
 // Memory that a thread keeps for its next convolution: to get fresh pages takes longer than to fill them.
 enum Use { TAPS_IN_POINTS, X_IN_POINTS, Y_IN_POINTS, X_IN_LINES, Y_IN_LINES, USES };
 inline float *kept(Use use, int64_t size) {
     thread_local struct {
-        std::unique_ptr<float[], Free> memory;
+        Memory<float> memory;
         int64_t size = 0;
     } all[USES];
     auto &[memory, before] = all[use];
     if (before < size) {
         memory.reset(); // first, so that there is never both
-        memory.reset(static_cast<float *>(std::aligned_alloc(64, size * sizeof(float))));
+        memory = unwritten<float>(size);
         before = size;
     }
     return memory.get();

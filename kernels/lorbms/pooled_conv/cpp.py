@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.lines import known_line_stride
-from lorbms_fast.kernels._common.cpp.vectors import LANES, tiles_multiply
+from lorbms_fast.kernels._common.cpp.vectors import LANES
 from lorbms_fast.kernels._common.layout import new_maps
 
 LOOPS = Loops(
@@ -22,11 +22,10 @@ LOOPS = Loops(
 
 
 def take(x: Tensor, weight: Tensor) -> bool:
-    """Are maps x convolved here by a weight? Not where AMX multiplies bfloat16 many times faster."""
+    """Are maps x convolved here by a weight?"""
     return (
         weight.shape[1:] == (x.shape[1], 1, 1)  # if not, torch says so
         and x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
-        and not tiles_multiply(x.dtype)
         and not (x.shape[1] % LANES or len(weight) % LANES)
         and weight.is_contiguous()
         and LOOPS.take(x)

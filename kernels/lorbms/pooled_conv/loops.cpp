@@ -5,7 +5,7 @@
 // written that is mostly zeros. No result depends on how many threads there are.
 #include <vector>
 
-#include "product.h"
+#include "amx.h"
 #include "transpose.h"
 
 namespace {
@@ -60,6 +60,19 @@ template <class T> void pool(const float *sums, int64_t O, const T *bias, T *y, 
     }
 }
 
+// c = x y, by tiles where there are some: then x and c have rows in sixteens.
+template <class Word>
+void multiply(int64_t rows, int64_t columns, int64_t depth, const Word *x, const Word *y, float *c) {
+#ifdef __AMX_BF16__
+    if constexpr (std::is_same_v<Word, Pair>)
+        if (GRANTED) {
+            const Tiles tiles;
+            return tile_product<false>(divided(rows, SIDE) * SIDE, columns, {1, depth, x, depth, 0, y}, c);
+        }
+#endif
+    product<false>(rows, columns, depth, x, depth, 1, y, c);
+}
+
 // Squares whose positions are multiplied at once.
 constexpr int64_t TOGETHER = 24, ROWS = 4 * TOGETHER;
 
@@ -88,7 +101,7 @@ void convolved(
             const int64_t count = std::min(TOGETHER, squares.count() - first);
             for (int64_t i = 0; i < 4 * count; i++)
                 as_factors(squares.corner(x, first + i / 4, i % 4), relu, values + i * C, C);
-            product<false>(4 * count, O, depth, rows.get(), depth, 1, turned.get(), sums.get());
+            multiply(4 * count, O, depth, rows.get(), turned.get(), sums.get());
             for (int64_t i = 0; i < count; i++)
                 pool(sums.get() + 4 * i * O, O, bias, squares.line(y, first + i), squares.line(which, first + i));
         }
@@ -211,7 +224,7 @@ void to_input_by_squares(
 #pragma omp simd
                 for (int64_t o = 0; o < O; o++) as_factor(row[o], where(place[o] == number, g[o]));
             }
-            product<false>(4 * count, C, depth, rows.get(), depth, 1, words.get(), sums.get());
+            multiply(4 * count, C, depth, rows.get(), words.get(), sums.get());
             for (int64_t i = 0; i < 4 * count; i++) {
                 const T *const from = squares.corner(x, first + i / 4, i % 4);
                 T *const to = squares.corner(to_x, first + i / 4, i % 4);
@@ -224,16 +237,26 @@ void to_input_by_squares(
     }
 }
 
-// Squares that are read together, and for whose sums there is memory.
-constexpr int64_t MANY = 32;
-
 template <class T> Vector activated(const T *from, bool relu) {
     const Vector value = load(from);
     return relu ? (value < 0.f ? Vector{} : value) : value;
 }
 
+// Add to the gradient of W (O, C), of the maps begin .. end - 1, what a group's squares give.
+template <class Group> void add_vectors(const Group &group, int64_t begin, int64_t end, float *of_W) {
+    for (int64_t o = begin; o < end; o++)
+        of_vectors(group.C, [&](auto V, int64_t c) {
+            Vector sums[V];
+            float *const to = of_W + o * group.C + c;
+            for (int v = 0; v < V; v++) sums[v] = load(to + v * LANES);
+            group.add_products(sums, o, c);
+            for (int v = 0; v < V; v++) store(to + v * LANES, sums[v]);
+        });
+}
+
 // Squares read together: the products of their gradients with x at the corners that these go to.
 template <class T> struct Group {
+    static constexpr int64_t MANY = 32;
     const int64_t O, C;
     std::vector<float> of_x = std::vector<float>(MANY * 4 * C), of_grad = std::vector<float>(MANY * O);
     const uint8_t *places[MANY] = {};
@@ -249,9 +272,9 @@ template <class T> struct Group {
                 store(&of_x[(4 * t + number) * C + c], activated(corner(number) + c, relu));
     }
 
-    void finish() {}
+    void add(int64_t begin, int64_t end, float *of_W) const { add_vectors(*this, begin, end, of_W); }
 
-    template <int V> void add(Vector (&sums)[V], int64_t o, int64_t c) const {
+    template <int V> void add_products(Vector (&sums)[V], int64_t o, int64_t c) const {
         for (int64_t t = 0; t < count; t++) {
             const float *const row = &of_x[(4 * t + places[t][o]) * C + c];
             for (int v = 0; v < V; v++) sums[v] += of_grad[t * O + o] * load(row + v * LANES);
@@ -262,6 +285,7 @@ template <class T> struct Group {
 #ifdef __AVX512BF16__
 // Two squares at a time, of which x lies beside each other for each two of their corners.
 template <> struct Group<BFloat16> {
+    static constexpr int64_t MANY = 32;
     const int64_t O, C;
     std::vector<Pair> of_x = std::vector<Pair>(MANY / 2 * 16 * C), waiting = std::vector<Pair>(4 * C);
     std::vector<Pair> of_grad = std::vector<Pair>(MANY / 2 * O);
@@ -300,13 +324,13 @@ template <> struct Group<BFloat16> {
             }
     }
 
-    // An odd one goes with zeros.
-    void finish() {
+    void add(int64_t begin, int64_t end, float *of_W) {
         const BFloat16 *const none = zeros.data();
         if (count % 2) read(none, reinterpret_cast<const uint8_t *>(none), [=](int) { return none; }, false);
+        add_vectors(*this, begin, end, of_W);
     }
 
-    template <int V> void add(Vector (&sums)[V], int64_t o, int64_t c) const {
+    template <int V> void add_products(Vector (&sums)[V], int64_t o, int64_t c) const {
         for (int64_t pair = 0; pair < count / 2; pair++) {
             const Pair *const row = &of_x[(pair * 16 + places[pair * O + o]) * C + c];
             for (int v = 0; v < V; v++) sums[v] = plus_product(sums[v], of_grad[pair * O + o], load(row + v * LANES));
@@ -315,20 +339,62 @@ template <> struct Group<BFloat16> {
 };
 #endif
 
+// The group where there are tiles.
+template <class T> struct InTiles { using Of = Group<T>; };
+
+#ifdef __AMX_BF16__
+// All products, most of them with zeros: a square's four positions are two words, of x and of the gradient. Of 16 squares the
+// first words are neighbours in depth, and then the second ones.
+struct TileGroup {
+    static constexpr int64_t MANY = 64, HALVES = 2;
+    const int64_t O, C;
+    const Memory<Pair> of_x = unwritten<Pair>(HALVES * MANY * C), of_lines = unwritten<Pair>(HALVES * MANY * O);
+    const Memory<Pair> of_grad = unwritten<Pair>(O * HALVES * MANY);
+    const std::vector<BFloat16> zeros = std::vector<BFloat16>(std::max(O, C));
+    int64_t count = 0;
+
+    template <class At> void read(const BFloat16 *grad, const uint8_t *which, At corner, bool relu) {
+        const int64_t t = count++;
+        for (int half = 0; half < HALVES; half++) {
+            const int64_t word = (t / SIDE * HALVES + half) * SIDE + t % SIDE;
+            const BFloat16 *const left = corner(2 * half), *const right = corner(2 * half + 1);
+            const auto read = [=](BFloat16 x) { return uint32_t(relu ? through_relu(x).bits : x.bits); };
+            Pair *const of_both = &of_x[word * C], *const of_line = &of_lines[word * O];
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) of_both[c].bits = read(left[c]) | read(right[c]) << 16;
+#pragma omp simd
+            for (int64_t o = 0; o < O; o++)
+                of_line[o].bits = which[o] / 2 == half ? uint32_t(grad[o].bits) << which[o] % 2 * 16 : 0;
+        }
+    }
+
+    void add(int64_t begin, int64_t end, float *of_W) {
+        const BFloat16 *const none = zeros.data();
+        while (count % SIDE) read(none, reinterpret_cast<const uint8_t *>(none), [=](int) { return none; }, false);
+        Pair *const rows = &of_grad[begin * HALVES * MANY];
+        for (int64_t word = 0; word < HALVES * count; word += SIDE)
+            transpose_maps(end - begin, SIDE, rows + word, HALVES * MANY, &of_lines[word * O + begin], O, false);
+        const Tiles tiles;
+        tile_product<true>(end - begin, C, {1, HALVES * count, rows, HALVES * MANY, 0, of_x.get()}, of_W + begin * C);
+    }
+};
+template <> struct InTiles<BFloat16> { using Of = TileGroup; };
+#endif
+
 // The gradients of W, of x or of ReLU(x), and of the bias. Of few squares each thread takes maps of its own, else squares
 // are summed in parts.
-template <class T>
+template <class T, class Group>
 void to_taps(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, T *to_W, T *to_b,
     int threads
 ) {
-    constexpr int64_t PARTS = 16;
+    constexpr int64_t PARTS = 16, MANY = Group::MANY;
     const int64_t parts = squares.count() < PARTS * MANY ? 1 : PARTS, of_part = divided(squares.count(), parts);
     const int64_t shares = parts > 1 ? 1 : threads, all = O * C + O;
     const auto sums_of = unwritten<float>(parts * all); // of W, and behind it of the bias
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
-        Group<T> group{O, C};
+        Group group{O, C};
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < parts * shares; i++) {
             const int64_t part = i / shares, share = i % shares;
@@ -345,15 +411,7 @@ void to_taps(
                     const auto corner = [&](int number) { return squares.corner(x, square, number); };
                     group.read(of_square, squares.line(which, square), corner, relu);
                 }
-                group.finish();
-                for (int64_t o = begin; o < end; o++)
-                    of_vectors(C, [&](auto V, int64_t c) {
-                        Vector sums[V];
-                        float *const to = of_W + o * C + c;
-                        for (int v = 0; v < V; v++) sums[v] = load(to + v * LANES);
-                        group.add(sums, o, c);
-                        for (int v = 0; v < V; v++) store(to + v * LANES, sums[v]);
-                    });
+                group.add(begin, end, of_W);
             }
         }
 #pragma omp for schedule(static)
@@ -402,8 +460,11 @@ EXPORT void backward_input(
 EXPORT void backward_taps(
     SHAPE, MAPS(grad), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, void *to_weight, void *to_bias
 ) {
-    FOR_MAPS(to_taps<T>(
-        squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), in, relu, static_cast<T *>(to_weight),
-        static_cast<T *>(to_bias), threads
-    ));
+    FOR_MAPS(
+        const auto taps_of = GRANTED ? to_taps<T, typename InTiles<T>::Of> : to_taps<T, Group<T>>;
+        taps_of(
+            squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), in, relu, static_cast<T *>(to_weight),
+            static_cast<T *>(to_bias), threads
+        )
+    );
 }
