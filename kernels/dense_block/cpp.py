@@ -67,7 +67,7 @@ def _copy(name: str, weights: Sequence[Tensor], blocks: Sequence[Tensor]) -> Non
 def take(pushes: Sequence[Tensor], *maps: Tensor) -> bool:
     """Is a system of maps (N, L * growth, H, W) solved here, all of whose pushes are Winograd's?
 
-    Also in bfloat16 with AMX: a step has so few maps that what is read and written decides, and the call of each loop.
+    Also in bfloat16 with AMX, by whose tiles pushes are computed then.
     """
     first = maps[0]
     return (
