@@ -38,8 +38,8 @@ def tried(kernels: Kernels, device: torch.device, impl: str = "fast") -> Tried |
     return kernels if run and kernels != "torch" else None
 
 
-WIDTH = 120
-"""Columns of a table that is written to no terminal."""
+WIDTH = 160
+"""Columns of a table that is written to no terminal: the longest names and forms are whole in it."""
 
 
 @dataclass(frozen=True)

@@ -298,6 +298,22 @@ def test_a_kernel_that_is_wrong_at_one_shape_runs_at_the_others(launched, tmp_pa
     assert capsys.readouterr().out.count("runs instead") == 1
 
 
+def test_the_table_in_a_file_has_its_longest_names_whole(launched, tmp_path, capsys):
+    def relu_grouped_batch_norm():
+        raise NotImplementedError
+
+    form = "triton: whole images"
+    verdict = Verdict(1e-3, {"fused": 1e-3, form: 1e-3}, {"fused": 5.0, form: 0.05})
+    specs = [Spec((n, 256, 128, 128), torch.bfloat16, True, True, None) for n in (18, 192)]
+    calls = [Call(relu_grouped_batch_norm, ((spec,), {}), "bfloat16", True) for spec in specs]
+    found = choose_forms(mixed(5), CPU, judging=judging_by(), path=tmp_path / "kernels.json")
+    capsys.readouterr()
+    replace(found, rows=[first_use.Row(calls, verdict, form)]).tell(whole=True)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "1.0e-03" in line]
+    cells = ["relu_grouped_batch_norm", "256x128x128", "18-192", "bfloat16", form, "1.0e-03", "1.0e-03", "5.0e-02"]
+    assert re.split("  +", row.strip()) == [*cells, "100.00"]
+
+
 def test_what_only_the_machine_of_the_moment_lacked_is_tried_again(launched, tmp_path, monkeypatch, capsys):
     path = tmp_path / "kernels.json"
 
