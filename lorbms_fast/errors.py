@@ -47,7 +47,14 @@ def origin(error: BaseException) -> BaseException:
 
 
 def said(error: BaseException) -> str:
-    """Name an error's origin on one line."""
+    """Name an error's origin on one line.
+
+    >>> said(RuntimeError("An exception occurred in a subprocess:\\n\\nTraceback ...\\nOSError: no compiler\\n"))
+    'RuntimeError: An exception occurred in a subprocess: OSError: no compiler'
+    """
     error = origin(error)
     text = getattr(error, "error_message", None) or str(error)  # Triton's own begin with a listing
-    return f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"
+    first, *others = text.strip().split("\n")
+    if others and first.endswith(":"):  # torch's, of a compiler's process: the last line is that process's own error
+        first += f" {others[-1].strip()}"
+    return f"{type(error).__name__}: {first[:200]}"
