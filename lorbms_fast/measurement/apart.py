@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -15,6 +16,7 @@ import torch
 
 from lorbms_fast.config import Impl, Kernels, ModelConfig, Precision
 from lorbms_fast.engine.first_use import IN_FORCE, tried
+from lorbms_fast.errors import UserError
 from lorbms_fast.kernels import use_impl
 from lorbms_fast.measurement.counts import Counts, count
 from lorbms_fast.measurement.pairs import Pair, in_turns, seconds
@@ -50,7 +52,16 @@ class Apart:
 
     def ask(self, what: Callable[[], T]) -> T:
         """Find out in the process: `iteration_seconds`, `counted`, `launches` or `peak_memory`."""
-        return self._process.submit(what).result()
+        return _answer(self._process, what)
+
+
+def _answer(process: ProcessPoolExecutor, what: Callable[..., T], *arguments: object) -> T:
+    try:
+        return process.submit(what, *arguments).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "an iteration's process was ended from outside, for want of memory perhaps: take a smaller --batch-size"
+        ) from error
 
 
 @contextmanager
@@ -64,7 +75,7 @@ def apart(
 ) -> Iterator[Apart]:
     """`step` or `captured_step` in a fresh process, which ends with the block."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as process:
-        forms = process.submit(_make, form, model, batch_size, arithmetic, device, kernels).result()
+        forms = _answer(process, _make, form, model, batch_size, arithmetic, device, kernels)
         yield Apart(forms, process)
 
 

@@ -1,5 +1,7 @@
 """`lorbms-fast bench step` with processes that take the time they are told."""
 
+import os
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -7,9 +9,11 @@ import pytest
 import torch
 
 from lorbms_fast.cli import main
+from lorbms_fast.errors import UserError
 from lorbms_fast.kernels._common import dispatch
 from lorbms_fast.measurement import apart
 from lorbms_fast.measurement.counts import Counts
+from tests.processes import PROCESSES
 
 SECONDS = {"reference": 6.0, "compiled_reference": 4.0, "fast": 2.0, "captured": 1.0}
 
@@ -93,3 +97,8 @@ def test_a_missing_gpu_is_told_with_the_remedy(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "step", "--device", "cuda"])
     assert "use --device cpu" in capsys.readouterr().err
+
+
+def test_a_process_that_is_killed_is_told_of():
+    with ProcessPoolExecutor(1, PROCESSES) as process, pytest.raises(UserError, match="memory perhaps"):
+        apart.Apart({}, process).ask(os.abort)
