@@ -59,6 +59,11 @@ def profile(
     note = {"preset": preset, "batch_size": batch_size, "precision": arithmetic}
     with at_work("profiling: about a minute on a CPU"):
         seen, found = profiled(one_iteration, where, iterations, note)
+    if on_gpu and not seen:
+        raise UserError(
+            f"torch's profiler saw nothing of {where}: CUPTI is not permitted here, or another profiler has it, as its "
+            "own messages say; lorbms-fast bench step takes times without it"
+        )
     with atomic_write(out) as partial:
         found.export_chrome_trace(str(partial))
     whole = sum(one.microseconds for one in seen)

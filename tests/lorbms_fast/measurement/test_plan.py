@@ -315,9 +315,11 @@ def test_on_a_gpu_replays_of_a_graph_are_profiled(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(command, "captured_step", lambda *settings: lambda: done.append(settings))
     writes = SimpleNamespace(export_chrome_trace=lambda path: Path(path).write_text("{}"))
 
+    kernels = [Seen("convolve", 6, 3000.0), Seen("Memcpy HtoD", 2, 100.0)]
+
     def profiled(work, device, times, note):
         work()
-        return [Seen("convolve", 6, 3000.0), Seen("Memcpy HtoD", 2, 100.0)], writes
+        return kernels, writes
 
     monkeypatch.setattr(command, "profiled", profiled)
     main(["profile", "--device", "cuda", "--out", str(tmp_path / "t.json")])
@@ -325,6 +327,11 @@ def test_on_a_gpu_replays_of_a_graph_are_profiled(tmp_path, monkeypatch, capsys)
     shown = " ".join(capsys.readouterr().out.split())
     assert "fast, as a graph" in shown
     assert "3 kernels" in shown
+    kernels.clear()
+    with pytest.raises(SystemExit):
+        main(["profile", "--device", "cuda", "--out", str(tmp_path / "none.json")])
+    assert "profiler saw nothing of cuda:0" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_spans_of_the_program_are_no_kernels():
