@@ -49,7 +49,8 @@ def prepare_part(settings: Settings, photographs: Sequence[Photograph]) -> Prepa
     """Make the images of every photograph that can be read and is large enough."""
     crops = [partial(_crops, settings)] * len(photographs)
     places = [photograph.place for photograph in photographs]
-    found = read_squares(settings.root, places, crops, settings.image_size, decoder_named(settings.decoder))
+    decoder = decoder_named(settings.decoder)
+    found = read_squares(settings.root, places, crops, settings.image_size, decoder, intact=True)
     images = [np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)]
     rows: list[Row] = []
     skipped = []

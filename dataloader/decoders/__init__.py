@@ -51,12 +51,17 @@ def fastest() -> tuple[str, str]:
 
 
 def read_squares(
-    root: Path, places: Sequence[ByteRange], crops: Sequence[CropsOf], side: int, decoder: Decoder
+    root: Path,
+    places: Sequence[ByteRange],
+    crops: Sequence[CropsOf],
+    side: int,
+    decoder: Decoder,
+    intact: bool = False,
 ) -> list[Squares | BadImage]:
     """Read squares of photographs by `decoder`, and by the reference those it refuses.
 
     `places` are relative to `root`, which may be elsewhere (`dataloader.places`); `side` is in pixels. Each photograph
-    gives its squares, or what is wrong with it.
+    gives its squares, or what is wrong with it; damage within a JPEG only where all are to be `intact`.
     """
     results: list[Squares | BadImage | None] = [None] * len(places)
     encoded: dict[int, bytes] = {}
@@ -65,7 +70,7 @@ def read_squares(
         of_each = [crops[i](data) for i, data in encoded.items()]
         found = decoder(list(encoded.values()), of_each, side)
         for (i, data), of, squares in zip(encoded.items(), of_each, found, strict=True):
-            results[i] = squares or reference.squares(data, root / str(places[i]), of, side)
+            results[i] = squares or reference.squares(data, root / str(places[i]), of, side, intact)
         encoded.clear()
 
     with nearby(root, places) as folder:

@@ -55,7 +55,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return decode_rgb(ByteRange(path.name).read(path.parent), path)
 
 
-def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
+def decode_rgb(data: bytes, name: Path | str, intact: bool = False) -> NDArray[np.uint8]:
     """Decode a photograph to uint8 (H, W, 3), turned upright as its EXIF orientation says.
 
     Greyscale is repeated, CMYK and palettes are converted, 16 bits lose their lower 8, transparency is laid over white;
@@ -64,8 +64,8 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     >>> decode_rgb(b"P5 2 1 255 " + bytes([0, 128]), "two.pgm").tolist()
     [[[0, 0, 0], [128, 128, 128]]]
 
-    Raises BadImage if it is cut short, damaged, absurdly large, of another format, or has pixels of 32 bits, for which
-    there is no agreed white.
+    Raises BadImage if it is cut short, absurdly large, of another format, has pixels of 32 bits, for which there is no
+    agreed white, or, where it is to be `intact`, a JPEG of which libjpeg makes up a part.
     """
     # Pillow warns of damaged metadata and of large sizes; the pixels and `MAX_PIXELS` decide here.
     with warnings.catch_warnings():
@@ -77,7 +77,7 @@ def decode_rgb(data: bytes, name: Path | str) -> NDArray[np.uint8]:
                 with _one_at_a_time(image.width * image.height):
                     _scale_transparent_color(image)
                     image.load()
-                    if isinstance(image, JpegImagePlugin.JpegImageFile) and (damage := _damage(data)):
+                    if intact and isinstance(image, JpegImagePlugin.JpegImageFile) and (damage := _damage(data)):
                         raise BadImage(name, f"is damaged ({damage})")
                     return _upright_rgb(name, image)
         except BadImage:
@@ -95,10 +95,10 @@ def decode(encoded: Sequence[bytes], crops: Sequence[Crops], side: int) -> list[
     return [None] * len(encoded)
 
 
-def squares(data: bytes, name: Path | str, crops: Crops, side: int) -> Squares | BadImage:
+def squares(data: bytes, name: Path | str, crops: Crops, side: int, intact: bool = False) -> Squares | BadImage:
     """Cut the squares out of one photograph, or say what is wrong with it."""
     try:
-        pixels = decode_rgb(data, name)
+        pixels = decode_rgb(data, name, intact)
     except BadImage as bad:
         return bad
     return Squares.of(pixels, crops, side)
@@ -178,19 +178,30 @@ def _one_at_a_time(pixels: int) -> Iterator[None]:
 def _damage(data: bytes) -> str:
     """Tell what libjpeg finds damaged in a JPEG, where it makes up pixels and Pillow says nothing; else nothing.
 
-    Bytes too many are damage as well, mostly: behind it codes are read at other places. Padding at the end is none.
+    Bytes too many are damage as well, mostly: behind it codes are read at other places. Padding at the end is none, nor
+    is anything before the codes.
     """
     try:
         _, _, colors, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return ""
+    try:
         as_stored = "CMYK" if colors in ("CMYK", "YCCK") else "Gray"
         simplejpeg.decode_jpeg(data, as_stored, min_height=1, min_width=1)  # all of its codes, an eighth of the pixels
     except ValueError as error:
         padding = re.search(r"(\d+) extraneous bytes before marker 0xd9", said := str(error))
-        end = data.rfind(b"\xff\xd9")
+        end = data.find(b"\xff\xd9", _first_scan(data))  # in headers are thumbnails' ends, behind it others'
         if padding and len(set(data[end - int(padding[1]) : end])) == 1:
             return ""
         return said if any(words in said for words in DAMAGED) else ""
     return ""
+
+
+def _first_scan(data: bytes) -> int:
+    at = 2
+    while at < len(data) and data[at + 1 : at + 2] != b"\xda":
+        at += 1 if data[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return at
 
 
 def _unread(data: bytes) -> str:

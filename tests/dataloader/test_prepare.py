@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lorbms_fast.cli import main
-from lorbms_fast.dataloader.decoders import cut, read_rgb
+from lorbms_fast.dataloader.decoders import cut, read_rgb, reference
 from lorbms_fast.dataloader.decoders.scaled import decode
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
 from lorbms_fast.dataloader.prepare import prepare_store
@@ -249,6 +249,20 @@ def test_another_photograph_of_the_same_name_and_size_is_told(photographs, tmp_p
     for side in (32, 224):
         with pytest.raises(UserError, match=r"photo03.jpg is another picture than the one of which"):
             store.squares([7], side, decode)
+
+
+def test_a_store_that_lists_a_damaged_photograph_is_read_as_before(photographs, tmp_path, monkeypatch):
+    """`prepare` leaves such out now."""
+    folder = shutil.copytree(photographs, tmp_path / "photographs")
+    whole = (folder / "photo03.jpg").read_bytes()
+    (folder / "photo03.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    with monkeypatch.context() as before:
+        before.setattr(reference, "DAMAGED", ())
+        prepare_store(tmp_path / "old", folder, of_folder(folder), Recipe())
+    store = ImageStore.open(tmp_path / "old")
+    assert np.array_equal(store.squares([3], store.side, decode)[0], store.images[3])
+    prepare_store(tmp_path / "new", folder, of_folder(folder), Recipe())
+    assert {*store.ids} - {*ImageStore.open(tmp_path / "new").ids} == {"photo03"}
 
 
 def test_one_photograph_under_two_names_is_one_image(photographs, tmp_path):

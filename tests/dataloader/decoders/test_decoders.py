@@ -154,21 +154,29 @@ def test_bad_files_are_returned_among_good_ones(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda whole: whole[: len(whole) // 2] + b"\xff\xd9", "premature end of data segment"),
-        (lambda whole: whole[: len(whole) // 2] + whole[9_000:], "extraneous bytes"),
-        (lambda whole: whole[:-2] + bytes(9) + b"\xff\xd9 behind the end", None),
+        (lambda whole: whole[: len(whole) // 2] + b"\xff\xd9", ("premature end of data segment",)),
+        (lambda whole: whole[: len(whole) // 2] + whole[len(whole) // 3 :], reference.DAMAGED),
+        (lambda whole: whole[:-2] + bytes(9) + b"\xff\xd9 behind the end", ()),
+        (lambda whole: whole[:-2] + bytes(9) + b"\xff\xd9 a film \xff\xd9", ()),
+        (lambda whole: _with_thumbnail(whole[:-2] + bytes(9) + b"\xff\xd9"), ()),
+        (lambda whole: whole[: (at := whole.index(b"\xff\xdb"))] + b"junk" + whole[at:], ()),
     ],
-    ids=["the rest is gone", "a part twice", "padding"],
+    ids=["the rest is gone", "a part twice", "padding", "and a film", "and a thumbnail", "junk in the header"],
 )
 def test_jpegs_of_which_a_part_is_made_up_are_refused(spoil, said, mode, name, tmp_path):
     """Pillow says nothing of them."""
     (tmp_path / "a.jpg").write_bytes(spoil(scene(mode=mode)))
     of = partial(versions, "a")
-    (found,) = read(tmp_path, [ByteRange("a.jpg")], [lambda data: of], 64, decoder_named(name))
-    if said is None:
-        assert np.array_equal(found.images, reference.squares(scene(mode=mode), "a", of, 64).images)
+    (found,) = read(tmp_path, [ByteRange("a.jpg")], [lambda data: of], 64, decoder_named(name), intact=True)
+    if said:
+        assert re.search(rf"a\.jpg is damaged \(Corrupt JPEG data: .*({'|'.join(said)})", str(found))
     else:
-        assert re.search(rf"a\.jpg is damaged \(Corrupt JPEG data: .*{said}", str(found))
+        assert np.array_equal(found.images, reference.squares(scene(mode=mode), "a", of, 64).images)
+
+
+def _with_thumbnail(whole: bytes) -> bytes:
+    thumbnail = scene(quality=5)
+    return whole[:2] + b"\xff\xff\xe2" + (len(thumbnail) + 2).to_bytes(2) + thumbnail + whole[2:]
 
 
 def test_what_is_not_wanted_has_a_size_and_no_images(decoder):
