@@ -65,9 +65,9 @@ def _copy(name: str, weights: Sequence[Tensor], blocks: Sequence[Tensor]) -> Non
 
 
 def take(pushes: Sequence[Tensor], *maps: Tensor) -> bool:
-    """Is a system of maps (N, L * growth, H, W) solved here, all of whose pushes are Winograd's?
+    """Is a system of maps (N, L * growth, H, W) solved here, all of whose pushes pay as Winograd's?
 
-    Also in bfloat16 with AMX, by whose tiles pushes are computed then.
+    Also in bfloat16 with AMX, whose tiles then compute them, but for taps' gradients.
     """
     first = maps[0]
     return (

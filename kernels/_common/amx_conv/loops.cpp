@@ -12,7 +12,7 @@
 #include "convolution.h"
 #include "transpose.h"
 
-#ifndef __AMX_BF16__
+#ifndef HAS_TILES
 #error "this compiler does not know the processor's AMX"
 #endif
 
@@ -33,9 +33,6 @@ struct Line {
     }
 };
 
-// A value less than zero is one with a sign up to infinity's.
-inline uint16_t through_relu(uint16_t bits) { return bits > 0x8000 && bits <= 0xff80 ? uint16_t(0) : bits; }
-
 // Copy the rows begin .. end - 1, and zeros for `more` positions.
 void copy(Line line, Maps<BFloat16> maps, int64_t channels, bool relu, int64_t begin, int64_t end, int64_t more, BFloat16 *to) {
     const auto zeros = [&](int64_t positions) { to = std::fill_n(to, positions * channels, BFloat16{}); };
@@ -45,13 +42,13 @@ void copy(Line line, Maps<BFloat16> maps, int64_t channels, bool relu, int64_t b
         if (!from) continue;
         for (int64_t j = 0; j < line.width; j++, from += maps.line, to += channels)
 #pragma omp simd
-            for (int64_t c = 0; c < channels; c++) to[c].bits = relu ? through_relu(from[c].bits) : from[c].bits;
+            for (int64_t c = 0; c < channels; c++) to[c] = relu ? through_relu(from[c]) : from[c];
     }
     zeros(more);
 }
 
 // As `store`, by the processor's own instruction: tiles, too, take what is nearly zero for zero.
-inline void put(BFloat16 *to, Vector x) { *reinterpret_cast<__m256i_u *>(to) = __m256i(_mm512_cvtneps_pbh(__m512(x))); }
+inline void store_rounded(BFloat16 *to, Vector x) { *reinterpret_cast<__m256i_u *>(to) = __m256i(_mm512_cvtneps_pbh(__m512(x))); }
 
 // Positions whose sums are in memory at a time, those that are read beyond the last row for them, and bytes of a core's own
 // cache for what is read.
@@ -62,24 +59,25 @@ void convolution(
     int threads, Line line, Maps<BFloat16> x, int64_t in, bool relu, const Pair *words, Maps<BFloat16> y, int64_t out,
     const BFloat16 *bias, bool add
 ) {
+    if (line.samples * line.height * line.width == 0) return;
     const int64_t row = line.row(), fit = std::max<int64_t>(BYTES / (row * in * sizeof(BFloat16)) - 2, 4);
     const int64_t together = std::min(fit, divided(line.rows(), 2 * threads)), chunks = divided(line.rows(), together);
 #pragma omp parallel num_threads(threads) if (line.rows() * row * in > FEW)
     {
-        const auto read = unwritten<BFloat16>(((together + 2) * row + MORE) * in);
+        const auto values = unwritten<BFloat16>(((together + 2) * row + MORE) * in);
         const auto sums = unwritten<float>(SPAN * out);
         std::vector<BFloat16 *> places(together * row);
         const Tiles tiles;
 #pragma omp for schedule(static)
         for (int64_t chunk = 0; chunk < chunks; chunk++) {
             const int64_t first = chunk * together, count = std::min(together, line.rows() - first);
-            copy(line, x, in, relu, first - 1, first + count + 1, MORE, read.get());
+            copy(line, x, in, relu, first - 1, first + count + 1, MORE, values.get());
             for (int64_t r = 0; r < count; r++) {
                 BFloat16 *const to = line.find(y, first + r);
                 for (int64_t j = 0; j < row; j++) places[r * row + j] = to && j < line.width ? to + j * y.line : nullptr;
             }
             for (int64_t begin = 0; begin < count * row; begin += SPAN) {
-                const auto *const pairs = reinterpret_cast<const Pair *>(read.get() + begin * in);
+                const auto *const pairs = reinterpret_cast<const Pair *>(values.get() + begin * in);
                 tile_product<false>(SPAN, out, {TAPS, TAPS * in / 2, pairs, in / 2, row * in / 2, words}, sums.get());
                 for (int64_t i = 0; i < std::min(SPAN, count * row - begin); i++)
                     if (BFloat16 *const to = places[begin + i])
@@ -87,7 +85,7 @@ void convolution(
                             Vector sum = load(sums.get() + i * out + o);
                             if (add) sum += load(to + o);
                             if (bias) sum += load(bias + o);
-                            put(to + o, sum);
+                            store_rounded(to + o, sum);
                         }
             }
         }

@@ -1,14 +1,12 @@
-// Products of matrices of bfloat16 by a processor's tiles (AMX), summed in float.
+// Products of matrices of bfloat16 by a processor's tiles (AMX), summed in float. Linux gives them to a process that asks; torch
+// does (`of_torch.has_amx`).
 #pragma once
 
 #include "product.h"
 
-#ifdef __AMX_BF16__
-#include <sys/syscall.h>
-#include <unistd.h>
-
-// Linux gives tiles (state 18) to a process that asks (ARCH_REQ_XCOMP_PERM); some sandboxes do not.
-inline const bool GRANTED = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+// AVX-512 as well: vectors are a tile's rows.
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#define HAS_TILES
 
 // A tile has up to 16 rows of 64 bytes: of 16 floats, or of 16 words.
 constexpr int64_t SIDE = 16;
@@ -94,6 +92,4 @@ template <bool ADD> void tile_product(int64_t rows, int64_t columns, Terms terms
         }
     }
 }
-#else
-inline constexpr bool GRANTED = false;
 #endif

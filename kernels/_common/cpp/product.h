@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 #include "vectors.h"
 
@@ -13,7 +14,9 @@ template <class Value> using Memory = std::unique_ptr<Value[], Free>;
 
 // Memory, unwritten, from the beginning of a line of the cache on.
 template <class Value> Memory<Value> unwritten(int64_t size) {
-    return Memory<Value>(static_cast<Value *>(std::aligned_alloc(64, divided(size * sizeof(Value), 64) * 64)));
+    Memory<Value> memory(static_cast<Value *>(std::aligned_alloc(64, divided(size * sizeof(Value), 64) * 64)));
+    if (!memory) throw std::bad_alloc();
+    return memory;
 }
 
 // Two of bfloat16 that are neighbours in depth; they may have been written one at a time.

@@ -33,3 +33,7 @@ inline Bits as_bfloat16(Vector x) {
 inline void store(BFloat16 *to, Vector x) {
     *reinterpret_cast<Halves *>(to) = __builtin_convertvector(as_bfloat16(x), Halves);
 }
+
+// ReLU; a value less than zero is one with a sign up to infinity's.
+inline float through_relu(float x) { return x < 0 ? 0 : x; }
+inline BFloat16 through_relu(BFloat16 x) { return {x.bits > 0x8000 && x.bits <= 0xff80 ? uint16_t(0) : x.bits}; }

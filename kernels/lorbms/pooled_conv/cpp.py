@@ -6,26 +6,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lorbms_fast.kernels._common import amx_conv
 from lorbms_fast.kernels._common.cpp import Loops, cpp_op
 from lorbms_fast.kernels._common.cpp.lines import known_line_stride
-from lorbms_fast.kernels._common.cpp.vectors import LANES
+from lorbms_fast.kernels._common.cpp.vectors import LANES, tiles_multiply
 from lorbms_fast.kernels._common.layout import new_maps
 
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
-        "forward": (3, [c_int64, c_int64, c_int, c_void_p, c_void_p]),
-        "backward_input": (4, [c_int64, c_int64, c_int, c_void_p]),
-        "backward_taps": (3, [c_int64, c_int64, c_int, c_void_p, c_void_p]),
+        "forward": (3, [c_int64, c_int64, c_int, c_int, c_void_p, c_void_p]),
+        "backward_input": (4, [c_int64, c_int64, c_int, c_int, c_void_p]),
+        "backward_taps": (3, [c_int64, c_int64, c_int, c_int, c_void_p, c_void_p]),
     },
 )
 
 
 def take(x: Tensor, weight: Tensor) -> bool:
-    """Are maps x convolved here by a weight?"""
+    """Are maps x convolved here by a weight? With AMX only by a compiler that knows its tiles."""
     return (
         weight.shape[1:] == (x.shape[1], 1, 1)  # if not, torch says so
         and x.dtype == weight.dtype in (torch.float32, torch.bfloat16)
+        and (amx_conv.runs(x.dtype) or not tiles_multiply(x.dtype))
         and not (x.shape[1] % LANES or len(weight) % LANES)
         and weight.is_contiguous()
         and LOOPS.take(x)
@@ -45,7 +47,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> tuple[Tensor
     y = new_maps(x, len(weight), height // 2, width // 2)
     places = torch.empty_like(y, dtype=torch.uint8)
     bias = bias.contiguous()
-    LOOPS.run("forward", (y, places, x), width, channels, relu, weight.data_ptr(), bias.data_ptr())
+    by_tiles = amx_conv.runs(x.dtype)
+    LOOPS.run("forward", (y, places, x), width, channels, relu, by_tiles, weight.data_ptr(), bias.data_ptr())
     return y, places
 
 
@@ -56,7 +59,8 @@ def backward_input(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu
     to_x = new_maps(grad, channels, height, width)
     if height % 2 or width % 2:
         to_x.zero_()
-    LOOPS.run("backward_input", (grad, places, x, to_x), width, channels, relu, weight.data_ptr())
+    by_tiles = amx_conv.runs(x.dtype)
+    LOOPS.run("backward_input", (grad, places, x, to_x), width, channels, relu, by_tiles, weight.data_ptr())
     return to_x
 
 
@@ -67,6 +71,6 @@ def backward_input(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu
 def backward_taps(grad: Tensor, places: Tensor, x: Tensor, weight: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
     """Gradients of the weight, where x was convolved, or ReLU(x), and of the bias."""
     to_weight, to_bias = torch.empty_like(weight), weight.new_empty(len(weight))
-    of_results = to_weight.data_ptr(), to_bias.data_ptr()
-    LOOPS.run("backward_taps", (grad, places, x), x.shape[3], x.shape[1], relu, *of_results)
+    by_tiles, of_results = amx_conv.runs(x.dtype), (to_weight.data_ptr(), to_bias.data_ptr())
+    LOOPS.run("backward_taps", (grad, places, x), x.shape[3], x.shape[1], relu, by_tiles, *of_results)
     return to_weight, to_bias

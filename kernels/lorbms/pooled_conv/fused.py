@@ -54,7 +54,7 @@ def unpooled_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, weight and bias, as far as they are wanted; `relu`: ReLU(x) was convolved, and not x.
 
-    A gradient goes to one position of four, so that loops take fewer products (`loops.cpp`).
+    A gradient goes to one position of four, so that most loops take fewer products (`loops.cpp`).
     """
     if cpp.take_back(x, weight, places):
         grad = grad.contiguous(memory_format=torch.channels_last)

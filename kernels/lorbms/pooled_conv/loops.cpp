@@ -1,8 +1,8 @@
 // A 1x1 convolution with 2x2 max pooling behind it, and its gradients.
 //
 // What is convolved is pooled in the cache. Of the four positions of a square, a map's gradient goes to one: gradients take a
-// quarter of the products, or where a processor adds two at once that of x takes all, which is no slower, and nothing is
-// written that is mostly zeros. No result depends on how many threads there are.
+// quarter of the products. Where a processor adds two at once that of x takes all, which is no slower, and with tiles both do;
+// what is mostly zeros is written into the cache alone. No result depends on how many threads there are.
 #include <vector>
 
 #include "amx.h"
@@ -22,10 +22,6 @@ struct Squares {
         return maps.at(square / of_sample, (top + number / 2) * width + left + number % 2);
     }
 };
-
-inline float through_relu(float x) { return x < 0 ? 0 : x; }
-// A value less than zero is one with a sign up to infinity's.
-inline BFloat16 through_relu(BFloat16 x) { return {x.bits > 0x8000 && x.bits <= 0xff80 ? uint16_t(0) : x.bits}; }
 
 inline void as_factor(float &to, float x) { to = x; }
 inline void as_factor(float &to, BFloat16 x) { to = read(x); }
@@ -60,12 +56,12 @@ template <class T> void pool(const float *sums, int64_t O, const T *bias, T *y, 
     }
 }
 
-// c = x y, by tiles where there are some: then x and c have rows in sixteens.
+// c = x y, perhaps by tiles: then x and c have rows in sixteens.
 template <class Word>
-void multiply(int64_t rows, int64_t columns, int64_t depth, const Word *x, const Word *y, float *c) {
-#ifdef __AMX_BF16__
+void multiply(bool by_tiles, int64_t rows, int64_t columns, int64_t depth, const Word *x, const Word *y, float *c) {
+#ifdef HAS_TILES
     if constexpr (std::is_same_v<Word, Pair>)
-        if (GRANTED) {
+        if (by_tiles) {
             const Tiles tiles;
             return tile_product<false>(divided(rows, SIDE) * SIDE, columns, {1, depth, x, depth, 0, y}, c);
         }
@@ -79,8 +75,8 @@ constexpr int64_t TOGETHER = 24, ROWS = 4 * TOGETHER;
 // The result, and which of each square's positions it comes from, of x, or of ReLU(x), and of a weight (O, C).
 template <class T>
 void convolved(
-    Squares squares, int64_t O, Maps<T> y, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, const T *weight,
-    const T *bias, int threads
+    Squares squares, int64_t O, Maps<T> y, Maps<uint8_t> which, Maps<T> x, int64_t C, bool relu, bool by_tiles,
+    const T *weight, const T *bias, int threads
 ) {
     using Word = typename Factor<T>::Word;
     using Value = typename Factor<T>::Value;
@@ -101,7 +97,7 @@ void convolved(
             const int64_t count = std::min(TOGETHER, squares.count() - first);
             for (int64_t i = 0; i < 4 * count; i++)
                 as_factors(squares.corner(x, first + i / 4, i % 4), relu, values + i * C, C);
-            multiply(4 * count, O, depth, rows.get(), turned.get(), sums.get());
+            multiply(by_tiles, 4 * count, O, depth, rows.get(), turned.get(), sums.get());
             for (int64_t i = 0; i < count; i++)
                 pool(sums.get() + 4 * i * O, O, bias, squares.line(y, first + i), squares.line(which, first + i));
         }
@@ -167,7 +163,7 @@ template <class T> struct Corner {
 template <class T>
 void to_input_by_corners(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, Maps<T> to_x, int64_t C, bool relu,
-    const T *weight, int threads
+    bool, const T *weight, int threads
 ) {
 #pragma omp parallel num_threads(threads) if (squares.count() * O > FEW)
     {
@@ -194,7 +190,7 @@ void to_input_by_corners(
 template <class T>
 void to_input_by_squares(
     Squares squares, int64_t O, Maps<T> grad, Maps<uint8_t> which, Maps<T> x, Maps<T> to_x, int64_t C, bool relu,
-    const T *weight, int threads
+    bool by_tiles, const T *weight, int threads
 ) {
     using Word = typename Factor<T>::Word;
     using Value = typename Factor<T>::Value;
@@ -224,7 +220,7 @@ void to_input_by_squares(
 #pragma omp simd
                 for (int64_t o = 0; o < O; o++) as_factor(row[o], where(place[o] == number, g[o]));
             }
-            multiply(4 * count, C, depth, rows.get(), words.get(), sums.get());
+            multiply(by_tiles, 4 * count, C, depth, rows.get(), words.get(), sums.get());
             for (int64_t i = 0; i < 4 * count; i++) {
                 const T *const from = squares.corner(x, first + i / 4, i % 4);
                 T *const to = squares.corner(to_x, first + i / 4, i % 4);
@@ -342,7 +338,7 @@ template <> struct Group<BFloat16> {
 // The group where there are tiles.
 template <class T> struct InTiles { using Of = Group<T>; };
 
-#ifdef __AMX_BF16__
+#ifdef HAS_TILES
 // All products, most of them with zeros: a square's four positions are two words, of x and of the gradient. Of 16 squares the
 // first words are neighbours in depth, and then the second ones.
 struct TileGroup {
@@ -358,10 +354,10 @@ struct TileGroup {
         for (int half = 0; half < HALVES; half++) {
             const int64_t word = (t / SIDE * HALVES + half) * SIDE + t % SIDE;
             const BFloat16 *const left = corner(2 * half), *const right = corner(2 * half + 1);
-            const auto read = [=](BFloat16 x) { return uint32_t(relu ? through_relu(x).bits : x.bits); };
+            const auto bits = [=](BFloat16 x) { return uint32_t(relu ? through_relu(x).bits : x.bits); };
             Pair *const of_both = &of_x[word * C], *const of_line = &of_lines[word * O];
 #pragma omp simd
-            for (int64_t c = 0; c < C; c++) of_both[c].bits = read(left[c]) | read(right[c]) << 16;
+            for (int64_t c = 0; c < C; c++) of_both[c].bits = bits(left[c]) | bits(right[c]) << 16;
 #pragma omp simd
             for (int64_t o = 0; o < O; o++)
                 of_line[o].bits = which[o] / 2 == half ? uint32_t(grad[o].bits) << which[o] % 2 * 16 : 0;
@@ -435,22 +431,24 @@ void to_taps(
 
 // The result, and which of each square's positions it comes from.
 EXPORT void forward(
-    SHAPE, MAPS(y), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, const void *weight, const void *bias
+    SHAPE, MAPS(y), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, int by_tiles, const void *weight,
+    const void *bias
 ) {
     FOR_MAPS(convolved<T>(
-        squares, channels, AS(T, y), AS(uint8_t, which), AS(T, x), in, relu, static_cast<const T *>(weight),
+        squares, channels, AS(T, y), AS(uint8_t, which), AS(T, x), in, relu, by_tiles, static_cast<const T *>(weight),
         static_cast<const T *>(bias), threads
     ));
 }
 
 // The gradient of x, (.., in), in squares; a last odd row or column is not written.
 EXPORT void backward_input(
-    SHAPE, MAPS(grad), MAPS(which), MAPS(x), MAPS(to_x), int64_t width, int64_t in, int relu, const void *weight
+    SHAPE, MAPS(grad), MAPS(which), MAPS(x), MAPS(to_x), int64_t width, int64_t in, int relu, int by_tiles,
+    const void *weight
 ) {
     FOR_MAPS(
         const auto to_input = Factor<T>::DEEP > 1 ? to_input_by_squares<T> : to_input_by_corners<T>;
         to_input(
-            squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), AS(T, to_x), in, relu,
+            squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), AS(T, to_x), in, relu, by_tiles,
             static_cast<const T *>(weight), threads
         )
     );
@@ -458,10 +456,11 @@ EXPORT void backward_input(
 
 // The gradients of the weight, (channels, in), and of the bias.
 EXPORT void backward_taps(
-    SHAPE, MAPS(grad), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, void *to_weight, void *to_bias
+    SHAPE, MAPS(grad), MAPS(which), MAPS(x), int64_t width, int64_t in, int relu, int by_tiles, void *to_weight,
+    void *to_bias
 ) {
     FOR_MAPS(
-        const auto taps_of = GRANTED ? to_taps<T, typename InTiles<T>::Of> : to_taps<T, Group<T>>;
+        const auto taps_of = by_tiles ? to_taps<T, typename InTiles<T>::Of> : to_taps<T, Group<T>>;
         taps_of(
             squares, channels, AS(T, grad), AS(uint8_t, which), AS(T, x), in, relu, static_cast<T *>(to_weight),
             static_cast<T *>(to_bias), threads

@@ -70,3 +70,10 @@ def test_what_is_no_number_reaches_its_neighbours_alone():
     y = torch.empty_like(x)
     run("conv", x, y, False, weight.data_ptr(), 0, False)
     assert torch.equal(y.isfinite(), F.conv2d(x.float(), weight.float(), padding=1).isfinite())
+
+
+@pytest.mark.parametrize("shape", [(0, 16, 4, 4), (2, 16, 0, 4)])
+def test_no_positions(shape):
+    x, weight = drawn(*shape, seed=0), drawn(16, 16, 3, 3, seed=1)
+    run("conv", x, torch.empty_like(x), False, weight.data_ptr(), 0, False)
+    run("conv_backward_input", torch.empty_like(x), x, weight.data_ptr())

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lorbms_fast.kernels._common import amx_conv
 from lorbms_fast.kernels.lorbms.pooled_conv import cpp, fused
 from tests.kernels.threads import the_same_by_threads
 
@@ -18,10 +19,21 @@ def drawn(*shape: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
+@pytest.fixture(params=[False, True], ids=["vectors", "tiles"])
+def by_tiles(request):
+    """Let tiles multiply bfloat16, or vectors where there are tiles, too."""
+    if request.param and not amx_conv.runs(torch.bfloat16):
+        pytest.skip("no AMX here")
+    if not request.param:
+        request.getfixturevalue("no_tiles")
+    return request.param
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-8)], ids=str)
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(n=5, C=16, O=48, height=41, width=40, relu=True, beside=True)  # as many squares as are summed in parts
 @given(n=st.integers(1, 5), C=channels, O=channels, height=size, width=size, relu=st.booleans(), beside=st.booleans())
-def test_result_and_gradients(dtype, tolerance, n, C, O, height, width, relu, beside):
+def test_result_and_gradients(dtype, tolerance, by_tiles, n, C, O, height, width, relu, beside):
     stack = drawn(n, C + 32, height, width, seed=0, dtype=dtype).contiguous(memory_format=CHANNELS_LAST)
     x = stack[:, 16 : 16 + C] if beside else stack[:, :C].contiguous(memory_format=CHANNELS_LAST)
     weight, bias = drawn(O, C, 1, 1, seed=1, dtype=dtype), drawn(O, seed=2, dtype=dtype)
