@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lorbms_fast.atomic_io import atomic_folder, remove_whole, write_json
-from lorbms_fast.config import ModelConfig
+from lorbms_fast.config import ModelConfig, merged
 from lorbms_fast.dataloader.store import checksum
 from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError
@@ -134,7 +134,8 @@ def newest(folder: Path, model: ModelConfig) -> Path:
                 return newest(folder, model)
             damaged.append(str(error))
             continue
-        if differing := list(differences(facts["model"], json.loads(json.dumps(asdict(model))), "model")):
+        begun = merged(asdict(ModelConfig()), facts["model"])
+        if differing := list(differences(begun, asdict(model), "model")):
             raise UserError(f"{path} belongs to another model: {'; '.join(differing)}")
         for message in damaged:
             _tell_once(f"lorbms-fast: {message}: using the checkpoint before it, {path}")

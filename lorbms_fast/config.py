@@ -325,7 +325,7 @@ def read_config(path: Path, base: TrainConfig) -> TrainConfig:
             raise ValueError("it holds no table of settings")
         if "epochs" in settings:
             settings = {"iterations": None} | settings
-        return TypeAdapter(TrainConfig).validate_python(_merged(dataclasses.asdict(base), settings))
+        return TypeAdapter(TrainConfig).validate_python(merged(dataclasses.asdict(base), settings))
     except OSError as error:
         raise UserError(f"cannot read the settings {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -354,9 +354,13 @@ def _shown(value: object) -> str:
         return "something nested too deeply"
 
 
-def _merged(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    merged = base | settings
+def merged(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Put settings in place of a base's, table by table; what they do not name stays the base's.
+
+    So files of before a setting came have its default, which is what was done then.
+    """
+    both = base | settings
     for name in base.keys() & settings.keys():
         if isinstance(base[name], dict) and isinstance(settings[name], dict):
-            merged[name] = _merged(base[name], settings[name])
-    return merged
+            both[name] = merged(base[name], settings[name])
+    return both

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.tune.schedulers import PopulationBasedTraining
 
 from lorbms_fast.atomic_io import write_json
-from lorbms_fast.config import TrainConfig
+from lorbms_fast.config import TrainConfig, merged
 from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.differences import differences
 from lorbms_fast.engine.first_use import IN_FORCE
@@ -134,8 +134,12 @@ def search(
 
 def _note(path: Path, asked: dict[str, Any], goes_on: bool) -> None:
     """Note what a search is asked for; UserError where it goes on, as it was begun, and was asked otherwise then."""
-    if goes_on and path.exists() and (changed := list(differences(asked, json.loads(path.read_text())))):
-        raise UserError(f"the search in {path.parent} was begun otherwise ({'; '.join(changed)}): choose another --out")
+    if goes_on and path.exists():
+        begun = merged({"base": asdict(TrainConfig())}, json.loads(path.read_text()))
+        if changed := list(differences(asked, begun)):
+            raise UserError(
+                f"the search in {path.parent} was begun otherwise ({'; '.join(changed)}): choose another --out"
+            )
     write_json(path, asked)
 
 

@@ -149,6 +149,18 @@ def test_another_model_is_refused_field_by_field(tmp_path):
     )
 
 
+def test_settings_that_came_after_a_checkpoint_have_their_defaults(tmp_path):
+    run = saved(tmp_path, {2: 0.2})
+    facts = {name: value for name, value in checkpoint.facts_of(run.latest()).items() if name != "sha256"}
+    del facts["model"]["initial_values"]
+    checkpoint.seal(run.latest(), facts)
+    assert same(load_networks(run.folder), fresh(2)[0])
+    assert run.restore(*fresh()) == Progress(2, 2)
+    other = replace(run, config=replace(TINY, model=replace(TINY.model, initial_values="he")))
+    with pytest.raises(UserError, match=r"another model: model\.initial_values is thesis, not he$"):
+        other.latest()
+
+
 def test_tensors_that_do_not_fit_are_named(tmp_path):
     run = saved(tmp_path, {2: 0.2})
     networks = build(replace(TINY.model, chunk=5), "fast")

@@ -56,6 +56,10 @@ def test_a_search_that_was_begun_otherwise_does_not_go_on(tmp_path):
     note(tmp_path / "asked.json", asked | {"trials": 5}, False)
     note(tmp_path / "asked.json", asked, False)  # nothing had begun
     note(tmp_path / "asked.json", asked, True)
+    before = json.loads(json.dumps(asked))
+    del before["base"]["model"]["initial_values"], before["base"]["graphs"]  # settings that came later
+    (tmp_path / "asked.json").write_text(json.dumps(before))
+    note(tmp_path / "asked.json", asked, True)
     with pytest.raises(UserError, match=r"was begun otherwise \(base\.seed is 1, not 0; trials is 3, not 2\)"):
         note(tmp_path / "asked.json", asked | {"base": asdict(replace(TINY, seed=1)), "trials": 3}, True)
 
