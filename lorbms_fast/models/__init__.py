@@ -17,7 +17,7 @@ from lorbms_fast.models.classifier import Classifier
 from lorbms_fast.models.decoder import Decoder
 from lorbms_fast.models.discriminator import Discriminator
 from lorbms_fast.models.encoder import Encoder
-from lorbms_fast.models.initial_values import HE, initialize
+from lorbms_fast.models.initial_values import initialize
 from lorbms_fast.types import Networks
 
 _THESIS: dict[Impl, dict[variants.Kind, Any]] = {
@@ -47,7 +47,7 @@ def build(config: ModelConfig, impl: Impl, seed: int = 0, normalize: Normalize =
         kind("Discriminator", config.discriminator)(config, normalize),
         kind("Classifier", config.classifier)(config),
     )
-    initialize(networks, seed, variants.initial_values(config) | (HE if config.initial_values == "he" else {}))
+    initialize(networks, seed, variants.initial_values(config))
     if impl == "reference":
         for layer in networks.modules():
             if hasattr(layer, "impl"):

@@ -28,6 +28,7 @@ from lorbms_fast.losses import called_real, discrimination, reconstruction
 from lorbms_fast.models.discriminator import Discriminator
 from lorbms_fast.models.encoder import Encoder
 from lorbms_fast.models.initial_values import initialize
+from lorbms_fast.models.variants import initial_values
 from lorbms_fast.optimizers import Adam, frozen, update
 from lorbms_fast.progress import tqdm
 from lorbms_fast.rendering.style import PLOT
@@ -62,7 +63,10 @@ def calibrate(
     split = split_photographs(store, LEARNED, config.seed)
     if len(split.train) < config.batch_size:
         raise UserError(f"{store.path} has {len(split.train)} images to learn from: lower --batch-size")
-    setting = {"variant": name, "model": asdict(config.model), "iterations": iterations, "store": store.digest}
+    sizes = asdict(config.model)
+    values = sizes.pop("initial_values")
+    setting = {"variant": name, "model": sizes, "iterations": iterations, "store": store.digest}
+    setting |= {} if values == "thesis" else {"initial_values": values}  # which results of before do not name
     setting |= {"batch_size": config.batch_size, "seed": config.seed, "weights": [config.loss.rec, config.loss.adv]}
     setting["rates"] = [config.optim.generator_lr, config.optim.discriminator_lr, *config.optim.betas]
 
@@ -101,7 +105,7 @@ def autoencoder(name: str, config: TrainConfig) -> nn.ModuleDict:
     networks = nn.ModuleDict(
         {"enc": Encoder(config.model), "dec": DECODERS[name](config.model), "dsc": Discriminator(config.model)}
     )
-    initialize(networks, config.seed)
+    initialize(networks, config.seed, initial_values(config.model))
     start_without_norm(networks["dec"], config.seed)
     return networks
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lorbms_fast.config import ModelConfig, TrainConfig
 from lorbms_fast.errors import UserError
-from lorbms_fast.models.initial_values import Rule
+from lorbms_fast.models.initial_values import HE, Rule
 from lorbms_fast.models.variants import (
     attention,
     broadcast_decoder,
@@ -123,11 +123,11 @@ def images_at_once(classifier: str) -> int | None:
 
 
 def initial_values(config: ModelConfig) -> dict[str, Rule]:
-    """Collect the rules for tensors that only variants have, by patterns of their names."""
+    """Collect the rules that come before the thesis's: those of variants, and behind them He's if these are asked."""
     rules: dict[str, Rule] = {}
     for name in (config.encoder, config.decoder, config.discriminator, config.classifier):
         rules |= _variant(name).initial_values
-    return rules
+    return rules | HE if config.initial_values == "he" else rules
 
 
 def _variant(name: str) -> Variant:

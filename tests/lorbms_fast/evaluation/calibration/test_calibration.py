@@ -1,6 +1,7 @@
 """The autoencoder calibration: decoders, training, resuming."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from lorbms_fast.evaluation.calibration import autoencoder as module
 from lorbms_fast.evaluation.calibration.autoencoder import autoencoder, calibrate, quality
 from lorbms_fast.evaluation.calibration.decoders import DECODERS
 from lorbms_fast.kernels.spectral_norm.reference import spectral_norm
+from lorbms_fast.models import build
 from lorbms_fast.optimizers import Adam
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
 CONFIG = replace(TINY, batch_size=4, optim=replace(TINY.optim, generator_lr=5e-3))
+HE = replace(CONFIG, model=replace(CONFIG.model, initial_values="he"))
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -35,6 +38,13 @@ def test_decoders_start_alive(name):
     assert I_hat.shape == I.shape
     assert I_hat.std() > 1e-4
     assert I_hat.abs().max() < 1
+
+
+@pytest.mark.parametrize("config", [CONFIG, HE], ids=["thesis", "he"])
+def test_initial_values_are_a_runs(config):
+    expected = build(config.model, "fast", config.seed).state_dict()
+    for name, values in autoencoder("resize-sn", config).state_dict().items():
+        assert torch.equal(values, expected[name]), name
 
 
 def test_the_norm_is_there_or_not():
@@ -77,6 +87,20 @@ def test_an_interrupted_training_goes_on_exactly(store, tmp_path, monkeypatch):
     again = calibrate("transposed-sn", CONFIG, store, 30, tmp_path / "again", CPU)
     assert again["curve"] == whole["curve"]
     assert len(steps) == 30 + 20 + (30 - 18), "went on after the eighteenth"
+
+
+def test_results_that_name_no_initial_values_are_the_thesiss(store, tmp_path, monkeypatch):
+    """They were not a setting before He's came."""
+    made = calibrate("resize", CONFIG, store, 1, tmp_path, CPU)
+    before = asdict(CONFIG.model)
+    del before["initial_values"]
+    (tmp_path / "resize.json").write_text(json.dumps(made | {"setting": made["setting"] | {"model": before}}))
+    trained = []
+    monkeypatch.setattr(module, "_train", lambda *_: trained.append(1) or made["curve"])
+    assert calibrate("resize", CONFIG, store, 1, tmp_path, CPU)["curve"] == made["curve"]
+    assert not trained
+    calibrate("resize", HE, store, 1, tmp_path, CPU)
+    assert trained
 
 
 def test_quality_is_l1_and_psnr(store):
