@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lorbms_fast.atomic_io import atomic_write
 from lorbms_fast.dataloader.parquet import read_rows
-from lorbms_fast.dataloader.store import ImageStore, checksum
+from lorbms_fast.dataloader.store import ImageStore
 from lorbms_fast.errors import UserError, as_word
 
 NEIGHBOURS = 10
@@ -108,10 +108,12 @@ class NeighbourTable:
         return cls(all_rows, all_distances, tau, features, facts)
 
 
-def neighbours_checksum(store: ImageStore) -> str | None:
-    """Compute SHA-256 of the file of a store's neighbours; None where it has none."""
-    path = store.path / FILE
-    return checksum(path) if path.is_file() else None
+def neighbours_digest(store: ImageStore) -> str | None:
+    """Compute SHA-256 of who the neighbours of a store's images are; None where it has none.
+
+    How they were found is no part of it, nor how far away they are: that differs in its last bits between machines.
+    """
+    return hashlib.sha256(NeighbourTable.load(store).rows.data).hexdigest() if (store.path / FILE).is_file() else None
 
 
 def _lists(values: pa.Array) -> pa.Array:

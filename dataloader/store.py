@@ -92,7 +92,12 @@ class ImageStore:
     @property
     def digest(self) -> str:
         """SHA-256 over the checksums of all images and of the index."""
-        return hashlib.sha256(json.dumps(self.facts["sha256"], sort_keys=True).encode()).hexdigest()
+        return _digest(self.facts["sha256"])
+
+    @property
+    def pixels(self) -> str:
+        """SHA-256 over the checksums of all images: an index of the same rows has other bytes by another pyarrow."""
+        return _digest({name: of for name, of in self.facts["sha256"].items() if name != INDEX})
 
     @classmethod
     def open(cls, path: Path | str) -> "ImageStore":
@@ -237,6 +242,10 @@ def _opened_again(path: Path, digest: str) -> ImageStore:
     if store.digest != digest:
         raise UserError(f"{path} is another store than the one that was sent: it was prepared again; open it anew")
     return store
+
+
+def _digest(checksums: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(path: Path) -> str:

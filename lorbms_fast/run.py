@@ -26,7 +26,7 @@ from lorbms_fast.atomic_io import (
     write_text,
 )
 from lorbms_fast.config import TrainConfig, read_config, to_json
-from lorbms_fast.dataloader.neighbour_table import NeighbourTable, neighbours_checksum
+from lorbms_fast.dataloader.neighbour_table import NeighbourTable, neighbours_digest
 from lorbms_fast.dataloader.store import FACTS, ImageStore
 from lorbms_fast.differences import differences, of_another_version
 from lorbms_fast.errors import UserError, as_word
@@ -49,6 +49,8 @@ class Progress(NamedTuple):
     each pass over a store of N images counts N, whatever the batch size."""
     rollbacks: int = 0
     """Number of times that the run went back to a checkpoint; each time it learns more slowly."""
+    ends_pass: bool = False
+    """Did the iteration end one of the passes after which scenes are measured? Not noted before 1 December 2026."""
 
 
 BEGINNING = Progress()
@@ -62,9 +64,10 @@ class Run:
     config: TrainConfig
     store: Path
     digest: str | None = None
-    """Digest of the store's images; None: nobody has noted it, as in runs of before 28 November 2026."""
+    """Digest of the store's pixels, before 1 December 2026 of its index, too; None: nobody has noted it, as before 28
+    November 2026."""
     neighbours: str | None = None
-    """Checksum of the file of the store's neighbours; None: there are none, or nobody has noted it."""
+    """Digest of who the neighbours are; None: there are none, or nobody has noted it, as before 1 December 2026."""
 
     @classmethod
     def create(cls, folder: Path, config: TrainConfig, store: Path) -> "Run":
@@ -120,7 +123,7 @@ class Run:
     def _write(self) -> None:
         """Write settings and store; run.json last, which makes the folder a run."""
         write_text(self.folder / "config.json", to_json(self.config) + "\n")
-        digests = {"images": self.digest, "neighbours": self.neighbours}
+        digests = {"images": self.digest, "neighbour_ids": self.neighbours}
         facts = FORMAT | {"store": str(self.store.resolve())} | {name: of for name, of in digests.items() if of}
         write_json(self.folder / "run.json", facts)
 
@@ -132,7 +135,7 @@ class Run:
         try:
             facts = json.loads(path.read_text())
             found, store = {name: facts.get(name, "absent") for name in FORMAT}, Path(facts["store"])
-            digests = [None if facts.get(of) is None else str(facts[of]) for of in ("images", "neighbours")]
+            digests = [None if facts.get(of) is None else str(facts[of]) for of in ("images", "neighbour_ids")]
         except PermissionError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}): change its permissions") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -161,21 +164,23 @@ class Run:
 
         A store whose neighbours are others than before is another one too.
         """
-        digest, neighbours = self.digest, neighbours_checksum(store)
+        digest = self.digest
         if digest is None and self.store.exists() and self.store.resolve() != store.path.resolve():
-            digest = ImageStore.open(self.store).digest
-        if digest not in (None, store.digest) and self.checkpoints() and not other_images:
+            digest = ImageStore.open(self.store).pixels
+        if digest not in (None, store.pixels, store.digest) and self.checkpoints() and not other_images:
             raise UserError(
                 f"{store.path} holds other images than those of {self.store} that {self.folder} has learned from: "
                 "name a store of the same images, wherever it is now, or say --other-images to go on with these"
             )
+        neighbours = neighbours_digest(store)
         if self.neighbours not in (None, neighbours) and self.checkpoints() and not other_images:
-            NeighbourTable.load(store)  # which says where there are none, or damaged ones
+            NeighbourTable.load(store)  # which says where there are none
             raise UserError(
                 f"{store.path} has other neighbours than those that {self.folder} has learned from: find those again "
                 f"with the options of lorbms-fast neighbours that were used then, or say --other-images to go on"
             )
-        return replace(self, store=store.path, digest=store.digest, neighbours=neighbours)
+        now = store.digest if digest == store.digest else store.pixels
+        return replace(self, store=store.path, digest=now, neighbours=neighbours)
 
     def keep(self) -> None:
         """Write down settings and store where they are other than in the folder, and say which."""
@@ -245,14 +250,14 @@ class Run:
         """Load the newest whole checkpoint, and say how far it came; UserError without one that says so."""
         path = self.latest()
         checkpoint.restore(path, networks, optimizers)
-        facts = checkpoint.facts_of(path)
+        facts = {"ends_pass": False} | checkpoint.facts_of(path)
         if "batches" in facts:
             raise UserError(
                 f"{path} counts batches where images are counted since 28 November 2026: go on with the version of "
                 "lorbms-fast that wrote it, or begin a new run; its networks can still be used"
             )
         try:
-            return Progress(*(int(facts[name]) for name in Progress._fields))
+            return Progress._make(int(facts[name]) for name in Progress._fields)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{path / checkpoint.STATE} does not say how far it came ({error!r}): "

@@ -154,12 +154,12 @@ class Training:
         divergence.begin(self, start)
         drawn: Shown | None = None
         with Log(self.run.folder, start.iteration, last, self.world.first) as log:
-            if measure is not None and self._ends_a_pass(start):  # what an interruption left out; else it is looked up
+            if measure is not None and start.ends_pass:  # what an interruption left out; else it is looked up
                 self._measure(log, start.iteration, stop, measure)
             for done in range(start.iteration + 1, last + 1):
                 before, now = self._after(start, done - 1), self._after(start, done)
                 metrics = step(before)
-                due = self._due(before, now, last, stop, measured)
+                due = self._due(now, last, stop, measured)
                 log.note(done, metrics, due.log)
                 watch.note(before)
                 if due.question:
@@ -186,21 +186,15 @@ class Training:
         with stop.at_once(iteration):  # takes minutes, and everything is on disk
             log.board(iteration, measure(self.networks, iteration))
 
-    def _ends_a_pass(self, progress: Progress) -> bool:
-        """Tell whether scenes are measured after the iteration that ended at `progress`."""
-        before = progress.images - self.batches * self.source.batch_size
-        return before >= 0 and self._passes(progress) > self._passes(progress._replace(images=before))
-
-    def _due(self, before: Progress, now: Progress, last: int, stop: StopRequests, measured: bool) -> Due:
-        """Find out what is due after an iteration that began at `before`; where several processes ask, all must."""
+    def _due(self, now: Progress, last: int, stop: StopRequests, measured: bool) -> Due:
+        """Find out what is due after an iteration; where several processes ask, all must."""
         config, done = self.run.config, now.iteration
         log = is_due(config.log_every, done)
         sheet, save = (is_due(every, done, last) for every in (config.sheet_every, config.checkpoint_every))
-        passed = self._passes(now) > self._passes(before)
-        question = self._looking_is_free or log or save or passed
+        question = self._looking_is_free or log or save or now.ends_pass
         leave = self._leaving(done, last, stop, log) if question else None
-        save = save or (passed and measured) or leave is not None
-        return Due(log, question, sheet or done == 1, sheet, save, passed and measured, leave)
+        measure = now.ends_pass and measured
+        return Due(log, question, sheet or done == 1, sheet, save or measure or leave is not None, measure, leave)
 
     def _leaving(self, done: int, last: int, stop: StopRequests, look_at_files: bool) -> Exception | Interrupted | None:
         """Find the reason to end the run after so many iterations, in any process, or None. Every one must ask."""
@@ -216,17 +210,20 @@ class Training:
 
     def _after(self, start: Progress, iteration: int) -> Progress:
         """Compute the progress after `iteration` iterations of a run that goes on from `start`."""
-        images = self.source.images_after(start.images, (iteration - start.iteration) * self.batches)
-        return start._replace(iteration=iteration, images=images)
+        if iteration == start.iteration:
+            return start
+        ended = iteration - start.iteration
+        before, images = (self.source.images_after(start.images, n * self.batches) for n in (ended - 1, ended))
+        return Progress(iteration, images, start.rollbacks, self._passes(images) > self._passes(before))
 
     @property
     def _looking_is_free(self) -> bool:
         """Tell whether numbers can be read at any time: a GPU would have to finish first."""
         return self.device.type == "cpu"
 
-    def _passes(self, progress: Progress) -> int:
-        """Count the periods of `evaluation.epochs` passes that were finished until then."""
-        return progress.images // (len(self.source.store) * self.run.config.evaluation.epochs)
+    def _passes(self, images: int) -> int:
+        """Count the periods of `evaluation.epochs` passes that were finished after so many images."""
+        return images // (len(self.source.store) * self.run.config.evaluation.epochs)
 
     def numbers(self, progress: Progress) -> range:
         """List the batches that this process takes next: processes take turns."""

@@ -9,15 +9,18 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from lorbms_fast import checkpoint
-from lorbms_fast.atomic_io import atomic_write
+from lorbms_fast.atomic_io import atomic_write, write_json
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
 from lorbms_fast.dataloader.batches import NeighbourBatches
 from lorbms_fast.dataloader.neighbour_table import NeighbourTable
+from lorbms_fast.dataloader.store import ImageStore, checksum
 from lorbms_fast.engine.trainer import Training
 from lorbms_fast.errors import UserError
 from lorbms_fast.run import Run, load_networks
@@ -215,12 +218,24 @@ def test_a_store_that_was_made_anew_in_its_place_is_noticed(run, store, photogra
 def test_other_neighbours_are_refused_unless_asked_for(run, store, capsys):
     train("--resume", run, "--iterations", 3)
     table = NeighbourTable.load(store)
-    replace(table, tau=table.tau / 2).save(store)
+    replace(table, rows=table.rows[:, :, ::-1].copy()).save(store)
     assert "has other neighbours than those" in refused(capsys, "--resume", run, "--iterations", 4)
     train("--resume", run, "--iterations", 4, "--other-images")
     assert "goes on with other neighbours than before" in capsys.readouterr().out
     train("--resume", run, "--iterations", 5)
     assert iterations(run)[-1] == 5
+
+
+def test_the_same_images_and_neighbours_made_again_are_no_others(run, store):
+    table, index = NeighbourTable.load(store), store.path / "index.parquet"
+    pq.write_table(pq.read_table(index), index, compression="none")
+    facts = json.loads((store.path / "store.json").read_text())
+    facts["sha256"][index.name] = checksum(index)
+    write_json(store.path / "store.json", facts)
+    again = replace(table, distances=table.distances * np.float32(1.001), facts={"found": "again"})
+    again.save(ImageStore.open(store.path))
+    train("--resume", run, "--iterations", 3)
+    assert iterations(run)[-1] == 3
 
 
 @pytest.mark.parametrize(("left", "said"), [(None, "has no neighbours yet"), (b"", "neighbours.parquet is damaged")])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lorbms_fast import checkpoint
 from lorbms_fast.atomic_io import exclusive_lock
 from lorbms_fast.cli import main
 from lorbms_fast.config import to_json
@@ -151,6 +153,25 @@ def test_a_measurement_that_a_stop_left_out_is_made_by_the_resumed_run(in_it, st
     again = Training.of(run, batch_source(config, store))
     again.train(run.restore(again.networks, again.optimizers), measure=measure)
     assert came_back == ["stopped", 8, 16][not in_it :]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_larger_batch_takes_no_checkpoint_behind_a_pass_for_its_end(noted, store, tmp_path):
+    config = replace(TINY, iterations=9, checkpoint_every=1, sheet_every=100)
+    run, measured = Run.create(tmp_path / "run", config, store.path), []
+    Training.of(run, batch_source(config, store)).train()
+    if not noted:  # as before 1 December 2026
+        shutil.rmtree(run.latest())
+        state = run.latest()
+        facts = checkpoint.facts_of(state)
+        assert facts.pop("ends_pass")
+        checkpoint.seal(state, facts)
+    config = replace(config, iterations=10, batch_size=18)
+    again = Training.of(replace(run, config=config), batch_source(config, store))
+    start = run.restore(again.networks, again.optimizers)
+    assert not start.ends_pass
+    again.train(start, measure=lambda networks, iteration: measured.append(iteration) or {})
+    assert measured == ([10] if noted else [9, 10])  # whose ends it passes itself
 
 
 ONE_PASS = replace(TINY, iterations=1, batch_size=24)
