@@ -142,7 +142,9 @@ def test_the_number_of_threads_changes_nothing():
         norm_relu.normalize_backward(grad, x, rstd, grad)
         return x, rstd, grad
 
-    the_same_by_threads(outcome, (1, 2, 3) if cpp.LOOPS.take(outcome()[0]) else (1,))
+    if not cpp.LOOPS.take(outcome()[0]):
+        pytest.skip("how torch divides its sums among threads is torch's")
+    the_same_by_threads(outcome)
 
 
 @settings(deadline=None, max_examples=40)

@@ -67,5 +67,6 @@ def test_what_compilers_take_for_constant():
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="nothing here to ask the processor by")
 def test_has_amx():
-    """The system may withhold from a process what its processor has."""
-    assert not of_torch.has_amx() or " amx_tile" in Path("/proc/cpuinfo").read_text()
+    """The system may withhold from a process what its processor has: it grants it, or not, to whoever asks."""
+    in_processor = " amx_tile" in Path("/proc/cpuinfo").read_text()
+    assert of_torch.has_amx() == (in_processor and torch.cpu._init_amx())
