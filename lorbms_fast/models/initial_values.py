@@ -40,8 +40,9 @@ def he(values: Tensor, generator: Generator) -> Tensor:
 
 
 HE: dict[str, Rule] = {r"(enc|dec)\.(?!up).*\.weight": he}
-"""Rules for encoder and decoder that learn at a rate of 1e-3: the thesis's make the first pictures of all images the
-same to 0.001, and turn weights of 0.01 round in ten such steps. Transitions up keep theirs, which hardly turn."""
+"""Rules for all weights of encoder and decoder, also those that variants add without rules of their own, which come
+before these. The thesis's make the first pictures of all images the same to 0.001, and weights of 0.01 turn round in
+ten steps of 1e-3, the demo's rate; those of transitions up, known by their names, are of size 1 and keep theirs."""
 
 _RULES: dict[str, Rule] = {
     r".*\.u": truncated(1.0),
@@ -63,7 +64,7 @@ _RULES: dict[str, Rule] = {
 def initialize(networks: nn.Module, seed: int, rules: dict[str, Rule] | None = None) -> None:
     """Fill every parameter and buffer in place; a tensor's values depend on the seed and its name alone.
 
-    `rules`, by patterns of names, come before the thesis's. Raises KeyError if no rule speaks of a tensor.
+    `rules`, by patterns of names, come before the thesis's; the first that fits counts. Raises KeyError if no rule speaks of a tensor.
     """
     known = (rules or {}) | _RULES
     for name, values in networks.state_dict().items():
