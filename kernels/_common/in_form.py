@@ -26,12 +26,12 @@ _Layer = TypeVar("_Layer", bound=type[nn.Module])
 def under_the_name_of(torchs: type[nn.Module]) -> Callable[[_Layer], _Layer]:
     """Decorate a layer that stands for torch's: who initializes layers by the names of their classes finds torch's.
 
-    Its `repr` says what it is, and pickle looks for that.
+    Its `repr` says what it is, and pickle looks for that; classes derived from it have names of their own.
     """
 
     def named(layer: _Layer) -> _Layer:
-        layer.__name__ = torchs.__name__
-        layer._get_name = lambda self: type(self).__qualname__  # type: ignore[method-assign]
+        ours, layer.__name__ = layer.__name__, torchs.__name__
+        layer._get_name = lambda self: ours if type(self) is layer else type(self).__name__  # type: ignore[method-assign]
         return layer
 
     return named

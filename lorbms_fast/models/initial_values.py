@@ -64,7 +64,8 @@ _RULES: dict[str, Rule] = {
 def initialize(networks: nn.Module, seed: int, rules: dict[str, Rule] | None = None) -> None:
     """Fill every parameter and buffer in place; a tensor's values depend on the seed and its name alone.
 
-    `rules`, by patterns of names, come before the thesis's; the first that fits counts. Raises KeyError if no rule speaks of a tensor.
+    `rules`, by patterns of names, come before the thesis's, and the first that fits counts. Raises KeyError if none
+    speaks of a tensor.
     """
     known = (rules or {}) | _RULES
     for name, values in networks.state_dict().items():

@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorbms_fast.kernels import DenseNetBlock, accelerate, use_impl
+from lorbms_fast.kernels import DenseNetBlock, WinogradConv2d, accelerate, use_impl
 from lorbms_fast.kernels._common.winograd import cpp as winograd
+from lorbms_fast.kernels.accelerate import joined
 from lorbms_fast.kernels.product_conv import ProductConvTranspose2d, fused
 
 
@@ -56,9 +58,23 @@ def test_layers_are_initialized_by_the_names_of_their_classes():
     found = [type(layer).__name__ for layer in model]
     assert all(name in ours for ours, name in zip(found, names, strict=True))
     assert [name for name in found if "Conv" in name] == [name for name in names if "Conv" in name]
-    assert [repr(layer).partition("(")[0] for layer in model if "Conv" in type(layer).__name__] == [
+    shown = [repr(layer).partition("(")[0] for layer in model]
+    assert [name for name in shown if "Conv" in name] == [
         *("WinogradConv2d", "WinogradConv2d", "ProductConv2d", "UpsampleConv2d", "ProductConvTranspose2d")
     ]
+    assert [name for name in shown if "Act" in name or "Pool" in name] == [
+        *("BatchNormAct2d", "InstanceNormAct2d", "MaxPool2x2")
+    ]
+
+
+def test_classes_that_are_derived_from_ours_show_their_own_names():
+    for layer in (WinogradConv2d, joined.WinogradConv2d):
+
+        class MyConv(layer):
+            pass
+
+        assert repr(MyConv(16, 16, 3)).startswith("MyConv(")
+        assert repr(spectral_norm(layer(16, 16, 3))).startswith("ParametrizedConv2d(")
 
 
 class Watching(TorchDispatchMode):
