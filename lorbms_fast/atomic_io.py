@@ -181,9 +181,16 @@ def _creating(path: Path) -> Iterator[None]:
 
 @contextmanager
 def full_disk_named(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a `UserError` that names `path` and a remedy."""
+    """Turn the operating system's refusal to write into a `UserError` that names `path` and a remedy.
+
+    Where the block names a path of its own, the remedy is this one, unless it has its own as well.
+    """
     try:
         yield
+    except UserError as error:
+        if not str(error).endswith(ELSEWHERE):
+            raise
+        raise UserError(str(error).removesuffix(ELSEWHERE) + elsewhere) from error.__cause__
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise

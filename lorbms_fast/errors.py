@@ -51,10 +51,13 @@ def said(error: BaseException) -> str:
 
     >>> said(RuntimeError("An exception occurred in a subprocess:\\n\\nTraceback ...\\nOSError: no compiler\\n"))
     'RuntimeError: An exception occurred in a subprocess: OSError: no compiler'
+    >>> said(SyntaxError("in line 2:\\n    x = y z\\n          ^"))
+    'SyntaxError: in line 2:'
     """
     error = origin(error)
     text = getattr(error, "error_message", None) or str(error)  # Triton's own begin with a listing
     first, *others = text.strip().split("\n")
-    if others and first.endswith(":"):  # torch's, of a compiler's process: the last line is that process's own error
-        first += f" {others[-1].strip()}"
+    last = others[-1].strip() if others else ""
+    if first.endswith(":") and last.strip("^~ "):  # torch's, of a compiler's process, ends with that process's error
+        first += f" {last}"
     return f"{type(error).__name__}: {first[:200]}"

@@ -77,6 +77,8 @@ def bench(
     if "captured" in result:
         form = result["captured"]
         print(f"  as a graph{form['seconds']:8.4f} s  {form['peak_memory_gb']:5.2f} GB peak memory{_kernels(form)}")
+    if where.type == "cuda" and "launches" not in result["fast"]:
+        print(f"  kernels are not counted: torch's profiler saw nothing of {where}")
     if "forms" in result["fast"]:
         chosen = ", ".join(f"{count} '{form}'" for form, count in result["fast"]["forms"].items())
         print(f"  forms of the fast iteration's operations: {chosen}")

@@ -22,7 +22,7 @@ def states_of(networks: Networks, impl: IterationImpl, batch: Batch, scenes: Sce
 def reconstruction_levels(batch: Batch, scenes: Scenes) -> dict[str, float]:
     """Compute the PSNR of reconstructions, then those of blurs, by name, the last one color for all images."""
     I = batch.I_ref
-    for_all = {"one for all": psnr(I.mean((0, 2, 3), keepdim=True).expand_as(I), I).item()}
+    for_all = {"one color for all": psnr(I.mean((0, 2, 3), keepdim=True).expand_as(I), I).item()}
     return {"PSNR of I_hat": psnr(scenes.I_hat.float(), I).item()} | blur_levels(I) | for_all
 
 
@@ -51,7 +51,8 @@ class Shown(NamedTuple):
         They are in any run's beginning: it is said of one that has `ended`, or got no nearer since what was shown
         `before` and is nearer to one color for all.
         """
-        reached, one_color, for_all = (self.levels[name] for name in ("PSNR of I_hat", "one color", "one for all"))
+        names = "PSNR of I_hat", "one color", "one color for all"
+        reached, one_color, for_all = (self.levels[name] for name in names)
         stays = before is not None and reached <= before.levels["PSNR of I_hat"] and 2 * reached < one_color + for_all
         if not reached < one_color or not (ended or stays):
             return None

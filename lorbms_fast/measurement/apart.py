@@ -60,7 +60,8 @@ def _answer(process: ProcessPoolExecutor, what: Callable[..., T], *arguments: ob
         return process.submit(what, *arguments).result()
     except BrokenProcessPool as error:
         raise UserError(
-            "an iteration's process was ended from outside, for want of memory perhaps: take a smaller --batch-size"
+            "an iteration's process ended without an answer: killed for want of memory (take a smaller --batch-size), "
+            "or crashed"
         ) from error
 
 

@@ -50,7 +50,7 @@ def run_training(
     in_a_copy = f"go on in a copy:  lorbms-fast train --resume {as_word(run.folder)} --out NEW"
     with (
         exclusive_lock(run.folder, f"is training {run.folder}", in_a_copy) if world.first else nullcontext(),
-        full_disk_named(run.folder),
+        full_disk_named(run.folder, in_a_copy),
     ):
         if world.first:
             run.tidy()

@@ -151,7 +151,7 @@ def test_a_disk_that_fills_while_training(small_disk, store, monkeypatch):
         return batch(source, number)
 
     monkeypatch.setattr(NeighbourBatches, "batch", filling)
-    with pytest.raises(UserError, match=r"cannot write .*run.*: No space left on device; free some space"):
+    with pytest.raises(UserError, match=r"cannot write .*run/.*: No space left on device; free some space or go on"):
         run_training(run, store)
     monkeypatch.undo()
     assert [path.name for path in run.checkpoints()] == ["00000002"]

@@ -62,10 +62,10 @@ def test_a_run_says_how_long_it_takes_and_what_it_learned(store, tmp_path, capsy
     monkeypatch.setattr("lorbms_fast.engine.log.FIRST_MINUTE", 0)
     run_training(Run.create(tmp_path / "run", TINY, store.path), store)
     told = capsys.readouterr().out
-    assert told.count("iteration 1: the other 5 will take less than a minute") == 1
+    assert len(re.findall("iteration 1: the other 5 will take (?:about|less than) ", told)) == 1
     for line in ("iteration 3: PSNR of I_hat", "iteration 6: PSNR of I_hat"):
         assert told.count(line) == 1
-    assert "(16x16 blur " in told
+    assert re.search(r"\(16x16 blur .*, one color [\d.]+, one color for all [\d.]+\)", told)
     assert "against the best constant answer" in told
     run_training(Run.create(tmp_path / "one", replace(TINY, iterations=1), store.path), store)
     assert "will take" not in capsys.readouterr().out  # nothing is left
@@ -85,7 +85,7 @@ def test_a_run_that_comes_no_nearer_than_one_color_warns_on_the_way(store, tmp_p
     levels = iter([9.5, 9.0, 8.0, 8.5, 10.5, 8.5])  # the second is a few images' noise, nearer to one color each
     monkeypatch.setattr(
         "lorbms_fast.engine.trainer.reconstruction_levels",
-        lambda *shown: {"PSNR of I_hat": next(levels), "one color": 10.0, "one for all": 7.5},
+        lambda *shown: {"PSNR of I_hat": next(levels), "one color": 10.0, "one color for all": 7.5},
     )
     run_training(Run.create(tmp_path / "run", replace(TINY, iterations=6, sheet_every=1), store.path), store)
     warnings = re.findall("warning: .*(?= dB are worse| dB, worse)", capsys.readouterr().out)
