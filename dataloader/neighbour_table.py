@@ -109,11 +109,15 @@ class NeighbourTable:
 
 
 def neighbours_digest(store: ImageStore) -> str | None:
-    """Compute SHA-256 of who the neighbours of a store's images are; None where it has none.
+    """Compute SHA-256 of who the neighbours of a store's images are and of tau; None where it has none.
 
-    How they were found is no part of it, nor how far away they are: that differs in its last bits between machines.
+    How they were found is no part of it, nor how far away they are, which differs in its last bits between machines, and
+    so may tau.
     """
-    return hashlib.sha256(NeighbourTable.load(store).rows.data).hexdigest() if (store.path / FILE).is_file() else None
+    if not (store.path / FILE).is_file():
+        return None
+    table = NeighbourTable.load(store)
+    return hashlib.sha256(table.rows.tobytes() + f"{table.tau:.5g}".encode()).hexdigest()
 
 
 def _lists(values: pa.Array) -> pa.Array:

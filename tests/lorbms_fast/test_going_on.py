@@ -215,10 +215,12 @@ def test_a_store_that_was_made_anew_in_its_place_is_noticed(run, store, photogra
     assert "holds other images" in refused(capsys, "--resume", run, "--iterations", 3)
 
 
-def test_other_neighbours_are_refused_unless_asked_for(run, store, capsys):
+@pytest.mark.parametrize("changed", ["who", "tau"])
+def test_other_neighbours_are_refused_unless_asked_for(changed, run, store, capsys):
     train("--resume", run, "--iterations", 3)
     table = NeighbourTable.load(store)
-    replace(table, rows=table.rows[:, :, ::-1].copy()).save(store)
+    others = {"rows": table.rows[:, :, ::-1].copy()} if changed == "who" else {"tau": table.tau * 1.001}
+    replace(table, **others).save(store)
     assert "has other neighbours than those" in refused(capsys, "--resume", run, "--iterations", 4)
     train("--resume", run, "--iterations", 4, "--other-images")
     assert "goes on with other neighbours than before" in capsys.readouterr().out
@@ -232,7 +234,9 @@ def test_the_same_images_and_neighbours_made_again_are_no_others(run, store):
     facts = json.loads((store.path / "store.json").read_text())
     facts["sha256"][index.name] = checksum(index)
     write_json(store.path / "store.json", facts)
-    again = replace(table, distances=table.distances * np.float32(1.001), facts={"found": "again"})
+    again = replace(
+        table, distances=table.distances * np.float32(1.001), tau=table.tau * (1 + 1e-9), facts={"found": "again"}
+    )
     again.save(ImageStore.open(store.path))
     train("--resume", run, "--iterations", 3)
     assert iterations(run)[-1] == 3

@@ -8,7 +8,7 @@ from tests.lorbms_fast.cluster.conftest import add_node
 
 
 @pytest.mark.slow
-def test_gpu_tasks_are_done_where_a_gpu_is(nodes):
+def test_gpu_tasks_are_done_where_a_gpu_is(nodes, monkeypatch):
     """Ray is told of a GPU that is not there, as it would find one that is."""
     import ray
 
@@ -23,6 +23,7 @@ def test_gpu_tasks_are_done_where_a_gpu_is(nodes):
 
     assert not tasks.has_gpus()
     assert prepare.fastest_on_cluster() == fastest()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # by which tests hide GPUs, from Ray as well
     with_gpu = add_node(nodes, num_cpus=1, num_gpus=1)
     try:
         nodes.wait_for_nodes()
