@@ -111,8 +111,8 @@ class NeighbourTable:
 def neighbours_digest(store: ImageStore) -> str | None:
     """Compute SHA-256 of who the neighbours of a store's images are and of tau; None where it has none.
 
-    How they were found is no part of it, nor how far away they are, which differs in its last bits between machines, and
-    so may tau.
+    How they were found is no part of it, nor how far away they are: that differs in its last bits between machines, as
+    tau may.
     """
     if not (store.path / FILE).is_file():
         return None
