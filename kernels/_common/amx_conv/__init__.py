@@ -4,20 +4,19 @@ They go through slices of maps where they lie, among them those of a dense block
 sixteens. What is read is padded by one, and may go through ReLU.
 """
 
-from ctypes import c_int, c_int64, c_void_p
+from ctypes import c_int, c_void_p
 from pathlib import Path
 
 import torch
 
-from lorbms_fast.kernels._common.cpp import Loops
+from lorbms_fast.kernels._common.cpp import CONVOLUTION, Loops
 from lorbms_fast.kernels._common.of_torch import has_amx
 
-_CONVOLUTION = [c_int64] * 10
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
-        "conv": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p, c_int]),
-        "conv_backward_input": (2, [*_CONVOLUTION, c_void_p]),
+        "conv": (2, [*CONVOLUTION, c_int, c_void_p, c_void_p, c_int]),
+        "conv_backward_input": (2, [*CONVOLUTION, c_void_p]),
     },
 )
 

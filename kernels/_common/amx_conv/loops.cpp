@@ -40,9 +40,7 @@ void copy(Line line, Maps<BFloat16> maps, int64_t channels, bool relu, int64_t b
         const BFloat16 *from = line.find(maps, r);
         zeros(from ? 1 : line.row());
         if (!from) continue;
-        for (int64_t j = 0; j < line.width; j++, from += maps.line, to += channels)
-#pragma omp simd
-            for (int64_t c = 0; c < channels; c++) to[c] = relu ? through_relu(from[c]) : from[c];
+        for (int64_t j = 0; j < line.width; j++, from += maps.line, to += channels) as_factors(from, relu, to, channels);
     }
     zeros(more);
 }

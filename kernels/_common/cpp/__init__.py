@@ -7,6 +7,6 @@ operations. Where there is no compiler the same steps run as operations of torch
 
 from lorbms_fast.cpp import native_loops
 from lorbms_fast.kernels._common.cpp.lines import line_stride, plain
-from lorbms_fast.kernels._common.cpp.loops import NORM, Loops, address, cpp_op
+from lorbms_fast.kernels._common.cpp.loops import CONVOLUTION, NORM, Loops, address, cpp_op
 
-__all__ = ["NORM", "Loops", "address", "cpp_op", "line_stride", "native_loops", "plain"]
+__all__ = ["CONVOLUTION", "NORM", "Loops", "address", "cpp_op", "line_stride", "native_loops", "plain"]

@@ -22,6 +22,8 @@ _HEAD = [c_int, c_int, *[c_int64] * 3]
 _MAPS = [c_void_p, c_int64, c_int64]
 NORM = [*[c_void_p] * 4, c_double]
 """C types of a batch norm, as `norm.h` says NORM."""
+CONVOLUTION = [c_int64] * 10
+"""C types of a convolution, as `convolution.h` says CONVOLUTION."""
 _NUMBERS = {int, bool, float}
 _PLACES: dict[Any, str] = {c_int: "q", c_int64: "q", c_double: "d", c_void_p: "P"}
 

@@ -47,6 +47,20 @@ inline Vector plus_product(Vector sum, Pair x, Vector y) {
 inline void store_words(float *to, const Vector (&x)[1]) { store(to, x[0]); }
 inline Vector plus_product(Vector sum, float x, Vector y) { return sum + x * y; }
 
+inline void as_factor(float &to, float x) { to = x; }
+inline void as_factor(float &to, BFloat16 x) { to = read(x); }
+inline void as_factor(BFloat16 &to, BFloat16 x) { to = x; }
+
+// Neighbours as such values, through ReLU or not.
+template <class T> void as_factors(const T *from, bool relu, typename Factor<T>::Value *to, int64_t count) {
+    if (relu)
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) as_factor(to[i], through_relu(from[i]));
+    else
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) as_factor(to[i], from[i]);
+}
+
 // c = x y, or c += x y, of `R` rows and V vectors; y has `depth` rows of words.
 template <int R, int V, bool ADD, class Word>
 void few_rows(

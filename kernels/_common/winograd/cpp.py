@@ -10,20 +10,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lorbms_fast.kernels._common.cpp import NORM, Loops, address, cpp_op
+from lorbms_fast.kernels._common.cpp import CONVOLUTION, NORM, Loops, address, cpp_op
 from lorbms_fast.kernels._common.cpp.vectors import LANES, has_vectors, tiles_multiply, vectors_multiply, vectors_take
 
-_CONVOLUTION = [c_int64] * 10
 LOOPS = Loops(
     Path(__file__).with_name("loops.cpp"),
     {
-        "conv": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p, c_int]),
-        "conv_backward_input": (2, [*_CONVOLUTION, c_void_p]),
-        "conv_backward_taps": (2, [*_CONVOLUTION, c_int, c_void_p, c_void_p]),
+        "conv": (2, [*CONVOLUTION, c_int, c_void_p, c_void_p, c_int]),
+        "conv_backward_input": (2, [*CONVOLUTION, c_void_p]),
+        "conv_backward_taps": (2, [*CONVOLUTION, c_int, c_void_p, c_void_p]),
         "conv_backward_sight": (2, [c_int64] * 4),
-        "norm_conv": (2, [*_CONVOLUTION, *NORM, *[c_void_p] * 2]),
-        "norm_conv_backward_input": (2, [*_CONVOLUTION, *NORM, *[c_void_p] * 4]),
-        "norm_conv_backward_taps": (2, [*_CONVOLUTION, *NORM, *[c_void_p] * 2]),
+        "norm_conv": (2, [*CONVOLUTION, *NORM, *[c_void_p] * 2]),
+        "norm_conv_backward_input": (2, [*CONVOLUTION, *NORM, *[c_void_p] * 4]),
+        "norm_conv_backward_taps": (2, [*CONVOLUTION, *NORM, *[c_void_p] * 2]),
     },
 )
 

@@ -23,21 +23,8 @@ struct Squares {
     }
 };
 
-inline void as_factor(float &to, float x) { to = x; }
-inline void as_factor(float &to, BFloat16 x) { to = read(x); }
-inline void as_factor(BFloat16 &to, BFloat16 x) { to = x; }
-
 inline float where(bool here, float x) { return here ? x : 0; }
 inline BFloat16 where(bool here, BFloat16 x) { return {uint16_t(x.bits & -here)}; }
-
-template <class T> void as_factors(const T *from, bool relu, typename Factor<T>::Value *to, int64_t count) {
-    if (relu)
-#pragma omp simd
-        for (int64_t i = 0; i < count; i++) as_factor(to[i], through_relu(from[i]));
-    else
-#pragma omp simd
-        for (int64_t i = 0; i < count; i++) as_factor(to[i], from[i]);
-}
 
 // The greatest of four rows of sums, and which it is: what is not a number wins, as in torch's own pool, else the first.
 template <class T> void pool(const float *sums, int64_t O, const T *bias, T *y, uint8_t *which) {
