@@ -156,8 +156,9 @@ class Training:
         with Log(self.run.folder, start.iteration, last, self.world.first) as log:
             if measure is not None and start.ends_pass:  # what an interruption left out; else it is looked up
                 self._measure(log, start.iteration, stop, measure)
+            now = start
             for done in range(start.iteration + 1, last + 1):
-                before, now = self._after(start, done - 1), self._after(start, done)
+                before, now = now, self._after(start, done)
                 metrics = step(before)
                 due = self._due(now, last, stop, measured)
                 log.note(done, metrics, due.log)
